@@ -1,0 +1,2 @@
+//! helios-agent
+fn main() {}

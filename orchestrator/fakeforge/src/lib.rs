@@ -1,0 +1,1 @@
+//! A small local forge for the demo and the tests.

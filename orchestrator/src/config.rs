@@ -1,0 +1,197 @@
+//! `/etc/helios-ci/config.yaml` → a typed, validated [`Config`].
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
+
+use crate::{
+    model::names::{ConnectionId, Label, NodeName, RepoPath},
+    secret::Secret,
+};
+
+/// Everything that is configured; secrets are already read from their references.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// This node's name. Default: the host's name.
+    pub node: NodeName,
+    /// Everything we store lies below it. Default `/var/lib/helios-ci`.
+    pub data_dir: PathBuf,
+    /// The web listener: pages, API, webhooks. Default `127.0.0.1:8080`.
+    pub listen: SocketAddr,
+    /// Metrics, on their own listener; none when not configured.
+    pub metrics_listen: Option<SocketAddr>,
+    /// What links begin with, without a trailing slash.
+    pub public_url: String,
+    /// TLS for the web listener: PEM files.
+    pub tls: Option<Tls>,
+    /// `sqlite` (default) or a Postgres URL.
+    pub database: Database,
+    /// Forge connections by name.
+    pub connections: BTreeMap<ConnectionId, Connection>,
+    /// Which machine back end: `qemu` or (only with the hidden flag) `process`.
+    pub backend: Backend,
+    /// Images by label.
+    pub images: BTreeMap<Label, Image>,
+    /// Other names of labels.
+    pub aliases: BTreeMap<Label, Label>,
+    /// For jobs without `runs-on`.
+    pub default_label: Option<Label>,
+    /// Size presets by name; `small`, `medium` and `large` exist unless redefined.
+    pub sizes: BTreeMap<String, Size>,
+    /// How much runs at once on this node.
+    pub capacity: Capacity,
+    /// Limits on jobs and logs.
+    pub limits: Limits,
+    /// How long things are kept.
+    pub retention: Retention,
+}
+
+/// PEM files for the web listener.
+#[derive(Debug, Clone)]
+pub struct Tls {
+    /// Certificate chain.
+    pub certificate: PathBuf,
+    /// Private key, readable by the daemon's user only.
+    pub key: PathBuf,
+}
+
+/// Where the state lives.
+#[derive(Debug, Clone)]
+pub enum Database {
+    /// One file, by default `<data_dir>/helios-ci.db`.
+    Sqlite(PathBuf),
+    /// A URL with its password.
+    Postgres(Secret),
+}
+
+/// One forge connection.
+#[derive(Debug, Clone)]
+pub struct Connection {
+    /// What it speaks.
+    pub kind: ConnectionKind,
+    /// The forge's address, without a trailing slash: `https://codeberg.org`, `https://github.com`.
+    pub url: String,
+    /// Valid webhook secrets; two during a rotation. For Forgejo each may be bound to one
+    /// repository id.
+    pub webhook_secrets: Vec<WebhookSecret>,
+    /// Only these repositories are served; empty means all that send signed webhooks.
+    pub repositories: Vec<RepoPath>,
+    /// Repositories whose runs anyone may read.
+    pub public: Vec<RepoPath>,
+    /// The forge may have a private or loopback address, and plain HTTP.
+    pub allow_private: bool,
+}
+
+/// One webhook secret.
+#[derive(Debug, Clone)]
+pub struct WebhookSecret {
+    /// The shared secret, never empty.
+    pub secret: Secret,
+    /// The only repository whose deliveries it may sign.
+    pub repository_id: Option<i64>,
+}
+
+/// What a connection speaks, with what it needs to act there.
+#[derive(Debug, Clone)]
+pub enum ConnectionKind {
+    /// Forgejo or Gitea.
+    Forgejo {
+        /// A bot's token with `write:repository`.
+        token: Secret,
+    },
+    /// GitHub or GitHub Enterprise Server.
+    Github {
+        /// The REST API's address: `https://api.github.com`, or `https://HOST/api/v3`.
+        api_url: String,
+        /// The App's id.
+        app_id: u64,
+        /// The App's private key, PEM.
+        private_key: Secret,
+    },
+}
+
+/// The machine back end of this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backend {
+    /// QEMU guests (Linux).
+    Qemu,
+    /// Plain processes: no isolation. Only with `--allow-unisolated`.
+    Process,
+    /// bhyve zones (illumos).
+    Zone,
+}
+
+/// A golden image.
+#[derive(Debug, Clone)]
+pub struct Image {
+    /// The golden disk (qcow2), read-only.
+    pub disk: PathBuf,
+    /// Hex SHA-256 of the disk file; checked by `image verify` and at import.
+    pub sha256: Option<String>,
+    /// A kernel for direct boot; firmware boot without one.
+    pub kernel: Option<PathBuf>,
+    /// Its initial RAM disk.
+    pub initrd: Option<PathBuf>,
+    /// Its command line.
+    pub cmdline: Option<String>,
+    /// What machines of this image get unless the job says otherwise.
+    pub size: Size,
+    /// How long until the agent must have said hello, in seconds. Default 120.
+    pub boot_timeout_s: u64,
+}
+
+/// What a machine gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    /// Virtual processors.
+    pub cpus: u32,
+    /// Memory in MiB.
+    pub memory_mib: u64,
+    /// Disk in GiB.
+    pub disk_gib: Option<u64>,
+}
+
+/// How much runs at once on this node. Every limit holds by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Capacity {
+    /// Machines. Default 2.
+    pub machines: u32,
+    /// Virtual processors of all machines together; none means no limit.
+    pub cpus: Option<u32>,
+    /// Memory of all machines together, in MiB.
+    pub memory_mib: Option<u64>,
+    /// Machines per label.
+    pub labels: BTreeMap<Label, u32>,
+}
+
+/// Limits on jobs and logs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// A job without `timeout-minutes`. Default 360.
+    pub job_timeout_minutes: u32,
+    /// Longest wait for any output of a running step, in minutes. Default 60.
+    pub idle_timeout_minutes: u32,
+    /// Longest time in the queue, in minutes. Default 1440.
+    pub queue_timeout_minutes: u32,
+    /// Bytes of log kept per attempt. Default 64 MiB.
+    pub log_bytes: u64,
+    /// Tries of a job whose machine failed. Default 3.
+    pub infra_tries: u32,
+    /// A cancelled job's grace, in seconds. Default 300.
+    pub cancel_grace_s: u64,
+    /// After this long without a heartbeat a node's attempts are given up, in seconds. Default 600.
+    pub node_grace_s: u64,
+    /// New jobs are refused while the data directory has fewer free bytes. Default 1 GiB.
+    pub min_free_bytes: u64,
+    /// Largest repository mirror, in bytes. Default 4 GiB.
+    pub repository_bytes: u64,
+}
+
+/// How long things are kept, in days.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retention {
+    /// Logs. Default 90.
+    pub logs_days: u32,
+    /// Runs and everything about them. Default 365.
+    pub runs_days: u32,
+    /// Bodies of deliveries. Default 14.
+    pub deliveries_days: u32,
+}

@@ -1,0 +1,116 @@
+//! The Forge port: what helios-ci asks of a forge, and what a webhook becomes. Adapters:
+//! `forgejo` (Forgejo and Gitea, through gitea-sdk) and `github` (through octocrab).
+
+use std::{fmt, time::Duration};
+
+use async_trait::async_trait;
+
+use crate::model::{
+    names::{CommitSha, RefName},
+    report::Report,
+    trigger::{Repository, Trigger},
+};
+use crate::secret::Secret;
+
+/// What became of a delivery's body.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Parsed {
+    /// Something to plan.
+    Triggers(Vec<Trigger>),
+    /// Nothing to do, and why: `a branch was deleted`, `a ping`.
+    Ignored(String),
+}
+
+/// A webhook body that its forge would not have sent.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the body of this `{event}` delivery cannot be used: {reason}")]
+pub struct BadDelivery {
+    /// The event's name.
+    pub event: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+/// How a call to a forge failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ForgeError {
+    /// It may work later: time-outs, 5xx, 429.
+    #[error("{forge} did not take `{call}` now: {reason}")]
+    Later {
+        /// The forge's address.
+        forge: String,
+        /// What was called, without secrets.
+        call: String,
+        /// Why.
+        reason: String,
+        /// What the forge asked for (`Retry-After`, rate-limit reset).
+        retry_after: Option<Duration>,
+    },
+    /// It will not work like this: 4xx.
+    #[error("{forge} refused `{call}`: {reason}")]
+    Refused {
+        /// The forge's address.
+        forge: String,
+        /// What was called, without secrets.
+        call: String,
+        /// Why, and what to do.
+        reason: String,
+    },
+}
+
+impl ForgeError {
+    /// Whether another try can help.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Later { .. })
+    }
+}
+
+/// How the node fetches a repository: nothing of it reaches a guest, an argv or a URL.
+#[derive(Debug, Clone)]
+pub struct FetchAccess {
+    /// The clone URL, made from configuration and repository path, never from a payload.
+    pub url: String,
+    /// `Authorization` header for it, given to git through its environment.
+    pub authorization: Option<Secret>,
+}
+
+/// One forge connection.
+#[async_trait]
+pub trait Forge: Send + Sync + fmt::Debug {
+    /// `forgejo` or `github`.
+    fn kind(&self) -> &'static str;
+
+    /// Turns a verified body into triggers. Pure.
+    ///
+    /// # Errors
+    /// When the body is not what the event promises.
+    fn parse(&self, event: &str, body: &[u8]) -> Result<Parsed, BadDelivery>;
+
+    /// What the ref points at now; `None` when it does not exist.
+    async fn read_ref(
+        &self,
+        repository: &Repository,
+        installation: Option<i64>,
+        name: &RefName,
+    ) -> Result<Option<CommitSha>, ForgeError>;
+
+    /// The repository under this path now: its id must be compared with the one that is meant.
+    async fn find_repository(
+        &self,
+        path: &crate::model::names::RepoPath,
+        installation: Option<i64>,
+    ) -> Result<Option<Repository>, ForgeError>;
+
+    /// How to fetch it.
+    async fn fetch_access(&self, repository: &Repository, installation: Option<i64>)
+    -> Result<FetchAccess, ForgeError>;
+
+    /// Tells the forge one check's state. `known` is what the last delivery of the same check and
+    /// generation returned (GitHub's check-run id); the answer is stored for the next. `details` is
+    /// the absolute URL of our page.
+    async fn report(&self, report: &Report, details: &str, known: Option<&str>) -> Result<Option<String>, ForgeError>;
+
+    /// Whether the connection works: for `doctor`.
+    async fn check(&self) -> Result<String, ForgeError>;
+}

@@ -1,0 +1,174 @@
+//! The Machine port: what the rest of helios-ci may ask of a machine back end, in plain values only
+//! (it also travels over machined's socket). Every call is idempotent; names are generated from the
+//! attempt id and destroying needs proof that the thing is ours.
+
+use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    model::names::{Label, MachineName, NodeName},
+    secret::Secret,
+};
+
+/// What a machine is to be.
+#[derive(Debug, Clone)]
+pub struct MachineSpec {
+    /// `hci-<attempt>`.
+    pub name: MachineName,
+    /// The node whose mark it carries.
+    pub node: NodeName,
+    /// The image's label in the configuration.
+    pub image: Label,
+    /// Virtual processors.
+    pub cpus: u32,
+    /// Memory in MiB.
+    pub memory_mib: u64,
+    /// Least size of the disk in GiB; the image's own size when smaller or none.
+    pub disk_gib: Option<u64>,
+    /// What the seed disk tells the agent, apart from the addresses, which the adapter knows.
+    pub seed: Seed,
+}
+
+/// What the agent must know to find its node and prove itself, once.
+#[derive(Debug, Clone)]
+pub struct Seed {
+    /// Hex SHA-256 of the node's certificate (DER).
+    pub fingerprint: String,
+    /// Single-use join token; useless after the join.
+    pub token: Secret,
+    /// Milliseconds since 1970.
+    pub time_ms: i64,
+}
+
+/// Where the daemon must listen for this machine before it is started, and how the guest names it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoints {
+    /// Where to listen for the agent.
+    pub agent: ListenAt,
+    /// Where to listen for git.
+    pub git: ListenAt,
+    /// The host and port part of a `git://` URL as the guest must write it: `10.0.2.100:9418`.
+    pub git_authority: String,
+}
+
+/// An address to listen on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ListenAt {
+    /// A UNIX socket in the machine's own 0700 directory: the socket itself names the machine.
+    Unix(PathBuf),
+    /// An address that only this machine can reach, or loopback for unisolated machines.
+    Tcp(SocketAddr),
+}
+
+/// What is seen of a machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Observed {
+    /// Nothing of it exists.
+    Absent,
+    /// Parts of it exist, nothing runs.
+    Prepared,
+    /// It runs.
+    Running,
+    /// It ran and ended by itself; the words say how.
+    Stopped(String),
+}
+
+/// A machine that carries this node's mark.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owned {
+    /// Its name.
+    pub name: MachineName,
+    /// What is seen of it.
+    pub observed: Observed,
+}
+
+/// Bytes of a machine's console.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Console {
+    /// From the position that was asked for, at most 64 KiB.
+    pub bytes: Vec<u8>,
+    /// Where to go on.
+    pub next: u64,
+}
+
+/// Which operation failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    /// [`Machines::prepare`].
+    Prepare,
+    /// [`Machines::start`].
+    Start,
+    /// [`Machines::stop`].
+    Stop,
+    /// [`Machines::destroy`].
+    Destroy,
+    /// [`Machines::observe`], [`Machines::list`] or [`Machines::endpoints`].
+    Observe,
+    /// [`Machines::console`].
+    Console,
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Prepare => "prepare",
+            Self::Start => "start",
+            Self::Stop => "stop",
+            Self::Destroy => "destroy",
+            Self::Observe => "look at",
+            Self::Console => "read the console of",
+        })
+    }
+}
+
+/// A machine operation that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {operation} machine {machine}: {reason}")]
+pub struct MachineError {
+    /// What was tried.
+    pub operation: Operation,
+    /// On which machine.
+    pub machine: String,
+    /// Why, and what to do.
+    pub reason: String,
+    /// Another try on a fresh machine may help.
+    pub retryable: bool,
+}
+
+/// A back end. All implementations pass one contract suite.
+#[async_trait]
+pub trait Machines: Send + Sync + fmt::Debug {
+    /// The back end's name in the configuration: `qemu`, `process`, `zone`.
+    fn backend(&self) -> &'static str;
+
+    /// Makes everything but starts nothing; repeating it after a crash completes or renews it.
+    async fn prepare(&self, spec: &MachineSpec) -> Result<Endpoints, MachineError>;
+
+    /// The addresses of a prepared machine, also after a restart of the daemon. `None` when absent.
+    async fn endpoints(&self, name: &MachineName) -> Result<Option<Endpoints>, MachineError>;
+
+    /// Starts a prepared machine; a running one is left alone.
+    async fn start(&self, name: &MachineName) -> Result<(), MachineError>;
+
+    /// Reads the console from a position (0 is the beginning). Past the cap the oldest bytes are
+    /// gone and the answer begins later than asked.
+    async fn console(&self, name: &MachineName, from: u64) -> Result<Console, MachineError>;
+
+    /// Asks the machine to stop, and takes its power away after `grace`.
+    async fn stop(&self, name: &MachineName, grace: Duration) -> Result<(), MachineError>;
+
+    /// Removes every trace; an absent machine is a success.
+    async fn destroy(&self, name: &MachineName) -> Result<(), MachineError>;
+
+    /// What is there now.
+    async fn observe(&self, name: &MachineName) -> Result<Observed, MachineError>;
+
+    /// Every machine that carries this node's mark.
+    async fn list(&self) -> Result<Vec<Owned>, MachineError>;
+
+    /// Resolves when the machine is no longer running (at once when it is not), so that a death is
+    /// noticed without waiting for a time-out.
+    async fn wait_stopped(&self, name: &MachineName) -> Result<Observed, MachineError>;
+}

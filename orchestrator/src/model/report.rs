@@ -1,0 +1,72 @@
+//! What a forge is told: one state per check name and commit. Adapters translate it; nothing above
+//! them knows how a forge words it.
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    ids::{JobId, RunId},
+    names::CommitSha,
+    trigger::Repository,
+};
+
+/// The name of the aggregate check over a commit's current runs.
+pub const AGGREGATE: &str = "helios-ci";
+
+/// The wanted state of one check.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// Where.
+    pub repository: Repository,
+    /// GitHub's installation, where known.
+    pub installation: Option<i64>,
+    /// The commit.
+    pub commit: CommitSha,
+    /// [`AGGREGATE`], or a job's name from [`super::plan::Plan::check_name`].
+    pub name: String,
+    /// Counts re-runs of the same check: a new number supersedes the earlier check run.
+    pub generation: u32,
+    /// The state.
+    pub state: ReportState,
+    /// One line that carries the fact: `2 of 3 jobs failed`.
+    pub title: String,
+    /// Markdown of our own making; foreign text in it is escaped by its writer.
+    pub summary: String,
+    /// The run the details link leads to, and the job where the check is a job's.
+    pub run: Option<RunId>,
+    /// See `run`.
+    pub job: Option<JobId>,
+    /// Milliseconds since 1970.
+    pub started_ms: Option<i64>,
+    /// Milliseconds since 1970; set exactly when the state is final.
+    pub completed_ms: Option<i64>,
+}
+
+/// The states a check goes through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReportState {
+    /// Known, not begun.
+    Queued,
+    /// A machine runs it.
+    Running,
+    /// Final.
+    Success,
+    /// Final.
+    Failure,
+    /// Final.
+    Cancelled,
+    /// Final.
+    TimedOut,
+    /// Final: not run.
+    Skipped,
+    /// Final: we failed, or the workflow file is wrong.
+    Error,
+}
+
+impl ReportState {
+    /// Whether nothing follows it within its generation.
+    #[must_use]
+    pub fn is_final(self) -> bool {
+        !matches!(self, Self::Queued | Self::Running)
+    }
+}
