@@ -3,7 +3,10 @@
 
 pub mod clock;
 pub mod config;
+pub mod driver;
 pub mod exec;
+pub mod failpoint;
+pub mod files;
 pub mod forge;
 pub mod machine;
 pub mod model;
