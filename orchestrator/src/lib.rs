@@ -11,3 +11,4 @@ pub mod forge;
 pub mod machine;
 pub mod model;
 pub mod secret;
+pub mod workflow;
