@@ -13,9 +13,12 @@ use helios_proto::v1;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-pub use self::listener::ListenError;
 use self::identity::Identity;
-use crate::{machine::ListenAt, model::ids::AttemptId, store::Store};
+use crate::{
+    machine::{ListenAt, listen::ListenError},
+    model::ids::AttemptId,
+    store::Store,
+};
 
 /// What the driver hears of its attempt's agent.
 #[derive(Debug)]

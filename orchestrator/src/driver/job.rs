@@ -10,8 +10,8 @@ use crate::model::plan::{Action, Env, PlannedJob, PlannedStep, Shell};
 pub struct Job {
     /// The job of the stored plan.
     pub plan: PlannedJob,
-    /// Environment of every step: what helios-ci sets, then the workflow's, then the job's.
-    pub env: Env,
+    /// The whole environment of each step, each name once.
+    pub env: Vec<Env>,
     /// The commit to check out.
     pub commit: String,
     /// `git://HOST:PORT/repo` as the guest must write it.
@@ -87,23 +87,27 @@ impl Job {
             }
             Action::Script { path } => {
                 let argv = vec!["bash".to_owned(), format!("{}/{path}", self.workspace)];
-                (argv, String::new(), self.script_directory())
+                (argv, String::new(), self.script_directory(step))
             }
         };
-        let env = self.env.iter().chain(&planned.env);
+        let env = self.env.get(step)?;
         Some(v1::Exec {
             argv,
             script,
-            env: merge(env)
-                .into_iter()
-                .map(|(name, value)| v1::EnvVar {
-                    name,
-                    value: value.into_bytes().into(),
-                })
-                .collect(),
+            env: env.iter().map(|(name, value)| v1::EnvVar { name: name.clone(), value: value.clone().into_bytes() }).collect(),
             cwd,
             drain_ms: 0,
         })
+    }
+
+    /// How much history the machine's source must hold: what its deepest checkout asks for; 0 is all.
+    #[must_use]
+    pub fn source_depth(&self) -> u32 {
+        let depths = self.plan.steps.iter().filter_map(|step| match step.action {
+            Action::Checkout { depth, .. } => Some(depth),
+            Action::Run { .. } | Action::Script { .. } => None,
+        });
+        depths.reduce(|a, b| if a == 0 || b == 0 { 0 } else { a.max(b) }).unwrap_or(1)
     }
 
     /// Four commands, each judged by its exit code: no shell, no chain that could hide a failure.
@@ -130,22 +134,10 @@ impl Job {
     }
 
     /// Bare scripts of the `.jci` kind run in their output directory, others in the workspace.
-    fn script_directory(&self) -> String {
-        let output = self.env.iter().rev().find(|(name, _)| name == "JCI_OUTPUT_DIR");
+    fn script_directory(&self, step: usize) -> String {
+        let output = self.env.get(step).and_then(|env| env.iter().find(|(name, _)| name == "JCI_OUTPUT_DIR"));
         output.map_or_else(|| self.workspace.clone(), |(_, dir)| dir.clone())
     }
-}
-
-/// Later entries win; the order of first appearance is kept.
-fn merge<'a>(env: impl Iterator<Item = &'a (String, String)>) -> Env {
-    let mut merged: Env = Vec::new();
-    for (name, value) in env {
-        match merged.iter_mut().find(|(known, _)| known == name) {
-            Some((_, old)) => old.clone_from(value),
-            None => merged.push((name.clone(), value.clone())),
-        }
-    }
-    merged
 }
 
 #[cfg(test)]
@@ -182,7 +174,7 @@ pub(super) mod tests {
                 timeout_minutes: 30,
                 steps,
             },
-            env: vec![("CI".into(), "true".into()), ("A".into(), "job".into())],
+            env: vec![vec![("CI".into(), "true".into())]; 9],
             commit: "a".repeat(40),
             git_url: "git://10.0.2.100:9418/repo".into(),
             workspace: "/helios/workspace".into(),
@@ -197,7 +189,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_step_overrides_the_job_and_scripts_travel_as_files() {
+    fn scripts_travel_as_files_and_nothing_goes_through_a_shell_of_ours() {
         let mut planned = step(
             "x",
             Action::Run {
@@ -216,7 +208,7 @@ pub(super) mod tests {
             .iter()
             .map(|v| format!("{}={}", v.name, String::from_utf8_lossy(&v.value)))
             .collect();
-        assert_eq!(env, ["CI=true", "A=step", "B=1"]);
+        assert_eq!(env, ["CI=true"]);
     }
 
     #[test]
