@@ -3,7 +3,7 @@
 //! was told in order, and has bad days on request.
 //!
 //! # Layout
-//! `state` is what it knows; `git` and `smart_http` are repositories; `api` the two REST APIs; `hooks`
+//! `repositories` and `events` are what tests do with it; `state` is what it knows; `git` and `smart_http` are repositories; `api` the two REST APIs; `hooks`
 //! and `pulls` what is sent out; `auth` who may; `fault` the bad days; `schema` the check against the
 //! forges' published descriptions, of requests and of our own answers; `page` is for people.
 
@@ -12,11 +12,14 @@
 
 mod api;
 mod auth;
+mod error;
+mod events;
 mod fault;
 mod git;
 mod hooks;
 mod page;
 mod pulls;
+mod repositories;
 mod schema;
 mod serve;
 mod shapes;
@@ -25,25 +28,20 @@ mod state;
 mod time;
 
 use std::{
-    io,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::{Arc, MutexGuard},
     time::Duration,
 };
 
-use bytes::Bytes;
-use serde_json::{Value, json};
 use tokio_util::sync::DropGuard;
 
 use crate::{
     auth::{Grant, Token, new_secret},
-    git::Moved,
-    hooks::blocking,
-    state::{Pull, Shared},
-    time::now_ms,
+    state::Shared,
 };
 pub use crate::{
+    error::Error,
     fault::Fault,
     state::{CheckRun, Delivery, ForgeState, Hook, Kind, Received, Repository, Request, Try, Violation},
 };
@@ -71,70 +69,6 @@ impl Default for Options {
             app_id: 4242,
         }
     }
-}
-
-/// What can go wrong.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// git failed.
-    #[error("`git {command}` failed: {reason}")]
-    Git {
-        /// Its arguments.
-        command: String,
-        /// Its words.
-        reason: String,
-    },
-    /// A file or folder could not be used.
-    #[error("cannot use {path}")]
-    Io {
-        /// Which one.
-        path: PathBuf,
-        /// The system's word.
-        #[source]
-        source: io::Error,
-    },
-    /// The address cannot be listened on.
-    #[error("cannot listen on {address}")]
-    Listen {
-        /// Which one.
-        address: SocketAddr,
-        /// The system's word.
-        #[source]
-        source: io::Error,
-    },
-    /// The built-in test key cannot be used.
-    #[error("the test key cannot be used: {0}")]
-    TestKey(String),
-    /// The HTTP client for webhooks cannot be made.
-    #[error("cannot make an HTTP client: {0}")]
-    Client(String),
-    /// No such repository.
-    #[error("there is no repository {0}")]
-    UnknownRepository(i64),
-    /// The path is taken, or not `owner/name`.
-    #[error("`{0}` cannot be a new repository: it exists or is not `owner/name` of letters, digits, `-`, `_` and `.`")]
-    BadPath(String),
-    /// No such ref or commit.
-    #[error("there is no `{0}`")]
-    UnknownRef(String),
-    /// No such thing of another kind.
-    #[error("there is no {what} `{id}`")]
-    Unknown {
-        /// `delivery`, `check run`, `pull request`.
-        what: &'static str,
-        /// Which one.
-        id: String,
-    },
-    /// What was waited for did not come.
-    #[error("{what} did not come within {seconds} s; last seen: {last}")]
-    TimedOut {
-        /// What was waited for.
-        what: String,
-        /// How long.
-        seconds: u64,
-        /// The newest states received.
-        last: String,
-    },
 }
 
 /// A running forge. Dropping it ends it and, where the root was temporary, removes every file.
@@ -258,290 +192,6 @@ impl FakeForge {
     /// Takes a token back.
     pub fn revoke_token(&self, secret: &str) {
         self.shared.change(|state| state.tokens.retain(|t| t.secret != secret));
-    }
-
-    /// Makes an empty repository and answers with its number.
-    ///
-    /// # Errors
-    /// When the path is taken or not `owner/name`, or git fails.
-    pub async fn create_repository(&self, kind: Kind, path: &str, private: bool) -> Result<i64, Error> {
-        self.new_repository(kind, path, private, None).await
-    }
-
-    /// Makes a fork with all branches and answers with its number.
-    ///
-    /// # Errors
-    /// As [`FakeForge::create_repository`].
-    pub async fn fork(&self, repository: i64, path: &str) -> Result<i64, Error> {
-        let parent = self.shared.repository(repository)?;
-        let id = self
-            .new_repository(parent.kind, path, parent.private, Some(repository))
-            .await?;
-        let fork = self.shared.repository(id)?;
-        blocking(move || git::copy(&parent.dir, &fork.dir)).await?;
-        Ok(id)
-    }
-
-    async fn new_repository(&self, kind: Kind, path: &str, private: bool, fork_of: Option<i64>) -> Result<i64, Error> {
-        let part = |part: &str| {
-            !part.is_empty()
-                && !part.starts_with(['.', '-'])
-                && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
-        };
-        let owner = match path.split_once('/') {
-            Some((owner, name)) if part(owner) && part(name) => owner.to_owned(),
-            _ => return Err(Error::BadPath(path.to_owned())),
-        };
-        if self.shared.state().repository(path).is_some() {
-            return Err(Error::BadPath(path.to_owned()));
-        }
-        let dir = self.shared.root.join(format!("{path}.git"));
-        let init = dir.clone();
-        blocking(move || git::init(&init)).await?;
-        Ok(self.shared.change(|state| {
-            let id = state.number();
-            let installation = match kind {
-                Kind::Forgejo => None,
-                Kind::Github => Some(match state.installations.get(&owner) {
-                    Some(id) => *id,
-                    None => {
-                        let id = state.number();
-                        state.installations.insert(owner, id);
-                        id
-                    }
-                }),
-            };
-            let repository = Repository {
-                id,
-                kind,
-                path: path.to_owned(),
-                private,
-                default_branch: "main".to_owned(),
-                installation,
-                fork_of,
-                dir,
-                created_ms: now_ms(),
-            };
-            state.repositories.insert(id, repository);
-            id
-        }))
-    }
-
-    /// Renames or moves a repository: its number stays, its path changes, as on the real forges.
-    ///
-    /// # Errors
-    /// When the repository does not exist or the path is taken.
-    pub fn rename_repository(&self, repository: i64, path: &str) -> Result<(), Error> {
-        self.shared.repository(repository)?;
-        if self.shared.state().repository(path).is_some() {
-            return Err(Error::BadPath(path.to_owned()));
-        }
-        self.shared.change(|state| {
-            if let Some(found) = state.repositories.get_mut(&repository) {
-                found.path = path.to_owned();
-            }
-        });
-        Ok(())
-    }
-
-    /// Where the repository is cloned from: `<url>/owner/name.git`.
-    ///
-    /// # Errors
-    /// When it does not exist.
-    pub fn clone_url(&self, repository: i64) -> Result<String, Error> {
-        Ok(format!(
-            "{}/{}.git",
-            self.shared.url,
-            self.shared.repository(repository)?.path
-        ))
-    }
-
-    /// Where the bare repository lies.
-    ///
-    /// # Errors
-    /// When it does not exist.
-    pub fn repository_dir(&self, repository: i64) -> Result<PathBuf, Error> {
-        Ok(self.shared.repository(repository)?.dir)
-    }
-
-    /// Commits files (`(path, content, mode)`, mode 0o644 or 0o755, or a whole git mode such as
-    /// 0o120000) on top of the branch and pushes: every hook is told. The commit's id.
-    ///
-    /// # Errors
-    /// When the repository does not exist or git fails.
-    pub async fn push<C: AsRef<[u8]>>(
-        &self,
-        repository: i64,
-        branch: &str,
-        files: &[(&str, C, u32)],
-        message: &str,
-    ) -> Result<String, Error> {
-        let found = self.shared.repository(repository)?;
-        let files: Vec<_> = files
-            .iter()
-            .map(|(path, content, mode)| ((*path).to_owned(), content.as_ref().to_vec(), *mode))
-            .collect();
-        let (dir, branch_name, message) = (found.dir.clone(), branch.to_owned(), message.to_owned());
-        let sha = blocking(move || git::write_commit(&dir, &branch_name, &files, &message, "alice")).await?;
-        self.update_ref(repository, &format!("refs/heads/{branch}"), Some(&sha))
-            .await?;
-        Ok(sha)
-    }
-
-    /// Points a ref at a commit of the repository, or removes it, and tells every hook: for tags,
-    /// deleted branches and forced pushes.
-    ///
-    /// # Errors
-    /// When the repository does not exist or git fails.
-    pub async fn update_ref(&self, repository: i64, name: &str, sha: Option<&str>) -> Result<(), Error> {
-        let found = self.shared.repository(repository)?;
-        let _turn = self.shared.pushing.lock().await;
-        let (dir, name, sha) = (found.dir.clone(), name.to_owned(), sha.map(str::to_owned));
-        let moved: Vec<Moved> = blocking(move || {
-            let before = git::refs(&dir)?;
-            git::update_ref(&dir, &name, sha.as_deref())?;
-            Ok(git::moved(&before, &git::refs(&dir)?))
-        })
-        .await?;
-        hooks::pushed(&self.shared, repository, &moved, "alice").await
-    }
-
-    /// Opens a pull request and tells the base's hooks. Its number and head commit; the head is
-    /// `refs/pull/<number>/head` of the base.
-    ///
-    /// # Errors
-    /// When a repository or branch does not exist.
-    pub async fn open_pull_request(
-        &self,
-        (base, base_branch): (i64, &str),
-        (head, head_branch): (i64, &str),
-        author: &str,
-    ) -> Result<(i64, String), Error> {
-        let pull = self.shared.change(|state| {
-            let number = i64::try_from(state.pulls.len()).unwrap_or(i64::MAX - 1) + 1;
-            let pull = Pull {
-                number,
-                base,
-                head,
-                base_branch: base_branch.to_owned(),
-                head_branch: head_branch.to_owned(),
-                author: author.to_owned(),
-            };
-            state.pulls.insert(number, pull.clone());
-            pull
-        });
-        let sha = pulls::announce(&self.shared, &pull, "opened").await?;
-        Ok((pull.number, sha))
-    }
-
-    /// Tells the base's hooks that the head of a pull request moved (after a push to its branch). The
-    /// new head commit.
-    ///
-    /// # Errors
-    /// When the pull request or its branches do not exist.
-    pub async fn synchronize_pull_request(&self, number: i64) -> Result<String, Error> {
-        let pull = self.shared.state().pulls.get(&number).cloned();
-        let pull = pull.ok_or_else(|| Error::Unknown {
-            what: "pull request",
-            id: number.to_string(),
-        })?;
-        let action = match self.shared.repository(pull.base)?.kind {
-            Kind::Forgejo => "synchronized",
-            Kind::Github => "synchronize",
-        };
-        pulls::announce(&self.shared, &pull, action).await
-    }
-
-    /// Configures a webhook for all events and answers with its number.
-    pub fn add_hook(&self, repository: i64, url: &str, secret: &str) -> i64 {
-        self.shared.change(|state| {
-            let id = state.number();
-            let hook = Hook {
-                id,
-                repository,
-                url: url.to_owned(),
-                secret: secret.to_owned(),
-            };
-            state.hooks.insert(id, hook);
-            id
-        })
-    }
-
-    /// Holds deliveries back (`true`): they are made and listed, but only [`FakeForge::redeliver`]
-    /// sends them. For lost and reordered deliveries.
-    pub fn hold_deliveries(&self, hold: bool) {
-        self.shared.change(|state| state.hold = hold);
-    }
-
-    /// Sends a delivery once more, byte for byte and with the same id, and waits for the answer.
-    ///
-    /// # Errors
-    /// When there is no such delivery.
-    pub async fn redeliver(&self, id: &str) -> Result<Try, Error> {
-        let found = self.shared.state().deliveries.iter().find(|d| d.id == id).cloned();
-        let delivery = found.ok_or_else(|| Error::Unknown {
-            what: "delivery",
-            id: id.to_owned(),
-        })?;
-        let outcome = hooks::post(&self.client, &delivery.url, &delivery.headers, delivery.body).await;
-        let tried = Try {
-            at_ms: now_ms(),
-            outcome,
-        };
-        self.shared.change(|state| {
-            if let Some(delivery) = state.deliveries.iter_mut().find(|d| d.id == id) {
-                delivery.tries.push(tried.clone());
-            }
-        });
-        Ok(tried)
-    }
-
-    /// Posts any bytes with any headers, as an attacker can. The answer's status, or why none came.
-    ///
-    /// # Errors
-    /// The transport's reason, as text, when there is no answer.
-    pub async fn deliver_raw(
-        &self,
-        url: &str,
-        headers: &[(String, String)],
-        body: impl Into<Bytes>,
-    ) -> Result<u16, String> {
-        hooks::post(&self.client, url, headers, body.into()).await
-    }
-
-    /// Queues an event of any name and body (the common fields are added where missing), signed for
-    /// every hook of the repository. The deliveries' ids.
-    ///
-    /// # Errors
-    /// When the repository does not exist.
-    pub fn deliver_event(&self, repository: i64, event: &str, body: Value) -> Result<Vec<String>, Error> {
-        let found = self.shared.repository(repository)?;
-        let mut whole = hooks::common(&self.shared, &found, "alice");
-        if let (Some(whole), Value::Object(body)) = (whole.as_object_mut(), body) {
-            whole.extend(body);
-        }
-        Ok(hooks::send(&self.shared, &found, event, event, whole))
-    }
-
-    /// A person pressed "Re-run" on a check run, or with `identifier` one of its own buttons.
-    ///
-    /// # Errors
-    /// When there is no such check run.
-    pub fn press(&self, check_run: i64, identifier: Option<&str>) -> Result<Vec<String>, Error> {
-        let unknown = || Error::Unknown {
-            what: "check run",
-            id: check_run.to_string(),
-        };
-        let repository = self.shared.state().checks.get(&check_run).map(|run| run.repository);
-        let repository = self.shared.repository(repository.ok_or_else(unknown)?)?;
-        let shape = api::checks::shape(&self.shared, &repository, check_run).map_err(|_| unknown())?;
-        let body = match identifier {
-            None => json!({"action": "rerequested", "check_run": shape}),
-            Some(identifier) => json!({
-                "action": "requested_action", "check_run": shape, "requested_action": {"identifier": identifier},
-            }),
-        };
-        self.deliver_event(repository.id, "check_run", body)
     }
 
     /// The next request whose `METHOD /path` contains the pattern meets this fault. Several queue up.

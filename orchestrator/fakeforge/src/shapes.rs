@@ -127,7 +127,7 @@ fn github_repository(repository: &Repository, owner: Value, html: &str, api: &st
         "svn_url": html, "mirror_url": null, "homepage": null, "language": null, "license": null, "size": 24,
         "forks": 0, "forks_count": 0, "open_issues": 0, "open_issues_count": 0, "watchers": 0, "watchers_count": 0,
         "stargazers_count": 0, "network_count": 0, "subscribers_count": 0, "has_issues": true, "has_projects": false,
-        "has_wiki": false, "has_pages": false, "has_discussions": false, "archived": false, "disabled": false,
+        "has_wiki": false, "has_pages": false, "has_discussions": false, "has_downloads": false, "archived": false, "disabled": false,
         "visibility": if repository.private { "private" } else { "public" }, "default_branch": repository.default_branch,
         "pushed_at": at, "created_at": at, "updated_at": at,
     });
