@@ -8,6 +8,7 @@ pub mod exec;
 pub mod failpoint;
 pub mod files;
 pub mod forge;
+pub mod images;
 pub mod machine;
 pub mod model;
 pub mod secret;

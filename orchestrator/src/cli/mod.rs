@@ -132,6 +132,10 @@ fn report(error: impl std::error::Error + Send + Sync + 'static) -> miette::Repo
 /// Parses the command line and runs what it asks for.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    // The relay is started for every connection of a guest: it must be small and quick.
+    if let Command::Relay(args) = &cli.command {
+        return relay::run(args);
+    }
     let outcome = run(cli);
     let exit = outcome.unwrap_or_else(|report| {
         let exit = report.downcast_ref::<client::ClientError>().map_or(Exit::Usage, client::ClientError::exit);
@@ -142,10 +146,6 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Outcome {
-    // The relay is started for every connection of a guest: it must be small and quick.
-    if let Command::Relay(args) = &cli.command {
-        return relay::run(args);
-    }
     let threads = if matches!(cli.command, Command::Serve(_)) { None } else { Some(1) };
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     if let Some(threads) = threads {
@@ -165,8 +165,8 @@ fn run(cli: Cli) -> Outcome {
             Command::Trigger(args) => trigger::run(common, args).await,
             Command::Token(command) => token::run(common, command).await,
             Command::Config(command) => config::run(common, &command),
-            Command::Relay(args) => relay::run(&args),
-            Command::Version => {
+            // Both are done without a runtime.
+            Command::Relay(_) | Command::Version => {
                 println!("helios-ci {}", env!("CARGO_PKG_VERSION"));
                 Ok(Exit::Success)
             }

@@ -1,19 +1,10 @@
 //! `helios-ci relay`
 
-use std::path::PathBuf;
+use std::process::ExitCode;
 
-use clap::Args;
-
-use super::{Exit, Outcome};
+pub(super) use crate::machine::qemu::relay::Args as RelayArgs;
 use crate::machine::qemu::relay;
 
-#[derive(Debug, Args)]
-pub(super) struct RelayArgs {
-    /// The socket.
-    socket: PathBuf,
-}
-
-pub(super) fn run(args: &RelayArgs) -> Outcome {
-    relay::run(&args.socket).map_err(super::report)?;
-    Ok(Exit::Success)
+pub(super) fn run(args: &RelayArgs) -> ExitCode {
+    relay::main(args)
 }

@@ -1,0 +1,446 @@
+//! A machine that is a process of this host, whatever that process is: the life cycle shared by the
+//! `qemu` and `process` back ends. A back end says what to make, what to start and how to ask it to
+//! stop; everything about names, proof of ownership, crashes and removal is here.
+//!
+//! ```text
+//!            prepare            start              ends by itself
+//!  Absent ───────────▶ Prepared ──────▶ Running ───────────────▶ Stopped
+//!     ▲                   │               │                        │
+//!     └───────────────────┴── destroy ────┴────────────────────────┘
+//! ```
+//!
+//! What state a machine is in is never stored but seen: `spec.json` proves that it is ours,
+//! `run.json` that it was started, and the process itself that it runs.
+
+mod place;
+
+use std::{
+    collections::HashMap,
+    fmt, io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+pub(crate) use place::{Found, Place, Record, Run};
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{
+    Console, Endpoints, MachineError, MachineSpec, Machines, Observed, Operation, Owned, console,
+    proc::{self, Process},
+};
+use crate::{exec::Cmd, exec::ExecError, model::names::MachineName};
+
+/// Where a machine's console is gathered.
+pub(crate) const CONSOLE: &str = "console";
+/// How long a killed process may take to vanish.
+const KILL_DEADLINE: Duration = Duration::from_secs(20);
+
+/// A back end that cannot work as it is configured.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Not on this system.
+    #[error("{0}")]
+    Unsupported(io::Error),
+    /// The machines' sockets would have names that the system cannot hold.
+    #[error(
+        "data directory {dir} is too long: a machine's sockets would have paths of {bytes} bytes, the system allows {SOCKET_PATH}; choose a shorter data_dir"
+    )]
+    TooLong {
+        /// The data directory.
+        dir: PathBuf,
+        /// How long the longest socket path would be.
+        bytes: usize,
+    },
+    /// A path that cannot be part of a QEMU option.
+    #[error("{what} {path} cannot be used with QEMU: its path must be absolute, of letters, digits and `/._-+@` only")]
+    Unsafe {
+        /// What the path is for.
+        what: &'static str,
+        /// The path.
+        path: PathBuf,
+    },
+}
+
+/// The longest path that a UNIX socket may have, without its final NUL.
+const SOCKET_PATH: usize = 107;
+
+/// Checks that a data directory leaves room for the machines' sockets.
+pub(crate) fn check_data_dir(dir: &Path) -> Result<(), OpenError> {
+    let bytes = dir.as_os_str().len() + "/machines/hci-01k9zk6x0f5t3b8w2q7m4d1c0e/console.sock".len();
+    if bytes > SOCKET_PATH {
+        return Err(OpenError::TooLong {
+            dir: dir.to_owned(),
+            bytes,
+        });
+    }
+    Ok(())
+}
+
+/// Why a step failed.
+#[derive(Debug)]
+pub(crate) struct Trouble {
+    reason: String,
+    retryable: bool,
+}
+
+impl Trouble {
+    /// A failure that another machine would meet again.
+    pub(crate) fn lasting(reason: impl fmt::Display) -> Self {
+        Self {
+            reason: reason.to_string(),
+            retryable: false,
+        }
+    }
+
+    /// A failure that another try may not meet.
+    pub(crate) fn passing(reason: impl fmt::Display) -> Self {
+        Self {
+            reason: reason.to_string(),
+            retryable: true,
+        }
+    }
+}
+
+impl From<io::Error> for Trouble {
+    fn from(error: io::Error) -> Self {
+        Self::passing(error)
+    }
+}
+
+impl From<ExecError> for Trouble {
+    fn from(error: ExecError) -> Self {
+        let cause = std::error::Error::source(&error).map(|source| format!(": {source}"));
+        Self::passing(format!("{error}{}", cause.unwrap_or_default()))
+    }
+}
+
+/// What makes one back end different from another.
+#[async_trait]
+pub(crate) trait Kind: Send + Sync + fmt::Debug + 'static {
+    /// Its name in the configuration.
+    const BACKEND: &'static str;
+    /// What must be remembered of a specification to start the machine.
+    type Plan: Serialize + DeserializeOwned + Send + Sync;
+
+    /// Decides addresses and plan; `before` is what an earlier prepare decided.
+    async fn plan(
+        &self,
+        dir: &Path,
+        spec: &MachineSpec,
+        before: Option<&Record<Self::Plan>>,
+    ) -> Result<(Endpoints, Self::Plan), Trouble>;
+
+    /// Makes the machine's files anew.
+    async fn make(&self, dir: &Path, spec: &MachineSpec, record: &Record<Self::Plan>) -> Result<(), Trouble>;
+
+    /// The main process.
+    fn command(&self, dir: &Path, record: &Record<Self::Plan>) -> Result<Cmd, Trouble>;
+
+    /// An argument of the main process that none of its children has.
+    fn word(&self, dir: &Path, name: &MachineName) -> String;
+
+    /// Where the main process's own output goes; its directory exists when this returns.
+    fn log(&self, dir: &Path) -> Result<PathBuf, Trouble>;
+
+    /// Sees that a running machine's companions run and that it answers; called on every start.
+    async fn settle(&self, dir: &Path, name: &MachineName, main: Process) -> Result<(), Trouble>;
+
+    /// Sees that the console of a running machine is recorded.
+    fn record_console(&self, dir: &Path) -> Result<(), Trouble>;
+
+    /// Asks the running machine to stop.
+    async fn ask_to_stop(&self, dir: &Path, name: &MachineName, main: Process) -> Result<(), Trouble>;
+}
+
+/// The machines of one kind on this host.
+#[derive(Debug)]
+pub(crate) struct Local<K: Kind> {
+    kind: K,
+    place: Place,
+    /// One lock per machine: a janitor's destroy and a driver's start never interleave. Entries go
+    /// with their machines.
+    locks: Mutex<HashMap<MachineName, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+impl<K: Kind> Local<K> {
+    pub(crate) fn new(kind: K, place: Place) -> Self {
+        Self {
+            kind,
+            place,
+            locks: Mutex::default(),
+        }
+    }
+
+    async fn lock(&self, name: &MachineName) -> tokio::sync::OwnedMutexGuard<()> {
+        let lock = {
+            let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+            // Whoever holds or awaits a lock has a clone of it; nobody else needs the entry.
+            locks.retain(|other, lock| other == name || Arc::strong_count(lock) > 1);
+            locks.entry(name.clone()).or_default().clone()
+        };
+        lock.lock_owned().await
+    }
+
+    /// The machine's record, when it is ours.
+    fn ours(&self, name: &MachineName) -> Result<Option<Box<Record<K::Plan>>>, Trouble> {
+        match self.place.look(name)? {
+            Found::Ours(record) => Ok(Some(record)),
+            Found::Absent | Found::Leftover => Ok(None),
+            Found::Foreign(why) => Err(self.foreign(name, &why)),
+        }
+    }
+
+    fn foreign(&self, name: &MachineName, why: &str) -> Trouble {
+        let dir = self.place.dir(name);
+        Trouble::lasting(format!("{} is not ours ({why}) and is left alone", dir.display()))
+    }
+
+    /// The machine's main process while it lives. One that was started just before a crash, and so
+    /// never written down, is found by its marker and written down now.
+    fn main(&self, name: &MachineName) -> Result<Option<Process>, Trouble> {
+        if let Some(run) = self.place.run(name)? {
+            return Ok(run.main.is_alive().then_some(run.main));
+        }
+        let dir = self.place.dir(name);
+        let found = proc::leader(&dir, &self.kind.word(&dir, name))?;
+        if let Some(main) = found {
+            let run = Run {
+                main,
+                stop_asked: false,
+            };
+            self.place.set_run(name, run)?;
+        }
+        Ok(found)
+    }
+
+    fn see(&self, name: &MachineName) -> Result<Observed, Trouble> {
+        match self.place.look::<K::Plan>(name)? {
+            Found::Absent => Ok(Observed::Absent),
+            Found::Leftover => Ok(Observed::Prepared),
+            Found::Foreign(why) => {
+                tracing::warn!(machine = %name, why, "a directory with a machine's name is not ours; left alone");
+                Ok(Observed::Absent)
+            }
+            Found::Ours(_) if self.main(name)?.is_some() => Ok(Observed::Running),
+            Found::Ours(_) => Ok(match self.place.run(name)? {
+                None => Observed::Prepared,
+                Some(run) => Observed::Stopped(self.last_words(name, run)),
+            }),
+        }
+    }
+
+    fn last_words(&self, name: &MachineName, run: Run) -> String {
+        let how = if run.stop_asked {
+            "it was told to stop"
+        } else {
+            "its main process ended by itself or was killed"
+        };
+        let said = self
+            .kind
+            .log(&self.place.dir(name))
+            .map(|log| tail(&log))
+            .unwrap_or_default();
+        if said.is_empty() {
+            how.to_owned()
+        } else {
+            format!("{how}; its last words: {said}")
+        }
+    }
+
+    async fn do_prepare(&self, spec: &MachineSpec) -> Result<Endpoints, Trouble> {
+        let before = self.ours(&spec.name)?;
+        if before.is_some() && self.main(&spec.name)?.is_some() {
+            return Err(Trouble::lasting("it runs already; destroy it first"));
+        }
+        let dir = self.place.dir(&spec.name);
+        let (endpoints, plan) = self.kind.plan(&dir, spec, before.as_deref()).await?;
+        let record = self.place.record(&spec.name, endpoints, plan);
+        self.place.create(&record)?;
+        // What is left of an earlier life must not be taken for this one's.
+        proc::kill_marked(&dir, None, KILL_DEADLINE).await?;
+        self.place.clear_run(&spec.name)?;
+        super::files::remove_tree(&dir.join(CONSOLE))?;
+        self.kind.make(&dir, spec, &record).await?;
+        Ok(record.endpoints)
+    }
+
+    async fn do_start(&self, name: &MachineName) -> Result<(), Trouble> {
+        let Some(record) = self.ours(name)? else {
+            return Err(Trouble::lasting("it does not exist; prepare it first"));
+        };
+        let dir = self.place.dir(name);
+        let main = match self.main(name)? {
+            Some(main) => main,
+            None if self.place.run(name)?.is_some() => {
+                return Err(Trouble::passing("it has run and ended; a machine runs once"));
+            }
+            None => {
+                let cmd = self.kind.command(&dir, &record)?.env(proc::MARKER, &dir).cwd(&dir);
+                let log = self.kind.log(&dir)?;
+                let pid = cmd.detach(&log)?;
+                let main = Process::of(pid)
+                    .ok_or_else(|| Trouble::passing(format!("its main process ended at once: {}", tail(&log))))?;
+                self.place.set_run(
+                    name,
+                    Run {
+                        main,
+                        stop_asked: false,
+                    },
+                )?;
+                main
+            }
+        };
+        self.kind.settle(&dir, name, main).await
+    }
+
+    async fn do_stop(&self, name: &MachineName, grace: Duration) -> Result<(), Trouble> {
+        if self.ours(name)?.is_none() {
+            return Ok(());
+        }
+        let Some(main) = self.main(name)? else { return Ok(()) };
+        let dir = self.place.dir(name);
+        self.place.set_run(name, Run { main, stop_asked: true })?;
+        if !grace.is_zero() {
+            let asked = self.kind.ask_to_stop(&dir, name, main).await;
+            match asked {
+                Ok(()) => {
+                    if let Ok(gone) = tokio::time::timeout(grace, main.gone()).await {
+                        gone?;
+                    }
+                }
+                Err(trouble) => {
+                    tracing::warn!(machine = %name, why = trouble.reason, "cannot ask the machine to stop; taking its power away");
+                }
+            }
+        }
+        Ok(proc::kill_marked(&dir, Some(main), KILL_DEADLINE).await?)
+    }
+
+    async fn do_destroy(&self, name: &MachineName) -> Result<(), Trouble> {
+        let dir = self.place.dir(name);
+        match self.place.look::<K::Plan>(name)? {
+            Found::Absent => return Ok(()),
+            Found::Foreign(why) => return Err(self.foreign(name, &why)),
+            Found::Ours(_) => {
+                let main = self.place.run(name)?.map(|run| run.main);
+                proc::kill_marked(&dir, main, KILL_DEADLINE).await?;
+            }
+            // It was renamed only after everything in it was dead.
+            Found::Leftover => {}
+        }
+        let (place, name) = (self.place.clone(), name.clone());
+        let buried = tokio::task::spawn_blocking(move || place.bury(&name)).await;
+        Ok(buried.map_err(io::Error::other)??)
+    }
+}
+
+/// The last 400 bytes of a log, in one line; empty when there is none.
+pub(crate) fn tail(log: &Path) -> String {
+    use io::{Read, Seek, SeekFrom};
+    let read = || -> io::Result<Vec<u8>> {
+        let mut file = std::fs::File::open(log)?;
+        let skip = file.metadata()?.len().saturating_sub(400);
+        file.seek(SeekFrom::Start(skip))?;
+        let mut bytes = Vec::new();
+        file.take(400).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    let text = String::from_utf8_lossy(&read().unwrap_or_default()).into_owned();
+    text.trim()
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
+}
+
+fn named(operation: Operation, name: &MachineName) -> impl FnOnce(Trouble) -> MachineError {
+    move |trouble| MachineError {
+        operation,
+        machine: name.to_string(),
+        reason: trouble.reason,
+        retryable: trouble.retryable,
+    }
+}
+
+#[async_trait]
+impl<K: Kind> Machines for Local<K> {
+    fn backend(&self) -> &'static str {
+        K::BACKEND
+    }
+
+    async fn prepare(&self, spec: &MachineSpec) -> Result<Endpoints, MachineError> {
+        let _lock = self.lock(&spec.name).await;
+        self.do_prepare(spec)
+            .await
+            .map_err(named(Operation::Prepare, &spec.name))
+    }
+
+    async fn endpoints(&self, name: &MachineName) -> Result<Option<Endpoints>, MachineError> {
+        let record = self.ours(name).map_err(named(Operation::Observe, name))?;
+        Ok(record.map(|record| record.endpoints))
+    }
+
+    async fn start(&self, name: &MachineName) -> Result<(), MachineError> {
+        let _lock = self.lock(name).await;
+        self.do_start(name).await.map_err(named(Operation::Start, name))
+    }
+
+    async fn console(&self, name: &MachineName, from: u64) -> Result<Console, MachineError> {
+        let read = || -> Result<Console, Trouble> {
+            if self.ours(name)?.is_none() {
+                return Err(Trouble::lasting("it does not exist"));
+            }
+            let dir = self.place.dir(name);
+            if self.main(name)?.is_some() {
+                self.kind.record_console(&dir)?;
+            }
+            Ok(console::read(&dir.join(CONSOLE), from)?)
+        };
+        read().map_err(named(Operation::Console, name))
+    }
+
+    async fn stop(&self, name: &MachineName, grace: Duration) -> Result<(), MachineError> {
+        let _lock = self.lock(name).await;
+        self.do_stop(name, grace).await.map_err(named(Operation::Stop, name))
+    }
+
+    async fn destroy(&self, name: &MachineName) -> Result<(), MachineError> {
+        let _lock = self.lock(name).await;
+        self.do_destroy(name).await.map_err(named(Operation::Destroy, name))
+    }
+
+    async fn observe(&self, name: &MachineName) -> Result<Observed, MachineError> {
+        self.see(name).map_err(named(Operation::Observe, name))
+    }
+
+    async fn list(&self) -> Result<Vec<Owned>, MachineError> {
+        let names = self.place.names().map_err(|error| MachineError {
+            operation: Operation::Observe,
+            machine: "(all)".into(),
+            reason: error.to_string(),
+            retryable: true,
+        })?;
+        let mut owned = Vec::new();
+        for name in names {
+            let observed = self.observe(&name).await?;
+            if observed != Observed::Absent {
+                owned.push(Owned { name, observed });
+            }
+        }
+        Ok(owned)
+    }
+
+    async fn wait_stopped(&self, name: &MachineName) -> Result<Observed, MachineError> {
+        let fail = |trouble| named(Operation::Observe, name)(trouble);
+        loop {
+            let observed = self.see(name).map_err(fail)?;
+            if observed != Observed::Running {
+                return Ok(observed);
+            }
+            if let Some(main) = self.main(name).map_err(fail)? {
+                main.gone().await.map_err(|error| fail(error.into()))?;
+            }
+        }
+    }
+}

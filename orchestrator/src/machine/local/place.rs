@@ -1,0 +1,213 @@
+//! Where the machines of this host lie: `<data>/machines/<name>/`, one 0700 directory each. Its
+//! `spec.json` is the proof that the machine is ours and of this node; it appears together with the
+//! directory, in one rename, and goes together with it.
+//!
+//! Two more names exist for a moment: `.new-<name>` while a directory is made, `.gone-<name>` while
+//! one is removed. Both mean "parts of it exist", so whoever lists them destroys again.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::{
+    machine::{Endpoints, files, proc::Process},
+    model::names::{MachineName, NodeName},
+};
+
+const SPEC: &str = "spec.json";
+const RUN: &str = "run.json";
+const NEW: &str = ".new-";
+const GONE: &str = ".gone-";
+/// No file of ours is larger.
+const LIMIT: u64 = 1 << 20;
+
+/// What `spec.json` says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Record<P> {
+    /// Of this format: 1.
+    pub version: u32,
+    /// Who may touch the machine.
+    pub node: NodeName,
+    /// Which machine.
+    pub name: MachineName,
+    /// Which back end made it.
+    pub backend: String,
+    /// Its addresses.
+    pub endpoints: Endpoints,
+    /// What the back end needs to start it.
+    pub plan: P,
+}
+
+/// What `run.json` says: the machine was started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Run {
+    /// Its main process.
+    pub main: Process,
+    /// We asked it to stop.
+    pub stop_asked: bool,
+}
+
+/// What lies under a machine's name.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Found<P> {
+    /// Nothing.
+    Absent,
+    /// A machine of ours.
+    Ours(Box<Record<P>>),
+    /// A machine of ours that was being made or removed.
+    Leftover,
+    /// Something we must not touch, and why.
+    Foreign(String),
+}
+
+/// The directory of all machines of one back end and node.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    root: PathBuf,
+    node: NodeName,
+    backend: &'static str,
+}
+
+impl Place {
+    /// The place below a data directory; it is made when the first machine is.
+    pub(crate) fn new(data_dir: &Path, node: NodeName, backend: &'static str) -> Self {
+        Self {
+            root: data_dir.join("machines"),
+            node,
+            backend,
+        }
+    }
+
+    /// A machine's directory.
+    pub(crate) fn dir(&self, name: &MachineName) -> PathBuf {
+        self.root.join(name.as_str())
+    }
+
+    fn aside(&self, prefix: &str, name: &MachineName) -> PathBuf {
+        self.root.join(format!("{prefix}{name}"))
+    }
+
+    /// The proof of ownership for a machine of this place.
+    pub(crate) fn record<P>(&self, name: &MachineName, endpoints: Endpoints, plan: P) -> Record<P> {
+        Record {
+            version: 1,
+            node: self.node.clone(),
+            name: name.clone(),
+            backend: self.backend.to_owned(),
+            endpoints,
+            plan,
+        }
+    }
+
+    /// What lies under a name.
+    pub(crate) fn look<P: DeserializeOwned>(&self, name: &MachineName) -> io::Result<Found<P>> {
+        let dir = self.dir(name);
+        match std::fs::symlink_metadata(&dir) {
+            Ok(meta) if meta.is_dir() => {}
+            Ok(_) => return Ok(Found::Foreign("it is not a directory".into())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let left = [NEW, GONE].iter().any(|prefix| self.aside(prefix, name).exists());
+                return Ok(if left { Found::Leftover } else { Found::Absent });
+            }
+            Err(error) => return Err(error),
+        }
+        let Some(bytes) = files::read_bounded(&dir.join(SPEC), LIMIT)? else {
+            return Ok(Found::Foreign(format!("it has no {SPEC}")));
+        };
+        // The marks first: another back end's plan has another shape.
+        let marks: Record<serde::de::IgnoredAny> = match serde_json::from_slice(&bytes) {
+            Ok(marks) => marks,
+            Err(error) => return Ok(Found::Foreign(format!("its {SPEC} is not one of ours: {error}"))),
+        };
+        if marks.version != 1 || marks.name != *name || marks.node != self.node || marks.backend != self.backend {
+            let (node, backend) = (marks.node, marks.backend);
+            return Ok(Found::Foreign(format!("it belongs to node {node}, back end {backend}")));
+        }
+        match serde_json::from_slice(&bytes) {
+            Ok(record) => Ok(Found::Ours(Box::new(record))),
+            Err(error) => Ok(Found::Foreign(format!(
+                "its {SPEC} was written by another version: {error}"
+            ))),
+        }
+    }
+
+    /// Makes the machine's directory with its proof of ownership, or renews the proof.
+    pub(crate) fn create<P: Serialize>(&self, record: &Record<P>) -> io::Result<()> {
+        let dir = self.dir(&record.name);
+        let bytes = serde_json::to_vec(record)?;
+        if dir.exists() {
+            return files::write_atomic(&dir.join(SPEC), &bytes);
+        }
+        self.clear_leftovers(&record.name)?;
+        let new = self.aside(NEW, &record.name);
+        files::private_dir(&new)?;
+        files::write_atomic(&new.join(SPEC), &bytes)?;
+        std::fs::rename(&new, &dir)?;
+        files::sync_dir(&self.root)
+    }
+
+    /// Removes a machine's directory; the caller has seen that it is ours and nothing runs in it.
+    pub(crate) fn bury(&self, name: &MachineName) -> io::Result<()> {
+        self.clear_leftovers(name)?;
+        match std::fs::rename(self.dir(name), self.aside(GONE, name)) {
+            Ok(()) => files::sync_dir(&self.root)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        self.clear_leftovers(name)
+    }
+
+    fn clear_leftovers(&self, name: &MachineName) -> io::Result<()> {
+        for prefix in [NEW, GONE] {
+            files::remove_tree(&self.aside(prefix, name))?;
+        }
+        Ok(())
+    }
+
+    /// Every name under which something may lie, in order. What is there by another name is not
+    /// ours and is only reported.
+    pub(crate) fn names(&self) -> io::Result<Vec<MachineName>> {
+        let entries = match std::fs::read_dir(&self.root) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            let file = entry?.file_name();
+            let text = file.to_string_lossy();
+            let bare = text.strip_prefix(NEW).or(text.strip_prefix(GONE)).unwrap_or(&text);
+            match bare.parse() {
+                Ok(name) => names.push(name),
+                Err(_) => {
+                    tracing::warn!(entry = %text, "something that is not a machine lies among the machines; left alone")
+                }
+            }
+        }
+        names.sort();
+        names.dedup();
+        Ok(names)
+    }
+
+    /// Whether and how the machine was started.
+    pub(crate) fn run(&self, name: &MachineName) -> io::Result<Option<Run>> {
+        let bytes = files::read_bounded(&self.dir(name).join(RUN), LIMIT)?;
+        Ok(bytes.map(|bytes| serde_json::from_slice(&bytes)).transpose()?)
+    }
+
+    /// Notes that the machine was started.
+    pub(crate) fn set_run(&self, name: &MachineName, run: Run) -> io::Result<()> {
+        files::write_atomic(&self.dir(name).join(RUN), &serde_json::to_vec(&run)?)
+    }
+
+    /// Forgets that the machine was started.
+    pub(crate) fn clear_run(&self, name: &MachineName) -> io::Result<()> {
+        match std::fs::remove_file(self.dir(name).join(RUN)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! Machines that are no machines: the real agent as a plain process of this host, for tests and
+//! benchmarks. Nothing is isolated; a server accepts them only with `--allow-unisolated`.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use async_trait::async_trait;
+
+use super::{
+    Endpoints, ListenAt, MachineSpec, Machines, files,
+    local::{self, CONSOLE, Kind, Local, OpenError, Place, Record, Trouble},
+    proc::{self, Process},
+    seed::{self, Addresses},
+};
+use crate::{
+    exec::Cmd,
+    model::names::{MachineName, NodeName},
+};
+
+/// What process machines need.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Whose machines they are.
+    pub node: NodeName,
+    /// Machines lie in its `machines` directory.
+    pub data_dir: PathBuf,
+    /// The agent's binary for this host.
+    pub agent: PathBuf,
+}
+
+/// The process back end.
+///
+/// # Errors
+/// Not on Linux, or when sockets below the data directory would have too long paths.
+pub fn open(options: Options) -> Result<Arc<dyn Machines>, OpenError> {
+    proc::supported().map_err(OpenError::Unsupported)?;
+    local::check_data_dir(&options.data_dir)?;
+    let place = Place::new(&options.data_dir, options.node, Plain::BACKEND);
+    Ok(Arc::new(Local::new(Plain { agent: options.agent }, place)))
+}
+
+#[derive(Debug)]
+struct Plain {
+    agent: PathBuf,
+}
+
+fn seed_dir(dir: &Path) -> PathBuf {
+    dir.join("seed")
+}
+
+#[async_trait]
+impl Kind for Plain {
+    const BACKEND: &'static str = "process";
+    type Plan = ();
+
+    async fn plan(
+        &self,
+        dir: &Path,
+        _spec: &MachineSpec,
+        before: Option<&Record<()>>,
+    ) -> Result<(Endpoints, ()), Trouble> {
+        if let Some(record) = before {
+            return Ok((record.endpoints.clone(), ()));
+        }
+        // The kernel names a free port; the daemon listens on it a moment later.
+        let free = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?.local_addr()?;
+        let endpoints = Endpoints {
+            agent: ListenAt::Unix(dir.join("agent.sock")),
+            git: ListenAt::Tcp(free),
+            git_authority: free.to_string(),
+            home: dir.join("home").display().to_string(),
+        };
+        Ok((endpoints, ()))
+    }
+
+    async fn make(&self, dir: &Path, spec: &MachineSpec, record: &Record<()>) -> Result<(), Trouble> {
+        let state = dir.join("state");
+        files::remove_tree(&state)?;
+        files::private_dir(&state)?;
+        let addresses = Addresses {
+            agent: format!("unix:{}", dir.join("agent.sock").display()),
+            git: record.endpoints.git_authority.clone(),
+            state_dir: state.display().to_string(),
+            power_off: false,
+        };
+        Ok(seed::write_directory(&seed_dir(dir), spec, &addresses)?)
+    }
+
+    fn command(&self, dir: &Path, _record: &Record<()>) -> Result<Cmd, Trouble> {
+        Ok(Cmd::new(&self.agent).arg("--seed").arg(seed_dir(dir)))
+    }
+
+    fn word(&self, dir: &Path, _name: &MachineName) -> String {
+        seed_dir(dir).display().to_string()
+    }
+
+    /// The agent's own few lines are the console; what steps say goes over gRPC.
+    fn log(&self, dir: &Path) -> Result<PathBuf, Trouble> {
+        let console = dir.join(CONSOLE);
+        files::private_dir(&console)?;
+        Ok(super::console::first(&console))
+    }
+
+    async fn settle(&self, _dir: &Path, _name: &MachineName, _main: Process) -> Result<(), Trouble> {
+        Ok(())
+    }
+
+    fn record_console(&self, _dir: &Path) -> Result<(), Trouble> {
+        Ok(())
+    }
+
+    async fn ask_to_stop(&self, _dir: &Path, _name: &MachineName, main: Process) -> Result<(), Trouble> {
+        Ok(main.terminate_group()?)
+    }
+}

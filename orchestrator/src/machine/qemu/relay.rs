@@ -1,0 +1,218 @@
+//! `helios-ci relay`: the two small processes beside a QEMU guest. Both outlive the daemon, hold no
+//! secret and know nothing of what passes through them.
+//!
+//! *Relay*: QEMU starts one for each connection that the guest makes to a forward, with the
+//! connection as its standard input, output and error. It carries bytes to a UNIX socket on which
+//! the daemon listens and back. It never writes a message of its own: that would be the guest's to
+//! read.
+//!
+//! *Recorder*: carries the guest's serial port into the console's segments. It is a process of its
+//! own because the console must be bounded and kept while the daemon is away. QEMU's `file` back
+//! end has no bound, its ring buffer dies with QEMU, and both are needed most when a guest dies.
+
+use std::{
+    fs::File,
+    io::{self, Read, Write},
+    net::Shutdown,
+    os::{fd::AsFd, unix::net::UnixStream},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::machine::{console, files};
+
+/// One copy moves at most this much: throughput falls sharply below.
+const BLOCK: usize = 64 * 1024;
+/// How long the recorder waits for QEMU to make its socket.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long the recorder waits for a lock that somebody else holds.
+const TURN: Duration = Duration::from_millis(500);
+/// The most that is kept of a console.
+pub const CONSOLE_CAP: u64 = 4 << 20;
+/// Held by a console's recorder for as long as it lives.
+const LOCK: &str = "recorder.lock";
+
+/// The arguments of `helios-ci relay`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// The UNIX socket at the other end.
+    pub socket: PathBuf,
+    /// Record what comes from the socket into this console directory instead.
+    #[arg(long)]
+    pub record: Option<PathBuf>,
+}
+
+/// Does what the arguments say, silently.
+#[must_use]
+pub fn main(args: &Args) -> ExitCode {
+    let result = match &args.record {
+        Some(dir) => record(&args.socket, dir, CONSOLE_CAP),
+        None => run(&args.socket),
+    };
+    if result.is_ok() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// Carries bytes between standard input and output and a UNIX socket until the socket's end closes,
+/// or both have said all.
+///
+/// # Errors
+/// When nobody listens at the socket, or either side breaks.
+pub fn run(socket: &Path) -> io::Result<()> {
+    let stream = UnixStream::connect(socket)?;
+    let input = File::from(io::stdin().as_fd().try_clone_to_owned()?);
+    let output = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    carry(input, output, stream)
+}
+
+fn carry(mut input: File, mut output: File, stream: UnixStream) -> io::Result<()> {
+    let mut to_daemon = stream.try_clone()?;
+    // Not joined: when the daemon's side ends there is nobody left to carry to, and the thread may
+    // be waiting for the guest for ever. It ends with the process.
+    thread::spawn(move || {
+        let _broken_or_ended = copy(&mut input, &mut to_daemon);
+        let _already_closed = to_daemon.shutdown(Shutdown::Write);
+    });
+    copy(&mut &stream, &mut output)
+}
+
+fn copy(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
+    let mut block = vec![0; BLOCK];
+    loop {
+        match from.read(&mut block) {
+            Ok(0) => return Ok(()),
+            Ok(n) => to.write_all(&block[..n])?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Records a guest's serial port into a console directory until QEMU ends. At once done when
+/// another recorder is at work there.
+///
+/// # Errors
+/// When QEMU does not make its socket within half a minute, or the console cannot be written.
+pub fn record(socket: &Path, dir: &Path, cap: u64) -> io::Result<()> {
+    // Who only asks whether there is a recorder holds the lock for an instant; a recorder keeps it.
+    let until = Instant::now() + TURN;
+    let _lock = loop {
+        match lock(dir)? {
+            Some(lock) => break lock,
+            None if Instant::now() > until => return Ok(()),
+            None => thread::sleep(Duration::from_millis(10)),
+        }
+    };
+    let mut writer = console::Writer::open(dir, cap)?;
+    let until = Instant::now() + PATIENCE;
+    let mut stream = loop {
+        match UnixStream::connect(socket) {
+            Ok(stream) => break stream,
+            Err(error) if Instant::now() > until => return Err(error),
+            Err(_) => thread::sleep(Duration::from_millis(10)),
+        }
+    };
+    let mut block = vec![0; BLOCK];
+    loop {
+        match stream.read(&mut block) {
+            Ok(0) => return Ok(()),
+            Ok(n) => writer.write(&block[..n])?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Whether a recorder is at work on a console.
+///
+/// # Errors
+/// As the file system's.
+pub fn is_recorded(dir: &Path) -> io::Result<bool> {
+    Ok(lock(dir)?.is_none())
+}
+
+/// The lock of a console, unless somebody holds it.
+fn lock(dir: &Path) -> io::Result<Option<File>> {
+    files::private_dir(dir)?;
+    let file = File::options().create(true).append(true).open(dir.join(LOCK))?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(std::fs::TryLockError::WouldBlock) => Ok(None),
+        Err(std::fs::TryLockError::Error(error)) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::{fd::OwnedFd, unix::net::UnixListener};
+
+    use super::*;
+
+    /// A relay between a guest's connection and a daemon's.
+    fn relay() -> (UnixStream, UnixStream, thread::JoinHandle<io::Result<()>>) {
+        let (guest, inner) = UnixStream::pair().unwrap();
+        let (daemon, other) = UnixStream::pair().unwrap();
+        let input = File::from(OwnedFd::from(inner.try_clone().unwrap()));
+        let output = File::from(OwnedFd::from(inner));
+        (guest, daemon, thread::spawn(move || carry(input, output, other)))
+    }
+
+    #[test]
+    fn bytes_pass_both_ways_and_a_half_close_lets_the_answer_through() {
+        let (mut guest, mut daemon, relay) = relay();
+        let sent: Vec<u8> = (0..3_000_000_u32).map(|i| (i % 251) as u8).collect();
+        let expected = sent.clone();
+        let mut writer = guest.try_clone().unwrap();
+        let push = thread::spawn(move || {
+            writer.write_all(&sent).unwrap();
+            writer.shutdown(Shutdown::Write).unwrap();
+        });
+        let mut got = Vec::new();
+        daemon.read_to_end(&mut got).unwrap();
+        push.join().unwrap();
+        assert_eq!(got, expected);
+        daemon.write_all(&got).unwrap();
+        drop(daemon);
+        let mut back = vec![0; expected.len()];
+        guest.read_exact(&mut back).unwrap();
+        assert_eq!(back, expected);
+        relay.join().unwrap().unwrap();
+    }
+
+    #[test]
+    fn a_daemon_that_goes_away_ends_the_relay_though_the_guest_is_silent() {
+        let (_guest, daemon, relay) = relay();
+        drop(daemon);
+        relay.join().unwrap().unwrap();
+    }
+
+    #[test]
+    fn nobody_at_the_socket_is_an_error() {
+        assert!(run(Path::new("/nonexistent/socket")).is_err());
+    }
+
+    #[test]
+    fn one_recorder_at_a_time_writes_and_resumes_where_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let (socket, console) = (dir.path().join("s"), dir.path().join("console"));
+        let listener = UnixListener::bind(&socket).unwrap();
+        let record =
+            |(socket, console): (PathBuf, PathBuf)| thread::spawn(move || super::record(&socket, &console, 1000));
+        for text in ["one ", "two"] {
+            let recorder = record((socket.clone(), console.clone()));
+            let (mut qemu, _) = listener.accept().unwrap();
+            assert!(is_recorded(&console).unwrap());
+            record((socket.clone(), console.clone())).join().unwrap().unwrap();
+            qemu.write_all(text.as_bytes()).unwrap();
+            drop(qemu);
+            recorder.join().unwrap().unwrap();
+        }
+        assert!(!is_recorded(&console).unwrap());
+        assert_eq!(console::read(&console, 0).unwrap().bytes, b"one two");
+    }
+}

@@ -1,0 +1,274 @@
+//! What a machine is told at its first boot: a NoCloud `cidata` volume with the agent on it, or, for
+//! machines without a disk, a directory with the same `helios.json`. Every text is written by a
+//! serialiser, so no value can become syntax.
+
+use std::{
+    io::{self, Cursor, Write},
+    path::Path,
+};
+
+use serde::Serialize;
+
+use super::{MachineSpec, files};
+
+/// The largest agent that is put on a seed disk; the image is made in memory.
+const AGENT_LIMIT: u64 = 512 << 20;
+
+/// How the machine reaches its node, as seen from inside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Addresses {
+    /// The agent's: `tcp:10.0.2.100:9417` or `unix:/path/agent.sock`.
+    pub agent: String,
+    /// Git's host and port.
+    pub git: String,
+    /// Where the agent keeps what it must not lose.
+    pub state_dir: String,
+    /// Whether the agent powers the machine off when it is told to end.
+    pub power_off: bool,
+}
+
+/// `helios.json`: all that the agent reads before it dials.
+#[derive(Serialize)]
+struct Document<'a> {
+    version: u32,
+    attempt: String,
+    agent: &'a str,
+    git: &'a str,
+    fingerprint: &'a str,
+    token: &'a str,
+    time_ms: i64,
+    state_dir: &'a str,
+    power_off: bool,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct MetaData<'a> {
+    instance_id: &'a str,
+    local_hostname: &'a str,
+}
+
+/// What cloud-init does in a stock image: start the agent from the mounted seed, as a unit of its
+/// own so that it outlives cloud-init.
+#[derive(Serialize)]
+struct UserData {
+    ssh_pwauth: bool,
+    runcmd: Vec<Vec<&'static str>>,
+}
+
+fn document(spec: &MachineSpec, addresses: &Addresses) -> io::Result<Vec<u8>> {
+    Ok(serde_json::to_vec(&Document {
+        version: 1,
+        attempt: spec.name.attempt().to_string(),
+        agent: &addresses.agent,
+        git: &addresses.git,
+        fingerprint: &spec.seed.fingerprint,
+        token: spec.seed.token.expose(),
+        time_ms: spec.seed.time_ms,
+        state_dir: &addresses.state_dir,
+        power_off: addresses.power_off,
+    })?)
+}
+
+fn meta_data(spec: &MachineSpec) -> io::Result<String> {
+    let name = spec.name.as_str();
+    serde_yaml_ng::to_string(&MetaData {
+        instance_id: name,
+        local_hostname: name,
+    })
+    .map_err(io::Error::other)
+}
+
+fn user_data() -> io::Result<String> {
+    const MOUNT: &str = "/run/helios-seed";
+    const AGENT: &str = "/run/helios-agent";
+    let runcmd = vec![
+        vec!["mkdir", "-p", "-m", "0700", MOUNT],
+        vec![
+            "mount",
+            "-t",
+            "vfat",
+            "-o",
+            "ro,umask=0077",
+            "/dev/disk/by-label/cidata",
+            MOUNT,
+        ],
+        vec!["install", "-m", "0755", "/run/helios-seed/agent", AGENT],
+        vec![
+            "systemd-run",
+            "--unit=helios-agent",
+            "--property=Delegate=yes",
+            "--property=SuccessAction=poweroff-force",
+            "--property=FailureAction=poweroff-force",
+            AGENT,
+            "--seed",
+            MOUNT,
+        ],
+    ];
+    let data = UserData {
+        ssh_pwauth: false,
+        runcmd,
+    };
+    Ok(format!(
+        "#cloud-config\n{}",
+        serde_yaml_ng::to_string(&data).map_err(io::Error::other)?
+    ))
+}
+
+/// Writes `helios.json` into a directory, for an agent on this host.
+///
+/// # Errors
+/// As the file system's.
+pub fn write_directory(dir: &Path, spec: &MachineSpec, addresses: &Addresses) -> io::Result<()> {
+    files::private_dir(dir)?;
+    files::write_atomic(&dir.join("helios.json"), &document(spec, addresses)?)
+}
+
+/// Writes the seed disk: a FAT image with the label `cidata`, readable by its owner only.
+///
+/// # Errors
+/// When the agent cannot be read or is larger than 512 MiB, and as the file system's.
+pub fn write_image(path: &Path, spec: &MachineSpec, addresses: &Addresses, agent: &Path) -> io::Result<()> {
+    let agent = files::read_bounded(agent, AGENT_LIMIT)?
+        .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("no agent at {}", agent.display())))?;
+    let image = image(&[
+        ("meta-data", meta_data(spec)?.as_bytes()),
+        ("user-data", user_data()?.as_bytes()),
+        ("helios.json", &document(spec, addresses)?),
+        ("agent", &agent),
+    ])?;
+    files::write_atomic(path, &image)
+}
+
+fn image(contents: &[(&str, &[u8])]) -> io::Result<Vec<u8>> {
+    const MIB: usize = 1 << 20;
+    let total: usize = contents.iter().map(|(_, bytes)| bytes.len()).sum();
+    // Tables take under 2 %, and each file wastes part of one cluster.
+    let size = (total + total / 32 + 2 * MIB).next_multiple_of(MIB);
+    let mut disk = Cursor::new(vec![0; size]);
+    let options = fatfs::FormatVolumeOptions::new()
+        .volume_label(*b"cidata     ")
+        .volume_id(0x4849_4349);
+    fatfs::format_volume(&mut disk, options)?;
+    let volume = fatfs::FileSystem::new(&mut disk, fatfs::FsOptions::new())?;
+    for (name, bytes) in contents {
+        let mut file = volume.root_dir().create_file(name)?;
+        file.write_all(bytes)?;
+        file.flush()?;
+    }
+    volume.unmount()?;
+    Ok(disk.into_inner())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io::Read, os::unix::fs::PermissionsExt};
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        machine::Seed,
+        model::{ids::AttemptId, names::MachineName},
+        secret::Secret,
+    };
+
+    fn spec(token: &str) -> MachineSpec {
+        MachineSpec {
+            name: MachineName::of(AttemptId::new()),
+            node: "n1".parse().unwrap(),
+            image: "tiny".parse().unwrap(),
+            cpus: 1,
+            memory_mib: 512,
+            disk_gib: None,
+            seed: Seed {
+                fingerprint: "ab".repeat(32),
+                token: Secret::new(token),
+                time_ms: 7,
+            },
+        }
+    }
+
+    fn addresses() -> Addresses {
+        Addresses {
+            agent: "tcp:10.0.2.100:9417".into(),
+            git: "10.0.2.100:9418".into(),
+            state_dir: "/var/lib/helios-agent".into(),
+            power_off: true,
+        }
+    }
+
+    fn read(image: &Path, name: &str) -> Vec<u8> {
+        let volume = fatfs::FileSystem::new(
+            std::fs::File::options().read(true).write(true).open(image).unwrap(),
+            fatfs::FsOptions::new(),
+        )
+        .unwrap();
+        assert_eq!(volume.volume_label(), "cidata");
+        assert_eq!(
+            volume.read_volume_label_from_root_dir().unwrap().as_deref(),
+            Some("cidata")
+        );
+        let mut bytes = Vec::new();
+        volume
+            .root_dir()
+            .open_file(name)
+            .unwrap()
+            .read_to_end(&mut bytes)
+            .unwrap();
+        bytes
+    }
+
+    #[test]
+    fn the_texts_are_what_their_readers_parse() {
+        let dir = tempfile::tempdir().unwrap();
+        let (image, agent) = (dir.path().join("seed.img"), dir.path().join("bin"));
+        std::fs::write(&agent, b"\x7fELF").unwrap();
+        let spec = spec("t: [\"\n#");
+        write_image(&image, &spec, &addresses(), &agent).unwrap();
+        assert_eq!(std::fs::metadata(&image).unwrap().permissions().mode() & 0o777, 0o600);
+        let json: serde_json::Value = serde_json::from_slice(&read(&image, "helios.json")).unwrap();
+        assert_eq!(json["token"], "t: [\"\n#");
+        assert_eq!(json["attempt"], spec.name.attempt().to_string());
+        assert_eq!(json["power_off"], true);
+        let meta: serde_yaml_ng::Value = serde_yaml_ng::from_slice(&read(&image, "meta-data")).unwrap();
+        assert_eq!(meta["local-hostname"], spec.name.as_str());
+        let user = String::from_utf8(read(&image, "user-data")).unwrap();
+        assert!(user.starts_with("#cloud-config\n"), "{user}");
+        let user: serde_yaml_ng::Value = serde_yaml_ng::from_str(&user).unwrap();
+        assert!(
+            user["runcmd"]
+                .as_sequence()
+                .unwrap()
+                .iter()
+                .all(serde_yaml_ng::Value::is_sequence)
+        );
+        write_directory(&dir.path().join("seed"), &spec, &addresses()).unwrap();
+        assert_eq!(
+            std::fs::read(dir.path().join("seed/helios.json")).unwrap(),
+            read(&image, "helios.json")
+        );
+    }
+
+    #[test]
+    fn a_missing_agent_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let missing = dir.path().join("no-agent");
+        let error = write_image(&dir.path().join("s"), &spec("t"), &addresses(), &missing).unwrap_err();
+        assert!(error.to_string().contains("no-agent"), "{error}");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        #[test]
+        fn whatever_goes_in_is_read_back(size in 0usize..6_000_000, byte in 1u8.., token in "\\PC{0,60}") {
+            let dir = tempfile::tempdir().unwrap();
+            let (image, agent) = (dir.path().join("seed.img"), dir.path().join("agent"));
+            std::fs::write(&agent, vec![byte; size]).unwrap();
+            write_image(&image, &spec(&token), &addresses(), &agent).unwrap();
+            prop_assert_eq!(read(&image, "agent"), vec![byte; size]);
+            let json: serde_json::Value = serde_json::from_slice(&read(&image, "helios.json")).unwrap();
+            prop_assert_eq!(json["token"].as_str().unwrap(), token);
+        }
+    }
+}
