@@ -1,6 +1,13 @@
 //! The Forge port: what helios-ci asks of a forge, and what a webhook becomes. Adapters:
 //! `forgejo` (Forgejo and Gitea, through gitea-sdk) and `github` (through octocrab).
 
+mod answer;
+pub mod http;
+pub mod intake;
+mod signature;
+pub(crate) mod text;
+pub(crate) mod throttle;
+
 use std::{fmt, time::Duration};
 
 use async_trait::async_trait;
