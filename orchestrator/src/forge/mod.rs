@@ -2,8 +2,12 @@
 //! `forgejo` (Forgejo and Gitea, through gitea-sdk) and `github` (through octocrab).
 
 mod answer;
+mod connect;
+mod forgejo;
+mod github;
 pub mod http;
 pub mod intake;
+mod push;
 mod signature;
 pub(crate) mod text;
 pub(crate) mod throttle;
@@ -18,6 +22,9 @@ use crate::model::{
     trigger::{Repository, Trigger},
 };
 use crate::secret::Secret;
+
+pub use self::connect::{ConnectError, connect};
+use self::connect::{encode_part, encode_ref};
 
 /// What became of a delivery's body.
 #[derive(Debug, Clone, PartialEq)]
@@ -78,7 +85,7 @@ impl ForgeError {
 pub struct FetchAccess {
     /// The clone URL, made from configuration and repository path, never from a payload.
     pub url: String,
-    /// `Authorization` header for it, given to git through its environment.
+    /// The value of the `Authorization` header for it (`Basic …`), given to git through its environment.
     pub authorization: Option<Secret>,
 }
 
@@ -87,6 +94,11 @@ pub struct FetchAccess {
 pub trait Forge: Send + Sync + fmt::Debug {
     /// `forgejo` or `github`.
     fn kind(&self) -> &'static str;
+
+    /// How many reports a minute it takes from one installation.
+    fn reports_per_minute(&self) -> u32 {
+        600
+    }
 
     /// Turns a verified body into triggers. Pure.
     ///
