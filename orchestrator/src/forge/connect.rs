@@ -38,7 +38,9 @@ pub enum ConnectError {
         source: github::BadKey,
     },
     /// Its token.
-    #[error("connection {connection} has a token with characters that no token has: check the file it is read from for line ends")]
+    #[error(
+        "connection {connection} has a token with characters that no token has: check the file it is read from for line ends"
+    )]
     Token {
         /// Which.
         connection: ConnectionId,
@@ -50,18 +52,34 @@ pub enum ConnectError {
 /// # Errors
 /// When an address, key or token cannot be used.
 pub fn connect(id: &ConnectionId, connection: &Connection) -> Result<Arc<dyn Forge>, ConnectError> {
-    let served = Served { connection: id.clone(), repositories: connection.repositories.clone() };
+    let served = Served {
+        connection: id.clone(),
+        repositories: connection.repositories.clone(),
+    };
     let outgoing = |url: &str| {
-        Outgoing::new(url, connection.allow_private)
-            .map_err(|source| ConnectError::Target { connection: id.clone(), source })
+        Outgoing::new(url, connection.allow_private).map_err(|source| ConnectError::Target {
+            connection: id.clone(),
+            source,
+        })
     };
     Ok(match &connection.kind {
-        ConnectionKind::Forgejo { token } => {
-            Arc::new(Forgejo::new(served, &connection.url, outgoing(&connection.url)?, token)?)
-        }
-        ConnectionKind::Github { api_url, app_id, private_key } => {
-            Arc::new(Github::new(served, &connection.url, outgoing(api_url)?, *app_id, private_key)?)
-        }
+        ConnectionKind::Forgejo { token } => Arc::new(Forgejo::new(
+            served,
+            &connection.url,
+            outgoing(&connection.url)?,
+            token,
+        )?),
+        ConnectionKind::Github {
+            api_url,
+            app_id,
+            private_key,
+        } => Arc::new(Github::new(
+            served,
+            &connection.url,
+            outgoing(api_url)?,
+            *app_id,
+            private_key,
+        )?),
     })
 }
 

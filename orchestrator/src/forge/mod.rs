@@ -9,6 +9,8 @@ pub mod http;
 pub mod intake;
 mod push;
 mod signature;
+#[cfg(test)]
+mod testing;
 pub(crate) mod text;
 pub(crate) mod throttle;
 

@@ -26,7 +26,10 @@ impl Served {
     fn refusal(&self, path: &RepoPath) -> Option<String> {
         let same = |r: &RepoPath| r.as_str().eq_ignore_ascii_case(path.as_str());
         (!self.repositories.is_empty() && !self.repositories.iter().any(same)).then(|| {
-            format!("the repository {path} is not in the list of connection {}", self.connection)
+            format!(
+                "the repository {path} is not in the list of connection {}",
+                self.connection
+            )
         })
     }
 }
@@ -78,7 +81,10 @@ pub fn body<T: DeserializeOwned>(event: &str, body: &[u8]) -> Result<T, BadDeliv
 }
 
 fn bad(event: &str, reason: &dyn std::fmt::Display) -> BadDelivery {
-    BadDelivery { event: event.to_owned(), reason: one_line(&reason.to_string(), 300) }
+    BadDelivery {
+        event: event.to_owned(),
+        reason: one_line(&reason.to_string(), 300),
+    }
 }
 
 /// Turns a push into a trigger. `test_when_unmoved`: this forge sends its test delivery as a push
@@ -111,8 +117,16 @@ pub fn parse(served: &Served, raw: &[u8], test_when_unmoved: bool) -> Result<Par
     let message = push.head_commit.and_then(|c| c.message).unwrap_or_default();
     let actor = push.sender.and_then(|u| u.login).unwrap_or_default();
     Ok(Parsed::Triggers(vec![Trigger {
-        repository: Repository { connection: served.connection.clone(), id: push.repository.id, path },
-        event: Event::Push { ref_name, commit: after, before },
+        repository: Repository {
+            connection: served.connection.clone(),
+            id: push.repository.id,
+            path,
+        },
+        event: Event::Push {
+            ref_name,
+            commit: after,
+            before,
+        },
         installation: push.installation.map(|i| i.id),
         actor: one_line(&actor, 100),
         title: title(&message),
@@ -158,11 +172,16 @@ pub mod tests {
 
     #[test]
     fn a_push_becomes_a_trigger_with_the_forges_facts_only() {
-        let Parsed::Triggers(triggers) = parsed(&served(&["ACME/Tool"]), &push("refs/heads/main", A, B)).unwrap() else {
+        let Parsed::Triggers(triggers) = parsed(&served(&["ACME/Tool"]), &push("refs/heads/main", A, B)).unwrap()
+        else {
             panic!("not a trigger");
         };
         let expected = Trigger {
-            repository: Repository { connection: "berg".parse().unwrap(), id: 42, path: "acme/tool".parse().unwrap() },
+            repository: Repository {
+                connection: "berg".parse().unwrap(),
+                id: 42,
+                path: "acme/tool".parse().unwrap(),
+            },
             event: Event::Push {
                 ref_name: "refs/heads/main".parse().unwrap(),
                 commit: B.parse().unwrap(),
@@ -181,14 +200,19 @@ pub mod tests {
             let Parsed::Triggers(triggers) = parsed(&served(&[]), &push(name, ZERO, B)).unwrap() else {
                 panic!("not a trigger");
             };
-            assert!(matches!(&triggers[0].event, Event::Push { before: None, ref_name, .. } if ref_name.as_str() == name));
+            assert!(
+                matches!(&triggers[0].event, Event::Push { before: None, ref_name, .. } if ref_name.as_str() == name)
+            );
         }
     }
 
     #[test]
     fn what_needs_no_run_is_ignored_in_words() {
         let all = served(&[]);
-        assert_eq!(ignored(parsed(&all, &push("refs/heads/x", A, ZERO))), "refs/heads/x was deleted");
+        assert_eq!(
+            ignored(parsed(&all, &push("refs/heads/x", A, ZERO))),
+            "refs/heads/x was deleted"
+        );
         let mut deleted = push("refs/heads/x", A, B);
         deleted["deleted"] = json!(true);
         assert_eq!(ignored(parsed(&all, &deleted)), "refs/heads/x was deleted");
@@ -219,6 +243,8 @@ pub mod tests {
         for field in ["head_commit", "sender", "pusher", "before"] {
             bare.as_object_mut().unwrap().remove(field);
         }
-        assert!(matches!(parsed(&all, &bare), Ok(Parsed::Triggers(t)) if t[0].title.is_empty() && t[0].actor.is_empty()));
+        assert!(
+            matches!(parsed(&all, &bare), Ok(Parsed::Triggers(t)) if t[0].title.is_empty() && t[0].actor.is_empty())
+        );
     }
 }

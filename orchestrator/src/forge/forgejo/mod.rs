@@ -58,7 +58,10 @@ pub struct Forgejo {
 
 impl fmt::Debug for Forgejo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Forgejo").field("url", &self.url).field("served", &self.served).finish_non_exhaustive()
+        f.debug_struct("Forgejo")
+            .field("url", &self.url)
+            .field("served", &self.served)
+            .finish_non_exhaustive()
     }
 }
 
@@ -119,7 +122,9 @@ impl Forgejo {
     /// # Errors
     /// When the token cannot be part of a header.
     pub fn new(served: Served, url: &str, http: Outgoing, token: &Secret) -> Result<Self, ConnectError> {
-        let bad_token = || ConnectError::Token { connection: served.connection.clone() };
+        let bad_token = || ConnectError::Token {
+            connection: served.connection.clone(),
+        };
         let visible = !token.expose().is_empty() && token.expose().bytes().all(|b| b.is_ascii_graphic());
         let mut authorization = HeaderValue::from_str(&format!("token {}", token.expose()))
             .ok()
@@ -128,7 +133,15 @@ impl Forgejo {
         authorization.set_sensitive(true);
         let url = url.trim_end_matches('/').to_owned();
         let sdk = Client::new(&url, Auth::<String>::None);
-        Ok(Self { served, url, sdk, http, token: token.clone(), authorization, places: Mutex::default() })
+        Ok(Self {
+            served,
+            url,
+            sdk,
+            http,
+            token: token.clone(),
+            authorization,
+            places: Mutex::default(),
+        })
     }
 
     async fn get(&self, path: &str) -> Result<Answer, ForgeError> {
@@ -136,10 +149,14 @@ impl Forgejo {
     }
 
     async fn send(&self, call: String, request: reqwest::RequestBuilder) -> Result<Answer, ForgeError> {
-        let call = Call { forge: self.url.clone(), call };
+        let call = Call {
+            forge: self.url.clone(),
+            call,
+        };
         let malformed = |what: &dyn fmt::Display| call.refused(format!("the request cannot be made: {what}"));
         let request = request.build().map_err(|error| malformed(&error))?;
-        let request: http::Request<reqwest::Body> = request.try_into().map_err(|error: reqwest::Error| malformed(&error))?;
+        let request: http::Request<reqwest::Body> =
+            request.try_into().map_err(|error: reqwest::Error| malformed(&error))?;
         let mut request = request.map(|body| Full::new(Bytes::copy_from_slice(body.as_bytes().unwrap_or_default())));
         let headers = request.headers_mut();
         headers.insert(header::AUTHORIZATION, self.authorization.clone());
@@ -152,7 +169,10 @@ impl Forgejo {
     /// path is never told anything.
     async fn place(&self, repository: &Repository) -> Result<RepoPath, ForgeError> {
         let places = || self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = places().get(&repository.id).filter(|(_, since)| since.elapsed() < PLACE_KNOWN_FOR).cloned();
+        let known = places()
+            .get(&repository.id)
+            .filter(|(_, since)| since.elapsed() < PLACE_KNOWN_FOR)
+            .cloned();
         if let Some((path, _)) = known {
             return Ok(path);
         }
@@ -197,11 +217,15 @@ impl Forge for Forgejo {
         let path = self.place(repository).await?;
         if let Some(branch) = name.branch() {
             // The refs endpoint would list every branch that begins with this name.
-            let answer = self.get(&format!("repos/{path}/branches/{}", encode_ref(branch))).await?;
+            let answer = self
+                .get(&format!("repos/{path}/branches/{}", encode_ref(branch)))
+                .await?;
             return Ok(answer.json::<Branch>()?.map(|b| b.commit.id));
         }
         let short = name.as_str().trim_start_matches("refs/");
-        let answer = self.get(&format!("repos/{path}/git/refs/{}", encode_ref(short))).await?;
+        let answer = self
+            .get(&format!("repos/{path}/git/refs/{}", encode_ref(short)))
+            .await?;
         let refs = match answer.json::<GitRefs>()? {
             None => return Ok(None),
             Some(GitRefs::One(one)) => vec![one],
@@ -211,7 +235,9 @@ impl Forge for Forgejo {
             None => Ok(None),
             Some(found) if found.object.kind == "tag" => {
                 // An annotated tag: this endpoint follows it to its commit.
-                let answer = self.get(&format!("repos/{path}/git/commits/{}", found.object.sha)).await?;
+                let answer = self
+                    .get(&format!("repos/{path}/git/commits/{}", found.object.sha))
+                    .await?;
                 Ok(answer.json::<Commit>()?.map(|c| c.sha))
             }
             Some(found) => Ok(Some(found.object.sha)),
@@ -225,7 +251,11 @@ impl Forge for Forgejo {
     ) -> Result<Option<Repository>, ForgeError> {
         let connection = self.served.connection.clone();
         let found = self.repository(path).await?;
-        Ok(found.map(|repo| Repository { connection, id: repo.id, path: repo.full_name }))
+        Ok(found.map(|repo| Repository {
+            connection,
+            id: repo.id,
+            path: repo.full_name,
+        }))
     }
 
     async fn fetch_access(
@@ -253,7 +283,10 @@ impl Forge for Forgejo {
     }
 
     async fn check(&self) -> Result<String, ForgeError> {
-        let version: Version = self.get("version").await?.needed("this is not the address of a Forgejo or Gitea")?;
+        let version: Version = self
+            .get("version")
+            .await?
+            .needed("this is not the address of a Forgejo or Gitea")?;
         let user: User = self.get("user").await?.needed("the token belongs to nobody")?;
         let line = format!("Forgejo or Gitea {} as {}", version.version, user.login);
         Ok(super::text::one_line(&line, 200))

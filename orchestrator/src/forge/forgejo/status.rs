@@ -40,13 +40,20 @@ impl<'a> Status<'a> {
     pub fn new(report: &'a Report, details: &'a str) -> Self {
         let (state, word) = words(report.state);
         let title = one_line(&report.title, MAX_DESCRIPTION);
-        let said = title.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word));
+        let said = title
+            .get(..word.len())
+            .is_some_and(|start| start.eq_ignore_ascii_case(word));
         let description = match (title.is_empty(), said) {
             (true, _) if word.is_empty() => state.to_owned(),
             (true, _) => word.to_owned(),
             (false, true) => title,
             (false, false) => one_line(&format!("{word}: {title}"), MAX_DESCRIPTION),
         };
-        Self { state, context: &report.name, description, target_url: details }
+        Self {
+            state,
+            context: &report.name,
+            description,
+            target_url: details,
+        }
     }
 }

@@ -51,7 +51,10 @@ mod tests {
             ("issue_comment", "nothing"),
         ] {
             let body = json!({"action": "synchronized", "ref": "v1", "ref_type": "tag", "secret": "x"}).to_string();
-            assert!(ignored(parse(&served(&[]), event, body.as_bytes())).contains(word), "{event}");
+            assert!(
+                ignored(parse(&served(&[]), event, body.as_bytes())).contains(word),
+                "{event}"
+            );
         }
         assert!(parse(&served(&[]), "create", b"{").is_err());
     }

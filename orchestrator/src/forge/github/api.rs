@@ -10,10 +10,7 @@ use axum::http::HeaderMap;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, header};
 use http_body_util::{BodyExt, Full};
-use octocrab::{
-    AuthState, OctoBody, Octocrab, OctocrabBuilder,
-    service::middleware::base_uri::BaseUriLayer,
-};
+use octocrab::{AuthState, OctoBody, Octocrab, OctocrabBuilder, service::middleware::base_uri::BaseUriLayer};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -49,7 +46,12 @@ pub struct Ask<'a, B> {
 impl<'a> Ask<'a, ()> {
     /// A GET.
     pub fn get(route: &'a str) -> Self {
-        Self { method: Method::GET, route, body: None, accept: None }
+        Self {
+            method: Method::GET,
+            route,
+            body: None,
+            accept: None,
+        }
     }
 }
 
@@ -65,7 +67,10 @@ pub struct Api {
 impl fmt::Debug for Api {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // octocrab's own form prints what it authenticates with.
-        f.debug_struct("Api").field("forge", &self.forge).field("key", &self.key).finish_non_exhaustive()
+        f.debug_struct("Api")
+            .field("forge", &self.forge)
+            .field("key", &self.key)
+            .finish_non_exhaustive()
     }
 }
 
@@ -85,7 +90,13 @@ impl Api {
             Ok(crab) => crab,
             Err(never) => match never {},
         };
-        Self { crab, forge, key, tokens: Tokens::default(), installations: Mutex::default() }
+        Self {
+            crab,
+            forge,
+            key,
+            tokens: Tokens::default(),
+            installations: Mutex::default(),
+        }
     }
 
     /// The App's id.
@@ -96,7 +107,10 @@ impl Api {
     /// A message's place: this call.
     pub fn call(&self, method: &Method, route: &str) -> Call {
         let path = route.split('?').next().unwrap_or(route);
-        Call { forge: self.forge.clone(), call: format!("{method} {path}") }
+        Call {
+            forge: self.forge.clone(),
+            call: format!("{method} {path}"),
+        }
     }
 
     /// Calls as the App itself.
@@ -136,7 +150,12 @@ impl Api {
         let mint = async || {
             let route = format!("/app/installations/{}/access_tokens", scope.installation);
             let body = scope.request();
-            let ask = Ask { method: Method::POST, route: &route, body: Some(&body), accept: None };
+            let ask = Ask {
+                method: Method::POST,
+                route: &route,
+                body: Some(&body),
+                accept: None,
+            };
             let help = "the App is not installed there any more, or the key belongs to another App";
             self.as_app(ask).await?.needed::<TokenAnswer>(help).map(Token::from)
         };
@@ -170,15 +189,25 @@ impl Api {
 
     /// Forgets what [`Api::installation`] remembered: the App may have been installed anew.
     pub fn forget_installation(&self, path: &RepoPath) {
-        self.installations.lock().unwrap_or_else(PoisonError::into_inner).remove(path);
+        self.installations
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(path);
     }
 
-    async fn send<B: Serialize>(&self, ask: &Ask<'_, B>, token: &Secret, call: &Call) -> Result<Response<Bytes>, ForgeError> {
+    async fn send<B: Serialize>(
+        &self,
+        ask: &Ask<'_, B>,
+        token: &Secret,
+        call: &Call,
+    ) -> Result<Response<Bytes>, ForgeError> {
         let failed = |error: octocrab::Error| call.failed(&cause(&error));
         let crab = self.crab.user_access_token(token.expose()).map_err(failed)?;
         let response = match ask.method {
             Method::GET => {
-                let accept = ask.accept.map(|a| HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static(a))]));
+                let accept = ask
+                    .accept
+                    .map(|a| HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static(a))]));
                 crab._get_with_headers(ask.route, accept).await
             }
             Method::PATCH => crab._patch(ask.route, ask.body).await,
@@ -198,5 +227,8 @@ async fn exchange(http: Arc<Outgoing>, request: Request<OctoBody>) -> Result<Res
     let body = body.collect().await.map_err(|error| cause(&error))?.to_bytes();
     // octocrab writes a length of its own for requests without a body; ours is computed.
     parts.headers.remove(header::CONTENT_LENGTH);
-    Ok(http.send(Request::from_parts(parts, Full::new(body))).await?.map(Full::new))
+    Ok(http
+        .send(Request::from_parts(parts, Full::new(body)))
+        .await?
+        .map(Full::new))
 }

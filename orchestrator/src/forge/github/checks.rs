@@ -80,8 +80,15 @@ impl<'a> CheckRun<'a> {
             title if title.is_empty() => one_line(conclusion.unwrap_or(status), 240),
             title => title,
         };
-        let summary = if report.summary.trim().is_empty() { title.clone() } else { markdown(&report.summary) };
-        let completed_ms = report.state.is_final().then(|| report.completed_ms.unwrap_or_else(clock::now_ms));
+        let summary = if report.summary.trim().is_empty() {
+            title.clone()
+        } else {
+            markdown(&report.summary)
+        };
+        let completed_ms = report
+            .state
+            .is_final()
+            .then(|| report.completed_ms.unwrap_or_else(clock::now_ms));
         Self {
             name: &report.name,
             head_sha: create.then(|| report.commit.as_str()),
@@ -91,7 +98,10 @@ impl<'a> CheckRun<'a> {
             conclusion,
             started_at: report.started_ms.and_then(time),
             completed_at: completed_ms.and_then(time),
-            output: Output { title: format!("{prefix}{title}"), summary },
+            output: Output {
+                title: format!("{prefix}{title}"),
+                summary,
+            },
         }
     }
 }
@@ -124,7 +134,11 @@ pub async fn deliver(
     details: &str,
     known: Option<&str>,
 ) -> Result<u64, ForgeError> {
-    let scope = Scope { installation, repository: Some(report.repository.id), purpose: Purpose::Checks };
+    let scope = Scope {
+        installation,
+        repository: Some(report.repository.id),
+        purpose: Purpose::Checks,
+    };
     // The id came from the store; anything but a number cannot be one.
     if let Some(id) = known.and_then(|k| k.parse().ok())
         && update(api, scope, report, details, id).await?
@@ -140,7 +154,12 @@ pub async fn deliver(
     }
     let route = format!("/repos/{}/check-runs", report.repository.path);
     let body = CheckRun::new(report, details, true);
-    let ask = Ask { method: Method::POST, route: &route, body: Some(&body), accept: None };
+    let ask = Ask {
+        method: Method::POST,
+        route: &route,
+        body: Some(&body),
+        accept: None,
+    };
     let help = "the repository is gone, or the App is not installed on it or lacks `checks: write`";
     Ok(api.as_installation(scope, ask).await?.needed::<Created>(help)?.id)
 }
@@ -149,7 +168,12 @@ pub async fn deliver(
 async fn update(api: &Api, scope: Scope, report: &Report, details: &str, id: u64) -> Result<bool, ForgeError> {
     let route = format!("/repos/{}/check-runs/{id}", report.repository.path);
     let body = CheckRun::new(report, details, false);
-    let ask = Ask { method: Method::PATCH, route: &route, body: Some(&body), accept: None };
+    let ask = Ask {
+        method: Method::PATCH,
+        route: &route,
+        body: Some(&body),
+        accept: None,
+    };
     Ok(!api.as_installation(scope, ask).await?.is_absent())
 }
 
@@ -164,5 +188,8 @@ async fn find(api: &Api, scope: Scope, report: &Report) -> Result<Option<u64>, F
     let listed: Option<Listed> = api.as_installation(scope, Ask::get(&route)).await?.json()?;
     let wanted = external_id(report);
     let runs = listed.map(|l| l.check_runs).unwrap_or_default();
-    Ok(runs.into_iter().find(|run| run.external_id.as_deref() == Some(&wanted)).map(|run| run.id))
+    Ok(runs
+        .into_iter()
+        .find(|run| run.external_id.as_deref() == Some(&wanted))
+        .map(|run| run.id))
 }

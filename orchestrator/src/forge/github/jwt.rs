@@ -37,7 +37,9 @@ pub struct SigningKey {
 
 impl fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SigningKey").field("app_id", &self.app_id).finish_non_exhaustive()
+        f.debug_struct("SigningKey")
+            .field("app_id", &self.app_id)
+            .finish_non_exhaustive()
     }
 }
 
@@ -53,7 +55,8 @@ impl SigningKey {
             PrivateKeyDer::Pkcs8(der) => RsaKeyPair::from_pkcs8(der.secret_pkcs8_der()),
             _ => return Err(BadKey::NotRsa("another kind of key".to_owned())),
         };
-        pair.map(|pair| Self { app_id, pair }).map_err(|error| BadKey::NotRsa(error.to_string()))
+        pair.map(|pair| Self { app_id, pair })
+            .map_err(|error| BadKey::NotRsa(error.to_string()))
     }
 
     /// The App's id.
@@ -76,7 +79,12 @@ impl SigningKey {
         );
         let mut signature = vec![0; self.pair.public().modulus_len()];
         self.pair
-            .sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), signed.as_bytes(), &mut signature)
+            .sign(
+                &RSA_PKCS1_SHA256,
+                &SystemRandom::new(),
+                signed.as_bytes(),
+                &mut signature,
+            )
             .ok()?;
         Some(Secret::new(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))))
     }
@@ -101,12 +109,17 @@ pub mod tests {
         let token = tokens[0].expose();
         let (signed, signature) = token.rsplit_once('.').unwrap();
         let public = UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, keys[0].pair.public());
-        public.verify(signed.as_bytes(), &URL_SAFE_NO_PAD.decode(signature).unwrap()).unwrap();
+        public
+            .verify(signed.as_bytes(), &URL_SAFE_NO_PAD.decode(signature).unwrap())
+            .unwrap();
         let part = |n: usize| -> Value {
             serde_json::from_slice(&URL_SAFE_NO_PAD.decode(signed.split('.').nth(n).unwrap()).unwrap()).unwrap()
         };
         assert_eq!(part(0), json!({"alg": "RS256", "typ": "JWT"}));
-        assert_eq!(part(1), json!({"iat": 1_699_999_940, "exp": 1_700_000_540, "iss": "17"}));
+        assert_eq!(
+            part(1),
+            json!({"iat": 1_699_999_940, "exp": 1_700_000_540, "iss": "17"})
+        );
         assert!(part(1)["exp"].as_i64().unwrap() - part(1)["iat"].as_i64().unwrap() <= 600);
     }
 

@@ -75,9 +75,15 @@ impl Github {
         app_id: u64,
         private_key: &Secret,
     ) -> Result<Self, ConnectError> {
-        let key = SigningKey::new(app_id, private_key)
-            .map_err(|source| ConnectError::Key { connection: served.connection.clone(), source })?;
-        Ok(Self { served, url: url.trim_end_matches('/').to_owned(), api: Api::new(http, key) })
+        let key = SigningKey::new(app_id, private_key).map_err(|source| ConnectError::Key {
+            connection: served.connection.clone(),
+            source,
+        })?;
+        Ok(Self {
+            served,
+            url: url.trim_end_matches('/').to_owned(),
+            api: Api::new(http, key),
+        })
     }
 
     async fn scope(
@@ -88,7 +94,11 @@ impl Github {
         purpose: Purpose,
     ) -> Result<Option<Scope>, ForgeError> {
         let found = self.api.installation(path, installation).await?;
-        Ok(found.map(|installation| Scope { installation, repository, purpose }))
+        Ok(found.map(|installation| Scope {
+            installation,
+            repository,
+            purpose,
+        }))
     }
 
     async fn needed_scope(
@@ -98,20 +108,29 @@ impl Github {
         purpose: Purpose,
     ) -> Result<Scope, ForgeError> {
         let path = &repository.path;
-        self.scope(path, Some(repository.id), installation, purpose).await?.ok_or_else(|| {
-            self.api.call(&Method::GET, &format!("/repos/{path}/installation")).refused(NOT_INSTALLED)
-        })
+        self.scope(path, Some(repository.id), installation, purpose)
+            .await?
+            .ok_or_else(|| {
+                self.api
+                    .call(&Method::GET, &format!("/repos/{path}/installation"))
+                    .refused(NOT_INSTALLED)
+            })
     }
 
     /// The commit that an annotated tag stands for.
     async fn peel(&self, path: &RepoPath, scope: Scope, tag: &str) -> Result<Option<CommitSha>, ForgeError> {
         let route = format!("/repos/{path}/commits/{}", encode_ref(tag));
-        let ask = Ask { accept: Some("application/vnd.github.sha"), ..Ask::get(&route) };
+        let ask = Ask {
+            accept: Some("application/vnd.github.sha"),
+            ..Ask::get(&route)
+        };
         let call = self.api.call(&Method::GET, &route);
         let answer = self.api.as_installation(scope, ask).await?;
         let Some(body) = answer.found() else { return Ok(None) };
         let text = std::str::from_utf8(body).unwrap_or_default().trim();
-        text.parse().map(Some).map_err(|_| call.later("the answer is not a commit id", None))
+        text.parse()
+            .map(Some)
+            .map_err(|_| call.later("the answer is not a commit id", None))
     }
 }
 
@@ -165,7 +184,11 @@ impl Forge for Github {
             Ok(answer) => answer.json()?,
         };
         let connection = self.served.connection.clone();
-        Ok(found.map(|repo| Repository { connection, id: repo.id, path: repo.full_name }))
+        Ok(found.map(|repo| Repository {
+            connection,
+            id: repo.id,
+            path: repo.full_name,
+        }))
     }
 
     async fn fetch_access(
@@ -183,7 +206,9 @@ impl Forge for Github {
     }
 
     async fn report(&self, report: &Report, details: &str, known: Option<&str>) -> Result<Option<String>, ForgeError> {
-        let scope = self.needed_scope(&report.repository, report.installation, Purpose::Checks).await?;
+        let scope = self
+            .needed_scope(&report.repository, report.installation, Purpose::Checks)
+            .await?;
         let id = checks::deliver(&self.api, scope.installation, report, details, known).await?;
         Ok(Some(id.to_string()))
     }
@@ -198,7 +223,11 @@ impl Forge for Github {
             events: Vec<String>,
         }
         let call = self.api.call(&Method::GET, "/app");
-        let app: App = self.api.as_app(Ask::get("/app")).await?.needed("no App of this id exists there")?;
+        let app: App = self
+            .api
+            .as_app(Ask::get("/app"))
+            .await?
+            .needed("no App of this id exists there")?;
         let may = |what: &str, least: &[&str]| app.permissions.get(what).is_some_and(|p| least.contains(&p.as_str()));
         let mut missing = Vec::new();
         if !may("checks", &["write"]) {

@@ -66,7 +66,11 @@ impl Scope {
         };
         TokenRequest {
             repository_ids: self.repository.into_iter().collect(),
-            permissions: Permissions { metadata: "read", contents, checks },
+            permissions: Permissions {
+                metadata: "read",
+                contents,
+                checks,
+            },
         }
     }
 }
@@ -87,7 +91,10 @@ pub struct Token {
 
 impl From<TokenAnswer> for Token {
     fn from(answer: TokenAnswer) -> Self {
-        Self { secret: Secret::new(answer.token), expires_ms: answer.expires_at.timestamp_millis() }
+        Self {
+            secret: Secret::new(answer.token),
+            expires_ms: answer.expires_at.timestamp_millis(),
+        }
     }
 }
 
@@ -136,7 +143,10 @@ impl Tokens {
         if slots.len() >= MANY && !slots.contains_key(&scope) {
             let now = clock::now_ms();
             // A slot that is locked is in use.
-            slots.retain(|_, slot| slot.try_lock().map_or(true, |t| t.as_ref().is_some_and(|t| t.expires_ms > now)));
+            slots.retain(|_, slot| {
+                slot.try_lock()
+                    .map_or(true, |t| t.as_ref().is_some_and(|t| t.expires_ms > now))
+            });
         }
         slots.entry(scope).or_default().clone()
     }
@@ -148,10 +158,17 @@ mod tests {
 
     use super::*;
 
-    const SCOPE: Scope = Scope { installation: 1, repository: Some(2), purpose: Purpose::Checks };
+    const SCOPE: Scope = Scope {
+        installation: 1,
+        repository: Some(2),
+        purpose: Purpose::Checks,
+    };
 
     fn token(text: &str, life_ms: i64) -> Token {
-        Token { secret: Secret::new(text), expires_ms: clock::now_ms() + life_ms }
+        Token {
+            secret: Secret::new(text),
+            expires_ms: clock::now_ms() + life_ms,
+        }
     }
 
     #[tokio::test]
@@ -179,7 +196,12 @@ mod tests {
     async fn a_token_is_replaced_early_and_when_it_was_refused() {
         let tokens = Tokens::default();
         let get = async |text: &'static str, life| {
-            tokens.get(SCOPE, async || Ok(token(text, life))).await.unwrap().expose().to_owned()
+            tokens
+                .get(SCOPE, async || Ok(token(text, life)))
+                .await
+                .unwrap()
+                .expose()
+                .to_owned()
         };
         assert_eq!(get("a", EARLY_MS - 1000).await, "a");
         assert_eq!(get("b", 3_600_000).await, "b", "a was too close to its end");
@@ -193,7 +215,13 @@ mod tests {
     #[tokio::test]
     async fn a_failure_is_not_kept() {
         let tokens = Tokens::default();
-        let failing = async || Err(ForgeError::Refused { forge: "f".into(), call: "c".into(), reason: "r".into() });
+        let failing = async || {
+            Err(ForgeError::Refused {
+                forge: "f".into(),
+                call: "c".into(),
+                reason: "r".into(),
+            })
+        };
         assert!(tokens.get(SCOPE, failing).await.is_err());
         assert!(tokens.get(SCOPE, async || Ok(token("t", 3_600_000))).await.is_ok());
     }
@@ -202,7 +230,10 @@ mod tests {
     async fn slots_do_not_pile_up() {
         let tokens = Tokens::default();
         for repository in 0..3 * i64::try_from(MANY).unwrap() {
-            let scope = Scope { repository: Some(repository), ..SCOPE };
+            let scope = Scope {
+                repository: Some(repository),
+                ..SCOPE
+            };
             tokens.get(scope, async || Ok(token("t", -1))).await.unwrap();
         }
         assert!(tokens.slots.lock().unwrap().len() <= MANY);
@@ -211,13 +242,24 @@ mod tests {
     #[test]
     fn a_request_asks_for_no_more_than_its_purpose() {
         let of = |purpose, repository| {
-            serde_json::to_value(Scope { installation: 1, repository, purpose }.request()).unwrap()
+            serde_json::to_value(
+                Scope {
+                    installation: 1,
+                    repository,
+                    purpose,
+                }
+                .request(),
+            )
+            .unwrap()
         };
         assert_eq!(
             of(Purpose::Checks, Some(7)),
             serde_json::json!({"repository_ids": [7], "permissions": {"metadata": "read", "checks": "write"}})
         );
-        assert_eq!(of(Purpose::Look, None), serde_json::json!({"permissions": {"metadata": "read"}}));
+        assert_eq!(
+            of(Purpose::Look, None),
+            serde_json::json!({"permissions": {"metadata": "read"}})
+        );
     }
 
     #[test]

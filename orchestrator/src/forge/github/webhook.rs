@@ -62,7 +62,11 @@ mod tests {
     fn everything_else_is_ignored_in_words() {
         for (event, body, word) in [
             ("ping", r#"{"zen":"x","hook_id":1}"#, "works"),
-            ("check_suite", r#"{"action":"requested","check_suite":{"head_branch":null}}"#, "push"),
+            (
+                "check_suite",
+                r#"{"action":"requested","check_suite":{"head_branch":null}}"#,
+                "push",
+            ),
             ("check_run", r#"{"action":"rerequested"}"#, "again"),
             ("check_run", r#"{"action":"created"}"#, "only write"),
             ("create", r#"{"ref":"v1","ref_type":"tag"}"#, "push"),
