@@ -3,8 +3,12 @@
 
 pub mod clock;
 pub mod config;
+pub mod driver;
 pub mod exec;
+pub mod failpoint;
+pub mod files;
 pub mod forge;
 pub mod machine;
 pub mod model;
 pub mod secret;
+pub mod workflow;

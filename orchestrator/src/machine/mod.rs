@@ -2,6 +2,8 @@
 //! (it also travels over machined's socket). Every call is idempotent; names are generated from the
 //! attempt id and destroying needs proof that the thing is ours.
 
+pub mod listen;
+
 use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 use async_trait::async_trait;
@@ -51,6 +53,8 @@ pub struct Endpoints {
     pub git: ListenAt,
     /// The host and port part of a `git://` URL as the guest must write it: `10.0.2.100:9418`.
     pub git_authority: String,
+    /// A directory in the guest that is the job's alone; the workspace lies below it.
+    pub home: String,
 }
 
 /// An address to listen on.
