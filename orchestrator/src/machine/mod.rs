@@ -2,17 +2,14 @@
 //! (it also travels over machined's socket). Every call is idempotent; names are generated from the
 //! attempt id and destroying needs proof that the thing is ours.
 
-<<<<<<< HEAD
-pub mod listen;
-=======
 pub mod console;
 mod files;
+pub mod listen;
 pub mod local;
 pub mod proc;
 pub mod process;
 pub mod qemu;
 pub mod seed;
->>>>>>> machine
 
 use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
