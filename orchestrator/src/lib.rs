@@ -7,4 +7,6 @@ pub mod exec;
 pub mod forge;
 pub mod machine;
 pub mod model;
+pub mod queue;
 pub mod secret;
+pub mod store;
