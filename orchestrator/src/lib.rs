@@ -1,6 +1,8 @@
 //! helios-ci: a self-hosted CI for illumos. One binary, the roles chosen at start; the way of the
 //! data and the order in which modules may depend on each other are in docs/architecture.md.
 
+pub mod agent_api;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod driver;
@@ -9,7 +11,12 @@ pub mod failpoint;
 pub mod files;
 pub mod forge;
 pub mod images;
+pub mod janitor;
 pub mod machine;
 pub mod model;
+pub mod node;
+pub mod queue;
+pub mod scheduler;
 pub mod secret;
+pub mod store;
 pub mod workflow;

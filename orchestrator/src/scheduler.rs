@@ -11,7 +11,7 @@ use crate::{
     failpoint::{self, Point},
     files::free_bytes,
     model::{ids::InstanceId, names::Label},
-    queue::Hint,
+    queue::{Hint, Wake},
     store::{MachineUse, StoreError},
 };
 
@@ -145,13 +145,15 @@ pub async fn run(deps: Deps, instance: InstanceId, attempts: TaskTracker, stop: 
             Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "cannot claim jobs now"),
         }
         loop {
-            let hint = tokio::select! {
+            let wake = tokio::select! {
                 () = stop.cancelled() => return,
-                hint = hints.recv() => hint,
-                () = tokio::time::sleep(SWEEP) => Hint::Everything,
+                wake = hints.next() => wake,
+                () = tokio::time::sleep(SWEEP) => Some(Wake::Everything),
             };
-            if matches!(hint, Hint::Job | Hint::Capacity | Hint::Everything) {
-                break;
+            match wake {
+                None => return,
+                Some(Wake::Everything | Wake::Hint(Hint::Job | Hint::Capacity)) => break,
+                Some(Wake::Hint(_)) => {}
             }
         }
     }

@@ -25,7 +25,7 @@ use crate::{
     logs::{Channel, LogError, LogWriter},
     machine::Observed,
     model::{names::MachineName, plan::Action, state::MachineState},
-    queue::{Hint, Receiver},
+    queue::{Hint, Receiver, Wake},
     store::{AttemptRow, StepUpdate, StoreError},
 };
 
@@ -85,7 +85,7 @@ async fn run(deps: &Deps, attempt: AttemptRow, start: Start, stop: CancellationT
         },
     };
     let masks = checkpoint.as_ref().map_or_else(Vec::new, |c| c.masks.clone());
-    let mut log = match LogWriter::open(&deps.logs, attempt.id, masks, deps.config.limits.log_bytes).await {
+    let mut log = match LogWriter::open(&deps.logs, attempt.id, masks, deps.config.limits.log_bytes, None).await {
         Ok(log) => log,
         Err(error) => return finish::unlogged(deps, &attempt, format!("the log cannot be written: {}", chain(&error))).await,
     };
@@ -186,7 +186,7 @@ struct Task<'a> {
 enum Turn {
     Link(Option<LinkEvent>),
     Sync,
-    Hint(Hint),
+    Wake(Wake),
     Stopped(String),
     Limit,
     Heartbeat,
@@ -223,7 +223,7 @@ impl Task<'_> {
                 }
                 () = async { match sync_at { Some(at) => tokio::time::sleep_until(at).await, None => std::future::pending().await } } => Turn::Sync,
                 event = self.doors.link.events.recv() => Turn::Link(event),
-                hint = next_hint(&mut hints) => Turn::Hint(hint),
+                wake = next(&mut hints) => Turn::Wake(wake),
                 how = &mut stopped => Turn::Stopped(how),
                 _ = heartbeat.tick() => Turn::Heartbeat,
                 () = tokio::time::sleep(limit) => Turn::Limit,
@@ -235,9 +235,9 @@ impl Task<'_> {
                 Turn::Link(Some(event)) => self.link(event).await?,
                 Turn::Link(None) => self.feed(Event::Lost { cause: "the node closed the machine's listener".into() }).await?,
                 Turn::Sync => self.sync().await,
-                Turn::Hint(Hint::Cancel(id)) if id == self.attempt.id => self.look_for_cancel().await?,
-                Turn::Hint(Hint::Everything) => self.look_for_cancel().await?,
-                Turn::Hint(_) | Turn::Limit => {}
+                Turn::Wake(Wake::Hint(Hint::Cancel(id))) if id == self.attempt.id => self.look_for_cancel().await?,
+                Turn::Wake(Wake::Everything) => self.look_for_cancel().await?,
+                Turn::Wake(Wake::Hint(_)) | Turn::Limit => {}
                 Turn::Stopped(how) => {
                     // What the agent said before it went is still in the channel.
                     while let Ok(event) = self.doors.link.events.try_recv() {
@@ -525,8 +525,12 @@ impl Task<'_> {
 /// Ids of quiet commands lie far above those of the state machine.
 const QUIET_BASE: u64 = 1 << 40;
 
-async fn next_hint(hints: &mut Receiver) -> Hint {
-    hints.recv().await
+/// The next hint; without a sender there is none, ever.
+async fn next(hints: &mut Receiver) -> Wake {
+    match hints.next().await {
+        Some(wake) => wake,
+        None => std::future::pending().await,
+    }
 }
 
 fn number(index: usize) -> u32 {
