@@ -7,6 +7,7 @@ use super::{
     seal::{SealError, SealKey},
 };
 use crate::{
+    logs::LogState,
     model::ids::AttemptId,
     secret::Secret,
     store::{Store, StoreError},
@@ -19,15 +20,15 @@ pub(super) struct Checkpoint {
     pub progress: Progress,
     /// What must not appear in the log.
     pub masks: Vec<Secret>,
-    /// The agent's last event that needs no more handling.
-    pub last_sequence: u64,
+    /// What the log must know if the disk forgets its end.
+    pub log: LogState,
 }
 
 #[derive(Serialize, Deserialize)]
 struct Stored {
     progress: Progress,
     masks: Vec<String>,
-    last_sequence: u64,
+    log: LogState,
 }
 
 /// A checkpoint could not be stored or read.
@@ -56,7 +57,7 @@ impl Checkpoint {
         let stored = Stored {
             progress: self.progress.clone(),
             masks: self.masks.iter().map(|mask| mask.expose().to_owned()).collect(),
-            last_sequence: self.last_sequence,
+            log: self.log,
         };
         let text = serde_json::to_vec(&stored).map_err(|source| CheckpointError::Text { attempt, source })?;
         let sealed = key.seal(attempt, text)?;
@@ -75,7 +76,7 @@ impl Checkpoint {
         Ok(Some(Self {
             progress: stored.progress,
             masks: stored.masks.into_iter().map(Secret::new).collect(),
-            last_sequence: stored.last_sequence,
+            log: stored.log,
         }))
     }
 }

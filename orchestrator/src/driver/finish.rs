@@ -53,7 +53,8 @@ pub(super) async fn unlogged(deps: &Deps, attempt: &AttemptRow, cause: String) -
     commit(deps, attempt, End::Infra { cause }).await
 }
 
-async fn commit(deps: &Deps, attempt: &AttemptRow, end: End) -> Result<(), Stopped> {
+/// Stores the result and destroys the machine.
+pub(super) async fn commit(deps: &Deps, attempt: &AttemptRow, end: End) -> Result<(), Stopped> {
     tracing::info!(attempt = %attempt.id, job = %attempt.job, ?end, "attempt ended");
     let end = match end {
         End::Result { result, message } => AttemptEnd::Result { result, message },

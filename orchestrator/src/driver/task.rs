@@ -84,13 +84,19 @@ async fn run(deps: &Deps, attempt: AttemptRow, start: Start, stop: CancellationT
             Err(error) => return finish::unlogged(deps, &attempt, format!("the node restarted: {error}")).await,
         },
     };
-    let masks = checkpoint.as_ref().map_or_else(Vec::new, |c| c.masks.clone());
-    let mut log = match LogWriter::open(&deps.logs, attempt.id, masks, deps.config.limits.log_bytes, None).await {
+    let ended = checkpoint.as_ref().and_then(|c| match &c.progress.phase {
+        Phase::Ended(end) => Some(end.clone()),
+        Phase::Booting | Phase::Stepping => None,
+    });
+    let (masks, log_state) = checkpoint.as_ref().map_or_else(Default::default, |c| (c.masks.clone(), Some(c.log)));
+    let mut log = match LogWriter::open(&deps.logs, attempt.id, masks, deps.config.limits.log_bytes, log_state).await {
         Ok(log) => log,
+        // The daemon died between sealing the log and storing the result.
+        Err(LogError::Sealed { .. }) if let Some(end) = ended => return finish::commit(deps, &attempt, end).await,
         Err(error) => return finish::unlogged(deps, &attempt, format!("the log cannot be written: {}", chain(&error))).await,
     };
-    if let Some(Checkpoint { progress: Progress { phase: Phase::Ended(end), .. }, .. }) = &checkpoint {
-        return finish::finish(deps, &attempt, log, end.clone()).await;
+    if let Some(end) = ended {
+        return finish::finish(deps, &attempt, log, end).await;
     }
     let made = if checkpoint.is_some() {
         adopt(deps, &attempt, &name).await
@@ -116,7 +122,7 @@ async fn run(deps: &Deps, attempt: AttemptRow, start: Start, stop: CancellationT
         deps.store.machine_state(&name, MachineState::Running).await?;
     }
     let job = prepare::job(deps, &attempt, &detail, &endpoints);
-    let last_sequence = checkpoint.as_ref().map_or(0, |c| c.last_sequence).max(log.last_sequence());
+    let last_sequence = log.last_sequence();
     let progress = checkpoint.map_or_else(|| Progress::new(&job), |c| c.progress);
     let mut task = Task {
         deps,
@@ -406,7 +412,7 @@ impl Task<'_> {
         let checkpoint = Checkpoint {
             progress: self.progress.clone(),
             masks: self.log.masks().to_vec(),
-            last_sequence: self.log.last_sequence(),
+            log: self.log.state_for_checkpoint(),
         };
         if checkpoint.store(&self.deps.store, &self.deps.seal, self.attempt.id, self.attempt.epoch).await? {
             Ok(())
