@@ -5,6 +5,7 @@ pub mod clock;
 pub mod config;
 pub mod exec;
 pub mod forge;
+pub mod logs;
 pub mod machine;
 pub mod model;
 pub mod secret;
