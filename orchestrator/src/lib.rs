@@ -12,6 +12,7 @@ pub mod files;
 pub mod forge;
 pub mod images;
 pub mod janitor;
+pub mod logs;
 pub mod machine;
 pub mod model;
 pub mod node;
