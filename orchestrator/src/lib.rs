@@ -8,3 +8,7 @@ pub mod forge;
 pub mod machine;
 pub mod model;
 pub mod secret;
+pub mod logs;
+pub mod store;
+pub mod telemetry;
+pub mod web;
