@@ -20,4 +20,6 @@ pub mod queue;
 pub mod scheduler;
 pub mod secret;
 pub mod store;
+pub mod telemetry;
+pub mod web;
 pub mod workflow;
