@@ -8,4 +8,5 @@ pub mod forge;
 pub mod machine;
 pub mod model;
 pub mod secret;
+pub mod source;
 pub mod workflow;
