@@ -7,6 +7,8 @@ pub mod exec;
 pub mod forge;
 pub mod machine;
 pub mod model;
+pub mod queue;
 pub mod secret;
 pub mod source;
+pub mod store;
 pub mod workflow;
