@@ -19,6 +19,7 @@ pub mod node;
 pub mod queue;
 pub mod scheduler;
 pub mod secret;
+pub mod source;
 pub mod store;
 pub mod telemetry;
 pub mod web;
