@@ -122,7 +122,7 @@ pub async fn run(deps: Deps, instance: InstanceId, stop: CancellationToken) {
                 Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "cannot write a heartbeat"),
             },
             _ = sweeps.tick() => {
-                match deps.store.expire_nodes(grace).await {
+                match deps.store.expire_nodes(grace, deps.config.limits.infra_tries).await {
                     Ok(given_up) if given_up.is_empty() => {}
                     Ok(given_up) => {
                         tracing::warn!(attempts = given_up.len(), "gave up the attempts of a silent node");

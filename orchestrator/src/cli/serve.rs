@@ -23,7 +23,7 @@ use crate::{
     },
     janitor,
     logs::LogStore,
-    machine::{Machines, process::ProcessMachines, qemu::QemuMachines},
+    machine::{Machines, process, qemu},
     model::{
         ids::InstanceId,
         names::{ConnectionId, RepoPath},
@@ -61,7 +61,7 @@ pub(super) async fn run(common: &Common, args: ServeArgs) -> Outcome {
     let store = Store::open(&config.database).await.map_err(report)?;
     let hints: Arc<dyn Hints> = Arc::new(InProcess::new());
     let forges = connect_forges(&config)?;
-    let source = Source::new(&config);
+    let source = Source::open(&config.data_dir, config.limits.repository_bytes).map_err(report)?;
     let deps = Deps {
         logs: LogStore::new(&config.data_dir),
         machines: machines(&config, args.allow_unisolated).await?,
@@ -100,7 +100,7 @@ pub(super) async fn run(common: &Common, args: ServeArgs) -> Outcome {
     let router = web::router(state).merge(intake.router());
     parts.spawn(serve::serve(listener, tls, router, stop.clone()));
     if let Some(listener) = metrics_listener {
-        parts.spawn(telemetry::serve_metrics(listener, metrics, store.clone(), stop.clone()));
+        parts.spawn(web::metrics::serve_metrics(listener, metrics, store.clone(), stop.clone()));
     }
     let planner = Planner::new(store.clone(), forges.clone(), source, Arc::clone(&config), Arc::clone(&hints));
     parts.spawn(planner.run(stop.clone()));
@@ -150,10 +150,21 @@ fn make_data_dir(config: &Config) -> miette::Result<()> {
         .map_err(|e| miette!("cannot make the data directory {}: {e}", config.data_dir.display()))
 }
 
-async fn machines(config: &Arc<Config>, allow_unisolated: bool) -> miette::Result<Arc<dyn Machines>> {
+async fn machines(config: &Config, allow_unisolated: bool) -> miette::Result<Arc<dyn Machines>> {
+    let (node, data_dir, agent) = (config.node.clone(), config.data_dir.clone(), config.agent.clone());
     match config.backend {
-        Backend::Qemu => Ok(Arc::new(QemuMachines::open(config).await.map_err(report)?)),
-        Backend::Process if allow_unisolated => Ok(Arc::new(ProcessMachines::open(config).map_err(report)?)),
+        Backend::Qemu => {
+            // KVM is believed only when a guest of ours really booted under it.
+            let direct = config.images.values().find_map(|image| image.kernel.as_ref().zip(image.initrd.as_ref()));
+            let accel = match direct {
+                Some((kernel, initrd)) => qemu::accel::probe(&data_dir, kernel, initrd).await.map_err(report)?,
+                None => qemu::Accel::Tcg,
+            };
+            let helios_ci = std::env::current_exe().map_err(|e| miette!("cannot find this program's own file: {e}"))?;
+            let images = config.images.clone();
+            qemu::open(qemu::Options { node, data_dir, images, agent, helios_ci, accel }).map_err(report)
+        }
+        Backend::Process if allow_unisolated => process::open(process::Options { node, data_dir, agent }).map_err(report),
         Backend::Process => Err(miette!(
             help = "use `backend: qemu`",
             "the back end `process` isolates nothing and is only for tests; it needs --allow-unisolated"

@@ -487,10 +487,11 @@ impl Task<'_> {
             && !self.granted
         {
             let depth = self.job.source_depth();
-            match self.deps.source.grant(&self.attempt.repository, self.attempt.id, &self.attempt.commit, depth).await {
-                Ok(grant) => {
+            match self.deps.source.grant(self.attempt.id, &self.attempt.repository, &self.attempt.commit, depth).await {
+                Ok(_) => {
                     self.granted = true;
-                    if grant.has_submodules {
+                    let source = &self.deps.source;
+                    if source.has_submodules(&self.attempt.repository, &self.attempt.commit).await.unwrap_or(false) {
                         self.line(running.step, "This commit has submodules; they are not fetched.");
                     }
                 }
