@@ -40,6 +40,8 @@ mod retention;
 mod runs;
 mod sessions;
 mod steps;
+#[cfg(test)]
+mod tests;
 mod triggers;
 mod tx;
 mod why;
