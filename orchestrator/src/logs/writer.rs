@@ -102,6 +102,7 @@ impl LogWriter {
         let claim = store.claim(attempt)?;
         let dir = store.dir(attempt);
         if dir.join(recover::SEALED).exists() {
+            super::seal::remove_plain(&dir)?;
             return Err(LogError::Sealed { attempt });
         }
         recover::create_dir(&dir)?;
