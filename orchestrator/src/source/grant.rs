@@ -37,8 +37,8 @@ impl Source {
     /// [`SourceError::NoCommit`] when the commit is not in the mirror; when git or the disk fail.
     pub async fn grant(
         &self,
-        attempt: AttemptId,
         repository: &Repository,
+        attempt: AttemptId,
         commit: &CommitSha,
         depth: u32,
     ) -> Result<Grant, SourceError> {
@@ -102,8 +102,11 @@ impl Source {
     /// # Errors
     /// When the disk refuses.
     pub fn grants(&self) -> Result<Vec<AttemptId>, SourceError> {
-        let listing = fs::read_dir(&self.0.grants)
-            .map_err(|source| SourceError::io("list the folder", &self.0.grants, source))?;
+        let listing = match fs::read_dir(&self.0.grants) {
+            Ok(listing) => listing,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(source) => return Err(SourceError::io("list the folder", &self.0.grants, source)),
+        };
         Ok(listing
             .flatten()
             .filter_map(|entry| entry.file_name().to_str()?.parse().ok())

@@ -33,10 +33,13 @@ pub use commit::Entry;
 pub use error::SourceError;
 pub use grant::{COMMIT_REF, Grant};
 
-use crate::model::{
-    ids::AttemptId,
-    names::{CommitSha, ConnectionId},
-    trigger::Repository,
+use crate::{
+    config::Config,
+    model::{
+        ids::AttemptId,
+        names::{CommitSha, ConnectionId},
+        trigger::Repository,
+    },
 };
 
 /// Fetches from forges at one time: enough to hide latency, few enough to spare disks and forges.
@@ -64,26 +67,24 @@ struct Inner {
 }
 
 impl Source {
-    /// Mirrors and grants below the data directory, which must exist.
-    ///
-    /// # Errors
-    /// When the folders cannot be made.
-    pub fn open(data_dir: &Path, repository_bytes: u64) -> Result<Self, SourceError> {
-        // git is told absolute paths, whatever folder we run in.
-        let data_dir = data_dir
-            .canonicalize()
-            .map_err(|source| SourceError::io("find the folder", data_dir, source))?;
-        let (mirrors, grants) = (data_dir.join("mirrors"), data_dir.join("grants"));
-        make_private(&mirrors)?;
-        make_private(&grants)?;
-        Ok(Self(Arc::new(Inner {
-            mirrors,
-            grants,
+    /// Mirrors and grants below the configured data directory. Folders are made when they are needed.
+    #[must_use]
+    pub fn new(config: &Config) -> Self {
+        Self::at(&config.data_dir, config.limits.repository_bytes)
+    }
+
+    fn at(data_dir: &Path, repository_bytes: u64) -> Self {
+        // git is told absolute paths, whatever folder it runs in; without a current folder a relative
+        // path is as good as any.
+        let data_dir = std::path::absolute(data_dir).unwrap_or_else(|_| data_dir.to_owned());
+        Self(Arc::new(Inner {
+            mirrors: data_dir.join("mirrors"),
+            grants: data_dir.join("grants"),
             repository_bytes,
             fetches: Semaphore::new(FETCHES),
             locks: Mutex::default(),
             connections: Mutex::default(),
-        })))
+        }))
     }
 
     fn mirror(&self, repository: &Repository) -> PathBuf {

@@ -35,7 +35,7 @@ impl World {
         let data = folder.path().join("da ta%41;-x");
         std::fs::create_dir(&data).unwrap();
         let world = Self {
-            source: Source::open(&data, bytes).unwrap(),
+            source: Source::at(&data, bytes),
             repository: Repository {
                 connection: "forge".parse().unwrap(),
                 id: 7,
@@ -80,7 +80,7 @@ impl World {
         let attempt = AttemptId::new();
         let grant = self
             .source
-            .grant(attempt, &self.repository, commit, depth)
+            .grant(&self.repository, attempt, commit, depth)
             .await
             .unwrap();
         (attempt, grant)
@@ -396,7 +396,7 @@ async fn grants_are_made_again_and_dropped() {
     let (attempt, grant) = world.grant(&second, 1).await;
     let marker = grant.path.join("marker");
     std::fs::write(&marker, "").unwrap();
-    let again = async |commit, depth| world.source.grant(attempt, &world.repository, commit, depth).await;
+    let again = async |commit, depth| world.source.grant(&world.repository, attempt, commit, depth).await;
     assert_eq!(again(&second, 1).await.unwrap(), grant);
     assert!(marker.exists(), "the same grant is not made twice");
     // What a crash half-way leaves: a draft, and no grant.
