@@ -7,4 +7,5 @@ pub mod exec;
 pub mod forge;
 pub mod machine;
 pub mod model;
+pub mod reporter;
 pub mod secret;
