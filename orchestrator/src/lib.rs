@@ -17,6 +17,7 @@ pub mod machine;
 pub mod model;
 pub mod node;
 pub mod queue;
+pub mod reporter;
 pub mod scheduler;
 pub mod secret;
 pub mod source;

@@ -10,7 +10,7 @@ pub mod intake;
 mod push;
 mod signature;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub(crate) mod text;
 pub(crate) mod throttle;
 
