@@ -30,7 +30,10 @@ pub fn offset(node_ms: i64) -> Option<i64> {
 /// Sets the clock.
 pub fn set(time_ms: i64) -> io::Result<()> {
     if time_ms <= 0 {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{time_ms} ms is not a time after 1970")));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("{time_ms} ms is not a time after 1970"),
+        ));
     }
     let time = std::time::Duration::from_millis(time_ms.unsigned_abs());
     clock_settime(ClockId::CLOCK_REALTIME, TimeSpec::from(time))?;

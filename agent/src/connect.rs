@@ -8,7 +8,9 @@ use ring::digest;
 use rustls::{
     ClientConfig, DigitallySignedStruct, DistinguishedName, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::{CryptoProvider, WebPkiSupportedAlgorithms, ring as crypto, verify_tls12_signature, verify_tls13_signature},
+    crypto::{
+        CryptoProvider, WebPkiSupportedAlgorithms, ring as crypto, verify_tls12_signature, verify_tls13_signature,
+    },
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
 use tokio::{
@@ -64,10 +66,16 @@ impl Dialer {
     /// A dialer that accepts the seed's certificate only.
     pub fn new(seed: &Seed) -> Result<Self, ConnectError> {
         let provider = Arc::new(crypto::default_provider());
-        let pin = Pin { fingerprint: seed.fingerprint, algorithms: provider.signature_verification_algorithms };
+        let pin = Pin {
+            fingerprint: seed.fingerprint,
+            algorithms: provider.signature_verification_algorithms,
+        };
         let mut config = configuration(provider, pin).map_err(ConnectError::Tls)?;
         config.alpn_protocols = vec![b"h2".to_vec()];
-        Ok(Self { address: seed.agent.clone(), tls: TlsConnector::from(Arc::new(config)) })
+        Ok(Self {
+            address: seed.agent.clone(),
+            tls: TlsConnector::from(Arc::new(config)),
+        })
     }
 
     /// A fresh connection.
@@ -75,7 +83,11 @@ impl Dialer {
         let dialer = self.clone();
         let connector = tower::service_fn(move |_: Uri| {
             let dialer = dialer.clone();
-            async move { tokio::time::timeout(DIAL, dialer.stream()).await.map_err(io::Error::from)? }
+            async move {
+                tokio::time::timeout(DIAL, dialer.stream())
+                    .await
+                    .map_err(io::Error::from)?
+            }
         });
         // The scheme is plain because TLS is the connector's affair.
         Endpoint::from_static("http://node.helios-ci.invalid")
@@ -87,7 +99,10 @@ impl Dialer {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .connect_with_connector(connector)
             .await
-            .map_err(|source| ConnectError::Dial { address: self.address.clone(), source })
+            .map_err(|source| ConnectError::Dial {
+                address: self.address.clone(),
+                source,
+            })
     }
 
     async fn stream(&self) -> io::Result<TokioIo<Box<dyn Stream>>> {
@@ -133,7 +148,9 @@ impl ServerCertVerifier for Pin {
         if digest::digest(&digest::SHA256, end_entity).as_ref() == self.fingerprint {
             return Ok(ServerCertVerified::assertion());
         }
-        Err(rustls::Error::General("the certificate is not the one the seed pins".to_owned()))
+        Err(rustls::Error::General(
+            "the certificate is not the one the seed pins".to_owned(),
+        ))
     }
 
     fn verify_tls12_signature(

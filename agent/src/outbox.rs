@@ -29,12 +29,23 @@ struct State {
 impl Outbox {
     /// An outbox over an empty spool.
     pub fn new(spool: Spool) -> Self {
-        Self { state: Mutex::new(State { spool, connected: false }), changed: Notify::new() }
+        Self {
+            state: Mutex::new(State {
+                spool,
+                connected: false,
+            }),
+            changed: Notify::new(),
+        }
     }
 
     /// Numbers and keeps an event. Never waits.
     pub fn push(&self, exec_id: u64, event: event::Event) {
-        self.lock().spool.push(Event { sequence: 0, exec_id, time_ms: clock::now_ms(), event: Some(event) });
+        self.lock().spool.push(Event {
+            sequence: 0,
+            exec_id,
+            time_ms: clock::now_ms(),
+            event: Some(event),
+        });
         self.changed.notify_waiters();
     }
 
@@ -43,10 +54,11 @@ impl Outbox {
         self.when(|state| state.spool.room(state.connected).then_some(())).await;
     }
 
-    /// The event after `sequence`, as soon as there is one. An error means that an event cannot be
+    /// The first unacknowledged event after `sequence`, as soon as there is one. An error means that an event cannot be
     /// read back: the promise not to lose output is broken and the agent has to say so by ending.
     pub async fn next(&self, sequence: u64) -> io::Result<Event> {
-        self.when(|state| state.spool.get(sequence + 1).transpose()).await
+        self.when(|state| state.spool.get(state.spool.first().max(sequence + 1)).transpose())
+            .await
     }
 
     /// Waits until the node has acknowledged everything.
@@ -54,10 +66,13 @@ impl Outbox {
         self.when(|state| state.spool.is_empty().then_some(())).await;
     }
 
-    /// The node has everything up to and including `sequence`.
-    pub fn acknowledge(&self, sequence: u64) {
-        self.lock().spool.acknowledge(sequence);
+    /// The node has everything up to and including `sequence`. Returns the sequence of the last
+    /// event that is now forgotten.
+    pub fn acknowledge(&self, sequence: u64) -> u64 {
+        let mut state = self.lock();
+        state.spool.acknowledge(sequence);
         self.changed.notify_waiters();
+        state.spool.first() - 1
     }
 
     /// Whether a session is open: it decides where unacknowledged output may pile up.

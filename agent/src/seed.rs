@@ -129,7 +129,10 @@ impl Seed {
     /// Reads and validates `helios.json` in `dir`.
     pub fn read(dir: &Path) -> Result<Self, SeedError> {
         let path = dir.join(FILE);
-        let read = |source| SeedError::Read { path: path.clone(), source };
+        let read = |source| SeedError::Read {
+            path: path.clone(),
+            source,
+        };
         let bytes = fs::metadata(&path).map_err(read)?.len();
         if bytes > MAX_BYTES {
             return Err(SeedError::TooLarge { path, bytes });
@@ -140,20 +143,30 @@ impl Seed {
     }
 
     fn validate(raw: Raw) -> Result<Self, SeedError> {
-        let wrong = |field, problem: &str| SeedError::Field { field, problem: problem.to_owned() };
+        let wrong = |field, problem: &str| SeedError::Field {
+            field,
+            problem: problem.to_owned(),
+        };
         if raw.version != VERSION {
-            return Err(wrong("version", &format!("is {}; this agent reads version {VERSION}", raw.version)));
+            return Err(wrong(
+                "version",
+                &format!("is {}; this agent reads version {VERSION}", raw.version),
+            ));
         }
         // A ULID: 26 characters of Crockford's base 32.
         let base32 = |byte: u8| byte.is_ascii_alphanumeric() && !b"ILOUilou".contains(&byte);
         if raw.attempt.len() != 26 || !raw.attempt.bytes().all(base32) {
             return Err(wrong("attempt", "is not a ULID (26 characters of Crockford's base 32)"));
         }
-        let agent = address(&raw.agent).map_err(|problem| SeedError::Field { field: "agent", problem })?;
+        let agent = address(&raw.agent).map_err(|problem| SeedError::Field {
+            field: "agent",
+            problem,
+        })?;
         if let Some(git) = &raw.git {
             // The agent does not use it (workflows learn it through their environment), yet a seed
             // with a broken one was made wrongly and is better refused here than met by a checkout.
-            git.parse::<SocketAddr>().map_err(|_| wrong("git", "is not ADDRESS:PORT"))?;
+            git.parse::<SocketAddr>()
+                .map_err(|_| wrong("git", "is not ADDRESS:PORT"))?;
         }
         let mut fingerprint = [0; 32];
         hex::decode_to_slice(&raw.fingerprint, &mut fingerprint)
@@ -183,7 +196,9 @@ impl Seed {
 
 fn address(text: &str) -> Result<Address, String> {
     if let Some(tcp) = text.strip_prefix("tcp:") {
-        let address = tcp.parse().map_err(|_| format!("names `{tcp}`, which is not ADDRESS:PORT"))?;
+        let address = tcp
+            .parse()
+            .map_err(|_| format!("names `{tcp}`, which is not ADDRESS:PORT"))?;
         return Ok(Address::Tcp(address));
     }
     match text.strip_prefix("unix:").map(Path::new) {
@@ -221,7 +236,10 @@ mod tests {
         assert_eq!(seed.fingerprint, [0xab; 32]);
         assert_eq!(seed.token.expose(), "hjt_0123456789abcdefghij");
         assert!(seed.power_off);
-        assert!(!format!("{seed:?}").contains("0123456789abcdefghij"), "the token is shown");
+        assert!(
+            !format!("{seed:?}").contains("0123456789abcdefghij"),
+            "the token is shown"
+        );
     }
 
     #[test]
@@ -255,7 +273,10 @@ mod tests {
         assert!(matches!(read(&seed), Err(SeedError::Parse { .. })));
         seed["surprise"] = json!("x".repeat(70_000));
         assert!(matches!(read(&seed), Err(SeedError::TooLarge { .. })));
-        assert!(matches!(Seed::read(Path::new("/nonexistent")), Err(SeedError::Read { .. })));
+        assert!(matches!(
+            Seed::read(Path::new("/nonexistent")),
+            Err(SeedError::Read { .. })
+        ));
     }
 
     proptest! {

@@ -29,7 +29,10 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { memory: 4 << 20, file: 64 << 20 }
+        Self {
+            memory: 4 << 20,
+            file: 64 << 20,
+        }
     }
 }
 
@@ -57,12 +60,26 @@ impl Spool {
     /// An empty spool whose file, once needed, lies in `dir`, unlinked.
     pub fn new(dir: PathBuf, limits: Limits) -> Self {
         let (head, tail) = (VecDeque::new(), VecDeque::new());
-        Self { limits, dir, first: 1, head, file: None, tail, memory_cost: 0, broken: false }
+        Self {
+            limits,
+            dir,
+            first: 1,
+            head,
+            file: None,
+            tail,
+            memory_cost: 0,
+            broken: false,
+        }
     }
 
     /// Sequence of the newest event; 0 before the first.
     pub fn last(&self) -> u64 {
         self.first + (self.head.len() + self.filed() + self.tail.len()) as u64 - 1
+    }
+
+    /// Sequence of the oldest event that is kept, or of the next one.
+    pub fn first(&self) -> u64 {
+        self.first
     }
 
     /// Nothing is kept: the node has everything.
@@ -72,7 +89,10 @@ impl Spool {
 
     /// Whether more output may be made now.
     pub fn room(&self, connected: bool) -> bool {
-        let filed = self.file.as_ref().map_or(0, |file| file.len() * OVERHEAD + file.bytes());
+        let filed = self
+            .file
+            .as_ref()
+            .map_or(0, |file| file.len() * OVERHEAD + file.bytes());
         if connected || self.broken {
             // A node that is there but slow slows the step down; the disk is for absence.
             return self.memory_cost + filed < self.limits.memory;
@@ -106,7 +126,10 @@ impl Spool {
             }),
         };
         appended.unwrap_or_else(|error| {
-            eprintln!("helios-agent: output stays in memory, its file in {} fails: {error}", self.dir.display());
+            eprintln!(
+                "helios-agent: output stays in memory, its file in {} fails: {error}",
+                self.dir.display()
+            );
             self.broken = true;
             false
         })
@@ -114,7 +137,10 @@ impl Spool {
 
     /// The event with that sequence; `None` when it was acknowledged or is not made yet.
     pub fn get(&mut self, sequence: u64) -> io::Result<Option<Event>> {
-        let Some(index) = sequence.checked_sub(self.first).and_then(|index| usize::try_from(index).ok()) else {
+        let Some(index) = sequence
+            .checked_sub(self.first)
+            .and_then(|index| usize::try_from(index).ok())
+        else {
             return Ok(None);
         };
         if let Some(event) = self.head.get(index) {

@@ -15,14 +15,24 @@ fn message(lines: &mut BTreeSet<String>, prefix: &str, message: &DescriptorProto
     let name = format!("{prefix}.{}", message.name());
     lines.insert(format!("message {name}"));
     for field in &message.field {
-        let label = if field.label() == Label::Repeated { "repeated " } else { "" };
+        let label = if field.label() == Label::Repeated {
+            "repeated "
+        } else {
+            ""
+        };
         let kind = match field.r#type() {
             Type::Message | Type::Enum => field.type_name().trim_start_matches('.').to_owned(),
             scalar => scalar.as_str_name().trim_start_matches("TYPE_").to_lowercase(),
         };
-        let oneof = field.oneof_index.and_then(|index| message.oneof_decl.get(usize::try_from(index).ok()?));
+        let oneof = field
+            .oneof_index
+            .and_then(|index| message.oneof_decl.get(usize::try_from(index).ok()?));
         let place = oneof.map_or(String::new(), |oneof| format!(" in oneof {}", oneof.name()));
-        lines.insert(format!("field {name} {} {} {label}{kind}{place}", field.number(), field.name()));
+        lines.insert(format!(
+            "field {name} {} {} {label}{kind}{place}",
+            field.number(),
+            field.name()
+        ));
     }
     for inner in &message.nested_type {
         self::message(lines, &name, inner);
@@ -34,7 +44,12 @@ fn message(lines: &mut BTreeSet<String>, prefix: &str, message: &DescriptorProto
 
 fn enumeration(lines: &mut BTreeSet<String>, prefix: &str, found: &EnumDescriptorProto) {
     for value in &found.value {
-        lines.insert(format!("value {prefix}.{} {} {}", found.name(), value.number(), value.name()));
+        lines.insert(format!(
+            "value {prefix}.{} {} {}",
+            found.name(),
+            value.number(),
+            value.name()
+        ));
     }
 }
 
@@ -67,7 +82,10 @@ fn surface(descriptors: &FileDescriptorSet) -> BTreeSet<String> {
 }
 
 fn lines(text: &str) -> BTreeSet<String> {
-    text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).map(str::to_owned).collect()
+    text.lines()
+        .filter(|line| !line.starts_with('#') && !line.is_empty())
+        .map(str::to_owned)
+        .collect()
 }
 
 fn current() -> FileDescriptorSet {
@@ -114,7 +132,10 @@ fn version_1_keeps_its_promises() {
 fn breaking_changes_are_noticed() {
     fn find<'a>(set: &'a mut FileDescriptorSet, name: &str) -> &'a mut DescriptorProto {
         let messages = set.file.iter_mut().flat_map(|file| &mut file.message_type);
-        messages.into_iter().find(|message| message.name() == name).expect("the message exists")
+        messages
+            .into_iter()
+            .find(|message| message.name() == name)
+            .expect("the message exists")
     }
     type Change = (&'static str, fn(&mut FileDescriptorSet));
     let changes: [Change; 7] = [
@@ -123,12 +144,18 @@ fn breaking_changes_are_noticed() {
         }),
         ("field renumbered", |set| find(set, "Exec").field[1].number = Some(77)),
         ("field retyped", |set| find(set, "Exec").field[1].set_type(Type::Uint64)),
-        ("repeated taken away", |set| find(set, "Exec").field[0].set_label(Label::Optional)),
-        ("field moved out of its oneof", |set| find(set, "Hello").field[5].oneof_index = None),
+        ("repeated taken away", |set| {
+            find(set, "Exec").field[0].set_label(Label::Optional)
+        }),
+        ("field moved out of its oneof", |set| {
+            find(set, "Hello").field[5].oneof_index = None
+        }),
         ("message removed", |set| {
             set.file[0].message_type.retain(|message| message.name() != "Walk");
         }),
-        ("rpc no longer streams", |set| set.file[0].service[0].method[0].client_streaming = Some(false)),
+        ("rpc no longer streams", |set| {
+            set.file[0].service[0].method[0].client_streaming = Some(false)
+        }),
     ];
     let before = surface(&current());
     for (what, change) in changes {

@@ -30,10 +30,21 @@ impl RingFile {
     /// A new, empty, nameless file in `dir` of at most `capacity` bytes.
     pub(super) fn create(dir: &Path, capacity: usize) -> io::Result<Self> {
         let path = dir.join(format!("spool-{}", crate::random::hex::<8>()?));
-        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)?;
         fs::remove_file(&path)?;
         let capacity = u32::try_from(capacity).map_err(io::Error::other)?;
-        Ok(Self { file, capacity, places: VecDeque::new(), end: 0, bytes: 0 })
+        Ok(Self {
+            file,
+            capacity,
+            places: VecDeque::new(),
+            end: 0,
+            bytes: 0,
+        })
     }
 
     /// How many records it holds.

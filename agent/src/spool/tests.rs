@@ -7,7 +7,10 @@ use super::*;
 
 fn output(len: usize, fill: u8) -> Event {
     let data = Bytes::from(vec![fill; len]);
-    Event { event: Some(event::Event::Output(Output { stream: 1, data })), ..Event::default() }
+    Event {
+        event: Some(event::Event::Output(Output { stream: 1, data })),
+        ..Event::default()
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -84,7 +87,10 @@ proptest! {
 #[test]
 fn producers_wait_for_a_slow_node_in_memory_and_for_an_absent_one_on_disk() {
     let dir = tempfile::tempdir().unwrap();
-    let limits = Limits { memory: 10_000, file: 50_000 };
+    let limits = Limits {
+        memory: 10_000,
+        file: 50_000,
+    };
     let mut spool = Spool::new(dir.path().to_owned(), limits);
     while spool.room(true) {
         spool.push(output(1000, 1));
@@ -103,7 +109,13 @@ fn producers_wait_for_a_slow_node_in_memory_and_for_an_absent_one_on_disk() {
 
 #[test]
 fn a_disk_that_fails_makes_producers_wait_but_loses_nothing() {
-    let mut spool = Spool::new("/nonexistent".into(), Limits { memory: 2000, file: 50_000 });
+    let mut spool = Spool::new(
+        "/nonexistent".into(),
+        Limits {
+            memory: 2000,
+            file: 50_000,
+        },
+    );
     for _ in 0..5 {
         spool.push(output(1000, 3));
     }
