@@ -304,3 +304,6 @@ impl Drop for Script {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

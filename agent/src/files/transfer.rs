@@ -78,15 +78,21 @@ impl Transfers {
             return Err(FileError::Invalid(format!("`{}` names no file", path.display())));
         };
         fs::create_dir_all(parent).map_err(FileError::system("make the directory", parent))?;
-        self.retried(async |client| {
+        let mut tries = Tries::new(self);
+        loop {
+            let mut client = tries.next().await?;
             let partial = Partial::new(parent)?;
-            let size = self
-                .fetch(client, &partial, &command.transfer, &command.sha256, &path)
-                .await?;
-            partial.publish(&path, command.mode)?;
-            Ok(size)
-        })
-        .await
+            match self
+                .fetch(&mut client, &partial, &command.transfer, &command.sha256, &path)
+                .await
+            {
+                Ok(size) => {
+                    partial.publish(&path, command.mode)?;
+                    return Ok(size);
+                }
+                Err(broken) => tries.broke(broken)?,
+            }
+        }
     }
 
     async fn fetch(
@@ -133,74 +139,105 @@ impl Transfers {
     /// Sends a regular file to the node. Returns its size in bytes.
     pub async fn read(&self, command: ReadFile) -> Result<u64, FileError> {
         let path = absolute(command.path)?;
-        self.retried(async |client| {
-            let file = open_regular(&path)?;
-            let size = file.metadata().map_err(FileError::system("look at", &path))?.len();
-            if size > command.max_bytes {
-                return Err(FileError::TooLarge {
-                    path: path.clone(),
-                    max: command.max_bytes,
-                }
-                .into());
-            }
-            let upload = Arc::new(Upload::new(path.clone(), command.max_bytes));
-            let first = PutChunk {
-                attempt: self.attempt.clone(),
-                session_key: self.session_key.to_vec(),
-                transfer: command.transfer.clone(),
-                data: Bytes::new(),
-            };
-            let chunks = Arc::clone(&upload).chunks(File::from_std(file), first);
-            // An error of the file must not look like its end: the call is dropped instead, which
-            // resets the stream.
-            let done = tokio::select! {
-                done = client.put(chunks) => done?.into_inner(),
-                error = upload.failed() => return Err(error.into()),
-            };
-            let (sent, sha256) = upload.sent();
-            if done.bytes != sent || done.sha256 != sha256 {
-                let (found, expected) = (hex::encode(done.sha256), hex::encode(sha256));
-                return Err(FileError::Damaged {
-                    path: path.clone(),
-                    found,
-                    expected,
-                }
-                .into());
-            }
-            Ok(sent)
-        })
-        .await
-    }
-
-    /// Tries a transfer on connection after connection.
-    async fn retried(
-        &self,
-        mut attempt: impl AsyncFnMut(&mut AgentClient<Channel>) -> Result<u64, Broken>,
-    ) -> Result<u64, FileError> {
-        let mut last = String::new();
-        for round in 0..TRIES {
-            if round > 0 {
-                // The session needs a moment to notice that its connection is gone.
-                sleep(Duration::from_millis(100) * 2_u32.pow(round.min(5))).await;
-            }
-            let channel = self
-                .channel
-                .clone()
-                .wait_for(Option::is_some)
+        let mut tries = Tries::new(self);
+        loop {
+            let mut client = tries.next().await?;
+            match self
+                .send(&mut client, &path, &command.transfer, command.max_bytes)
                 .await
-                .ok()
-                .and_then(|found| found.clone());
-            let Some(channel) = channel else {
-                return Err(FileError::Transfer("the agent is ending".to_owned()));
-            };
-            let mut client = AgentClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
-            match attempt(&mut client).await {
+            {
                 Ok(size) => return Ok(size),
-                Err(Broken::Final(error)) => return Err(error),
-                Err(Broken::Connection(status)) => last = format!("{:?}: {}", status.code(), status.message()),
+                Err(broken) => tries.broke(broken)?,
             }
         }
-        Err(FileError::Transfer(format!("it broke {TRIES} times, last with {last}")))
+    }
+
+    async fn send(
+        &self,
+        client: &mut AgentClient<Channel>,
+        path: &Path,
+        transfer: &str,
+        max_bytes: u64,
+    ) -> Result<u64, Broken> {
+        let file = open_regular(path)?;
+        let size = file.metadata().map_err(FileError::system("look at", path))?.len();
+        if size > max_bytes {
+            return Err(FileError::TooLarge {
+                path: path.to_owned(),
+                max: max_bytes,
+            }
+            .into());
+        }
+        let upload = Arc::new(Upload::new(path.to_owned(), max_bytes));
+        let first = PutChunk {
+            attempt: self.attempt.clone(),
+            session_key: self.session_key.to_vec(),
+            transfer: transfer.to_owned(),
+            data: Bytes::new(),
+        };
+        let chunks = Arc::clone(&upload).chunks(File::from_std(file), first);
+        // An error of the file must not look like its end: the call is dropped instead, which
+        // resets the stream.
+        let done = tokio::select! {
+            done = client.put(chunks) => done?.into_inner(),
+            error = upload.failed() => return Err(error.into()),
+        };
+        let (sent, sha256) = upload.sent();
+        if done.bytes != sent || done.sha256 != sha256 {
+            let (found, expected) = (hex::encode(done.sha256), hex::encode(sha256));
+            return Err(FileError::Damaged {
+                path: path.to_owned(),
+                found,
+                expected,
+            }
+            .into());
+        }
+        Ok(sent)
+    }
+}
+
+/// The tries of one transfer, on connection after connection.
+struct Tries {
+    channel: watch::Receiver<Option<Channel>>,
+    round: u32,
+}
+
+impl Tries {
+    fn new(transfers: &Transfers) -> Self {
+        Self {
+            channel: transfers.channel.clone(),
+            round: 0,
+        }
+    }
+
+    /// Waits for a connection.
+    async fn next(&mut self) -> Result<AgentClient<Channel>, FileError> {
+        if self.round > 0 {
+            // The session needs a moment to notice that its connection is gone.
+            sleep(Duration::from_millis(100) * 2_u32.pow(self.round.min(5))).await;
+        }
+        self.round += 1;
+        let channel = self
+            .channel
+            .wait_for(Option::is_some)
+            .await
+            .ok()
+            .and_then(|found| found.clone());
+        let channel = channel.ok_or_else(|| FileError::Transfer("the agent is ending".to_owned()))?;
+        Ok(AgentClient::new(channel).max_decoding_message_size(MAX_MESSAGE))
+    }
+
+    /// Says whether the reason is worth another try.
+    fn broke(&self, broken: Broken) -> Result<(), FileError> {
+        match broken {
+            Broken::Final(error) => Err(error),
+            Broken::Connection(_) if self.round < TRIES => Ok(()),
+            Broken::Connection(status) => Err(FileError::Transfer(format!(
+                "it broke {TRIES} times, last with {:?}: {}",
+                status.code(),
+                status.message()
+            ))),
+        }
     }
 }
 
