@@ -143,6 +143,11 @@ impl View {
         }
     }
 
+    pub(super) fn end(&self) -> Position {
+        let record = self.index(|index| index.records);
+        Position { generation: self.generation, record }
+    }
+
     pub(super) fn summary(&self) -> Option<LogSummary> {
         match &self.source {
             Source::Sealed(sealed) => Some(sealed.summary),

@@ -185,6 +185,11 @@ impl LogStore {
         self.with(attempt, move |view| view.lines(from_line, max)).await
     }
 
+    /// The place behind the last record so far: where a reader goes on that has seen everything.
+    pub async fn end(&self, attempt: AttemptId) -> Result<Position, LogError> {
+        self.with(attempt, |view| Ok(view.end())).await
+    }
+
     /// The lines of each step so far, in the order in which the steps first printed.
     pub async fn steps(&self, attempt: AttemptId) -> Result<Vec<StepSpan>, LogError> {
         self.with(attempt, |view| Ok(view.index(|index| index.steps.clone())))

@@ -18,11 +18,12 @@ use super::{
     log_view::{Group, Mark, Renderer, WINDOW},
     pages::{Frame, RunView, cancel_words, html, waiting},
     problem::Problem,
+    stream::Cursor,
     view::{self, Badge},
 };
 use crate::{
     clock::now_ms,
-    logs::{Line, LogError},
+    logs::{Line, LogError, Position, StepSpan},
     model::{
         ids::AttemptId,
         state::{AttemptState, JobState, StepState},
@@ -56,24 +57,17 @@ struct Window {
     last: u64,
     /// More lines follow the window (or may follow, while the log is written).
     more: bool,
+    /// The lines of every step.
+    spans: Vec<StepSpan>,
+    /// Where a live view of this window goes on.
+    cursor: Cursor,
 }
 
-/// Where the window begins that shows a place: the step's first line is found by halving, because
-/// the lines of a step follow each other.
-async fn line_of(state: &AppState, attempt: AttemptId, mark: Mark) -> Result<Option<u64>, Problem> {
-    let Some(end) = state.logs().tail(attempt, None, 1).await.map_err(log_failed)?.last().map(|l| l.number) else {
-        return Ok(None);
-    };
-    let (mut low, mut high) = (1, end + 1);
-    while low < high {
-        let middle = low + (high - low) / 2;
-        let page = state.logs().lines(attempt, middle, 1).await.map_err(log_failed)?;
-        match page.lines.first() {
-            Some(line) if (line.step, line.line_in_step) < (mark.step, mark.first) => low = middle + 1,
-            _ => high = middle,
-        }
-    }
-    Ok((low <= end).then_some(low))
+/// The number in the attempt of the line that a place names. The lines of a step nearly always follow
+/// each other; where they do not, this is a little before it.
+fn line_of(spans: &[StepSpan], mark: Mark) -> Option<u64> {
+    let span = spans.iter().find(|span| span.step == mark.step)?;
+    Some((span.first + mark.first - 1).min(span.last))
 }
 
 async fn window(
@@ -84,8 +78,11 @@ async fn window(
     mark: Option<Mark>,
 ) -> Result<Window, Problem> {
     let n = query.n.unwrap_or(WINDOW).clamp(1, WINDOW);
+    // Read before the lines: whoever goes on from here may see something twice, but misses nothing.
+    let position = state.logs().end(attempt).await.map_err(log_failed)?;
+    let spans = state.logs().steps(attempt).await.map_err(log_failed)?;
     let place = match mark {
-        Some(mark) => line_of(state, attempt, mark).await?.map(|line| line.saturating_sub(20).max(1)),
+        Some(mark) => line_of(&spans, mark).map(|line| line.saturating_sub(20).max(1)),
         None => query.from.map(|from| from.max(1)),
     };
     let (lines, tail): (Vec<Line>, bool) = match place {
@@ -96,7 +93,8 @@ async fn window(
     let first = groups.first().map_or(0, |g| g.first);
     let last = groups.last().map_or(0, |g| g.last);
     let more = !tail && (lines.len() == n || lines.last().is_some_and(|line| line.number > last));
-    Ok(Window { groups, first, last, more })
+    let len = lines.iter().find(|line| line.number == last).map_or(0, |line| line.bytes.len());
+    Ok(Window { groups, first, last, more, spans, cursor: Cursor { position, line: last, len } })
 }
 
 /// One step with the lines of it that the window holds.
@@ -111,6 +109,8 @@ struct StepView {
     groups: Vec<Group>,
     /// Lines of this step before the window.
     hidden: Option<u64>,
+    /// Where its lines begin, and how many they are, when the window holds none.
+    elsewhere: Option<(u64, u64)>,
 }
 
 struct TryView<'a> {
@@ -184,64 +184,62 @@ pub(super) fn ending(job: &JobDetail) -> Option<String> {
     }
 }
 
-fn step_views(job: &JobDetail, rows: &[StepRow], window: Option<Window>, now: i64, complete: bool) -> Vec<StepView> {
-    let mut groups = window.map(|w| w.groups).unwrap_or_default();
-    let mut steps: Vec<StepView> = rows
-        .iter()
-        .map(|row| StepView {
-            index: row.index,
-            name: row.name.clone(),
-            badge: view::step(row.state, row.allowed_failure),
-            took: view::elapsed(row.started_ms, row.ended_ms, now),
-            message: row.message.clone().or_else(|| row.exit_code.filter(|c| *c != 0).map(|c| format!("exit code {c}"))),
-            line: job.plan.steps.iter().find(|s| s.name == row.name).map(|s| s.line),
-            open: matches!(row.state, StepState::Failure | StepState::Running | StepState::TimedOut | StepState::Cancelled),
-            groups: Vec::new(),
-            hidden: None,
-        })
-        .collect();
-    if rows.is_empty() && complete {
-        // Before the first step is known to the store, what is planned.
-        steps.extend(job.plan.steps.iter().zip(0u32..).map(|(step, index)| StepView {
-            index,
-            name: step.name.clone(),
-            badge: view::step(StepState::Pending, false),
-            took: None,
-            message: None,
-            line: Some(step.line),
-            open: false,
-            groups: Vec::new(),
-            hidden: None,
-        }));
+fn step_view(index: u32, name: &str, badge: Badge) -> StepView {
+    StepView {
+        index,
+        name: name.to_owned(),
+        badge,
+        took: None,
+        message: None,
+        line: None,
+        open: false,
+        groups: Vec::new(),
+        hidden: None,
+        elsewhere: None,
     }
-    for group in groups.drain(..) {
-        let index = group.step;
-        let at = match steps.iter().position(|s| s.index == index) {
-            Some(at) => at,
-            None => {
-                let at = steps.iter().position(|s| s.index > index).unwrap_or(steps.len());
-                let name = if at == 0 { "Set up the machine" } else { "After the steps" };
-                steps.insert(
-                    at,
-                    StepView {
-                        index,
-                        name: name.to_owned(),
-                        badge: Badge { word: "log", shape: "·", class: "idle" },
-                        took: None,
-                        message: None,
-                        line: None,
-                        open: false,
-                        groups: Vec::new(),
-                        hidden: None,
-                    },
-                );
-                at
-            }
-        };
+}
+
+/// Every planned step, with what the store and the window know of it; lines of no planned step stand
+/// before or behind them.
+fn step_views(job: &JobDetail, rows: &[StepRow], window: Option<Window>, now: i64) -> Vec<StepView> {
+    let pending = view::step(StepState::Pending, false);
+    let mut steps: Vec<StepView> = job
+        .plan
+        .steps
+        .iter()
+        .zip(0u32..)
+        .map(|(step, index)| StepView { line: Some(step.line), ..step_view(index, &step.name, pending) })
+        .collect();
+    let at = |steps: &mut Vec<StepView>, index: u32| match steps.binary_search_by_key(&index, |s| s.index) {
+        Ok(at) => at,
+        Err(at) => {
+            let badge = Badge { word: "log", shape: "·", class: "idle" };
+            steps.insert(at, step_view(index, "After the steps", badge));
+            at
+        }
+    };
+    for row in rows {
+        let at = at(&mut steps, row.index);
+        let step = &mut steps[at];
+        step.name.clone_from(&row.name);
+        step.badge = view::step(row.state, row.allowed_failure);
+        step.took = view::elapsed(row.started_ms, row.ended_ms, now);
+        step.message = row.message.clone().or_else(|| row.exit_code.filter(|c| *c != 0).map(|c| format!("exit code {c}")));
+        step.open = matches!(row.state, StepState::Failure | StepState::Running | StepState::TimedOut | StepState::Cancelled);
+    }
+    let Some(window) = window else { return steps };
+    for group in window.groups {
+        let at = at(&mut steps, group.step);
         if steps[at].groups.is_empty() && group.first_in_step > 1 {
             steps[at].hidden = Some(group.first_in_step - 1);
         }
         steps[at].groups.push(group);
+    }
+    for span in window.spans {
+        let at = at(&mut steps, span.step);
+        if steps[at].groups.is_empty() {
+            steps[at].elsewhere = Some((span.first, span.lines));
+        }
     }
     // With nothing failed or running, the last step with output is the one to look at.
     if steps.iter().all(|s| !s.open)
@@ -294,6 +292,7 @@ async fn build(state: &AppState, caller: &Caller, job: &JobDetail, query: &LogQu
     };
     let (first, last) = shown.as_ref().map_or((0, 0), |w| (w.first, w.last));
     let more = shown.as_ref().is_some_and(|w| w.more);
+    let cursor = shown.as_ref().map_or(Cursor { position: Position::START, line: 0, len: 0 }, |w| w.cursor);
     let no_log = shown.as_ref().is_none_or(|w| w.groups.is_empty());
     let live = !job.job.state.is_terminal() && is_newest;
     // A window that is not the tail stands still: the reader looks at a place.
@@ -307,7 +306,7 @@ async fn build(state: &AppState, caller: &Caller, job: &JobDetail, query: &LogQu
     let mut frame = Frame::new(state, caller, path.clone());
     frame.refresh_s = follows.then_some(5);
     let marked_step = mark.map(|m| m.step);
-    let mut steps = step_views(job, &rows, shown, now, is_newest);
+    let mut steps = step_views(job, &rows, shown, now);
     for step in &mut steps {
         step.open |= marked_step == Some(step.index) || ((query.from.is_some()) && !step.groups.is_empty());
     }
@@ -329,7 +328,7 @@ async fn build(state: &AppState, caller: &Caller, job: &JobDetail, query: &LogQu
             Some(number) => format!("{path}/log.txt?try={number}"),
             None => format!("{path}/log.txt"),
         },
-        stream: follows.then(|| format!("{path}/log/stream?line={}", last + 1)),
+        stream: follows.then(|| format!("{path}/log/stream?from={cursor}")),
         base,
         log_removed,
         no_log,
@@ -385,12 +384,12 @@ pub async fn log(
         Some(number) => format!("/jobs/{}?try={number}&", job.job.id),
         None => format!("/jobs/{}?", job.job.id),
     };
-    let empty = Window { groups: Vec::new(), first: 0, last: 0, more: false };
-    let shown = match attempt {
+    let fragment = match attempt {
         Some(attempt) if state.logs().exists(attempt.id).await => {
-            window(&state, attempt.id, &query, &mut Renderer::new(base, None), None).await?
+            let w = window(&state, attempt.id, &query, &mut Renderer::new(base, None), None).await?;
+            Fragment { groups: w.groups, first: w.first, last: w.last, more: w.more }
         }
-        _ => empty,
+        _ => Fragment { groups: Vec::new(), first: 0, last: 0, more: false },
     };
-    html(&Fragment { groups: shown.groups, first: shown.first, last: shown.last, more: shown.more })
+    html(&fragment)
 }

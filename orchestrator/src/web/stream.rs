@@ -72,7 +72,6 @@ const RETRY: Duration = Duration::from_millis(1500);
 #[derive(Debug, Deserialize, Default)]
 pub struct StreamQuery {
     from: Option<String>,
-    line: Option<u64>,
     #[serde(rename = "try")]
     number: Option<u32>,
 }
@@ -248,30 +247,39 @@ pub async fn api(
 
 // --- the page: lines, steps and the job's state ---
 
-/// Where a page reads on: the place in the file wakes it, the line says what it has.
+/// Where a page reads on. The place in the file says when there is more; the last line that was shown,
+/// and how long it was then, say what: that line may have grown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Cursor {
-    position: Position,
-    line: u64,
+pub(super) struct Cursor {
+    /// Everything before it was looked at.
+    pub position: Position,
+    /// The last line shown, by its number in the attempt; 0 for none.
+    pub line: u64,
+    /// Its length in bytes when it was shown.
+    pub len: usize,
 }
 
 impl std::fmt::Display for Cursor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}:{}", self.position, self.line)
+        write!(f, "{}:{}:{}", self.position, self.line, self.len)
     }
 }
 
 /// Text that is no place of a page's stream.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("a place in a page's stream is written like 1:20:7 (generation, record, line)")]
-struct BadCursor;
+#[error("a place in a page's stream is written like 1:20:7:80 (generation, record, line, its length)")]
+pub(super) struct BadCursor;
 
 impl FromStr for Cursor {
     type Err = BadCursor;
     fn from_str(text: &str) -> Result<Self, BadCursor> {
-        let (position, line) = text.rsplit_once(':').ok_or(BadCursor)?;
-        let line = line.parse().ok().filter(|line| *line > 0).ok_or(BadCursor)?;
-        Ok(Self { position: position.parse().map_err(|_| BadCursor)?, line })
+        let (rest, len) = text.rsplit_once(':').ok_or(BadCursor)?;
+        let (position, line) = rest.rsplit_once(':').ok_or(BadCursor)?;
+        Ok(Self {
+            position: position.parse().map_err(|_| BadCursor)?,
+            line: line.parse().map_err(|_| BadCursor)?,
+            len: len.parse().map_err(|_| BadCursor)?,
+        })
     }
 }
 
@@ -321,22 +329,29 @@ impl Lines {
     /// Sends what there is from the cursor on.
     async fn send(&mut self, state: &AppState, sink: &mut Sink, attempt: AttemptId, renderer: &mut Renderer) -> Result<(), Gone> {
         loop {
-            let page = match state.logs().lines(attempt, self.cursor.line, BATCH).await {
-                Ok(page) => page,
+            // The last line shown is read again, because it may have grown.
+            let mut lines = match state.logs().lines(attempt, self.cursor.line.max(1), BATCH).await {
+                Ok(page) => page.lines,
                 Err(error) => return failed(sink, &error).await,
             };
-            for group in renderer.groups(&page.lines, false) {
-                self.cursor.line = group.last + 1;
+            let full = lines.len() == BATCH;
+            if lines.first().is_some_and(|l| l.number == self.cursor.line && l.bytes.len() == self.cursor.len) {
+                lines.remove(0);
+            }
+            for group in renderer.groups(&lines, false) {
+                self.cursor.line = group.last;
+                self.cursor.len = lines.iter().find(|l| l.number == group.last).map_or(0, |l| l.bytes.len());
                 let data = json!({"step": group.step, "first": group.first, "last": group.last, "html": group.html});
                 sink.json("lines", Some(self.cursor.to_string()), &data).await?;
             }
-            if page.lines.len() < BATCH {
+            let behind = lines.last().is_some_and(|l| l.number > self.cursor.line);
+            if !full && !behind {
                 return Ok(());
             }
             let tail = state.logs().tail(attempt, None, BATCH).await.unwrap_or_default();
             if let Some(first) = tail.first().map(|l| l.number).filter(|n| *n > self.cursor.line + TOO_FAR_BEHIND) {
-                let skipped = json!({"from": self.cursor.line, "to": first - 1});
-                self.cursor.line = first;
+                let skipped = json!({"from": self.cursor.line + 1, "to": first - 1});
+                self.cursor = Cursor { line: first - 1, len: usize::MAX, ..self.cursor };
                 sink.json("skip", Some(self.cursor.to_string()), &skipped).await?;
             }
         }
@@ -412,22 +427,31 @@ pub async fn page(
     let attempt = attempt_of(&job, None)?.map(|a| a.id);
     let cursor = match last_event_id(&headers).or(query.from.as_deref()) {
         Some(text) => parse(text)?,
-        None => Cursor { position: Position::START, line: query.line.unwrap_or(1).max(1) },
+        None => Cursor { position: Position::START, line: 0, len: 0 },
     };
     start(&state, &caller, Lines { job: job.job.id, shown: attempt, cursor }).await
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
     fn a_cursor_round_trips_and_foreign_text_is_refused() {
-        let cursor = Cursor { position: "2:17".parse().unwrap(), line: 9 };
-        assert_eq!(cursor.to_string(), "2:17:9");
-        assert_eq!("2:17:9".parse(), Ok(cursor));
-        for bad in ["", "1", "1:2", "1:2:", "1:2:0", "1:2:x", "a:b:1"] {
+        let cursor = Cursor { position: "2:17".parse().unwrap(), line: 9, len: 80 };
+        assert_eq!(cursor.to_string(), "2:17:9:80");
+        assert_eq!("2:17:9:80".parse(), Ok(cursor));
+        for bad in ["", "1", "1:2", "1:2:3", "1:2:3:", "1:2:x:1", "a:b:1:1", "1:2:3:4:5"] {
             assert_eq!(bad.parse::<Cursor>(), Err(BadCursor), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn cursors_never_panic(text in "[0-9:x]{0,40}") {
+            let _ = text.parse::<Cursor>();
         }
     }
 }
