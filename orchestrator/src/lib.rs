@@ -16,6 +16,7 @@ pub mod logs;
 pub mod machine;
 pub mod model;
 pub mod node;
+pub mod planner;
 pub mod queue;
 pub mod reporter;
 pub mod scheduler;

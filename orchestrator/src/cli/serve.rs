@@ -1,6 +1,6 @@
 //! `helios-ci serve`: the daemon. Everything is wired here.
 
-use std::{collections::HashMap, fs, os::unix::fs::DirBuilderExt, sync::Arc, time::Duration};
+use std::{collections::HashMap, fs, os::unix::fs::DirBuilderExt, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use clap::Args;
@@ -61,7 +61,7 @@ pub(super) async fn run(common: &Common, args: ServeArgs) -> Outcome {
     let store = Store::open(&config.database).await.map_err(report)?;
     let hints: Arc<dyn Hints> = Arc::new(InProcess::new());
     let forges = connect_forges(&config)?;
-    let source = Source::open(&config.data_dir, config.limits.repository_bytes).map_err(report)?;
+    let source = Source::new(&config);
     let deps = Deps {
         logs: LogStore::new(&config.data_dir),
         machines: machines(&config, args.allow_unisolated).await?,
@@ -151,7 +151,7 @@ fn make_data_dir(config: &Config) -> miette::Result<()> {
 }
 
 async fn machines(config: &Config, allow_unisolated: bool) -> miette::Result<Arc<dyn Machines>> {
-    let (node, data_dir, agent) = (config.node.clone(), config.data_dir.clone(), config.agent.clone());
+    let (node, data_dir, agent): (_, PathBuf, _) = (config.node.clone(), config.data_dir.clone(), config.agent.clone());
     match config.backend {
         Backend::Qemu => {
             // KVM is believed only when a guest of ours really booted under it.
@@ -191,8 +191,10 @@ fn on_change(hints: Arc<dyn Hints>) -> web::OnChange {
             hints.notify(Hint::Job);
             hints.notify(Hint::Report);
         }
-        Changed::Cancel => {
-            hints.notify(Hint::Everything);
+        Changed::Cancel(attempts) => {
+            for attempt in attempts {
+                hints.notify(Hint::Cancel(attempt));
+            }
             hints.notify(Hint::Report);
         }
     })

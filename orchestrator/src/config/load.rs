@@ -140,6 +140,7 @@ fn read(reader: &mut Reader, root: &Node) -> Option<Config> {
             "database",
             "connections",
             "backend",
+            "agent",
             "images",
             "aliases",
             "default_label",
@@ -169,6 +170,7 @@ fn read(reader: &mut Reader, root: &Node) -> Option<Config> {
         tls,
         connections: connections::read(reader, &top),
         backend: read_backend(reader, &top),
+        agent: reader.path(top.get("agent"), "agent").unwrap_or_else(default_agent),
         default_label: reader.parsed(top.get("default_label"), "default_label"),
         capacity: read_capacity(reader, &top),
         limits: read_limits(reader, &top),
@@ -354,6 +356,12 @@ fn read_database(reader: &mut Reader, top: &Map<'_>, data_dir: &Path) -> Databas
             default
         }
     }
+}
+
+/// Beside this program, where packages put it.
+fn default_agent() -> PathBuf {
+    let beside = std::env::current_exe().ok().and_then(|program| Some(program.parent()?.join("helios-agent")));
+    beside.unwrap_or_else(|| "/opt/helios-ci/bin/helios-agent".into())
 }
 
 fn read_backend(reader: &mut Reader, top: &Map<'_>) -> Backend {

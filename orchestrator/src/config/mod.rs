@@ -45,6 +45,9 @@ pub struct Config {
     pub connections: BTreeMap<ConnectionId, Connection>,
     /// Which machine back end: `qemu` or (only with the hidden flag) `process`.
     pub backend: Backend,
+    /// The agent's static binary, which travels on every machine's seed disk. Default: `helios-agent`
+    /// beside this program.
+    pub agent: PathBuf,
     /// Images by label.
     pub images: BTreeMap<Label, Image>,
     /// Other names of labels.

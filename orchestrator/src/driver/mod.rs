@@ -19,11 +19,11 @@ use crate::{
 
 pub use self::{
     finish::destroy_once,
-    task::{Start, drive},
+    task::{Start, chain, drive},
 };
 
 /// What driving an attempt takes.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Deps {
     /// The state.
     pub store: Store,

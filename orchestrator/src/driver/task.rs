@@ -487,7 +487,7 @@ impl Task<'_> {
             && !self.granted
         {
             let depth = self.job.source_depth();
-            match self.deps.source.grant(self.attempt.id, &self.attempt.repository, &self.attempt.commit, depth).await {
+            match self.deps.source.grant(&self.attempt.repository, self.attempt.id, &self.attempt.commit, depth).await {
                 Ok(_) => {
                     self.granted = true;
                     let source = &self.deps.source;
@@ -545,7 +545,7 @@ fn number(index: usize) -> u32 {
 }
 
 /// An error with its causes, in one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {

@@ -39,8 +39,8 @@ pub struct ButtonForm {
 
 fn cancelled(state: &AppState, outcome: CancelOutcome) -> Result<&'static str, Problem> {
     match outcome {
-        CancelOutcome::Requested { forced, .. } => {
-            state.changed(Changed::Cancel);
+        CancelOutcome::Requested { forced, running, .. } => {
+            state.changed(Changed::Cancel(running));
             Ok(if forced { "forced" } else { "requested" })
         }
         // Idempotent: asking for the end of what has ended is answered with the fact.

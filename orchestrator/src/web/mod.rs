@@ -42,6 +42,7 @@ use crate::{
     forge::ForgeError,
     logs::LogStore,
     model::{
+        ids::AttemptId,
         names::{ConnectionId, RepoPath},
         trigger::Repository,
     },
@@ -57,14 +58,14 @@ pub trait Repositories: Send + Sync {
 }
 
 /// What a request changed, as a hint to whoever waits for it. A lost hint costs latency only.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Changed {
     /// A trigger waits for the planner.
     Trigger,
     /// Jobs became queued.
     Queue,
-    /// An end was asked for.
-    Cancel,
+    /// An end was asked for; these attempts run.
+    Cancel(Vec<AttemptId>),
 }
 
 /// Takes the hints.
