@@ -177,7 +177,8 @@ impl Cmd {
         let started = Instant::now();
         let (out_read, out_write) = io::pipe().map_err(io_error)?;
         let (err_read, err_write) = io::pipe().map_err(io_error)?;
-        let mut expression = duct::cmd(&self.program, &self.args)
+        // As an `OsStr`: duct makes `./name` of a bare `Path`, which must be looked up in PATH.
+        let mut expression = duct::cmd(self.program.as_os_str(), &self.args)
             .full_env(self.env.iter().cloned())
             .stdin_bytes(self.stdin.clone())
             .stdout_file(out_write)
