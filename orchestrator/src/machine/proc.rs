@@ -124,11 +124,11 @@ mod linux {
         /// # Errors
         /// When the kernel gives no handle on it.
         pub async fn gone(self) -> io::Result<()> {
-            if let Some(handle) = open(self)? {
-                let _ended = AsyncFd::register_with_interest(handle, Interest::READABLE)?
-                    .readable()
-                    .await?;
-            }
+            let Some(handle) = open(self)? else { return Ok(()) };
+            // SAFETY: an `OwnedFd` is a valid descriptor that only its drop closes; the `AsyncFd`
+            // owns it, and `as_raw_fd` always names that one.
+            let handle = unsafe { AsyncFd::register_with_interest(handle, Interest::READABLE) }?;
+            let _ended = handle.readable().await?;
             Ok(())
         }
     }

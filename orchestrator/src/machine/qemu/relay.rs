@@ -176,10 +176,10 @@ mod tests {
         daemon.read_to_end(&mut got).unwrap();
         push.join().unwrap();
         assert_eq!(got, expected);
-        daemon.write_all(&got).unwrap();
-        drop(daemon);
+        let answer = thread::spawn(move || daemon.write_all(&got).unwrap());
         let mut back = vec![0; expected.len()];
         guest.read_exact(&mut back).unwrap();
+        answer.join().unwrap();
         assert_eq!(back, expected);
         relay.join().unwrap().unwrap();
     }
