@@ -7,5 +7,7 @@ pub mod exec;
 pub mod forge;
 pub mod machine;
 pub mod model;
+pub mod queue;
 pub mod reporter;
 pub mod secret;
+pub mod store;
