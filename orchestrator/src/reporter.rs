@@ -2,6 +2,7 @@
 //! one lane per connection and installation, so that a forge that hangs delays only its own.
 
 mod lane;
+mod stored;
 #[cfg(test)]
 mod tests;
 
@@ -26,15 +27,17 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::lane::{Lane, Queued};
+use self::{
+    lane::{Lane, Queued},
+    stored::StoredOutbox,
+};
 use crate::{
     clock,
+    config::Config,
     forge::Forge,
-    model::{
-        ids::ReportId,
-        names::ConnectionId,
-        report::Report,
-    },
+    model::{ids::ReportId, names::ConnectionId, report::Report},
+    queue::{Hint, Hints, Wake},
+    store::Store,
 };
 
 /// Reports claimed at once.
@@ -148,15 +151,58 @@ pub struct Reporter {
     shared: Arc<Shared>,
     forges: HashMap<ConnectionId, Arc<dyn Forge>>,
     wake: Arc<Notify>,
+    hints: Option<Arc<dyn Hints>>,
 }
 
 impl fmt::Debug for Reporter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reporter").field("forges", &self.forges).finish_non_exhaustive()
+        f.debug_struct("Reporter")
+            .field("forges", &self.forges)
+            .finish_non_exhaustive()
     }
 }
 
 impl Reporter {
+    /// The reporter of this node, woken by hints.
+    #[must_use]
+    pub fn new(
+        store: Store,
+        forges: HashMap<ConnectionId, Arc<dyn Forge>>,
+        config: Arc<Config>,
+        hints: Arc<dyn Hints>,
+    ) -> Self {
+        let outbox = StoredOutbox {
+            store,
+            node: config.node.clone(),
+        };
+        let reporter = Self::with_outbox(Arc::new(outbox), forges, &config.public_url, Arc::default());
+        Self {
+            hints: Some(hints),
+            ..reporter
+        }
+    }
+
+    /// Delivers until stopped.
+    pub async fn run(self, stop: CancellationToken) {
+        // Subscribed before the first look, so that nothing falls between the two.
+        let (hints, wake) = (self.hints.as_ref().map(|h| h.subscribe()), self.wake.clone());
+        let listening = async {
+            if let Some(mut hints) = hints {
+                while let Some(heard) = hints.next().await {
+                    if matches!(heard, Wake::Hint(Hint::Report) | Wake::Everything) {
+                        wake.notify_one();
+                    }
+                }
+            }
+            // Without hints the timer is enough.
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = self.work(stop) => {}
+            () = listening => {}
+        }
+    }
+
     /// A reporter that looks when `wake` is notified, when something is due, and now and then.
     /// `public_url` is what links begin with, without a trailing slash.
     #[must_use]
@@ -172,7 +218,12 @@ impl Reporter {
             outcomes: Family::default(),
             failures: Mutex::default(),
         };
-        Self { shared: Arc::new(shared), forges, wake }
+        Self {
+            shared: Arc::new(shared),
+            forges,
+            wake,
+            hints: None,
+        }
     }
 
     /// Adds the reporter's counters to a registry.
@@ -240,7 +291,10 @@ impl Reporter {
     ) {
         let key = (owed.report.repository.connection.clone(), owed.report.installation);
         let Some(forge) = self.forges.get(&key.0) else {
-            let reason = format!("no connection `{}` is configured: add it again, or let its runs expire", key.0);
+            let reason = format!(
+                "no connection `{}` is configured: add it again, or let its runs expire",
+                key.0
+            );
             self.shared.refused(&owed, &reason).await;
             return;
         };
@@ -249,12 +303,17 @@ impl Reporter {
         if lane.is_closed() {
             *lane = self.open_lane(forge, tasks, stop);
         }
-        let queued = Queued { owed, since: Instant::now() };
+        let queued = Queued {
+            owed,
+            since: Instant::now(),
+        };
         if let Err(error) = lane.try_send(queued) {
             let owed = match error {
                 mpsc::error::TrySendError::Full(queued) | mpsc::error::TrySendError::Closed(queued) => queued.owed,
             };
-            self.shared.later(&owed, lane::jitter(Duration::from_secs(6)), "waiting for its turn").await;
+            self.shared
+                .later(&owed, lane::jitter(Duration::from_secs(6)), "waiting for its turn")
+                .await;
         }
     }
 

@@ -54,7 +54,13 @@ impl Lane {
     pub(super) fn new(shared: Arc<Shared>, forge: Arc<dyn Forge>) -> Self {
         let per_second = f64::from(forge.reports_per_minute()) / 60.0;
         let bucket = Bucket::new(per_second, BURST, Instant::now().into_std());
-        Self { shared, forge, bucket, paused: None, silent: 0 }
+        Self {
+            shared,
+            forge,
+            bucket,
+            paused: None,
+            silent: 0,
+        }
     }
 
     pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Queued>, stop: CancellationToken) {
@@ -89,7 +95,10 @@ impl Lane {
         if let Some((until, reason)) = &self.paused {
             let left = until.saturating_duration_since(Instant::now());
             if !left.is_zero() {
-                return self.shared.later(&owed, left + jitter(Duration::from_secs(2)), reason).await;
+                return self
+                    .shared
+                    .later(&owed, left + jitter(Duration::from_secs(2)), reason)
+                    .await;
             }
             self.paused = None;
         }

@@ -38,7 +38,13 @@ impl Memory {
     }
 
     fn said(&self, id: ReportId) -> Option<Said> {
-        self.said.lock().unwrap().iter().rev().find(|(i, _)| *i == id).map(|(_, s)| s.clone())
+        self.said
+            .lock()
+            .unwrap()
+            .iter()
+            .rev()
+            .find(|(i, _)| *i == id)
+            .map(|(_, s)| s.clone())
     }
 
     async fn wait_for(&self, what: impl Fn(&Self) -> bool) {
@@ -123,19 +129,32 @@ impl Forge for Scripted {
     }
 
     async fn fetch_access(&self, _: &Repository, _: Option<i64>) -> Result<FetchAccess, ForgeError> {
-        Ok(FetchAccess { url: String::new(), authorization: None })
+        Ok(FetchAccess {
+            url: String::new(),
+            authorization: None,
+        })
     }
 
     async fn report(&self, report: &Report, details: &str, known: Option<&str>) -> Result<Option<String>, ForgeError> {
         let answer = self.script.lock().unwrap().pop_front();
-        self.heard.lock().unwrap().push((report.name.clone(), details.to_owned(), known.map(str::to_owned)));
+        self.heard
+            .lock()
+            .unwrap()
+            .push((report.name.clone(), details.to_owned(), known.map(str::to_owned)));
         let (forge, call) = ("https://forge.example".to_owned(), "POST /x".to_owned());
         match answer {
             None => Ok(Some("7".to_owned())),
-            Some(Answer::Later(retry_after)) => {
-                Err(ForgeError::Later { forge, call, reason: "500".to_owned(), retry_after })
-            }
-            Some(Answer::Refuse) => Err(ForgeError::Refused { forge, call, reason: "403".to_owned() }),
+            Some(Answer::Later(retry_after)) => Err(ForgeError::Later {
+                forge,
+                call,
+                reason: "500".to_owned(),
+                retry_after,
+            }),
+            Some(Answer::Refuse) => Err(ForgeError::Refused {
+                forge,
+                call,
+                reason: "403".to_owned(),
+            }),
             Some(Answer::Hang) => std::future::pending().await,
         }
     }
@@ -161,15 +180,27 @@ fn rig_with(scripts: &[(&str, &[Answer])], prepare: impl Fn(&Memory)) -> Rig {
     let outbox = Arc::new(Memory::default());
     prepare(&outbox);
     let scripted = |(name, script): &(&str, &[Answer])| {
-        let forge = Scripted { script: Mutex::new(script.iter().cloned().collect()), ..Scripted::default() };
+        let forge = Scripted {
+            script: Mutex::new(script.iter().cloned().collect()),
+            ..Scripted::default()
+        };
         (name.parse::<ConnectionId>().unwrap(), Arc::new(forge))
     };
     let forges: HashMap<_, _> = scripts.iter().map(scripted).collect();
     let (wake, stop) = (Arc::new(Notify::new()), CancellationToken::new());
-    let dynamic = forges.iter().map(|(id, f)| (id.clone(), f.clone() as Arc<dyn Forge>)).collect();
+    let dynamic = forges
+        .iter()
+        .map(|(id, f)| (id.clone(), f.clone() as Arc<dyn Forge>))
+        .collect();
     let reporter = Reporter::with_outbox(outbox.clone(), dynamic, "https://ci.example/", wake.clone());
     let task = tokio::spawn(reporter.work(stop.clone()));
-    Rig { outbox, forges, wake, stop, task }
+    Rig {
+        outbox,
+        forges,
+        wake,
+        stop,
+        task,
+    }
 }
 
 impl Rig {
@@ -198,7 +229,12 @@ impl Rig {
 fn owed(connection: &str, state: ReportState) -> Owed {
     let mut report = crate::forge::testing::report(state);
     report.repository.connection = connection.parse().unwrap();
-    Owed { id: ReportId::new(), version: 3, report, remote: Some("5".to_owned()) }
+    Owed {
+        id: ReportId::new(),
+        version: 3,
+        report,
+        remote: Some("5".to_owned()),
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -208,7 +244,10 @@ async fn a_report_is_delivered_with_its_link_and_what_is_known() {
     let (job, name) = (mine.report.job.unwrap(), mine.report.name.clone());
     let id = rig.owe(mine);
     assert_eq!(rig.said(id).await, Said::Delivered(Some("7".to_owned())));
-    assert_eq!(rig.heard("hub"), [(name, format!("https://ci.example/jobs/{job}"), Some("5".to_owned()))]);
+    assert_eq!(
+        rig.heard("hub"),
+        [(name, format!("https://ci.example/jobs/{job}"), Some("5".to_owned()))]
+    );
 
     let mut aggregate = owed("hub", ReportState::Queued);
     aggregate.report.job = None;
@@ -228,13 +267,18 @@ async fn failures_are_put_off_longer_each_time_and_refusals_are_told() {
     for _ in 0..3 {
         rig.outbox.said.lock().unwrap().clear();
         rig.owe(mine.clone());
-        let Said::Later(after, reason) = rig.said(mine.id).await else { panic!("it was not put off") };
+        let Said::Later(after, reason) = rig.said(mine.id).await else {
+            panic!("it was not put off")
+        };
         assert!(reason.contains("did not take `POST /x` now"), "{reason}");
         waited.push(after);
         tokio::time::sleep(Duration::from_secs(61)).await;
     }
     let bounds = [1, 2, 4].map(|s| Duration::from_millis(s * 500)..=Duration::from_secs(s));
-    assert!(waited.iter().zip(bounds).all(|(after, bounds)| bounds.contains(after)), "{waited:?}");
+    assert!(
+        waited.iter().zip(bounds).all(|(after, bounds)| bounds.contains(after)),
+        "{waited:?}"
+    );
     rig.outbox.said.lock().unwrap().clear();
     rig.owe(mine.clone());
     assert!(matches!(rig.said(mine.id).await, Said::Refused(reason) if reason.contains("403")));
@@ -245,16 +289,23 @@ async fn failures_are_put_off_longer_each_time_and_refusals_are_told() {
 async fn what_the_forge_asks_for_holds_for_its_whole_lane() {
     let rig = rig(&[("hub", &[Answer::Later(Some(Duration::from_secs(90)))])]);
     let first = rig.owe(owed("hub", ReportState::Success));
-    let Said::Later(after, _) = rig.said(first).await else { panic!("it was not put off") };
+    let Said::Later(after, _) = rig.said(first).await else {
+        panic!("it was not put off")
+    };
     assert!(after >= Duration::from_secs(90));
     let second = rig.owe(owed("hub", ReportState::Success));
-    let Said::Later(after, _) = rig.said(second).await else { panic!("it was not put off") };
+    let Said::Later(after, _) = rig.said(second).await else {
+        panic!("it was not put off")
+    };
     assert!(after > Duration::from_secs(80), "{after:?}");
     assert_eq!(rig.heard("hub").len(), 1, "the second was not even tried");
     let mut other = owed("hub", ReportState::Success);
     other.report.installation = Some(10);
     let other = rig.owe(other);
-    assert!(matches!(rig.said(other).await, Said::Delivered(_)), "another installation has its own limits");
+    assert!(
+        matches!(rig.said(other).await, Said::Delivered(_)),
+        "another installation has its own limits"
+    );
     rig.end().await;
 }
 
@@ -284,13 +335,20 @@ async fn bursts_are_throttled_to_the_forges_rate() {
     }
     // 600 a minute are ten a second; three quarters of the burst of 20 are for states that are not final.
     let took = before.elapsed();
-    assert!((Duration::from_secs(6)..Duration::from_secs(8)).contains(&took), "{took:?}");
+    assert!(
+        (Duration::from_secs(6)..Duration::from_secs(8)).contains(&took),
+        "{took:?}"
+    );
     let before = tokio::time::Instant::now();
     for _ in 0..4 {
         let id = rig.owe(owed("hub", ReportState::Success));
         assert!(matches!(rig.said(id).await, Said::Delivered(_)));
     }
-    assert!(before.elapsed() < Duration::from_millis(50), "the rest is for final ones: {:?}", before.elapsed());
+    assert!(
+        before.elapsed() < Duration::from_millis(50),
+        "the rest is for final ones: {:?}",
+        before.elapsed()
+    );
     rig.end().await;
 }
 
@@ -313,7 +371,11 @@ async fn a_store_that_fails_for_a_while_loses_nothing() {
 #[tokio::test(start_paused = true)]
 async fn a_stop_puts_back_what_was_not_begun() {
     let rig = rig_with(&[("hang", &[Answer::Hang])], |memory| {
-        memory.due.lock().unwrap().extend((0..4).map(|_| owed("hang", ReportState::Success)));
+        memory
+            .due
+            .lock()
+            .unwrap()
+            .extend((0..4).map(|_| owed("hang", ReportState::Success)));
     });
     let hanging = rig.forges[&"hang".parse::<ConnectionId>().unwrap()].clone();
     while hanging.heard.lock().unwrap().is_empty() {
@@ -323,5 +385,9 @@ async fn a_stop_puts_back_what_was_not_begun() {
     rig.end().await;
     let said = outbox.said.lock().unwrap();
     assert_eq!(said.len(), 3, "the one under way is left to its lease: {said:?}");
-    assert!(said.iter().all(|(_, said)| matches!(said, Said::Later(Duration::ZERO, _))), "{said:?}");
+    assert!(
+        said.iter()
+            .all(|(_, said)| matches!(said, Said::Later(Duration::ZERO, _))),
+        "{said:?}"
+    );
 }
