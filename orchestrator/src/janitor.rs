@@ -19,7 +19,10 @@ pub async fn run(deps: Deps, stop: CancellationToken) {
             _ = turns.tick() => {}
         }
         if let Err(error) = turn(&deps).await {
-            tracing::error!(error = &error as &dyn std::error::Error, "cannot remove what has expired");
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "cannot remove what has expired"
+            );
         }
     }
 }

@@ -59,7 +59,12 @@ pub async fn register(deps: &Deps, instance: InstanceId) -> Result<(), NodeError
 ///
 /// # Errors
 /// When the database cannot be used.
-pub async fn recover(deps: &Deps, instance: InstanceId, attempts: &TaskTracker, stop: &CancellationToken) -> Result<(), StoreError> {
+pub async fn recover(
+    deps: &Deps,
+    instance: InstanceId,
+    attempts: &TaskTracker,
+    stop: &CancellationToken,
+) -> Result<(), StoreError> {
     for attempt in deps.store.reclaim(&deps.config.node, instance).await? {
         tracing::info!(attempt = %attempt.id, job = %attempt.job, state = %attempt.state, "taking up an attempt again");
         attempts.spawn(driver::drive(deps.clone(), attempt, Start::Adopted, stop.clone()));
@@ -86,7 +91,10 @@ pub async fn sweep(deps: &Deps) -> Result<(), StoreError> {
     let found = match deps.machines.list().await {
         Ok(found) => found,
         Err(error) => {
-            tracing::error!(error = &error as &dyn std::error::Error, "cannot list this node's machines");
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "cannot list this node's machines"
+            );
             return Ok(());
         }
     };

@@ -74,7 +74,13 @@ impl Planner {
         config: Arc<Config>,
         hints: Arc<dyn Hints>,
     ) -> Self {
-        Self { store, forges, source, config, hints }
+        Self {
+            store,
+            forges,
+            source,
+            config,
+            hints,
+        }
     }
 
     /// Plans until `stop`.
@@ -102,11 +108,15 @@ impl Planner {
     /// Takes everything that is due.
     async fn look(&self, stop: &CancellationToken) -> Result<(), StoreError> {
         while !stop.is_cancelled() {
-            let Some(delivery) = self.store.claim_delivery(&self.config.node, LEASE).await? else { break };
+            let Some(delivery) = self.store.claim_delivery(&self.config.node, LEASE).await? else {
+                break;
+            };
             self.delivery(delivery).await?;
         }
         while !stop.is_cancelled() {
-            let Some(trigger) = self.store.claim_trigger(&self.config.node, LEASE).await? else { break };
+            let Some(trigger) = self.store.claim_trigger(&self.config.node, LEASE).await? else {
+                break;
+            };
             failpoint::hit(Point::TriggerClaimed);
             self.trigger(trigger).await?;
         }
@@ -120,7 +130,8 @@ impl Planner {
                 Err(error) => DeliveryOutcome::Failed(error.to_string()),
                 Ok(Parsed::Ignored(reason)) => DeliveryOutcome::Ignored(reason),
                 Ok(Parsed::Triggers(triggers)) => {
-                    let (served, others): (Vec<_>, Vec<_>) = triggers.into_iter().partition(|t| self.serves(&t.repository));
+                    let (served, others): (Vec<_>, Vec<_>) =
+                        triggers.into_iter().partition(|t| self.serves(&t.repository));
                     match others.first() {
                         Some(other) if served.is_empty() => DeliveryOutcome::Ignored(format!(
                             "{} is not among the `repositories` of connection {}",
@@ -149,10 +160,15 @@ impl Planner {
                 let reason = crate::driver::chain(&error);
                 let after = backoff(claimed.tries);
                 tracing::warn!(trigger = %claimed.id, reason, ?after, "a trigger will be planned later");
-                self.store.retry_trigger(claimed.id, claimed.epoch, after, &reason).await?;
+                self.store
+                    .retry_trigger(claimed.id, claimed.epoch, after, &reason)
+                    .await?;
                 return Ok(());
             }
-            Err(error) => TriggerOutcome::Failed { reason: crate::driver::chain(&error), commit: claimed_commit(&claimed.trigger) },
+            Err(error) => TriggerOutcome::Failed {
+                reason: crate::driver::chain(&error),
+                commit: claimed_commit(&claimed.trigger),
+            },
         };
         let planned = self.store.finish_trigger(claimed.id, claimed.epoch, outcome).await?;
         failpoint::hit(Point::RunsPlanned);
@@ -167,14 +183,25 @@ impl Planner {
     async fn plan(&self, trigger: &Trigger) -> Result<TriggerOutcome, PlanError> {
         let repository = &trigger.repository;
         let Some(forge) = self.forges.get(&repository.connection) else {
-            return Err(PlanError::Never(format!("the connection {} is no longer configured", repository.connection)));
+            return Err(PlanError::Never(format!(
+                "the connection {} is no longer configured",
+                repository.connection
+            )));
         };
         match forge.find_repository(&repository.path, trigger.installation).await? {
             Some(found) if found.id == repository.id => {}
             Some(_) => {
-                return Err(PlanError::Never(format!("{} is another repository by now than the one of the event", repository.path)));
+                return Err(PlanError::Never(format!(
+                    "{} is another repository by now than the one of the event",
+                    repository.path
+                )));
             }
-            None => return Err(PlanError::Never(format!("{} does not exist (any more), or is hidden from us", repository.path))),
+            None => {
+                return Err(PlanError::Never(format!(
+                    "{} does not exist (any more), or is hidden from us",
+                    repository.path
+                )));
+            }
         }
         let ref_name = trigger.event.ref_name();
         let Some(now) = forge.read_ref(repository, trigger.installation, ref_name).await? else {
@@ -188,11 +215,21 @@ impl Planner {
         };
         tracing::debug!(%now, %head, "read a ref at the forge and in the mirror");
         let commit = match &trigger.event {
-            Event::Push { commit, .. } | Event::Manual { commit: Some(commit), .. } => {
+            Event::Push { commit, .. }
+            | Event::Manual {
+                commit: Some(commit), ..
+            } => {
                 // An annotated tag's event names the tag object.
-                let commit = self.source.resolve(repository, commit).await?.unwrap_or_else(|| commit.clone());
+                let commit = self
+                    .source
+                    .resolve(repository, commit)
+                    .await?
+                    .unwrap_or_else(|| commit.clone());
                 if commit != head && !self.source.reachable(repository, &commit, ref_name).await? {
-                    return Ok(TriggerOutcome::Ignored(format!("{} is not on {ref_name} any more", commit.short())));
+                    return Ok(TriggerOutcome::Ignored(format!(
+                        "{} is not on {ref_name} any more",
+                        commit.short()
+                    )));
                 }
                 commit
             }
@@ -212,7 +249,12 @@ impl Planner {
         })
     }
 
-    async fn files(&self, kind: &str, repository: &Repository, commit: &CommitSha) -> Result<Vec<WorkflowFile>, PlanError> {
+    async fn files(
+        &self,
+        kind: &str,
+        repository: &Repository,
+        commit: &CommitSha,
+    ) -> Result<Vec<WorkflowFile>, PlanError> {
         let places: Vec<String> = workflow::places(kind)
             .iter()
             .map(|place| match place {
@@ -222,10 +264,16 @@ impl Planner {
             .collect();
         let places: Vec<&str> = places.iter().map(String::as_str).collect();
         let entries = self.source.list_tree(repository, commit, &places).await?;
-        let Some(pick) = workflow::pick(kind, entries.iter().map(|entry| entry.path.as_str())) else { return Ok(Vec::new()) };
+        let Some(pick) = workflow::pick(kind, entries.iter().map(|entry| entry.path.as_str())) else {
+            return Ok(Vec::new());
+        };
         let mut files = Vec::new();
         for path in pick.files.into_iter().take(FILES) {
-            let text = match self.source.read_file(repository, commit, &path, workflow::MAX_FILE).await {
+            let text = match self
+                .source
+                .read_file(repository, commit, &path, workflow::MAX_FILE)
+                .await
+            {
                 Ok(bytes) => Ok(bytes),
                 Err(SourceError::FileTooLong { max, .. }) => Err(format!("the file is longer than {max} bytes")),
                 Err(error) => return Err(error.into()),

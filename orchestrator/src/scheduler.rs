@@ -93,31 +93,48 @@ impl fmt::Display for NoRoom {
 pub fn room(capacity: &Capacity, used: &[MachineUse], label: &Label, size: Size) -> Result<(), NoRoom> {
     let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     if let Some(most) = capacity.cpus.filter(|most| size.cpus > *most) {
-        return Err(NoRoom::Never { what: format!("{} CPUs are asked for and it has {most}", size.cpus) });
+        return Err(NoRoom::Never {
+            what: format!("{} CPUs are asked for and it has {most}", size.cpus),
+        });
     }
     if let Some(most) = capacity.memory_mib.filter(|most| size.memory_mib > *most) {
-        return Err(NoRoom::Never { what: format!("{} MiB are asked for and it has {most} MiB", size.memory_mib) });
+        return Err(NoRoom::Never {
+            what: format!("{} MiB are asked for and it has {most} MiB", size.memory_mib),
+        });
     }
     let machines = number(used.len());
     if machines >= capacity.machines {
-        return Err(NoRoom::Machines { used: machines, most: capacity.machines });
+        return Err(NoRoom::Machines {
+            used: machines,
+            most: capacity.machines,
+        });
     }
     if let Some(most) = capacity.labels.get(label) {
         let same = number(used.iter().filter(|m| m.label == *label).count());
         if same >= *most {
-            return Err(NoRoom::Label { label: label.clone(), used: same, most: *most });
+            return Err(NoRoom::Label {
+                label: label.clone(),
+                used: same,
+                most: *most,
+            });
         }
     }
     if let Some(most) = capacity.cpus {
         let free = most.saturating_sub(used.iter().map(|m| m.size.cpus).sum());
         if size.cpus > free {
-            return Err(NoRoom::Cpus { free, needed: size.cpus });
+            return Err(NoRoom::Cpus {
+                free,
+                needed: size.cpus,
+            });
         }
     }
     if let Some(most) = capacity.memory_mib {
         let free_mib = most.saturating_sub(used.iter().map(|m| m.size.memory_mib).sum());
         if size.memory_mib > free_mib {
-            return Err(NoRoom::Memory { free_mib, needed_mib: size.memory_mib });
+            return Err(NoRoom::Memory {
+                free_mib,
+                needed_mib: size.memory_mib,
+            });
         }
     }
     Ok(())
@@ -159,7 +176,12 @@ pub async fn run(deps: Deps, instance: InstanceId, attempts: TaskTracker, stop: 
     }
 }
 
-async fn claim(deps: &Deps, instance: InstanceId, attempts: &TaskTracker, stop: &CancellationToken) -> Result<(), StoreError> {
+async fn claim(
+    deps: &Deps,
+    instance: InstanceId,
+    attempts: &TaskTracker,
+    stop: &CancellationToken,
+) -> Result<(), StoreError> {
     let limit = Duration::from_secs(u64::from(deps.config.limits.queue_timeout_minutes) * 60);
     let expired = deps.store.expire_queued(limit).await?;
     if !expired.is_empty() {
@@ -187,11 +209,15 @@ async fn claim(deps: &Deps, instance: InstanceId, attempts: &TaskTracker, stop: 
         if fitting.is_empty() {
             return Ok(());
         }
-        let Some(claimed) = deps.store.claim_job(&deps.config.node, instance, &fitting).await? else { return Ok(()) };
+        let Some(claimed) = deps.store.claim_job(&deps.config.node, instance, &fitting).await? else {
+            return Ok(());
+        };
         failpoint::hit(Point::JobClaimed);
         tracing::info!(job = %claimed.job, attempt = %claimed.attempt, number = claimed.number, "claimed a job");
         deps.hints.notify(Hint::Run(claimed.run));
-        let Some(attempt) = deps.store.attempt(claimed.attempt).await? else { continue };
+        let Some(attempt) = deps.store.attempt(claimed.attempt).await? else {
+            continue;
+        };
         attempts.spawn(driver::drive(deps.clone(), attempt, Start::Fresh, stop.clone()));
     }
     Ok(())
@@ -212,33 +238,61 @@ mod tests {
         MachineUse {
             name: MachineName::of(AttemptId::new()),
             label: label(name),
-            size: Size { cpus, memory_mib, disk_gib: None },
+            size: Size {
+                cpus,
+                memory_mib,
+                disk_gib: None,
+            },
             state: MachineState::Running,
         }
     }
 
     fn capacity() -> Capacity {
-        Capacity { machines: 4, cpus: Some(4), memory_mib: Some(4096), labels: BTreeMap::from([(label("a"), 1)]) }
+        Capacity {
+            machines: 4,
+            cpus: Some(4),
+            memory_mib: Some(4096),
+            labels: BTreeMap::from([(label("a"), 1)]),
+        }
     }
 
-    const SMALL: Size = Size { cpus: 1, memory_mib: 1024, disk_gib: None };
+    const SMALL: Size = Size {
+        cpus: 1,
+        memory_mib: 1024,
+        disk_gib: None,
+    };
 
     #[test]
     fn a_full_label_does_not_block_another() {
         let busy = [used("a", 1, 1024)];
-        assert!(matches!(room(&capacity(), &busy, &label("a"), SMALL), Err(NoRoom::Label { .. })));
+        assert!(matches!(
+            room(&capacity(), &busy, &label("a"), SMALL),
+            Err(NoRoom::Label { .. })
+        ));
         assert_eq!(room(&capacity(), &busy, &label("b"), SMALL), Ok(()));
     }
 
     #[test]
     fn machines_cpus_and_memory_each_hold_by_themselves() {
         let many: Vec<_> = (0..4).map(|_| used("b", 0, 0)).collect();
-        assert!(matches!(room(&capacity(), &many, &label("b"), SMALL), Err(NoRoom::Machines { .. })));
+        assert!(matches!(
+            room(&capacity(), &many, &label("b"), SMALL),
+            Err(NoRoom::Machines { .. })
+        ));
         let cpus = [used("b", 4, 0)];
-        assert!(matches!(room(&capacity(), &cpus, &label("b"), SMALL), Err(NoRoom::Cpus { free: 0, needed: 1 })));
+        assert!(matches!(
+            room(&capacity(), &cpus, &label("b"), SMALL),
+            Err(NoRoom::Cpus { free: 0, needed: 1 })
+        ));
         let memory = [used("b", 0, 3500)];
-        assert!(matches!(room(&capacity(), &memory, &label("b"), SMALL), Err(NoRoom::Memory { free_mib: 596, .. })));
+        assert!(matches!(
+            room(&capacity(), &memory, &label("b"), SMALL),
+            Err(NoRoom::Memory { free_mib: 596, .. })
+        ));
         let huge = Size { cpus: 8, ..SMALL };
-        assert!(matches!(room(&capacity(), &[], &label("b"), huge), Err(NoRoom::Never { .. })));
+        assert!(matches!(
+            room(&capacity(), &[], &label("b"), huge),
+            Err(NoRoom::Never { .. })
+        ));
     }
 }

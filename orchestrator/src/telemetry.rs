@@ -40,7 +40,9 @@ pub fn log_to_stderr(format: LogFormat) -> Result<(), LogSetupError> {
         Ok(text) if !text.is_empty() => EnvFilter::try_new(text).map_err(|e| LogSetupError::Filter(e.to_string()))?,
         _ => EnvFilter::new("info"),
     };
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     let set = match format {
         LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).try_init(),
         LogFormat::Json => lines.json().try_init(),
@@ -85,9 +87,18 @@ impl Metrics {
         let seconds = || Histogram::new([0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 30.0]);
         let http = Family::<HttpLabels, Histogram, fn() -> Histogram>::new_with_constructor(seconds);
         let log_bytes = Counter::default();
-        registry.register_with_unit("http_request_duration", "Time until an answer began", Unit::Seconds, http.clone());
+        registry.register_with_unit(
+            "http_request_duration",
+            "Time until an answer began",
+            Unit::Seconds,
+            http.clone(),
+        );
         registry.register("log_bytes", "Bytes of job logs received from agents", log_bytes.clone());
-        Self(Arc::new(Inner { registry, http, log_bytes }))
+        Self(Arc::new(Inner {
+            registry,
+            http,
+            log_bytes,
+        }))
     }
 
     /// One request was answered. The method is one of the few known words: a stranger's invention
@@ -99,7 +110,11 @@ impl Metrics {
             Method::POST => "POST",
             _ => "other",
         };
-        let labels = HttpLabels { method, route: route.to_owned(), status };
+        let labels = HttpLabels {
+            method,
+            route: route.to_owned(),
+            status,
+        };
         self.0.http.get_or_create(&labels).observe(took.as_secs_f64());
     }
 
@@ -130,14 +145,23 @@ mod tests {
     fn one_text_of_two_registries() {
         let metrics = Metrics::new();
         metrics.log_bytes(7);
-        metrics.http(&Method::from_bytes(b"BREW").unwrap(), "/runs/{id}", 405, Duration::from_millis(3));
+        metrics.http(
+            &Method::from_bytes(b"BREW").unwrap(),
+            "/runs/{id}",
+            405,
+            Duration::from_millis(3),
+        );
         let mut more = Registry::with_prefix("helios_ci");
         let gauge: Gauge = Gauge::default();
         gauge.set(2);
         more.register("attempts_live", "help", gauge);
         let text = metrics.encode_with(&more);
         assert_eq!(text.matches("# EOF").count(), 1, "{text}");
-        for line in ["helios_ci_attempts_live 2", "helios_ci_log_bytes_total 7", "method=\"other\",route=\"/runs/{id}\",status=\"405\""] {
+        for line in [
+            "helios_ci_attempts_live 2",
+            "helios_ci_log_bytes_total 7",
+            "method=\"other\",route=\"/runs/{id}\",status=\"405\"",
+        ] {
             assert!(text.contains(line), "{line} is missing in\n{text}");
         }
     }

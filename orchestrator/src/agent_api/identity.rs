@@ -22,7 +22,9 @@ pub struct Identity {
 
 impl std::fmt::Debug for Identity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Identity").field("fingerprint", &self.fingerprint).finish_non_exhaustive()
+        f.debug_struct("Identity")
+            .field("fingerprint", &self.fingerprint)
+            .finish_non_exhaustive()
     }
 }
 
@@ -65,7 +67,10 @@ impl Identity {
             let path = shown.clone();
             move |source| IdentityError::File { what, path, source }
         };
-        let unusable = |source: Box<dyn std::error::Error + Send + Sync>| IdentityError::Unusable { path: shown.clone(), source };
+        let unusable = |source: Box<dyn std::error::Error + Send + Sync>| IdentityError::Unusable {
+            path: shown.clone(),
+            source,
+        };
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -80,15 +85,24 @@ impl Identity {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut tls = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])
-            .and_then(|b| b.with_no_client_auth().with_single_cert(vec![CertificateDer::from(certificate)], PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key))))
+            .and_then(|b| {
+                b.with_no_client_auth().with_single_cert(
+                    vec![CertificateDer::from(certificate)],
+                    PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key)),
+                )
+            })
             .map_err(|e| unusable(e.into()))?;
         tls.alpn_protocols = vec![b"h2".to_vec()];
-        Ok(Self { fingerprint, tls: Arc::new(tls) })
+        Ok(Self {
+            fingerprint,
+            tls: Arc::new(tls),
+        })
     }
 }
 
 fn make() -> Result<Vec<u8>, rcgen::Error> {
-    let rcgen::CertifiedKey { cert, signing_key } = rcgen::generate_simple_self_signed(vec!["helios-ci-node".to_owned()])?;
+    let rcgen::CertifiedKey { cert, signing_key } =
+        rcgen::generate_simple_self_signed(vec!["helios-ci-node".to_owned()])?;
     let mut bytes = Vec::new();
     let key = signing_key.serialize_der();
     for part in [cert.der().as_ref(), key.as_slice()] {
@@ -122,7 +136,10 @@ mod tests {
         let second = Identity::open(dir.path()).unwrap();
         assert_eq!(first.fingerprint, second.fingerprint);
         assert_eq!(first.fingerprint.len(), 64);
-        let mode = fs::metadata(dir.path().join("agent-tls.der")).unwrap().permissions().mode();
+        let mode = fs::metadata(dir.path().join("agent-tls.der"))
+            .unwrap()
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o777, 0o600);
     }
 

@@ -39,7 +39,9 @@ pub(super) async fn bind(
             let acceptor = acceptor.clone();
             async move {
                 let handshake = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream?)).await;
-                handshake.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map(Connection)
+                handshake
+                    .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+                    .map(Connection)
             }
         })
         .buffer_unordered(HANDSHAKES)

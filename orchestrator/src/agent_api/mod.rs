@@ -84,7 +84,9 @@ impl AgentApi {
                 .max_decoding_message_size(MAX_MESSAGE)
                 .max_encoding_message_size(MAX_MESSAGE);
             let (health, health_service) = tonic_health::server::health_reporter();
-            health.set_serving::<v1::agent_server::AgentServer<service::Service>>().await;
+            health
+                .set_serving::<v1::agent_server::AgentServer<service::Service>>()
+                .await;
             let served = tonic::transport::Server::builder()
                 .http2_keepalive_interval(Some(std::time::Duration::from_secs(10)))
                 .http2_keepalive_timeout(Some(std::time::Duration::from_secs(10)))
@@ -99,7 +101,10 @@ impl AgentApi {
                 tracing::warn!(%attempt, %error, "the agent listener ended");
             }
         });
-        Ok(Link { events, _open: stop.drop_guard() })
+        Ok(Link {
+            events,
+            _open: stop.drop_guard(),
+        })
     }
 }
 

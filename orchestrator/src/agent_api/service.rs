@@ -40,7 +40,12 @@ pub(super) struct Service {
 
 impl Service {
     pub(super) fn new(attempt: AttemptId, store: Store, events: mpsc::Sender<LinkEvent>) -> Self {
-        Self { attempt, store, events, newest: Arc::default() }
+        Self {
+            attempt,
+            store,
+            events,
+            newest: Arc::default(),
+        }
     }
 
     /// Checks a hello: the attempt, the version, the credential.
@@ -65,17 +70,25 @@ impl Service {
         };
         let admitted = match &hello.credential {
             Some(v1::hello::Credential::JoinToken(token)) if token.len() <= 128 => {
-                let joined = self.store.join(self.attempt, &sha256(token.as_bytes()), &key).await.map_err(unavailable)?;
+                let joined = self
+                    .store
+                    .join(self.attempt, &sha256(token.as_bytes()), &key)
+                    .await
+                    .map_err(unavailable)?;
                 !matches!(joined, Join::Refused)
             }
-            Some(v1::hello::Credential::Resume(true)) => self.store.session(self.attempt, &key).await.map_err(unavailable)?,
+            Some(v1::hello::Credential::Resume(true)) => {
+                self.store.session(self.attempt, &key).await.map_err(unavailable)?
+            }
             _ => return Err(Status::invalid_argument("a hello carries a join token or resumes")),
         };
         if admitted {
             return Ok(());
         }
         tracing::warn!(attempt = %self.attempt, "an agent's credential was refused");
-        Err(Status::permission_denied("this join token or session is not valid, or no longer"))
+        Err(Status::permission_denied(
+            "this join token or session is not valid, or no longer",
+        ))
     }
 }
 
@@ -107,14 +120,20 @@ impl v1::agent_server::Agent for Service {
         let first = tokio::time::timeout(HELLO, incoming.message())
             .await
             .map_err(|_| Status::deadline_exceeded("no hello came"))??;
-        let Some(v1::FromAgent { message: Some(v1::from_agent::Message::Hello(hello)) }) = first else {
+        let Some(v1::FromAgent {
+            message: Some(v1::from_agent::Message::Hello(hello)),
+        }) = first
+        else {
             return Err(Status::invalid_argument("the first message of a session is a hello"));
         };
         self.admit(&hello).await?;
         let mine = self.newest.fetch_add(1, Ordering::SeqCst) + 1;
         let (to_agent, outgoing) = mpsc::channel(OUTGOING);
         let over = || Status::permission_denied("the attempt is over");
-        self.events.send(LinkEvent::Connected { hello, to_agent }).await.map_err(|_| over())?;
+        self.events
+            .send(LinkEvent::Connected { hello, to_agent })
+            .await
+            .map_err(|_| over())?;
         let (events, newest, attempt) = (self.events.clone(), Arc::clone(&self.newest), self.attempt);
         tokio::spawn(async move {
             while let Some(message) = incoming.next().await {
@@ -122,7 +141,9 @@ impl v1::agent_server::Agent for Service {
                     return;
                 }
                 let event = match message {
-                    Ok(v1::FromAgent { message: Some(v1::from_agent::Message::Event(event)) }) if acceptable(&event) => event,
+                    Ok(v1::FromAgent {
+                        message: Some(v1::from_agent::Message::Event(event)),
+                    }) if acceptable(&event) => event,
                     Ok(_) => {
                         tracing::warn!(%attempt, "the agent sent a message that means nothing here; closing");
                         break;

@@ -93,8 +93,16 @@ impl Client {
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
             .build()
-            .map_err(|e| ClientError::Unreachable { server: server.clone(), reason: e.to_string() })?;
-        Ok(Self { http, server: server.trim_end_matches('/').to_owned(), token, own })
+            .map_err(|e| ClientError::Unreachable {
+                server: server.clone(),
+                reason: e.to_string(),
+            })?;
+        Ok(Self {
+            http,
+            server: server.trim_end_matches('/').to_owned(),
+            token,
+            own,
+        })
     }
 
     /// Revokes a token that was made for this process.
@@ -126,7 +134,9 @@ impl Client {
     }
 
     fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
-        self.http.request(method, format!("{}{path}", self.server)).bearer_auth(self.token.expose())
+        self.http
+            .request(method, format!("{}{path}", self.server))
+            .bearer_auth(self.token.expose())
     }
 
     async fn call(&self, method: Method, path: &str, body: Option<Value>) -> Result<Value, ClientError> {
@@ -140,7 +150,12 @@ impl Client {
         response.json().await.map_err(|e| self.unreachable(&e))
     }
 
-    async fn checked(&self, method: &str, path: &str, response: reqwest::Response) -> Result<reqwest::Response, ClientError> {
+    async fn checked(
+        &self,
+        method: &str,
+        path: &str,
+        response: reqwest::Response,
+    ) -> Result<reqwest::Response, ClientError> {
         let status = response.status();
         if status.is_success() {
             return Ok(response);
@@ -151,7 +166,11 @@ impl Client {
             None if status == StatusCode::UNAUTHORIZED => "the token is not valid".to_owned(),
             None => status.to_string(),
         };
-        Err(ClientError::Refused { call: format!("{method} {path}"), message, status: status.as_u16() })
+        Err(ClientError::Refused {
+            call: format!("{method} {path}"),
+            message,
+            status: status.as_u16(),
+        })
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> ClientError {
@@ -162,13 +181,17 @@ impl Client {
             reason = cause.to_string();
             source = cause.source();
         }
-        ClientError::Unreachable { server: self.server.clone(), reason }
+        ClientError::Unreachable {
+            server: self.server.clone(),
+            reason,
+        }
     }
 }
 
 fn read_token(path: &Path) -> Result<Secret, ClientError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|e| ClientError::NoToken { reason: format!("cannot read {}: {e}", path.display()) })?;
+    let text = std::fs::read_to_string(path).map_err(|e| ClientError::NoToken {
+        reason: format!("cannot read {}: {e}", path.display()),
+    })?;
     Ok(Secret::new(text.trim()))
 }
 
@@ -182,7 +205,9 @@ async fn local_token(config: &Config) -> Result<(Secret, (Store, crate::model::i
     let failed = |e: crate::store::StoreError| ClientError::NoToken { reason: e.to_string() };
     let store = Store::open(&config.database).await.map_err(failed)?;
     let token = new_token();
-    let hash = token_hash(token.expose()).ok_or_else(|| ClientError::NoToken { reason: "none could be made".into() })?;
+    let hash = token_hash(token.expose()).ok_or_else(|| ClientError::NoToken {
+        reason: "none could be made".into(),
+    })?;
     let owner = format!("uid {}", nix::unistd::getuid());
     let id = store
         .create_token(NewToken {

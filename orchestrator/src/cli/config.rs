@@ -24,7 +24,12 @@ pub(super) fn run(common: &Common, command: &ConfigCommand) -> Outcome {
 
 /// The configuration of the common options; warnings go to standard error.
 pub(super) fn load(common: &Common) -> miette::Result<Config> {
-    let loaded = Config::load(&common.config, LoadOptions { dev_env_secrets: common.dev_env_secrets })?;
+    let loaded = Config::load(
+        &common.config,
+        LoadOptions {
+            dev_env_secrets: common.dev_env_secrets,
+        },
+    )?;
     for warning in &loaded.warnings {
         eprintln!("{warning}");
     }

@@ -33,14 +33,21 @@ pub(super) async fn cancel(common: &Common, args: CancelArgs) -> Outcome {
     };
     let answer = answer?;
     client.close().await;
-    println!("{}", answer["outcome"].as_str().map_or_else(|| answer["outcome"].to_string(), |_| text(&answer["outcome"])));
+    println!(
+        "{}",
+        answer["outcome"]
+            .as_str()
+            .map_or_else(|| answer["outcome"].to_string(), |_| text(&answer["outcome"]))
+    );
     Ok(Exit::Success)
 }
 
 pub(super) async fn rerun(common: &Common, args: RerunArgs) -> Outcome {
     let client = Client::connect(common).await?;
     let body = json!({"which": if args.failed { "failed" } else { "all" }});
-    let answer = client.post(&format!("/api/v1/runs/{}/rerun", encode(&args.id)), Some(body)).await?;
+    let answer = client
+        .post(&format!("/api/v1/runs/{}/rerun", encode(&args.id)), Some(body))
+        .await?;
     client.close().await;
     println!("attempt {} of run {}", answer["attempt"], text(&answer["id"]));
     Ok(Exit::Success)

@@ -126,7 +126,9 @@ pub(super) async fn follow(client: &Client, job: &str) -> miette::Result<String>
 fn bytes(record: &Value) -> Vec<u8> {
     use base64::Engine as _;
     match record["base64"].as_str() {
-        Some(text) => base64::engine::general_purpose::STANDARD.decode(text).unwrap_or_default(),
+        Some(text) => base64::engine::general_purpose::STANDARD
+            .decode(text)
+            .unwrap_or_default(),
         None => record["text"].as_str().unwrap_or_default().as_bytes().to_vec(),
     }
 }
@@ -154,7 +156,11 @@ impl Printer {
 
     fn end(&mut self) -> std::io::Result<()> {
         let rest = std::mem::take(&mut self.line);
-        if rest.is_empty() { Ok(()) } else { writeln!(std::io::stdout(), "{}", ansi::strip(&rest)) }
+        if rest.is_empty() {
+            Ok(())
+        } else {
+            writeln!(std::io::stdout(), "{}", ansi::strip(&rest))
+        }
     }
 }
 
@@ -215,9 +221,20 @@ mod tests {
         let stream = "retry: 1000\n\n: still here\n\nid: 1:2\nevent: log\ndata: {\"a\":1}\n\nevent: end\ndata: {}\n\n";
         for size in 1..stream.len() {
             let mut events = Events::default();
-            let found: Vec<Event> = stream.as_bytes().chunks(size).flat_map(|part| events.push(part)).collect();
+            let found: Vec<Event> = stream
+                .as_bytes()
+                .chunks(size)
+                .flat_map(|part| events.push(part))
+                .collect();
             assert_eq!(found.len(), 2, "cut every {size} bytes");
-            assert_eq!(found[0], Event { id: Some("1:2".into()), name: "log".into(), data: "{\"a\":1}".into() });
+            assert_eq!(
+                found[0],
+                Event {
+                    id: Some("1:2".into()),
+                    name: "log".into(),
+                    data: "{\"a\":1}".into()
+                }
+            );
         }
     }
 }

@@ -76,7 +76,12 @@ struct Cli {
 #[derive(Debug, Args)]
 struct Common {
     /// The configuration file.
-    #[arg(long, global = true, env = "HELIOS_CI_CONFIG", default_value = "/etc/helios-ci/config.yaml")]
+    #[arg(
+        long,
+        global = true,
+        env = "HELIOS_CI_CONFIG",
+        default_value = "/etc/helios-ci/config.yaml"
+    )]
     config: PathBuf,
     /// Allow `env:NAME` secrets in the configuration. For development only.
     #[arg(long, global = true, env = "HELIOS_CI_DEV_ENV_SECRETS")]
@@ -126,7 +131,8 @@ type Outcome = miette::Result<Exit>;
 
 /// A typed error, with its causes, as it is shown to a person.
 fn report(error: impl std::error::Error + Send + Sync + 'static) -> miette::Report {
-    miette::IntoDiagnostic::into_diagnostic(Err::<(), _>(error)).map_or_else(|report| report, |()| miette::miette!("no error"))
+    miette::IntoDiagnostic::into_diagnostic(Err::<(), _>(error))
+        .map_or_else(|report| report, |()| miette::miette!("no error"))
 }
 
 /// Parses the command line and runs what it asks for.
@@ -138,7 +144,9 @@ pub fn main() -> ExitCode {
     }
     let outcome = run(cli);
     let exit = outcome.unwrap_or_else(|report| {
-        let exit = report.downcast_ref::<client::ClientError>().map_or(Exit::Usage, client::ClientError::exit);
+        let exit = report
+            .downcast_ref::<client::ClientError>()
+            .map_or(Exit::Usage, client::ClientError::exit);
         eprintln!("{report:?}");
         exit
     });
@@ -146,12 +154,19 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Outcome {
-    let threads = if matches!(cli.command, Command::Serve(_)) { None } else { Some(1) };
+    let threads = if matches!(cli.command, Command::Serve(_)) {
+        None
+    } else {
+        Some(1)
+    };
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     if let Some(threads) = threads {
         runtime.worker_threads(threads);
     }
-    let runtime = runtime.enable_all().build().map_err(|e| miette::miette!("cannot start the asynchronous runtime: {e}"))?;
+    let runtime = runtime
+        .enable_all()
+        .build()
+        .map_err(|e| miette::miette!("cannot start the asynchronous runtime: {e}"))?;
     runtime.block_on(async {
         let common = &cli.common;
         match cli.command {

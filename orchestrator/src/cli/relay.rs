@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-pub(super) use crate::machine::qemu::relay::Args as RelayArgs;
 use crate::machine::qemu::relay;
+pub(super) use crate::machine::qemu::relay::Args as RelayArgs;
 
 pub(super) fn run(args: &RelayArgs) -> ExitCode {
     relay::main(args)

@@ -58,12 +58,26 @@ pub(super) fn line(run: &Value) -> String {
 
 /// A JSON string as it may be printed.
 pub(super) fn text(value: &Value) -> String {
-    value.as_str().unwrap_or("-").chars().filter(|c| !c.is_control()).collect()
+    value
+        .as_str()
+        .unwrap_or("-")
+        .chars()
+        .filter(|c| !c.is_control())
+        .collect()
 }
 
 /// Percent-encodes a query value.
 pub(super) fn encode(value: &str) -> String {
-    value.bytes().map(|b| if b.is_ascii_alphanumeric() || b"-._~/".contains(&b) { (b as char).to_string() } else { format!("%{b:02X}") }).collect()
+    value
+        .bytes()
+        .map(|b| {
+            if b.is_ascii_alphanumeric() || b"-._~/".contains(&b) {
+                (b as char).to_string()
+            } else {
+                format!("%{b:02X}")
+            }
+        })
+        .collect()
 }
 
 #[cfg(test)]

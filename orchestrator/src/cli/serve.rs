@@ -54,7 +54,11 @@ pub(super) struct ServeArgs {
 }
 
 pub(super) async fn run(common: &Common, args: ServeArgs) -> Outcome {
-    let format = if args.log_json { LogFormat::Json } else { LogFormat::Text };
+    let format = if args.log_json {
+        LogFormat::Json
+    } else {
+        LogFormat::Text
+    };
     telemetry::log_to_stderr(format).map_err(report)?;
     let config = Arc::new(super::config::load(common)?);
     make_data_dir(&config)?;
@@ -72,9 +76,15 @@ pub(super) async fn run(common: &Common, args: ServeArgs) -> Outcome {
         store: store.clone(),
         config: Arc::clone(&config),
     };
-    let listener = TcpListener::bind(config.listen).await.map_err(|e| miette!("cannot listen on {}: {e}", config.listen))?;
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .map_err(|e| miette!("cannot listen on {}: {e}", config.listen))?;
     let metrics_listener = match config.metrics_listen {
-        Some(at) => Some(TcpListener::bind(at).await.map_err(|e| miette!("cannot listen on {at}: {e}"))?),
+        Some(at) => Some(
+            TcpListener::bind(at)
+                .await
+                .map_err(|e| miette!("cannot listen on {at}: {e}"))?,
+        ),
         None => None,
     };
     let tls = config.tls.as_ref().map(serve::tls_config).transpose().map_err(report)?;
@@ -96,13 +106,30 @@ pub(super) async fn run(common: &Common, args: ServeArgs) -> Outcome {
         metrics: metrics.clone(),
         draining: stop.clone(),
     });
-    let intake = Intake::new(&config.connections, Arc::new(StoredDeliveries { store: store.clone(), hints: Arc::clone(&hints) }));
+    let intake = Intake::new(
+        &config.connections,
+        Arc::new(StoredDeliveries {
+            store: store.clone(),
+            hints: Arc::clone(&hints),
+        }),
+    );
     let router = web::router(state).merge(intake.router());
     parts.spawn(serve::serve(listener, tls, router, stop.clone()));
     if let Some(listener) = metrics_listener {
-        parts.spawn(web::metrics::serve_metrics(listener, metrics, store.clone(), stop.clone()));
+        parts.spawn(web::metrics::serve_metrics(
+            listener,
+            metrics,
+            store.clone(),
+            stop.clone(),
+        ));
     }
-    let planner = Planner::new(store.clone(), forges.clone(), source, Arc::clone(&config), Arc::clone(&hints));
+    let planner = Planner::new(
+        store.clone(),
+        forges.clone(),
+        source,
+        Arc::clone(&config),
+        Arc::clone(&hints),
+    );
     parts.spawn(planner.run(stop.clone()));
     let reporter = Reporter::new(store.clone(), forges, Arc::clone(&config), Arc::clone(&hints));
     parts.spawn(reporter.run(stop.clone()));
@@ -124,7 +151,10 @@ pub(super) async fn run(common: &Common, args: ServeArgs) -> Outcome {
         tracing::warn!("some parts did not stop in time");
     }
     if let Err(error) = store.leave(&config.node, instance).await {
-        tracing::warn!(error = &error as &dyn std::error::Error, "cannot sign this node off; its next start may have to wait");
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "cannot sign this node off; its next start may have to wait"
+        );
     }
     store.close().await;
     Ok(Exit::Success)
@@ -133,7 +163,10 @@ pub(super) async fn run(common: &Common, args: ServeArgs) -> Outcome {
 /// Ends at SIGTERM, SIGINT, or when something of ours asked for the end.
 async fn wait_for_the_end(stop: &CancellationToken) -> miette::Result<()> {
     let failed = |e: std::io::Error| miette!("cannot wait for signals: {e}");
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate()).map_err(failed)?, signal(SignalKind::interrupt()).map_err(failed)?);
+    let (mut terminate, mut interrupt) = (
+        signal(SignalKind::terminate()).map_err(failed)?,
+        signal(SignalKind::interrupt()).map_err(failed)?,
+    );
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
@@ -155,16 +188,29 @@ async fn machines(config: &Config, allow_unisolated: bool) -> miette::Result<Arc
     match config.backend {
         Backend::Qemu => {
             // KVM is believed only when a guest of ours really booted under it.
-            let direct = config.images.values().find_map(|image| image.kernel.as_ref().zip(image.initrd.as_ref()));
+            let direct = config
+                .images
+                .values()
+                .find_map(|image| image.kernel.as_ref().zip(image.initrd.as_ref()));
             let accel = match direct {
                 Some((kernel, initrd)) => qemu::accel::probe(&data_dir, kernel, initrd).await.map_err(report)?,
                 None => qemu::Accel::Tcg,
             };
             let helios_ci = std::env::current_exe().map_err(|e| miette!("cannot find this program's own file: {e}"))?;
             let images = config.images.clone();
-            qemu::open(qemu::Options { node, data_dir, images, agent, helios_ci, accel }).map_err(report)
+            qemu::open(qemu::Options {
+                node,
+                data_dir,
+                images,
+                agent,
+                helios_ci,
+                accel,
+            })
+            .map_err(report)
         }
-        Backend::Process if allow_unisolated => process::open(process::Options { node, data_dir, agent }).map_err(report),
+        Backend::Process if allow_unisolated => {
+            process::open(process::Options { node, data_dir, agent }).map_err(report)
+        }
         Backend::Process => Err(miette!(
             help = "use `backend: qemu`",
             "the back end `process` isolates nothing and is only for tests; it needs --allow-unisolated"
@@ -208,8 +254,23 @@ struct StoredDeliveries {
 #[async_trait]
 impl DeliverySink for StoredDeliveries {
     async fn record(&self, delivery: Delivery) -> Result<Recorded, NotStored> {
-        let Delivery { connection, key, event, body, digest } = delivery;
-        let recorded = self.store.record_delivery(NewDelivery { connection, key, event, body, digest }).await;
+        let Delivery {
+            connection,
+            key,
+            event,
+            body,
+            digest,
+        } = delivery;
+        let recorded = self
+            .store
+            .record_delivery(NewDelivery {
+                connection,
+                key,
+                event,
+                body,
+                digest,
+            })
+            .await;
         match recorded.map_err(|e| NotStored(e.into()))? {
             store::Recorded::New(id) => {
                 failpoint::hit(Point::DeliveryStored);

@@ -20,10 +20,19 @@ pub(super) struct ShowArgs {
 
 pub(super) async fn run(common: &Common, args: ShowArgs) -> Outcome {
     let client = Client::connect(common).await?;
-    let run = client.get(&format!("/api/v1/runs/{}", super::runs::encode(&args.id))).await;
+    let run = client
+        .get(&format!("/api/v1/runs/{}", super::runs::encode(&args.id)))
+        .await;
     let (run, job) = match run {
         Ok(run) => (Some(run), None),
-        Err(ClientError::Refused { status: 404, .. }) => (None, Some(client.get(&format!("/api/v1/jobs/{}", super::runs::encode(&args.id))).await?)),
+        Err(ClientError::Refused { status: 404, .. }) => (
+            None,
+            Some(
+                client
+                    .get(&format!("/api/v1/jobs/{}", super::runs::encode(&args.id)))
+                    .await?,
+            ),
+        ),
         Err(error) => return Err(error.into()),
     };
     client.close().await;
@@ -50,8 +59,16 @@ fn show_run(answer: &Value) {
     for attempt in answer["attempts"].as_array().into_iter().flatten() {
         println!("  attempt {}  {}", attempt["number"], text(&attempt["state"]));
         for job in attempt["jobs"].as_array().into_iter().flatten() {
-            let reason = job["reason"].as_str().map(|_| format!("  ({})", text(&job["reason"]))).unwrap_or_default();
-            println!("    {}  {:<9}  {}{reason}", text(&job["id"]), text(&job["state"]), text(&job["name"]));
+            let reason = job["reason"]
+                .as_str()
+                .map(|_| format!("  ({})", text(&job["reason"])))
+                .unwrap_or_default();
+            println!(
+                "    {}  {:<9}  {}{reason}",
+                text(&job["id"]),
+                text(&job["state"]),
+                text(&job["name"])
+            );
         }
     }
     for report in answer["undelivered"].as_array().into_iter().flatten() {
@@ -60,16 +77,38 @@ fn show_run(answer: &Value) {
 }
 
 fn show_job(job: &Value) {
-    println!("{}  {}  {}  run {}", text(&job["id"]), text(&job["state"]), text(&job["name"]), text(&job["run"]));
+    println!(
+        "{}  {}  {}  run {}",
+        text(&job["id"]),
+        text(&job["state"]),
+        text(&job["name"]),
+        text(&job["run"])
+    );
     if job["reason"].is_string() {
         println!("  {}", text(&job["reason"]));
     }
     for attempt in job["attempts"].as_array().into_iter().flatten() {
-        let cause = attempt["cause"].as_str().map(|_| format!(": {}", text(&attempt["cause"]))).unwrap_or_default();
-        println!("  try {} on {}  {}{cause}", attempt["number"], text(&attempt["node"]), text(&attempt["state"]));
+        let cause = attempt["cause"]
+            .as_str()
+            .map(|_| format!(": {}", text(&attempt["cause"])))
+            .unwrap_or_default();
+        println!(
+            "  try {} on {}  {}{cause}",
+            attempt["number"],
+            text(&attempt["node"]),
+            text(&attempt["state"])
+        );
     }
     for step in job["steps"].as_array().into_iter().flatten() {
-        let message = step["message"].as_str().map(|_| format!("  ({})", text(&step["message"]))).unwrap_or_default();
-        println!("  {:>2}  {:<9}  {}{message}", step["index"].as_u64().unwrap_or(0) + 1, text(&step["state"]), text(&step["name"]));
+        let message = step["message"]
+            .as_str()
+            .map(|_| format!("  ({})", text(&step["message"])))
+            .unwrap_or_default();
+        println!(
+            "  {:>2}  {:<9}  {}{message}",
+            step["index"].as_u64().unwrap_or(0) + 1,
+            text(&step["state"]),
+            text(&step["name"])
+        );
     }
 }

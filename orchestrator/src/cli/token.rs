@@ -50,11 +50,22 @@ pub(super) async fn run(common: &Common, command: TokenCommand) -> Outcome {
     match command {
         TokenCommand::Create(args) => {
             let token = new_token();
-            let Some(hash) = token_hash(token.expose()) else { miette::bail!("a token could not be made") };
+            let Some(hash) = token_hash(token.expose()) else {
+                miette::bail!("a token could not be made")
+            };
             let expires_ms = now_ms() + i64::from(args.days) * 86_400_000;
-            let new = NewToken { name: args.name, hash, owner: who.clone(), expires_ms, scopes: vec![ADMIN_SCOPE.into()] };
+            let new = NewToken {
+                name: args.name,
+                hash,
+                owner: who.clone(),
+                expires_ms,
+                scopes: vec![ADMIN_SCOPE.into()],
+            };
             let id = store.create_token(new).await.map_err(super::report)?;
-            store.audit(audit("token.create", id.to_string())).await.map_err(super::report)?;
+            store
+                .audit(audit("token.create", id.to_string()))
+                .await
+                .map_err(super::report)?;
             // The only place that shows a token, to the terminal or pipe of whoever asked for it.
             println!("{}", token.expose());
         }
@@ -83,7 +94,10 @@ pub(super) async fn run(common: &Common, command: TokenCommand) -> Outcome {
             if !store.revoke_token(id).await.map_err(super::report)? {
                 miette::bail!("there is no token {id}, or it was revoked before");
             }
-            store.audit(audit("token.revoke", id.to_string())).await.map_err(super::report)?;
+            store
+                .audit(audit("token.revoke", id.to_string()))
+                .await
+                .map_err(super::report)?;
             println!("revoked {id}");
         }
     }

@@ -36,7 +36,8 @@ const LOOK: Duration = Duration::from_millis(500);
 
 pub(super) async fn run(common: &Common, args: TriggerArgs) -> Outcome {
     let client = Client::connect(common).await?;
-    let body = json!({"connection": args.connection, "repository": args.repository, "ref": args.r#ref, "commit": args.commit});
+    let body =
+        json!({"connection": args.connection, "repository": args.repository, "ref": args.r#ref, "commit": args.commit});
     let body = match body {
         Value::Object(fields) => Value::Object(fields.into_iter().filter(|(_, value)| !value.is_null()).collect()),
         other => other,
@@ -45,7 +46,11 @@ pub(super) async fn run(common: &Common, args: TriggerArgs) -> Outcome {
     let id = text(&created["id"]);
     if !args.wait {
         client.close().await;
-        if args.json { println!("{created:#}") } else { println!("build {id}") }
+        if args.json {
+            println!("{created:#}")
+        } else {
+            println!("build {id}")
+        }
         return Ok(Exit::Success);
     }
     let build = loop {
@@ -72,11 +77,14 @@ pub(super) async fn run(common: &Common, args: TriggerArgs) -> Outcome {
     if build["state"] == "failed" {
         return Ok(Exit::Error);
     }
-    let worst = runs.iter().map(|run| Exit::of_state(&text(&run["state"]))).max_by_key(|exit| match exit {
-        Exit::Success => 0,
-        Exit::Cancelled => 1,
-        Exit::Failure => 2,
-        _ => 3,
-    });
+    let worst = runs
+        .iter()
+        .map(|run| Exit::of_state(&text(&run["state"])))
+        .max_by_key(|exit| match exit {
+            Exit::Success => 0,
+            Exit::Cancelled => 1,
+            Exit::Failure => 2,
+            _ => 3,
+        });
     Ok(worst.unwrap_or(Exit::Success))
 }

@@ -29,12 +29,20 @@ pub(super) async fn run(common: &Common, args: WhyArgs) -> Outcome {
     if answer["reason"].is_string() {
         println!("{}", text(&answer["reason"]));
     }
-    let needs: Vec<String> = answer["waiting_for"].as_array().into_iter().flatten().map(text).collect();
+    let needs: Vec<String> = answer["waiting_for"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(text)
+        .collect();
     if !needs.is_empty() {
         println!("waits for: {}", needs.join(", "));
     }
     if answer["state"] == "queued" {
-        println!("position {} in its queue; {} of its kind are running", answer["position"], answer["class_running"]);
+        println!(
+            "position {} in its queue; {} of its kind are running",
+            answer["position"], answer["class_running"]
+        );
     }
     Ok(Exit::Success)
 }

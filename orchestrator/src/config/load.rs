@@ -360,7 +360,9 @@ fn read_database(reader: &mut Reader, top: &Map<'_>, data_dir: &Path) -> Databas
 
 /// Beside this program, where packages put it.
 fn default_agent() -> PathBuf {
-    let beside = std::env::current_exe().ok().and_then(|program| Some(program.parent()?.join("helios-agent")));
+    let beside = std::env::current_exe()
+        .ok()
+        .and_then(|program| Some(program.parent()?.join("helios-agent")));
     beside.unwrap_or_else(|| "/opt/helios-ci/bin/helios-agent".into())
 }
 

@@ -74,7 +74,7 @@ pub(super) fn yaml(config: &Config, references: &BTreeMap<String, String>) -> St
                 .into(),
             ),
         ),
-        ("agent", Some(path(&config.agent))),
+        ("agent", path(&config.agent)),
         (
             "images",
             Some(map(config.images.iter().map(|(label, i)| (label, Some(image(i)))))),

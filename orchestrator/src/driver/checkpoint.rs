@@ -53,7 +53,13 @@ pub(super) enum CheckpointError {
 
 impl Checkpoint {
     /// Stores it; `false` when another daemon owns the attempt by now.
-    pub async fn store(&self, store: &Store, key: &SealKey, attempt: AttemptId, epoch: i64) -> Result<bool, CheckpointError> {
+    pub async fn store(
+        &self,
+        store: &Store,
+        key: &SealKey,
+        attempt: AttemptId,
+        epoch: i64,
+    ) -> Result<bool, CheckpointError> {
         let stored = Stored {
             progress: self.progress.clone(),
             masks: self.masks.iter().map(|mask| mask.expose().to_owned()).collect(),
@@ -66,11 +72,15 @@ impl Checkpoint {
 
     /// Reads the newest; `None` when none was ever written.
     pub async fn load(store: &Store, key: &SealKey, attempt: AttemptId) -> Result<Option<Self>, CheckpointError> {
-        let Some(sealed) = store.load_checkpoint(attempt).await? else { return Ok(None) };
+        let Some(sealed) = store.load_checkpoint(attempt).await? else {
+            return Ok(None);
+        };
         let text = key.open_sealed(attempt, &sealed)?;
-        let stored: Stored = serde_json::from_slice(&text).map_err(|source| CheckpointError::Text { attempt, source })?;
+        let stored: Stored =
+            serde_json::from_slice(&text).map_err(|source| CheckpointError::Text { attempt, source })?;
         if stored.progress.version > CHECKPOINT_VERSION {
-            let source = <serde_json::Error as serde::de::Error>::custom(format!("version {}", stored.progress.version));
+            let source =
+                <serde_json::Error as serde::de::Error>::custom(format!("version {}", stored.progress.version));
             return Err(CheckpointError::Text { attempt, source });
         }
         Ok(Some(Self {

@@ -60,12 +60,17 @@ pub(super) async fn commit(deps: &Deps, attempt: &AttemptRow, end: End) -> Resul
         End::Result { result, message } => AttemptEnd::Result { result, message },
         End::Infra { cause } => AttemptEnd::Infra { cause },
     };
-    let outcome = deps.store.end_attempt(attempt.id, attempt.epoch, end, deps.config.limits.infra_tries).await?;
+    let outcome = deps
+        .store
+        .end_attempt(attempt.id, attempt.epoch, end, deps.config.limits.infra_tries)
+        .await?;
     failpoint::hit(Point::ResultStored);
     match outcome {
         EndOutcome::Fenced => return Err(Stopped::Fenced),
         EndOutcome::Requeued { tries } => tracing::warn!(job = %attempt.job, tries, "the job gets a fresh machine"),
-        EndOutcome::Ended { job: JobState::Error, .. } => tracing::error!(job = %attempt.job, "the job is given up"),
+        EndOutcome::Ended {
+            job: JobState::Error, ..
+        } => tracing::error!(job = %attempt.job, "the job is given up"),
         EndOutcome::Ended { .. } => {}
     }
     for hint in [Hint::Job, Hint::Report, Hint::Run(attempt.run)] {
@@ -89,7 +94,10 @@ pub async fn destroy_once(deps: &Deps, name: &MachineName) -> bool {
         deps.machines.destroy(name).await.map_err(|e| chain(&e))?;
         deps.source.drop_grant(name.attempt()).await.map_err(|e| chain(&e))?;
         failpoint::hit(Point::MachineDestroyed);
-        deps.store.machine_state(name, MachineState::Gone).await.map_err(|e| chain(&e))
+        deps.store
+            .machine_state(name, MachineState::Gone)
+            .await
+            .map_err(|e| chain(&e))
     };
     match destroyed.await {
         Ok(_) => {

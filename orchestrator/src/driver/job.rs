@@ -94,7 +94,13 @@ impl Job {
         Some(v1::Exec {
             argv,
             script,
-            env: env.iter().map(|(name, value)| v1::EnvVar { name: name.clone(), value: value.clone().into_bytes() }).collect(),
+            env: env
+                .iter()
+                .map(|(name, value)| v1::EnvVar {
+                    name: name.clone(),
+                    value: value.clone().into_bytes(),
+                })
+                .collect(),
             cwd,
             drain_ms: 0,
         })
@@ -107,7 +113,9 @@ impl Job {
             Action::Checkout { depth, .. } => Some(depth),
             Action::Run { .. } | Action::Script { .. } => None,
         });
-        depths.reduce(|a, b| if a == 0 || b == 0 { 0 } else { a.max(b) }).unwrap_or(1)
+        depths
+            .reduce(|a, b| if a == 0 || b == 0 { 0 } else { a.max(b) })
+            .unwrap_or(1)
     }
 
     /// Four commands, each judged by its exit code: no shell, no chain that could hide a failure.
@@ -135,7 +143,10 @@ impl Job {
 
     /// Bare scripts of the `.jci` kind run in their output directory, others in the workspace.
     fn script_directory(&self, step: usize) -> String {
-        let output = self.env.get(step).and_then(|env| env.iter().find(|(name, _)| name == "JCI_OUTPUT_DIR"));
+        let output = self
+            .env
+            .get(step)
+            .and_then(|env| env.iter().find(|(name, _)| name == "JCI_OUTPUT_DIR"));
         output.map_or_else(|| self.workspace.clone(), |(_, dir)| dir.clone())
     }
 }

@@ -56,7 +56,11 @@ pub(super) struct Doors {
 pub(super) async fn start(deps: &Deps, attempt: &AttemptRow) -> Result<(Endpoints, Doors), PrepareError> {
     let name = MachineName::of(attempt.id);
     let token = join_token()?;
-    if !deps.store.set_join_token(attempt.id, attempt.epoch, &sha256(token.expose().as_bytes())).await? {
+    if !deps
+        .store
+        .set_join_token(attempt.id, attempt.epoch, &sha256(token.expose().as_bytes()))
+        .await?
+    {
         return Err(PrepareError::Fenced);
     }
     let spec = MachineSpec {
@@ -66,7 +70,11 @@ pub(super) async fn start(deps: &Deps, attempt: &AttemptRow) -> Result<(Endpoint
         cpus: attempt.size.cpus,
         memory_mib: attempt.size.memory_mib,
         disk_gib: attempt.size.disk_gib,
-        seed: Seed { fingerprint: deps.agents.fingerprint().to_owned(), token, time_ms: now_ms() },
+        seed: Seed {
+            fingerprint: deps.agents.fingerprint().to_owned(),
+            token,
+            time_ms: now_ms(),
+        },
     };
     let endpoints = deps.machines.prepare(&spec).await?;
     failpoint::hit(Point::MachinePrepared);
@@ -99,7 +107,10 @@ pub(super) async fn open(deps: &Deps, attempt: &AttemptRow, endpoints: &Endpoint
         };
         stopped.run_until_cancelled(serve).await;
     });
-    Ok(Doors { link, _git: stop.drop_guard() })
+    Ok(Doors {
+        link,
+        _git: stop.drop_guard(),
+    })
 }
 
 /// Where programs are looked for in a guest, unless the workflow says otherwise.
@@ -108,7 +119,11 @@ const GUEST_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbi
 /// What the attempt has to do, from the stored plan, the configuration and the machine.
 pub(super) fn job(deps: &Deps, attempt: &AttemptRow, detail: &JobDetail, endpoints: &Endpoints) -> Arc<Job> {
     let limits = &deps.config.limits;
-    let boot_s = deps.config.images.get(&attempt.label).map_or(120, |image| image.boot_timeout_s);
+    let boot_s = deps
+        .config
+        .images
+        .get(&attempt.label)
+        .map_or(120, |image| image.boot_timeout_s);
     let workspace = format!("{}/workspace", endpoints.home);
     let plan = Plan {
         version: PLAN_VERSION,
@@ -132,8 +147,12 @@ pub(super) fn job(deps: &Deps, attempt: &AttemptRow, detail: &JobDetail, endpoin
     let base = [("PATH", GUEST_PATH), ("HOME", &endpoints.home), ("LANG", "C.UTF-8")];
     let env = detail.plan.steps.iter().map(|step| {
         let own = workflow::environment(&context, step);
-        let missing = base.iter().filter(|(name, _)| !own.iter().any(|(known, _)| known == name));
-        let mut env: Env = missing.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let missing = base
+            .iter()
+            .filter(|(name, _)| !own.iter().any(|(known, _)| known == name));
+        let mut env: Env = missing
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
         env.extend(own);
         env
     });

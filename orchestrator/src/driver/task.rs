@@ -67,18 +67,31 @@ pub async fn drive(deps: Deps, attempt: AttemptRow, start: Start, stop: Cancella
     let id = attempt.id;
     match run(&deps, attempt, start, stop).await {
         Ok(()) => {}
-        Err(stopped @ (Stopped::Fenced | Stopped::Shutdown)) => tracing::info!(attempt = %id, %stopped, "left an attempt as it is"),
-        Err(error) => tracing::error!(attempt = %id, error = &error as &dyn std::error::Error, "left an attempt for the next start"),
+        Err(stopped @ (Stopped::Fenced | Stopped::Shutdown)) => {
+            tracing::info!(attempt = %id, %stopped, "left an attempt as it is")
+        }
+        Err(error) => {
+            tracing::error!(attempt = %id, error = &error as &dyn std::error::Error, "left an attempt for the next start")
+        }
     }
 }
 
 async fn run(deps: &Deps, attempt: AttemptRow, start: Start, stop: CancellationToken) -> Result<(), Stopped> {
-    let Some(detail) = deps.store.job(attempt.job).await? else { return Err(Stopped::Fenced) };
+    let Some(detail) = deps.store.job(attempt.job).await? else {
+        return Err(Stopped::Fenced);
+    };
     let name = MachineName::of(attempt.id);
     let checkpoint = match start {
         Start::Fresh => None,
         Start::Adopted => match Checkpoint::load(&deps.store, &deps.seal, attempt.id).await {
-            Ok(None) => return finish::unlogged(deps, &attempt, "the node restarted while the machine was being made".into()).await,
+            Ok(None) => {
+                return finish::unlogged(
+                    deps,
+                    &attempt,
+                    "the node restarted while the machine was being made".into(),
+                )
+                .await;
+            }
             Ok(checkpoint) => checkpoint,
             Err(CheckpointError::Store(error)) => return Err(error.into()),
             Err(error) => return finish::unlogged(deps, &attempt, format!("the node restarted: {error}")).await,
@@ -88,12 +101,16 @@ async fn run(deps: &Deps, attempt: AttemptRow, start: Start, stop: CancellationT
         Phase::Ended(end) => Some(end.clone()),
         Phase::Booting | Phase::Stepping => None,
     });
-    let (masks, log_state) = checkpoint.as_ref().map_or_else(Default::default, |c| (c.masks.clone(), Some(c.log)));
+    let (masks, log_state) = checkpoint
+        .as_ref()
+        .map_or_else(Default::default, |c| (c.masks.clone(), Some(c.log)));
     let mut log = match LogWriter::open(&deps.logs, attempt.id, masks, deps.config.limits.log_bytes, log_state).await {
         Ok(log) => log,
         // The daemon died between sealing the log and storing the result.
         Err(LogError::Sealed { .. }) if let Some(end) = ended => return finish::commit(deps, &attempt, end).await,
-        Err(error) => return finish::unlogged(deps, &attempt, format!("the log cannot be written: {}", chain(&error))).await,
+        Err(error) => {
+            return finish::unlogged(deps, &attempt, format!("the log cannot be written: {}", chain(&error))).await;
+        }
     };
     if let Some(end) = ended {
         return finish::finish(deps, &attempt, log, end).await;
@@ -163,7 +180,11 @@ async fn adopt(
         Observed::Stopped(how) => return Err(gone(format!("it ended while the node was away: {how}"))),
         Observed::Prepared | Observed::Absent => return Err(gone("it was gone when the node came back".into())),
     }
-    let endpoints = deps.machines.endpoints(name).await?.ok_or_else(|| gone("it has no endpoints".into()))?;
+    let endpoints = deps
+        .machines
+        .endpoints(name)
+        .await?
+        .ok_or_else(|| gone("it has no endpoints".into()))?;
     let doors = prepare::open(deps, attempt, &endpoints).await?;
     Ok((endpoints, doors))
 }
@@ -218,7 +239,11 @@ impl Task<'_> {
             if let Phase::Ended(end) = &self.progress.phase {
                 return Ok(end.clone());
             }
-            let limit = Duration::from_millis(self.progress.next_limit_ms(&self.job, self.to_agent.is_some()).min(86_400_000));
+            let limit = Duration::from_millis(
+                self.progress
+                    .next_limit_ms(&self.job, self.to_agent.is_some())
+                    .min(86_400_000),
+            );
             let sync_at = self.sync_at;
             let turn = tokio::select! {
                 biased;
@@ -236,10 +261,19 @@ impl Task<'_> {
             };
             let ms = u64::try_from(last.elapsed().as_millis()).unwrap_or(u64::MAX);
             last += Duration::from_millis(ms);
-            self.feed(Event::Elapsed { ms, connected: self.to_agent.is_some() }).await?;
+            self.feed(Event::Elapsed {
+                ms,
+                connected: self.to_agent.is_some(),
+            })
+            .await?;
             match turn {
                 Turn::Link(Some(event)) => self.link(event).await?,
-                Turn::Link(None) => self.feed(Event::Lost { cause: "the node closed the machine's listener".into() }).await?,
+                Turn::Link(None) => {
+                    self.feed(Event::Lost {
+                        cause: "the node closed the machine's listener".into(),
+                    })
+                    .await?
+                }
                 Turn::Sync => self.sync().await,
                 Turn::Wake(Wake::Hint(Hint::Cancel(id))) if id == self.attempt.id => self.look_for_cancel().await?,
                 Turn::Wake(Wake::Everything) => self.look_for_cancel().await?,
@@ -249,7 +283,10 @@ impl Task<'_> {
                     while let Ok(event) = self.doors.link.events.try_recv() {
                         self.link(event).await?;
                     }
-                    self.feed(Event::Lost { cause: format!("the machine stopped: {how}") }).await?;
+                    self.feed(Event::Lost {
+                        cause: format!("the machine stopped: {how}"),
+                    })
+                    .await?;
                 }
                 Turn::Heartbeat => self.checkpoint().await?,
             }
@@ -258,7 +295,12 @@ impl Task<'_> {
 
     async fn look_for_cancel(&mut self) -> Result<(), Stopped> {
         if let Some(cancel) = self.deps.store.cancel_state(self.attempt.id).await? {
-            self.feed(Event::Cancel { by: cancel.by, reason: cancel.reason, force: cancel.force }).await?;
+            self.feed(Event::Cancel {
+                by: cancel.by,
+                reason: cancel.reason,
+                force: cancel.force,
+            })
+            .await?;
         }
         Ok(())
     }
@@ -303,11 +345,24 @@ impl Task<'_> {
     /// One event of the agent: its output goes to the log, its meaning to the state machine, and
     /// only then it counts as handled.
     async fn event(&mut self, event: v1::Event) -> Result<(), Stopped> {
-        let v1::Event { sequence, exec_id: exec, time_ms, event: Some(event) } = event else { return Ok(()) };
+        let v1::Event {
+            sequence,
+            exec_id: exec,
+            time_ms,
+            event: Some(event),
+        } = event
+        else {
+            return Ok(());
+        };
         if sequence <= self.last_sequence {
             return Ok(());
         }
-        let step = self.progress.running.as_ref().filter(|r| r.exec == exec).map(|r| r.step);
+        let step = self
+            .progress
+            .running
+            .as_ref()
+            .filter(|r| r.exec == exec)
+            .map(|r| r.step);
         match event {
             v1::event::Event::Output(output) => {
                 let channel = match output.stream() {
@@ -326,7 +381,13 @@ impl Task<'_> {
                     None => Exit::Code(-1),
                 };
                 if let (Some(step), true) = (step, exited.leftovers > 0) {
-                    self.line(step, &format!("{} process(es) of this step were still running and were ended.", exited.leftovers));
+                    self.line(
+                        step,
+                        &format!(
+                            "{} process(es) of this step were still running and were ended.",
+                            exited.leftovers
+                        ),
+                    );
                 }
                 failpoint::hit(Point::StepEnded);
                 self.feed(Event::Exited { exec, how }).await?;
@@ -341,7 +402,10 @@ impl Task<'_> {
                 }
             }
             v1::event::Event::ClockStepped(stepped) => {
-                self.line(0, &format!("The machine's clock was off by {} ms and was set.", stepped.offset_ms));
+                self.line(
+                    0,
+                    &format!("The machine's clock was off by {} ms and was set.", stepped.offset_ms),
+                );
             }
             v1::event::Event::Started(_)
             | v1::event::Event::Done(_)
@@ -354,7 +418,14 @@ impl Task<'_> {
         Ok(())
     }
 
-    async fn output(&mut self, sequence: u64, step: usize, channel: Channel, guest_ms: i64, data: &[u8]) -> Result<(), Stopped> {
+    async fn output(
+        &mut self,
+        sequence: u64,
+        step: usize,
+        channel: Channel,
+        guest_ms: i64,
+        data: &[u8],
+    ) -> Result<(), Stopped> {
         let caused = match self.log.output(sequence, number(step), channel, guest_ms, data) {
             Ok(caused) => caused,
             Err(error) => return self.log_failed(&error).await,
@@ -368,7 +439,13 @@ impl Task<'_> {
         }
         if caused.cap_reached {
             let target = self.progress.running.as_ref().map_or(0, |r| r.exec);
-            self.command(QUIET_BASE + target, v1::command::Command::QuietOutput(v1::QuietOutput { target: 0, tail_bytes: TAIL_BYTES }));
+            self.command(
+                QUIET_BASE + target,
+                v1::command::Command::QuietOutput(v1::QuietOutput {
+                    target: 0,
+                    tail_bytes: TAIL_BYTES,
+                }),
+            );
         }
         Ok(())
     }
@@ -387,7 +464,8 @@ impl Task<'_> {
     }
 
     fn dirty(&mut self) {
-        self.sync_at.get_or_insert_with(|| tokio::time::Instant::now() + SYNC_AFTER);
+        self.sync_at
+            .get_or_insert_with(|| tokio::time::Instant::now() + SYNC_AFTER);
     }
 
     /// Makes the log durable and acknowledges what it holds.
@@ -414,7 +492,10 @@ impl Task<'_> {
             masks: self.log.masks().to_vec(),
             log: self.log.state_for_checkpoint(),
         };
-        if checkpoint.store(&self.deps.store, &self.deps.seal, self.attempt.id, self.attempt.epoch).await? {
+        if checkpoint
+            .store(&self.deps.store, &self.deps.seal, self.attempt.id, self.attempt.epoch)
+            .await?
+        {
             Ok(())
         } else {
             Err(Stopped::Fenced)
@@ -439,7 +520,9 @@ impl Task<'_> {
                 self.deps.hints.notify(Hint::Run(self.attempt.run));
             }
             Effect::StoreStep(index) => {
-                let Some(update) = self.step_update(index) else { return Ok(()) };
+                let Some(update) = self.step_update(index) else {
+                    return Ok(());
+                };
                 if !self.deps.store.step(id, epoch, update).await? {
                     return Err(Stopped::Fenced);
                 }
@@ -481,17 +564,28 @@ impl Task<'_> {
 
     /// Sends the running command. A checkout first gets its source granted.
     async fn send_running(&mut self) -> Result<(), Stopped> {
-        let Some(running) = self.progress.running.clone() else { return Ok(()) };
+        let Some(running) = self.progress.running.clone() else {
+            return Ok(());
+        };
         let action = self.job.plan.steps.get(running.step).map(|step| &step.action);
         if let Some(Action::Checkout { .. }) = action
             && !self.granted
         {
             let depth = self.job.source_depth();
-            match self.deps.source.grant(&self.attempt.repository, self.attempt.id, &self.attempt.commit, depth).await {
+            match self
+                .deps
+                .source
+                .grant(&self.attempt.repository, self.attempt.id, &self.attempt.commit, depth)
+                .await
+            {
                 Ok(_) => {
                     self.granted = true;
                     let source = &self.deps.source;
-                    if source.has_submodules(&self.attempt.repository, &self.attempt.commit).await.unwrap_or(false) {
+                    if source
+                        .has_submodules(&self.attempt.repository, &self.attempt.commit)
+                        .await
+                        .unwrap_or(false)
+                    {
                         self.line(running.step, "This commit has submodules; they are not fetched.");
                     }
                 }
@@ -510,13 +604,25 @@ impl Task<'_> {
     fn send_stop(&mut self) {
         let Some(running) = &self.progress.running else { return };
         let Some(stop) = &running.stop else { return };
-        let kind = if stop.kill { v1::signal::Kind::Kill } else { v1::signal::Kind::Cancel };
-        let signal = v1::Signal { target: running.exec, kind: kind.into(), interrupt_grace_ms: 0, terminate_grace_ms: 0 };
+        let kind = if stop.kill {
+            v1::signal::Kind::Kill
+        } else {
+            v1::signal::Kind::Cancel
+        };
+        let signal = v1::Signal {
+            target: running.exec,
+            kind: kind.into(),
+            interrupt_grace_ms: 0,
+            terminate_grace_ms: 0,
+        };
         self.command(stop.signal, v1::command::Command::Signal(signal));
     }
 
     fn command(&mut self, exec_id: u64, command: v1::command::Command) {
-        self.send(v1::to_agent::Message::Command(v1::Command { exec_id, command: Some(command) }));
+        self.send(v1::to_agent::Message::Command(v1::Command {
+            exec_id,
+            command: Some(command),
+        }));
     }
 
     /// An agent that does not read loses its connection; it dials again and hears everything anew.

@@ -145,7 +145,10 @@ impl View {
 
     pub(super) fn end(&self) -> Position {
         let record = self.index(|index| index.records);
-        Position { generation: self.generation, record }
+        Position {
+            generation: self.generation,
+            record,
+        }
     }
 
     pub(super) fn summary(&self) -> Option<LogSummary> {

@@ -2,7 +2,10 @@
 
 use std::{fs, io, os::unix::fs::PermissionsExt, time::Duration};
 
-use futures::{StreamExt, stream::{self, BoxStream}};
+use futures::{
+    StreamExt,
+    stream::{self, BoxStream},
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, UnixListener},
@@ -31,7 +34,10 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Bytes for T {}
 pub async fn accept(at: &ListenAt) -> Result<BoxStream<'static, io::Result<Box<dyn Bytes>>>, ListenError> {
     match at {
         ListenAt::Unix(path) => {
-            let error = |source| ListenError { at: path.display().to_string(), source };
+            let error = |source| ListenError {
+                at: path.display().to_string(),
+                source,
+            };
             match fs::remove_file(path) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(error(e)),
                 _ => {}
@@ -39,13 +45,19 @@ pub async fn accept(at: &ListenAt) -> Result<BoxStream<'static, io::Result<Box<d
             let listener = UnixListener::bind(path).map_err(error)?;
             fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(error)?;
             Ok(stream::unfold(listener, |listener| async move {
-                let next = listener.accept().await.map(|(stream, _)| Box::new(stream) as Box<dyn Bytes>);
+                let next = listener
+                    .accept()
+                    .await
+                    .map(|(stream, _)| Box::new(stream) as Box<dyn Bytes>);
                 Some((pause_on_error(next).await, listener))
             })
             .boxed())
         }
         ListenAt::Tcp(address) => {
-            let error = |source| ListenError { at: address.to_string(), source };
+            let error = |source| ListenError {
+                at: address.to_string(),
+                source,
+            };
             let listener = TcpListener::bind(address).await.map_err(error)?;
             Ok(stream::unfold(listener, |listener| async move {
                 let next = listener.accept().await.and_then(|(stream, _)| {

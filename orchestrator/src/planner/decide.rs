@@ -2,11 +2,7 @@
 
 use crate::{
     config::Config,
-    model::{
-        diagnostic::Diagnostic,
-        plan::Plan,
-        trigger::Event,
-    },
+    model::{diagnostic::Diagnostic, plan::Plan, trigger::Event},
     store::{JobRequirement, NewRun, PlannedRun},
     workflow::{self, Defaults, Wanted},
 };
@@ -26,14 +22,19 @@ pub struct WorkflowFile {
 /// # Errors
 /// Why none of them wants to run.
 pub fn decide(files: &[WorkflowFile], event: &Event, config: &Config) -> Result<Vec<NewRun>, String> {
-    let defaults = Defaults { job_timeout_minutes: config.limits.job_timeout_minutes };
+    let defaults = Defaults {
+        job_timeout_minutes: config.limits.job_timeout_minutes,
+    };
     let mut runs: Vec<NewRun> = Vec::new();
     let mut wanted: Vec<(Plan, &[u8], usize)> = Vec::new();
     let mut reasons = Vec::new();
     for file in files {
         let (text, read) = match &file.text {
             Ok(text) => (text.as_slice(), workflow::read(&file.path, text, event, &defaults)),
-            Err(reason) => (&[][..], Wanted::Invalid(vec![complaint(&file.path, 1, 1, reason.clone(), None)])),
+            Err(reason) => (
+                &[][..],
+                Wanted::Invalid(vec![complaint(&file.path, 1, 1, reason.clone(), None)]),
+            ),
         };
         let new = |plan| NewRun {
             path: file.path.clone(),
@@ -62,7 +63,11 @@ pub fn decide(files: &[WorkflowFile], event: &Event, config: &Config) -> Result<
             }
         }
     }
-    if runs.is_empty() { Err(reasons.join("; ")) } else { Ok(runs) }
+    if runs.is_empty() {
+        Err(reasons.join("; "))
+    } else {
+        Ok(runs)
+    }
 }
 
 /// What each job needs of a node.
@@ -71,24 +76,46 @@ fn require(plan: &Plan, config: &Config) -> Result<Vec<JobRequirement>, Vec<Diag
     let mut jobs = Vec::new();
     for job in &plan.jobs {
         match config.resolve_label(job.runs_on.as_ref()) {
-            Ok((label, _, size)) => jobs.push(JobRequirement { class: Config::class(&label, size), label, size }),
+            Ok((label, _, size)) => jobs.push(JobRequirement {
+                class: Config::class(&label, size),
+                label,
+                size,
+            }),
             Err(unknown) => {
                 let line = job.steps.first().map_or(1, |step| step.line);
                 let message = format!("job `{}`: {unknown}", job.id);
-                complaints.push(complaint(&plan.path, line, 1, message, Some("use one of the labels of this server in `runs-on`".into())));
+                complaints.push(complaint(
+                    &plan.path,
+                    line,
+                    1,
+                    message,
+                    Some("use one of the labels of this server in `runs-on`".into()),
+                ));
             }
         }
     }
-    if complaints.is_empty() { Ok(jobs) } else { Err(complaints) }
+    if complaints.is_empty() {
+        Ok(jobs)
+    } else {
+        Err(complaints)
+    }
 }
 
 fn complaint(file: &str, line: u32, column: u32, message: String, help: Option<String>) -> Diagnostic {
-    Diagnostic { file: file.into(), line, column, message, help }
+    Diagnostic {
+        file: file.into(),
+        line,
+        column,
+        message,
+        help,
+    }
 }
 
 /// The words that keep a push from running anything, as GitHub knows them.
 pub(super) fn skip_word(message: &str) -> Option<&'static str> {
-    ["[skip ci]", "[ci skip]", "[no ci]", "[skip actions]", "[actions skip]"].into_iter().find(|word| message.contains(word))
+    ["[skip ci]", "[ci skip]", "[no ci]", "[skip actions]", "[actions skip]"]
+        .into_iter()
+        .find(|word| message.contains(word))
 }
 
 #[cfg(test)]
@@ -100,18 +127,28 @@ mod tests {
 
     fn config() -> Config {
         let text = "node: n\ndata_dir: /nonexistent/data\ndefault_label: tiny\nimages:\n  tiny:\n    disk: /nonexistent/disk.qcow2\naliases:\n  ubuntu-latest: tiny\n";
-        Config::parse(Path::new("config.yaml"), text, LoadOptions::default()).expect("a valid configuration").config
+        Config::parse(Path::new("config.yaml"), text, LoadOptions::default())
+            .expect("a valid configuration")
+            .config
     }
 
     fn push(branch: &str) -> Event {
-        Event::Push { ref_name: format!("refs/heads/{branch}").parse().unwrap(), commit: "a".repeat(40).parse().unwrap(), before: None }
+        Event::Push {
+            ref_name: format!("refs/heads/{branch}").parse().unwrap(),
+            commit: "a".repeat(40).parse().unwrap(),
+            before: None,
+        }
     }
 
     fn file(path: &str, text: &str) -> WorkflowFile {
-        WorkflowFile { path: path.into(), text: Ok(text.into()) }
+        WorkflowFile {
+            path: path.into(),
+            text: Ok(text.into()),
+        }
     }
 
-    const GOOD: &str = "name: ci\non: push\njobs:\n  build:\n    runs-on: ubuntu-latest\n    steps:\n      - run: make\n";
+    const GOOD: &str =
+        "name: ci\non: push\njobs:\n  build:\n    runs-on: ubuntu-latest\n    steps:\n      - run: make\n";
 
     #[test]
     fn labels_become_classes_and_aliases_disappear() {
@@ -127,12 +164,20 @@ mod tests {
         let text = GOOD.replace("ubuntu-latest", "windows");
         let runs = decide(&[file("ci.yml", &text)], &push("main"), &config()).unwrap();
         let complaints = runs[0].plan.as_ref().unwrap_err();
-        assert!(complaints[0].message.contains("windows") && complaints[0].message.contains("tiny"), "{complaints:?}");
+        assert!(
+            complaints[0].message.contains("windows") && complaints[0].message.contains("tiny"),
+            "{complaints:?}"
+        );
     }
 
     #[test]
     fn a_broken_file_does_not_keep_its_neighbour_from_running() {
-        let runs = decide(&[file("a.yml", "on: push\njobs: 3\n"), file("b.yml", GOOD)], &push("main"), &config()).unwrap();
+        let runs = decide(
+            &[file("a.yml", "on: push\njobs: 3\n"), file("b.yml", GOOD)],
+            &push("main"),
+            &config(),
+        )
+        .unwrap();
         assert!(runs[0].plan.is_err() && runs[1].plan.is_ok());
     }
 

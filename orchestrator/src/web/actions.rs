@@ -52,14 +52,22 @@ fn cancelled(state: &AppState, outcome: CancelOutcome) -> Result<&'static str, P
 /// Asks for the end of a run. The caller was authorized.
 pub(super) async fn cancel_one_run(state: &AppState, caller: &Caller, run: RunId) -> Result<&'static str, Problem> {
     caller.audit(state, "cancel run", &run.to_string()).await?;
-    let outcome = state.store().cancel_run(run, &caller.identity.who(), "asked for").await.map_err(store_failed)?;
+    let outcome = state
+        .store()
+        .cancel_run(run, &caller.identity.who(), "asked for")
+        .await
+        .map_err(store_failed)?;
     cancelled(state, outcome)
 }
 
 /// Asks for the end of a job. The caller was authorized.
 pub(super) async fn cancel_one_job(state: &AppState, caller: &Caller, job: JobId) -> Result<&'static str, Problem> {
     caller.audit(state, "cancel job", &job.to_string()).await?;
-    let outcome = state.store().cancel_job(job, &caller.identity.who(), "asked for").await.map_err(store_failed)?;
+    let outcome = state
+        .store()
+        .cancel_job(job, &caller.identity.who(), "asked for")
+        .await
+        .map_err(store_failed)?;
     cancelled(state, outcome)
 }
 
@@ -70,17 +78,24 @@ pub(super) async fn rerun_one(state: &AppState, caller: &Caller, run: RunId, whi
         Which::Failed => ("re-run failed jobs", Rerun::Failed),
     };
     caller.audit(state, word, &run.to_string()).await?;
-    match state.store().rerun(run, which, &caller.identity.who()).await.map_err(store_failed)? {
+    match state
+        .store()
+        .rerun(run, which, &caller.identity.who())
+        .await
+        .map_err(store_failed)?
+    {
         RerunOutcome::Started { run_attempt } => {
             state.changed(Changed::Queue);
             Ok(run_attempt)
         }
-        RerunOutcome::StillActive => {
-            Err(Problem::conflict("still_active", "The run has not ended. Wait for it, or cancel it first."))
-        }
-        RerunOutcome::NothingFailed => {
-            Err(Problem::conflict("nothing_failed", "No job of this run failed, so there is nothing to run again."))
-        }
+        RerunOutcome::StillActive => Err(Problem::conflict(
+            "still_active",
+            "The run has not ended. Wait for it, or cancel it first.",
+        )),
+        RerunOutcome::NothingFailed => Err(Problem::conflict(
+            "nothing_failed",
+            "No job of this run failed, so there is nothing to run again.",
+        )),
         RerunOutcome::NoPlan => Err(Problem::conflict(
             "no_plan",
             "The workflow file of this run could not be planned. Mend the file and push again.",

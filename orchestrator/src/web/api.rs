@@ -45,7 +45,12 @@ pub(super) fn store_failed(error: crate::store::StoreError) -> Problem {
 /// A run that the caller may see, else the answer of an absent one.
 pub(super) async fn run_for(state: &AppState, caller: &Caller, action: Action, id: &str) -> Result<RunDetail, Problem> {
     let id: RunId = parse(id)?;
-    let run = state.store().run(id).await.map_err(store_failed)?.ok_or_else(Problem::not_found)?;
+    let run = state
+        .store()
+        .run(id)
+        .await
+        .map_err(store_failed)?
+        .ok_or_else(Problem::not_found)?;
     caller.may(state, action, Some(&run.summary.repository))?;
     Ok(run)
 }
@@ -53,7 +58,12 @@ pub(super) async fn run_for(state: &AppState, caller: &Caller, action: Action, i
 /// A job that the caller may see, else the answer of an absent one.
 pub(super) async fn job_for(state: &AppState, caller: &Caller, action: Action, id: &str) -> Result<JobDetail, Problem> {
     let id: JobId = parse(id)?;
-    let job = state.store().job(id).await.map_err(store_failed)?.ok_or_else(Problem::not_found)?;
+    let job = state
+        .store()
+        .job(id)
+        .await
+        .map_err(store_failed)?
+        .ok_or_else(Problem::not_found)?;
     caller.may(state, action, Some(&job.run.repository))?;
     Ok(job)
 }
@@ -64,7 +74,12 @@ pub(super) fn visible(state: &AppState, caller: &Caller) -> Option<Vec<(Connecti
         return None;
     }
     let connections = &state.config().connections;
-    Some(connections.iter().flat_map(|(id, c)| c.public.iter().map(|path| (id.clone(), path.clone()))).collect())
+    Some(
+        connections
+            .iter()
+            .flat_map(|(id, c)| c.public.iter().map(|path| (id.clone(), path.clone())))
+            .collect(),
+    )
 }
 
 /// The body of `POST /api/v1/builds`.
@@ -80,7 +95,11 @@ pub struct CreateBuild {
 
 /// A branch's short name is accepted for its ref.
 fn full_ref(text: &str) -> Result<RefName, Problem> {
-    if text.starts_with("refs/") { parse(text) } else { parse(&format!("refs/heads/{text}")) }
+    if text.starts_with("refs/") {
+        parse(text)
+    } else {
+        parse(&format!("refs/heads/{text}"))
+    }
 }
 
 /// `POST /api/v1/builds`: asks for the runs of a branch or tag of the base repository.
@@ -127,21 +146,44 @@ pub async fn create_build(
         title: String::new(),
     };
     caller.audit(&state, "dispatch", &subject).await?;
-    let id = state.store().create_trigger(&trigger, &who).await.map_err(store_failed)?;
+    let id = state
+        .store()
+        .create_trigger(&trigger, &who)
+        .await
+        .map_err(store_failed)?;
     state.changed(Changed::Trigger);
     let location = format!("/api/v1/builds/{id}");
-    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(json!({"id": id}))).into_response())
+    Ok((
+        StatusCode::CREATED,
+        [(header::LOCATION, location)],
+        Json(json!({"id": id})),
+    )
+        .into_response())
 }
 
-async fn trigger_for(state: &AppState, caller: &Caller, action: Action, id: &str) -> Result<crate::store::TriggerRow, Problem> {
+async fn trigger_for(
+    state: &AppState,
+    caller: &Caller,
+    action: Action,
+    id: &str,
+) -> Result<crate::store::TriggerRow, Problem> {
     let id: TriggerId = parse(id)?;
-    let row = state.store().trigger(id).await.map_err(store_failed)?.ok_or_else(Problem::not_found)?;
+    let row = state
+        .store()
+        .trigger(id)
+        .await
+        .map_err(store_failed)?
+        .ok_or_else(Problem::not_found)?;
     caller.may(state, action, Some(&row.trigger.repository))?;
     Ok(row)
 }
 
 /// `GET /api/v1/builds/{id}`: what became of a trigger.
-pub async fn build(State(state): State<AppState>, caller: Caller, Path(id): Path<String>) -> Result<Json<Value>, Problem> {
+pub async fn build(
+    State(state): State<AppState>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, Problem> {
     let row = trigger_for(&state, &caller, Action::SeeTrigger, &id).await?;
     let mut runs = Vec::new();
     for run in state.store().runs_of_trigger(row.id).await.map_err(store_failed)? {
@@ -165,11 +207,18 @@ pub async fn build(State(state): State<AppState>, caller: Caller, Path(id): Path
 
 /// `POST /api/v1/builds/{id}/cancel`: cancels every run of the trigger. Asking again changes nothing
 /// that has ended.
-pub async fn cancel_build(State(state): State<AppState>, caller: Caller, Path(id): Path<String>) -> Result<Json<Value>, Problem> {
+pub async fn cancel_build(
+    State(state): State<AppState>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, Problem> {
     let row = trigger_for(&state, &caller, Action::Cancel, &id).await?;
     let runs = state.store().runs_of_trigger(row.id).await.map_err(store_failed)?;
     if runs.is_empty() {
-        return Err(Problem::conflict("no_runs", "This build has no runs (yet) that could be cancelled."));
+        return Err(Problem::conflict(
+            "no_runs",
+            "This build has no runs (yet) that could be cancelled.",
+        ));
     }
     let mut outcomes = Vec::new();
     for run in runs {
@@ -189,7 +238,8 @@ fn which(body: &axum::body::Bytes) -> Result<Which, Problem> {
     if body.is_empty() {
         return Ok(Which::All);
     }
-    let body: RerunBody = serde_json::from_slice(body).map_err(|e| Problem::bad_request(format!("the body is not understood: {e}")))?;
+    let body: RerunBody =
+        serde_json::from_slice(body).map_err(|e| Problem::bad_request(format!("the body is not understood: {e}")))?;
     Ok(body.which.unwrap_or(Which::All))
 }
 
@@ -204,7 +254,10 @@ pub async fn rerun_build(
     let which = which(&body)?;
     let runs = state.store().runs_of_trigger(row.id).await.map_err(store_failed)?;
     if runs.is_empty() {
-        return Err(Problem::conflict("no_runs", "This build has no runs (yet) that could be run again."));
+        return Err(Problem::conflict(
+            "no_runs",
+            "This build has no runs (yet) that could be run again.",
+        ));
     }
     let mut started = Vec::new();
     let mut refused = None;
@@ -230,7 +283,11 @@ pub struct RunsQuery {
 }
 
 /// `GET /api/v1/runs`: newest first; `next` is the `before` of the following page.
-pub async fn runs(State(state): State<AppState>, caller: Caller, Query(query): Query<RunsQuery>) -> Result<Json<Value>, Problem> {
+pub async fn runs(
+    State(state): State<AppState>,
+    caller: Caller,
+    Query(query): Query<RunsQuery>,
+) -> Result<Json<Value>, Problem> {
     let limit = query.limit.unwrap_or(30).clamp(1, 100);
     let filter = RunFilter {
         repository: None,
@@ -242,11 +299,17 @@ pub async fn runs(State(state): State<AppState>, caller: Caller, Query(query): Q
     };
     let rows = state.store().runs(&filter).await.map_err(store_failed)?;
     let next = rows.last().filter(|_| rows.len() == limit as usize).map(|r| r.id);
-    Ok(Json(json!({"runs": rows.iter().map(RunJson::of).collect::<Vec<_>>(), "next": next})))
+    Ok(Json(
+        json!({"runs": rows.iter().map(RunJson::of).collect::<Vec<_>>(), "next": next}),
+    ))
 }
 
 /// `GET /api/v1/runs/{id}`
-pub async fn run(State(state): State<AppState>, caller: Caller, Path(id): Path<String>) -> Result<Json<Value>, Problem> {
+pub async fn run(
+    State(state): State<AppState>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, Problem> {
     let run = run_for(&state, &caller, Action::See, &id).await?;
     let attempts: Vec<Value> = run
         .attempts
@@ -269,7 +332,11 @@ pub async fn run(State(state): State<AppState>, caller: Caller, Path(id): Path<S
 }
 
 /// `POST /api/v1/runs/{id}/cancel`
-pub async fn cancel_run(State(state): State<AppState>, caller: Caller, Path(id): Path<String>) -> Result<Json<Value>, Problem> {
+pub async fn cancel_run(
+    State(state): State<AppState>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, Problem> {
     let run = run_for(&state, &caller, Action::Cancel, &id).await?;
     let outcome = actions::cancel_one_run(&state, &caller, run.summary.id).await?;
     Ok(Json(json!({"id": run.summary.id, "outcome": outcome})))
@@ -284,11 +351,18 @@ pub async fn rerun_run(
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     let run = run_for(&state, &caller, Action::Rerun, &id).await?;
     let attempt = actions::rerun_one(&state, &caller, run.summary.id, which(&body)?).await?;
-    Ok((StatusCode::CREATED, Json(json!({"id": run.summary.id, "attempt": attempt}))))
+    Ok((
+        StatusCode::CREATED,
+        Json(json!({"id": run.summary.id, "attempt": attempt})),
+    ))
 }
 
 /// `GET /api/v1/jobs/{id}`
-pub async fn job(State(state): State<AppState>, caller: Caller, Path(id): Path<String>) -> Result<Json<Value>, Problem> {
+pub async fn job(
+    State(state): State<AppState>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, Problem> {
     let job = job_for(&state, &caller, Action::See, &id).await?;
     let tries: Vec<Value> = job
         .attempts
@@ -320,16 +394,29 @@ pub async fn job(State(state): State<AppState>, caller: Caller, Path(id): Path<S
 }
 
 /// `POST /api/v1/jobs/{id}/cancel`
-pub async fn cancel_job(State(state): State<AppState>, caller: Caller, Path(id): Path<String>) -> Result<Json<Value>, Problem> {
+pub async fn cancel_job(
+    State(state): State<AppState>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, Problem> {
     let job = job_for(&state, &caller, Action::Cancel, &id).await?;
     let outcome = actions::cancel_one_job(&state, &caller, job.job.id).await?;
     Ok(Json(json!({"id": job.job.id, "outcome": outcome})))
 }
 
 /// `GET /api/v1/jobs/{id}/why`: why the job is not running, from the rows the scheduler reads.
-pub async fn why(State(state): State<AppState>, caller: Caller, Path(id): Path<String>) -> Result<Json<Value>, Problem> {
+pub async fn why(
+    State(state): State<AppState>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, Problem> {
     let job = job_for(&state, &caller, Action::See, &id).await?;
-    let why = state.store().why(job.job.id).await.map_err(store_failed)?.ok_or_else(Problem::not_found)?;
+    let why = state
+        .store()
+        .why(job.job.id)
+        .await
+        .map_err(store_failed)?
+        .ok_or_else(Problem::not_found)?;
     Ok(Json(json!({
         "state": why.state, "reason": why.reason, "position": why.position,
         "class_running": why.class_running, "waiting_for": why.waiting_for,
@@ -412,7 +499,10 @@ mod tests {
     #[test]
     fn a_rerun_without_body_is_of_all() {
         assert_eq!(which(&axum::body::Bytes::new()).unwrap(), Which::All);
-        assert_eq!(which(&axum::body::Bytes::from_static(b"{\"which\":\"failed\"}")).unwrap(), Which::Failed);
+        assert_eq!(
+            which(&axum::body::Bytes::from_static(b"{\"which\":\"failed\"}")).unwrap(),
+            Which::Failed
+        );
         assert!(which(&axum::body::Bytes::from_static(b"{\"which\":\"some\"}")).is_err());
     }
 }

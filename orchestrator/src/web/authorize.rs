@@ -75,7 +75,11 @@ impl RepositoryRef {
             .connections
             .get(&repository.connection)
             .is_some_and(|connection| connection.public.contains(&repository.path));
-        Self { connection: repository.connection.clone(), path: repository.path.clone(), public }
+        Self {
+            connection: repository.connection.clone(),
+            path: repository.path.clone(),
+            public,
+        }
     }
 }
 
@@ -111,27 +115,55 @@ mod tests {
     use super::*;
 
     fn repository(public: bool) -> RepositoryRef {
-        RepositoryRef { connection: "berg".parse().unwrap(), path: "o/r".parse().unwrap(), public }
+        RepositoryRef {
+            connection: "berg".parse().unwrap(),
+            path: "o/r".parse().unwrap(),
+            public,
+        }
     }
 
     #[test]
     fn nobody_changes_anything_without_login_and_a_private_repository_does_not_exist() {
         let nobody = Identity::Anonymous;
         for action in [Action::See, Action::SeeTrigger, Action::Cancel, Action::Rerun] {
-            assert_eq!(authorize(&nobody, action, Some(&repository(false))), Decision::Hide, "{action:?}");
+            assert_eq!(
+                authorize(&nobody, action, Some(&repository(false))),
+                Decision::Hide,
+                "{action:?}"
+            );
             assert_eq!(authorize(&nobody, action, None), Decision::Hide, "{action:?}");
         }
         for action in [Action::SeeTrigger, Action::Cancel, Action::Rerun, Action::Dispatch] {
-            assert_ne!(authorize(&nobody, action, Some(&repository(true))), Decision::Allow, "{action:?}");
+            assert_ne!(
+                authorize(&nobody, action, Some(&repository(true))),
+                Decision::Allow,
+                "{action:?}"
+            );
         }
-        assert_eq!(authorize(&nobody, Action::See, Some(&repository(true))), Decision::Allow);
+        assert_eq!(
+            authorize(&nobody, Action::See, Some(&repository(true))),
+            Decision::Allow
+        );
     }
 
     #[test]
     fn a_site_admin_may() {
-        let admin = Identity::SiteAdmin { token: TokenId::new(), owner: "ada".into() };
-        for action in [Action::See, Action::SeeTrigger, Action::Cancel, Action::Rerun, Action::Dispatch] {
-            assert_eq!(authorize(&admin, action, Some(&repository(false))), Decision::Allow, "{action:?}");
+        let admin = Identity::SiteAdmin {
+            token: TokenId::new(),
+            owner: "ada".into(),
+        };
+        for action in [
+            Action::See,
+            Action::SeeTrigger,
+            Action::Cancel,
+            Action::Rerun,
+            Action::Dispatch,
+        ] {
+            assert_eq!(
+                authorize(&admin, action, Some(&repository(false))),
+                Decision::Allow,
+                "{action:?}"
+            );
         }
     }
 }

@@ -28,7 +28,11 @@ pub async fn envelope(State(state): State<AppState>, mut request: Request, next:
     request.extensions_mut().insert(RequestId(id.clone()));
     let method = request.method().clone();
     // The route's pattern, not the path: metrics and logs hold no ids and no repository names.
-    let route = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str).to_owned();
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or("unmatched", MatchedPath::as_str)
+        .to_owned();
     let mut response = next.run(request).await;
 
     let headers = response.headers_mut();

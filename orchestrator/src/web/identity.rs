@@ -128,8 +128,17 @@ impl Caller {
     /// # Errors
     /// When it is not.
     pub fn check_csrf(&self, given: &str) -> Result<(), Problem> {
-        let known = self.session.as_ref().is_some_and(|s| bool::from(s.csrf.as_bytes().ct_eq(given.as_bytes())));
-        if known { Ok(()) } else { Err(Problem::forbidden("This form is stale or was not ours. Go back, reload the page and try again.")) }
+        let known = self
+            .session
+            .as_ref()
+            .is_some_and(|s| bool::from(s.csrf.as_bytes().ct_eq(given.as_bytes())));
+        if known {
+            Ok(())
+        } else {
+            Err(Problem::forbidden(
+                "This form is stale or was not ours. Go back, reload the page and try again.",
+            ))
+        }
     }
 
     /// Writes a row of the audit log.
@@ -145,7 +154,11 @@ impl Caller {
             evidence: format!("{proof} from {}", self.address),
             request_id: self.request_id.clone(),
         };
-        state.store().audit(entry).await.map_err(|e| Problem::internal("writing the audit log", e))
+        state
+            .store()
+            .audit(entry)
+            .await
+            .map_err(|e| Problem::internal("writing the audit log", e))
     }
 }
 
@@ -153,7 +166,10 @@ impl Caller {
 #[must_use]
 pub fn identity_of(token: &TokenRow) -> Option<Identity> {
     let admin = token.scopes.iter().any(|s| s == ADMIN_SCOPE);
-    admin.then(|| Identity::SiteAdmin { token: token.id, owner: token.owner.clone() })
+    admin.then(|| Identity::SiteAdmin {
+        token: token.id,
+        owner: token.owner.clone(),
+    })
 }
 
 /// The value of one cookie.
@@ -190,18 +206,33 @@ impl FromRequestParts<AppState> for Caller {
         let mut caller = Self {
             identity: Identity::Anonymous,
             session: None,
-            address: parts.extensions.get::<Peer>().map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |p| p.0),
-            request_id: parts.extensions.get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default(),
+            address: parts
+                .extensions
+                .get::<Peer>()
+                .map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |p| p.0),
+            request_id: parts
+                .extensions
+                .get::<RequestId>()
+                .map(|id| id.0.clone())
+                .unwrap_or_default(),
         };
         let failed = |e| Problem::internal("looking up who is asking", e);
         if let Some(value) = parts.headers.get(header::AUTHORIZATION) {
-            let hash = value.to_str().ok().and_then(|v| v.strip_prefix("Bearer ")).and_then(|t| token_hash(t.trim()));
-            let Some(hash) = hash else { return Err(Problem::unauthorized()) };
+            let hash = value
+                .to_str()
+                .ok()
+                .and_then(|v| v.strip_prefix("Bearer "))
+                .and_then(|t| token_hash(t.trim()));
+            let Some(hash) = hash else {
+                return Err(Problem::unauthorized());
+            };
             let token = state.store().find_token(&hash).await.map_err(failed)?;
             caller.identity = token.as_ref().and_then(identity_of).ok_or_else(Problem::unauthorized)?;
         } else if !parts.uri.path().starts_with("/api/") {
             // The API takes tokens only, so no foreign page can make a browser call it.
-            let Some(id) = cookie(&parts.headers, state.session_cookie()) else { return Ok(caller) };
+            let Some(id) = cookie(&parts.headers, state.session_cookie()) else {
+                return Ok(caller);
+            };
             if id.len() != 64 {
                 return Ok(caller);
             }
@@ -225,7 +256,13 @@ mod tests {
         let token = new_token();
         assert!(token_hash(token.expose()).is_some());
         assert_ne!(token_hash(token.expose()), token_hash(new_token().expose()));
-        for bad in ["", "hci_", &token.expose()[4..], &format!("{}0", token.expose()), &token.expose().to_uppercase()] {
+        for bad in [
+            "",
+            "hci_",
+            &token.expose()[4..],
+            &format!("{}0", token.expose()),
+            &token.expose().to_uppercase(),
+        ] {
             assert!(token_hash(bad).is_none(), "{bad}");
         }
     }

@@ -86,15 +86,32 @@ async fn window(
         None => query.from.map(|from| from.max(1)),
     };
     let (lines, tail): (Vec<Line>, bool) = match place {
-        Some(from) => (state.logs().lines(attempt, from, n).await.map_err(log_failed)?.lines, false),
+        Some(from) => (
+            state.logs().lines(attempt, from, n).await.map_err(log_failed)?.lines,
+            false,
+        ),
         None => (state.logs().tail(attempt, None, n).await.map_err(log_failed)?, true),
     };
     let groups = renderer.groups(&lines, tail);
     let first = groups.first().map_or(0, |g| g.first);
     let last = groups.last().map_or(0, |g| g.last);
     let more = !tail && (lines.len() == n || lines.last().is_some_and(|line| line.number > last));
-    let len = lines.iter().find(|line| line.number == last).map_or(0, |line| line.bytes.len());
-    Ok(Window { groups, first, last, more, spans, cursor: Cursor { position, line: last, len } })
+    let len = lines
+        .iter()
+        .find(|line| line.number == last)
+        .map_or(0, |line| line.bytes.len());
+    Ok(Window {
+        groups,
+        first,
+        last,
+        more,
+        spans,
+        cursor: Cursor {
+            position,
+            line: last,
+            len,
+        },
+    })
 }
 
 /// One step with the lines of it that the window holds.
@@ -152,7 +169,11 @@ pub(super) fn status(job: &JobDetail, now: i64) -> String {
     let ended = row.ended_ms;
     let queued = view::elapsed(row.queued_ms, row.started_ms.or(ended), now);
     let ran = view::elapsed(row.started_ms, ended, now);
-    let preparing = job.attempts.iter().max_by_key(|a| a.number).is_some_and(|a| a.state == AttemptState::Preparing);
+    let preparing = job
+        .attempts
+        .iter()
+        .max_by_key(|a| a.number)
+        .is_some_and(|a| a.state == AttemptState::Preparing);
     let mut parts = Vec::new();
     if let Some(queued) = queued {
         parts.push(format!("queued for {queued}"));
@@ -170,11 +191,16 @@ pub(super) fn status(job: &JobDetail, now: i64) -> String {
 pub(super) fn ending(job: &JobDetail) -> Option<String> {
     let row = &job.job;
     match row.state {
-        JobState::TimedOut if row.started_ms.is_none() => {
-            Some(row.reason.clone().unwrap_or_else(|| "no machine was free before the queue's time limit".to_owned()))
-        }
+        JobState::TimedOut if row.started_ms.is_none() => Some(
+            row.reason
+                .clone()
+                .unwrap_or_else(|| "no machine was free before the queue's time limit".to_owned()),
+        ),
         JobState::TimedOut => Some(row.reason.clone().unwrap_or_else(|| {
-            format!("the steps took longer than the job's limit of {} min", job.plan.timeout_minutes)
+            format!(
+                "the steps took longer than the job's limit of {} min",
+                job.plan.timeout_minutes
+            )
         })),
         JobState::Error => Some(format!(
             "helios-ci failed, not your code: {}",
@@ -208,12 +234,19 @@ fn step_views(job: &JobDetail, rows: &[StepRow], window: Option<Window>, now: i6
         .steps
         .iter()
         .zip(0u32..)
-        .map(|(step, index)| StepView { line: Some(step.line), ..step_view(index, &step.name, pending) })
+        .map(|(step, index)| StepView {
+            line: Some(step.line),
+            ..step_view(index, &step.name, pending)
+        })
         .collect();
     let at = |steps: &mut Vec<StepView>, index: u32| match steps.binary_search_by_key(&index, |s| s.index) {
         Ok(at) => at,
         Err(at) => {
-            let badge = Badge { word: "log", shape: "·", class: "idle" };
+            let badge = Badge {
+                word: "log",
+                shape: "·",
+                class: "idle",
+            };
             steps.insert(at, step_view(index, "After the steps", badge));
             at
         }
@@ -224,8 +257,14 @@ fn step_views(job: &JobDetail, rows: &[StepRow], window: Option<Window>, now: i6
         step.name.clone_from(&row.name);
         step.badge = view::step(row.state, row.allowed_failure);
         step.took = view::elapsed(row.started_ms, row.ended_ms, now);
-        step.message = row.message.clone().or_else(|| row.exit_code.filter(|c| *c != 0).map(|c| format!("exit code {c}")));
-        step.open = matches!(row.state, StepState::Failure | StepState::Running | StepState::TimedOut | StepState::Cancelled);
+        step.message = row
+            .message
+            .clone()
+            .or_else(|| row.exit_code.filter(|c| *c != 0).map(|c| format!("exit code {c}")));
+        step.open = matches!(
+            row.state,
+            StepState::Failure | StepState::Running | StepState::TimedOut | StepState::Cancelled
+        );
     }
     let Some(window) = window else { return steps };
     for group in window.groups {
@@ -259,7 +298,10 @@ pub async fn job(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let job = job_for(&state, &caller, Action::See, &id).await?;
-    let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let accept = headers
+        .get(header::ACCEPT)
+        .and_then(|v| v.to_str().ok())
+        .unwrap_or_default();
     if accept.starts_with("text/plain") {
         return log_text::respond(&state, &job, query.number, &headers).await;
     }
@@ -269,7 +311,14 @@ pub async fn job(
 
 async fn build(state: &AppState, caller: &Caller, job: &JobDetail, query: &LogQuery) -> Result<Html<String>, Problem> {
     let now = now_ms();
-    let mark: Option<Mark> = query.lines.as_deref().map(|t| t.parse().map_err(|e: super::log_view::BadMark| Problem::bad_request(e.to_string()))).transpose()?;
+    let mark: Option<Mark> = query
+        .lines
+        .as_deref()
+        .map(|t| {
+            t.parse()
+                .map_err(|e: super::log_view::BadMark| Problem::bad_request(e.to_string()))
+        })
+        .transpose()?;
     let attempt = attempt_of(job, query.number)?;
     let newest = job.attempts.iter().max_by_key(|a| a.number);
     let is_newest = attempt.map(|a| a.id) == newest.map(|a| a.id);
@@ -292,15 +341,26 @@ async fn build(state: &AppState, caller: &Caller, job: &JobDetail, query: &LogQu
     };
     let (first, last) = shown.as_ref().map_or((0, 0), |w| (w.first, w.last));
     let more = shown.as_ref().is_some_and(|w| w.more);
-    let cursor = shown.as_ref().map_or(Cursor { position: Position::START, line: 0, len: 0 }, |w| w.cursor);
+    let cursor = shown.as_ref().map_or(
+        Cursor {
+            position: Position::START,
+            line: 0,
+            len: 0,
+        },
+        |w| w.cursor,
+    );
     let no_log = shown.as_ref().is_none_or(|w| w.groups.is_empty());
     let live = !job.job.state.is_terminal() && is_newest;
     // A window that is not the tail stands still: the reader looks at a place.
     let follows = live && mark.is_none() && query.from.is_none();
     let note = match job.job.state {
-        JobState::Waiting | JobState::Queued => {
-            state.store().why(job.job.id).await.map_err(store_failed)?.as_ref().map(waiting)
-        }
+        JobState::Waiting | JobState::Queued => state
+            .store()
+            .why(job.job.id)
+            .await
+            .map_err(store_failed)?
+            .as_ref()
+            .map(waiting),
         _ => ending(job),
     };
     let mut frame = Frame::new(state, caller, path.clone());
@@ -387,9 +447,19 @@ pub async fn log(
     let fragment = match attempt {
         Some(attempt) if state.logs().exists(attempt.id).await => {
             let w = window(&state, attempt.id, &query, &mut Renderer::new(base, None), None).await?;
-            Fragment { groups: w.groups, first: w.first, last: w.last, more: w.more }
+            Fragment {
+                groups: w.groups,
+                first: w.first,
+                last: w.last,
+                more: w.more,
+            }
         }
-        _ => Fragment { groups: Vec::new(), first: 0, last: 0, more: false },
+        _ => Fragment {
+            groups: Vec::new(),
+            first: 0,
+            last: 0,
+            more: false,
+        },
     };
     html(&fragment)
 }

@@ -36,7 +36,11 @@ impl Attempts {
     /// At most `limit` attempts per `window`.
     #[must_use]
     pub fn new(limit: u32, window: Duration) -> Self {
-        Self { limit, window, seen: Mutex::default() }
+        Self {
+            limit,
+            window,
+            seen: Mutex::default(),
+        }
     }
 
     /// Counts one attempt.
@@ -66,7 +70,10 @@ impl Attempts {
 
     /// Forgets an address: it has proved itself.
     pub fn forget(&self, address: IpAddr) {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).remove(&caller(address));
+        self.seen
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&caller(address));
     }
 }
 
@@ -89,7 +96,11 @@ impl Viewers {
     /// At most `per_address` of one caller and `all` together.
     #[must_use]
     pub fn new(per_address: usize, all: usize) -> Self {
-        Self { per_address, all, open: Arc::default() }
+        Self {
+            per_address,
+            all,
+            open: Arc::default(),
+        }
     }
 
     /// Takes a place, if there is one.
@@ -105,7 +116,10 @@ impl Viewers {
             return None;
         }
         *mine += 1;
-        Some(Viewer { viewers: self.clone(), address })
+        Some(Viewer {
+            viewers: self.clone(),
+            address,
+        })
     }
 
     /// Streams open now.
@@ -138,7 +152,10 @@ mod tests {
         let limit = Attempts::new(2, Duration::from_secs(60));
         let start = Instant::now();
         assert!(limit.count(A, start).is_ok() && limit.count(A, start).is_ok());
-        assert_eq!(limit.count(A, start + Duration::from_secs(20)), Err(Duration::from_secs(40)));
+        assert_eq!(
+            limit.count(A, start + Duration::from_secs(20)),
+            Err(Duration::from_secs(40))
+        );
         assert!(limit.count(A, start + Duration::from_secs(60)).is_ok());
         let one: IpAddr = "2001:db8::1".parse().unwrap();
         let two: IpAddr = "2001:db8::2".parse().unwrap();
@@ -154,7 +171,10 @@ mod tests {
         let first = viewers.enter(A).unwrap();
         assert!(viewers.enter(A).is_none());
         let other = viewers.enter("192.0.2.2".parse().unwrap()).unwrap();
-        assert!(viewers.enter("192.0.2.3".parse().unwrap()).is_none(), "all places are taken");
+        assert!(
+            viewers.enter("192.0.2.3".parse().unwrap()).is_none(),
+            "all places are taken"
+        );
         drop(first);
         assert!(viewers.enter(A).is_some());
         drop(other);

@@ -39,7 +39,12 @@ pub struct TryQuery {
 /// When the named try does not exist, or its log has been removed.
 pub(super) fn attempt_of(job: &JobDetail, number: Option<u32>) -> Result<Option<&AttemptRow>, Problem> {
     let attempt = match number {
-        Some(number) => Some(job.attempts.iter().find(|a| a.number == number).ok_or_else(Problem::not_found)?),
+        Some(number) => Some(
+            job.attempts
+                .iter()
+                .find(|a| a.number == number)
+                .ok_or_else(Problem::not_found)?,
+        ),
         None => job.attempts.iter().max_by_key(|a| a.number),
     };
     Ok(attempt)
@@ -89,17 +94,26 @@ pub(super) async fn respond(
         None => 0,
     };
     // We give no validator, so whoever sends `If-Range` cannot be sure of theirs: the whole, then.
-    let asked = headers.get(header::RANGE).filter(|_| !headers.contains_key(header::IF_RANGE));
+    let asked = headers
+        .get(header::RANGE)
+        .filter(|_| !headers.contains_key(header::IF_RANGE));
     let (status, range) = match range::parse(asked.and_then(|v| v.to_str().ok()), len) {
         Asked::Whole => (StatusCode::OK, 0..len),
         Asked::Part(range) => (StatusCode::PARTIAL_CONTENT, range),
         Asked::Unsatisfiable => {
-            return Ok((StatusCode::RANGE_NOT_SATISFIABLE, [(header::CONTENT_RANGE, format!("bytes */{len}"))]).into_response());
+            return Ok((
+                StatusCode::RANGE_NOT_SATISFIABLE,
+                [(header::CONTENT_RANGE, format!("bytes */{len}"))],
+            )
+                .into_response());
         }
     };
     let mut response = (status, body(state, attempt, range.clone())).into_response();
     let set = response.headers_mut();
-    set.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    set.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
     set.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     set.insert(header::CONTENT_LENGTH, HeaderValue::from(range.end - range.start));
     if status == StatusCode::PARTIAL_CONTENT
@@ -120,7 +134,10 @@ fn body(state: &AppState, attempt: Option<AttemptId>, range: std::ops::Range<u64
                 return Ok::<Option<(Bytes, _)>, std::io::Error>(None);
             }
             let end = range.end.min(range.start + PIECE);
-            let piece = logs.text_range(attempt, range.start..end).await.map_err(std::io::Error::other)?;
+            let piece = logs
+                .text_range(attempt, range.start..end)
+                .await
+                .map_err(std::io::Error::other)?;
             if piece.is_empty() {
                 // A body shorter than its announced length must end as an error, not as the end.
                 return Err(std::io::Error::other("the log became shorter while it was read"));

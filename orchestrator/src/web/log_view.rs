@@ -45,7 +45,9 @@ impl FromStr for Mark {
             plain.then(|| digits.parse().ok())?
         };
         let mut parts = text.split('-');
-        let step = number(parts.next(), 's').and_then(|n| u32::try_from(n).ok()).ok_or(BadMark)?;
+        let step = number(parts.next(), 's')
+            .and_then(|n| u32::try_from(n).ok())
+            .ok_or(BadMark)?;
         let first = number(parts.next(), 'L').filter(|n| *n > 0).ok_or(BadMark)?;
         let last = match parts.next() {
             None => first,
@@ -85,7 +87,11 @@ impl Renderer {
     /// `link` is the job page's path with a `?` or `&` at its end; permalinks begin with it.
     #[must_use]
     pub fn new(link: String, mark: Option<Mark>) -> Self {
-        Self { link, mark, colours: HashMap::new() }
+        Self {
+            link,
+            mark,
+            colours: HashMap::new(),
+        }
     }
 
     /// One line.
@@ -108,12 +114,18 @@ impl Renderer {
         let mut html = format!(
             "<div class=\"{class}\" id=\"{place}\" data-n=\"{}\"><a href=\"{}lines={place}#{place}\">{}</a><time datetime=\"{time}\">{}</time><span>{text}",
             line.number,
-            escape(&self.link, Html).map(|link| link.to_string()).unwrap_or_default(),
+            escape(&self.link, Html)
+                .map(|link| link.to_string())
+                .unwrap_or_default(),
             line.line_in_step,
             &time[11..19],
         );
         if cut < line.bytes.len() {
-            let _ = write!(html, " <em>… {} more, see the raw log</em>", view::bytes((line.bytes.len() - cut) as u64));
+            let _ = write!(
+                html,
+                " <em>… {} more, see the raw log</em>",
+                view::bytes((line.bytes.len() - cut) as u64)
+            );
         }
         html.push_str("</span></div>\n");
         html
@@ -162,7 +174,15 @@ mod tests {
     use super::*;
 
     fn line(number: u64, step: u32, bytes: &[u8]) -> Line {
-        Line { number, step, line_in_step: number, channel: Channel::Stdout, node_ms: 0, bytes: bytes.to_vec(), continued: false }
+        Line {
+            number,
+            step,
+            line_in_step: number,
+            channel: Channel::Stdout,
+            node_ms: 0,
+            bytes: bytes.to_vec(),
+            continued: false,
+        }
     }
 
     fn renderer(mark: Option<&str>) -> Renderer {
@@ -171,9 +191,33 @@ mod tests {
 
     #[test]
     fn places_are_parsed_strictly() {
-        assert_eq!("s2-L10".parse(), Ok(Mark { step: 2, first: 10, last: 10 }));
-        assert_eq!("s2-L10-L20".parse(), Ok(Mark { step: 2, first: 10, last: 20 }));
-        for bad in ["", "s2", "2-L1", "s2-L0", "s2-L5-L4", "s2-L1-L2-L3", "s2-L+1", "s99999999999-L1", "s1-L\"><img>"] {
+        assert_eq!(
+            "s2-L10".parse(),
+            Ok(Mark {
+                step: 2,
+                first: 10,
+                last: 10
+            })
+        );
+        assert_eq!(
+            "s2-L10-L20".parse(),
+            Ok(Mark {
+                step: 2,
+                first: 10,
+                last: 20
+            })
+        );
+        for bad in [
+            "",
+            "s2",
+            "2-L1",
+            "s2-L0",
+            "s2-L5-L4",
+            "s2-L1-L2-L3",
+            "s2-L+1",
+            "s99999999999-L1",
+            "s1-L\"><img>",
+        ] {
             assert_eq!(bad.parse::<Mark>(), Err(BadMark), "{bad}");
         }
     }
@@ -181,7 +225,11 @@ mod tests {
     #[test]
     fn a_line_is_numbered_linked_and_escaped() {
         let html = renderer(Some("s2-L3-L4")).line(&line(3, 2, b"<img src=x onerror=alert(1)>"));
-        assert!(html.contains("id=\"s2-L3\"") && html.contains("href=\"/jobs/x?lines=s2-L3#s2-L3\"") && html.contains("class=\"l hl\""));
+        assert!(
+            html.contains("id=\"s2-L3\"")
+                && html.contains("href=\"/jobs/x?lines=s2-L3#s2-L3\"")
+                && html.contains("class=\"l hl\"")
+        );
         assert!(!html.contains("<img"), "{html}");
     }
 
@@ -197,7 +245,10 @@ mod tests {
         assert_eq!(end.last().unwrap().last, 500);
         assert_eq!(front[0].first, 1);
         let whole = renderer(None).groups(&[line(1, 1, b"a"), line(2, 1, b"b"), line(3, 2, b"c")], false);
-        assert_eq!(whole.iter().map(|g| (g.step, g.first, g.last)).collect::<Vec<_>>(), [(1, 1, 2), (2, 3, 3)]);
+        assert_eq!(
+            whole.iter().map(|g| (g.step, g.first, g.last)).collect::<Vec<_>>(),
+            [(1, 1, 2), (2, 3, 3)]
+        );
     }
 
     #[test]

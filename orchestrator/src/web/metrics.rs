@@ -43,26 +43,56 @@ async fn counted(store: &Store) -> Result<Registry, StoreError> {
         }
         registry.register(name, help, family);
     };
-    by_state("jobs", "Jobs by state", counts.jobs.iter().map(|(s, n)| (s.to_string(), *n)).collect());
-    by_state("machines", "Machines by state", counts.machines.iter().map(|(s, n)| (s.to_string(), *n)).collect());
+    by_state(
+        "jobs",
+        "Jobs by state",
+        counts.jobs.iter().map(|(s, n)| (s.to_string(), *n)).collect(),
+    );
+    by_state(
+        "machines",
+        "Machines by state",
+        counts.machines.iter().map(|(s, n)| (s.to_string(), *n)).collect(),
+    );
     let mut single = |name: &str, help: &str, value: u64| {
         let gauge: Gauge = Gauge::default();
         gauge.set(whole(value));
         registry.register(name, help, gauge);
     };
     single("attempts_live", "Attempts that have not ended", counts.attempts_live);
-    single("deliveries_waiting", "Deliveries not looked at yet", counts.deliveries_received);
+    single(
+        "deliveries_waiting",
+        "Deliveries not looked at yet",
+        counts.deliveries_received,
+    );
     single("triggers_waiting", "Triggers not planned yet", counts.triggers_received);
-    single("reports_undelivered", "Checks whose newest state the forge has not taken yet", counts.reports_undelivered);
-    single("reports_refused", "Of these, the ones the forge refused", counts.reports_refused);
+    single(
+        "reports_undelivered",
+        "Checks whose newest state the forge has not taken yet",
+        counts.reports_undelivered,
+    );
+    single(
+        "reports_refused",
+        "Of these, the ones the forge refused",
+        counts.reports_refused,
+    );
     let oldest = classes.iter().map(|c| c.oldest_ms).min();
-    single("queue_age_seconds", "Age of the oldest queued job", oldest.map_or(0, |ms| (now_ms() - ms).max(0).unsigned_abs() / 1000));
+    single(
+        "queue_age_seconds",
+        "Age of the oldest queued job",
+        oldest.map_or(0, |ms| (now_ms() - ms).max(0).unsigned_abs() / 1000),
+    );
     Ok(registry)
 }
 
 async fn scrape(State((metrics, store)): State<(Metrics, Store)>) -> Response {
     match counted(&store).await {
-        Ok(counted) => ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], metrics.encode_with(&counted))
+        Ok(counted) => (
+            [(
+                header::CONTENT_TYPE,
+                "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            )],
+            metrics.encode_with(&counted),
+        )
             .into_response(),
         Err(error) => {
             tracing::warn!(%error, "metrics could not be counted");
@@ -72,7 +102,14 @@ async fn scrape(State((metrics, store)): State<(Metrics, Store)>) -> Response {
 }
 
 /// Serves `/metrics` until `shutdown`.
-pub async fn serve_metrics(listener: tokio::net::TcpListener, metrics: Metrics, store: Store, shutdown: CancellationToken) {
-    let router = Router::new().route("/metrics", get(scrape)).with_state((metrics, store));
+pub async fn serve_metrics(
+    listener: tokio::net::TcpListener,
+    metrics: Metrics,
+    store: Store,
+    shutdown: CancellationToken,
+) {
+    let router = Router::new()
+        .route("/metrics", get(scrape))
+        .with_state((metrics, store));
     serve(listener, None, router, shutdown).await;
 }

@@ -207,13 +207,19 @@ impl AppState {
     /// The cookie that ties a login form to its browser.
     #[must_use]
     pub fn login_cookie(&self) -> &'static str {
-        if self.secure() { "__Host-helios-login" } else { "helios-login" }
+        if self.secure() {
+            "__Host-helios-login"
+        } else {
+            "helios-login"
+        }
     }
 }
 
 impl fmt::Debug for AppState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AppState").field("origin", &self.0.origin).finish_non_exhaustive()
+        f.debug_struct("AppState")
+            .field("origin", &self.0.origin)
+            .finish_non_exhaustive()
     }
 }
 
@@ -223,7 +229,10 @@ fn origin_of(url: &str) -> String {
         Some((scheme, rest)) => {
             let authority = rest.split('/').next().unwrap_or_default().to_ascii_lowercase();
             let default_port = if scheme == "https" { ":443" } else { ":80" };
-            format!("{scheme}://{}", authority.strip_suffix(default_port).unwrap_or(&authority))
+            format!(
+                "{scheme}://{}",
+                authority.strip_suffix(default_port).unwrap_or(&authority)
+            )
         }
         None => url.to_owned(),
     };

@@ -46,7 +46,13 @@ pub(super) struct Frame<'a> {
 
 impl<'a> Frame<'a> {
     pub(super) fn new(state: &'a AppState, caller: &'a Caller, here: String) -> Self {
-        Self { assets: state.assets(), user: caller.name(), csrf: caller.csrf(), here, refresh_s: None }
+        Self {
+            assets: state.assets(),
+            user: caller.name(),
+            csrf: caller.csrf(),
+            here,
+            refresh_s: None,
+        }
     }
 }
 
@@ -66,7 +72,11 @@ impl<'a> RunView<'a> {
         Self {
             run,
             badge: view::run(run.state),
-            title: if run.title.is_empty() { &run.workflow } else { &run.title },
+            title: if run.title.is_empty() {
+                &run.workflow
+            } else {
+                &run.title
+            },
             created: view::rfc3339(run.created_ms),
             created_at: view::moment(run.created_ms),
             ago: view::ago(run.created_ms, now),
@@ -93,7 +103,11 @@ pub struct ListQuery {
 }
 
 /// `GET /`
-pub async fn list(State(state): State<AppState>, caller: Caller, Query(query): Query<ListQuery>) -> Result<Html<String>, Problem> {
+pub async fn list(
+    State(state): State<AppState>,
+    caller: Caller,
+    Query(query): Query<ListQuery>,
+) -> Result<Html<String>, Problem> {
     let before: Option<RunId> = query.before.as_deref().map(parse).transpose()?;
     let filter = RunFilter {
         repository: None,
@@ -105,17 +119,32 @@ pub async fn list(State(state): State<AppState>, caller: Caller, Query(query): Q
     };
     let rows = state.store().runs(&filter).await.map_err(store_failed)?;
     let now = now_ms();
-    let suffix = filter.path.as_ref().map(|p| format!("&repository={p}")).unwrap_or_default();
-    let next = rows.last().filter(|_| rows.len() == PAGE as usize).map(|run| format!("/?before={}{suffix}", run.id));
+    let suffix = filter
+        .path
+        .as_ref()
+        .map(|p| format!("&repository={p}"))
+        .unwrap_or_default();
+    let next = rows
+        .last()
+        .filter(|_| rows.len() == PAGE as usize)
+        .map(|run| format!("/?before={}{suffix}", run.id));
     let mut frame = Frame::new(&state, &caller, "/".to_owned());
     frame.refresh_s = (before.is_none() && rows.iter().any(|r| r.state == RunState::Active)).then_some(15);
     let runs = rows.iter().map(|run| RunView::of(run, now)).collect();
-    let page = RunsPage { frame, runs, repository: filter.path.map(|p| p.to_string()), next, first: before.is_none() };
+    let page = RunsPage {
+        frame,
+        runs,
+        repository: filter.path.map(|p| p.to_string()),
+        next,
+        first: before.is_none(),
+    };
     html(&page)
 }
 
 pub(super) fn html(page: &impl Template) -> Result<Html<String>, Problem> {
-    page.render().map(Html).map_err(|e| Problem::internal("writing a page", e))
+    page.render()
+        .map(Html)
+        .map_err(|e| Problem::internal("writing a page", e))
 }
 
 /// One job on the page of its run.
@@ -195,26 +224,47 @@ pub(super) fn waiting(why: &Why) -> String {
 /// `cancelled by ada (token …), asked for` in the words of the page.
 pub(super) fn cancel_words(cancel: &CancelRequest) -> String {
     let force = if cancel.force { ", by force" } else { "" };
-    format!("end asked for by {} at {}{force}: {}", cancel.by, view::moment(cancel.at_ms), cancel.reason)
+    format!(
+        "end asked for by {} at {}{force}: {}",
+        cancel.by,
+        view::moment(cancel.at_ms),
+        cancel.reason
+    )
 }
 
 async fn job_line<'a>(state: &AppState, job: &'a JobRow, ask: bool, now: i64) -> Result<JobLine<'a>, Problem> {
     let note = match job.state {
-        JobState::Waiting | JobState::Queued if ask => {
-            state.store().why(job.id).await.map_err(store_failed)?.as_ref().map(waiting)
-        }
+        JobState::Waiting | JobState::Queued if ask => state
+            .store()
+            .why(job.id)
+            .await
+            .map_err(store_failed)?
+            .as_ref()
+            .map(waiting),
         _ if job.carried_from.is_some() => Some("carried over from an earlier attempt".to_owned()),
         _ => job.reason.clone(),
     };
     let took = match job.started_ms {
         Some(_) => view::elapsed(job.started_ms, job.ended_ms, now),
-        None if job.state == JobState::Queued => view::elapsed(job.queued_ms, None, now).map(|t| format!("queued for {t}")),
+        None if job.state == JobState::Queued => {
+            view::elapsed(job.queued_ms, None, now).map(|t| format!("queued for {t}"))
+        }
         None => None,
     };
-    Ok(JobLine { job, badge: view::job(job.state), took, note })
+    Ok(JobLine {
+        job,
+        badge: view::job(job.state),
+        took,
+        note,
+    })
 }
 
-async fn attempt_view<'a>(state: &AppState, attempt: &'a RunAttemptRow, ask: bool, now: i64) -> Result<AttemptView<'a>, Problem> {
+async fn attempt_view<'a>(
+    state: &AppState,
+    attempt: &'a RunAttemptRow,
+    ask: bool,
+    now: i64,
+) -> Result<AttemptView<'a>, Problem> {
     let mut jobs = Vec::with_capacity(attempt.jobs.len());
     for (index, job) in attempt.jobs.iter().enumerate() {
         jobs.push(job_line(state, job, ask && index < WHY_LIMIT, now).await?);
@@ -248,7 +298,10 @@ pub async fn run(
     let mut views = views.into_iter();
     let newest = views.next();
     let some_failed = newest.as_ref().is_some_and(|v| {
-        v.attempt.jobs.iter().any(|j| j.state.is_terminal() && !matches!(j.state, JobState::Success | JobState::Skipped))
+        v.attempt
+            .jobs
+            .iter()
+            .any(|j| j.state.is_terminal() && !matches!(j.state, JobState::Success | JobState::Skipped))
     });
     let repository = &run.summary.repository;
     let planned = run.diagnostics.is_empty();
@@ -260,7 +313,10 @@ pub async fn run(
         diagnostics: run
             .diagnostics
             .iter()
-            .map(|diagnostic| DiagnosticView { diagnostic, excerpt: excerpt(&run.source, diagnostic.line) })
+            .map(|diagnostic| DiagnosticView {
+                diagnostic,
+                excerpt: excerpt(&run.source, diagnostic.line),
+            })
             .collect(),
         undelivered: &run.undelivered,
         cancelling: newest.as_ref().is_some_and(|v| v.attempt.cancel.is_some()),
@@ -282,7 +338,10 @@ mod tests {
     #[test]
     fn an_excerpt_shows_the_place() {
         let source = "a\nb\nc\nd\ne\n";
-        assert_eq!(excerpt(source, 3), [(1, "a", false), (2, "b", false), (3, "c", true), (4, "d", false)]);
+        assert_eq!(
+            excerpt(source, 3),
+            [(1, "a", false), (2, "b", false), (3, "c", true), (4, "d", false)]
+        );
         assert_eq!(excerpt(source, 1), [(1, "a", true), (2, "b", false)]);
         assert_eq!(excerpt(source, 9), []);
         assert_eq!(excerpt("", 0), []);
@@ -291,7 +350,13 @@ mod tests {
 
     #[test]
     fn waiting_is_told_in_words() {
-        let mut why = Why { state: JobState::Waiting, reason: None, position: 0, class_running: 0, waiting_for: vec!["build".into()] };
+        let mut why = Why {
+            state: JobState::Waiting,
+            reason: None,
+            position: 0,
+            class_running: 0,
+            waiting_for: vec!["build".into()],
+        };
         assert_eq!(waiting(&why), "waits for build");
         why.state = JobState::Queued;
         why.position = 3;

@@ -27,7 +27,13 @@ pub struct Problem {
 
 impl Problem {
     fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), retry_after_s: None, allow: None }
+        Self {
+            status,
+            code,
+            message: message.into(),
+            retry_after_s: None,
+            allow: None,
+        }
     }
 
     /// There is no such thing, or the caller may not know of it: one answer for both.
@@ -63,7 +69,11 @@ impl Problem {
     /// A valid token is needed.
     #[must_use]
     pub fn unauthorized() -> Self {
-        Self::new(StatusCode::UNAUTHORIZED, "unauthorized", "This needs a valid token. Log in, or send `Authorization: Bearer hci_…`.")
+        Self::new(
+            StatusCode::UNAUTHORIZED,
+            "unauthorized",
+            "This needs a valid token. Log in, or send `Authorization: Bearer hci_…`.",
+        )
     }
 
     /// The caller is known, or need not be, and still must not.
@@ -73,12 +83,18 @@ impl Problem {
 
     /// Slow down.
     pub fn too_many(message: impl Into<String>, retry_after_s: u64) -> Self {
-        Self { retry_after_s: Some(retry_after_s), ..Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", message) }
+        Self {
+            retry_after_s: Some(retry_after_s),
+            ..Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", message)
+        }
     }
 
     /// Something we depend on does not answer; it may later.
     pub fn unavailable(message: impl Into<String>) -> Self {
-        Self { retry_after_s: Some(5), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message) }
+        Self {
+            retry_after_s: Some(5),
+            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
+        }
     }
 
     /// We failed. The cause goes to our log, never to the caller.
@@ -107,9 +123,11 @@ impl Problem {
             },
             StatusCode::PAYLOAD_TOO_LARGE => Self::new(status, "too_large", "The request's body is too large."),
             StatusCode::REQUEST_TIMEOUT => Self::new(status, "timeout", "The request took too long."),
-            StatusCode::UNSUPPORTED_MEDIA_TYPE => {
-                Self::new(status, "unsupported_media_type", "The body's Content-Type is not one that is understood here.")
-            }
+            StatusCode::UNSUPPORTED_MEDIA_TYPE => Self::new(
+                status,
+                "unsupported_media_type",
+                "The body's Content-Type is not one that is understood here.",
+            ),
             s if s.is_client_error() => Self::new(status, "bad_request", "The request cannot be understood."),
             s if s.is_server_error() && s != StatusCode::SERVICE_UNAVAILABLE => Self::internal("answering", s),
             _ => return None,
@@ -152,7 +170,11 @@ pub async fn render(State(state): State<AppState>, request: Request, next: Next)
         },
     };
     let mut answer = if api {
-        (problem.status, axum::Json(json!({"error": {"code": problem.code, "message": problem.message}}))).into_response()
+        (
+            problem.status,
+            axum::Json(json!({"error": {"code": problem.code, "message": problem.message}})),
+        )
+            .into_response()
     } else {
         // An absent and a hidden page must have the same body, so only our own failures show the id.
         let shown = id.as_ref().filter(|_| problem.status.is_server_error());
@@ -177,7 +199,10 @@ pub async fn render(State(state): State<AppState>, request: Request, next: Next)
         headers.insert(header::ALLOW, allow);
     }
     if problem.status == StatusCode::UNAUTHORIZED {
-        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"helios-ci\""));
+        headers.insert(
+            header::WWW_AUTHENTICATE,
+            HeaderValue::from_static("Bearer realm=\"helios-ci\""),
+        );
     }
     answer
 }

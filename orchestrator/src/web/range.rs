@@ -15,8 +15,12 @@ pub enum Asked {
 /// Reads the header's value.
 #[must_use]
 pub fn parse(value: Option<&str>, len: u64) -> Asked {
-    let Some(spec) = value.and_then(|v| v.trim().strip_prefix("bytes=")) else { return Asked::Whole };
-    let Some((first, last)) = spec.trim().split_once('-') else { return Asked::Whole };
+    let Some(spec) = value.and_then(|v| v.trim().strip_prefix("bytes=")) else {
+        return Asked::Whole;
+    };
+    let Some((first, last)) = spec.trim().split_once('-') else {
+        return Asked::Whole;
+    };
     let number = |text: &str| -> Option<Option<u64>> {
         match text {
             "" => Some(None),

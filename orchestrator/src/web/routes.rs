@@ -37,8 +37,18 @@ pub struct Route {
 #[must_use]
 pub fn table() -> Vec<Route> {
     use Action::{Cancel, Dispatch, List, Open, Rerun, See, SeeTrigger};
-    let read = |path, action, handler| Route { method: Method::GET, path, action, handler };
-    let write = |path, action, handler| Route { method: Method::POST, path, action, handler };
+    let read = |path, action, handler| Route {
+        method: Method::GET,
+        path,
+        action,
+        handler,
+    };
+    let write = |path, action, handler| Route {
+        method: Method::POST,
+        path,
+        action,
+        handler,
+    };
     vec![
         read("/", List, get(pages::list)),
         read("/runs/{id}", See, get(pages::run)),
@@ -81,7 +91,10 @@ pub fn router(state: AppState) -> Router {
     router
         .fallback(async || Problem::not_found())
         .layer(DefaultBodyLimit::max(MAX_BODY))
-        .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, ANSWER_WITHIN))
+        .layer(TimeoutLayer::with_status_code(
+            StatusCode::REQUEST_TIMEOUT,
+            ANSWER_WITHIN,
+        ))
         .layer(from_fn_with_state(state.clone(), problem::render))
         .layer(from_fn_with_state(state.clone(), headers::envelope))
         .with_state(state)

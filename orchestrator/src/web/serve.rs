@@ -63,7 +63,10 @@ pub enum ServeError {
 /// # Errors
 /// When a file cannot be read or used.
 pub fn tls_config(tls: &config::Tls) -> Result<Arc<rustls::ServerConfig>, ServeError> {
-    let bad = |path: &Path, reason: String| ServeError::Pem { path: path.to_owned(), reason };
+    let bad = |path: &Path, reason: String| ServeError::Pem {
+        path: path.to_owned(),
+        reason,
+    };
     let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(&tls.certificate)
         .and_then(Iterator::collect)
         .map_err(|e| bad(&tls.certificate, e.to_string()))?;
@@ -72,7 +75,10 @@ pub fn tls_config(tls: &config::Tls) -> Result<Arc<rustls::ServerConfig>, ServeE
     }
     let key = PrivateKeyDer::from_pem_file(&tls.key).map_err(|e| bad(&tls.key, e.to_string()))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let failed = |source| ServeError::Tls { certificate: tls.certificate.clone(), source };
+    let failed = |source| ServeError::Tls {
+        certificate: tls.certificate.clone(),
+        source,
+    };
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(failed)?
@@ -85,7 +91,12 @@ pub fn tls_config(tls: &config::Tls) -> Result<Arc<rustls::ServerConfig>, ServeE
 
 /// Serves until `shutdown` is cancelled, then lets answers under way end for up to ten seconds.
 /// Streams that should end earlier must watch the same token.
-pub async fn serve(listener: TcpListener, tls: Option<Arc<rustls::ServerConfig>>, router: Router, shutdown: CancellationToken) {
+pub async fn serve(
+    listener: TcpListener,
+    tls: Option<Arc<rustls::ServerConfig>>,
+    router: Router,
+    shutdown: CancellationToken,
+) {
     let acceptor = tls.map(TlsAcceptor::from);
     let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let callers = Viewers::new(MAX_PER_ADDRESS, MAX_CONNECTIONS);
@@ -131,10 +142,12 @@ pub async fn serve(listener: TcpListener, tls: Option<Arc<rustls::ServerConfig>>
     }
     let ended = tokio::time::timeout(STOP_WITHIN, async { while connections.join_next().await.is_some() {} }).await;
     if ended.is_err() {
-        tracing::info!(left = connections.len(), "some connections did not end in time and are dropped");
+        tracing::info!(
+            left = connections.len(),
+            "some connections did not end in time and are dropped"
+        );
     }
 }
-
 
 async fn connection<S>(stream: S, peer: SocketAddr, router: Router, shutdown: CancellationToken)
 where
@@ -145,7 +158,11 @@ where
         request.map(axum::body::Body::new)
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN).max_buf_size(32 * 1024);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_WITHIN)
+        .max_buf_size(32 * 1024);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -174,7 +191,10 @@ mod tests {
 
     use super::*;
 
-    async fn start(router: Router, tls: Option<Arc<rustls::ServerConfig>>) -> (SocketAddr, CancellationToken, tokio::task::JoinHandle<()>) {
+    async fn start(
+        router: Router,
+        tls: Option<Arc<rustls::ServerConfig>>,
+    ) -> (SocketAddr, CancellationToken, tokio::task::JoinHandle<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
@@ -184,13 +204,22 @@ mod tests {
 
     #[tokio::test]
     async fn serves_and_stops() {
-        let router = Router::new().route("/", axum::routing::get(async |axum::Extension(peer): axum::Extension<Peer>| peer.0.to_string()));
+        let router = Router::new().route(
+            "/",
+            axum::routing::get(async |axum::Extension(peer): axum::Extension<Peer>| peer.0.to_string()),
+        );
         let (address, stop, task) = start(router, None).await;
         let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
-        stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+        stream
+            .write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            .await
+            .unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
-        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("127.0.0.1"), "{answer}");
+        assert!(
+            answer.starts_with("HTTP/1.1 200") && answer.ends_with("127.0.0.1"),
+            "{answer}"
+        );
         let idle = tokio::net::TcpStream::connect(address).await.unwrap();
         stop.cancel();
         task.await.unwrap();
@@ -201,7 +230,10 @@ mod tests {
     async fn speaks_tls_and_refuses_a_bad_key() {
         let folder = tempfile::tempdir().unwrap();
         let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-        let paths = config::Tls { certificate: folder.path().join("c.pem"), key: folder.path().join("k.pem") };
+        let paths = config::Tls {
+            certificate: folder.path().join("c.pem"),
+            key: folder.path().join("k.pem"),
+        };
         std::fs::write(&paths.certificate, made.cert.pem()).unwrap();
         std::fs::write(&paths.key, "no key").unwrap();
         let error = tls_config(&paths).unwrap_err().to_string();
@@ -218,8 +250,14 @@ mod tests {
             .with_no_client_auth();
         let stream = tokio::net::TcpStream::connect(address).await.unwrap();
         let name = rustls_pki_types::ServerName::try_from("localhost").unwrap();
-        let mut stream = tokio_rustls::TlsConnector::from(Arc::new(client)).connect(name, stream).await.unwrap();
-        stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+        let mut stream = tokio_rustls::TlsConnector::from(Arc::new(client))
+            .connect(name, stream)
+            .await
+            .unwrap();
+        stream
+            .write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            .await
+            .unwrap();
         let mut answer = String::new();
         let _ = stream.read_to_string(&mut answer).await;
         assert!(answer.ends_with("over tls"), "{answer}");

@@ -69,7 +69,10 @@ pub fn local_path(wanted: Option<&str>) -> &str {
 
 fn set_cookie(state: &AppState, name: &str, value: &str, age_s: u32) -> Option<HeaderValue> {
     let secure = if state.secure() { "; Secure" } else { "" };
-    HeaderValue::from_str(&format!("{name}={value}; Path=/; HttpOnly; SameSite=Lax; Max-Age={age_s}{secure}")).ok()
+    HeaderValue::from_str(&format!(
+        "{name}={value}; Path=/; HttpOnly; SameSite=Lax; Max-Age={age_s}{secure}"
+    ))
+    .ok()
 }
 
 /// What the login form carries: derived from a cookie that only this browser has.
@@ -84,9 +87,21 @@ fn login_page(state: &AppState, caller: &Caller, return_to: &str, refused: bool)
         ));
     }
     let seed = random_hex();
-    let page = LoginPage { assets: state.assets(), user: caller.name(), csrf: login_csrf(&seed), return_to, refused };
-    let text = page.render().map_err(|e| Problem::internal("writing the login page", e))?;
-    let status = if refused { http::StatusCode::UNAUTHORIZED } else { http::StatusCode::OK };
+    let page = LoginPage {
+        assets: state.assets(),
+        user: caller.name(),
+        csrf: login_csrf(&seed),
+        return_to,
+        refused,
+    };
+    let text = page
+        .render()
+        .map_err(|e| Problem::internal("writing the login page", e))?;
+    let status = if refused {
+        http::StatusCode::UNAUTHORIZED
+    } else {
+        http::StatusCode::OK
+    };
     let mut response = (status, Html(text)).into_response();
     if let Some(value) = set_cookie(state, state.login_cookie(), &seed, 3600) {
         response.headers_mut().append(header::SET_COOKIE, value);
@@ -114,10 +129,15 @@ pub async fn login(
     let ours = cookie(&headers, state.login_cookie())
         .is_some_and(|seed| bool::from(login_csrf(seed).as_bytes().ct_eq(form.csrf.as_bytes())));
     if !ours {
-        return Err(Problem::forbidden("The login form is stale. Open it again; cookies must be allowed for this site."));
+        return Err(Problem::forbidden(
+            "The login form is stale. Open it again; cookies must be allowed for this site.",
+        ));
     }
     state.logins().count(caller.address, Instant::now()).map_err(|wait| {
-        Problem::too_many("Too many attempts to log in from your address. Wait before the next one.", wait.as_secs() + 1)
+        Problem::too_many(
+            "Too many attempts to log in from your address. Wait before the next one.",
+            wait.as_secs() + 1,
+        )
     })?;
     let return_to = local_path(form.return_to.as_deref());
     let failed = |e| Problem::internal("logging in", e);
@@ -136,10 +156,17 @@ pub async fn login(
         state.store().end_session(&old.hash).await.map_err(failed)?;
     }
     let id = random_hex();
-    state.store().create_session(&sha256(id.as_bytes()), token.id, &random_hex()).await.map_err(failed)?;
+    state
+        .store()
+        .create_session(&sha256(id.as_bytes()), token.id, &random_hex())
+        .await
+        .map_err(failed)?;
     state.logins().forget(caller.address);
     let mut response = Redirect::to(return_to).into_response();
-    let cookies = [(state.session_cookie(), id.as_str(), COOKIE_AGE_S), (state.login_cookie(), "", 0)];
+    let cookies = [
+        (state.session_cookie(), id.as_str(), COOKIE_AGE_S),
+        (state.login_cookie(), "", 0),
+    ];
     for (name, value, age) in cookies {
         if let Some(value) = set_cookie(&state, name, value, age) {
             response.headers_mut().append(header::SET_COOKIE, value);
@@ -159,7 +186,11 @@ pub async fn logout(
     if let Some(session) = &caller.session {
         caller.check_csrf(&form.csrf)?;
         caller.audit(&state, "logout", "session").await?;
-        state.store().end_session(&session.hash).await.map_err(|e| Problem::internal("logging out", e))?;
+        state
+            .store()
+            .end_session(&session.hash)
+            .await
+            .map_err(|e| Problem::internal("logging out", e))?;
     }
     let mut response = Redirect::to("/").into_response();
     if let Some(value) = set_cookie(&state, state.session_cookie(), "", 0) {
@@ -178,7 +209,14 @@ mod tests {
     fn only_local_paths_are_returned_to() {
         assert_eq!(local_path(Some("/runs/1?x=y#z")), "/runs/1?x=y#z");
         for evil in [
-            "//evil.example", "/\\evil.example", "https://evil.example", "javascript:alert(1)", "", "runs", "/a\r\nSet-Cookie: x", "/\t/evil.example",
+            "//evil.example",
+            "/\\evil.example",
+            "https://evil.example",
+            "javascript:alert(1)",
+            "",
+            "runs",
+            "/a\r\nSet-Cookie: x",
+            "/\t/evil.example",
         ] {
             assert_eq!(local_path(Some(evil)), "/", "{evil:?}");
         }

@@ -111,7 +111,11 @@ impl Sink {
     }
 }
 
-type Events = Sse<axum::response::sse::KeepAliveStream<futures::stream::Map<ReceiverStream<Event>, fn(Event) -> Result<Event, Infallible>>>>;
+type Events = Sse<
+    axum::response::sse::KeepAliveStream<
+        futures::stream::Map<ReceiverStream<Event>, fn(Event) -> Result<Event, Infallible>>,
+    >,
+>;
 
 /// Starts a stream: `produce` runs until it is done, the viewer is gone, the daemon stops or the
 /// stream is old.
@@ -125,7 +129,11 @@ where
         .ok_or_else(|| Problem::too_many("Too many live logs are open from your address. Close one.", 10))?;
     let (tx, rx) = mpsc::channel(BUFFER);
     let spare = tx.clone().reserve_owned().await.ok();
-    let mut sink = Sink { tx, spare, _viewer: viewer };
+    let mut sink = Sink {
+        tx,
+        spare,
+        _viewer: viewer,
+    };
     let state = state.clone();
     tokio::spawn(async move {
         let closed = sink.tx.clone();
@@ -141,7 +149,8 @@ where
         }
     });
     let ok: fn(Event) -> Result<Event, Infallible> = Ok;
-    Ok(Sse::new(ReceiverStream::new(rx).map(ok)).keep_alive(KeepAlive::new().interval(Duration::from_secs(15)).text("still here")))
+    Ok(Sse::new(ReceiverStream::new(rx).map(ok))
+        .keep_alive(KeepAlive::new().interval(Duration::from_secs(15)).text("still here")))
 }
 
 /// What a stream sends.
@@ -150,7 +159,10 @@ trait AsyncProducer: Send + 'static {
 }
 
 fn last_event_id(headers: &HeaderMap) -> Option<&str> {
-    headers.get("last-event-id").and_then(|v| v.to_str().ok()).filter(|v| !v.is_empty())
+    headers
+        .get("last-event-id")
+        .and_then(|v| v.to_str().ok())
+        .filter(|v| !v.is_empty())
 }
 
 /// Reads the job until it has an attempt, or never will.
@@ -191,7 +203,10 @@ fn record_json(record: &Record) -> Value {
 
 /// The place behind a record.
 fn behind(record: &Record) -> Position {
-    Position { generation: record.position.generation, record: record.position.record + 1 }
+    Position {
+        generation: record.position.generation,
+        record: record.position.record + 1,
+    }
 }
 
 impl AsyncProducer for Records {
@@ -206,10 +221,16 @@ impl AsyncProducer for Records {
                     Err(error) => return failed(sink, &error).await,
                 };
                 if page.resync {
-                    sink.json("resync", Some(page.next.to_string()), &json!({"from": page.next.to_string()})).await?;
+                    sink.json(
+                        "resync",
+                        Some(page.next.to_string()),
+                        &json!({"from": page.next.to_string()}),
+                    )
+                    .await?;
                 }
                 for record in &page.records {
-                    sink.json("log", Some(behind(record).to_string()), &record_json(record)).await?;
+                    sink.json("log", Some(behind(record).to_string()), &record_json(record))
+                        .await?;
                 }
                 if page.ended {
                     break;
@@ -218,7 +239,8 @@ impl AsyncProducer for Records {
         }
         let job = state.store().job(self.job).await.ok().flatten();
         let words = job.map(|job| job.job.state.as_str());
-        sink.json("end", None, &json!({"attempt": attempt, "state": words})).await
+        sink.json("end", None, &json!({"attempt": attempt, "state": words}))
+            .await
     }
 }
 
@@ -242,7 +264,16 @@ pub async fn api(
         Some(text) => parse(text)?,
         None => Position::START,
     };
-    start(&state, &caller, Records { job: job.job.id, number: query.number, from }).await
+    start(
+        &state,
+        &caller,
+        Records {
+            job: job.job.id,
+            number: query.number,
+            from,
+        },
+    )
+    .await
 }
 
 // --- the page: lines, steps and the job's state ---
@@ -301,7 +332,9 @@ impl Told {
         let now = now_ms();
         for row in &job.steps {
             let badge = view::step(row.state, row.allowed_failure);
-            let took = row.ended_ms.and_then(|_| view::elapsed(row.started_ms, row.ended_ms, now));
+            let took = row
+                .ended_ms
+                .and_then(|_| view::elapsed(row.started_ms, row.ended_ms, now));
             let step = json!({"index": row.index, "name": row.name, "word": badge.word, "shape": badge.shape,
                 "class": badge.class, "took": took, "message": row.message});
             if !self.steps.contains(&step) {
@@ -312,7 +345,9 @@ impl Told {
         }
         let badge = view::job(job.job.state);
         let note = match job.job.state {
-            JobState::Waiting | JobState::Queued => state.store().why(job.job.id).await.ok().flatten().as_ref().map(waiting),
+            JobState::Waiting | JobState::Queued => {
+                state.store().why(job.job.id).await.ok().flatten().as_ref().map(waiting)
+            }
             _ => job_page::ending(job),
         };
         let words = json!({"word": badge.word, "shape": badge.shape, "class": badge.class,
@@ -327,7 +362,13 @@ impl Told {
 
 impl Lines {
     /// Sends what there is from the cursor on.
-    async fn send(&mut self, state: &AppState, sink: &mut Sink, attempt: AttemptId, renderer: &mut Renderer) -> Result<(), Gone> {
+    async fn send(
+        &mut self,
+        state: &AppState,
+        sink: &mut Sink,
+        attempt: AttemptId,
+        renderer: &mut Renderer,
+    ) -> Result<(), Gone> {
         loop {
             // The last line shown is read again, because it may have grown.
             let mut lines = match state.logs().lines(attempt, self.cursor.line.max(1), BATCH).await {
@@ -335,12 +376,18 @@ impl Lines {
                 Err(error) => return failed(sink, &error).await,
             };
             let full = lines.len() == BATCH;
-            if lines.first().is_some_and(|l| l.number == self.cursor.line && l.bytes.len() == self.cursor.len) {
+            if lines
+                .first()
+                .is_some_and(|l| l.number == self.cursor.line && l.bytes.len() == self.cursor.len)
+            {
                 lines.remove(0);
             }
             for group in renderer.groups(&lines, false) {
                 self.cursor.line = group.last;
-                self.cursor.len = lines.iter().find(|l| l.number == group.last).map_or(0, |l| l.bytes.len());
+                self.cursor.len = lines
+                    .iter()
+                    .find(|l| l.number == group.last)
+                    .map_or(0, |l| l.bytes.len());
                 let data = json!({"step": group.step, "first": group.first, "last": group.last, "html": group.html});
                 sink.json("lines", Some(self.cursor.to_string()), &data).await?;
             }
@@ -349,9 +396,17 @@ impl Lines {
                 return Ok(());
             }
             let tail = state.logs().tail(attempt, None, BATCH).await.unwrap_or_default();
-            if let Some(first) = tail.first().map(|l| l.number).filter(|n| *n > self.cursor.line + TOO_FAR_BEHIND) {
+            if let Some(first) = tail
+                .first()
+                .map(|l| l.number)
+                .filter(|n| *n > self.cursor.line + TOO_FAR_BEHIND)
+            {
                 let skipped = json!({"from": self.cursor.line + 1, "to": first - 1});
-                self.cursor = Cursor { line: first - 1, len: usize::MAX, ..self.cursor };
+                self.cursor = Cursor {
+                    line: first - 1,
+                    len: usize::MAX,
+                    ..self.cursor
+                };
                 sink.json("skip", Some(self.cursor.to_string()), &skipped).await?;
             }
         }
@@ -363,7 +418,9 @@ impl AsyncProducer for Lines {
         let mut told = Told::default();
         // While the job waits there is no log, only its state.
         let attempt = loop {
-            let Ok(Some(job)) = state.store().job(self.job).await else { return Err(Gone) };
+            let Ok(Some(job)) = state.store().job(self.job).await else {
+                return Err(Gone);
+            };
             told.tell(state, sink, &job).await?;
             if let Ok(Some(attempt)) = attempt_of(&job, None) {
                 break attempt.id;
@@ -403,7 +460,9 @@ impl AsyncProducer for Lines {
                 continue;
             }
             asked = Instant::now();
-            let Ok(Some(job)) = state.store().job(self.job).await else { return Err(Gone) };
+            let Ok(Some(job)) = state.store().job(self.job).await else {
+                return Err(Gone);
+            };
             told.tell(state, sink, &job).await?;
             if attempt_of(&job, None).ok().flatten().map(|a| a.id) != Some(attempt) {
                 return sink.json("resync", None, &json!({})).await;
@@ -427,9 +486,22 @@ pub async fn page(
     let attempt = attempt_of(&job, None)?.map(|a| a.id);
     let cursor = match last_event_id(&headers).or(query.from.as_deref()) {
         Some(text) => parse(text)?,
-        None => Cursor { position: Position::START, line: 0, len: 0 },
+        None => Cursor {
+            position: Position::START,
+            line: 0,
+            len: 0,
+        },
     };
-    start(&state, &caller, Lines { job: job.job.id, shown: attempt, cursor }).await
+    start(
+        &state,
+        &caller,
+        Lines {
+            job: job.job.id,
+            shown: attempt,
+            cursor,
+        },
+    )
+    .await
 }
 
 #[cfg(test)]
@@ -440,7 +512,11 @@ mod tests {
 
     #[test]
     fn a_cursor_round_trips_and_foreign_text_is_refused() {
-        let cursor = Cursor { position: "2:17".parse().unwrap(), line: 9, len: 80 };
+        let cursor = Cursor {
+            position: "2:17".parse().unwrap(),
+            line: 9,
+            len: 80,
+        };
         assert_eq!(cursor.to_string(), "2:17:9:80");
         assert_eq!("2:17:9:80".parse(), Ok(cursor));
         for bad in ["", "1", "1:2", "1:2:3", "1:2:3:", "1:2:x:1", "a:b:1:1", "1:2:3:4:5"] {

@@ -114,7 +114,11 @@ fn civil(days: i64) -> (i64, i64, i64) {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted_month = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let month = if shifted_month < 10 {
+        shifted_month + 3
+    } else {
+        shifted_month - 9
+    };
     (year_of_era + era * 400 + i64::from(month <= 2), month, day)
 }
 
@@ -155,7 +159,11 @@ pub fn bytes(n: u64) -> String {
 /// `1 job`, `2 jobs`.
 #[must_use]
 pub fn count(n: usize, one: &str) -> String {
-    if n == 1 { format!("1 {one}") } else { format!("{n} {one}s") }
+    if n == 1 {
+        format!("1 {one}")
+    } else {
+        format!("{n} {one}s")
+    }
 }
 
 #[cfg(test)]
@@ -165,17 +173,34 @@ mod tests {
     #[test]
     fn every_state_has_a_word_and_a_shape_of_its_own() {
         let mut seen = std::collections::BTreeMap::new();
-        let all = JobState::ALL.iter().map(|s| job(*s)).chain(RunState::ALL.iter().map(|s| run(*s)));
+        let all = JobState::ALL
+            .iter()
+            .map(|s| job(*s))
+            .chain(RunState::ALL.iter().map(|s| run(*s)));
         for b in all {
             assert!(!b.word.is_empty() && b.shape.chars().count() == 1, "{b:?}");
-            assert_eq!(*seen.entry(b.shape).or_insert(b.word), b.word, "two words share {}", b.shape);
+            assert_eq!(
+                *seen.entry(b.shape).or_insert(b.word),
+                b.word,
+                "two words share {}",
+                b.shape
+            );
         }
         assert_eq!(step(StepState::Failure, true).word, "failed, allowed");
     }
 
     #[test]
     fn durations_read_well() {
-        let cases = [(0, "0 ms"), (2, "2 ms"), (3200, "3.2 s"), (59_999, "59 s"), (61_000, "1 min 1 s"), (7_384_000, "2 h 3 min"), (90_000_000, "1 d 1 h"), (-5, "0 ms")];
+        let cases = [
+            (0, "0 ms"),
+            (2, "2 ms"),
+            (3200, "3.2 s"),
+            (59_999, "59 s"),
+            (61_000, "1 min 1 s"),
+            (7_384_000, "2 h 3 min"),
+            (90_000_000, "1 d 1 h"),
+            (-5, "0 ms"),
+        ];
         for (ms, want) in cases {
             assert_eq!(duration(ms), want);
         }

@@ -14,7 +14,9 @@ fn store(dir: &tempfile::TempDir) -> LogStore {
 }
 
 async fn open(store: &LogStore, attempt: AttemptId) -> LogWriter {
-    LogWriter::open(store, attempt, vec![], DEFAULT_CAP, None).await.unwrap()
+    LogWriter::open(store, attempt, vec![], DEFAULT_CAP, None)
+        .await
+        .unwrap()
 }
 
 /// Numbers that look random and are the same in every run.
@@ -22,7 +24,10 @@ struct Dice(u64);
 
 impl Dice {
     fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % sides
     }
 }
@@ -35,7 +40,10 @@ fn model(records: &[(u32, Channel, Vec<u8>)]) -> Vec<(u32, u64, Channel, Vec<u8>
     for (step, channel, data) in records {
         let of = (*step, *channel);
         for &byte in data {
-            let goes_on = open && lines.last().is_some_and(|l| (l.0, l.2) == of && (l.3.len() < MAX_PIECE || byte == b'\n'));
+            let goes_on = open
+                && lines
+                    .last()
+                    .is_some_and(|l| (l.0, l.2) == of && (l.3.len() < MAX_PIECE || byte == b'\n'));
             if !goes_on {
                 let number = lines.iter().rev().find(|l| l.0 == *step).map_or(1, |l| l.1 + 1);
                 lines.push((*step, number, *channel, Vec::new(), unfinished.contains(&of)));
@@ -63,31 +71,55 @@ async fn compare(store: &LogStore, attempt: AttemptId, records: &[(u32, Channel,
         let page = store.lines(attempt, from, max).await.unwrap();
         let from = from.max(1) as usize;
         let expected: Vec<_> = lines.iter().skip(from - 1).take(max).collect();
-        assert!(page.lines.len() == expected.len() || page.lines.iter().map(|l| l.bytes.len()).sum::<usize>() > 3 << 20);
+        assert!(
+            page.lines.len() == expected.len() || page.lines.iter().map(|l| l.bytes.len()).sum::<usize>() > 3 << 20
+        );
         for (i, (line, expected)) in page.lines.iter().zip(expected).enumerate() {
             assert_eq!(line.number, (from + i) as u64);
-            assert_eq!((line.step, line.line_in_step, line.channel), (expected.0, expected.1, expected.2));
-            assert!(line.bytes == expected.3 && line.continued == expected.4, "line {}", line.number);
+            assert_eq!(
+                (line.step, line.line_in_step, line.channel),
+                (expected.0, expected.1, expected.2)
+            );
+            assert!(
+                line.bytes == expected.3 && line.continued == expected.4,
+                "line {}",
+                line.number
+            );
         }
         let begin = dice.roll(text.len() as u64 + 10);
         let end = begin + dice.roll(100_000);
         let range = store.text_range(attempt, begin..end).await.unwrap();
-        let expected = text.get(begin as usize..(end as usize).min(text.len())).unwrap_or_default();
+        let expected = text
+            .get(begin as usize..(end as usize).min(text.len()))
+            .unwrap_or_default();
         assert!(range == expected, "{begin}..{end}");
         let record = dice.roll(records.len() as u64);
-        let page = store.read(attempt, Position { generation: 1, record }, 3).await.unwrap();
+        let page = store
+            .read(attempt, Position { generation: 1, record }, 3)
+            .await
+            .unwrap();
         for (i, record) in page.records.iter().enumerate() {
             let expected = &records[record.position.record as usize];
-            assert_eq!((record.step, record.channel, &record.data[..]), (expected.0, expected.1, &expected.2[..]));
+            assert_eq!(
+                (record.step, record.channel, &record.data[..]),
+                (expected.0, expected.1, &expected.2[..])
+            );
             assert_eq!(record.position.record, page.records[0].position.record + i as u64);
         }
     }
     for step in [None, Some(1), Some(2), Some(77)] {
         let tail = store.tail(attempt, step, 300).await.unwrap();
-        let of: Vec<_> = lines.iter().filter(|line| step.is_none_or(|step| line.0 == step)).collect();
+        let of: Vec<_> = lines
+            .iter()
+            .filter(|line| step.is_none_or(|step| line.0 == step))
+            .collect();
         let expected = &of[of.len().saturating_sub(300)..];
         assert_eq!(tail.len(), expected.len());
-        assert!(tail.iter().zip(expected).all(|(line, expected)| line.bytes == expected.3 && line.step == expected.0));
+        assert!(
+            tail.iter()
+                .zip(expected)
+                .all(|(line, expected)| line.bytes == expected.3 && line.step == expected.0)
+        );
     }
     for span in store.steps(attempt).await.unwrap() {
         let of = |line: &&(u32, u64, Channel, Vec<u8>, bool)| line.0 == span.step;
@@ -106,7 +138,11 @@ async fn lines_text_and_records_are_the_same_open_left_and_sealed() {
     let mut records = Vec::new();
     for sequence in 1..=400 {
         let step = 1 + (sequence / 180) as u32 + u32::from(dice.roll(40) == 0);
-        let channel = if dice.roll(4) == 0 { Channel::Stderr } else { Channel::Stdout };
+        let channel = if dice.roll(4) == 0 {
+            Channel::Stderr
+        } else {
+            Channel::Stdout
+        };
         let mut data = Vec::new();
         if dice.roll(30) == 0 {
             data.resize(dice.roll(60_000) as usize + 1, b'x');
@@ -126,7 +162,17 @@ async fn lines_text_and_records_are_the_same_open_left_and_sealed() {
     let summary = writer.seal().await.unwrap();
     compare(&store, attempt, &records, &mut dice).await;
     assert!(summary.stored_bytes * 5 < summary.text_bytes, "{summary:?}");
-    let beyond = store.read(attempt, Position { generation: 1, record: summary.records + 1 }, 1).await.unwrap();
+    let beyond = store
+        .read(
+            attempt,
+            Position {
+                generation: 1,
+                record: summary.records + 1,
+            },
+            1,
+        )
+        .await
+        .unwrap();
     assert!(beyond.resync && !beyond.ended);
 }
 
@@ -136,13 +182,23 @@ async fn a_line_of_a_megabyte_is_split_and_marked() {
     let (store, attempt) = (store(&dir), AttemptId::new());
     let mut writer = open(&store, attempt).await;
     for sequence in 1..=16 {
-        writer.output(sequence, 1, Channel::Stdout, 0, &[b'x'; MAX_PIECE]).unwrap();
+        writer
+            .output(sequence, 1, Channel::Stdout, 0, &[b'x'; MAX_PIECE])
+            .unwrap();
     }
     writer.output(17, 1, Channel::Stdout, 0, b"\nshort\n").unwrap();
     let page = store.lines(attempt, 1, 100).await.unwrap();
     assert_eq!(page.lines.len(), 17);
-    assert!(page.lines[..16].iter().enumerate().all(|(i, l)| l.bytes.len() == MAX_PIECE && l.continued == (i > 0)));
-    assert_eq!((page.lines[16].bytes.as_slice(), page.lines[16].continued), (&b"short"[..], false));
+    assert!(
+        page.lines[..16]
+            .iter()
+            .enumerate()
+            .all(|(i, l)| l.bytes.len() == MAX_PIECE && l.continued == (i > 0))
+    );
+    assert_eq!(
+        (page.lines[16].bytes.as_slice(), page.lines[16].continued),
+        (&b"short"[..], false)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -186,7 +242,10 @@ async fn any_number_of_readers_follow_from_before_the_beginning_to_the_seal() {
     }
     writer.seal().await.unwrap();
     for reader in readers {
-        let text = tokio::time::timeout(DEADLINE, reader).await.expect("a reader hangs").unwrap();
+        let text = tokio::time::timeout(DEADLINE, reader)
+            .await
+            .expect("a reader hangs")
+            .unwrap();
         assert!(text == expected);
     }
 }
@@ -203,7 +262,11 @@ async fn following_a_left_log_waits_for_its_next_writer_and_a_removed_one_ends()
     assert!(futures::poll!(pages.next()).is_pending());
     let mut writer = open(&store, attempt).await;
     writer.output(2, 1, Channel::Stdout, 0, b"b\n").unwrap();
-    let page = tokio::time::timeout(DEADLINE, pages.next()).await.unwrap().unwrap().unwrap();
+    let page = tokio::time::timeout(DEADLINE, pages.next())
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
     assert_eq!(&page.records[0].data[..], b"b\n");
     assert!(matches!(store.remove(attempt).await, Err(LogError::Busy { .. })));
     drop(writer);
@@ -220,7 +283,10 @@ async fn one_writer_at_a_time_and_private_files() {
     let dir = tempfile::tempdir().unwrap();
     let (store, attempt) = (store(&dir), AttemptId::new());
     let writer = open(&store, attempt).await;
-    assert!(matches!(LogWriter::open(&store, attempt, vec![], DEFAULT_CAP, None).await, Err(LogError::Busy { .. })));
+    assert!(matches!(
+        LogWriter::open(&store, attempt, vec![], DEFAULT_CAP, None).await,
+        Err(LogError::Busy { .. })
+    ));
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&store.dir(attempt)), 0o700);
     assert_eq!(mode(&store.dir(attempt).join("records")), 0o600);

@@ -13,9 +13,7 @@ use tower::ServiceExt as _;
 
 use crate::{
     clock::now_ms,
-    config::{
-        Backend, Capacity, Config, Connection, ConnectionKind, Database, Limits, Retention, Size,
-    },
+    config::{Backend, Capacity, Config, Connection, ConnectionKind, Database, Limits, Retention, Size},
     forge::ForgeError,
     logs::{Channel, LogStore, LogWriter},
     model::{
@@ -48,7 +46,11 @@ struct Found;
 impl Repositories for Found {
     async fn find(&self, connection: &ConnectionId, path: &RepoPath) -> Result<Option<Repository>, ForgeError> {
         match path.as_str() {
-            "helios/demo" => Ok(Some(Repository { connection: connection.clone(), id: 1, path: path.clone() })),
+            "helios/demo" => Ok(Some(Repository {
+                connection: connection.clone(),
+                id: 1,
+                path: path.clone(),
+            })),
             "helios/away" => Err(ForgeError::Later {
                 forge: "https://forge.example".into(),
                 call: "repository".into(),
@@ -92,7 +94,9 @@ pub fn node() -> NodeName {
 
 fn config(folder: &std::path::Path) -> Config {
     let connection = Connection {
-        kind: ConnectionKind::Forgejo { token: Secret::new("t") },
+        kind: ConnectionKind::Forgejo {
+            token: Secret::new("t"),
+        },
         url: "https://forge.example".into(),
         webhook_secrets: vec![],
         repositories: vec![],
@@ -108,12 +112,18 @@ fn config(folder: &std::path::Path) -> Config {
         tls: None,
         database: Database::Sqlite(folder.join("db")),
         connections: BTreeMap::from([("berg".parse().unwrap(), connection)]),
+        agent: "/nonexistent/helios-agent".into(),
         backend: Backend::Process,
         images: BTreeMap::new(),
         aliases: BTreeMap::new(),
         default_label: None,
         sizes: BTreeMap::new(),
-        capacity: Capacity { machines: 2, cpus: None, memory_mib: None, labels: BTreeMap::new() },
+        capacity: Capacity {
+            machines: 2,
+            cpus: None,
+            memory_mib: None,
+            labels: BTreeMap::new(),
+        },
         limits: Limits {
             job_timeout_minutes: 360,
             idle_timeout_minutes: 60,
@@ -125,14 +135,22 @@ fn config(folder: &std::path::Path) -> Config {
             min_free_bytes: 0,
             repository_bytes: 1 << 30,
         },
-        retention: Retention { logs_days: 90, runs_days: 365, deliveries_days: 14 },
+        retention: Retention {
+            logs_days: 90,
+            runs_days: 365,
+            deliveries_days: 14,
+        },
     }
 }
 
 fn step(name: &str, script: &str, line: u32) -> PlannedStep {
     PlannedStep {
         name: name.into(),
-        action: Action::Run { script: script.into(), shell: Shell::Default, working_directory: None },
+        action: Action::Run {
+            script: script.into(),
+            shell: Shell::Default,
+            working_directory: None,
+        },
         env: vec![],
         timeout_minutes: None,
         continue_on_error: false,
@@ -148,13 +166,21 @@ fn job(id: &str, name: &str, needs: &[&str]) -> PlannedJob {
         needs: needs.iter().map(|n| (*n).to_owned()).collect(),
         env: vec![],
         timeout_minutes: 30,
-        steps: vec![step("Check out", "true", 9), step("Build", "make", 11), step("Test", "make test", 13)],
+        steps: vec![
+            step("Check out", "true", 9),
+            step("Build", "make", 11),
+            step("Test", "make test", 13),
+        ],
     }
 }
 
 pub fn trigger(path: &str, id: i64, title: &str) -> Trigger {
     Trigger {
-        repository: Repository { connection: "berg".parse().unwrap(), id, path: path.parse().unwrap() },
+        repository: Repository {
+            connection: "berg".parse().unwrap(),
+            id,
+            path: path.parse().unwrap(),
+        },
         event: Event::Push {
             ref_name: "refs/heads/<img>".parse().unwrap(),
             commit: COMMIT.parse().unwrap(),
@@ -191,22 +217,55 @@ impl Site {
         };
         store.create_token(new).await.unwrap();
         let instance = InstanceId::new();
-        store.register_node(&node(), instance, Duration::from_secs(1)).await.unwrap();
-        let public = plan(&store, &trigger("helios/demo", 1, EVIL), &[("build", EVIL), ("test", "test"), ("doc", "doc")]).await;
-        let private = plan(&store, &trigger("helios/secret", 2, "a secret plan"), &[("build", "build")]).await;
+        store
+            .register_node(&node(), instance, Duration::from_secs(1))
+            .await
+            .unwrap();
+        let public = plan(
+            &store,
+            &trigger("helios/demo", 1, EVIL),
+            &[("build", EVIL), ("test", "test"), ("doc", "doc")],
+        )
+        .await;
+        let private = plan(
+            &store,
+            &trigger("helios/secret", 2, "a secret plan"),
+            &[("build", "build")],
+        )
+        .await;
         let router = router(state.clone());
-        Self { state, router, store, logs, token, public, private, folder, instance }
+        Self {
+            state,
+            router,
+            store,
+            logs,
+            token,
+            public,
+            private,
+            folder,
+            instance,
+        }
     }
 
     /// Claims the oldest queued job; both runs have one, the public repository's comes first.
     pub async fn claim(&self) -> (AttemptId, i64, JobId) {
-        let claimed = self.store.claim_job(&node(), self.instance, &["helios".to_owned()]).await.unwrap().unwrap();
-        self.store.attempt_running(claimed.attempt, claimed.epoch, "{}").await.unwrap();
+        let claimed = self
+            .store
+            .claim_job(&node(), self.instance, &["helios".to_owned()])
+            .await
+            .unwrap()
+            .unwrap();
+        self.store
+            .attempt_running(claimed.attempt, claimed.epoch, "{}")
+            .await
+            .unwrap();
         (claimed.attempt, claimed.epoch, claimed.job)
     }
 
     pub async fn writer(&self, attempt: AttemptId) -> LogWriter {
-        LogWriter::open(&self.logs, attempt, vec![], 64 << 20, None).await.unwrap()
+        LogWriter::open(&self.logs, attempt, vec![], 64 << 20, None)
+            .await
+            .unwrap()
     }
 
     /// One step's state.
@@ -258,7 +317,10 @@ impl Site {
         log.system(2, "Process ended with exit code 2").unwrap();
         log.sync().await.unwrap();
         log.seal().await.unwrap();
-        let end = AttemptEnd::Result { result: JobResult::Failure, message: format!("step 2 failed {EVIL}") };
+        let end = AttemptEnd::Result {
+            result: JobResult::Failure,
+            message: format!("step 2 failed {EVIL}"),
+        };
         self.store.end_attempt(attempt, epoch, end, 3).await.unwrap();
         (attempt, job)
     }
@@ -269,10 +331,19 @@ impl Site {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let answer = self.router.clone().oneshot(request.body(Body::from(body.to_owned())).unwrap()).await.unwrap();
+        let answer = self
+            .router
+            .clone()
+            .oneshot(request.body(Body::from(body.to_owned())).unwrap())
+            .await
+            .unwrap();
         let (parts, body) = answer.into_parts();
         let body = to_bytes(body, 64 << 20).await.unwrap();
-        Answer { status: parts.status, headers: parts.headers, body: String::from_utf8_lossy(&body).into_owned() }
+        Answer {
+            status: parts.status,
+            headers: parts.headers,
+            body: String::from_utf8_lossy(&body).into_owned(),
+        }
     }
 
     pub async fn get(&self, path: &str) -> Answer {
@@ -281,7 +352,13 @@ impl Site {
 
     pub async fn as_admin(&self, method: Method, path: &str, body: &str) -> Answer {
         let bearer = format!("Bearer {}", self.token.expose());
-        self.send(method, path, &[("authorization", &bearer), ("content-type", "application/json")], body).await
+        self.send(
+            method,
+            path,
+            &[("authorization", &bearer), ("content-type", "application/json")],
+            body,
+        )
+        .await
     }
 
     /// Logs in through the form; returns the session's cookie.
@@ -322,15 +399,43 @@ pub fn between<'a>(text: &'a str, before: &str, after: &str) -> &'a str {
 
 /// Makes a trigger and plans it.
 pub async fn plan(store: &Store, trigger: &Trigger, jobs: &[(&str, &str)]) -> Made {
-    let size = Size { cpus: 2, memory_mib: 2048, disk_gib: None };
+    let size = Size {
+        cpus: 2,
+        memory_mib: 2048,
+        disk_gib: None,
+    };
     let jobs: Vec<PlannedJob> = jobs
         .iter()
-        .map(|(id, name)| if *id == "test" { job(id, name, &["build"]) } else { job(id, name, &[]) })
+        .map(|(id, name)| {
+            if *id == "test" {
+                job(id, name, &["build"])
+            } else {
+                job(id, name, &[])
+            }
+        })
         .collect();
-    let requirement = JobRequirement { label: "helios".parse().unwrap(), size, class: "helios".into() };
+    let requirement = JobRequirement {
+        label: "helios".parse().unwrap(),
+        size,
+        class: "helios".into(),
+    };
     let requirements = jobs.iter().map(|_| requirement.clone()).collect();
-    let plan = Plan { version: PLAN_VERSION, path: ".helios/workflows/ci.yml".into(), name: "ci".into(), env: vec![], jobs };
-    outcome(store, trigger, Ok(PlannedRun { plan, jobs: requirements })).await
+    let plan = Plan {
+        version: PLAN_VERSION,
+        path: ".helios/workflows/ci.yml".into(),
+        name: "ci".into(),
+        env: vec![],
+        jobs,
+    };
+    outcome(
+        store,
+        trigger,
+        Ok(PlannedRun {
+            plan,
+            jobs: requirements,
+        }),
+    )
+    .await
 }
 
 /// Makes a trigger whose workflow file is broken.
@@ -347,16 +452,35 @@ pub async fn broken(store: &Store, trigger: &Trigger) -> Made {
 
 async fn outcome(store: &Store, trigger: &Trigger, plan: Result<PlannedRun, Vec<Diagnostic>>) -> Made {
     let id = store.create_trigger(trigger, "test").await.unwrap();
-    let claimed = store.claim_trigger(&node(), Duration::from_secs(60)).await.unwrap().unwrap();
+    let claimed = store
+        .claim_trigger(&node(), Duration::from_secs(60))
+        .await
+        .unwrap()
+        .unwrap();
     let run = NewRun {
         path: ".helios/workflows/ci.yml".into(),
         name: "ci".into(),
         source: "jobs:\n  b: { runs_on: <img src=x> }\n".into(),
         plan,
     };
-    let planned = TriggerOutcome::Planned { commit: COMMIT.parse().unwrap(), runs: vec![run] };
-    let runs = store.finish_trigger(claimed.id, claimed.epoch, planned).await.unwrap().unwrap();
+    let planned = TriggerOutcome::Planned {
+        commit: COMMIT.parse().unwrap(),
+        runs: vec![run],
+    };
+    let runs = store
+        .finish_trigger(claimed.id, claimed.epoch, planned)
+        .await
+        .unwrap()
+        .unwrap();
     let detail = store.run(runs[0]).await.unwrap().unwrap();
-    let jobs = detail.attempts.iter().flat_map(|a| a.jobs.iter().map(|j| j.id)).collect();
-    Made { trigger: id, run: runs[0], jobs }
+    let jobs = detail
+        .attempts
+        .iter()
+        .flat_map(|a| a.jobs.iter().map(|j| j.id))
+        .collect();
+    Made {
+        trigger: id,
+        run: runs[0],
+        jobs,
+    }
 }

@@ -4,17 +4,13 @@
 use axum::http::{Method, StatusCode};
 
 use super::fixture::{EVIL, Site, broken, trigger};
-use crate::{
-    model::state::StepState,
-    store::AttemptEnd,
-    web::assets::STYLE,
-};
+use crate::{model::state::StepState, store::AttemptEnd, web::assets::STYLE};
 
 /// The elements our templates write. Anything else came from somebody else.
 const OURS: &[&str] = &[
-    "html", "head", "meta", "title", "link", "script", "noscript", "body", "a", "header", "img", "nav", "span", "form", "input", "button", "main",
-    "p", "div", "h1", "h2", "ul", "li", "ol", "b", "i", "code", "time", "section", "pre", "details", "summary", "label", "strong", "kbd", "br", "em",
-    "!doctype",
+    "html", "head", "meta", "title", "link", "script", "noscript", "body", "a", "header", "img", "nav", "span", "form",
+    "input", "button", "main", "p", "div", "h1", "h2", "ul", "li", "ol", "b", "i", "code", "time", "section", "pre",
+    "details", "summary", "label", "strong", "kbd", "br", "em", "!doctype",
 ];
 
 /// A rough reading of a page: every `<` begins an element of ours, scripts and images are our files,
@@ -22,7 +18,12 @@ const OURS: &[&str] = &[
 fn check(path: &str, page: &str) {
     for tag in page.split('<').skip(1) {
         let tag = tag.split('>').next().unwrap();
-        let name = tag.trim_start_matches('/').split([' ', '\n']).next().unwrap().to_ascii_lowercase();
+        let name = tag
+            .trim_start_matches('/')
+            .split([' ', '\n'])
+            .next()
+            .unwrap()
+            .to_ascii_lowercase();
         assert!(OURS.contains(&name.as_str()), "{path}: <{tag}>");
         for bad in [" onerror", " onclick", " onload", " style=", "javascript:"] {
             assert!(!tag.contains(bad), "{path}: <{tag}>");
@@ -65,7 +66,10 @@ async fn hostile_text_stays_text_on_every_page() {
         check(path, &page.body);
     }
     let page = site.get(&paths[7]).await.body;
-    assert!(page.contains("&#60;img") || page.contains("&lt;img"), "the text itself is shown");
+    assert!(
+        page.contains("&#60;img") || page.contains("&lt;img"),
+        "the text itself is shown"
+    );
 }
 
 #[tokio::test]
@@ -73,7 +77,10 @@ async fn a_broken_workflow_file_is_shown_with_its_place() {
     let site = Site::new().await;
     let bad = broken(&site.store, &trigger("helios/demo", 1, "broken")).await;
     let page = site.get(&format!("/runs/{}", bad.run)).await.body;
-    assert!(page.contains(".helios/workflows/ci.yml:2:7") && page.contains("did you mean"), "{page}");
+    assert!(
+        page.contains(".helios/workflows/ci.yml:2:7") && page.contains("did you mean"),
+        "{page}"
+    );
     assert!(page.contains("x here"), "the line itself is marked");
 }
 
@@ -82,14 +89,28 @@ async fn pages_are_whole_without_a_script() {
     let site = Site::new().await;
     let (_, job) = site.failed_job(7).await;
     let page = site.get(&format!("/jobs/{job}")).await.body;
-    for part in ["id=\"s1-L1\"", "id=\"s2-L7\"", "Checking out 3f786850e3", "Process ended with exit code 2", "log.txt", "lines=s1-L1#s1-L1", "exit code 2"] {
+    for part in [
+        "id=\"s1-L1\"",
+        "id=\"s2-L7\"",
+        "Checking out 3f786850e3",
+        "Process ended with exit code 2",
+        "log.txt",
+        "lines=s1-L1#s1-L1",
+        "exit code 2",
+    ] {
         assert!(page.contains(part), "{part} is missing");
     }
     assert!(!page.contains("http-equiv"), "an ended job stands still");
     assert!(page.contains("data-state=\"bad\" open"), "the failed step is open");
     let run = site.get(&format!("/runs/{}", site.public.run)).await.body;
-    assert!(run.contains("skipped") && run.contains("failed"), "words, not colours alone");
-    assert!(run.contains("<noscript><meta http-equiv=\"refresh\""), "one job is still queued");
+    assert!(
+        run.contains("skipped") && run.contains("failed"),
+        "words, not colours alone"
+    );
+    assert!(
+        run.contains("<noscript><meta http-equiv=\"refresh\""),
+        "one job is still queued"
+    );
     assert!(run.contains("of its kind"), "and the page says why");
     let waiting = site.get(&format!("/jobs/{}", site.public.jobs[2])).await.body;
     assert!(waiting.contains("queued for") && waiting.contains("<noscript><meta http-equiv=\"refresh\""));
@@ -100,7 +121,9 @@ async fn infrastructure_failures_are_told_apart() {
     let site = Site::new().await;
     let (attempt, epoch, job) = site.claim().await;
     site.step(attempt, epoch, 0, "Check out", StepState::Running).await;
-    let end = AttemptEnd::Infra { cause: "the machine stopped answering".into() };
+    let end = AttemptEnd::Infra {
+        cause: "the machine stopped answering".into(),
+    };
     site.store.end_attempt(attempt, epoch, end, 3).await.unwrap();
     let (again, epoch, _) = {
         let mut claimed = site.claim().await;
@@ -111,16 +134,24 @@ async fn infrastructure_failures_are_told_apart() {
     };
     assert_ne!(attempt, again);
     let page = site.get(&format!("/jobs/{job}")).await.body;
-    assert!(page.contains("machine failed") && page.contains("the machine stopped answering") && page.contains("Try 2"), "{page}");
+    assert!(
+        page.contains("machine failed") && page.contains("the machine stopped answering") && page.contains("Try 2"),
+        "{page}"
+    );
     for _ in 0..2 {
-        let end = AttemptEnd::Infra { cause: "no disk".into() };
+        let end = AttemptEnd::Infra {
+            cause: "no disk".into(),
+        };
         site.store.end_attempt(again, epoch, end, 2).await.unwrap();
     }
     let page = site.get(&format!("/jobs/{job}")).await.body;
     assert!(page.contains("helios-ci failed, not your code"), "{page}");
     let first = site.get(&format!("/jobs/{job}?try=1")).await;
     assert_eq!(first.status, StatusCode::OK);
-    assert_eq!(site.get(&format!("/jobs/{job}?try=9")).await.status, StatusCode::NOT_FOUND);
+    assert_eq!(
+        site.get(&format!("/jobs/{job}?try=9")).await.status,
+        StatusCode::NOT_FOUND
+    );
 }
 
 #[tokio::test]
@@ -150,7 +181,13 @@ fn colours(block: &str) -> std::collections::BTreeMap<String, [f64; 3]> {
 }
 
 fn luminance(rgb: [f64; 3]) -> f64 {
-    let linear = rgb.map(|c| if c <= 0.040_45 { c / 12.92 } else { ((c + 0.055) / 1.055).powf(2.4) });
+    let linear = rgb.map(|c| {
+        if c <= 0.040_45 {
+            c / 12.92
+        } else {
+            ((c + 0.055) / 1.055).powf(2.4)
+        }
+    });
     0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 }
 
@@ -162,7 +199,10 @@ fn contrast(a: [f64; 3], b: [f64; 3]) -> f64 {
 #[test]
 fn every_text_can_be_read_in_both_themes() {
     assert!((contrast([0.0; 3], [1.0; 3]) - 21.0).abs() < 0.01);
-    let mut blocks = STYLE.split(":root {").skip(1).map(|rest| rest.split('}').next().unwrap());
+    let mut blocks = STYLE
+        .split(":root {")
+        .skip(1)
+        .map(|rest| rest.split('}').next().unwrap());
     let light = colours(blocks.next().unwrap());
     let dark = colours(blocks.next().unwrap());
     let mut pairs: Vec<(String, &str)> = ["text", "dim", "link", "ok", "bad", "live", "warn", "err", "off", "idle"]
@@ -170,7 +210,10 @@ fn every_text_can_be_read_in_both_themes() {
         .flat_map(|fg| [((*fg).to_owned(), "bg"), ((*fg).to_owned(), "card")])
         .collect();
     for state in ["ok", "bad", "live", "warn", "err", "off", "idle"] {
-        let ground = ["ok-bg", "bad-bg", "live-bg", "warn-bg", "err-bg", "off-bg", "idle-bg"].iter().find(|g| g.starts_with(state)).unwrap();
+        let ground = ["ok-bg", "bad-bg", "live-bg", "warn-bg", "err-bg", "off-bg", "idle-bg"]
+            .iter()
+            .find(|g| g.starts_with(state))
+            .unwrap();
         pairs.push((state.to_owned(), ground));
         pairs.push(("text".to_owned(), ground));
     }
@@ -183,8 +226,14 @@ fn every_text_can_be_read_in_both_themes() {
         for (text, ground) in &pairs {
             let of = |name: &str| *colours.get(name).unwrap_or_else(|| panic!("{theme} has no --{name}"));
             let ratio = contrast(of(text), of(ground));
-            assert!(ratio >= 4.5, "{theme}: --{text} on --{ground} is {ratio:.2}, WCAG AA wants 4.5");
+            assert!(
+                ratio >= 4.5,
+                "{theme}: --{text} on --{ground} is {ratio:.2}, WCAG AA wants 4.5"
+            );
         }
-        assert!(contrast(colours["card"], colours["link"]) >= 4.5, "{theme}: the main button");
+        assert!(
+            contrast(colours["card"], colours["link"]) >= 4.5,
+            "{theme}: the main button"
+        );
     }
 }

@@ -10,12 +10,7 @@ use futures::StreamExt as _;
 use tower::ServiceExt as _;
 
 use super::fixture::{Site, between};
-use crate::{
-    clock::now_ms,
-    logs::Channel,
-    model::state::JobResult,
-    store::AttemptEnd,
-};
+use crate::{clock::now_ms, logs::Channel, model::state::JobResult, store::AttemptEnd};
 
 /// Ends a hang, never a slow machine.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -39,10 +34,18 @@ impl Events {
         if let Some(last) = last {
             request = request.header("last-event-id", last);
         }
-        let answer = site.router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+        let answer = site
+            .router
+            .clone()
+            .oneshot(request.body(Body::empty()).unwrap())
+            .await
+            .unwrap();
         assert_eq!(answer.status(), StatusCode::OK);
         assert_eq!(answer.headers()[header::CONTENT_TYPE], "text/event-stream");
-        Self { body: answer.into_body().into_data_stream(), text: String::new() }
+        Self {
+            body: answer.into_body().into_data_stream(),
+            text: String::new(),
+        }
     }
 
     /// The next named event; `None` at the end.
@@ -63,7 +66,9 @@ impl Events {
                     return Some(event);
                 }
             }
-            let piece = tokio::time::timeout(DEADLINE, self.body.next()).await.expect("the stream hangs")?;
+            let piece = tokio::time::timeout(DEADLINE, self.body.next())
+                .await
+                .expect("the stream hangs")?;
             self.text.push_str(std::str::from_utf8(&piece.unwrap()).unwrap());
         }
     }
@@ -71,7 +76,10 @@ impl Events {
     /// The next event of this name; others are passed over.
     async fn until(&mut self, name: &str) -> Event {
         loop {
-            let event = self.next().await.unwrap_or_else(|| panic!("the stream ended before `{name}`"));
+            let event = self
+                .next()
+                .await
+                .unwrap_or_else(|| panic!("the stream ended before `{name}`"));
             if event.name == name {
                 return event;
             }
@@ -83,7 +91,15 @@ impl Events {
 fn shown(event: &Event) -> Vec<(String, String)> {
     let data: serde_json::Value = serde_json::from_str(&event.data).unwrap();
     let html = data["html"].as_str().unwrap();
-    html.split("<div ").skip(1).map(|l| (between(l, "id=\"", "\"").to_owned(), between(l, "<span>", "</span>").to_owned())).collect()
+    html.split("<div ")
+        .skip(1)
+        .map(|l| {
+            (
+                between(l, "id=\"", "\"").to_owned(),
+                between(l, "<span>", "</span>").to_owned(),
+            )
+        })
+        .collect()
 }
 
 #[tokio::test]
@@ -99,26 +115,41 @@ async fn a_page_follows_and_resumes_without_gap_or_repetition() {
     let mut events = Events::open(&site, &url, None).await;
     log.output(2, 1, Channel::Stdout, now_ms(), b"ee\nfour\n").unwrap();
     let event = events.until("lines").await;
-    assert_eq!(shown(&event), [("s1-L3".to_owned(), "three".to_owned()), ("s1-L4".to_owned(), "four".to_owned())]);
+    assert_eq!(
+        shown(&event),
+        [
+            ("s1-L3".to_owned(), "three".to_owned()),
+            ("s1-L4".to_owned(), "four".to_owned())
+        ]
+    );
     drop(events);
 
     // Away for a moment: lines that came meanwhile arrive once, those that were seen do not.
     log.output(3, 1, Channel::Stdout, now_ms(), b"five\n").unwrap();
     let mut events = Events::open(&site, &url, Some(&event.id)).await;
-    assert_eq!(shown(&events.until("lines").await), [("s1-L5".to_owned(), "five".to_owned())]);
+    assert_eq!(
+        shown(&events.until("lines").await),
+        [("s1-L5".to_owned(), "five".to_owned())]
+    );
     for n in 4..300u64 {
-        log.output(n, 1, Channel::Stdout, now_ms(), format!("line {n}\n").as_bytes()).unwrap();
+        log.output(n, 1, Channel::Stdout, now_ms(), format!("line {n}\n").as_bytes())
+            .unwrap();
     }
     log.end_step(1).unwrap();
     log.sync().await.unwrap();
     log.seal().await.unwrap();
-    let end = AttemptEnd::Result { result: JobResult::Success, message: "ok".into() };
+    let end = AttemptEnd::Result {
+        result: JobResult::Success,
+        message: "ok".into(),
+    };
     site.store.end_attempt(attempt, epoch, end, 3).await.unwrap();
     let mut seen: BTreeMap<String, u32> = BTreeMap::new();
     let mut states = Vec::new();
     while let Some(event) = events.next().await {
         match event.name.as_str() {
-            "lines" => shown(&event).into_iter().for_each(|(place, _)| *seen.entry(place).or_default() += 1),
+            "lines" => shown(&event)
+                .into_iter()
+                .for_each(|(place, _)| *seen.entry(place).or_default() += 1),
             "state" => states.push(event.data),
             "end" => break,
             other => assert_eq!(other, "step"),
@@ -152,7 +183,10 @@ async fn the_api_streams_records_and_resumes_at_any_of_them() {
     drop(events);
     log.sync().await.unwrap();
     log.seal().await.unwrap();
-    let end = AttemptEnd::Result { result: JobResult::Success, message: "ok".into() };
+    let end = AttemptEnd::Result {
+        result: JobResult::Success,
+        message: "ok".into(),
+    };
     site.store.end_attempt(attempt, epoch, end, 3).await.unwrap();
     for (index, (_, id)) in ids.iter().enumerate() {
         let mut events = Events::open(&site, &path, Some(id)).await;
@@ -168,7 +202,11 @@ async fn the_api_streams_records_and_resumes_at_any_of_them() {
         assert_eq!(rest, want);
     }
     let mut events = Events::open(&site, &format!("{path}?from={}", ids[3].0), None).await;
-    assert_eq!(events.until("log").await.id, ids[3].1, "`from` names the record to begin with");
+    assert_eq!(
+        events.until("log").await.id,
+        ids[3].1,
+        "`from` names the record to begin with"
+    );
     let bad = site.get(&format!("{path}?from=x")).await;
     assert_eq!(bad.status, StatusCode::BAD_REQUEST);
 }
@@ -183,7 +221,11 @@ async fn a_place_of_another_generation_is_told() {
     events.until("resync").await;
     let mut events = Events::open(&site, &format!("/api/v1/jobs/{job}/logs/stream?from=99:1"), None).await;
     events.until("resync").await;
-    assert_eq!(events.next().await.unwrap().name, "log", "and goes on from the beginning");
+    assert_eq!(
+        events.next().await.unwrap().name,
+        "log",
+        "and goes on from the beginning"
+    );
 }
 
 #[tokio::test]
@@ -205,7 +247,9 @@ async fn viewers_are_counted_and_stopping_ends_their_streams() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(DEADLINE, freed).await.expect("places are given back");
+    tokio::time::timeout(DEADLINE, freed)
+        .await
+        .expect("places are given back");
 }
 
 #[tokio::test]
@@ -222,17 +266,31 @@ async fn raw_text_comes_whole_and_in_parts() {
     assert_eq!(whole.headers[header::CONTENT_TYPE], "text/plain; charset=utf-8");
     assert_eq!(whole.headers[header::ACCEPT_RANGES], "bytes");
     assert_eq!(whole.headers[header::CONTENT_LENGTH], "17");
-    for (range, body, content) in [("bytes=8-11", "89ab", "bytes 8-11/17"), ("bytes=-3", "ef\n", "bytes 14-16/17"), ("bytes=16-99", "\n", "bytes 16-16/17")] {
+    for (range, body, content) in [
+        ("bytes=8-11", "89ab", "bytes 8-11/17"),
+        ("bytes=-3", "ef\n", "bytes 14-16/17"),
+        ("bytes=16-99", "\n", "bytes 16-16/17"),
+    ] {
         let part = site.send(Method::GET, &path, &[("range", range)], "").await;
         assert_eq!(part.status, StatusCode::PARTIAL_CONTENT);
-        assert_eq!((part.body.as_str(), part.headers[header::CONTENT_RANGE].to_str().unwrap()), (body, content));
+        assert_eq!(
+            (
+                part.body.as_str(),
+                part.headers[header::CONTENT_RANGE].to_str().unwrap()
+            ),
+            (body, content)
+        );
     }
     let none = site.send(Method::GET, &path, &[("range", "bytes=17-")], "").await;
     assert_eq!(none.status, StatusCode::RANGE_NOT_SATISFIABLE);
     assert_eq!(none.headers[header::CONTENT_RANGE], "bytes */17");
-    let old = site.send(Method::GET, &path, &[("range", "bytes=0-1"), ("if-range", "\"x\"")], "").await;
+    let old = site
+        .send(Method::GET, &path, &[("range", "bytes=0-1"), ("if-range", "\"x\"")], "")
+        .await;
     assert_eq!((old.status, old.body.len()), (StatusCode::OK, 17));
-    let curl = site.send(Method::GET, &format!("/jobs/{job}"), &[("accept", "text/plain")], "").await;
+    let curl = site
+        .send(Method::GET, &format!("/jobs/{job}"), &[("accept", "text/plain")], "")
+        .await;
     assert_eq!(curl.body, whole.body);
     assert_eq!(site.get(&format!("/api/v1/jobs/{job}/logs")).await.body, whole.body);
 }
@@ -262,5 +320,8 @@ async fn a_long_log_is_served_in_small_windows() {
         }
     }
     assert_eq!(seen, 5002, "every line once");
-    assert_eq!(site.get(&format!("/jobs/{job}/log?from=99999")).await.status, StatusCode::OK);
+    assert_eq!(
+        site.get(&format!("/jobs/{job}/log?from=99999")).await.status,
+        StatusCode::OK
+    );
 }
