@@ -352,3 +352,4 @@ CREATE TABLE concurrency (
     since_ms      BIGINT NOT NULL,
     PRIMARY KEY (connection, repository_id, group_name, run_id, job_id)
 );
+CREATE INDEX concurrency_run ON concurrency (run_id);
