@@ -311,7 +311,7 @@ impl Intake {
             .again_after(wait)
         };
         if let Some(ConnectInfo(peer)) = request.extensions().get::<ConnectInfo<SocketAddr>>() {
-            self.limits.from_address(peer.ip()).map_err(too_many)?;
+            self.limits.for_address(peer.ip()).map_err(too_many)?;
         }
         let (connection, door) = connection
             .parse::<ConnectionId>()

@@ -60,7 +60,7 @@ impl Hub {
         let line = seen.line();
         if let Some(id) = line.strip_prefix("PATCH /repos/acme/tool/check-runs/") {
             let mut runs = runs();
-            let Some(run) = runs.iter_mut().find(|r| r["id"].to_string() == id) else {
+            let Some(run) = runs.iter_mut().find(|r| r["id"].as_u64() == id.parse().ok()) else {
                 return Reply::Json(404, json!({"message": "Not Found"}));
             };
             run.as_object_mut()

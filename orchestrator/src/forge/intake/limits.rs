@@ -48,7 +48,7 @@ impl Limits {
     ///
     /// # Errors
     /// How long to wait.
-    pub fn from_address(&self, address: IpAddr) -> Result<(), Duration> {
+    pub fn for_address(&self, address: IpAddr) -> Result<(), Duration> {
         take(&self.addresses, network(address))
     }
 
@@ -132,9 +132,9 @@ mod tests {
     fn one_address_cannot_use_up_another_ones_share() {
         let limits = Limits::default();
         let (a, b) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
-        let refused = (0..10_000).find_map(|_| limits.from_address(a).err());
+        let refused = (0..10_000).find_map(|_| limits.for_address(a).err());
         assert!(refused.is_some_and(|wait| wait <= Duration::from_millis(10)));
-        assert!(limits.from_address(b).is_ok());
+        assert!(limits.for_address(b).is_ok());
     }
 
     #[test]
