@@ -1,12 +1,18 @@
 //! This node among others: its registration and heartbeat, what it takes up again at start, and the
 //! sweep that compares what exists with what should.
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::HashSet,
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     driver::{self, Deps, Start},
+    files::write_private,
     model::{
         ids::{AttemptId, InstanceId},
         state::{AttemptState, MachineState},
@@ -22,6 +28,14 @@ const ALIVE: Duration = Duration::from_secs(20);
 /// How often what exists is compared with what should.
 const SWEEP: Duration = Duration::from_secs(60);
 
+/// Holds the data directory for this process; the kernel lets go of it when the process dies, however
+/// it dies.
+#[derive(Debug)]
+pub struct DataLock {
+    _file: nix::fcntl::Flock<fs::File>,
+    previous: PathBuf,
+}
+
 /// The node cannot be this one.
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
@@ -35,16 +49,73 @@ pub enum NodeError {
         /// Age of the other's heartbeat.
         seconds: i64,
     },
+    /// Another daemon uses the data directory.
+    #[error("another helios-ci uses the data directory {0}: stop it, or give this one another `data_dir:`")]
+    Locked(PathBuf),
+    /// The data directory cannot be used.
+    #[error("cannot use {path}: check the owner and mode of the data directory")]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// The system's word.
+        #[source]
+        source: io::Error,
+    },
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// Claims the node's name.
+impl DataLock {
+    /// Takes the data directory.
+    ///
+    /// # Errors
+    /// When another process has it, or it cannot be written.
+    pub fn take(data_dir: &Path) -> Result<Self, NodeError> {
+        let path = data_dir.join("daemon.lock");
+        let file = fs::OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path);
+        let file = file.map_err(|source| NodeError::File {
+            path: path.clone(),
+            source,
+        })?;
+        match nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock) {
+            Ok(file) => Ok(Self {
+                _file: file,
+                previous: data_dir.join("instance"),
+            }),
+            Err((_, nix::errno::Errno::EWOULDBLOCK)) => Err(NodeError::Locked(data_dir.to_owned())),
+            Err((_, errno)) => Err(NodeError::File {
+                path,
+                source: errno.into(),
+            }),
+        }
+    }
+}
+
+/// Claims the node's name. A daemon that held this data directory before and was killed need not be
+/// waited for: who has the lock knows that it is dead.
 ///
 /// # Errors
-/// When another living daemon has it.
-pub async fn register(deps: &Deps, instance: InstanceId) -> Result<(), NodeError> {
+/// When another living daemon has the name.
+pub async fn register(deps: &Deps, lock: &DataLock, instance: InstanceId) -> Result<(), NodeError> {
+    let file = |source| NodeError::File {
+        path: lock.previous.clone(),
+        source,
+    };
+    match fs::read_to_string(&lock.previous) {
+        Ok(text) => {
+            if let Ok(previous) = text.trim().parse::<InstanceId>() {
+                deps.store.leave(&deps.config.node, previous).await?;
+            }
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(file(error)),
+    }
+    write_private(&lock.previous, instance.to_string().as_bytes()).map_err(file)?;
     match deps.store.register_node(&deps.config.node, instance, ALIVE).await? {
         Registered::Ok => Ok(()),
         Registered::Busy { since_ms } => Err(NodeError::Busy {

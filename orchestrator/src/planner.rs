@@ -14,7 +14,7 @@ use crate::{
     failpoint::{self, Point},
     forge::{Forge, ForgeError, Parsed},
     model::{
-        names::{CommitSha, ConnectionId},
+        names::{CommitSha, ConnectionId, RepoPath},
         trigger::{Event, Repository, Trigger},
     },
     queue::{Hint, Hints, Wake},
@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// How long a claim lasts; a daemon that died meanwhile leaves it to the next.
-const LEASE: Duration = Duration::from_secs(300);
+const LEASE: Duration = Duration::from_secs(2400);
 /// A lost hint costs at most this much.
 const SWEEP: Duration = Duration::from_secs(10);
 /// Tries of a trigger before it is given up.
@@ -58,8 +58,18 @@ impl PlanError {
     fn is_retryable(&self) -> bool {
         match self {
             Self::Forge(error) => error.is_retryable(),
-            Self::Source(error) => !matches!(error, SourceError::TooLarge { .. } | SourceError::Address { .. }),
+            Self::Source(error) => error.is_retryable(),
             Self::Never(_) => false,
+        }
+    }
+
+    /// What the forge asked for, an hour at most.
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Forge(ForgeError::Later { retry_after, .. }) => {
+                retry_after.map(|after| after.min(Duration::from_secs(3600)))
+            }
+            _ => None,
         }
     }
 }
@@ -150,15 +160,22 @@ impl Planner {
 
     fn serves(&self, repository: &Repository) -> bool {
         let connection = self.config.connections.get(&repository.connection);
-        connection.is_some_and(|c| c.repositories.is_empty() || c.repositories.contains(&repository.path))
+        let same = |path: &RepoPath| path.as_str().eq_ignore_ascii_case(repository.path.as_str());
+        connection.is_some_and(|c| c.repositories.is_empty() || c.repositories.iter().any(same))
     }
 
     async fn trigger(&self, claimed: ClaimedTrigger) -> Result<(), StoreError> {
-        let outcome = match self.plan(&claimed.trigger).await {
+        // Without an attempt: a trigger that kills the daemon each time must end, too.
+        let planned = if claimed.tries > TRIES + 1 {
+            Err(PlanError::Never(format!("given up after {} tries", claimed.tries)))
+        } else {
+            self.plan(&claimed.trigger).await
+        };
+        let outcome = match planned {
             Ok(outcome) => outcome,
             Err(error) if error.is_retryable() && claimed.tries < TRIES => {
                 let reason = crate::driver::chain(&error);
-                let after = backoff(claimed.tries);
+                let after = error.retry_after().unwrap_or_else(|| backoff(claimed.tries));
                 tracing::warn!(trigger = %claimed.id, reason, ?after, "a trigger will be planned later");
                 self.store
                     .retry_trigger(claimed.id, claimed.epoch, after, &reason)
@@ -267,8 +284,14 @@ impl Planner {
         let Some(pick) = workflow::pick(kind, entries.iter().map(|entry| entry.path.as_str())) else {
             return Ok(Vec::new());
         };
+        if pick.files.len() > FILES {
+            return Err(PlanError::Never(format!(
+                "the commit has {} workflow files; {FILES} are the most",
+                pick.files.len()
+            )));
+        }
         let mut files = Vec::new();
-        for path in pick.files.into_iter().take(FILES) {
+        for path in pick.files {
             let text = match self
                 .source
                 .read_file(repository, commit, &path, workflow::MAX_FILE)

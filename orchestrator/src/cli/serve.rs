@@ -62,6 +62,7 @@ pub(super) async fn run(common: &Common, args: ServeArgs) -> Outcome {
     telemetry::log_to_stderr(format).map_err(report)?;
     let config = Arc::new(super::config::load(common)?);
     make_data_dir(&config)?;
+    let lock = node::DataLock::take(&config.data_dir).map_err(report)?;
     let store = Store::open(&config.database).await.map_err(report)?;
     let hints: Arc<dyn Hints> = Arc::new(InProcess::new());
     let forges = connect_forges(&config)?;
@@ -91,11 +92,19 @@ pub(super) async fn run(common: &Common, args: ServeArgs) -> Outcome {
 
     // From here on the node's name is ours.
     let instance = InstanceId::new();
-    node::register(&deps, instance).await.map_err(report)?;
+    node::register(&deps, &lock, instance).await.map_err(report)?;
     let stop = CancellationToken::new();
     let (attempts, parts) = (TaskTracker::new(), TaskTracker::new());
     node::recover(&deps, instance, &attempts, &stop).await.map_err(report)?;
 
+    let intake = Intake::new(
+        &config.connections,
+        Arc::new(StoredDeliveries {
+            store: store.clone(),
+            hints: Arc::clone(&hints),
+        }),
+    );
+    let reporter = Reporter::new(store.clone(), forges.clone(), Arc::clone(&config), Arc::clone(&hints));
     let metrics = Metrics::new();
     let state = AppState::new(Parts {
         store: store.clone(),
@@ -106,13 +115,6 @@ pub(super) async fn run(common: &Common, args: ServeArgs) -> Outcome {
         metrics: metrics.clone(),
         draining: stop.clone(),
     });
-    let intake = Intake::new(
-        &config.connections,
-        Arc::new(StoredDeliveries {
-            store: store.clone(),
-            hints: Arc::clone(&hints),
-        }),
-    );
     let router = web::router(state).merge(intake.router());
     parts.spawn(serve::serve(listener, tls, router, stop.clone()));
     if let Some(listener) = metrics_listener {
@@ -131,7 +133,6 @@ pub(super) async fn run(common: &Common, args: ServeArgs) -> Outcome {
         Arc::clone(&hints),
     );
     parts.spawn(planner.run(stop.clone()));
-    let reporter = Reporter::new(store.clone(), forges, Arc::clone(&config), Arc::clone(&hints));
     parts.spawn(reporter.run(stop.clone()));
     parts.spawn(scheduler::run(deps.clone(), instance, attempts.clone(), stop.clone()));
     parts.spawn(node::run(deps.clone(), instance, stop.clone()));
@@ -157,6 +158,7 @@ pub(super) async fn run(common: &Common, args: ServeArgs) -> Outcome {
         );
     }
     store.close().await;
+    drop(lock);
     Ok(Exit::Success)
 }
 

@@ -49,17 +49,27 @@ pub fn decide(files: &[WorkflowFile], event: &Event, config: &Config) -> Result<
                 let name = plan.name.clone();
                 let required = require(&plan, config);
                 wanted.push((plan.clone(), text, runs.len()));
-                let planned = required.map(|jobs| PlannedRun { plan, jobs });
-                runs.push(NewRun { name, ..new(planned) });
+                runs.push(match required {
+                    Ok(jobs) => NewRun {
+                        name,
+                        ..new(Ok(PlannedRun { plan, jobs }))
+                    },
+                    // Called by its path, as every file that cannot be used: that is unique.
+                    Err(complaints) => new(Err(complaints)),
+                });
             }
         }
     }
     let plans: Vec<(&Plan, &[u8])> = wanted.iter().map(|(plan, text, _)| (plan, *text)).collect();
     for clash in workflow::equal_checks(&plans) {
         if let Some((_, _, index)) = wanted.iter().find(|(plan, _, _)| plan.path == clash.file) {
-            match &mut runs[*index].plan {
+            let run = &mut runs[*index];
+            match &mut run.plan {
                 Err(complaints) => complaints.push(clash),
-                plan => *plan = Err(vec![clash]),
+                plan => {
+                    *plan = Err(vec![clash]);
+                    run.name.clone_from(&run.path);
+                }
             }
         }
     }
