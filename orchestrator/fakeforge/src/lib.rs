@@ -3,9 +3,10 @@
 //! was told in order, and has bad days on request.
 //!
 //! # Layout
-//! `repositories` and `events` are what tests do with it; `state` is what it knows; `git` and `smart_http` are repositories; `api` the two REST APIs; `hooks`
-//! and `pulls` what is sent out; `auth` who may; `fault` the bad days; `schema` the check against the
-//! forges' published descriptions, of requests and of our own answers; `page` is for people.
+//! `repositories` and `events` are what tests do with it; `state` is what it knows; `git` and
+//! `smart_http` are real git; `api` the two REST APIs; `hooks` and `pulls` what is sent out; `auth` who
+//! may; `fault` the bad days; `schema` the check against the forges' published descriptions, of requests
+//! and of our own answers; `page` is for people.
 
 // One `json!` of a whole repository is deeper than the default allows.
 #![recursion_limit = "256"]
