@@ -143,7 +143,7 @@ pub async fn run(
             tokio::select! {
                 biased;
                 ended = &mut ended => break ended.map_err(lost)?,
-                () = pump.step(), if pump.is_open() => {}
+                () = pump.step(), if pump.is_busy() => {}
             }
         }
     }
@@ -195,7 +195,7 @@ async fn supervise(leader: &mut Leader, tree: &Tree, stops: &mut mpsc::Unbounded
 async fn drain(pump: &mut Pump, silence: Duration, stops: &mut mpsc::UnboundedReceiver<Stop>) {
     let begun = Instant::now();
     let last = begun + silence * MAX_DRAINS;
-    while pump.is_open() && Instant::now() < last {
+    while pump.is_busy() && Instant::now() < last {
         let until = last.min(begun.max(pump.last_read()) + silence);
         tokio::select! {
             biased;

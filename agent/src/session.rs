@@ -8,7 +8,7 @@ use helios_proto::{
     v1::{FromAgent, ToAgent, Welcome, agent_client::AgentClient, from_agent, to_agent},
 };
 use tokio::{
-    sync::oneshot,
+    sync::{mpsc, oneshot},
     time::{sleep, timeout},
 };
 use tonic::{Code, Status};
@@ -98,7 +98,7 @@ async fn connection(agent: &Arc<Agent>, dialer: &Dialer, joined: bool, welcomed:
         .map_err(|error| End::Broken(format!("cannot describe this machine: {error}")))?;
     let made = hello.last_sequence;
     let (begin, begins) = oneshot::channel();
-    let (lost, mut loses) = oneshot::channel();
+    let (lost, mut loses) = mpsc::channel(1);
     let hello = FromAgent {
         message: Some(from_agent::Message::Hello(hello)),
     };
@@ -131,7 +131,7 @@ async fn connection(agent: &Arc<Agent>, dialer: &Dialer, joined: bool, welcomed:
     loop {
         let message = tokio::select! {
             message = incoming.message() => message.map_err(ended)?,
-            Ok(error) = &mut loses => return Err(End::Fatal(SessionError::Lost(error))),
+            Some(error) = loses.recv() => return Err(End::Fatal(SessionError::Lost(error))),
         };
         match message.map(|message| message.message) {
             Some(Some(to_agent::Message::Command(command))) => agent.apply(command),
@@ -177,7 +177,7 @@ fn ended(status: Status) -> End {
 fn events(
     agent: &Arc<Agent>,
     begins: oneshot::Receiver<u64>,
-    lost: oneshot::Sender<io::Error>,
+    lost: mpsc::Sender<io::Error>,
 ) -> impl Stream<Item = FromAgent> + Send + 'static {
     let outbox = Arc::clone(&agent.outbox);
     stream::once(async move {
@@ -197,7 +197,7 @@ fn events(
                     ))
                 }
                 Err(error) => {
-                    let _ = lost.send(error);
+                    let _ = lost.send(error).await;
                     std::future::pending().await
                 }
             }

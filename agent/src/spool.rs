@@ -28,9 +28,11 @@ pub struct Limits {
 }
 
 impl Default for Limits {
+    /// Small in memory, as the agent shares its machine with the step; yet more than a fast step
+    /// writes in the 20 ms after which the node has synced and acknowledges.
     fn default() -> Self {
         Self {
-            memory: 4 << 20,
+            memory: 2 << 20,
             file: 64 << 20,
         }
     }

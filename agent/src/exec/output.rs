@@ -2,7 +2,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes};
 use helios_proto::{
     MAX_OUTPUT,
     v1::{Output, OutputSkipped, event, output::Stream},
@@ -35,10 +35,11 @@ pub struct Pump {
     tail: Tail,
     /// In the order of `STREAMS`; `None` after its end.
     pipes: [Option<pipe::Receiver>; 2],
-    /// Read and not sent: `len` bytes of one stream.
-    buffer: Box<[u8]>,
-    len: usize,
-    stream: usize,
+    /// What was read of each and not sent. It needs no room yet, so that a step without output can
+    /// end however full the spool is.
+    buffers: [Vec<u8>; 2],
+    /// Which of the two was read first.
+    older: usize,
     /// When something was sent last.
     sent: Option<Instant>,
     last_read: Instant,
@@ -59,17 +60,16 @@ impl Pump {
             quiet,
             tail: Tail::default(),
             pipes: [Some(stdout), Some(stderr)],
-            buffer: vec![0; MAX_OUTPUT].into_boxed_slice(),
-            len: 0,
-            stream: 0,
+            buffers: [Vec::with_capacity(MAX_OUTPUT), Vec::with_capacity(MAX_OUTPUT)],
+            older: 0,
             sent: None,
             last_read: Instant::now(),
         }
     }
 
-    /// Somebody may still write.
-    pub fn is_open(&self) -> bool {
-        self.pipes.iter().any(Option::is_some)
+    /// Somebody may still write, or something waits to be sent.
+    pub fn is_busy(&self) -> bool {
+        self.pipes.iter().any(Option::is_some) || self.holds()
     }
 
     /// When output was read last.
@@ -77,37 +77,44 @@ impl Pump {
         self.last_read
     }
 
-    /// Waits for output, and for room for it, and passes it on. Dropping the future loses nothing.
+    /// Waits for output, or for room for it, and passes it on. Dropping the future loses nothing.
+    /// Never resolves once the pump is not busy any more.
     pub async fn step(&mut self) {
         // A flood never waits for its pipe: let others run too.
         tokio::task::coop::consume_budget().await;
-        self.room().await;
-        let due = self.due();
+        let due = self.sent.map_or_else(Instant::now, |sent| sent + COALESCE);
+        let full = self.buffers.iter().any(|buffer| buffer.len() == MAX_OUTPUT);
+        // Both streams hold something: sent before more is read, their order is kept.
+        let both = self.buffers.iter().all(|buffer| !buffer.is_empty());
+        if self.holds() && (full || both || Instant::now() >= due) {
+            self.room().await;
+            self.flush();
+            return;
+        }
         let [stdout, stderr] = &self.pipes;
         tokio::select! {
-            () = sleep_until(due), if self.len > 0 => {}
+            () = sleep_until(due), if self.holds() => {}
             () = readable(stdout.as_ref()) => {}
             () = readable(stderr.as_ref()) => {}
         }
         self.read(0);
         self.read(1);
-        if self.len > 0 && Instant::now() >= self.due() {
-            self.flush();
-        }
     }
 
     /// After the writers were killed: passes on what they left, then ends the output.
     pub async fn finish(mut self) {
         let mut left = MAX_REST;
-        while self.is_open() && left > 0 {
-            self.room().await;
-            let read = self.read(0) + self.read(1);
-            if read == 0 {
+        loop {
+            left = left.saturating_sub(self.read(0) + self.read(1));
+            if !self.holds() {
                 break;
             }
-            left = left.saturating_sub(read);
+            self.room().await;
+            self.flush();
+            if left == 0 {
+                break;
+            }
         }
-        self.flush();
         let (skipped, pieces) = self.tail.take();
         if skipped > 0 {
             self.outbox.push(
@@ -120,9 +127,8 @@ impl Pump {
         }
     }
 
-    /// The next moment at which the buffer may be sent.
-    fn due(&self) -> Instant {
-        self.sent.map_or_else(Instant::now, |sent| sent + COALESCE)
+    fn holds(&self) -> bool {
+        self.buffers.iter().any(|buffer| !buffer.is_empty())
     }
 
     async fn room(&mut self) {
@@ -140,46 +146,39 @@ impl Pump {
     /// Takes what one pipe has, up to a full buffer; returns how much that was.
     fn read(&mut self, index: usize) -> usize {
         let Some(pipe) = self.pipes[index].take() else { return 0 };
-        if self.stream != index {
-            self.flush();
-            self.stream = index;
+        if !self.holds() {
+            self.older = index;
         }
-        let mut total = 0;
-        loop {
-            match pipe.try_read(&mut self.buffer[self.len..]) {
-                Ok(0) => return total,
-                Ok(read) => {
-                    self.len += read;
-                    total += read;
-                    self.last_read = Instant::now();
-                }
+        let buffer = &mut self.buffers[index];
+        let before = buffer.len();
+        while buffer.len() < MAX_OUTPUT {
+            match pipe.try_read_buf(&mut buffer.limit(MAX_OUTPUT - buffer.len())) {
+                Ok(0) => return buffer.len() - before,
+                Ok(_) => self.last_read = Instant::now(),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => {
                     // Not known to happen on a pipe; its end at least is the truth.
                     eprintln!("helios-agent: cannot read the output of exec {}: {error}", self.exec_id);
-                    return total;
+                    return buffer.len() - before;
                 }
             }
-            if self.len == self.buffer.len() {
-                self.flush();
-                break;
-            }
         }
+        let read = buffer.len() - before;
         self.pipes[index] = Some(pipe);
-        total
+        read
     }
 
     fn flush(&mut self) {
-        if self.len == 0 {
-            return;
-        }
-        let data = &self.buffer[..self.len];
         let quiet = *self.quiet.borrow();
-        match quiet {
-            Some(limit) => self.tail.push(STREAMS[self.stream], data, limit),
-            None => self.push(STREAMS[self.stream], Bytes::copy_from_slice(data)),
+        for index in [self.older, 1 - self.older] {
+            let data = &self.buffers[index];
+            match quiet {
+                _ if data.is_empty() => {}
+                Some(limit) => self.tail.push(STREAMS[index], data, limit),
+                None => self.push(STREAMS[index], Bytes::copy_from_slice(data)),
+            }
+            self.buffers[index].clear();
         }
-        self.len = 0;
         self.sent = Some(Instant::now());
     }
 
@@ -267,7 +266,7 @@ mod tests {
             let out = pipe::Receiver::from_owned_fd(out.into()).unwrap();
             let err = pipe::Receiver::from_owned_fd(err.into()).unwrap();
             let mut pump = Pump::new(7, outbox.clone(), quiet, out, err);
-            while pump.is_open() {
+            while pump.is_busy() {
                 pump.step().await;
             }
             pump.finish().await;

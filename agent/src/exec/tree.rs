@@ -80,7 +80,11 @@ impl Trees {
             #[cfg(target_os = "linux")]
             Self::Marked(key) => Tree::Marked(marked::Marked::new(key, exec_id)),
             #[cfg(target_os = "illumos")]
-            Self::Contract => Tree::Contract(contract::Contract::template()?),
+            Self::Contract => {
+                // A contract has a number of its own.
+                let _ = exec_id;
+                Tree::Contract(contract::Contract::template()?)
+            }
         })
     }
 }

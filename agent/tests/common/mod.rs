@@ -170,10 +170,10 @@ impl Node {
     pub fn output(&self, exec_id: u64, stream: OutputStream) -> Vec<u8> {
         let mut bytes = Vec::new();
         for event in self.lock().events.iter().filter(|event| event.exec_id == exec_id) {
-            if let Some(event::Event::Output(output)) = &event.event {
-                if output.stream() == stream {
-                    bytes.extend_from_slice(&output.data);
-                }
+            if let Some(event::Event::Output(output)) = &event.event
+                && output.stream() == stream
+            {
+                bytes.extend_from_slice(&output.data);
             }
         }
         bytes
