@@ -117,7 +117,8 @@ pub(super) fn command(dir: &Path, name: &MachineName, plan: &Plan, accel: Accel,
                 at(OVERLAY)
             ),
         ])
-        .args(["-device", "virtio-blk-pci,drive=disk0,bootindex=0"])
+        // A kernel given to QEMU has boot index 0.
+        .args(["-device", "virtio-blk-pci,drive=disk0,bootindex=1"])
         .args([
             "-drive",
             &format!("if=none,id=disk1,file={},format=raw,readonly=on", at(SEED)),
@@ -166,7 +167,7 @@ mod tests {
             -qmp unix:/d/m/qmp.sock,server=on,wait=off \
             -chardev socket,id=console,path=/d/m/console.sock,server=on,wait=on -serial chardev:console \
             -drive if=none,id=disk0,file=/d/m/overlay.qcow2,format=qcow2,cache=unsafe,discard=unmap \
-            -device virtio-blk-pci,drive=disk0,bootindex=0 \
+            -device virtio-blk-pci,drive=disk0,bootindex=1 \
             -drive if=none,id=disk1,file=/d/m/seed.img,format=raw,readonly=on -device virtio-blk-pci,drive=disk1 \
             -device virtio-rng-pci -netdev 'user,id=net0,restrict=on,\
             guestfwd=tcp:10.0.2.100:9417-cmd:/usr/bin/helios-ci relay /d/m/agent.sock,\
