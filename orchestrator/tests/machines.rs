@@ -132,10 +132,7 @@ async fn console_says(machines: &Arc<dyn Machines>, name: &MachineName, word: &s
         if said.contains(word) {
             return said;
         }
-        assert!(
-            Instant::now() < until,
-            "the console never said {word:?} but {said:?}"
-        );
+        assert!(Instant::now() < until, "the console never said {word:?} but {said:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -164,7 +161,10 @@ async fn life(bench: &Bench) {
     let ListenAt::Unix(socket) = &endpoints.agent else {
         panic!("{endpoints:?}")
     };
-    let mode = std::fs::metadata(socket.parent().unwrap()).unwrap().permissions().mode();
+    let mode = std::fs::metadata(socket.parent().unwrap())
+        .unwrap()
+        .permissions()
+        .mode();
     assert_eq!(mode & 0o777, 0o700);
     assert_eq!(bench.open().observe(name).await.unwrap(), Observed::Prepared);
 
@@ -200,14 +200,20 @@ async fn two_and_a_death(bench: &Bench) {
     }
     let listed = bench.open().list().await.unwrap();
     assert_eq!(listed.len(), 2);
-    assert!(listed.iter().all(|owned| owned.observed == Observed::Running), "{listed:?}");
+    assert!(
+        listed.iter().all(|owned| owned.observed == Observed::Running),
+        "{listed:?}"
+    );
     let waiting = tokio::spawn({
         let (machines, name) = (machines.clone(), one.name.clone());
         async move { machines.wait_stopped(&name).await.unwrap() }
     });
     let pid = nix::unistd::Pid::from_raw(bench.main_pid(&one.name));
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
-    let seen = tokio::time::timeout(PATIENCE, waiting).await.expect("the death is noticed").unwrap();
+    let seen = tokio::time::timeout(PATIENCE, waiting)
+        .await
+        .expect("the death is noticed")
+        .unwrap();
     assert!(matches!(seen, Observed::Stopped(_)), "{seen:?}");
     assert_eq!(machines.observe(&two.name).await.unwrap(), Observed::Running);
     let pid = bench.main_pid(&two.name);
@@ -307,17 +313,29 @@ async fn a_guest_reaches_its_node_and_nothing_else_and_dies_with_its_agent() {
     };
     let listener = tokio::net::UnixListener::bind(socket).unwrap();
     machines.start(&spec.name).await.unwrap();
-    let call = tokio::time::timeout(PATIENCE, listener.accept()).await;
-    let (mut stream, _) = call.expect("the guest calls").unwrap();
+    let call = tokio::time::timeout(Duration::from_secs(15), listener.accept()).await;
+    let Ok(Ok((mut stream, _))) = call else {
+        let console = console_says(&machines, &spec.name, "").await;
+        let log = std::fs::read_to_string(bench.machine_dir(&spec.name).join("qemu.log"));
+        panic!("the guest never called; its console says {console:?}, QEMU {log:?}");
+    };
     let mut said = [0; 21];
     stream.read_exact(&mut said).await.unwrap();
     assert_eq!(&said, b"hello from the guest\n");
+    // What `-sandbox` must have left: a filter, and no way to new privileges.
+    let status = std::fs::read_to_string(format!("/proc/{}/status", bench.main_pid(&spec.name))).unwrap();
+    for line in ["NoNewPrivs:\t1", "Seccomp:\t2"] {
+        assert!(status.contains(line), "{line} is not in {status}");
+    }
     stream.write_all(b"answer from the node\n").await.unwrap();
     drop(stream);
     let seen = stopped(&machines, &spec.name).await;
     assert!(matches!(seen, Observed::Stopped(_)), "{seen:?}");
     let console = console_says(&machines, &spec.name, "the agent ended with status 0").await;
-    assert!(console.contains("answer from the node") && !console.contains("REACHED"), "{console}");
+    assert!(
+        console.contains("answer from the node") && !console.contains("REACHED"),
+        "{console}"
+    );
     assert!(console.contains("/sys/fs/cgroup/cgroup.procs"), "{console}");
     machines.destroy(&spec.name).await.unwrap();
 }

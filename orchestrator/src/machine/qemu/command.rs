@@ -97,11 +97,11 @@ pub(super) fn command(dir: &Path, name: &MachineName, plan: &Plan, accel: Accel,
             &format!("{}M", plan.memory_mib),
         ])
         .args(["-rtc", "base=utc"])
-        // Not `spawn=deny`: it kills QEMU at the guest's first connection to a forward.
-        .args([
-            "-sandbox",
-            "on,obsolete=deny,elevateprivileges=deny,resourcecontrol=deny",
-        ])
+        // Neither `spawn=deny` nor `elevateprivileges=deny`: the first kills QEMU at the guest's first
+        // connection to a forward, the second (and `children`) the forward at its `setsid`, before
+        // the relay begins. That nobody gains privileges by executing a program holds all the same:
+        // loading the filter sets no_new_privs, which a test looks at.
+        .args(["-sandbox", "on,obsolete=deny,resourcecontrol=deny"])
         .args(["-qmp", &format!("unix:{},server=on,wait=off", at(QMP))])
         // QEMU waits for the console's recorder, so not a byte of the boot is lost.
         .args([
@@ -163,7 +163,7 @@ mod tests {
             -name guest=hci-01k9zk6x0f5t3b8w2q7m4d1c0e,process=hci-01k9zk6x0f5t3b8w2q7m4d1c0e,debug-threads=on \
             -nodefaults -no-user-config -no-reboot -display none -machine q35,accel=tcg,usb=off,vmport=off \
             -cpu max -smp 2 -m 512M -rtc base=utc \
-            -sandbox on,obsolete=deny,elevateprivileges=deny,resourcecontrol=deny \
+            -sandbox on,obsolete=deny,resourcecontrol=deny \
             -qmp unix:/d/m/qmp.sock,server=on,wait=off \
             -chardev socket,id=console,path=/d/m/console.sock,server=on,wait=on -serial chardev:console \
             -drive if=none,id=disk0,file=/d/m/overlay.qcow2,format=qcow2,cache=unsafe,discard=unmap \
