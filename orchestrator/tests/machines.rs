@@ -339,3 +339,21 @@ async fn a_guest_reaches_its_node_and_nothing_else_and_dies_with_its_agent() {
     assert!(console.contains("/sys/fs/cgroup/cgroup.procs"), "{console}");
     machines.destroy(&spec.name).await.unwrap();
 }
+
+/// The power button reaches the guest: it goes by itself, long before its power would be taken.
+#[tokio::test]
+async fn a_guest_that_is_asked_to_stop_goes_by_itself() {
+    let Some(tiny) = tiny() else { return };
+    let bench = Bench::new(Some(tiny), AGENT);
+    let (machines, spec) = (bench.open(), bench.spec());
+    machines.prepare(&spec).await.unwrap();
+    machines.start(&spec.name).await.unwrap();
+    console_says(&machines, &spec.name, "agent --seed").await;
+    let stopping = machines.stop(&spec.name, 2 * PATIENCE);
+    tokio::time::timeout(PATIENCE, stopping)
+        .await
+        .expect("it goes")
+        .unwrap();
+    console_says(&machines, &spec.name, "Power down").await;
+    machines.destroy(&spec.name).await.unwrap();
+}
