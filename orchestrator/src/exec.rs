@@ -177,7 +177,7 @@ impl Cmd {
         let started = Instant::now();
         let (out_read, out_write) = io::pipe().map_err(io_error)?;
         let (err_read, err_write) = io::pipe().map_err(io_error)?;
-        // As an `OsStr`: duct makes `./name` of a bare `Path`, which must be looked up in PATH.
+        // As an `OsStr`: duct takes a `Path` without a slash for a file of the current folder.
         let mut expression = duct::cmd(self.program.as_os_str(), &self.args)
             .full_env(self.env.iter().cloned())
             .stdin_bytes(self.stdin.clone())
@@ -406,6 +406,11 @@ mod tests {
             .unwrap_err();
         assert!(matches!(error, ExecError::Deadline { .. }), "{error}");
         assert!(started.elapsed() < Duration::from_secs(30));
+    }
+
+    #[test]
+    fn a_bare_name_is_found_by_path() {
+        assert_eq!(Cmd::new("true").run_blocking().unwrap().code, Some(0));
     }
 
     #[test]

@@ -1,11 +1,28 @@
 //! helios-ci: a self-hosted CI for illumos. One binary, the roles chosen at start; the way of the
 //! data and the order in which modules may depend on each other are in docs/architecture.md.
 
+pub mod agent_api;
+pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod driver;
 pub mod exec;
+pub mod failpoint;
+pub mod files;
 pub mod forge;
 pub mod images;
+pub mod janitor;
+pub mod logs;
 pub mod machine;
 pub mod model;
+pub mod node;
+pub mod planner;
+pub mod queue;
+pub mod reporter;
+pub mod scheduler;
 pub mod secret;
+pub mod source;
+pub mod store;
+pub mod telemetry;
+pub mod web;
+pub mod workflow;

@@ -1,6 +1,19 @@
 //! The Forge port: what helios-ci asks of a forge, and what a webhook becomes. Adapters:
 //! `forgejo` (Forgejo and Gitea, through gitea-sdk) and `github` (through octocrab).
 
+mod answer;
+mod connect;
+mod forgejo;
+mod github;
+pub mod http;
+pub mod intake;
+mod push;
+mod signature;
+#[cfg(test)]
+pub(crate) mod testing;
+pub(crate) mod text;
+pub(crate) mod throttle;
+
 use std::{fmt, time::Duration};
 
 use async_trait::async_trait;
@@ -11,6 +24,9 @@ use crate::model::{
     trigger::{Repository, Trigger},
 };
 use crate::secret::Secret;
+
+pub use self::connect::{ConnectError, connect};
+use self::connect::{encode_part, encode_ref};
 
 /// What became of a delivery's body.
 #[derive(Debug, Clone, PartialEq)]
@@ -71,7 +87,7 @@ impl ForgeError {
 pub struct FetchAccess {
     /// The clone URL, made from configuration and repository path, never from a payload.
     pub url: String,
-    /// `Authorization` header for it, given to git through its environment.
+    /// The value of the `Authorization` header for it (`Basic …`), given to git through its environment.
     pub authorization: Option<Secret>,
 }
 
@@ -80,6 +96,11 @@ pub struct FetchAccess {
 pub trait Forge: Send + Sync + fmt::Debug {
     /// `forgejo` or `github`.
     fn kind(&self) -> &'static str;
+
+    /// How many reports a minute it takes from one installation.
+    fn reports_per_minute(&self) -> u32 {
+        600
+    }
 
     /// Turns a verified body into triggers. Pure.
     ///

@@ -4,6 +4,7 @@
 
 pub mod console;
 mod files;
+pub mod listen;
 pub mod local;
 pub mod proc;
 pub mod process;
@@ -59,6 +60,8 @@ pub struct Endpoints {
     pub git: ListenAt,
     /// The host and port part of a `git://` URL as the guest must write it: `10.0.2.100:9418`.
     pub git_authority: String,
+    /// A directory in the guest that is the job's alone; the workspace lies below it.
+    pub home: String,
 }
 
 /// An address to listen on.

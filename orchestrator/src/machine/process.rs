@@ -71,6 +71,7 @@ impl Kind for Plain {
             agent: ListenAt::Unix(dir.join("agent.sock")),
             git: ListenAt::Tcp(free),
             git_authority: free.to_string(),
+            home: dir.join("home").display().to_string(),
         };
         Ok((endpoints, ()))
     }

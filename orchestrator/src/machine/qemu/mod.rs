@@ -35,6 +35,8 @@ use crate::{
 
 /// QEMU's program.
 const SYSTEM: &str = "qemu-system-x86_64";
+/// The job's own directory in a guest; the agent makes it.
+const GUEST_HOME: &str = "/helios";
 /// How long QEMU may take until its monitor answers, on a busy host.
 const SETTLE: Duration = Duration::from_secs(30);
 /// How long one answer of the monitor may take.
@@ -105,6 +107,7 @@ impl Kind for Qemu {
             agent: ListenAt::Unix(dir.join(command::AGENT_SOCKET)),
             git: ListenAt::Unix(dir.join(command::GIT_SOCKET)),
             git_authority: command::GIT_AUTHORITY.into(),
+            home: GUEST_HOME.into(),
         };
         let kernel = image.kernel.clone().map(|kernel| Kernel {
             image: kernel,

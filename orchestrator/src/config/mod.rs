@@ -1,6 +1,22 @@
-//! `/etc/helios-ci/config.yaml` → a typed, validated [`Config`].
+//! `/etc/helios-ci/config.yaml` → a typed, validated [`Config`]. The types are here; `load` reads and
+//! checks them, `show` writes them without secrets.
+
+mod connections;
+mod label;
+mod load;
+mod problem;
+mod read;
+mod secret_ref;
+mod show;
+#[cfg(test)]
+mod tests;
+mod tree;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
+
+pub use label::UnknownLabel;
+pub use load::{DEFAULT_PATH, LoadOptions, Loaded, config_path};
+pub use problem::{ConfigError, Place, Problem};
 
 use crate::{
     model::names::{ConnectionId, Label, NodeName, RepoPath},
@@ -18,7 +34,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Metrics, on their own listener; none when not configured.
     pub metrics_listen: Option<SocketAddr>,
-    /// What links begin with, without a trailing slash.
+    /// What links begin with, without a trailing slash. Default: the listener's address, when that is
+    /// loopback.
     pub public_url: String,
     /// TLS for the web listener: PEM files.
     pub tls: Option<Tls>,
@@ -28,6 +45,9 @@ pub struct Config {
     pub connections: BTreeMap<ConnectionId, Connection>,
     /// Which machine back end: `qemu` or (only with the hidden flag) `process`.
     pub backend: Backend,
+    /// The agent's static binary, which travels on every machine's seed disk. Default: `helios-agent`
+    /// beside this program.
+    pub agent: PathBuf,
     /// Images by label.
     pub images: BTreeMap<Label, Image>,
     /// Other names of labels.
@@ -149,6 +169,35 @@ pub struct Size {
     pub disk_gib: Option<u64>,
 }
 
+impl Default for Size {
+    /// What an image gets that names no size: 2 processors, 2 GiB.
+    fn default() -> Self {
+        Self {
+            cpus: 2,
+            memory_mib: 2048,
+            disk_gib: None,
+        }
+    }
+}
+
+impl Size {
+    /// The presets that exist unless redefined: `small` (1 processor, 1 GiB), `medium` (2, 2 GiB) and
+    /// `large` (4, 4 GiB).
+    #[must_use]
+    pub fn presets() -> BTreeMap<String, Self> {
+        [("small", 1, 1024), ("medium", 2, 2048), ("large", 4, 4096)]
+            .map(|(name, cpus, memory_mib)| {
+                let size = Self {
+                    cpus,
+                    memory_mib,
+                    disk_gib: None,
+                };
+                (name.to_owned(), size)
+            })
+            .into()
+    }
+}
+
 /// How much runs at once on this node. Every limit holds by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Capacity {
@@ -158,7 +207,7 @@ pub struct Capacity {
     pub cpus: Option<u32>,
     /// Memory of all machines together, in MiB.
     pub memory_mib: Option<u64>,
-    /// Machines per label.
+    /// Machines per label; 0 keeps this node from running any of it.
     pub labels: BTreeMap<Label, u32>,
 }
 
@@ -175,11 +224,12 @@ pub struct Limits {
     pub log_bytes: u64,
     /// Tries of a job whose machine failed. Default 3.
     pub infra_tries: u32,
-    /// A cancelled job's grace, in seconds. Default 300.
+    /// A cancelled job's grace, in seconds; 0 ends it at once. Default 300.
     pub cancel_grace_s: u64,
     /// After this long without a heartbeat a node's attempts are given up, in seconds. Default 600.
     pub node_grace_s: u64,
-    /// New jobs are refused while the data directory has fewer free bytes. Default 1 GiB.
+    /// New jobs are refused while the data directory has fewer free bytes; 0 keeps nothing
+    /// free. Default 1 GiB.
     pub min_free_bytes: u64,
     /// Largest repository mirror, in bytes. Default 4 GiB.
     pub repository_bytes: u64,
@@ -194,4 +244,30 @@ pub struct Retention {
     pub runs_days: u32,
     /// Bodies of deliveries. Default 14.
     pub deliveries_days: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            job_timeout_minutes: 360,
+            idle_timeout_minutes: 60,
+            queue_timeout_minutes: 1440,
+            log_bytes: 64 << 20,
+            infra_tries: 3,
+            cancel_grace_s: 300,
+            node_grace_s: 600,
+            min_free_bytes: 1 << 30,
+            repository_bytes: 4 << 30,
+        }
+    }
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self {
+            logs_days: 90,
+            runs_days: 365,
+            deliveries_days: 14,
+        }
+    }
 }

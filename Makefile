@@ -1,0 +1,70 @@
+# Two commands: `make demo` and `make test`. Both do all their own set-up.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+CARGO ?= cargo
+export CARGO_TERM_COLOR ?= auto
+
+MUSL := x86_64-unknown-linux-musl
+ILLUMOS := x86_64-unknown-illumos
+AGENT := target/$(MUSL)/agent/helios-agent
+GUEST := build/images/tiny
+
+# A type-check compiles the C parts of dependencies and never links them, so any C compiler will do.
+ILLUMOS_ENV := PKG_CONFIG_ALLOW_CROSS=1 CC_x86_64_unknown_illumos=gcc AR_x86_64_unknown_illumos=ar
+
+.PHONY: help setup build agent guest demo test test-full lint illumos unit docs bench audit clean
+
+help:
+	@echo "make demo        everything once on this machine: forge, push, virtual machine, live log, statuses"
+	@echo "make demo KEEP=1 the same, and leave it running"
+	@echo "make test        format, lints, illumos type-check, all tests (what CI runs)"
+	@echo "make test-full   also what takes long"
+	@echo "make bench       measurements, as ratios within one run"
+	@echo "make audit       licences and advisories of dependencies (needs cargo-deny and the network)"
+
+setup:
+	@.ci/setup
+
+build: setup
+	$(CARGO) build --workspace --locked
+
+# The agent is always built as it is shipped: static, small.
+agent: setup
+	$(CARGO) build --locked --profile agent --target $(MUSL) -p helios-agent
+
+guest: setup
+	images/tiny/build.sh
+
+demo: build agent guest
+	HELIOS_CI_AGENT=$(abspath $(AGENT)) HELIOS_CI_GUEST=$(abspath $(GUEST)) HELIOS_CI_DEMO_KEEP=$(KEEP) \
+		$(CARGO) run --locked -q -p helios-ci --example demo
+
+test: lint illumos agent guest unit docs
+
+test-full: test
+
+lint: setup
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+
+illumos: setup
+	$(ILLUMOS_ENV) $(CARGO) clippy --workspace --locked --target $(ILLUMOS) -- -D warnings
+
+unit: build agent guest
+	HELIOS_CI_AGENT=$(abspath $(AGENT)) HELIOS_CI_GUEST=$(abspath $(GUEST)) \
+		$(CARGO) test --workspace --locked
+
+docs: setup
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --locked --no-deps --document-private-items -q
+
+bench: build agent guest
+	HELIOS_CI_AGENT=$(abspath $(AGENT)) $(CARGO) bench --locked -p helios-ci
+
+audit:
+	@command -v cargo-deny >/dev/null || { echo "audit: install it with 'cargo install --locked cargo-deny'" >&2; exit 1; }
+	$(CARGO) deny --locked check
+
+clean:
+	$(CARGO) clean
+	rm -rf build

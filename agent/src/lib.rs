@@ -1,0 +1,29 @@
+//! helios-agent: runs inside a machine, dials its node, does what it is told and reports.
+//!
+//! | module | idea |
+//! |---|---|
+//! | [`seed`] | who and where the node is, from the seed disk |
+//! | [`connect`] | TLS that accepts one certificate |
+//! | [`session`] | hello, welcome, resume; one connection after another |
+//! | [`agent`] | commands, each carried out once; what runs |
+//! | [`outbox`], [`spool`] | events until they are acknowledged |
+//! | [`exec`], [`child`] | a step, its output and its whole tree of processes |
+//! | [`files`] | walk, hash, write, read |
+//! | [`facts`], [`clock`], [`power`], [`random`] | the machine |
+//!
+//! The agent knows nothing of workflows or forges, serves one attempt for its whole life, and is
+//! never process 1.
+
+pub mod agent;
+pub mod child;
+pub mod clock;
+pub mod connect;
+pub mod exec;
+pub mod facts;
+pub mod files;
+pub mod outbox;
+pub mod power;
+pub mod random;
+pub mod seed;
+pub mod session;
+pub mod spool;

@@ -1,0 +1,105 @@
+//! The events on their way to the node: numbered when they happen, kept until acknowledged, read
+//! by whichever session is open.
+
+use std::{
+    io,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use helios_proto::v1::{Event, event};
+use tokio::sync::Notify;
+
+use crate::{clock, spool::Spool};
+
+/// Shared by everything that makes events and by the session that sends them.
+#[derive(Debug)]
+pub struct Outbox {
+    /// A plain mutex: nothing is awaited while it is held.
+    state: Mutex<State>,
+    /// Woken at every change; who waits looks again at what it waits for.
+    changed: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    spool: Spool,
+    connected: bool,
+}
+
+impl Outbox {
+    /// An outbox over an empty spool.
+    pub fn new(spool: Spool) -> Self {
+        Self {
+            state: Mutex::new(State {
+                spool,
+                connected: false,
+            }),
+            changed: Notify::new(),
+        }
+    }
+
+    /// Numbers and keeps an event. Never waits.
+    pub fn push(&self, exec_id: u64, event: event::Event) {
+        self.lock().spool.push(Event {
+            sequence: 0,
+            exec_id,
+            time_ms: clock::now_ms(),
+            event: Some(event),
+        });
+        self.changed.notify_waiters();
+    }
+
+    /// Waits until more output may be made.
+    pub async fn room(&self) {
+        self.when(|state| state.spool.room(state.connected).then_some(())).await;
+    }
+
+    /// The first unacknowledged event after `sequence`, as soon as there is one. An error means that an event cannot be
+    /// read back: the promise not to lose output is broken and the agent has to say so by ending.
+    pub async fn next(&self, sequence: u64) -> io::Result<Event> {
+        self.when(|state| state.spool.get(state.spool.first().max(sequence + 1)).transpose())
+            .await
+    }
+
+    /// Waits until the node has acknowledged everything.
+    pub async fn flushed(&self) {
+        self.when(|state| state.spool.is_empty().then_some(())).await;
+    }
+
+    /// The node has everything up to and including `sequence`. Returns the sequence of the last
+    /// event that is now forgotten.
+    pub fn acknowledge(&self, sequence: u64) -> u64 {
+        let mut state = self.lock();
+        state.spool.acknowledge(sequence);
+        self.changed.notify_waiters();
+        state.spool.first() - 1
+    }
+
+    /// Whether a session is open: it decides where unacknowledged output may pile up.
+    pub fn set_connected(&self, connected: bool) {
+        self.lock().connected = connected;
+        self.changed.notify_waiters();
+    }
+
+    /// Sequence of the newest event.
+    pub fn last(&self) -> u64 {
+        self.lock().spool.last()
+    }
+
+    async fn when<T>(&self, mut look: impl FnMut(&mut State) -> Option<T>) -> T {
+        loop {
+            // Registered before looking, so that no change between the two is missed.
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if let Some(found) = look(&mut self.lock()) {
+                return found;
+            }
+            changed.await;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

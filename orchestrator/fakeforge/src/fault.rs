@@ -1,0 +1,31 @@
+//! Faults on order: what a forge does on a bad day, once, for the next request that matches.
+
+use std::time::Duration;
+
+use crate::state::ForgeState;
+
+/// What goes wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// This status, and nothing is done.
+    Status(u16),
+    /// 429 with `Retry-After`, and nothing is done.
+    RateLimited {
+        /// Seconds in the header.
+        retry_after_s: u64,
+    },
+    /// Silence for this long, then a closed connection; nothing is done.
+    Hang(Duration),
+    /// The request is done in full, but the connection closes without an answer: the caller cannot
+    /// know.
+    AcceptThenCut,
+}
+
+impl ForgeState {
+    /// Takes the oldest fault whose pattern is part of `METHOD /path`.
+    pub(crate) fn take_fault(&mut self, method: &str, path: &str) -> Option<Fault> {
+        let request = format!("{method} {path}");
+        let position = self.faults.iter().position(|(pattern, _)| request.contains(pattern))?;
+        Some(self.faults.remove(position).1)
+    }
+}

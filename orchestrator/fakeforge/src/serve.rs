@@ -1,0 +1,77 @@
+//! The listener. It is hyper itself and not axum's `serve`, because a connection must be able to end
+//! without an answer.
+
+use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc};
+
+use axum::body::Body;
+use hyper::{Request, body::Incoming, service::service_fn};
+use hyper_util::rt::TokioIo;
+use tokio::{net::TcpListener, sync::mpsc};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tower::ServiceExt as _;
+
+use crate::{Error, api, auth::App, hooks, schema::Schemas, state::Shared};
+
+/// Why a connection ends without an answer.
+#[derive(Debug)]
+struct CutOff;
+
+impl fmt::Display for CutOff {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("cut off, as ordered")
+    }
+}
+
+impl std::error::Error for CutOff {}
+
+/// Listens and serves until the guard is dropped.
+pub(crate) async fn start(
+    listen: SocketAddr,
+    root: PathBuf,
+    app: App,
+    schemas: Option<Schemas>,
+    client: reqwest::Client,
+) -> Result<(Arc<Shared>, DropGuard), Error> {
+    let refused = |source| Error::Listen {
+        address: listen,
+        source,
+    };
+    let listener = TcpListener::bind(listen).await.map_err(refused)?;
+    let address = listener.local_addr().map_err(refused)?;
+    let (outgoing, queue) = mpsc::unbounded_channel();
+    let shared = Shared::new(format!("http://{address}"), root, app, schemas, outgoing);
+    let router = api::router(shared.clone());
+    let stop = CancellationToken::new();
+    let courier = hooks::courier(shared.clone(), queue, client);
+    tokio::spawn(stop.clone().run_until_cancelled_owned(courier));
+    let stopped = stop.clone();
+    let accept = async move {
+        loop {
+            // A connection that broke while it was accepted is no reason to stop.
+            let Ok((stream, _)) = listener.accept().await else {
+                tokio::task::yield_now().await;
+                continue;
+            };
+            let router = router.clone();
+            let service = service_fn(move |request: Request<Incoming>| {
+                let router = router.clone();
+                async move {
+                    let Ok(response) = router.oneshot(request.map(Body::new)).await;
+                    match response.extensions().get::<api::Cut>() {
+                        Some(_) => Err(CutOff),
+                        None => Ok(response),
+                    }
+                }
+            });
+            let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+            // Its error is its caller's: a cut or a caller that went away.
+            tokio::spawn(
+                stopped
+                    .clone()
+                    .run_until_cancelled_owned(async move { drop(connection.await) }),
+            );
+        }
+    };
+    tokio::spawn(stop.clone().run_until_cancelled_owned(accept));
+    Ok((shared, stop.drop_guard()))
+}

@@ -1,0 +1,210 @@
+//! The command line: one file per subcommand. Everything is wired here and nowhere else.
+
+mod client;
+mod config;
+mod control;
+mod logs;
+mod relay;
+mod runs;
+mod serve;
+mod show;
+mod token;
+mod trigger;
+mod why;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+
+/// What the process ends with; documented in `helios-ci help`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// All well; for `logs -f`, `run` and `trigger --wait`: the job or run succeeded.
+    Success = 0,
+    /// It failed or ran into a time limit.
+    Failure = 1,
+    /// The command line, the configuration or a file is wrong.
+    Usage = 2,
+    /// It was cancelled.
+    Cancelled = 3,
+    /// helios-ci failed, not the job.
+    Error = 4,
+    /// The daemon cannot be reached or refused.
+    Unreachable = 5,
+}
+
+impl Exit {
+    /// The exit for a run's or job's final state.
+    #[must_use]
+    pub fn of_state(state: &str) -> Self {
+        match state {
+            "success" | "skipped" => Self::Success,
+            "cancelled" => Self::Cancelled,
+            "error" => Self::Error,
+            _ => Self::Failure,
+        }
+    }
+}
+
+const AFTER_HELP: &str = "\
+Exit codes:
+  0  success (for `logs -f` and `trigger --wait`: of the job or build)
+  1  it failed or ran into a time limit
+  2  the command line or the configuration is wrong
+  3  it was cancelled
+  4  helios-ci failed, not the job
+  5  the daemon cannot be reached, or refused
+
+Examples:
+  helios-ci --config /etc/helios-ci/config.yaml config check
+  helios-ci serve
+  helios-ci runs --repository ada/engine
+  helios-ci logs -f 01k9zk6x0f5t3b8w2q7m4d1c0e
+  helios-ci trigger codeberg ada/engine main --wait";
+
+/// A self-hosted CI for illumos: one hardware-isolated machine per job.
+#[derive(Debug, Parser)]
+#[command(name = "helios-ci", version, after_help = AFTER_HELP, arg_required_else_help = true)]
+struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every subcommand understands.
+#[derive(Debug, Args)]
+struct Common {
+    /// The configuration file.
+    #[arg(
+        long,
+        global = true,
+        env = "HELIOS_CI_CONFIG",
+        default_value = "/etc/helios-ci/config.yaml"
+    )]
+    config: PathBuf,
+    /// Allow `env:NAME` secrets in the configuration. For development only.
+    #[arg(long, global = true, env = "HELIOS_CI_DEV_ENV_SECRETS")]
+    dev_env_secrets: bool,
+    /// The daemon to talk to, as `https://host`. Default: the one of the configuration.
+    #[arg(long, global = true, env = "HELIOS_CI_SERVER")]
+    server: Option<String>,
+    /// A file that holds an API token. Default: $HELIOS_CI_TOKEN, else a short-lived token made in
+    /// the database of the configuration, which only the daemon's user and root can do.
+    #[arg(long, global = true, env = "HELIOS_CI_TOKEN_FILE")]
+    token_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon in the foreground.
+    Serve(serve::ServeArgs),
+    /// List runs, newest first.
+    Runs(runs::RunsArgs),
+    /// Show a run or a job.
+    Show(show::ShowArgs),
+    /// Print a job's log; with -f follow it and end with the job's result.
+    Logs(logs::LogsArgs),
+    /// Cancel a run or a job. A second time forces.
+    Cancel(control::CancelArgs),
+    /// Run a run again: all of it, or what failed.
+    Rerun(control::RerunArgs),
+    /// Say what a job waits for.
+    Why(why::WhyArgs),
+    /// Ask for the runs of a branch or tag.
+    Trigger(trigger::TriggerArgs),
+    /// Make, list and revoke API tokens.
+    #[command(subcommand)]
+    Token(token::TokenCommand),
+    /// Check and show the configuration.
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+    /// Copy standard input and output to a UNIX socket: how a QEMU guest reaches its node.
+    #[command(hide = true)]
+    Relay(relay::RelayArgs),
+    /// Print the version.
+    Version,
+}
+
+/// What a subcommand ends with.
+type Outcome = miette::Result<Exit>;
+
+/// A typed error, with its causes, as it is shown to a person.
+fn report(error: impl std::error::Error + Send + Sync + 'static) -> miette::Report {
+    miette::IntoDiagnostic::into_diagnostic(Err::<(), _>(error))
+        .map_or_else(|report| report, |()| miette::miette!("no error"))
+}
+
+/// Parses the command line and runs what it asks for.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // The relay is started for every connection of a guest: it must be small and quick.
+    if let Command::Relay(args) = &cli.command {
+        return relay::run(args);
+    }
+    let outcome = run(cli);
+    let exit = outcome.unwrap_or_else(|report| {
+        let exit = report
+            .downcast_ref::<client::ClientError>()
+            .map_or(Exit::Usage, client::ClientError::exit);
+        eprintln!("{report:?}");
+        exit
+    });
+    ExitCode::from(exit as u8)
+}
+
+fn run(cli: Cli) -> Outcome {
+    let threads = if matches!(cli.command, Command::Serve(_)) {
+        None
+    } else {
+        Some(1)
+    };
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if let Some(threads) = threads {
+        runtime.worker_threads(threads);
+    }
+    let runtime = runtime
+        .enable_all()
+        .build()
+        .map_err(|e| miette::miette!("cannot start the asynchronous runtime: {e}"))?;
+    runtime.block_on(async {
+        let common = &cli.common;
+        match cli.command {
+            Command::Serve(args) => serve::run(common, args).await,
+            Command::Runs(args) => runs::run(common, args).await,
+            Command::Show(args) => show::run(common, args).await,
+            Command::Logs(args) => logs::run(common, args).await,
+            Command::Cancel(args) => control::cancel(common, args).await,
+            Command::Rerun(args) => control::rerun(common, args).await,
+            Command::Why(args) => why::run(common, args).await,
+            Command::Trigger(args) => trigger::run(common, args).await,
+            Command::Token(command) => token::run(common, command).await,
+            Command::Config(command) => config::run(common, &command),
+            // Both are done without a runtime.
+            Command::Relay(_) | Command::Version => {
+                println!("helios-ci {}", env!("CARGO_PKG_VERSION"));
+                Ok(Exit::Success)
+            }
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn final_states_become_exit_codes() {
+        assert_eq!(Exit::of_state("success"), Exit::Success);
+        assert_eq!(Exit::of_state("timed_out"), Exit::Failure);
+        assert_eq!(Exit::of_state("cancelled"), Exit::Cancelled);
+        assert_eq!(Exit::of_state("error"), Exit::Error);
+    }
+}

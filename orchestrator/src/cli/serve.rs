@@ -1,0 +1,297 @@
+//! `helios-ci serve`: the daemon. Everything is wired here.
+
+use std::{collections::HashMap, fs, os::unix::fs::DirBuilderExt, path::PathBuf, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use clap::Args;
+use miette::miette;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{Common, Exit, Outcome, report};
+use crate::{
+    agent_api::{AgentApi, identity::Identity},
+    config::{Backend, Config},
+    driver::{Deps, seal::SealKey},
+    failpoint::{self, Point},
+    forge::{
+        self, Forge, ForgeError,
+        intake::{Delivery, DeliverySink, Intake, NotStored, Recorded},
+    },
+    janitor,
+    logs::LogStore,
+    machine::{Machines, process, qemu},
+    model::{
+        ids::InstanceId,
+        names::{ConnectionId, RepoPath},
+        trigger::Repository,
+    },
+    node,
+    planner::Planner,
+    queue::{Hint, Hints, InProcess},
+    reporter::Reporter,
+    scheduler,
+    source::Source,
+    store::{self, NewDelivery, Store},
+    telemetry::{self, LogFormat, Metrics},
+    web::{self, AppState, Changed, Parts, Repositories, serve},
+};
+
+/// How long running parts may take to stop.
+const STOP_WITHIN: Duration = Duration::from_secs(20);
+
+#[derive(Debug, Args)]
+pub(super) struct ServeArgs {
+    /// Log one JSON object per line.
+    #[arg(long, env = "HELIOS_CI_LOG_JSON")]
+    log_json: bool,
+    /// Accept the back end `process`, which isolates nothing. For tests and benchmarks.
+    #[arg(long, hide = true)]
+    allow_unisolated: bool,
+}
+
+pub(super) async fn run(common: &Common, args: ServeArgs) -> Outcome {
+    let format = if args.log_json {
+        LogFormat::Json
+    } else {
+        LogFormat::Text
+    };
+    telemetry::log_to_stderr(format).map_err(report)?;
+    let config = Arc::new(super::config::load(common)?);
+    make_data_dir(&config)?;
+    let lock = node::DataLock::take(&config.data_dir).map_err(report)?;
+    let store = Store::open(&config.database).await.map_err(report)?;
+    let hints: Arc<dyn Hints> = Arc::new(InProcess::new());
+    let forges = connect_forges(&config)?;
+    let source = Source::new(&config);
+    let deps = Deps {
+        logs: LogStore::new(&config.data_dir),
+        machines: machines(&config, args.allow_unisolated).await?,
+        agents: AgentApi::new(Identity::open(&config.data_dir).map_err(report)?, store.clone()),
+        seal: Arc::new(SealKey::open(&config.data_dir).map_err(report)?),
+        source: source.clone(),
+        hints: Arc::clone(&hints),
+        store: store.clone(),
+        config: Arc::clone(&config),
+    };
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .map_err(|e| miette!("cannot listen on {}: {e}", config.listen))?;
+    let metrics_listener = match config.metrics_listen {
+        Some(at) => Some(
+            TcpListener::bind(at)
+                .await
+                .map_err(|e| miette!("cannot listen on {at}: {e}"))?,
+        ),
+        None => None,
+    };
+    let tls = config.tls.as_ref().map(serve::tls_config).transpose().map_err(report)?;
+
+    // From here on the node's name is ours.
+    let instance = InstanceId::new();
+    node::register(&deps, &lock, instance).await.map_err(report)?;
+    let stop = CancellationToken::new();
+    let (attempts, parts) = (TaskTracker::new(), TaskTracker::new());
+    node::recover(&deps, instance, &attempts, &stop).await.map_err(report)?;
+
+    let intake = Intake::new(
+        &config.connections,
+        Arc::new(StoredDeliveries {
+            store: store.clone(),
+            hints: Arc::clone(&hints),
+        }),
+    );
+    let reporter = Reporter::new(store.clone(), forges.clone(), Arc::clone(&config), Arc::clone(&hints));
+    let metrics = Metrics::new();
+    let state = AppState::new(Parts {
+        store: store.clone(),
+        logs: deps.logs.clone(),
+        config: Arc::clone(&config),
+        repositories: Arc::new(ForgeRepositories(forges.clone())),
+        on_change: on_change(Arc::clone(&hints)),
+        metrics: metrics.clone(),
+        draining: stop.clone(),
+    });
+    let router = web::router(state).merge(intake.router());
+    parts.spawn(serve::serve(listener, tls, router, stop.clone()));
+    if let Some(listener) = metrics_listener {
+        parts.spawn(web::metrics::serve_metrics(
+            listener,
+            metrics,
+            store.clone(),
+            stop.clone(),
+        ));
+    }
+    let planner = Planner::new(
+        store.clone(),
+        forges.clone(),
+        source,
+        Arc::clone(&config),
+        Arc::clone(&hints),
+    );
+    parts.spawn(planner.run(stop.clone()));
+    parts.spawn(reporter.run(stop.clone()));
+    parts.spawn(scheduler::run(deps.clone(), instance, attempts.clone(), stop.clone()));
+    parts.spawn(node::run(deps.clone(), instance, stop.clone()));
+    parts.spawn(janitor::run(deps.clone(), stop.clone()));
+    tracing::info!(node = %config.node, listen = %config.listen, url = %config.public_url, "helios-ci is ready");
+
+    wait_for_the_end(&stop).await?;
+    tracing::info!("stopping; machines that run go on and are taken up at the next start");
+    stop.cancel();
+    parts.close();
+    attempts.close();
+    let stopped = async {
+        attempts.wait().await;
+        parts.wait().await;
+    };
+    if tokio::time::timeout(STOP_WITHIN, stopped).await.is_err() {
+        tracing::warn!("some parts did not stop in time");
+    }
+    if let Err(error) = store.leave(&config.node, instance).await {
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "cannot sign this node off; its next start may have to wait"
+        );
+    }
+    store.close().await;
+    drop(lock);
+    Ok(Exit::Success)
+}
+
+/// Ends at SIGTERM, SIGINT, or when something of ours asked for the end.
+async fn wait_for_the_end(stop: &CancellationToken) -> miette::Result<()> {
+    let failed = |e: std::io::Error| miette!("cannot wait for signals: {e}");
+    let (mut terminate, mut interrupt) = (
+        signal(SignalKind::terminate()).map_err(failed)?,
+        signal(SignalKind::interrupt()).map_err(failed)?,
+    );
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        () = stop.cancelled() => {}
+    }
+    Ok(())
+}
+
+fn make_data_dir(config: &Config) -> miette::Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&config.data_dir)
+        .map_err(|e| miette!("cannot make the data directory {}: {e}", config.data_dir.display()))
+}
+
+async fn machines(config: &Config, allow_unisolated: bool) -> miette::Result<Arc<dyn Machines>> {
+    let (node, data_dir, agent): (_, PathBuf, _) = (config.node.clone(), config.data_dir.clone(), config.agent.clone());
+    match config.backend {
+        Backend::Qemu => {
+            // KVM is believed only when a guest of ours really booted under it.
+            let direct = config
+                .images
+                .values()
+                .find_map(|image| image.kernel.as_ref().zip(image.initrd.as_ref()));
+            let accel = match direct {
+                Some((kernel, initrd)) => qemu::accel::probe(&data_dir, kernel, initrd).await.map_err(report)?,
+                None => qemu::Accel::Tcg,
+            };
+            let helios_ci = std::env::current_exe().map_err(|e| miette!("cannot find this program's own file: {e}"))?;
+            let images = config.images.clone();
+            qemu::open(qemu::Options {
+                node,
+                data_dir,
+                images,
+                agent,
+                helios_ci,
+                accel,
+            })
+            .map_err(report)
+        }
+        Backend::Process if allow_unisolated => {
+            process::open(process::Options { node, data_dir, agent }).map_err(report)
+        }
+        Backend::Process => Err(miette!(
+            help = "use `backend: qemu`",
+            "the back end `process` isolates nothing and is only for tests; it needs --allow-unisolated"
+        )),
+        Backend::Zone => Err(miette!(
+            help = "on Linux use `backend: qemu`",
+            "the back end `zone` (bhyve zones on illumos) is not there yet"
+        )),
+    }
+}
+
+fn connect_forges(config: &Config) -> miette::Result<HashMap<ConnectionId, Arc<dyn Forge>>> {
+    let mut forges = HashMap::new();
+    for (id, connection) in &config.connections {
+        forges.insert(id.clone(), forge::connect(id, connection).map_err(report)?);
+    }
+    Ok(forges)
+}
+
+fn on_change(hints: Arc<dyn Hints>) -> web::OnChange {
+    Arc::new(move |changed| match changed {
+        Changed::Trigger => hints.notify(Hint::Trigger),
+        Changed::Queue => {
+            hints.notify(Hint::Job);
+            hints.notify(Hint::Report);
+        }
+        Changed::Cancel(attempts) => {
+            for attempt in attempts {
+                hints.notify(Hint::Cancel(attempt));
+            }
+            hints.notify(Hint::Report);
+        }
+    })
+}
+
+struct StoredDeliveries {
+    store: Store,
+    hints: Arc<dyn Hints>,
+}
+
+#[async_trait]
+impl DeliverySink for StoredDeliveries {
+    async fn record(&self, delivery: Delivery) -> Result<Recorded, NotStored> {
+        let Delivery {
+            connection,
+            key,
+            event,
+            body,
+            digest,
+        } = delivery;
+        let recorded = self
+            .store
+            .record_delivery(NewDelivery {
+                connection,
+                key,
+                event,
+                body,
+                digest,
+            })
+            .await;
+        match recorded.map_err(|e| NotStored(e.into()))? {
+            store::Recorded::New(id) => {
+                failpoint::hit(Point::DeliveryStored);
+                self.hints.notify(Hint::Delivery);
+                Ok(Recorded::New(id))
+            }
+            store::Recorded::Duplicate(id) => Ok(Recorded::Duplicate(id)),
+        }
+    }
+}
+
+struct ForgeRepositories(HashMap<ConnectionId, Arc<dyn Forge>>);
+
+#[async_trait]
+impl Repositories for ForgeRepositories {
+    async fn find(&self, connection: &ConnectionId, path: &RepoPath) -> Result<Option<Repository>, ForgeError> {
+        match self.0.get(connection) {
+            Some(forge) => forge.find_repository(path, None).await,
+            None => Ok(None),
+        }
+    }
+}

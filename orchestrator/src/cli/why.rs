@@ -1,0 +1,48 @@
+//! `helios-ci why`
+
+use clap::Args;
+
+use super::{
+    Common, Exit, Outcome,
+    client::Client,
+    runs::{encode, text},
+};
+
+#[derive(Debug, Args)]
+pub(super) struct WhyArgs {
+    /// The id of a job.
+    job: String,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn run(common: &Common, args: WhyArgs) -> Outcome {
+    let client = Client::connect(common).await?;
+    let answer = client.get(&format!("/api/v1/jobs/{}/why", encode(&args.job))).await?;
+    client.close().await;
+    if args.json {
+        println!("{answer:#}");
+        return Ok(Exit::Success);
+    }
+    println!("{}", text(&answer["state"]));
+    if answer["reason"].is_string() {
+        println!("{}", text(&answer["reason"]));
+    }
+    let needs: Vec<String> = answer["waiting_for"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(text)
+        .collect();
+    if !needs.is_empty() {
+        println!("waits for: {}", needs.join(", "));
+    }
+    if answer["state"] == "queued" {
+        println!(
+            "position {} in its queue; {} of its kind are running",
+            answer["position"], answer["class_running"]
+        );
+    }
+    Ok(Exit::Success)
+}

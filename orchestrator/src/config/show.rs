@@ -1,0 +1,192 @@
+//! The effective configuration as YAML, without secrets.
+
+use std::{collections::BTreeMap, path::Path};
+
+use serde_yaml_ng::{Mapping, Value};
+
+use super::{Backend, Config, Connection, ConnectionKind, Database, Image, Size};
+
+impl Config {
+    /// Everything effective, defaults included, as YAML; `[secret]` stands for each secret. What was
+    /// loaded from a file can also show the references: [`super::Loaded::to_shown_yaml`].
+    #[must_use]
+    pub fn to_shown_yaml(&self) -> String {
+        yaml(self, &BTreeMap::new())
+    }
+}
+
+/// A mapping from keys and values, in their order, without those that are not set.
+fn map<K: ToString>(entries: impl IntoIterator<Item = (K, Option<Value>)>) -> Value {
+    let set = entries
+        .into_iter()
+        .filter_map(|(key, value)| Some((Value::from(key.to_string()), value?)));
+    Value::Mapping(Mapping::from_iter(set))
+}
+
+fn path(path: &Path) -> Option<Value> {
+    Some(path.display().to_string().into())
+}
+
+fn words(items: impl IntoIterator<Item = impl ToString>) -> Option<Value> {
+    Some(Value::Sequence(
+        items.into_iter().map(|item| item.to_string().into()).collect(),
+    ))
+}
+
+pub(super) fn yaml(config: &Config, references: &BTreeMap<String, String>) -> String {
+    let secret = |path: &str| {
+        let shown = references.get(path).map_or("[secret]", String::as_str);
+        Some(Value::from(shown))
+    };
+    let database = match &config.database {
+        Database::Sqlite(file) => map([("sqlite", path(file))]),
+        Database::Postgres(_) => map([("postgres", secret("database.postgres"))]),
+    };
+    let (capacity, limits, retention) = (&config.capacity, &config.limits, &config.retention);
+    let whole = map([
+        ("node", Some(config.node.as_str().into())),
+        ("data_dir", path(&config.data_dir)),
+        ("listen", Some(config.listen.to_string().into())),
+        ("metrics_listen", config.metrics_listen.map(|a| a.to_string().into())),
+        ("public_url", Some(config.public_url.as_str().into())),
+        (
+            "tls",
+            config
+                .tls
+                .as_ref()
+                .map(|tls| map([("certificate", path(&tls.certificate)), ("key", path(&tls.key))])),
+        ),
+        ("database", Some(database)),
+        (
+            "connections",
+            Some(map(config.connections.iter().map(|(id, c)| {
+                (id, Some(connection(c, &format!("connections.{id}"), &secret)))
+            }))),
+        ),
+        (
+            "backend",
+            Some(
+                match config.backend {
+                    Backend::Qemu => "qemu",
+                    Backend::Process => "process",
+                    Backend::Zone => "zone",
+                }
+                .into(),
+            ),
+        ),
+        ("agent", path(&config.agent)),
+        (
+            "images",
+            Some(map(config.images.iter().map(|(label, i)| (label, Some(image(i)))))),
+        ),
+        (
+            "aliases",
+            Some(map(config
+                .aliases
+                .iter()
+                .map(|(a, target)| (a, Some(target.as_str().into()))))),
+        ),
+        (
+            "default_label",
+            config.default_label.as_ref().map(|label| label.as_str().into()),
+        ),
+        (
+            "sizes",
+            Some(map(config.sizes.iter().map(|(name, s)| (name, Some(size(s)))))),
+        ),
+        (
+            "capacity",
+            Some(map([
+                ("machines", Some(capacity.machines.into())),
+                ("cpus", capacity.cpus.map(Value::from)),
+                ("memory_mib", capacity.memory_mib.map(Value::from)),
+                (
+                    "labels",
+                    Some(map(capacity.labels.iter().map(|(label, n)| (label, Some((*n).into()))))),
+                ),
+            ])),
+        ),
+        (
+            "limits",
+            Some(map([
+                ("job_timeout_minutes", Some(limits.job_timeout_minutes.into())),
+                ("idle_timeout_minutes", Some(limits.idle_timeout_minutes.into())),
+                ("queue_timeout_minutes", Some(limits.queue_timeout_minutes.into())),
+                ("log_bytes", Some(limits.log_bytes.into())),
+                ("infra_tries", Some(limits.infra_tries.into())),
+                ("cancel_grace_s", Some(limits.cancel_grace_s.into())),
+                ("node_grace_s", Some(limits.node_grace_s.into())),
+                ("min_free_bytes", Some(limits.min_free_bytes.into())),
+                ("repository_bytes", Some(limits.repository_bytes.into())),
+            ])),
+        ),
+        (
+            "retention",
+            Some(map([
+                ("logs_days", Some(retention.logs_days.into())),
+                ("runs_days", Some(retention.runs_days.into())),
+                ("deliveries_days", Some(retention.deliveries_days.into())),
+            ])),
+        ),
+    ]);
+    // Plain mappings with text keys can always be written.
+    serde_yaml_ng::to_string(&whole).unwrap_or_default()
+}
+
+fn connection(connection: &Connection, base: &str, secret: &dyn Fn(&str) -> Option<Value>) -> Value {
+    let secrets = connection.webhook_secrets.iter().enumerate().map(|(index, one)| {
+        let plain = format!("{base}.webhook_secrets.{index}");
+        match one.repository_id {
+            Some(id) => map([
+                ("secret", secret(&format!("{plain}.secret"))),
+                ("repository_id", Some(id.into())),
+            ]),
+            // Written without a repository, the reference may stand alone or under `secret`.
+            None => match secret(&format!("{plain}.secret")) {
+                Some(shown) if shown != "[secret]" => shown,
+                _ => secret(&plain).unwrap_or_default(),
+            },
+        }
+    });
+    let secrets = Value::Sequence(secrets.collect());
+    let mut entries = Vec::new();
+    match &connection.kind {
+        ConnectionKind::Forgejo { .. } => {
+            entries.push(("kind", Some("forgejo".into())));
+            entries.push(("url", Some(connection.url.as_str().into())));
+            entries.push(("token", secret(&format!("{base}.token"))));
+        }
+        ConnectionKind::Github { api_url, app_id, .. } => {
+            entries.push(("kind", Some("github".into())));
+            entries.push(("url", Some(connection.url.as_str().into())));
+            entries.push(("api_url", Some(api_url.as_str().into())));
+            entries.push(("app_id", Some((*app_id).into())));
+            entries.push(("private_key", secret(&format!("{base}.private_key"))));
+        }
+    }
+    entries.push(("webhook_secrets", Some(secrets)));
+    entries.push(("repositories", words(&connection.repositories)));
+    entries.push(("public", words(&connection.public)));
+    entries.push(("allow_private", Some(connection.allow_private.into())));
+    map(entries)
+}
+
+fn image(image: &Image) -> Value {
+    map([
+        ("disk", path(&image.disk)),
+        ("sha256", image.sha256.as_deref().map(Value::from)),
+        ("kernel", image.kernel.as_deref().and_then(path)),
+        ("initrd", image.initrd.as_deref().and_then(path)),
+        ("cmdline", image.cmdline.as_deref().map(Value::from)),
+        ("size", Some(size(&image.size))),
+        ("boot_timeout_s", Some(image.boot_timeout_s.into())),
+    ])
+}
+
+fn size(size: &Size) -> Value {
+    map([
+        ("cpus", Some(size.cpus.into())),
+        ("memory_mib", Some(size.memory_mib.into())),
+        ("disk_gib", size.disk_gib.map(Value::from)),
+    ])
+}

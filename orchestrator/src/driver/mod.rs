@@ -1,0 +1,44 @@
+//! One attempt, from a claimed job to the final result: a pure state machine (`progress`) and one
+//! task that performs its effects (`task`). The task owns the attempt's log and its agent's link, so
+//! nobody else decides anything about it.
+
+mod checkpoint;
+mod finish;
+pub mod job;
+mod prepare;
+pub mod progress;
+pub mod seal;
+mod task;
+
+use std::sync::Arc;
+
+use self::seal::SealKey;
+use crate::{
+    agent_api::AgentApi, config::Config, logs::LogStore, machine::Machines, queue::Hints, source::Source, store::Store,
+};
+
+pub use self::{
+    finish::destroy_once,
+    task::{Start, chain, drive},
+};
+
+/// What driving an attempt takes.
+#[derive(Clone)]
+pub struct Deps {
+    /// The state.
+    pub store: Store,
+    /// The logs.
+    pub logs: LogStore,
+    /// The machine back end.
+    pub machines: Arc<dyn Machines>,
+    /// The server that agents dial.
+    pub agents: AgentApi,
+    /// Repositories.
+    pub source: Source,
+    /// Wakes others.
+    pub hints: Arc<dyn Hints>,
+    /// Seals checkpoints.
+    pub seal: Arc<SealKey>,
+    /// The configuration.
+    pub config: Arc<Config>,
+}

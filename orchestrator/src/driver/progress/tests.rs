@@ -1,0 +1,323 @@
+use proptest::prelude::*;
+
+use super::super::job::tests::{job, run, step};
+use super::*;
+use crate::model::plan::Action;
+
+fn start(job: &Job) -> (Progress, Vec<Effect>) {
+    let mut progress = Progress::new(job);
+    let effects = progress.on(job, Event::AgentReady, 1);
+    (progress, effects)
+}
+
+fn exit(progress: &mut Progress, job: &Job, code: i32) -> Vec<Effect> {
+    let exec = progress.running.as_ref().unwrap().exec;
+    progress.on(
+        job,
+        Event::Exited {
+            exec,
+            how: Exit::Code(code),
+        },
+        2,
+    )
+}
+
+fn wait(progress: &mut Progress, job: &Job, ms: u64) -> Vec<Effect> {
+    progress.on(job, Event::Elapsed { ms, connected: true }, 3)
+}
+
+fn result(progress: &Progress) -> Option<(JobResult, &str)> {
+    match &progress.phase {
+        Phase::Ended(End::Result { result, message }) => Some((*result, message)),
+        _ => None,
+    }
+}
+
+#[test]
+fn steps_run_one_after_the_other_and_each_is_checkpointed_before_it_is_sent() {
+    let job = job(vec![step("a", run("true")), step("b", run("true"))]);
+    let (mut progress, effects) = start(&job);
+    assert_eq!(
+        effects,
+        [Effect::Running, Effect::StoreStep(0), Effect::Checkpoint, Effect::Send]
+    );
+    let effects = exit(&mut progress, &job, 0);
+    assert_eq!(
+        effects,
+        [
+            Effect::EndStepLog(0),
+            Effect::StoreStep(0),
+            Effect::StoreStep(1),
+            Effect::Checkpoint,
+            Effect::Send
+        ]
+    );
+    let effects = exit(&mut progress, &job, 0);
+    assert_eq!(
+        effects,
+        [
+            Effect::EndStepLog(1),
+            Effect::StoreStep(1),
+            Effect::Checkpoint,
+            Effect::End
+        ]
+    );
+    assert_eq!(result(&progress), Some((JobResult::Success, "all steps succeeded")));
+}
+
+#[test]
+fn a_failed_step_ends_the_job_and_skips_the_rest() {
+    let job = job(vec![step("a", run("false")), step("b", run("true"))]);
+    let (mut progress, _) = start(&job);
+    exit(&mut progress, &job, 3);
+    assert_eq!(result(&progress), Some((JobResult::Failure, "step 1 “a”: exit code 3")));
+    assert_eq!(progress.steps[1].state, StepState::Skipped);
+}
+
+#[test]
+fn continue_on_error_shows_the_failure_and_goes_on() {
+    let mut first = step("a", run("false"));
+    first.continue_on_error = true;
+    let job = job(vec![first, step("b", run("true"))]);
+    let (mut progress, _) = start(&job);
+    exit(&mut progress, &job, 1);
+    assert_eq!(progress.steps[0].state, StepState::Failure);
+    exit(&mut progress, &job, 0);
+    assert_eq!(result(&progress).unwrap().0, JobResult::Success);
+}
+
+#[test]
+fn checkout_runs_its_four_commands_and_any_failure_fails_the_step() {
+    let job = job(vec![step("c", Action::Checkout { depth: 1, path: None })]);
+    let (mut progress, _) = start(&job);
+    for _ in 0..3 {
+        assert_eq!(exit(&mut progress, &job, 0), [Effect::Checkpoint, Effect::Send]);
+    }
+    exit(&mut progress, &job, 128);
+    assert_eq!(result(&progress).unwrap().0, JobResult::Failure);
+}
+
+#[test]
+fn job_step_and_idle_limits_say_different_things() {
+    let mut limited = step("a", run("sleep 9999"));
+    limited.timeout_minutes = Some(5);
+    let job = job(vec![limited]);
+    let cases = [(
+        5,
+        JobResult::Failure,
+        "step 1 “a”: the step ran longer than its 5 minutes (timeout-minutes)",
+    )];
+    for (minutes, wanted, words) in cases {
+        let (mut progress, _) = start(&job);
+        assert_eq!(progress.next_limit_ms(&job, true), 5 * 60_000);
+        assert_eq!(
+            wait(&mut progress, &job, minutes * 60_000),
+            [Effect::Checkpoint, Effect::SendStop]
+        );
+        exit(&mut progress, &job, 0);
+        assert_eq!(result(&progress), Some((wanted, words)));
+        assert_eq!(progress.steps[0].state, StepState::TimedOut);
+    }
+    let mut quiet = job.clone();
+    quiet.plan.steps[0].timeout_minutes = None;
+    let (mut progress, _) = start(&quiet);
+    wait(&mut progress, &quiet, 10 * 60_000);
+    exit(&mut progress, &quiet, 130);
+    let (how, words) = result(&progress).unwrap();
+    assert_eq!(
+        (how, words.contains("wrote nothing for 10 minutes")),
+        (JobResult::TimedOut, true),
+        "{words}"
+    );
+
+    let (mut progress, _) = start(&quiet);
+    for _ in 0..4 {
+        wait(&mut progress, &quiet, 9 * 60_000);
+        let exec = progress.running.as_ref().unwrap().exec;
+        progress.on(&quiet, Event::Output { exec }, 3);
+    }
+    exit(&mut progress, &quiet, 130);
+    let (how, words) = result(&progress).unwrap();
+    assert_eq!(
+        (how, words.contains("the job ran longer than its 30 minutes")),
+        (JobResult::TimedOut, true),
+        "{words}"
+    );
+}
+
+#[test]
+fn a_stop_that_is_ignored_becomes_a_kill_and_then_the_end() {
+    let job = job(vec![step("a", run("trap '' INT TERM; sleep 9999"))]);
+    let (mut progress, _) = start(&job);
+    let cancel = Event::Cancel {
+        by: "ada".into(),
+        reason: String::new(),
+        force: false,
+    };
+    assert_eq!(progress.on(&job, cancel, 3), [Effect::Checkpoint, Effect::SendStop]);
+    assert_eq!(
+        wait(&mut progress, &job, CANCEL_PATIENCE_MS),
+        [Effect::Checkpoint, Effect::SendStop]
+    );
+    assert!(progress.running.as_ref().unwrap().stop.as_ref().unwrap().kill);
+    let effects = wait(&mut progress, &job, KILL_PATIENCE_MS);
+    assert_eq!(effects.last(), Some(&Effect::End));
+    assert_eq!(result(&progress), Some((JobResult::Cancelled, "cancelled by ada")));
+}
+
+#[test]
+fn a_second_cancel_kills_at_once_and_a_cancel_before_any_step_ends_at_once() {
+    let job = job(vec![step("a", run("sleep 9999"))]);
+    let cancel = |force| Event::Cancel {
+        by: "ada".into(),
+        reason: "wrong branch".into(),
+        force,
+    };
+    let (mut progress, _) = start(&job);
+    progress.on(&job, cancel(false), 3);
+    assert_eq!(
+        progress.on(&job, cancel(true), 3),
+        [Effect::Checkpoint, Effect::SendStop]
+    );
+    assert!(progress.running.as_ref().unwrap().stop.as_ref().unwrap().kill);
+
+    let mut booting = Progress::new(&job);
+    assert_eq!(booting.on(&job, cancel(false), 3).last(), Some(&Effect::End));
+    assert_eq!(
+        result(&booting),
+        Some((JobResult::Cancelled, "cancelled by ada: wrong branch"))
+    );
+}
+
+#[test]
+fn a_lost_machine_is_ours_unless_the_job_was_being_cancelled() {
+    let job = job(vec![step("a", run("true"))]);
+    let (mut progress, _) = start(&job);
+    progress.on(
+        &job,
+        Event::Lost {
+            cause: "QEMU ended".into(),
+        },
+        3,
+    );
+    assert_eq!(
+        progress.phase,
+        Phase::Ended(End::Infra {
+            cause: "QEMU ended".into()
+        })
+    );
+
+    let (mut progress, _) = start(&job);
+    progress.on(
+        &job,
+        Event::Cancel {
+            by: "ada".into(),
+            reason: String::new(),
+            force: false,
+        },
+        3,
+    );
+    progress.on(
+        &job,
+        Event::Lost {
+            cause: "QEMU ended".into(),
+        },
+        3,
+    );
+    assert_eq!(result(&progress).unwrap().0, JobResult::Cancelled);
+}
+
+#[test]
+fn silence_is_judged_only_while_disconnected() {
+    let job = job(vec![step("a", run("true"))]);
+    let (mut progress, _) = start(&job);
+    wait(&mut progress, &job, 5 * 60_000);
+    assert_eq!(progress.phase, Phase::Stepping);
+    let silent = |ms| Event::Elapsed { ms, connected: false };
+    progress.on(&job, silent(119_000), 3);
+    progress.on(&job, Event::Connected, 3);
+    progress.on(&job, silent(119_000), 3);
+    assert_eq!(progress.phase, Phase::Stepping);
+    progress.on(&job, silent(1_000), 3);
+    assert!(matches!(progress.phase, Phase::Ended(End::Infra { .. })));
+}
+
+#[test]
+fn a_machine_that_never_says_hello_is_given_up() {
+    let job = job(vec![step("a", run("true"))]);
+    let mut progress = Progress::new(&job);
+    assert_eq!(progress.next_limit_ms(&job, false), 120_000);
+    progress.on(
+        &job,
+        Event::Elapsed {
+            ms: 120_000,
+            connected: false,
+        },
+        3,
+    );
+    assert_eq!(
+        progress.phase,
+        Phase::Ended(End::Infra {
+            cause: "the machine's agent did not say hello within 120 s".into()
+        })
+    );
+}
+
+fn events() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        Just(Event::AgentReady),
+        Just(Event::Connected),
+        (1..9u64).prop_map(|exec| Event::Output { exec }),
+        (1..9u64, -1..3i32).prop_map(|(exec, code)| Event::Exited {
+            exec,
+            how: if code < 0 { Exit::Signal(9) } else { Exit::Code(code) }
+        }),
+        (1..9u64).prop_map(|exec| Event::Refused {
+            exec,
+            message: "no".into()
+        }),
+        (0..2_000_000u64, any::<bool>()).prop_map(|(ms, connected)| Event::Elapsed { ms, connected }),
+        any::<bool>().prop_map(|force| Event::Cancel {
+            by: "p".into(),
+            reason: String::new(),
+            force
+        }),
+        Just(Event::Lost { cause: "x".into() }),
+    ]
+}
+
+proptest! {
+    /// Whatever happens in whatever order: exactly one end, every step's state moves legally, a
+    /// checkpoint precedes every command, and nothing happens after the end. Going on from a
+    /// checkpoint that went through JSON is the same as going on without.
+    #[test]
+    fn the_machine_is_sound(events in proptest::collection::vec(events(), 0..60)) {
+        let mut tolerant = step("b", Action::Checkout { depth: 0, path: None });
+        tolerant.continue_on_error = true;
+        let job = job(vec![step("a", run("x")), tolerant, step("c", run("x"))]);
+        let mut progress = Progress::new(&job);
+        let mut ends = 0;
+        for event in events {
+            let before = progress.clone();
+            let restored: Progress = serde_json::from_str(&serde_json::to_string(&progress).unwrap()).unwrap();
+            prop_assert_eq!(&restored, &progress);
+            let effects = progress.on(&job, event, 5);
+            if matches!(before.phase, Phase::Ended(_)) {
+                prop_assert!(effects.is_empty() && before == progress);
+            }
+            for (old, new) in before.steps.iter().zip(&progress.steps) {
+                prop_assert!(old.state == new.state || old.state.next().contains(&new.state), "{:?} -> {:?}", old.state, new.state);
+            }
+            for (index, effect) in effects.iter().enumerate() {
+                if matches!(effect, Effect::Send | Effect::SendStop | Effect::End) {
+                    prop_assert_eq!(&effects[index - 1], &Effect::Checkpoint);
+                }
+            }
+            ends += effects.iter().filter(|e| **e == Effect::End).count();
+            prop_assert_eq!(ends, usize::from(matches!(progress.phase, Phase::Ended(_))));
+            if ends == 1 {
+                prop_assert!(progress.steps.iter().all(|s| s.state.is_terminal()));
+            }
+        }
+    }
+}

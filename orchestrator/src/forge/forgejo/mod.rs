@@ -1,0 +1,294 @@
+//! Forgejo and Gitea. gitea-sdk knows how their requests are made; they are sent by our checked
+//! client, because the SDK's own follows redirects, takes no resolver and reads answers of any size.
+
+mod status;
+#[cfg(test)]
+mod tests;
+mod webhook;
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use base64::{Engine, engine::general_purpose::STANDARD};
+use bytes::Bytes;
+use gitea_sdk::{Auth, Client};
+use http::{HeaderValue, header};
+use http_body_util::Full;
+use serde::Deserialize;
+
+use self::status::Status;
+use super::{
+    BadDelivery, ConnectError, FetchAccess, Forge, ForgeError, Parsed,
+    answer::{Answer, Call},
+    encode_part, encode_ref,
+    http::Outgoing,
+    push::Served,
+};
+use crate::{
+    model::{
+        names::{CommitSha, RefName, RepoPath},
+        report::Report,
+        trigger::Repository,
+    },
+    secret::Secret,
+};
+
+/// How long a repository is believed to be where it was.
+const PLACE_KNOWN_FOR: Duration = Duration::from_secs(60);
+/// Places that are remembered.
+const PLACES: usize = 1000;
+const NO_RIGHT: &str = "the repository is gone, or the token's user may not write to it (it needs `write:repository`)";
+
+/// One Forgejo or Gitea connection.
+pub struct Forgejo {
+    served: Served,
+    url: String,
+    /// Builds requests; it is given no token and sends nothing.
+    sdk: Client,
+    http: Outgoing,
+    token: Secret,
+    authorization: HeaderValue,
+    places: Mutex<HashMap<i64, (RepoPath, Instant)>>,
+}
+
+impl fmt::Debug for Forgejo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Forgejo")
+            .field("url", &self.url)
+            .field("served", &self.served)
+            .finish_non_exhaustive()
+    }
+}
+
+#[derive(Deserialize)]
+struct Repo {
+    id: i64,
+    full_name: RepoPath,
+}
+
+#[derive(Deserialize)]
+struct Branch {
+    commit: BranchCommit,
+}
+
+#[derive(Deserialize)]
+struct BranchCommit {
+    id: CommitSha,
+}
+
+/// One ref when one matches exactly, on some versions; a list of all that begin so on others.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum GitRefs {
+    One(GitRef),
+    Many(Vec<GitRef>),
+}
+
+#[derive(Deserialize)]
+struct GitRef {
+    #[serde(rename = "ref")]
+    name: String,
+    object: Object,
+}
+
+#[derive(Deserialize)]
+struct Object {
+    #[serde(rename = "type")]
+    kind: String,
+    sha: CommitSha,
+}
+
+#[derive(Deserialize)]
+struct Commit {
+    sha: CommitSha,
+}
+
+#[derive(Deserialize)]
+struct Version {
+    version: String,
+}
+
+#[derive(Deserialize)]
+struct User {
+    login: String,
+}
+
+impl Forgejo {
+    /// # Errors
+    /// When the token cannot be part of a header.
+    pub fn new(served: Served, url: &str, http: Outgoing, token: &Secret) -> Result<Self, ConnectError> {
+        let bad_token = || ConnectError::Token {
+            connection: served.connection.clone(),
+        };
+        let visible = !token.expose().is_empty() && token.expose().bytes().all(|b| b.is_ascii_graphic());
+        let mut authorization = HeaderValue::from_str(&format!("token {}", token.expose()))
+            .ok()
+            .filter(|_| visible)
+            .ok_or_else(bad_token)?;
+        authorization.set_sensitive(true);
+        let url = url.trim_end_matches('/').to_owned();
+        let sdk = Client::new(&url, Auth::<String>::None);
+        Ok(Self {
+            served,
+            url,
+            sdk,
+            http,
+            token: token.clone(),
+            authorization,
+            places: Mutex::default(),
+        })
+    }
+
+    async fn get(&self, path: &str) -> Result<Answer, ForgeError> {
+        self.send(format!("GET /{path}"), self.sdk.get(path)).await
+    }
+
+    async fn send(&self, call: String, request: reqwest::RequestBuilder) -> Result<Answer, ForgeError> {
+        let call = Call {
+            forge: self.url.clone(),
+            call,
+        };
+        let malformed = |what: &dyn fmt::Display| call.refused(format!("the request cannot be made: {what}"));
+        let request = request.build().map_err(|error| malformed(&error))?;
+        let request: http::Request<reqwest::Body> =
+            request.try_into().map_err(|error: reqwest::Error| malformed(&error))?;
+        let mut request = request.map(|body| Full::new(Bytes::copy_from_slice(body.as_bytes().unwrap_or_default())));
+        let headers = request.headers_mut();
+        headers.insert(header::AUTHORIZATION, self.authorization.clone());
+        headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+        let response = self.http.send(request).await.map_err(|error| call.failed(&error))?;
+        Answer::judge(call, response)
+    }
+
+    /// Where the repository of this id is now. A renamed one is followed; another one that took its
+    /// path is never told anything.
+    async fn place(&self, repository: &Repository) -> Result<RepoPath, ForgeError> {
+        let places = || self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = places()
+            .get(&repository.id)
+            .filter(|(_, since)| since.elapsed() < PLACE_KNOWN_FOR)
+            .cloned();
+        if let Some((path, _)) = known {
+            return Ok(path);
+        }
+        let path = match self.repository(&repository.path).await {
+            Ok(Some(found)) if found.id == repository.id => found.full_name,
+            Err(error) if error.is_retryable() => return Err(error),
+            // Another one, none, or a redirect to its new name.
+            _ => {
+                let answer = self.get(&format!("repositories/{}", repository.id)).await?;
+                answer.needed::<Repo>(NO_RIGHT)?.full_name
+            }
+        };
+        let mut places = places();
+        if places.len() >= PLACES {
+            places.retain(|_, (_, since)| since.elapsed() < PLACE_KNOWN_FOR);
+        }
+        places.insert(repository.id, (path.clone(), Instant::now()));
+        Ok(path)
+    }
+
+    async fn repository(&self, path: &RepoPath) -> Result<Option<Repo>, ForgeError> {
+        self.get(&format!("repos/{path}")).await?.json()
+    }
+}
+
+#[async_trait]
+impl Forge for Forgejo {
+    fn kind(&self) -> &'static str {
+        "forgejo"
+    }
+
+    fn parse(&self, event: &str, body: &[u8]) -> Result<Parsed, BadDelivery> {
+        webhook::parse(&self.served, event, body)
+    }
+
+    async fn read_ref(
+        &self,
+        repository: &Repository,
+        _installation: Option<i64>,
+        name: &RefName,
+    ) -> Result<Option<CommitSha>, ForgeError> {
+        let path = self.place(repository).await?;
+        if let Some(branch) = name.branch() {
+            // The refs endpoint would list every branch that begins with this name.
+            let answer = self
+                .get(&format!("repos/{path}/branches/{}", encode_ref(branch)))
+                .await?;
+            return Ok(answer.json::<Branch>()?.map(|b| b.commit.id));
+        }
+        let short = name.as_str().trim_start_matches("refs/");
+        let answer = self
+            .get(&format!("repos/{path}/git/refs/{}", encode_ref(short)))
+            .await?;
+        let refs = match answer.json::<GitRefs>()? {
+            None => return Ok(None),
+            Some(GitRefs::One(one)) => vec![one],
+            Some(GitRefs::Many(many)) => many,
+        };
+        match refs.into_iter().find(|r| r.name == name.as_str()) {
+            None => Ok(None),
+            Some(found) if found.object.kind == "tag" => {
+                // An annotated tag: this endpoint follows it to its commit.
+                let answer = self
+                    .get(&format!("repos/{path}/git/commits/{}", found.object.sha))
+                    .await?;
+                Ok(answer.json::<Commit>()?.map(|c| c.sha))
+            }
+            Some(found) => Ok(Some(found.object.sha)),
+        }
+    }
+
+    async fn find_repository(
+        &self,
+        path: &RepoPath,
+        _installation: Option<i64>,
+    ) -> Result<Option<Repository>, ForgeError> {
+        let connection = self.served.connection.clone();
+        let found = self.repository(path).await?;
+        Ok(found.map(|repo| Repository {
+            connection,
+            id: repo.id,
+            path: repo.full_name,
+        }))
+    }
+
+    async fn fetch_access(
+        &self,
+        repository: &Repository,
+        _installation: Option<i64>,
+    ) -> Result<FetchAccess, ForgeError> {
+        let path = self.place(repository).await?;
+        // The token is the password; with one, the name before it is not looked at.
+        let basic = STANDARD.encode(format!("helios-ci:{}", self.token.expose()));
+        Ok(FetchAccess {
+            url: format!("{}/{path}.git", self.url),
+            authorization: Some(Secret::new(format!("Basic {basic}"))),
+        })
+    }
+
+    /// Statuses append and the latest counts, so saying one twice after a lost answer does no harm.
+    async fn report(&self, report: &Report, details: &str, _known: Option<&str>) -> Result<Option<String>, ForgeError> {
+        let path = self.place(&report.repository).await?;
+        let route = format!("repos/{path}/statuses/{}", encode_part(report.commit.as_str()));
+        let request = self.sdk.post(&route).json(&Status::new(report, details));
+        let answer = self.send(format!("POST /{route}"), request).await?;
+        answer.needed::<serde::de::IgnoredAny>(NO_RIGHT)?;
+        Ok(None)
+    }
+
+    async fn check(&self) -> Result<String, ForgeError> {
+        let version: Version = self
+            .get("version")
+            .await?
+            .needed("this is not the address of a Forgejo or Gitea")?;
+        let user: User = self.get("user").await?.needed("the token belongs to nobody")?;
+        let line = format!("Forgejo or Gitea {} as {}", version.version, user.login);
+        Ok(super::text::one_line(&line, 200))
+    }
+}

@@ -1,0 +1,59 @@
+//! Commit statuses in Forgejo's and Gitea's words.
+
+use serde::Serialize;
+
+use crate::{
+    forge::text::one_line,
+    model::report::{Report, ReportState},
+};
+
+/// One line in a list of checks.
+const MAX_DESCRIPTION: usize = 140;
+
+/// The body that sets a status.
+#[derive(Debug, Serialize)]
+pub struct Status<'a> {
+    state: &'static str,
+    context: &'a str,
+    description: String,
+    target_url: &'a str,
+}
+
+/// The state, and the word that says what the state alone does not. Old servers take any text as
+/// state and rank unknown ones nowhere, so only the five that all of them know are used: `skipped`
+/// is not among them.
+fn words(state: ReportState) -> (&'static str, &'static str) {
+    match state {
+        ReportState::Queued => ("pending", "Queued"),
+        ReportState::Running => ("pending", "Running"),
+        ReportState::Success => ("success", ""),
+        ReportState::Failure => ("failure", ""),
+        ReportState::TimedOut => ("failure", "Timed out"),
+        ReportState::Cancelled => ("error", "Cancelled"),
+        ReportState::Skipped => ("success", "Skipped"),
+        ReportState::Error => ("error", "Error"),
+    }
+}
+
+impl<'a> Status<'a> {
+    /// A report in Forgejo's words.
+    pub fn new(report: &'a Report, details: &'a str) -> Self {
+        let (state, word) = words(report.state);
+        let title = one_line(&report.title, MAX_DESCRIPTION);
+        let said = title
+            .get(..word.len())
+            .is_some_and(|start| start.eq_ignore_ascii_case(word));
+        let description = match (title.is_empty(), said) {
+            (true, _) if word.is_empty() => state.to_owned(),
+            (true, _) => word.to_owned(),
+            (false, true) => title,
+            (false, false) => one_line(&format!("{word}: {title}"), MAX_DESCRIPTION),
+        };
+        Self {
+            state,
+            context: &report.name,
+            description,
+            target_url: details,
+        }
+    }
+}

@@ -1,0 +1,285 @@
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::{
+    forge::testing::{DETAILS, Description, Listener, Reply, SHA, STATES, Seen, report, repository},
+    model::report::ReportState,
+};
+
+/// What the server does with the repository's path.
+#[derive(Clone, Copy, PartialEq)]
+enum World {
+    AsIs,
+    Renamed,
+    Recreated,
+    Gone,
+}
+
+fn answer(world: World, seen: &Seen) -> Reply {
+    let gone = || Reply::Json(404, json!({"message": "The target couldn't be found.", "errors": []}));
+    let at = |name: &str| Reply::Json(200, json!({"id": 42, "full_name": name, "unknown": null}));
+    let tag = json!({"ref": "refs/tags/v1", "url": "x", "object": {"type": "tag", "sha": "2".repeat(40), "url": "x"}});
+    let longer = json!({"ref": "refs/tags/v1.1", "object": {"type": "commit", "sha": "3".repeat(40)}});
+    match (seen.line().as_str(), world) {
+        ("GET /api/v1/repos/acme/tool", World::AsIs) => at("acme/tool"),
+        ("GET /api/v1/repos/acme/tool", World::Renamed) => Reply::Json(307, json!({})),
+        ("GET /api/v1/repos/acme/tool", World::Recreated) => {
+            Reply::Json(200, json!({"id": 43, "full_name": "acme/tool"}))
+        }
+        ("GET /api/v1/repositories/42", World::Renamed | World::Recreated) => at("acme/new"),
+        ("POST /api/v1/repos/acme/tool/statuses/1111111111111111111111111111111111111111", World::AsIs)
+        | ("POST /api/v1/repos/acme/new/statuses/1111111111111111111111111111111111111111", _) => {
+            Reply::Json(201, json!({"id": 1, "status": seen.body["state"]}))
+        }
+        ("GET /api/v1/repos/acme/tool/branches/a%23b/c", _) => {
+            Reply::Json(200, json!({"name": "a#b/c", "commit": {"id": SHA, "message": "x"}}))
+        }
+        ("GET /api/v1/repos/acme/tool/git/refs/tags/v1", _) => Reply::Json(200, json!([longer, tag])),
+        ("GET /api/v1/repos/acme/tool/git/refs/tags/v1.1", _) => Reply::Json(200, longer),
+        ("GET /api/v1/repos/acme/tool/git/refs/tags/v", _) => Reply::Json(200, json!([longer, tag])),
+        ("GET /api/v1/repos/acme/tool/git/commits/2222222222222222222222222222222222222222", _) => {
+            Reply::Json(200, json!({"sha": SHA, "commit": {}}))
+        }
+        ("GET /api/v1/version", _) => Reply::Json(200, json!({"version": "9.0.0+gitea-1.22"})),
+        ("GET /api/v1/user", _) => Reply::Json(200, json!({"id": 1, "login": "bot"})),
+        _ => gone(),
+    }
+}
+
+struct Rig {
+    listener: Listener,
+    forgejo: Forgejo,
+}
+
+async fn rig_with(answer: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Rig {
+    let listener = Listener::new(answer).await;
+    let http = Outgoing::new(&listener.base, true)
+        .unwrap()
+        .with_deadline(Duration::from_secs(2));
+    let served = crate::forge::push::tests::served(&[]);
+    let url = format!("{}/", listener.base);
+    let forgejo = Forgejo::new(served, &url, http, &Secret::new("t0ken")).unwrap();
+    Rig { listener, forgejo }
+}
+
+async fn rig(world: World) -> Rig {
+    rig_with(move |seen| answer(world, seen)).await
+}
+
+impl Rig {
+    fn statuses(&self) -> Vec<Seen> {
+        self.listener
+            .seen()
+            .into_iter()
+            .filter(|s| s.method == "POST")
+            .collect()
+    }
+
+    fn described(&self) {
+        if let Some(description) = Description::read("forgejo.json", "") {
+            self.listener.seen().iter().for_each(|s| description.check(s));
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_state_becomes_one_that_all_servers_know() {
+    let rig = rig(World::AsIs).await;
+    for state in STATES {
+        assert_eq!(rig.forgejo.report(&report(state), DETAILS, None).await.unwrap(), None);
+    }
+    let sent: Vec<(Value, Value)> = rig
+        .statuses()
+        .iter()
+        .map(|s| (s.body["state"].clone(), s.body["description"].clone()))
+        .collect();
+    let title = "2 of 3 jobs failed";
+    let expected = [
+        ("pending", format!("Queued: {title}")),
+        ("pending", format!("Running: {title}")),
+        ("success", title.to_owned()),
+        ("failure", title.to_owned()),
+        ("error", format!("Cancelled: {title}")),
+        ("failure", format!("Timed out: {title}")),
+        ("success", format!("Skipped: {title}")),
+        ("error", format!("Error: {title}")),
+    ];
+    assert_eq!(sent, expected.map(|(state, words)| (json!(state), json!(words))));
+    let first = &rig.statuses()[0];
+    assert_eq!(first.authorization(), "token t0ken");
+    assert_eq!(first.body["context"], "helios-ci / ci / build (x86, 1)");
+    assert_eq!(first.body["target_url"], DETAILS);
+    let places = rig
+        .listener
+        .lines()
+        .iter()
+        .filter(|l| *l == "GET /api/v1/repos/acme/tool")
+        .count();
+    assert_eq!(places, 1, "a place is believed for a minute");
+    rig.described();
+}
+
+#[test]
+fn a_description_is_one_short_line() {
+    let described = |state, title: &str| {
+        let wanted = Report {
+            title: title.to_owned(),
+            ..report(state)
+        };
+        serde_json::to_value(Status::new(&wanted, DETAILS)).unwrap()["description"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    assert_eq!(described(ReportState::Queued, "Queued"), "Queued");
+    assert_eq!(
+        described(ReportState::Running, "running on node-1"),
+        "running on node-1"
+    );
+    assert_eq!(described(ReportState::Success, ""), "success");
+    assert_eq!(described(ReportState::Skipped, ""), "Skipped");
+    let long = described(ReportState::Error, &format!("a\nb {}", "é".repeat(300)));
+    assert!(
+        long.chars().count() == 140 && long.starts_with("Error: a b ") && !long.contains('\n'),
+        "{long}"
+    );
+}
+
+#[tokio::test]
+async fn a_renamed_repository_is_followed_and_its_successor_told_nothing() {
+    for world in [World::Renamed, World::Recreated] {
+        let rig = rig(world).await;
+        rig.forgejo
+            .report(&report(ReportState::Success), DETAILS, None)
+            .await
+            .unwrap();
+        assert_eq!(rig.statuses()[0].path, format!("/api/v1/repos/acme/new/statuses/{SHA}"));
+        assert!(
+            rig.forgejo
+                .fetch_access(&repository(), None)
+                .await
+                .unwrap()
+                .url
+                .ends_with("/acme/new.git")
+        );
+        rig.described();
+    }
+    let rig = rig(World::Gone).await;
+    let error = rig
+        .forgejo
+        .report(&report(ReportState::Success), DETAILS, None)
+        .await
+        .unwrap_err();
+    assert!(
+        !error.is_retryable() && error.to_string().contains("write:repository"),
+        "{error}"
+    );
+    assert!(rig.statuses().is_empty());
+}
+
+#[tokio::test]
+async fn refs_are_read_exactly_and_tags_peeled() {
+    let rig = rig(World::AsIs).await;
+    let read = async |name: &str| {
+        let found = rig
+            .forgejo
+            .read_ref(&repository(), None, &name.parse().unwrap())
+            .await
+            .unwrap();
+        found.map(|sha| sha.to_string())
+    };
+    assert_eq!(read("refs/heads/a#b/c").await.as_deref(), Some(SHA));
+    assert_eq!(read("refs/heads/gone").await, None);
+    assert_eq!(read("refs/tags/v1").await.as_deref(), Some(SHA));
+    assert_eq!(read("refs/tags/v1.1").await, Some("3".repeat(40)));
+    assert_eq!(read("refs/tags/v").await, None);
+    rig.described();
+}
+
+#[tokio::test]
+async fn repositories_access_and_health() {
+    let rig = rig(World::AsIs).await;
+    let found = rig
+        .forgejo
+        .find_repository(&repository().path, None)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!((found.id, found.path.as_str()), (42, "acme/tool"));
+    assert_eq!(
+        rig.forgejo
+            .find_repository(&"acme/none".parse().unwrap(), None)
+            .await
+            .unwrap(),
+        None
+    );
+    let access = rig.forgejo.fetch_access(&repository(), None).await.unwrap();
+    assert_eq!(access.url, format!("{}/acme/tool.git", rig.listener.base));
+    let basic = STANDARD.encode("helios-ci:t0ken");
+    assert_eq!(
+        access.authorization.as_ref().unwrap().expose(),
+        format!("Basic {basic}")
+    );
+    assert_eq!(
+        rig.forgejo.check().await.unwrap(),
+        "Forgejo or Gitea 9.0.0+gitea-1.22 as bot"
+    );
+    let shown = format!("{:?} {access:?}", rig.forgejo);
+    assert!(!shown.contains("t0ken") && !shown.contains(&basic), "{shown}");
+    rig.described();
+}
+
+#[tokio::test]
+async fn faults_say_whether_and_when_to_come_again() {
+    type Fault = fn() -> Reply;
+    let faults: [(Fault, Option<Option<u64>>); 6] = [
+        (|| Reply::Json(500, json!({"message": "x"})), Some(None)),
+        (|| Reply::Limited(429, 9), Some(Some(9))),
+        (|| Reply::Hang, Some(None)),
+        (|| Reply::Cut, Some(None)),
+        (
+            || Reply::Json(403, json!({"message": "token does not have the required scope"})),
+            None,
+        ),
+        (|| Reply::Json(401, json!({"message": "user does not exist"})), None),
+    ];
+    for (fault, expected) in faults {
+        let rig = rig_with(move |seen| {
+            if seen.method == "POST" {
+                fault()
+            } else {
+                answer(World::AsIs, seen)
+            }
+        })
+        .await;
+        let error = rig
+            .forgejo
+            .report(&report(ReportState::Failure), DETAILS, None)
+            .await
+            .unwrap_err();
+        let later = match &error {
+            ForgeError::Later { retry_after, .. } => Some(retry_after.map(|d| d.as_secs())),
+            ForgeError::Refused { .. } => None,
+        };
+        assert_eq!(later, expected, "{error}");
+        assert_eq!(rig.statuses().len(), 1, "nothing is repeated without being asked");
+        assert!(!error.to_string().contains("t0ken"));
+    }
+}
+
+#[tokio::test]
+async fn tokens_that_no_header_can_carry_are_refused() {
+    let http = Outgoing::new("https://forge.example", false);
+    let Ok(http) = http else {
+        println!("skipped: this host has no certification authorities");
+        return;
+    };
+    let http = Arc::new(http);
+    for token in ["", "a\nb", "a b", "tök", "x\u{7f}"] {
+        let served = crate::forge::push::tests::served(&[]);
+        let made = Forgejo::new(served, "https://forge.example", (*http).clone(), &Secret::new(token));
+        assert!(matches!(made, Err(ConnectError::Token { .. })), "{token:?}");
+    }
+}

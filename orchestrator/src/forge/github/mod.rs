@@ -1,0 +1,247 @@
+//! GitHub and GitHub Enterprise Server, as a GitHub App. octocrab speaks, our checked client carries,
+//! and nothing retries by itself: the outbox does.
+
+mod api;
+mod checks;
+mod jwt;
+#[cfg(test)]
+mod tests;
+mod token;
+mod webhook;
+
+use async_trait::async_trait;
+use base64::{Engine, engine::general_purpose::STANDARD};
+use http::Method;
+use serde::Deserialize;
+
+pub use self::jwt::BadKey;
+use self::{
+    api::{Api, Ask},
+    jwt::SigningKey,
+    token::{Purpose, Scope},
+};
+use super::{
+    BadDelivery, ConnectError, FetchAccess, Forge, ForgeError, Parsed, encode_ref, http::Outgoing, push::Served,
+};
+use crate::{
+    model::{
+        names::{CommitSha, RefName, RepoPath},
+        report::Report,
+        trigger::Repository,
+    },
+    secret::Secret,
+};
+
+const NOT_INSTALLED: &str = "the App is not installed on this repository: install it, or remove the repository here";
+
+/// One GitHub connection.
+#[derive(Debug)]
+pub struct Github {
+    served: Served,
+    /// Where people and git go, without a trailing slash.
+    url: String,
+    api: Api,
+}
+
+#[derive(Deserialize)]
+struct Repo {
+    id: i64,
+    full_name: RepoPath,
+}
+
+#[derive(Deserialize)]
+struct GitRef {
+    #[serde(rename = "ref")]
+    name: String,
+    object: Object,
+}
+
+#[derive(Deserialize)]
+struct Object {
+    #[serde(rename = "type")]
+    kind: String,
+    sha: CommitSha,
+}
+
+impl Github {
+    /// Needs a running tokio runtime.
+    ///
+    /// # Errors
+    /// When the address or the App's key cannot be used.
+    pub fn new(
+        served: Served,
+        url: &str,
+        http: Outgoing,
+        app_id: u64,
+        private_key: &Secret,
+    ) -> Result<Self, ConnectError> {
+        let key = SigningKey::new(app_id, private_key).map_err(|source| ConnectError::Key {
+            connection: served.connection.clone(),
+            source,
+        })?;
+        Ok(Self {
+            served,
+            url: url.trim_end_matches('/').to_owned(),
+            api: Api::new(http, key),
+        })
+    }
+
+    async fn scope(
+        &self,
+        path: &RepoPath,
+        repository: Option<i64>,
+        installation: Option<i64>,
+        purpose: Purpose,
+    ) -> Result<Option<Scope>, ForgeError> {
+        let found = self.api.installation(path, installation).await?;
+        Ok(found.map(|installation| Scope {
+            installation,
+            repository,
+            purpose,
+        }))
+    }
+
+    async fn needed_scope(
+        &self,
+        repository: &Repository,
+        installation: Option<i64>,
+        purpose: Purpose,
+    ) -> Result<Scope, ForgeError> {
+        let path = &repository.path;
+        self.scope(path, Some(repository.id), installation, purpose)
+            .await?
+            .ok_or_else(|| {
+                self.api
+                    .call(&Method::GET, &format!("/repos/{path}/installation"))
+                    .refused(NOT_INSTALLED)
+            })
+    }
+
+    /// The commit that an annotated tag stands for.
+    async fn peel(&self, path: &RepoPath, scope: Scope, tag: &str) -> Result<Option<CommitSha>, ForgeError> {
+        let route = format!("/repos/{path}/commits/{}", encode_ref(tag));
+        let ask = Ask {
+            accept: Some("application/vnd.github.sha"),
+            ..Ask::get(&route)
+        };
+        let call = self.api.call(&Method::GET, &route);
+        let answer = self.api.as_installation(scope, ask).await?;
+        let Some(body) = answer.found() else { return Ok(None) };
+        let text = std::str::from_utf8(body).unwrap_or_default().trim();
+        text.parse()
+            .map(Some)
+            .map_err(|_| call.later("the answer is not a commit id", None))
+    }
+}
+
+#[async_trait]
+impl Forge for Github {
+    fn kind(&self) -> &'static str {
+        "github"
+    }
+
+    /// GitHub's secondary limit is about 80 content-creating requests a minute.
+    fn reports_per_minute(&self) -> u32 {
+        80
+    }
+
+    fn parse(&self, event: &str, body: &[u8]) -> Result<Parsed, BadDelivery> {
+        webhook::parse(&self.served, event, body)
+    }
+
+    async fn read_ref(
+        &self,
+        repository: &Repository,
+        installation: Option<i64>,
+        name: &RefName,
+    ) -> Result<Option<CommitSha>, ForgeError> {
+        let scope = self.needed_scope(repository, installation, Purpose::Read).await?;
+        let short = name.as_str().trim_start_matches("refs/");
+        let route = format!("/repos/{}/git/ref/{}", repository.path, encode_ref(short));
+        let found: Option<GitRef> = self.api.as_installation(scope, Ask::get(&route)).await?.json()?;
+        match found {
+            Some(found) if found.name != name.as_str() => Ok(None),
+            Some(found) if found.object.kind == "tag" => self.peel(&repository.path, scope, short).await,
+            Some(found) => Ok(Some(found.object.sha)),
+            None => Ok(None),
+        }
+    }
+
+    async fn find_repository(
+        &self,
+        path: &RepoPath,
+        installation: Option<i64>,
+    ) -> Result<Option<Repository>, ForgeError> {
+        let Some(scope) = self.scope(path, None, installation, Purpose::Look).await? else {
+            return Ok(None);
+        };
+        let route = format!("/repos/{path}");
+        let found: Option<Repo> = match self.api.as_installation(scope, Ask::get(&route)).await {
+            Err(error) => {
+                self.api.forget_installation(path);
+                return Err(error);
+            }
+            Ok(answer) => answer.json()?,
+        };
+        let connection = self.served.connection.clone();
+        Ok(found.map(|repo| Repository {
+            connection,
+            id: repo.id,
+            path: repo.full_name,
+        }))
+    }
+
+    async fn fetch_access(
+        &self,
+        repository: &Repository,
+        installation: Option<i64>,
+    ) -> Result<FetchAccess, ForgeError> {
+        let scope = self.needed_scope(repository, installation, Purpose::Read).await?;
+        let token = self.api.token(scope).await?;
+        let basic = STANDARD.encode(format!("x-access-token:{}", token.expose()));
+        Ok(FetchAccess {
+            url: format!("{}/{}.git", self.url, repository.path),
+            authorization: Some(Secret::new(format!("Basic {basic}"))),
+        })
+    }
+
+    async fn report(&self, report: &Report, details: &str, known: Option<&str>) -> Result<Option<String>, ForgeError> {
+        let scope = self
+            .needed_scope(&report.repository, report.installation, Purpose::Checks)
+            .await?;
+        let id = checks::deliver(&self.api, scope.installation, report, details, known).await?;
+        Ok(Some(id.to_string()))
+    }
+
+    async fn check(&self) -> Result<String, ForgeError> {
+        #[derive(Deserialize)]
+        struct App {
+            slug: String,
+            #[serde(default)]
+            permissions: std::collections::BTreeMap<String, String>,
+            #[serde(default)]
+            events: Vec<String>,
+        }
+        let call = self.api.call(&Method::GET, "/app");
+        let app: App = self
+            .api
+            .as_app(Ask::get("/app"))
+            .await?
+            .needed("no App of this id exists there")?;
+        let may = |what: &str, least: &[&str]| app.permissions.get(what).is_some_and(|p| least.contains(&p.as_str()));
+        let mut missing = Vec::new();
+        if !may("checks", &["write"]) {
+            missing.push("permission checks: write");
+        }
+        if !may("contents", &["read", "write"]) {
+            missing.push("permission contents: read");
+        }
+        if !app.events.iter().any(|e| e == "push") {
+            missing.push("event push");
+        }
+        if !missing.is_empty() {
+            return Err(call.refused(format!("the App {} lacks: {}", app.slug, missing.join(", "))));
+        }
+        Ok(format!("GitHub App {}", app.slug))
+    }
+}

@@ -1,0 +1,129 @@
+//! Cutting text to what a forge takes, and foreign text to what a line may hold.
+
+use super::http::MAX_BODY;
+
+/// The longest Markdown a check run takes, in bytes: the forge's own error says `bytesize`, whatever
+/// its documentation says about characters.
+pub const MAX_MARKDOWN: usize = 65_535;
+
+const CUT: &str = "\n\n… cut here: the details page has everything.\n";
+
+/// One line of at most `max` characters: control characters become spaces, a cut is marked.
+#[must_use]
+pub fn one_line(text: &str, max: usize) -> String {
+    let mut line = String::new();
+    // An enormous line is not walked to its end only to be cut.
+    for (count, c) in text.trim().chars().take(MAX_BODY).enumerate() {
+        if count == max {
+            line.pop();
+            line.push('…');
+            break;
+        }
+        line.push(if c.is_control() || is_direction_mark(c) { ' ' } else { c });
+    }
+    line
+}
+
+/// Characters that reorder the text around them and so make a line read as another.
+fn is_direction_mark(c: char) -> bool {
+    matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}')
+}
+
+/// The first line of a commit message, at most 200 characters.
+#[must_use]
+pub fn title(message: &str) -> String {
+    one_line(message.trim_start().lines().next().unwrap_or_default(), 200)
+}
+
+/// Markdown of at most [`MAX_MARKDOWN`] bytes, cut between characters, with an open code fence closed.
+#[must_use]
+pub fn markdown(text: &str) -> String {
+    cut_markdown(text, MAX_MARKDOWN)
+}
+
+fn cut_markdown(text: &str, max: usize) -> String {
+    if text.len() <= max {
+        return text.to_owned();
+    }
+    // A fence can be as long as its writer liked, so the room for closing it is found by trying.
+    let mut room = max.saturating_sub(CUT.len());
+    loop {
+        let head = &text[..text.floor_char_boundary(room)];
+        let closing = open_fence(head).map(|fence| format!("\n{fence}")).unwrap_or_default();
+        let whole = head.len() + closing.len() + CUT.len();
+        if whole <= max {
+            return format!("{head}{closing}{CUT}");
+        }
+        if room == 0 {
+            return CUT[..CUT.floor_char_boundary(max)].to_owned();
+        }
+        room = room.saturating_sub(whole - max);
+    }
+}
+
+/// The fence that is still open at the end of the text.
+fn open_fence(text: &str) -> Option<&str> {
+    let mut open: Option<&str> = None;
+    for line in text.lines() {
+        let line = line.trim_start();
+        let mark = match line.chars().next() {
+            Some(c @ ('`' | '~')) => c,
+            _ => continue,
+        };
+        let fence = &line[..line.len() - line.trim_start_matches(mark).len()];
+        if fence.len() < 3 {
+            continue;
+        }
+        match open {
+            None => open = Some(fence),
+            Some(o) if fence.starts_with(o) && line.trim_end() == fence => open = None,
+            Some(_) => {}
+        }
+    }
+    open
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_line_holds_no_control_characters_and_says_when_it_was_cut() {
+        assert_eq!(one_line("a\nb\u{1b}[31m\u{202e}c", 40), "a b [31m c");
+        assert_eq!(one_line("abcdef", 4), "abc…");
+        assert_eq!(one_line("abcd", 4), "abcd");
+        assert_eq!(title("\n\nFix it\n\nBecause."), "Fix it");
+        assert_eq!(title(&"x".repeat(500)).chars().count(), 200);
+    }
+
+    #[test]
+    fn a_cut_inside_a_code_block_closes_it() {
+        let text = format!("before\n````text\n{}", "line ``` of log\n".repeat(20));
+        let cut = cut_markdown(&text, 200);
+        assert!(cut.len() <= 200);
+        assert!(cut.contains(&format!("\n````{CUT}")), "{cut}");
+        let closed = format!("```\nx\n```\n{}", "y".repeat(300));
+        assert!(!cut_markdown(&closed, 200)[10..].contains("```"));
+        assert_eq!(markdown("short"), "short");
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_cut_fits_and_leaves_no_fence_open(text in "(```|~~~~|`{1,90}|é|\n|x){0,200}", max in 60usize..400) {
+            let cut = cut_markdown(&text, max);
+            prop_assert!(cut.len() <= max);
+            if text.len() > max {
+                prop_assert!(open_fence(&cut).is_none());
+            } else {
+                prop_assert_eq!(cut, text);
+            }
+        }
+
+        #[test]
+        fn a_line_is_never_longer_than_asked(text in "\\PC{0,300}", max in 1usize..100) {
+            prop_assert!(one_line(&text, max).chars().count() <= max);
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! An attempt's log, from the agent's bytes to every reader: mask, append, index, follow, seal.
+//!
+//! One append-only file of checksummed records per attempt (`record`). The one [`LogWriter`] passes
+//! every byte through the workflow-command parser (`command`) and the masker (`mask`) before it
+//! touches the disk, so no file, reader or page ever holds a secret. Readers see bytes as soon as
+//! they are written (the page cache is enough for them); the agent is told that it may forget an
+//! event only after `fsync`. A finished log is compressed into independent blocks with an index
+//! (`seal`) and stays seekable by record, line and byte.
+//!
+//! Files of an attempt, in `<data>/logs/<attempt>/` (0700, files 0600):
+//!
+//! | file | what |
+//! |---|---|
+//! | `meta.json` | format, generation, and the boot of the host that wrote the records |
+//! | `records` | the plain records, while the log is open |
+//! | `sealed` | the compressed log; its existence is the truth, the two others are then leftovers |
+
+mod boot;
+mod command;
+mod error;
+mod forms;
+mod index;
+mod lane;
+mod mask;
+mod read;
+mod record;
+mod recover;
+mod seal;
+mod store;
+mod tail;
+mod types;
+mod writer;
+
+pub use error::{BadPosition, LogError};
+pub use index::StepSpan;
+pub use store::LogStore;
+pub use types::{Channel, Effect, Line, LinePage, LogState, LogSummary, Page, Position, Record};
+pub use writer::LogWriter;
+
+/// The default limit of a log's file while it is written, in bytes.
+pub const DEFAULT_CAP: u64 = 64 << 20;
+/// A record's data and a line's bytes never exceed this.
+pub const MAX_PIECE: usize = 64 << 10;
+
+/// Shared test data from outside the project, where it is present.
+#[cfg(test)]
+fn conformance(file: &str) -> Option<String> {
+    let root = std::env::var_os("HELIOS_CI_CONFORMANCE").map_or_else(
+        || std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/conformance"),
+        std::path::PathBuf::from,
+    );
+    let text = std::fs::read_to_string(root.join(file)).ok();
+    if text.is_none() {
+        println!("skipped: no conformance data");
+    }
+    text
+}

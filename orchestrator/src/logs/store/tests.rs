@@ -1,0 +1,330 @@
+use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
+
+use futures::StreamExt;
+use proptest::prelude::*;
+
+use super::*;
+use crate::logs::{Channel, DEFAULT_CAP, LogWriter, MAX_PIECE};
+
+/// Only ends a test that hangs.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+fn store(dir: &tempfile::TempDir) -> LogStore {
+    LogStore::with_boot(dir.path(), Some("boot".into()))
+}
+
+async fn open(store: &LogStore, attempt: AttemptId) -> LogWriter {
+    LogWriter::open(store, attempt, vec![], DEFAULT_CAP, None)
+        .await
+        .unwrap()
+}
+
+/// Numbers that look random and are the same in every run.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % sides
+    }
+}
+
+/// The definition of lines, byte by byte.
+fn model(records: &[(u32, Channel, Vec<u8>)]) -> Vec<(u32, u64, Channel, Vec<u8>, bool)> {
+    let mut lines: Vec<(u32, u64, Channel, Vec<u8>, bool)> = Vec::new();
+    let mut open = false;
+    let mut unfinished: Vec<(u32, Channel)> = Vec::new();
+    for (step, channel, data) in records {
+        let of = (*step, *channel);
+        for &byte in data {
+            let goes_on = open
+                && lines
+                    .last()
+                    .is_some_and(|l| (l.0, l.2) == of && (l.3.len() < MAX_PIECE || byte == b'\n'));
+            if !goes_on {
+                let number = lines.iter().rev().find(|l| l.0 == *step).map_or(1, |l| l.1 + 1);
+                lines.push((*step, number, *channel, Vec::new(), unfinished.contains(&of)));
+                open = true;
+            }
+            unfinished.retain(|known| *known != of && known.1 != *channel);
+            if byte == b'\n' {
+                open = false;
+            } else {
+                unfinished.push(of);
+                lines.last_mut().unwrap().3.push(byte);
+            }
+        }
+    }
+    lines
+}
+
+async fn compare(store: &LogStore, attempt: AttemptId, records: &[(u32, Channel, Vec<u8>)], dice: &mut Dice) {
+    let lines = model(records);
+    let text: Vec<u8> = records.iter().flat_map(|record| record.2.clone()).collect();
+    assert_eq!(store.text_len(attempt).await.unwrap(), text.len() as u64);
+    for _ in 0..40 {
+        let from = dice.roll(lines.len() as u64 + 2);
+        let max = dice.roll(700) as usize;
+        let page = store.lines(attempt, from, max).await.unwrap();
+        let from = from.max(1) as usize;
+        let expected: Vec<_> = lines.iter().skip(from - 1).take(max).collect();
+        assert!(
+            page.lines.len() == expected.len() || page.lines.iter().map(|l| l.bytes.len()).sum::<usize>() > 3 << 20
+        );
+        for (i, (line, expected)) in page.lines.iter().zip(expected).enumerate() {
+            assert_eq!(line.number, (from + i) as u64);
+            assert_eq!(
+                (line.step, line.line_in_step, line.channel),
+                (expected.0, expected.1, expected.2)
+            );
+            assert!(
+                line.bytes == expected.3 && line.continued == expected.4,
+                "line {}",
+                line.number
+            );
+        }
+        let begin = dice.roll(text.len() as u64 + 10);
+        let end = begin + dice.roll(100_000);
+        let range = store.text_range(attempt, begin..end).await.unwrap();
+        let expected = text
+            .get(begin as usize..(end as usize).min(text.len()))
+            .unwrap_or_default();
+        assert!(range == expected, "{begin}..{end}");
+        let record = dice.roll(records.len() as u64);
+        let page = store
+            .read(attempt, Position { generation: 1, record }, 3)
+            .await
+            .unwrap();
+        for (i, record) in page.records.iter().enumerate() {
+            let expected = &records[record.position.record as usize];
+            assert_eq!(
+                (record.step, record.channel, &record.data[..]),
+                (expected.0, expected.1, &expected.2[..])
+            );
+            assert_eq!(record.position.record, page.records[0].position.record + i as u64);
+        }
+    }
+    for step in [None, Some(1), Some(2), Some(77)] {
+        let tail = store.tail(attempt, step, 300).await.unwrap();
+        let of: Vec<_> = lines
+            .iter()
+            .filter(|line| step.is_none_or(|step| line.0 == step))
+            .collect();
+        let expected = &of[of.len().saturating_sub(300)..];
+        assert_eq!(tail.len(), expected.len());
+        assert!(
+            tail.iter()
+                .zip(expected)
+                .all(|(line, expected)| line.bytes == expected.3 && line.step == expected.0)
+        );
+    }
+    for span in store.steps(attempt).await.unwrap() {
+        let of = |line: &&(u32, u64, Channel, Vec<u8>, bool)| line.0 == span.step;
+        assert_eq!(span.lines, lines.iter().filter(of).count() as u64);
+        assert_eq!(lines[span.first as usize - 1].0, span.step);
+        assert_eq!(lines[span.last as usize - 1].0, span.step);
+    }
+}
+
+#[tokio::test]
+async fn lines_text_and_records_are_the_same_open_left_and_sealed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, attempt) = (store(&dir), AttemptId::new());
+    let mut dice = Dice(7);
+    let mut writer = open(&store, attempt).await;
+    let mut records = Vec::new();
+    for sequence in 1..=400 {
+        let step = 1 + (sequence / 180) as u32 + u32::from(dice.roll(40) == 0);
+        let channel = if dice.roll(4) == 0 {
+            Channel::Stderr
+        } else {
+            Channel::Stdout
+        };
+        let mut data = Vec::new();
+        if dice.roll(30) == 0 {
+            data.resize(dice.roll(60_000) as usize + 1, b'x');
+        }
+        for i in 0..dice.roll(300) {
+            data.extend_from_slice(format!("{sequence} {i}\n").as_bytes());
+        }
+        data.extend_from_slice([&b"no end"[..], b"\n", b"", b"\r"][dice.roll(4) as usize]);
+        writer.output(sequence, step, channel, 0, &data).unwrap();
+        records.extend(data.chunks(MAX_PIECE).map(|piece| (step, channel, piece.to_vec())));
+    }
+    compare(&store, attempt, &records, &mut dice).await;
+    drop(writer);
+    compare(&store, attempt, &records, &mut dice).await;
+    let writer = open(&store, attempt).await;
+    compare(&store, attempt, &records, &mut dice).await;
+    let summary = writer.seal().await.unwrap();
+    compare(&store, attempt, &records, &mut dice).await;
+    assert!(summary.stored_bytes * 5 < summary.text_bytes, "{summary:?}");
+    let beyond = store
+        .read(
+            attempt,
+            Position {
+                generation: 1,
+                record: summary.records + 1,
+            },
+            1,
+        )
+        .await
+        .unwrap();
+    assert!(beyond.resync && !beyond.ended);
+}
+
+#[tokio::test]
+async fn a_line_of_a_megabyte_is_split_and_marked() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, attempt) = (store(&dir), AttemptId::new());
+    let mut writer = open(&store, attempt).await;
+    for sequence in 1..=16 {
+        writer
+            .output(sequence, 1, Channel::Stdout, 0, &[b'x'; MAX_PIECE])
+            .unwrap();
+    }
+    writer.output(17, 1, Channel::Stdout, 0, b"\nshort\n").unwrap();
+    let page = store.lines(attempt, 1, 100).await.unwrap();
+    assert_eq!(page.lines.len(), 17);
+    assert!(
+        page.lines[..16]
+            .iter()
+            .enumerate()
+            .all(|(i, l)| l.bytes.len() == MAX_PIECE && l.continued == (i > 0))
+    );
+    assert_eq!(
+        (page.lines[16].bytes.as_slice(), page.lines[16].continued),
+        (&b"short"[..], false)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn any_number_of_readers_follow_from_before_the_beginning_to_the_seal() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, attempt) = (store(&dir), AttemptId::new());
+    let readers: Vec<_> = (0..5)
+        .map(|i| {
+            let mut pages = Box::pin(store.follow(attempt, Position::START));
+            tokio::spawn(async move {
+                let (mut text, mut last) = (Vec::new(), None);
+                while let Some(page) = pages.next().await {
+                    let page = page.unwrap();
+                    for record in page.records {
+                        assert_eq!(record.position.record, last.map_or(0, |last| last + 1));
+                        last = Some(record.position.record);
+                        text.extend_from_slice(&record.data);
+                    }
+                    if i == 0 {
+                        tokio::task::yield_now().await;
+                    }
+                }
+                text
+            })
+        })
+        .collect();
+    let mut expected = Vec::new();
+    let mut writer = open(&store, attempt).await;
+    for sequence in 1..=3000u64 {
+        let line = format!("line {sequence}\n");
+        writer.output(sequence, 1, Channel::Stdout, 0, line.as_bytes()).unwrap();
+        expected.extend_from_slice(line.as_bytes());
+        if sequence % 100 == 0 {
+            tokio::task::yield_now().await;
+        }
+        if sequence == 1500 {
+            // The daemon restarts in the middle: readers of this process notice nothing.
+            drop(writer);
+            writer = open(&store, attempt).await;
+        }
+    }
+    writer.seal().await.unwrap();
+    for reader in readers {
+        let text = tokio::time::timeout(DEADLINE, reader)
+            .await
+            .expect("a reader hangs")
+            .unwrap();
+        assert!(text == expected);
+    }
+}
+
+#[tokio::test]
+async fn following_a_left_log_waits_for_its_next_writer_and_a_removed_one_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, attempt) = (store(&dir), AttemptId::new());
+    let mut writer = open(&store, attempt).await;
+    writer.output(1, 1, Channel::Stdout, 0, b"a\n").unwrap();
+    drop(writer);
+    let mut pages = Box::pin(store.follow(attempt, Position::START));
+    assert_eq!(pages.next().await.unwrap().unwrap().records.len(), 1);
+    assert!(futures::poll!(pages.next()).is_pending());
+    let mut writer = open(&store, attempt).await;
+    writer.output(2, 1, Channel::Stdout, 0, b"b\n").unwrap();
+    let page = tokio::time::timeout(DEADLINE, pages.next())
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
+    assert_eq!(&page.records[0].data[..], b"b\n");
+    assert!(matches!(store.remove(attempt).await, Err(LogError::Busy { .. })));
+    drop(writer);
+    store.remove(attempt).await.unwrap();
+    store.remove(attempt).await.unwrap();
+    let last = tokio::time::timeout(DEADLINE, pages.next()).await.unwrap().unwrap();
+    assert!(matches!(last, Err(LogError::NotFound { .. })));
+    assert!(tokio::time::timeout(DEADLINE, pages.next()).await.unwrap().is_none());
+    assert!(!store.exists(attempt).await);
+}
+
+#[tokio::test]
+async fn one_writer_at_a_time_and_private_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, attempt) = (store(&dir), AttemptId::new());
+    let writer = open(&store, attempt).await;
+    assert!(matches!(
+        LogWriter::open(&store, attempt, vec![], DEFAULT_CAP, None).await,
+        Err(LogError::Busy { .. })
+    ));
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&store.dir(attempt)), 0o700);
+    assert_eq!(mode(&store.dir(attempt).join("records")), 0o600);
+    writer.seal().await.unwrap();
+    assert_eq!(mode(&store.dir(attempt).join("sealed")), 0o600);
+    assert!(store.exists(attempt).await);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    /// Whatever a disk returns, there is an answer or an error, never a crash.
+    #[test]
+    fn damaged_files_are_errors(garbage in proptest::collection::vec(any::<u8>(), 0..300), flip in any::<prop::sample::Index>(), cut in any::<bool>()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let dir = tempfile::tempdir().unwrap();
+            let store = store(&dir);
+            // A sealed file with one damaged byte, or cut off.
+            let attempt = AttemptId::new();
+            let mut writer = open(&store, attempt).await;
+            writer.output(1, 1, Channel::Stdout, 0, b"some text\nand more\n").unwrap();
+            writer.seal().await.unwrap();
+            let path = store.dir(attempt).join("sealed");
+            let mut bytes = fs::read(&path).unwrap();
+            let at = flip.index(bytes.len());
+            bytes[at] ^= 0x55;
+            if cut { bytes.truncate(at); }
+            fs::write(&path, bytes).unwrap();
+            if let Ok(page) = store.lines(attempt, 1, 10).await {
+                assert_eq!(page.lines.len(), 2, "only the frame around the index, which nobody reads, may be damaged unseen");
+            }
+            // A plain file of garbage is an empty log.
+            let attempt = AttemptId::new();
+            drop(open(&store, attempt).await);
+            fs::write(store.dir(attempt).join("records"), garbage).unwrap();
+            assert_eq!(store.text_len(attempt).await.unwrap(), 0);
+            assert_eq!(open(&store, attempt).await.last_sequence(), 0);
+        });
+    }
+}

@@ -1,0 +1,219 @@
+//! This node among others: its registration and heartbeat, what it takes up again at start, and the
+//! sweep that compares what exists with what should.
+
+use std::{
+    collections::HashSet,
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    driver::{self, Deps, Start},
+    files::write_private,
+    model::{
+        ids::{AttemptId, InstanceId},
+        state::{AttemptState, MachineState},
+    },
+    queue::Hint,
+    store::{Registered, StoreError},
+};
+
+/// How often a node says that it lives.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+/// A node whose last heartbeat is younger than this is taken for alive, so its name is refused.
+const ALIVE: Duration = Duration::from_secs(20);
+/// How often what exists is compared with what should.
+const SWEEP: Duration = Duration::from_secs(60);
+
+/// Holds the data directory for this process; the kernel lets go of it when the process dies, however
+/// it dies.
+#[derive(Debug)]
+pub struct DataLock {
+    _file: nix::fcntl::Flock<fs::File>,
+    previous: PathBuf,
+}
+
+/// The node cannot be this one.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// Another daemon uses the name.
+    #[error(
+        "another helios-ci with the node name `{node}` was alive {seconds} s ago: stop it, or give this one another `node:` in its configuration"
+    )]
+    Busy {
+        /// The name.
+        node: String,
+        /// Age of the other's heartbeat.
+        seconds: i64,
+    },
+    /// Another daemon uses the data directory.
+    #[error("another helios-ci uses the data directory {0}: stop it, or give this one another `data_dir:`")]
+    Locked(PathBuf),
+    /// The data directory cannot be used.
+    #[error("cannot use {path}: check the owner and mode of the data directory")]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// The system's word.
+        #[source]
+        source: io::Error,
+    },
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl DataLock {
+    /// Takes the data directory.
+    ///
+    /// # Errors
+    /// When another process has it, or it cannot be written.
+    pub fn take(data_dir: &Path) -> Result<Self, NodeError> {
+        let path = data_dir.join("daemon.lock");
+        let file = fs::OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path);
+        let file = file.map_err(|source| NodeError::File {
+            path: path.clone(),
+            source,
+        })?;
+        match nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock) {
+            Ok(file) => Ok(Self {
+                _file: file,
+                previous: data_dir.join("instance"),
+            }),
+            Err((_, nix::errno::Errno::EWOULDBLOCK)) => Err(NodeError::Locked(data_dir.to_owned())),
+            Err((_, errno)) => Err(NodeError::File {
+                path,
+                source: errno.into(),
+            }),
+        }
+    }
+}
+
+/// Claims the node's name. A daemon that held this data directory before and was killed need not be
+/// waited for: who has the lock knows that it is dead.
+///
+/// # Errors
+/// When another living daemon has the name.
+pub async fn register(deps: &Deps, lock: &DataLock, instance: InstanceId) -> Result<(), NodeError> {
+    let file = |source| NodeError::File {
+        path: lock.previous.clone(),
+        source,
+    };
+    match fs::read_to_string(&lock.previous) {
+        Ok(text) => {
+            if let Ok(previous) = text.trim().parse::<InstanceId>() {
+                deps.store.leave(&deps.config.node, previous).await?;
+            }
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(file(error)),
+    }
+    write_private(&lock.previous, instance.to_string().as_bytes()).map_err(file)?;
+    match deps.store.register_node(&deps.config.node, instance, ALIVE).await? {
+        Registered::Ok => Ok(()),
+        Registered::Busy { since_ms } => Err(NodeError::Busy {
+            node: deps.config.node.to_string(),
+            seconds: (crate::clock::now_ms() - since_ms).max(0) / 1000,
+        }),
+    }
+}
+
+/// Takes up the attempts that this node owned before it restarted: those whose machine runs go on,
+/// the others end as our failure and get a fresh machine.
+///
+/// # Errors
+/// When the database cannot be used.
+pub async fn recover(
+    deps: &Deps,
+    instance: InstanceId,
+    attempts: &TaskTracker,
+    stop: &CancellationToken,
+) -> Result<(), StoreError> {
+    for attempt in deps.store.reclaim(&deps.config.node, instance).await? {
+        tracing::info!(attempt = %attempt.id, job = %attempt.job, state = %attempt.state, "taking up an attempt again");
+        attempts.spawn(driver::drive(deps.clone(), attempt, Start::Adopted, stop.clone()));
+    }
+    sweep(deps).await
+}
+
+/// Destroys what carries our mark and belongs to no living attempt, one machine after another.
+///
+/// # Errors
+/// When the database cannot be used.
+pub async fn sweep(deps: &Deps) -> Result<(), StoreError> {
+    let mut wanted = HashSet::new();
+    for row in deps.store.machines_of(&deps.config.node).await? {
+        if lives(deps, row.attempt).await? {
+            wanted.insert(row.name);
+        } else {
+            if row.state != MachineState::Draining {
+                deps.store.machine_state(&row.name, MachineState::Draining).await?;
+            }
+            driver::destroy_once(deps, &row.name).await;
+        }
+    }
+    let found = match deps.machines.list().await {
+        Ok(found) => found,
+        Err(error) => {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "cannot list this node's machines"
+            );
+            return Ok(());
+        }
+    };
+    for machine in found {
+        if !wanted.contains(&machine.name) && !lives(deps, machine.name.attempt()).await? {
+            tracing::warn!(machine = %machine.name, "destroying a machine that belongs to no living attempt");
+            driver::destroy_once(deps, &machine.name).await;
+        }
+    }
+    Ok(())
+}
+
+async fn lives(deps: &Deps, attempt: AttemptId) -> Result<bool, StoreError> {
+    let row = deps.store.attempt(attempt).await?;
+    Ok(row.is_some_and(|row| row.state != AttemptState::Ended))
+}
+
+/// Says that the node lives, gives up the attempts of nodes that do not, and sweeps, until `stop`.
+/// When another daemon took the name over, this one stops everything: it must not act any more.
+pub async fn run(deps: Deps, instance: InstanceId, stop: CancellationToken) {
+    let mut heartbeat = tokio::time::interval(HEARTBEAT);
+    let mut sweeps = tokio::time::interval_at(tokio::time::Instant::now() + SWEEP, SWEEP);
+    let grace = Duration::from_secs(deps.config.limits.node_grace_s);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => break,
+            _ = heartbeat.tick() => match deps.store.heartbeat(&deps.config.node, instance).await {
+                Ok(true) => {}
+                Ok(false) => {
+                    tracing::error!(node = %deps.config.node, "another daemon took this node's name over; stopping");
+                    stop.cancel();
+                }
+                Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "cannot write a heartbeat"),
+            },
+            _ = sweeps.tick() => {
+                match deps.store.expire_nodes(grace, deps.config.limits.infra_tries).await {
+                    Ok(given_up) if given_up.is_empty() => {}
+                    Ok(given_up) => {
+                        tracing::warn!(attempts = given_up.len(), "gave up the attempts of a silent node");
+                        deps.hints.notify(Hint::Job);
+                        deps.hints.notify(Hint::Report);
+                    }
+                    Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "cannot look for silent nodes"),
+                }
+                if let Err(error) = sweep(&deps).await {
+                    tracing::error!(error = &error as &dyn std::error::Error, "cannot compare machines with attempts");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! From deliveries to runs: claims what intake stored, reads the ref and the workflow files again at
+//! their source, and stores plans. A delivery is only a hint; nothing of it is believed that the
+//! forge or the mirror can tell.
+
+mod decide;
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use tokio_util::sync::CancellationToken;
+
+pub use self::decide::{WorkflowFile, decide};
+use crate::{
+    config::Config,
+    failpoint::{self, Point},
+    forge::{Forge, ForgeError, Parsed},
+    model::{
+        names::{CommitSha, ConnectionId, RepoPath},
+        trigger::{Event, Repository, Trigger},
+    },
+    queue::{Hint, Hints, Wake},
+    source::{Source, SourceError},
+    store::{ClaimedDelivery, ClaimedTrigger, DeliveryOutcome, Store, StoreError, TriggerOutcome},
+    workflow,
+};
+
+/// How long a claim lasts; a daemon that died meanwhile leaves it to the next.
+const LEASE: Duration = Duration::from_secs(2400);
+/// A lost hint costs at most this much.
+const SWEEP: Duration = Duration::from_secs(10);
+/// Tries of a trigger before it is given up.
+const TRIES: u32 = 20;
+/// Workflow files of one commit.
+const FILES: usize = 100;
+
+/// Plans deliveries and triggers.
+#[derive(Clone)]
+pub struct Planner {
+    store: Store,
+    forges: HashMap<ConnectionId, Arc<dyn Forge>>,
+    source: Source,
+    config: Arc<Config>,
+    hints: Arc<dyn Hints>,
+}
+
+/// Why a trigger could not be planned now.
+#[derive(Debug, thiserror::Error)]
+enum PlanError {
+    #[error(transparent)]
+    Forge(#[from] ForgeError),
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// Nothing that another try could change.
+    #[error("{0}")]
+    Never(String),
+}
+
+impl PlanError {
+    fn is_retryable(&self) -> bool {
+        match self {
+            Self::Forge(error) => error.is_retryable(),
+            Self::Source(error) => error.is_retryable(),
+            Self::Never(_) => false,
+        }
+    }
+
+    /// What the forge asked for, an hour at most.
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Forge(ForgeError::Later { retry_after, .. }) => {
+                retry_after.map(|after| after.min(Duration::from_secs(3600)))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Planner {
+    /// A planner over these parts.
+    #[must_use]
+    pub fn new(
+        store: Store,
+        forges: HashMap<ConnectionId, Arc<dyn Forge>>,
+        source: Source,
+        config: Arc<Config>,
+        hints: Arc<dyn Hints>,
+    ) -> Self {
+        Self {
+            store,
+            forges,
+            source,
+            config,
+            hints,
+        }
+    }
+
+    /// Plans until `stop`.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut hints = self.hints.subscribe();
+        loop {
+            if let Err(error) = self.look(&stop).await {
+                tracing::error!(error = &error as &dyn std::error::Error, "cannot plan now");
+            }
+            loop {
+                let wake = tokio::select! {
+                    () = stop.cancelled() => return,
+                    wake = hints.next() => wake,
+                    () = tokio::time::sleep(SWEEP) => Some(Wake::Everything),
+                };
+                match wake {
+                    None => return,
+                    Some(Wake::Everything | Wake::Hint(Hint::Delivery | Hint::Trigger)) => break,
+                    Some(Wake::Hint(_)) => {}
+                }
+            }
+        }
+    }
+
+    /// Takes everything that is due.
+    async fn look(&self, stop: &CancellationToken) -> Result<(), StoreError> {
+        while !stop.is_cancelled() {
+            let Some(delivery) = self.store.claim_delivery(&self.config.node, LEASE).await? else {
+                break;
+            };
+            self.delivery(delivery).await?;
+        }
+        while !stop.is_cancelled() {
+            let Some(trigger) = self.store.claim_trigger(&self.config.node, LEASE).await? else {
+                break;
+            };
+            failpoint::hit(Point::TriggerClaimed);
+            self.trigger(trigger).await?;
+        }
+        Ok(())
+    }
+
+    async fn delivery(&self, claimed: ClaimedDelivery) -> Result<(), StoreError> {
+        let outcome = match self.forges.get(&claimed.connection) {
+            None => DeliveryOutcome::Failed(format!("the connection {} is no longer configured", claimed.connection)),
+            Some(forge) => match forge.parse(&claimed.event, &claimed.body) {
+                Err(error) => DeliveryOutcome::Failed(error.to_string()),
+                Ok(Parsed::Ignored(reason)) => DeliveryOutcome::Ignored(reason),
+                Ok(Parsed::Triggers(triggers)) => {
+                    let (served, others): (Vec<_>, Vec<_>) =
+                        triggers.into_iter().partition(|t| self.serves(&t.repository));
+                    match others.first() {
+                        Some(other) if served.is_empty() => DeliveryOutcome::Ignored(format!(
+                            "{} is not among the `repositories` of connection {}",
+                            other.repository.path, claimed.connection
+                        )),
+                        _ => DeliveryOutcome::Planned(served),
+                    }
+                }
+            },
+        };
+        tracing::info!(delivery = %claimed.id, event = %claimed.event, outcome = word(&outcome), "looked at a delivery");
+        self.store.finish_delivery(claimed.id, claimed.epoch, outcome).await?;
+        self.hints.notify(Hint::Trigger);
+        Ok(())
+    }
+
+    fn serves(&self, repository: &Repository) -> bool {
+        let connection = self.config.connections.get(&repository.connection);
+        let same = |path: &RepoPath| path.as_str().eq_ignore_ascii_case(repository.path.as_str());
+        connection.is_some_and(|c| c.repositories.is_empty() || c.repositories.iter().any(same))
+    }
+
+    async fn trigger(&self, claimed: ClaimedTrigger) -> Result<(), StoreError> {
+        // Without an attempt: a trigger that kills the daemon each time must end, too.
+        let planned = if claimed.tries > TRIES + 1 {
+            Err(PlanError::Never(format!("given up after {} tries", claimed.tries)))
+        } else {
+            self.plan(&claimed.trigger).await
+        };
+        let outcome = match planned {
+            Ok(outcome) => outcome,
+            Err(error) if error.is_retryable() && claimed.tries < TRIES => {
+                let reason = crate::driver::chain(&error);
+                let after = error.retry_after().unwrap_or_else(|| backoff(claimed.tries));
+                tracing::warn!(trigger = %claimed.id, reason, ?after, "a trigger will be planned later");
+                self.store
+                    .retry_trigger(claimed.id, claimed.epoch, after, &reason)
+                    .await?;
+                return Ok(());
+            }
+            Err(error) => TriggerOutcome::Failed {
+                reason: crate::driver::chain(&error),
+                commit: claimed_commit(&claimed.trigger),
+            },
+        };
+        let planned = self.store.finish_trigger(claimed.id, claimed.epoch, outcome).await?;
+        failpoint::hit(Point::RunsPlanned);
+        tracing::info!(trigger = %claimed.id, runs = ?planned, "planned a trigger");
+        for hint in [Hint::Job, Hint::Report] {
+            self.hints.notify(hint);
+        }
+        Ok(())
+    }
+
+    /// Reads what the trigger is about and decides what runs.
+    async fn plan(&self, trigger: &Trigger) -> Result<TriggerOutcome, PlanError> {
+        let repository = &trigger.repository;
+        let Some(forge) = self.forges.get(&repository.connection) else {
+            return Err(PlanError::Never(format!(
+                "the connection {} is no longer configured",
+                repository.connection
+            )));
+        };
+        match forge.find_repository(&repository.path, trigger.installation).await? {
+            Some(found) if found.id == repository.id => {}
+            Some(_) => {
+                return Err(PlanError::Never(format!(
+                    "{} is another repository by now than the one of the event",
+                    repository.path
+                )));
+            }
+            None => {
+                return Err(PlanError::Never(format!(
+                    "{} does not exist (any more), or is hidden from us",
+                    repository.path
+                )));
+            }
+        }
+        let ref_name = trigger.event.ref_name();
+        let Some(now) = forge.read_ref(repository, trigger.installation, ref_name).await? else {
+            return Ok(TriggerOutcome::Ignored(format!("{ref_name} is gone")));
+        };
+        let access = forge.fetch_access(repository, trigger.installation).await?;
+        let head = match self.source.fetch(repository, &access, ref_name).await {
+            Ok(head) => head,
+            Err(SourceError::NoRef { .. }) => return Ok(TriggerOutcome::Ignored(format!("{ref_name} is gone"))),
+            Err(error) => return Err(error.into()),
+        };
+        tracing::debug!(%now, %head, "read a ref at the forge and in the mirror");
+        let commit = match &trigger.event {
+            Event::Push { commit, .. }
+            | Event::Manual {
+                commit: Some(commit), ..
+            } => {
+                // An annotated tag's event names the tag object.
+                let commit = self
+                    .source
+                    .resolve(repository, commit)
+                    .await?
+                    .unwrap_or_else(|| commit.clone());
+                if commit != head && !self.source.reachable(repository, &commit, ref_name).await? {
+                    return Ok(TriggerOutcome::Ignored(format!(
+                        "{} is not on {ref_name} any more",
+                        commit.short()
+                    )));
+                }
+                commit
+            }
+            Event::Manual { commit: None, .. } => head,
+        };
+        let message = self.source.commit_message(repository, &commit).await?;
+        if let (Event::Push { .. }, Some(word)) = (&trigger.event, decide::skip_word(&message)) {
+            return Ok(TriggerOutcome::Ignored(format!("the commit message says {word}")));
+        }
+        let files = self.files(forge.kind(), repository, &commit).await?;
+        if files.is_empty() {
+            return Ok(TriggerOutcome::Ignored("the commit has no workflow files".into()));
+        }
+        Ok(match decide(&files, &trigger.event, &self.config) {
+            Ok(runs) => TriggerOutcome::Planned { commit, runs },
+            Err(reason) => TriggerOutcome::Ignored(reason),
+        })
+    }
+
+    async fn files(
+        &self,
+        kind: &str,
+        repository: &Repository,
+        commit: &CommitSha,
+    ) -> Result<Vec<WorkflowFile>, PlanError> {
+        let places: Vec<String> = workflow::places(kind)
+            .iter()
+            .map(|place| match place {
+                workflow::Place::Folder(path, _) => format!("{path}/"),
+                workflow::Place::File(path) => (*path).to_owned(),
+            })
+            .collect();
+        let places: Vec<&str> = places.iter().map(String::as_str).collect();
+        let entries = self.source.list_tree(repository, commit, &places).await?;
+        let Some(pick) = workflow::pick(kind, entries.iter().map(|entry| entry.path.as_str())) else {
+            return Ok(Vec::new());
+        };
+        if pick.files.len() > FILES {
+            return Err(PlanError::Never(format!(
+                "the commit has {} workflow files; {FILES} are the most",
+                pick.files.len()
+            )));
+        }
+        let mut files = Vec::new();
+        for path in pick.files {
+            let text = match self
+                .source
+                .read_file(repository, commit, &path, workflow::MAX_FILE)
+                .await
+            {
+                Ok(bytes) => Ok(bytes),
+                Err(SourceError::FileTooLong { max, .. }) => Err(format!("the file is longer than {max} bytes")),
+                Err(error) => return Err(error.into()),
+            };
+            files.push(WorkflowFile { path, text });
+        }
+        Ok(files)
+    }
+}
+
+fn claimed_commit(trigger: &Trigger) -> Option<CommitSha> {
+    match &trigger.event {
+        Event::Push { commit, .. } => Some(commit.clone()),
+        Event::Manual { commit, .. } => commit.clone(),
+    }
+}
+
+fn word(outcome: &DeliveryOutcome) -> &'static str {
+    match outcome {
+        DeliveryOutcome::Planned(_) => "planned",
+        DeliveryOutcome::Ignored(_) => "ignored",
+        DeliveryOutcome::Failed(_) => "failed",
+    }
+}
+
+/// 1 s, doubled each time up to 10 minutes, and up to a quarter more so that many do not meet again.
+fn backoff(tries: u32) -> Duration {
+    let base = Duration::from_secs(1 << tries.min(10)).min(Duration::from_secs(600));
+    base + base.mul_f64(0.25 * rand::random::<f64>())
+}

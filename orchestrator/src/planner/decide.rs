@@ -1,0 +1,213 @@
+//! What a commit's workflow files mean for an event. Pure.
+
+use crate::{
+    config::Config,
+    model::{diagnostic::Diagnostic, plan::Plan, trigger::Event},
+    store::{JobRequirement, NewRun, PlannedRun},
+    workflow::{self, Defaults, Wanted},
+};
+
+/// A workflow file of a commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkflowFile {
+    /// Its path in the repository.
+    pub path: String,
+    /// Its bytes, or why they cannot be used.
+    pub text: Result<Vec<u8>, String>,
+}
+
+/// The runs that these files ask for, in the order of the files. A file that cannot be used becomes
+/// a run that says why.
+///
+/// # Errors
+/// Why none of them wants to run.
+pub fn decide(files: &[WorkflowFile], event: &Event, config: &Config) -> Result<Vec<NewRun>, String> {
+    let defaults = Defaults {
+        job_timeout_minutes: config.limits.job_timeout_minutes,
+    };
+    let mut runs: Vec<NewRun> = Vec::new();
+    let mut wanted: Vec<(Plan, &[u8], usize)> = Vec::new();
+    let mut reasons = Vec::new();
+    for file in files {
+        let (text, read) = match &file.text {
+            Ok(text) => (text.as_slice(), workflow::read(&file.path, text, event, &defaults)),
+            Err(reason) => (
+                &[][..],
+                Wanted::Invalid(vec![complaint(&file.path, 1, 1, reason.clone(), None)]),
+            ),
+        };
+        let new = |plan| NewRun {
+            path: file.path.clone(),
+            name: file.path.clone(),
+            source: String::from_utf8_lossy(text).into_owned(),
+            plan,
+        };
+        match read {
+            Wanted::NotWanted(reason) => reasons.push(format!("{}: {reason}", file.path)),
+            Wanted::Invalid(complaints) => runs.push(new(Err(complaints))),
+            Wanted::Wanted(plan) => {
+                let name = plan.name.clone();
+                let required = require(&plan, config);
+                wanted.push((plan.clone(), text, runs.len()));
+                runs.push(match required {
+                    Ok(jobs) => NewRun {
+                        name,
+                        ..new(Ok(PlannedRun { plan, jobs }))
+                    },
+                    // Called by its path, as every file that cannot be used: that is unique.
+                    Err(complaints) => new(Err(complaints)),
+                });
+            }
+        }
+    }
+    let plans: Vec<(&Plan, &[u8])> = wanted.iter().map(|(plan, text, _)| (plan, *text)).collect();
+    for clash in workflow::equal_checks(&plans) {
+        if let Some((_, _, index)) = wanted.iter().find(|(plan, _, _)| plan.path == clash.file) {
+            let run = &mut runs[*index];
+            match &mut run.plan {
+                Err(complaints) => complaints.push(clash),
+                plan => {
+                    *plan = Err(vec![clash]);
+                    run.name.clone_from(&run.path);
+                }
+            }
+        }
+    }
+    if runs.is_empty() {
+        Err(reasons.join("; "))
+    } else {
+        Ok(runs)
+    }
+}
+
+/// What each job needs of a node.
+fn require(plan: &Plan, config: &Config) -> Result<Vec<JobRequirement>, Vec<Diagnostic>> {
+    let mut complaints = Vec::new();
+    let mut jobs = Vec::new();
+    for job in &plan.jobs {
+        match config.resolve_label(job.runs_on.as_ref()) {
+            Ok((label, _, size)) => jobs.push(JobRequirement {
+                class: Config::class(&label, size),
+                label,
+                size,
+            }),
+            Err(unknown) => {
+                let line = job.steps.first().map_or(1, |step| step.line);
+                let message = format!("job `{}`: {unknown}", job.id);
+                complaints.push(complaint(
+                    &plan.path,
+                    line,
+                    1,
+                    message,
+                    Some("use one of the labels of this server in `runs-on`".into()),
+                ));
+            }
+        }
+    }
+    if complaints.is_empty() {
+        Ok(jobs)
+    } else {
+        Err(complaints)
+    }
+}
+
+fn complaint(file: &str, line: u32, column: u32, message: String, help: Option<String>) -> Diagnostic {
+    Diagnostic {
+        file: file.into(),
+        line,
+        column,
+        message,
+        help,
+    }
+}
+
+/// The words that keep a push from running anything, as GitHub knows them.
+pub(super) fn skip_word(message: &str) -> Option<&'static str> {
+    ["[skip ci]", "[ci skip]", "[no ci]", "[skip actions]", "[actions skip]"]
+        .into_iter()
+        .find(|word| message.contains(word))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::LoadOptions;
+
+    fn config() -> Config {
+        let text = "node: n\ndata_dir: /nonexistent/data\ndefault_label: tiny\nimages:\n  tiny:\n    disk: /nonexistent/disk.qcow2\naliases:\n  ubuntu-latest: tiny\n";
+        Config::parse(Path::new("config.yaml"), text, LoadOptions::default())
+            .expect("a valid configuration")
+            .config
+    }
+
+    fn push(branch: &str) -> Event {
+        Event::Push {
+            ref_name: format!("refs/heads/{branch}").parse().unwrap(),
+            commit: "a".repeat(40).parse().unwrap(),
+            before: None,
+        }
+    }
+
+    fn file(path: &str, text: &str) -> WorkflowFile {
+        WorkflowFile {
+            path: path.into(),
+            text: Ok(text.into()),
+        }
+    }
+
+    const GOOD: &str =
+        "name: ci\non: push\njobs:\n  build:\n    runs-on: ubuntu-latest\n    steps:\n      - run: make\n";
+
+    #[test]
+    fn labels_become_classes_and_aliases_disappear() {
+        let runs = decide(&[file(".github/workflows/ci.yml", GOOD)], &push("main"), &config()).unwrap();
+        let planned = runs[0].plan.as_ref().unwrap();
+        assert_eq!(planned.jobs[0].label.as_str(), "tiny");
+        assert_eq!(planned.jobs[0].class.len(), 16);
+        assert_eq!(runs[0].name, "ci");
+    }
+
+    #[test]
+    fn an_unknown_label_is_a_complaint_with_the_labels_there_are() {
+        let text = GOOD.replace("ubuntu-latest", "windows");
+        let runs = decide(&[file("ci.yml", &text)], &push("main"), &config()).unwrap();
+        let complaints = runs[0].plan.as_ref().unwrap_err();
+        assert!(
+            complaints[0].message.contains("windows") && complaints[0].message.contains("tiny"),
+            "{complaints:?}"
+        );
+    }
+
+    #[test]
+    fn a_broken_file_does_not_keep_its_neighbour_from_running() {
+        let runs = decide(
+            &[file("a.yml", "on: push\njobs: 3\n"), file("b.yml", GOOD)],
+            &push("main"),
+            &config(),
+        )
+        .unwrap();
+        assert!(runs[0].plan.is_err() && runs[1].plan.is_ok());
+    }
+
+    #[test]
+    fn two_files_of_one_name_collide_in_words() {
+        let runs = decide(&[file("a.yml", GOOD), file("b.yml", GOOD)], &push("main"), &config()).unwrap();
+        assert!(runs[0].plan.is_ok());
+        assert!(runs[1].plan.as_ref().unwrap_err()[0].message.contains("also made by"));
+    }
+
+    #[test]
+    fn nothing_wanted_says_why() {
+        let text = GOOD.replace("on: push", "on:\n  push:\n    branches: [release]");
+        let reason = decide(&[file("a.yml", &text)], &push("main"), &config()).unwrap_err();
+        assert!(reason.starts_with("a.yml: "), "{reason}");
+    }
+
+    #[test]
+    fn skip_words_are_found_anywhere_in_the_message() {
+        assert_eq!(skip_word("Fix typo\n\n[skip ci]"), Some("[skip ci]"));
+        assert_eq!(skip_word("skip ci"), None);
+    }
+}

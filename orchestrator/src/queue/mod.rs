@@ -1,0 +1,128 @@
+//! Hints: they wake whoever should look at the database again, and carry no truth. Losing one costs
+//! latency only, because everybody also looks at the database on a slow timer.
+
+use std::fmt;
+
+use tokio::sync::broadcast;
+
+use crate::model::ids::{AttemptId, RunId};
+
+/// What may have changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Hint {
+    /// A delivery was stored.
+    Delivery,
+    /// A trigger was stored.
+    Trigger,
+    /// A job was queued.
+    Job,
+    /// The outbox has something new.
+    Report,
+    /// Somebody asked for the end of this attempt.
+    Cancel(AttemptId),
+    /// Something about this run changed.
+    Run(RunId),
+    /// A machine is gone or a limit changed: there may be room for a job.
+    Capacity,
+}
+
+/// What a subscriber is woken by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wake {
+    /// This may have changed.
+    Hint(Hint),
+    /// Hints were lost: anything may have changed.
+    Everything,
+}
+
+/// The way hints travel: within this process, or between nodes.
+pub trait Hints: Send + Sync + fmt::Debug {
+    /// Tells everybody; never waits and never fails.
+    fn notify(&self, hint: Hint);
+
+    /// Hears every hint from now on. Look at the database after subscribing, not before.
+    fn subscribe(&self) -> Receiver;
+}
+
+/// Hints of one subscriber.
+#[derive(Debug)]
+pub struct Receiver(broadcast::Receiver<Hint>);
+
+impl Receiver {
+    /// Waits for the next hint. `None`: the sender is gone and there will be no more.
+    pub async fn next(&mut self) -> Option<Wake> {
+        match self.0.recv().await {
+            Ok(hint) => Some(Wake::Hint(hint)),
+            Err(broadcast::error::RecvError::Lagged(_)) => Some(Wake::Everything),
+            Err(broadcast::error::RecvError::Closed) => None,
+        }
+    }
+}
+
+/// Hints each subscriber may be behind with before it is told to look at everything.
+const BEHIND: usize = 1024;
+
+/// Hints within one process. Clones share the subscribers.
+#[derive(Debug, Clone)]
+pub struct InProcess(broadcast::Sender<Hint>);
+
+impl InProcess {
+    /// No subscribers yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(broadcast::channel(BEHIND).0)
+    }
+}
+
+impl Default for InProcess {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Hints for InProcess {
+    fn notify(&self, hint: Hint) {
+        // An error only says that nobody listens now.
+        let _ = self.0.send(hint);
+    }
+
+    fn subscribe(&self) -> Receiver {
+        Receiver(self.0.subscribe())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn every_subscriber_hears_every_hint() {
+        let hints = InProcess::new();
+        hints.notify(Hint::Job);
+        let (mut a, mut b) = (hints.subscribe(), hints.subscribe());
+        let run = RunId::new();
+        hints.notify(Hint::Run(run));
+        for receiver in [&mut a, &mut b] {
+            assert_eq!(receiver.next().await, Some(Wake::Hint(Hint::Run(run))));
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_falls_behind_is_told_to_look_at_everything() {
+        let hints = InProcess::new();
+        let mut slow = hints.subscribe();
+        for _ in 0..=BEHIND {
+            hints.notify(Hint::Capacity);
+        }
+        assert_eq!(slow.next().await, Some(Wake::Everything));
+        assert_eq!(slow.next().await, Some(Wake::Hint(Hint::Capacity)));
+    }
+
+    #[tokio::test]
+    async fn the_end_of_the_sender_is_heard() {
+        let hints = InProcess::new();
+        let mut receiver = hints.subscribe();
+        drop(hints);
+        assert_eq!(receiver.next().await, None);
+    }
+}

@@ -1,0 +1,298 @@
+//! What runs next on this node. Woken by hints; a slow sweep is the safety net. The database is the
+//! queue: this loop only says which classes there is room for, and claims.
+
+use std::{fmt, time::Duration};
+
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    config::{Capacity, Config, Size},
+    driver::{self, Deps, Start},
+    failpoint::{self, Point},
+    files::free_bytes,
+    model::{ids::InstanceId, names::Label},
+    queue::{Hint, Wake},
+    store::{MachineUse, StoreError},
+};
+
+/// A lost hint costs at most this much.
+const SWEEP: Duration = Duration::from_secs(10);
+
+/// Why a job of some class cannot start on this node now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NoRoom {
+    /// All machines of the node are in use.
+    Machines {
+        /// In use.
+        used: u32,
+        /// Configured.
+        most: u32,
+    },
+    /// All machines of this label are in use.
+    Label {
+        /// The label.
+        label: Label,
+        /// In use.
+        used: u32,
+        /// Configured.
+        most: u32,
+    },
+    /// Not enough virtual processors are free.
+    Cpus {
+        /// Free now.
+        free: u32,
+        /// Needed.
+        needed: u32,
+    },
+    /// Not enough memory is free.
+    Memory {
+        /// Free now, MiB.
+        free_mib: u64,
+        /// Needed, MiB.
+        needed_mib: u64,
+    },
+    /// The job asks for more than the node can ever give.
+    Never {
+        /// What.
+        what: String,
+    },
+    /// The data directory is nearly full.
+    Disk {
+        /// Free now, bytes.
+        free: u64,
+        /// Needed, bytes.
+        needed: u64,
+    },
+}
+
+impl fmt::Display for NoRoom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Machines { used, most } => write!(f, "{used} of {most} machines of this node are in use"),
+            Self::Label { label, used, most } => write!(f, "{used} of {most} machines for {label} are in use"),
+            Self::Cpus { free, needed } => write!(f, "{needed} CPUs are needed and {free} are free"),
+            Self::Memory { free_mib, needed_mib } => {
+                write!(f, "{needed_mib} MiB of memory are needed and {free_mib} MiB are free")
+            }
+            Self::Never { what } => write!(f, "this node can never run it: {what}"),
+            Self::Disk { free, needed } => write!(
+                f,
+                "the node's disk is nearly full: {} MiB are free and {} MiB are kept in reserve",
+                free >> 20,
+                needed >> 20
+            ),
+        }
+    }
+}
+
+/// Whether one more machine of this label and size fits beside those in use. Every limit holds by
+/// itself, so a full label never blocks another.
+///
+/// # Errors
+/// The first limit that does not allow it.
+pub fn room(capacity: &Capacity, used: &[MachineUse], label: &Label, size: Size) -> Result<(), NoRoom> {
+    let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    if let Some(most) = capacity.cpus.filter(|most| size.cpus > *most) {
+        return Err(NoRoom::Never {
+            what: format!("{} CPUs are asked for and it has {most}", size.cpus),
+        });
+    }
+    if let Some(most) = capacity.memory_mib.filter(|most| size.memory_mib > *most) {
+        return Err(NoRoom::Never {
+            what: format!("{} MiB are asked for and it has {most} MiB", size.memory_mib),
+        });
+    }
+    let machines = number(used.len());
+    if machines >= capacity.machines {
+        return Err(NoRoom::Machines {
+            used: machines,
+            most: capacity.machines,
+        });
+    }
+    if let Some(most) = capacity.labels.get(label) {
+        let same = number(used.iter().filter(|m| m.label == *label).count());
+        if same >= *most {
+            return Err(NoRoom::Label {
+                label: label.clone(),
+                used: same,
+                most: *most,
+            });
+        }
+    }
+    if let Some(most) = capacity.cpus {
+        let free = most.saturating_sub(used.iter().map(|m| m.size.cpus).sum());
+        if size.cpus > free {
+            return Err(NoRoom::Cpus {
+                free,
+                needed: size.cpus,
+            });
+        }
+    }
+    if let Some(most) = capacity.memory_mib {
+        let free_mib = most.saturating_sub(used.iter().map(|m| m.size.memory_mib).sum());
+        if size.memory_mib > free_mib {
+            return Err(NoRoom::Memory {
+                free_mib,
+                needed_mib: size.memory_mib,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Whether the data directory has room for another job at all.
+///
+/// # Errors
+/// [`NoRoom::Disk`].
+pub fn disk_room(config: &Config) -> Result<(), NoRoom> {
+    let needed = config.limits.min_free_bytes;
+    match free_bytes(&config.data_dir) {
+        Ok(free) if free < needed => Err(NoRoom::Disk { free, needed }),
+        // A disk that cannot be asked is judged by the writes that follow.
+        _ => Ok(()),
+    }
+}
+
+/// Claims and starts jobs until `stop`.
+pub async fn run(deps: Deps, instance: InstanceId, attempts: TaskTracker, stop: CancellationToken) {
+    let mut hints = deps.hints.subscribe();
+    loop {
+        match claim(&deps, instance, &attempts, &stop).await {
+            Ok(()) => {}
+            Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "cannot claim jobs now"),
+        }
+        loop {
+            let wake = tokio::select! {
+                () = stop.cancelled() => return,
+                wake = hints.next() => wake,
+                () = tokio::time::sleep(SWEEP) => Some(Wake::Everything),
+            };
+            match wake {
+                None => return,
+                Some(Wake::Everything | Wake::Hint(Hint::Job | Hint::Capacity)) => break,
+                Some(Wake::Hint(_)) => {}
+            }
+        }
+    }
+}
+
+async fn claim(
+    deps: &Deps,
+    instance: InstanceId,
+    attempts: &TaskTracker,
+    stop: &CancellationToken,
+) -> Result<(), StoreError> {
+    let limit = Duration::from_secs(u64::from(deps.config.limits.queue_timeout_minutes) * 60);
+    let expired = deps.store.expire_queued(limit).await?;
+    if !expired.is_empty() {
+        tracing::warn!(jobs = expired.len(), "jobs waited in the queue for too long");
+        deps.hints.notify(Hint::Report);
+    }
+    while !stop.is_cancelled() {
+        let queued = deps.store.queued_classes().await?;
+        if queued.is_empty() {
+            return Ok(());
+        }
+        if let Err(full) = disk_room(&deps.config) {
+            tracing::error!(%full, "no new jobs are started");
+            return Ok(());
+        }
+        let used = deps.store.node_usage(&deps.config.node).await?;
+        let fitting: Vec<String> = queued
+            .into_iter()
+            .filter(|class| {
+                deps.config.images.contains_key(&class.label)
+                    && room(&deps.config.capacity, &used, &class.label, class.size).is_ok()
+            })
+            .map(|class| class.class)
+            .collect();
+        if fitting.is_empty() {
+            return Ok(());
+        }
+        let Some(claimed) = deps.store.claim_job(&deps.config.node, instance, &fitting).await? else {
+            return Ok(());
+        };
+        failpoint::hit(Point::JobClaimed);
+        tracing::info!(job = %claimed.job, attempt = %claimed.attempt, number = claimed.number, "claimed a job");
+        deps.hints.notify(Hint::Run(claimed.run));
+        let Some(attempt) = deps.store.attempt(claimed.attempt).await? else {
+            continue;
+        };
+        attempts.spawn(driver::drive(deps.clone(), attempt, Start::Fresh, stop.clone()));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::model::{ids::AttemptId, names::MachineName, state::MachineState};
+
+    fn label(text: &str) -> Label {
+        text.parse().unwrap()
+    }
+
+    fn used(name: &str, cpus: u32, memory_mib: u64) -> MachineUse {
+        MachineUse {
+            name: MachineName::of(AttemptId::new()),
+            label: label(name),
+            size: Size {
+                cpus,
+                memory_mib,
+                disk_gib: None,
+            },
+            state: MachineState::Running,
+        }
+    }
+
+    fn capacity() -> Capacity {
+        Capacity {
+            machines: 4,
+            cpus: Some(4),
+            memory_mib: Some(4096),
+            labels: BTreeMap::from([(label("a"), 1)]),
+        }
+    }
+
+    const SMALL: Size = Size {
+        cpus: 1,
+        memory_mib: 1024,
+        disk_gib: None,
+    };
+
+    #[test]
+    fn a_full_label_does_not_block_another() {
+        let busy = [used("a", 1, 1024)];
+        assert!(matches!(
+            room(&capacity(), &busy, &label("a"), SMALL),
+            Err(NoRoom::Label { .. })
+        ));
+        assert_eq!(room(&capacity(), &busy, &label("b"), SMALL), Ok(()));
+    }
+
+    #[test]
+    fn machines_cpus_and_memory_each_hold_by_themselves() {
+        let many: Vec<_> = (0..4).map(|_| used("b", 0, 0)).collect();
+        assert!(matches!(
+            room(&capacity(), &many, &label("b"), SMALL),
+            Err(NoRoom::Machines { .. })
+        ));
+        let cpus = [used("b", 4, 0)];
+        assert!(matches!(
+            room(&capacity(), &cpus, &label("b"), SMALL),
+            Err(NoRoom::Cpus { free: 0, needed: 1 })
+        ));
+        let memory = [used("b", 0, 3500)];
+        assert!(matches!(
+            room(&capacity(), &memory, &label("b"), SMALL),
+            Err(NoRoom::Memory { free_mib: 596, .. })
+        ));
+        let huge = Size { cpus: 8, ..SMALL };
+        assert!(matches!(
+            room(&capacity(), &[], &label("b"), huge),
+            Err(NoRoom::Never { .. })
+        ));
+    }
+}

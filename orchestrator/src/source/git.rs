@@ -1,0 +1,192 @@
+//! The one place that builds git commands.
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitStatus,
+    time::{Duration, Instant},
+};
+
+use tokio::{io::AsyncReadExt, process::Child};
+
+use super::SourceError;
+use crate::{
+    exec::{Cmd, ExecError, Output},
+    forge::FetchAccess,
+};
+
+/// A command on what is already here.
+const LOCAL_DEADLINE: Duration = Duration::from_secs(300);
+/// How often a fetch is looked at while it runs.
+const TICK: Duration = Duration::from_millis(200);
+
+/// How git may talk to where it fetches from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Protocol {
+    /// Nothing is fetched.
+    None,
+    /// From a forge.
+    Https,
+    /// From a forge whose connection is configured so.
+    Http,
+    /// From a mirror of ours.
+    File,
+}
+
+/// A git command in a repository. Everything that comes from outside follows as arguments behind
+/// `--end-of-options`, which the callers write where the subcommand's own options end.
+pub(super) fn git(repository: &Path, protocol: Protocol, subcommand: &str) -> Cmd {
+    let mut cmd = Cmd::new("git")
+        .deadline(LOCAL_DEADLINE)
+        .env("GIT_TERMINAL_PROMPT", "0")
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("GIT_ATTR_NOSYSTEM", "1")
+        .env("GIT_LITERAL_PATHSPECS", "1")
+        .env("GIT_NO_LAZY_FETCH", "1")
+        .env("GIT_OPTIONAL_LOCKS", "0");
+    let settings = [
+        "core.hooksPath=/dev/null",
+        "core.askPass=",
+        "core.fsmonitor=false",
+        "credential.helper=",
+        "protocol.allow=never",
+        "protocol.version=2",
+        "submodule.recurse=false",
+        "fetch.recurseSubmodules=false",
+        // Everything stays in packs, so that the size of a mirror is the size of one folder.
+        "fetch.unpackLimit=1",
+        "gc.auto=0",
+        "maintenance.auto=false",
+        "http.followRedirects=false",
+        "http.lowSpeedLimit=1000",
+        "http.lowSpeedTime=60",
+        "pack.threads=1",
+    ];
+    for setting in settings {
+        cmd = cmd.args(["-c", setting]);
+    }
+    let allow = match protocol {
+        Protocol::None => None,
+        Protocol::Https => Some("protocol.https.allow=always"),
+        Protocol::Http => Some("protocol.http.allow=always"),
+        Protocol::File => Some("protocol.file.allow=always"),
+    };
+    if let Some(allow) = allow {
+        cmd = cmd.args(["-c", allow]);
+    }
+    cmd.arg("--git-dir").arg(repository).arg(subcommand)
+}
+
+/// The command again, with the forge's credential in its environment alone, sent to this URL alone.
+pub(super) fn authorised(cmd: Cmd, access: &FetchAccess) -> Cmd {
+    match &access.authorization {
+        Some(authorization) => cmd
+            .env("GIT_CONFIG_COUNT", "1")
+            .env("GIT_CONFIG_KEY_0", format!("http.{}.extraHeader", access.url))
+            .env(
+                "GIT_CONFIG_VALUE_0",
+                format!("Authorization: {}", authorization.expose()),
+            ),
+        None => cmd,
+    }
+}
+
+/// The protocol of a clone URL from the configuration.
+pub(super) fn protocol_of(url: &str) -> Result<Protocol, SourceError> {
+    let sound = !url.contains(|c: char| c.is_control() || c.is_whitespace() || c == '@');
+    match url.split_once("://") {
+        Some(("https", _)) if sound => Ok(Protocol::Https),
+        Some(("http", _)) if sound => Ok(Protocol::Http),
+        #[cfg(test)]
+        Some(("file", _)) if sound => Ok(Protocol::File),
+        _ => Err(SourceError::Address { url: url.to_owned() }),
+    }
+}
+
+/// Runs a local command to its end, whatever its exit code.
+pub(super) async fn run(path: &Path, cmd: Cmd) -> Result<Output, SourceError> {
+    cmd.run().await.map_err(|source| failed(path, source))
+}
+
+/// As [`run`], where only exit code 0 will do.
+pub(super) async fn run_ok(path: &Path, cmd: Cmd) -> Result<Output, SourceError> {
+    run(path, cmd).await?.ok().map_err(|source| failed(path, source))
+}
+
+fn failed(path: &Path, source: ExecError) -> SourceError {
+    SourceError::Git {
+        path: PathBuf::from(path),
+        source,
+    }
+}
+
+/// How a watched command ended.
+pub(super) enum Watched {
+    /// By itself; with the end of what it said.
+    Ended(ExitStatus, String),
+    /// We ended it: the watch said so.
+    Stopped,
+    /// We ended it: it took too long.
+    Late,
+}
+
+/// Runs a command that may take long and grow what it writes: `stop` is asked again and again, and
+/// ends it, with everything it started.
+pub(super) async fn watched(
+    path: &Path,
+    cmd: Cmd,
+    deadline: Duration,
+    mut stop: impl FnMut() -> bool,
+) -> Result<Watched, SourceError> {
+    let lost = |source| SourceError::io("wait for git in", path, source);
+    let mut child = cmd.stream().map_err(|source| failed(path, source))?;
+    drop(child.stdin.take());
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let said = tokio::spawn(async move {
+        let (_, said) = tokio::join!(tail(stdout), tail(stderr));
+        said
+    });
+    let started = Instant::now();
+    loop {
+        tokio::select! {
+            status = child.wait() => {
+                let status = status.map_err(lost)?;
+                // What git started may hold the pipes a moment longer; its own words are here.
+                let said = tokio::time::timeout(Duration::from_secs(5), said).await;
+                return Ok(Watched::Ended(status, said.ok().and_then(Result::ok).unwrap_or_default()));
+            }
+            () = tokio::time::sleep(TICK) => {}
+        }
+        let late = started.elapsed() > deadline;
+        if late || stop() {
+            kill(&mut child).await;
+            return Ok(if late { Watched::Late } else { Watched::Stopped });
+        }
+    }
+}
+
+/// Ends a child and its whole process group, and waits for it.
+pub(super) async fn kill(child: &mut Child) {
+    if let Some(pid) = child.id().and_then(|pid| i32::try_from(pid).ok()) {
+        let group = nix::unistd::Pid::from_raw(pid);
+        let _already_gone = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
+    }
+    let _already_gone = child.kill().await;
+}
+
+/// The last 2000 bytes of a pipe, read to its end, in one line.
+pub(super) async fn tail(pipe: Option<impl AsyncReadExt + Unpin>) -> String {
+    let Some(mut pipe) = pipe else { return String::new() };
+    let mut kept = Vec::new();
+    let mut buffer = vec![0; 8 * 1024];
+    while let Ok(n @ 1..) = pipe.read(&mut buffer).await {
+        kept.extend_from_slice(&buffer[..n]);
+        let surplus = kept.len().saturating_sub(2000);
+        kept.drain(..surplus);
+    }
+    let text = String::from_utf8_lossy(&kept);
+    text.trim()
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
+}

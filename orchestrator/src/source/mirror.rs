@@ -1,0 +1,375 @@
+//! Mirrors: fetched from the forge, read by us alone. Refs are kept under a digest of their name,
+//! so that no foreign name ever becomes a file, and `a` and `a/b` can follow each other.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use sha2::{Digest, Sha256};
+
+use super::{
+    Source, SourceError,
+    git::{Watched, authorised, git, protocol_of, run, run_ok, watched},
+    make_private, object_format,
+};
+use crate::{
+    forge::FetchAccess,
+    model::{
+        names::{CommitSha, RefName},
+        trigger::Repository,
+    },
+};
+
+/// The longest fetch.
+const FETCH_DEADLINE: Duration = Duration::from_secs(1800);
+/// Asking a forge what a ref points at.
+const LIST_DEADLINE: Duration = Duration::from_secs(60);
+/// A lock file is held for moments; one this old was left by a process that died.
+const STALE_LOCK: Duration = Duration::from_secs(10);
+/// As [`STALE_LOCK`], for packs half received: they grow while somebody writes them.
+const STALE_PACK: Duration = Duration::from_secs(600);
+/// With more packs than this a mirror is repacked after a fetch.
+const MAX_PACKS: usize = 50;
+
+impl Source {
+    /// Fetches a ref, with its whole history, and returns the commit it points at now. Tags are
+    /// peeled.
+    ///
+    /// # Errors
+    /// [`SourceError::NoRef`] when the forge has no such ref, [`SourceError::TooLarge`] beyond the
+    /// size limit, and others when forge, git or disk fail.
+    pub async fn fetch(
+        &self,
+        repository: &Repository,
+        access: &FetchAccess,
+        ref_name: &RefName,
+    ) -> Result<CommitSha, SourceError> {
+        let _lock = self.lock(repository).await;
+        let mirror = self.mirror(repository);
+        if !mirror.join("HEAD").exists() {
+            let Some(tip) = self.remote_tip(repository, access, ref_name).await? else {
+                return Err(no_ref(repository, ref_name));
+            };
+            create(&mirror, &tip).await?;
+        }
+        let own = own_ref(ref_name);
+        self.transfer(repository, access, ref_name.as_str(), &own, || {
+            no_ref(repository, ref_name)
+        })
+        .await?;
+        let commit = peel(&mirror, &own).await?.ok_or_else(|| no_ref(repository, ref_name))?;
+        repack(&mirror).await?;
+        Ok(commit)
+    }
+
+    /// Makes sure that a commit is here, which may be none that a branch or tag points at any
+    /// more: a re-run needs it after a force-push, or on a node that never saw it. Whoever calls
+    /// has decided before that the commit may be used.
+    ///
+    /// # Errors
+    /// As [`Source::fetch`]; [`SourceError::NoCommit`] when the forge does not have it either.
+    pub async fn fetch_commit(
+        &self,
+        repository: &Repository,
+        access: &FetchAccess,
+        commit: &CommitSha,
+    ) -> Result<(), SourceError> {
+        if self.has_commit(repository, commit).await? {
+            return Ok(());
+        }
+        let _lock = self.lock(repository).await;
+        let mirror = self.mirror(repository);
+        if !mirror.join("HEAD").exists() {
+            create(&mirror, commit).await?;
+        }
+        let own = format!("refs/helios/commits/{commit}");
+        let gone = || SourceError::NoCommit {
+            repository: repository.path.clone(),
+            commit: commit.clone(),
+        };
+        self.transfer(repository, access, commit.as_str(), &own, gone).await
+    }
+
+    /// Whether a commit is in the mirror.
+    ///
+    /// # Errors
+    /// When git fails.
+    pub async fn has_commit(&self, repository: &Repository, commit: &CommitSha) -> Result<bool, SourceError> {
+        Ok(self.resolve(repository, commit).await?.as_ref() == Some(commit))
+    }
+
+    /// The commit behind an id that may be an annotated tag's; `None` when it is not here.
+    ///
+    /// # Errors
+    /// When git fails.
+    pub async fn resolve(&self, repository: &Repository, id: &CommitSha) -> Result<Option<CommitSha>, SourceError> {
+        let mirror = self.mirror(repository);
+        if !mirror.join("HEAD").exists() {
+            return Ok(None);
+        }
+        peel(&mirror, id.as_str()).await
+    }
+
+    /// Whether the ref, as fetched last, reaches the commit.
+    ///
+    /// # Errors
+    /// When git fails.
+    pub async fn reachable(
+        &self,
+        repository: &Repository,
+        commit: &CommitSha,
+        ref_name: &RefName,
+    ) -> Result<bool, SourceError> {
+        if !self.has_commit(repository, commit).await? {
+            return Ok(false);
+        }
+        let mirror = self.mirror(repository);
+        let Some(tip) = peel(&mirror, &own_ref(ref_name)).await? else {
+            return Ok(false);
+        };
+        let cmd = git(&mirror, super::git::Protocol::None, "merge-base").args([
+            "--is-ancestor",
+            "--end-of-options",
+            commit.as_str(),
+            tip.as_str(),
+        ]);
+        let output = run(&mirror, cmd).await?;
+        match output.code {
+            Some(0) => Ok(true),
+            Some(1) => Ok(false),
+            _ => output
+                .ok()
+                .map(|_| false)
+                .map_err(|source| SourceError::Git { path: mirror, source }),
+        }
+    }
+
+    async fn remote_tip(
+        &self,
+        repository: &Repository,
+        access: &FetchAccess,
+        ref_name: &RefName,
+    ) -> Result<Option<CommitSha>, SourceError> {
+        let _permit = self.0.fetches.acquire().await;
+        // No repository is needed to ask, and none exists yet.
+        let nowhere = Path::new("/dev/null");
+        let cmd = git(nowhere, protocol_of(&access.url)?, "ls-remote")
+            .args(["--quiet", "--end-of-options", &access.url, ref_name.as_str()])
+            .deadline(LIST_DEADLINE);
+        let output = run(nowhere, authorised(cmd, access)).await?;
+        if output.code != Some(0) {
+            return Err(fetch_error(repository, ref_name.as_str(), &output.stderr_tail()));
+        }
+        let text = output.text();
+        let line = text
+            .lines()
+            .find(|line| line.split('\t').nth(1) == Some(ref_name.as_str()));
+        line.and_then(|line| line.split('\t').next())
+            .map(|sha| {
+                sha.parse().map_err(|_| SourceError::Answer {
+                    what: "ls-remote",
+                    answer: super::commit::one_line(sha, 80),
+                })
+            })
+            .transpose()
+    }
+
+    /// One `git fetch` into the mirror, watched for its size. The caller holds the mirror's lock.
+    async fn transfer(
+        &self,
+        repository: &Repository,
+        access: &FetchAccess,
+        from: &str,
+        to: &str,
+        gone: impl FnOnce() -> SourceError,
+    ) -> Result<(), SourceError> {
+        let mirror = self.mirror(repository);
+        let limit = self.0.repository_bytes;
+        let packs = mirror.join("objects/pack");
+        let too_large = || SourceError::TooLarge {
+            repository: repository.path.clone(),
+            limit,
+        };
+        sweep(&mirror, STALE_LOCK, STALE_PACK);
+        let _permit = self.0.fetches.acquire().await;
+        let cmd = git(&mirror, protocol_of(&access.url)?, "fetch").args([
+            "--quiet",
+            "--no-tags",
+            "--no-write-fetch-head",
+            "--no-auto-maintenance",
+            "--force",
+            "--end-of-options",
+            &access.url,
+            &format!("+{from}:{to}"),
+        ]);
+        let size = || folder_size(&packs) > limit;
+        match watched(&mirror, authorised(cmd, access), FETCH_DEADLINE, size).await? {
+            Watched::Ended(status, _) if status.success() => {
+                if size() {
+                    Err(too_large())
+                } else {
+                    Ok(())
+                }
+            }
+            Watched::Ended(_, said) if is_gone(&said) => Err(gone()),
+            Watched::Ended(_, said) => Err(fetch_error(repository, from, &said)),
+            Watched::Stopped => {
+                sweep(&mirror, Duration::ZERO, Duration::ZERO);
+                Err(too_large())
+            }
+            Watched::Late => {
+                sweep(&mirror, Duration::ZERO, Duration::ZERO);
+                let reason = format!("it took longer than {} s", FETCH_DEADLINE.as_secs());
+                Err(fetch_error(repository, from, &reason))
+            }
+        }
+    }
+}
+
+/// What git says of a ref or commit that the other side does not have.
+fn is_gone(said: &str) -> bool {
+    said.contains("couldn't find remote ref") || said.contains("not our ref") || said.contains("unadvertised object")
+}
+
+fn no_ref(repository: &Repository, ref_name: &RefName) -> SourceError {
+    SourceError::NoRef {
+        repository: repository.path.clone(),
+        ref_name: ref_name.clone(),
+    }
+}
+
+fn fetch_error(repository: &Repository, what: &str, said: &str) -> SourceError {
+    // What git says when it wanted to ask a person for a password.
+    let said = if said.contains("terminal prompts disabled") {
+        "the forge wants other credentials than it was given"
+    } else {
+        said
+    };
+    SourceError::Fetch {
+        repository: repository.path.clone(),
+        what: what.to_owned(),
+        reason: super::commit::one_line(said, 500),
+    }
+}
+
+/// Where the mirror keeps a ref.
+pub(super) fn own_ref(name: &RefName) -> String {
+    let digest = hex::encode(Sha256::digest(name.as_str()));
+    format!("refs/helios/refs/{digest}")
+}
+
+/// Makes an empty repository at `path`, whole or not at all.
+pub(super) async fn create(path: &Path, like: &CommitSha) -> Result<(), SourceError> {
+    let parent = path.parent().unwrap_or(path);
+    make_private(parent)?;
+    let draft = draft_of(path);
+    remove(&draft)?;
+    let cmd = git(&draft, super::git::Protocol::None, "init").args([
+        "--quiet",
+        "--bare",
+        "--template=",
+        "--initial-branch=helios-ci",
+        &format!("--object-format={}", object_format(like)),
+    ]);
+    run_ok(&draft, cmd).await?;
+    // What an earlier start left in this place has no HEAD and is therefore not in use.
+    remove(path)?;
+    fs::rename(&draft, path).map_err(|source| SourceError::io("put the repository at", path, source))
+}
+
+/// Where a repository is made before it gets its name.
+pub(super) fn draft_of(path: &Path) -> PathBuf {
+    path.with_extension("draft")
+}
+
+/// Removes a folder that may not exist.
+pub(super) fn remove(path: &Path) -> Result<(), SourceError> {
+    match fs::remove_dir_all(path) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(SourceError::io("remove the folder", path, source))
+        }
+        _ => Ok(()),
+    }
+}
+
+async fn peel(mirror: &Path, what: &str) -> Result<Option<CommitSha>, SourceError> {
+    let cmd = git(mirror, super::git::Protocol::None, "rev-parse").args([
+        "--verify",
+        "--quiet",
+        "--end-of-options",
+        &format!("{what}^{{commit}}"),
+    ]);
+    let output = run(mirror, cmd).await?;
+    if output.code != Some(0) {
+        return Ok(None);
+    }
+    let text = output.text();
+    let answer = text.trim();
+    let bad = |_| SourceError::Answer {
+        what: "rev-parse",
+        answer: super::commit::one_line(answer, 80),
+    };
+    answer.parse().map(Some).map_err(bad)
+}
+
+/// Rolls small packs into larger ones; nothing is ever dropped.
+async fn repack(mirror: &Path) -> Result<(), SourceError> {
+    let packs = fs::read_dir(mirror.join("objects/pack")).map_or(0, |entries| {
+        entries
+            .flatten()
+            .filter(|e| e.path().extension().is_some_and(|e| e == "pack"))
+            .count()
+    });
+    if packs > MAX_PACKS {
+        let cmd = git(mirror, super::git::Protocol::None, "repack")
+            .args(["-d", "--geometric=2", "--quiet"])
+            .deadline(FETCH_DEADLINE);
+        run_ok(mirror, cmd).await?;
+    }
+    Ok(())
+}
+
+/// The size of the files right in a folder, in bytes.
+fn folder_size(folder: &Path) -> u64 {
+    fs::read_dir(folder).map_or(0, |entries| {
+        entries
+            .flatten()
+            .filter_map(|entry| entry.metadata().ok())
+            .map(|meta| meta.len())
+            .sum()
+    })
+}
+
+/// Removes what a process that died left behind: lock files and half-received packs. Best effort:
+/// what stays is named by the fetch that trips over it.
+fn sweep(mirror: &Path, locks: Duration, packs: Duration) {
+    let mut folders = vec![
+        mirror.to_owned(),
+        mirror.join("refs/helios/refs"),
+        mirror.join("refs/helios/commits"),
+    ];
+    folders.push(mirror.join("objects/pack"));
+    for entry in folders
+        .iter()
+        .filter_map(|folder| fs::read_dir(folder).ok())
+        .flatten()
+        .flatten()
+    {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let limit = if name.ends_with(".lock") {
+            locks
+        } else if name.starts_with("tmp_") || name.starts_with(".tmp-") {
+            packs
+        } else {
+            continue;
+        };
+        let changed = entry.metadata().and_then(|meta| meta.modified());
+        let age = changed.ok().and_then(|at| SystemTime::now().duration_since(at).ok());
+        if age.is_some_and(|age| age >= limit) {
+            let _stays = fs::remove_file(entry.path());
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! Guarded moves. The law is `model::state`; every statement that changes a state names, in place of
+//! `{from}`, the states it may be changed from, and that list is made here: the caller's choice,
+//! reduced to what the law allows. So no statement can make an illegal move or change a terminal row.
+
+use crate::model::state::{AttemptState, IntakeState, JobState, MachineState, RunState, StepState};
+
+/// A kind of state.
+pub(super) trait State: Copy + PartialEq + 'static {
+    /// Every state.
+    const ALL: &'static [Self];
+    /// The legal moves.
+    fn next(self) -> &'static [Self];
+    /// The stored word.
+    fn word(self) -> &'static str;
+}
+
+macro_rules! states {
+    ($($name:ident),*) => {$(
+        impl State for $name {
+            const ALL: &'static [Self] = $name::ALL;
+            fn next(self) -> &'static [Self] { $name::next(self) }
+            fn word(self) -> &'static str { $name::as_str(self) }
+        }
+    )*};
+}
+states!(IntakeState, RunState, JobState, AttemptState, StepState, MachineState);
+
+/// Every state that may legally become `to`.
+pub(super) fn before<S: State>(to: S) -> Vec<S> {
+    S::ALL
+        .iter()
+        .copied()
+        .filter(|from| from.next().contains(&to))
+        .collect()
+}
+
+/// Completes a statement that moves rows to `to`: `{from}` becomes those of `from` that may legally
+/// become `to`. When none may, the list is the word of no state and the statement changes nothing.
+pub(super) fn guarded<S: State>(sql: &str, from: &[S], to: S) -> String {
+    let legal = from.iter().filter(|from| from.next().contains(&to));
+    sql.replace("{from}", &words(legal.copied()))
+}
+
+/// Completes a statement that reads or changes rows in any of these states, but moves none.
+pub(super) fn among<S: State>(sql: &str, states: impl IntoIterator<Item = S>) -> String {
+    sql.replace("{from}", &words(states))
+}
+
+/// The states that are not terminal.
+pub(super) fn live<S: State>() -> Vec<S> {
+    S::ALL.iter().copied().filter(|s| !s.next().is_empty()).collect()
+}
+
+fn words<S: State>(states: impl IntoIterator<Item = S>) -> String {
+    let words: Vec<String> = states.into_iter().map(|s| format!("'{}'", s.word())).collect();
+    if words.is_empty() {
+        "''".to_owned()
+    } else {
+        words.join(", ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check<S: State + std::fmt::Debug>() {
+        for to in S::ALL {
+            for from in S::ALL {
+                let sql = guarded("{from}", &[*from], *to);
+                assert_eq!(
+                    sql.contains(from.word()),
+                    from.next().contains(to),
+                    "{from:?} to {to:?}: {sql}"
+                );
+            }
+            let terminal = S::ALL.iter().filter(|s| s.next().is_empty());
+            let all = guarded("{from}", S::ALL, *to);
+            for state in terminal {
+                assert!(!all.contains(&format!("'{}'", state.word())), "{state:?} is terminal");
+            }
+        }
+    }
+
+    #[test]
+    fn a_guard_lets_through_exactly_the_legal_moves() {
+        check::<IntakeState>();
+        check::<RunState>();
+        check::<JobState>();
+        check::<AttemptState>();
+        check::<StepState>();
+        check::<MachineState>();
+    }
+
+    /// Whoever writes a statement that sets a state without this module's guard is found here.
+    #[test]
+    fn every_statement_that_sets_a_state_is_guarded() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store");
+        let mut seen = 0;
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_none_or(|e| e != "rs") || path.ends_with("law.rs") {
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).unwrap();
+            for (at, _) in text.match_indices("UPDATE ") {
+                let statement = text[at..].split('"').next().unwrap();
+                let table = statement.split_whitespace().nth(1).unwrap_or("");
+                let sets = statement.split("WHERE").next().unwrap();
+                // A report's state is what the forge is to hear, and not a row's life.
+                if table != "reports" && (sets.contains("SET state") || sets.contains(", state =")) {
+                    assert!(
+                        statement.contains("state IN ({from})"),
+                        "{}: {statement}",
+                        path.display()
+                    );
+                    seen += 1;
+                }
+            }
+        }
+        assert!(
+            seen >= 8,
+            "only {seen} statements found; the test looks for the wrong words"
+        );
+    }
+}

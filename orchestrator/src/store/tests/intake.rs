@@ -1,0 +1,341 @@
+//! Deliveries and triggers on their way to runs.
+
+use super::*;
+use crate::model::{diagnostic::Diagnostic, state::IntakeState};
+
+contract!(
+    a_delivery_is_stored_once,
+    a_body_is_stored_once_under_any_key,
+    racing_deliveries_are_stored_once,
+    a_lost_lease_stores_nothing,
+    deliveries_are_claimed_in_order_and_each_by_one,
+    a_planned_delivery_leaves_its_triggers,
+    a_trigger_that_is_put_off_waits,
+    a_finished_trigger_leaves_runs_jobs_and_reports,
+    a_lost_trigger_lease_creates_nothing,
+    an_unusable_workflow_is_a_run_in_error,
+    a_trigger_that_fails_tells_the_commit,
+    requirements_must_match_the_plan,
+    foreign_text_with_nul_is_stored,
+);
+
+fn delivery(key: &str, body: &str) -> NewDelivery {
+    let mut digest = [0; 32];
+    digest[..body.len().min(32)].copy_from_slice(&body.as_bytes()[..body.len().min(32)]);
+    NewDelivery {
+        connection: "forge".parse().unwrap(),
+        key: key.into(),
+        event: "push".into(),
+        body: body.into(),
+        digest,
+    }
+}
+
+async fn record(lab: &Lab, key: &str, body: &str) -> Recorded {
+    lab.store.record_delivery(delivery(key, body)).await.unwrap()
+}
+
+async fn a_delivery_is_stored_once(lab: Lab) {
+    let Recorded::New(id) = record(&lab, "1", "a").await else {
+        panic!("the first is new");
+    };
+    assert_eq!(record(&lab, "1", "another body").await, Recorded::Duplicate(id));
+    let mut other = delivery("1", "a");
+    other.connection = "elsewhere".parse().unwrap();
+    let recorded = lab.store.record_delivery(other).await.unwrap();
+    assert!(matches!(recorded, Recorded::New(_)), "keys belong to a connection");
+    assert_eq!(lab.store.recent_deliveries(10).await.unwrap().len(), 2);
+    assert!(lab.store.record_delivery(delivery("", "b")).await.is_err());
+    assert!(
+        lab.store
+            .record_delivery(delivery(&"x".repeat(129), "b"))
+            .await
+            .is_err()
+    );
+}
+
+async fn a_body_is_stored_once_under_any_key(lab: Lab) {
+    let Recorded::New(id) = record(&lab, "1", "a").await else {
+        panic!("the first is new");
+    };
+    assert_eq!(record(&lab, "2", "a").await, Recorded::Duplicate(id));
+    lab.sql("UPDATE deliveries SET received_ms = received_ms - 4 * 24 * 3600 * 1000")
+        .await;
+    assert!(
+        matches!(record(&lab, "3", "a").await, Recorded::New(_)),
+        "after three days it may be meant again"
+    );
+}
+
+async fn racing_deliveries_are_stored_once(lab: Lab) {
+    let tries = (0..20).map(|_| {
+        let lab = lab.clone();
+        tokio::spawn(async move { record(&lab, "same", "same").await })
+    });
+    let mut new = 0;
+    for task in tries.collect::<Vec<_>>() {
+        new += usize::from(matches!(task.await.unwrap(), Recorded::New(_)));
+    }
+    assert_eq!(new, 1);
+}
+
+async fn a_lost_lease_stores_nothing(lab: Lab) {
+    record(&lab, "1", "a").await;
+    let first = lab
+        .store
+        .claim_delivery(&lab.node, Duration::ZERO)
+        .await
+        .unwrap()
+        .unwrap();
+    let second = lab.store.claim_delivery(&lab.node, MINUTE).await.unwrap().unwrap();
+    assert_eq!((first.id, first.tries, second.tries), (second.id, 1, 2));
+    assert!(lab.store.claim_delivery(&lab.node, MINUTE).await.unwrap().is_none());
+    let planned = || DeliveryOutcome::Planned(vec![push(1, &sha(1))]);
+    assert!(
+        !lab.store
+            .finish_delivery(first.id, first.epoch, planned())
+            .await
+            .unwrap()
+    );
+    assert_eq!(lab.number("SELECT COUNT(*) AS n FROM triggers").await, 0);
+    assert!(
+        lab.store
+            .finish_delivery(second.id, second.epoch, planned())
+            .await
+            .unwrap()
+    );
+    assert!(
+        !lab.store
+            .finish_delivery(second.id, second.epoch, planned())
+            .await
+            .unwrap(),
+        "what has ended does not change"
+    );
+    assert_eq!(lab.number("SELECT COUNT(*) AS n FROM triggers").await, 1);
+}
+
+async fn deliveries_are_claimed_in_order_and_each_by_one(lab: Lab) {
+    for n in 0..20 {
+        record(&lab, &n.to_string(), &n.to_string()).await;
+    }
+    let first = lab.store.claim_delivery(&lab.node, MINUTE).await.unwrap().unwrap();
+    assert_eq!(first.body, b"0");
+    let mut tasks = Vec::new();
+    for _ in 0..4 {
+        let lab = lab.clone();
+        tasks.push(tokio::spawn(async move {
+            let mut seen = Vec::new();
+            while let Some(claimed) = lab.store.claim_delivery(&lab.node, MINUTE).await.unwrap() {
+                seen.push(claimed.id);
+            }
+            seen
+        }));
+    }
+    let mut seen = vec![first.id];
+    for task in tasks {
+        seen.extend(task.await.unwrap());
+    }
+    seen.sort();
+    seen.dedup();
+    assert_eq!(seen.len(), 20);
+}
+
+async fn a_planned_delivery_leaves_its_triggers(lab: Lab) {
+    record(&lab, "1", "a").await;
+    let claimed = lab.store.claim_delivery(&lab.node, MINUTE).await.unwrap().unwrap();
+    let outcome = DeliveryOutcome::Planned(vec![push(1, &sha(1)), push(2, &sha(2))]);
+    assert!(
+        lab.store
+            .finish_delivery(claimed.id, claimed.epoch, outcome)
+            .await
+            .unwrap()
+    );
+    for repository in [1, 2] {
+        let claimed = lab.store.claim_trigger(&lab.node, MINUTE).await.unwrap().unwrap();
+        assert_eq!(
+            claimed.trigger,
+            push(repository, &sha(u8::try_from(repository).unwrap()))
+        );
+    }
+    record(&lab, "2", "b").await;
+    let claimed = lab.store.claim_delivery(&lab.node, MINUTE).await.unwrap().unwrap();
+    let outcome = DeliveryOutcome::Ignored("a ping".into());
+    assert!(
+        lab.store
+            .finish_delivery(claimed.id, claimed.epoch, outcome)
+            .await
+            .unwrap()
+    );
+    let newest = lab.store.recent_deliveries(1).await.unwrap().remove(0);
+    assert_eq!(
+        (newest.state, newest.reason.as_deref(), newest.key.as_str()),
+        (IntakeState::Ignored, Some("a ping"), "2")
+    );
+}
+
+async fn a_trigger_that_is_put_off_waits(lab: Lab) {
+    let claimed = lab.trigger(1, &sha(1)).await;
+    let late = lab
+        .store
+        .retry_trigger(claimed.id, claimed.epoch, MINUTE, "the forge is down");
+    assert!(late.await.unwrap());
+    assert!(lab.store.claim_trigger(&lab.node, MINUTE).await.unwrap().is_none());
+    let row = lab.store.trigger(claimed.id).await.unwrap().unwrap();
+    assert_eq!(
+        (row.state, row.reason.as_deref(), row.tries),
+        (IntakeState::Received, Some("the forge is down"), 1)
+    );
+    lab.sql("UPDATE triggers SET due_ms = 0").await;
+    let again = lab.store.claim_trigger(&lab.node, MINUTE).await.unwrap().unwrap();
+    assert_eq!((again.id, again.tries), (claimed.id, 2));
+    let stale = lab.store.retry_trigger(claimed.id, claimed.epoch, MINUTE, "").await;
+    assert!(!stale.unwrap(), "the first claim's epoch is over");
+}
+
+async fn a_finished_trigger_leaves_runs_jobs_and_reports(lab: Lab) {
+    let run = lab.run(&ci(&[("build", &[]), ("test", &["build"])])).await;
+    assert_eq!(lab.job_states(run).await, [JobState::Queued, JobState::Waiting]);
+    assert_eq!(lab.run_state(run).await, RunState::Active);
+    let says = async |check| lab.says(0xab, check).await.unwrap();
+    assert_eq!(says("helios-ci").await, "queued: 2 jobs queued");
+    assert_eq!(says("helios-ci / ci / build").await, "queued: Queued");
+    assert_eq!(says("helios-ci / ci / test").await, "queued: Waiting for build");
+    let detail = lab.store.run(run).await.unwrap().unwrap();
+    assert_eq!(lab.store.runs_of_trigger(detail.summary.trigger).await.unwrap(), [run]);
+    let trigger = lab.store.trigger(detail.summary.trigger).await.unwrap().unwrap();
+    assert_eq!(trigger.state, IntakeState::Planned);
+}
+
+async fn a_lost_trigger_lease_creates_nothing(lab: Lab) {
+    lab.store.create_trigger(&push(1, &sha(1)), "ann").await.unwrap();
+    let stale = lab
+        .store
+        .claim_trigger(&lab.node, Duration::ZERO)
+        .await
+        .unwrap()
+        .unwrap();
+    let valid = lab.store.claim_trigger(&lab.node, MINUTE).await.unwrap().unwrap();
+    let outcome = || TriggerOutcome::Planned {
+        commit: sha(1),
+        runs: vec![planned(&ci(ONE))],
+    };
+    let lost = lab
+        .store
+        .finish_trigger(stale.id, stale.epoch, outcome())
+        .await
+        .unwrap();
+    assert_eq!(lost, None);
+    assert_eq!(lab.number("SELECT COUNT(*) AS n FROM runs").await, 0);
+    let created = lab
+        .store
+        .finish_trigger(valid.id, valid.epoch, outcome())
+        .await
+        .unwrap();
+    assert_eq!(created.unwrap().len(), 1);
+    let again = lab
+        .store
+        .finish_trigger(valid.id, valid.epoch, outcome())
+        .await
+        .unwrap();
+    assert_eq!(again, None, "a trigger is planned once");
+}
+
+async fn an_unusable_workflow_is_a_run_in_error(lab: Lab) {
+    let claimed = lab.trigger(1, &sha(1)).await;
+    let complaint = Diagnostic {
+        file: "ci.yml".into(),
+        line: 3,
+        column: 5,
+        message: "unknown key `<b>`".into(),
+        help: None,
+    };
+    let bad = NewRun {
+        plan: Err(vec![complaint.clone()]),
+        ..planned(&ci(ONE))
+    };
+    let good = planned(&Workflow {
+        name: "good",
+        ..ci(ONE)
+    });
+    let outcome = TriggerOutcome::Planned {
+        commit: sha(1),
+        runs: vec![bad, good],
+    };
+    let created = lab.store.finish_trigger(claimed.id, claimed.epoch, outcome).await;
+    let created = created.unwrap().unwrap();
+    let detail = lab.store.run(created[0]).await.unwrap().unwrap();
+    assert_eq!(detail.summary.state, RunState::Error);
+    assert_eq!(detail.diagnostics, [complaint]);
+    assert!(detail.summary.ended_ms.is_some());
+    assert_eq!(
+        lab.says(1, "helios-ci / ci").await.unwrap(),
+        "error: ci.yml:3:5: unknown key `<b>`"
+    );
+    assert!(lab.says(1, "helios-ci").await.unwrap().starts_with("running: "));
+    lab.play(JobResult::Success).await;
+    assert_eq!(
+        lab.says(1, "helios-ci").await.unwrap(),
+        "error: 1 run ended in an error",
+        "a good run does not hide a bad one"
+    );
+    let none = lab.store.rerun(created[0], Rerun::All, "ann").await.unwrap();
+    assert_eq!(none, RerunOutcome::NoPlan);
+}
+
+async fn a_trigger_that_fails_tells_the_commit(lab: Lab) {
+    let claimed = lab.trigger(1, &sha(1)).await;
+    let outcome = TriggerOutcome::Failed {
+        reason: "the repository is larger than 4 GiB".into(),
+        commit: Some(sha(1)),
+    };
+    let created = lab
+        .store
+        .finish_trigger(claimed.id, claimed.epoch, outcome)
+        .await
+        .unwrap();
+    assert_eq!(created, Some(vec![]));
+    assert_eq!(
+        lab.says(1, "helios-ci").await.unwrap(),
+        "error: the repository is larger than 4 GiB"
+    );
+    let claimed = lab.trigger(1, &sha(2)).await;
+    let outcome = TriggerOutcome::Failed {
+        reason: "no such ref".into(),
+        commit: None,
+    };
+    lab.store
+        .finish_trigger(claimed.id, claimed.epoch, outcome)
+        .await
+        .unwrap();
+    assert_eq!(lab.says(2, "helios-ci").await, None);
+}
+
+async fn requirements_must_match_the_plan(lab: Lab) {
+    let claimed = lab.trigger(1, &sha(1)).await;
+    let mut run = planned(&ci(ONE));
+    run.plan.as_mut().unwrap().jobs.clear();
+    let outcome = TriggerOutcome::Planned {
+        commit: sha(1),
+        runs: vec![run],
+    };
+    let refused = lab.store.finish_trigger(claimed.id, claimed.epoch, outcome).await;
+    assert!(matches!(refused, Err(StoreError::Invalid { .. })));
+    let row = lab.store.trigger(claimed.id).await.unwrap().unwrap();
+    assert_eq!(row.state, IntakeState::Received, "nothing of it was stored");
+}
+
+async fn foreign_text_with_nul_is_stored(lab: Lab) {
+    let mut trigger = push(1, &sha(1));
+    trigger.title = "a\0b".into();
+    let id = lab.store.create_trigger(&trigger, "ann\0").await.unwrap();
+    let row = lab.store.trigger(id).await.unwrap().unwrap();
+    assert_eq!(row.trigger.title, "a\0b", "JSON keeps it");
+    let claimed = lab.store.claim_trigger(&lab.node, MINUTE).await.unwrap().unwrap();
+    let outcome = TriggerOutcome::Planned {
+        commit: sha(1),
+        runs: vec![planned(&ci(ONE))],
+    };
+    let runs = lab.store.finish_trigger(claimed.id, claimed.epoch, outcome).await;
+    let run = lab.store.run(runs.unwrap().unwrap()[0]).await.unwrap().unwrap();
+    assert_eq!(run.summary.title, "a\u{fffd}b");
+}

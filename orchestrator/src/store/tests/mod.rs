@@ -1,0 +1,330 @@
+//! The contract of the store. Every test runs on SQLite, and on Postgres where
+//! `HELIOS_CI_TEST_POSTGRES` holds the URL of a server on which schemas may be made.
+
+mod access;
+mod attempts;
+mod cancelling;
+mod intake;
+mod moves;
+mod nodes;
+mod opening;
+mod reading;
+mod reporting;
+mod rerunning;
+mod retaining;
+mod scheduling;
+mod writing;
+
+use std::time::Duration;
+
+use super::*;
+use crate::{
+    config::{Database, Size},
+    model::{
+        ids::{AttemptId, InstanceId, JobId, RunId},
+        names::{CommitSha, NodeName},
+        plan::{Action, PLAN_VERSION, Plan, PlannedJob, PlannedStep, Shell},
+        state::{JobResult, JobState, RunState},
+        trigger::{Event, Repository, Trigger},
+    },
+    secret::Secret,
+};
+
+/// Declares the tests of a file: each takes a [`Lab`] and runs once per database.
+macro_rules! contract {
+    ($($name:ident),* $(,)?) => {
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name($crate::store::tests::Lab::sqlite().await).await;
+            })*
+        }
+        mod postgres {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                if let Some(lab) = $crate::store::tests::Lab::postgres().await {
+                    super::$name(lab).await;
+                }
+            })*
+        }
+    };
+}
+use contract;
+
+const MINUTE: Duration = Duration::from_secs(60);
+const TRIES: u32 = 3;
+
+/// A store with one registered node.
+#[derive(Debug, Clone)]
+struct Lab {
+    store: Store,
+    node: NodeName,
+    instance: InstanceId,
+}
+
+/// A workflow to be made into a run.
+#[derive(Debug, Clone)]
+struct Workflow<'a> {
+    repository: i64,
+    commit: u8,
+    name: &'a str,
+    class: &'a str,
+    /// Keys with their needs.
+    jobs: &'a [(&'a str, &'a [&'a str])],
+}
+
+/// One workflow `ci` of repository 1 with these jobs.
+fn ci<'a>(jobs: &'a [(&'a str, &'a [&'a str])]) -> Workflow<'a> {
+    Workflow {
+        repository: 1,
+        commit: 0xab,
+        name: "ci",
+        class: "small",
+        jobs,
+    }
+}
+
+/// One job of a repository.
+const ONE: &[(&str, &[&str])] = &[("build", &[])];
+
+impl Lab {
+    async fn sqlite() -> Self {
+        Self::of(Store::open_temporary().await.unwrap()).await
+    }
+
+    /// A fresh schema of its own, so that tests do not see each other.
+    async fn postgres() -> Option<Self> {
+        let Ok(url) = std::env::var("HELIOS_CI_TEST_POSTGRES") else {
+            println!("skipped: HELIOS_CI_TEST_POSTGRES is not set");
+            return None;
+        };
+        use sqlx::{Connection as _, Executor as _};
+        let schema = format!("t{}", InstanceId::new());
+        let mut connection = sqlx::PgConnection::connect(&url).await.unwrap();
+        let sql = sqlx::AssertSqlSafe(format!("CREATE SCHEMA {schema}"));
+        connection.execute(sqlx::raw_sql(sql)).await.unwrap();
+        connection.close().await.unwrap();
+        let joint = if url.contains('?') { '&' } else { '?' };
+        let url = format!("{url}{joint}options=-c%20search_path%3D{schema}");
+        let store = Store::open(&Database::Postgres(Secret::new(url))).await.unwrap();
+        Some(Self::of(store).await)
+    }
+
+    async fn of(store: Store) -> Self {
+        let lab = Self {
+            store,
+            node: "node-a".parse().unwrap(),
+            instance: InstanceId::new(),
+        };
+        lab.register().await;
+        lab
+    }
+
+    /// Another node on the same store.
+    async fn node(&self, name: &str) -> Self {
+        let lab = Self {
+            store: self.store.clone(),
+            node: name.parse().unwrap(),
+            instance: InstanceId::new(),
+        };
+        lab.register().await;
+        lab
+    }
+
+    async fn register(&self) {
+        let registered = self.store.register_node(&self.node, self.instance, MINUTE).await;
+        assert_eq!(registered.unwrap(), Registered::Ok);
+    }
+
+    async fn run(&self, workflow: &Workflow<'_>) -> RunId {
+        self.runs(std::slice::from_ref(workflow)).await[0]
+    }
+
+    /// All runs of one trigger, at the commit of the first.
+    async fn runs(&self, workflows: &[Workflow<'_>]) -> Vec<RunId> {
+        let (repository, commit) = (workflows[0].repository, sha(workflows[0].commit));
+        let claimed = self.trigger(repository, &commit).await;
+        let outcome = TriggerOutcome::Planned {
+            commit,
+            runs: workflows.iter().map(planned).collect(),
+        };
+        let created = self.store.finish_trigger(claimed.id, claimed.epoch, outcome).await;
+        created.unwrap().unwrap()
+    }
+
+    /// A trigger, claimed.
+    async fn trigger(&self, repository: i64, commit: &CommitSha) -> ClaimedTrigger {
+        self.store
+            .create_trigger(&push(repository, commit), "ann")
+            .await
+            .unwrap();
+        self.store.claim_trigger(&self.node, MINUTE).await.unwrap().unwrap()
+    }
+
+    async fn claim(&self) -> Option<ClaimedJob> {
+        self.claim_of(&["small"]).await
+    }
+
+    async fn claim_of(&self, classes: &[&str]) -> Option<ClaimedJob> {
+        let classes: Vec<String> = classes.iter().map(ToString::to_string).collect();
+        self.store.claim_job(&self.node, self.instance, &classes).await.unwrap()
+    }
+
+    async fn start(&self, claimed: &ClaimedJob) {
+        let started = self.store.attempt_running(claimed.attempt, claimed.epoch, "{}").await;
+        assert!(started.unwrap());
+    }
+
+    async fn end(&self, claimed: &ClaimedJob, result: JobResult) -> EndOutcome {
+        let end = AttemptEnd::Result {
+            result,
+            message: format!("ended in {result:?}"),
+        };
+        let outcome = self.store.end_attempt(claimed.attempt, claimed.epoch, end, TRIES).await;
+        outcome.unwrap()
+    }
+
+    async fn fail_infra(&self, claimed: &ClaimedJob, cause: &str) -> EndOutcome {
+        let end = AttemptEnd::Infra { cause: cause.into() };
+        let outcome = self.store.end_attempt(claimed.attempt, claimed.epoch, end, TRIES).await;
+        outcome.unwrap()
+    }
+
+    /// Claims, starts and ends one job.
+    async fn play(&self, result: JobResult) -> (ClaimedJob, EndOutcome) {
+        let claimed = self.claim().await.unwrap();
+        self.start(&claimed).await;
+        let outcome = self.end(&claimed, result).await;
+        (claimed, outcome)
+    }
+
+    /// The jobs of a run's newest attempt.
+    async fn jobs(&self, run: RunId) -> Vec<JobRow> {
+        let run = self.store.run(run).await.unwrap().unwrap();
+        run.attempts.last().unwrap().jobs.clone()
+    }
+
+    async fn job_states(&self, run: RunId) -> Vec<JobState> {
+        self.jobs(run).await.iter().map(|job| job.state).collect()
+    }
+
+    async fn run_state(&self, run: RunId) -> RunState {
+        self.store.run(run).await.unwrap().unwrap().summary.state
+    }
+
+    /// What the outbox wants a check to say, as `state: title`; none when it was never told.
+    async fn says(&self, commit: u8, check: &str) -> Option<String> {
+        let mut tx = self.store.read("look into the outbox").await.unwrap();
+        let row = tx
+            .row(
+                "SELECT state, title FROM reports WHERE commit_sha = $1 AND name = $2",
+                tx::args![&sha(commit), check],
+            )
+            .await
+            .unwrap()?;
+        Some(format!(
+            "{}: {}",
+            row.text("state").unwrap(),
+            row.text("title").unwrap()
+        ))
+    }
+
+    /// Changes rows behind the store's back.
+    async fn sql(&self, sql: &'static str) {
+        self.store
+            .write("change rows for a test", move |tx| {
+                Box::pin(async move { tx.execute(sql, &[]).await.map(drop) })
+            })
+            .await
+            .unwrap();
+    }
+
+    /// One number.
+    async fn number(&self, sql: &'static str) -> i64 {
+        let mut tx = self.store.read("count for a test").await.unwrap();
+        tx.row(sql, &[]).await.unwrap().unwrap().int("n").unwrap()
+    }
+}
+
+fn sha(byte: u8) -> CommitSha {
+    hex::encode([byte; 20]).parse().unwrap()
+}
+
+fn push(repository: i64, commit: &CommitSha) -> Trigger {
+    Trigger {
+        repository: Repository {
+            connection: "forge".parse().unwrap(),
+            id: repository,
+            path: format!("owner/repo-{repository}").parse().unwrap(),
+        },
+        event: Event::Push {
+            ref_name: "refs/heads/main".parse().unwrap(),
+            commit: commit.clone(),
+            before: None,
+        },
+        installation: Some(7),
+        actor: "ann".into(),
+        title: "Mend <the> thing".into(),
+    }
+}
+
+fn planned(workflow: &Workflow<'_>) -> NewRun {
+    let job = |(key, needs): &(&str, &[&str])| PlannedJob {
+        id: (*key).into(),
+        name: (*key).into(),
+        runs_on: None,
+        needs: needs.iter().map(ToString::to_string).collect(),
+        env: Vec::new(),
+        timeout_minutes: 360,
+        steps: vec![PlannedStep {
+            name: "true".into(),
+            action: Action::Run {
+                script: "true".into(),
+                shell: Shell::Default,
+                working_directory: None,
+            },
+            env: Vec::new(),
+            timeout_minutes: None,
+            continue_on_error: false,
+            line: 1,
+        }],
+    };
+    let path = format!(".helios/workflows/{}.yml", workflow.name);
+    let requirement = JobRequirement {
+        label: "debian".parse().unwrap(),
+        size: Size {
+            cpus: 2,
+            memory_mib: 2048,
+            disk_gib: None,
+        },
+        class: workflow.class.into(),
+    };
+    NewRun {
+        path: path.clone(),
+        name: workflow.name.into(),
+        source: "jobs:\n".into(),
+        plan: Ok(PlannedRun {
+            plan: Plan {
+                version: PLAN_VERSION,
+                path,
+                name: workflow.name.into(),
+                env: vec![("A".into(), "1".into())],
+                jobs: workflow.jobs.iter().map(job).collect(),
+            },
+            jobs: vec![requirement; workflow.jobs.len()],
+        }),
+    }
+}
+
+/// A key for an agent or a token.
+fn hash(byte: u8) -> [u8; 32] {
+    [byte; 32]
+}
+
+fn unknown_attempt() -> AttemptId {
+    AttemptId::new()
+}
+
+fn unknown_job() -> JobId {
+    JobId::new()
+}

@@ -1,0 +1,176 @@
+//! What pages, the API and the command line read.
+
+use super::*;
+use crate::model::{names::RepoPath, state::MachineState};
+
+contract!(
+    runs_are_listed_newest_first_in_pages,
+    runs_are_filtered,
+    visitors_see_public_repositories_only,
+    a_job_shows_its_plan_attempts_and_steps,
+    what_does_not_exist_is_none,
+    the_numbers_add_up,
+);
+
+async fn list(lab: &Lab, filter: RunFilter) -> Vec<RunId> {
+    lab.store
+        .runs(&filter)
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|run| run.id)
+        .collect()
+}
+
+async fn runs_are_listed_newest_first_in_pages(lab: Lab) {
+    let mut all = Vec::new();
+    for _ in 0..7 {
+        all.push(lab.run(&ci(ONE)).await);
+    }
+    all.sort();
+    all.reverse();
+    let mut seen = Vec::new();
+    loop {
+        let page = RunFilter {
+            before: seen.last().copied(),
+            limit: 3,
+            ..RunFilter::default()
+        };
+        let page = list(&lab, page).await;
+        if page.is_empty() {
+            break;
+        }
+        assert!(page.len() <= 3);
+        seen.extend(page);
+    }
+    assert_eq!(seen, all);
+    let summary = lab.store.runs(&RunFilter::default()).await.unwrap().remove(0);
+    assert_eq!(
+        (summary.jobs, summary.workflow.as_str(), summary.event.as_str()),
+        ((0, 1), "ci", "push")
+    );
+}
+
+async fn runs_are_filtered(lab: Lab) {
+    let a = lab.run(&ci(ONE)).await;
+    lab.play(JobResult::Success).await;
+    let b = lab
+        .run(&Workflow {
+            repository: 2,
+            ..ci(ONE)
+        })
+        .await;
+    let by_id = |connection: &str, id| RunFilter {
+        repository: Some((connection.parse().unwrap(), id)),
+        ..RunFilter::default()
+    };
+    assert_eq!(list(&lab, by_id("forge", 1)).await, [a]);
+    assert_eq!(list(&lab, by_id("forge", 2)).await, [b]);
+    assert!(list(&lab, by_id("elsewhere", 1)).await.is_empty());
+    let by_path = RunFilter {
+        path: Some("OWNER/Repo-2".parse().unwrap()),
+        ..RunFilter::default()
+    };
+    assert_eq!(list(&lab, by_path).await, [b]);
+    for (state, run) in [(RunState::Success, a), (RunState::Active, b)] {
+        let by_state = RunFilter {
+            state: Some(state),
+            ..RunFilter::default()
+        };
+        assert_eq!(list(&lab, by_state).await, [run]);
+    }
+}
+
+async fn visitors_see_public_repositories_only(lab: Lab) {
+    lab.run(&ci(ONE)).await;
+    let public = lab
+        .run(&Workflow {
+            repository: 2,
+            ..ci(ONE)
+        })
+        .await;
+    let only = |paths: &[(&str, &str)]| RunFilter {
+        public_only: Some(
+            paths
+                .iter()
+                .map(|(c, p)| (c.parse().unwrap(), p.parse::<RepoPath>().unwrap()))
+                .collect(),
+        ),
+        ..RunFilter::default()
+    };
+    assert_eq!(
+        list(&lab, only(&[("forge", "owner/repo-2"), ("forge", "owner/x")])).await,
+        [public]
+    );
+    assert!(list(&lab, only(&[("other", "owner/repo-2")])).await.is_empty());
+    assert!(
+        list(&lab, only(&[])).await.is_empty(),
+        "no public repository, nothing to see"
+    );
+}
+
+async fn a_job_shows_its_plan_attempts_and_steps(lab: Lab) {
+    let run = lab.run(&ci(&[("a", &[]), ("b", &["a"])])).await;
+    let first = lab.claim().await.unwrap();
+    lab.fail_infra(&first, "no boot").await;
+    let second = lab.claim().await.unwrap();
+    let step = StepUpdate {
+        index: 0,
+        name: "true".into(),
+        state: crate::model::state::StepState::Running,
+        exit_code: None,
+        message: None,
+        started_ms: Some(1),
+        ended_ms: None,
+        allowed_failure: false,
+    };
+    assert!(
+        lab.store
+            .step(second.attempt, second.epoch, step.clone())
+            .await
+            .unwrap()
+    );
+    let detail = lab.store.job(first.job).await.unwrap().unwrap();
+    assert_eq!(
+        (detail.run.id, detail.run_attempt, detail.plan.id.as_str()),
+        (run, 1, "a")
+    );
+    assert_eq!(detail.workflow_env, [("A".to_owned(), "1".to_owned())]);
+    let attempts: Vec<AttemptId> = detail.attempts.iter().map(|a| a.id).collect();
+    assert_eq!(attempts, [first.attempt, second.attempt]);
+    assert_eq!(detail.attempts[0].cause.as_deref(), Some("no boot"));
+    assert_eq!((detail.steps, detail.job.attempt), (vec![step], Some(second.attempt)));
+}
+
+async fn what_does_not_exist_is_none(lab: Lab) {
+    assert!(lab.store.run(RunId::new()).await.unwrap().is_none());
+    assert!(lab.store.job(unknown_job()).await.unwrap().is_none());
+    assert!(lab.store.attempt(unknown_attempt()).await.unwrap().is_none());
+    assert!(
+        lab.store
+            .trigger(crate::model::ids::TriggerId::new())
+            .await
+            .unwrap()
+            .is_none()
+    );
+    assert!(lab.store.steps(unknown_attempt()).await.unwrap().is_empty());
+    assert!(lab.store.claim_trigger(&lab.node, MINUTE).await.unwrap().is_none());
+}
+
+async fn the_numbers_add_up(lab: Lab) {
+    lab.run(&ci(&[("a", &[]), ("b", &[]), ("c", &["a"])])).await;
+    lab.claim().await.unwrap();
+    lab.store.create_trigger(&push(1, &sha(1)), "ann").await.unwrap();
+    let counts = lab.store.counts().await.unwrap();
+    let jobs = [(JobState::Waiting, 1), (JobState::Queued, 1), (JobState::Active, 1)];
+    assert_eq!(counts.jobs, jobs.into_iter().collect());
+    let machines = [
+        (MachineState::Preparing, 1),
+        (MachineState::Running, 0),
+        (MachineState::Draining, 0),
+    ];
+    assert_eq!(counts.machines, machines.into_iter().collect());
+    assert_eq!((counts.attempts_live, counts.triggers_received), (1, 1));
+    assert_eq!((counts.reports_undelivered, counts.deliveries_received), (4, 0));
+    lab.store.ping().await.unwrap();
+}

@@ -1,0 +1,190 @@
+//! Whose turn it is, and that every job is claimed once.
+
+use std::collections::HashSet;
+
+use super::*;
+use crate::model::state::MachineState;
+
+contract!(
+    repositories_take_turns_and_jobs_keep_their_order,
+    a_full_class_does_not_block_another,
+    two_claimers_take_each_job_once,
+    a_claim_leaves_an_attempt_and_a_machine,
+    only_the_registered_instance_claims,
+    jobs_that_wait_too_long_time_out,
+    why_tells_the_place_in_turn_order,
+    a_turn_that_counted_wrong_mends_itself,
+    classes_are_listed_with_their_demand,
+);
+
+async fn repositories_take_turns_and_jobs_keep_their_order(lab: Lab) {
+    let mut of_a = Vec::new();
+    for _ in 0..10 {
+        of_a.push(lab.run(&ci(ONE)).await);
+    }
+    let b = lab
+        .run(&Workflow {
+            repository: 2,
+            ..ci(ONE)
+        })
+        .await;
+    let mut order = Vec::new();
+    while let Some(claimed) = lab.claim().await {
+        order.push(claimed.run);
+    }
+    assert_eq!(order.remove(1), b, "the other repository is second, and not eleventh");
+    assert_eq!(order, of_a, "first in, first out within a repository");
+}
+
+async fn a_full_class_does_not_block_another(lab: Lab) {
+    for _ in 0..3 {
+        lab.run(&Workflow {
+            class: "full",
+            ..ci(ONE)
+        })
+        .await;
+    }
+    let free = lab
+        .run(&Workflow {
+            class: "free",
+            ..ci(ONE)
+        })
+        .await;
+    assert_eq!(lab.claim_of(&["free"]).await.unwrap().run, free);
+    assert_eq!(lab.claim_of(&["free"]).await, None);
+    assert_eq!(lab.claim_of(&[]).await, None);
+    assert!(lab.claim_of(&["free", "full"]).await.is_some());
+}
+
+async fn two_claimers_take_each_job_once(lab: Lab) {
+    let keys: Vec<String> = (0..50).map(|n| format!("j{n}")).collect();
+    let jobs: Vec<(&str, &[&str])> = keys.iter().map(|key| (key.as_str(), &[][..])).collect();
+    for repository in [1, 2] {
+        lab.run(&Workflow {
+            repository,
+            ..ci(&jobs)
+        })
+        .await;
+    }
+    let other = lab.node("node-b").await;
+    let claimer = |lab: Lab| async move {
+        let mut seen = Vec::new();
+        while let Some(claimed) = lab.claim().await {
+            seen.push(claimed.job);
+        }
+        seen
+    };
+    let (a, b) = tokio::join!(tokio::spawn(claimer(lab.clone())), tokio::spawn(claimer(other)));
+    let all: Vec<JobId> = a.unwrap().into_iter().chain(b.unwrap()).collect();
+    assert_eq!(all.len(), 100);
+    assert_eq!(all.iter().collect::<HashSet<_>>().len(), 100);
+    assert_eq!(lab.number("SELECT CAST(SUM(queued) AS BIGINT) AS n FROM turn").await, 0);
+}
+
+async fn a_claim_leaves_an_attempt_and_a_machine(lab: Lab) {
+    let run = lab.run(&ci(ONE)).await;
+    let claimed = lab.claim().await.unwrap();
+    assert_eq!(
+        (claimed.run, claimed.run_attempt, claimed.number, claimed.epoch),
+        (run, 1, 1, 1)
+    );
+    assert_eq!(lab.job_states(run).await, [JobState::Active]);
+    let attempt = lab.store.attempt(claimed.attempt).await.unwrap().unwrap();
+    assert_eq!(
+        (attempt.job_key.as_str(), attempt.joined, &attempt.node),
+        ("build", false, &lab.node)
+    );
+    assert_eq!((attempt.commit, attempt.installation), (sha(0xab), Some(7)));
+    let machines = lab.store.machines_of(&lab.node).await.unwrap();
+    assert_eq!(machines.len(), 1);
+    assert_eq!(
+        (machines[0].attempt, machines[0].state),
+        (claimed.attempt, MachineState::Preparing)
+    );
+    let usage = lab.store.node_usage(&lab.node).await.unwrap();
+    assert_eq!((usage[0].size.cpus, usage[0].size.memory_mib), (2, 2048));
+}
+
+async fn only_the_registered_instance_claims(lab: Lab) {
+    lab.run(&ci(ONE)).await;
+    let old = Lab {
+        instance: InstanceId::new(),
+        ..lab.clone()
+    };
+    assert_eq!(old.claim().await, None);
+    assert!(lab.claim().await.is_some());
+}
+
+async fn jobs_that_wait_too_long_time_out(lab: Lab) {
+    let run = lab.run(&ci(&[("build", &[]), ("test", &["build"])])).await;
+    assert_eq!(lab.store.expire_queued(MINUTE).await.unwrap(), []);
+    lab.sql("UPDATE jobs SET queued_ms = queued_ms - 120000 WHERE state = 'queued'")
+        .await;
+    let expired = lab.store.expire_queued(MINUTE).await.unwrap();
+    assert_eq!(expired.len(), 1);
+    assert_eq!(lab.job_states(run).await, [JobState::TimedOut, JobState::Skipped]);
+    assert_eq!(lab.run_state(run).await, RunState::Failure);
+    assert_eq!(
+        lab.says(0xab, "helios-ci / ci / build").await.unwrap(),
+        "timed_out: no machine for it within 1 minutes"
+    );
+    assert_eq!(lab.claim().await, None);
+    assert_eq!(lab.store.expire_queued(MINUTE).await.unwrap(), []);
+}
+
+async fn why_tells_the_place_in_turn_order(lab: Lab) {
+    let mut jobs = Vec::new();
+    for repository in [1, 1, 1, 2, 3] {
+        let run = lab.run(&Workflow { repository, ..ci(ONE) }).await;
+        jobs.push(lab.jobs(run).await[0].id);
+    }
+    let mut told = Vec::new();
+    for job in &jobs {
+        let why = lab.store.why(*job).await.unwrap().unwrap();
+        assert_eq!((why.state, why.class_running), (JobState::Queued, 0));
+        told.push((why.position, *job));
+    }
+    told.sort();
+    for (position, job) in told {
+        let claimed = lab.claim().await.unwrap();
+        assert_eq!(claimed.job, job, "place {position}");
+    }
+    let run = lab.run(&ci(&[("a", &[]), ("b", &["a"])])).await;
+    let b = lab.jobs(run).await[1].id;
+    let why = lab.store.why(b).await.unwrap().unwrap();
+    assert_eq!(why.state, JobState::Waiting);
+    assert_eq!(
+        (why.position, why.class_running, why.waiting_for),
+        (0, 5, vec!["a".to_owned()])
+    );
+    assert_eq!(lab.store.why(unknown_job()).await.unwrap(), None);
+}
+
+async fn a_turn_that_counted_wrong_mends_itself(lab: Lab) {
+    lab.run(&ci(ONE)).await;
+    let late = lab
+        .run(&Workflow {
+            repository: 2,
+            ..ci(ONE)
+        })
+        .await;
+    lab.sql("UPDATE turn SET queued = 5").await;
+    assert!(lab.claim().await.is_some());
+    assert_eq!(lab.claim().await.unwrap().run, late);
+    assert_eq!(lab.claim().await, None);
+    assert_eq!(lab.number("SELECT CAST(SUM(queued) AS BIGINT) AS n FROM turn").await, 0);
+}
+
+async fn classes_are_listed_with_their_demand(lab: Lab) {
+    assert_eq!(lab.store.queued_classes().await.unwrap(), []);
+    lab.run(&Workflow {
+        class: "big",
+        ..ci(ONE)
+    })
+    .await;
+    lab.run(&ci(&[("a", &[]), ("b", &[]), ("c", &["a"])])).await;
+    let classes = lab.store.queued_classes().await.unwrap();
+    let told: Vec<(&str, u32)> = classes.iter().map(|c| (c.class.as_str(), c.queued)).collect();
+    assert_eq!(told, [("big", 1), ("small", 2)]);
+    assert_eq!(classes[0].label.as_str(), "debian");
+}

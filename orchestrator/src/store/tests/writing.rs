@@ -1,0 +1,109 @@
+//! The writer of SQLite: batches, failures inside them, a full disk, a foreign lock.
+
+use super::*;
+
+async fn insert(store: &Store, subject: &'static str, fail: bool) -> Result<(), StoreError> {
+    store
+        .write("write for a test", move |tx| {
+            Box::pin(async move {
+                tx.execute(
+                    "INSERT INTO audit (at_ms, who, action, subject, evidence, request_id)
+                     VALUES (0, '', '', $1, '', '')",
+                    tx::args![subject],
+                )
+                .await?;
+                if fail {
+                    return Err(StoreError::Invalid {
+                        what: "write for a test",
+                        reason: "it was to fail".into(),
+                    });
+                }
+                Ok(())
+            })
+        })
+        .await
+}
+
+const ROWS: &str = "SELECT COUNT(*) AS n FROM audit";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failed_operation_takes_no_other_with_it() {
+    let lab = Lab::sqlite().await;
+    let mut tasks = Vec::new();
+    for n in 0..300 {
+        let store = lab.store.clone();
+        tasks.push(tokio::spawn(async move {
+            (n % 3 == 0, insert(&store, "x", n % 3 == 0).await)
+        }));
+    }
+    for task in tasks {
+        let (fail, result) = task.await.unwrap();
+        assert_eq!(result.is_err(), fail, "{result:?}");
+    }
+    assert_eq!(lab.number(ROWS).await, 200);
+}
+
+#[tokio::test]
+async fn work_goes_on_when_its_caller_goes_away() {
+    let lab = Lab::sqlite().await;
+    {
+        let mut abandoned = Box::pin(insert(&lab.store, "x", false));
+        let waker = futures::task::noop_waker();
+        let mut context = std::task::Context::from_waker(&waker);
+        assert!(abandoned.as_mut().poll(&mut context).is_pending());
+    }
+    insert(&lab.store, "y", false).await.unwrap();
+    assert_eq!(lab.number(ROWS).await, 2);
+}
+
+#[tokio::test]
+async fn a_full_disk_is_named_and_loses_nothing() {
+    let lab = Lab::sqlite().await;
+    insert(&lab.store, "before", false).await.unwrap();
+    let large = vec![1_u8; 4 << 20];
+    let pages = lab.number("SELECT page_count AS n FROM pragma_page_count()").await;
+    let limit = async |pages: i64| {
+        lab.store
+            .write("limit the database for a test", move |tx| {
+                Box::pin(async move {
+                    tx.execute(format!("PRAGMA max_page_count = {pages}"), &[])
+                        .await
+                        .map(drop)
+                })
+            })
+            .await
+            .unwrap();
+    };
+    limit(pages + 8).await;
+    let delivery = |key: &str| NewDelivery {
+        connection: "forge".parse().unwrap(),
+        key: key.into(),
+        event: "push".into(),
+        body: large.clone(),
+        digest: hash(1),
+    };
+    let error = lab.store.record_delivery(delivery("1")).await.unwrap_err();
+    assert!(matches!(error, StoreError::Full { .. }), "{error:?}");
+    assert_eq!(error.to_string().lines().count(), 1);
+    assert_eq!(lab.number(ROWS).await, 1, "reading goes on");
+    limit(1 << 30).await;
+    let stored = lab.store.record_delivery(delivery("1")).await.unwrap();
+    assert!(
+        matches!(stored, Recorded::New(_)),
+        "and so does writing once there is room"
+    );
+}
+
+#[tokio::test]
+async fn closing_finishes_what_is_queued() {
+    let lab = Lab::sqlite().await;
+    let writes: Vec<_> = (0..50).map(|_| insert(&lab.store, "x", false)).collect();
+    let (results, ()) = tokio::join!(futures::future::join_all(writes), lab.store.close());
+    assert!(
+        results
+            .iter()
+            .all(|r| matches!(r, Ok(()) | Err(StoreError::Closed { .. })))
+    );
+    let late = insert(&lab.store, "late", false).await;
+    assert!(matches!(late, Err(StoreError::Closed { .. })));
+}

@@ -1,0 +1,149 @@
+//! The raw log as plain text, whole or in parts (`Range`), read from the file as it is sent.
+
+use axum::{
+    body::Body,
+    extract::{Path, Query, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use futures::stream;
+use serde::Deserialize;
+
+use super::{
+    AppState,
+    api::job_for,
+    authorize::Action,
+    identity::Caller,
+    problem::Problem,
+    range::{self, Asked},
+};
+use crate::{
+    model::ids::AttemptId,
+    store::{AttemptRow, JobDetail},
+};
+
+/// Bytes read and sent at once: what one download holds in memory.
+const PIECE: u64 = 256 * 1024;
+
+/// `?try=2`: the log of an earlier try of the job.
+#[derive(Debug, Deserialize, Default)]
+pub struct TryQuery {
+    #[serde(rename = "try")]
+    pub(super) number: Option<u32>,
+}
+
+/// The try whose log is meant: the newest, unless one is named.
+///
+/// # Errors
+/// When the named try does not exist, or its log has been removed.
+pub(super) fn attempt_of(job: &JobDetail, number: Option<u32>) -> Result<Option<&AttemptRow>, Problem> {
+    let attempt = match number {
+        Some(number) => Some(
+            job.attempts
+                .iter()
+                .find(|a| a.number == number)
+                .ok_or_else(Problem::not_found)?,
+        ),
+        None => job.attempts.iter().max_by_key(|a| a.number),
+    };
+    Ok(attempt)
+}
+
+/// `GET /jobs/{id}/log.txt`
+pub async fn page(
+    State(state): State<AppState>,
+    caller: Caller,
+    Path(id): Path<String>,
+    Query(query): Query<TryQuery>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let job = job_for(&state, &caller, Action::See, &id).await?;
+    respond(&state, &job, query.number, &headers).await
+}
+
+/// `GET /api/v1/jobs/{id}/logs`
+pub async fn api(
+    state: State<AppState>,
+    caller: Caller,
+    id: Path<String>,
+    query: Query<TryQuery>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    page(state, caller, id, query, headers).await
+}
+
+/// The log of a job that the caller may see.
+pub(super) async fn respond(
+    state: &AppState,
+    job: &JobDetail,
+    number: Option<u32>,
+    headers: &HeaderMap,
+) -> Result<Response, Problem> {
+    let failed = |e| Problem::internal("reading a log", e);
+    let attempt = attempt_of(job, number)?;
+    if attempt.is_some_and(|a| a.log_removed) {
+        return Err(Problem::gone("This log was removed: its retention time is over."));
+    }
+    let attempt = match attempt {
+        Some(attempt) if state.logs().exists(attempt.id).await => Some(attempt.id),
+        _ => None,
+    };
+    let len = match attempt {
+        Some(id) => state.logs().text_len(id).await.map_err(failed)?,
+        None => 0,
+    };
+    // We give no validator, so whoever sends `If-Range` cannot be sure of theirs: the whole, then.
+    let asked = headers
+        .get(header::RANGE)
+        .filter(|_| !headers.contains_key(header::IF_RANGE));
+    let (status, range) = match range::parse(asked.and_then(|v| v.to_str().ok()), len) {
+        Asked::Whole => (StatusCode::OK, 0..len),
+        Asked::Part(range) => (StatusCode::PARTIAL_CONTENT, range),
+        Asked::Unsatisfiable => {
+            return Ok((
+                StatusCode::RANGE_NOT_SATISFIABLE,
+                [(header::CONTENT_RANGE, format!("bytes */{len}"))],
+            )
+                .into_response());
+        }
+    };
+    let mut response = (status, body(state, attempt, range.clone())).into_response();
+    let set = response.headers_mut();
+    set.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    set.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    set.insert(header::CONTENT_LENGTH, HeaderValue::from(range.end - range.start));
+    if status == StatusCode::PARTIAL_CONTENT
+        && let Ok(value) = HeaderValue::from_str(&format!("bytes {}-{}/{len}", range.start, range.end - 1))
+    {
+        set.insert(header::CONTENT_RANGE, value);
+    }
+    Ok(response)
+}
+
+fn body(state: &AppState, attempt: Option<AttemptId>, range: std::ops::Range<u64>) -> Body {
+    let Some(attempt) = attempt else { return Body::empty() };
+    let logs = state.logs().clone();
+    Body::from_stream(stream::try_unfold(range, move |range| {
+        let logs = logs.clone();
+        async move {
+            if range.is_empty() {
+                return Ok::<Option<(Bytes, _)>, std::io::Error>(None);
+            }
+            let end = range.end.min(range.start + PIECE);
+            let piece = logs
+                .text_range(attempt, range.start..end)
+                .await
+                .map_err(std::io::Error::other)?;
+            if piece.is_empty() {
+                // A body shorter than its announced length must end as an error, not as the end.
+                return Err(std::io::Error::other("the log became shorter while it was read"));
+            }
+            let next = range.start + piece.len() as u64;
+            Ok(Some((piece, next..range.end)))
+        }
+    }))
+}

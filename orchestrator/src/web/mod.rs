@@ -1,0 +1,254 @@
+//! Pages, the JSON API and live logs. They read the store and the log files, and they change the
+//! world only by writing intents into the store, each through [`authorize::authorize`].
+//!
+//! - [`routes`]: the table of all routes, from which the router is made
+//! - [`authorize`], [`identity`], [`session`]: who may do what, and how they prove who they are
+//! - [`pages`], [`job_page`], [`log_view`], [`actions`]: HTML
+//! - [`log_text`], [`stream`]: raw logs with `Range`, live logs as server-sent events
+//! - [`api`]: `/api/v1`
+//! - [`serve`]: listeners, TLS, limits on connections
+
+pub mod actions;
+pub mod ansi;
+pub mod api;
+pub mod assets;
+pub mod authorize;
+pub mod headers;
+pub mod health;
+pub mod identity;
+pub mod job_page;
+pub mod limits;
+pub mod log_text;
+pub mod log_view;
+pub mod metrics;
+pub mod pages;
+pub mod problem;
+pub mod range;
+pub mod routes;
+pub mod serve;
+pub mod session;
+pub mod stream;
+pub mod view;
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use tokio_util::sync::CancellationToken;
+
+pub use routes::router;
+
+use crate::{
+    config::Config,
+    forge::ForgeError,
+    logs::LogStore,
+    model::{
+        ids::AttemptId,
+        names::{ConnectionId, RepoPath},
+        trigger::Repository,
+    },
+    store::Store,
+    telemetry::Metrics,
+};
+
+/// What the API asks of forges: the repository under a path, now.
+#[async_trait]
+pub trait Repositories: Send + Sync {
+    /// The repository, `None` when the forge has none under this path (or none that it shows us).
+    async fn find(&self, connection: &ConnectionId, path: &RepoPath) -> Result<Option<Repository>, ForgeError>;
+}
+
+/// What a request changed, as a hint to whoever waits for it. A lost hint costs latency only.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Changed {
+    /// A trigger waits for the planner.
+    Trigger,
+    /// Jobs became queued.
+    Queue,
+    /// An end was asked for; these attempts run.
+    Cancel(Vec<AttemptId>),
+}
+
+/// Takes the hints.
+pub type OnChange = Arc<dyn Fn(Changed) + Send + Sync>;
+
+/// Everything the handlers need.
+#[derive(Clone)]
+pub struct AppState(Arc<Inner>);
+
+struct Inner {
+    store: Store,
+    logs: LogStore,
+    config: Arc<Config>,
+    repositories: Arc<dyn Repositories>,
+    on_change: OnChange,
+    metrics: Metrics,
+    draining: CancellationToken,
+    assets: assets::Assets,
+    logins: limits::Attempts,
+    viewers: limits::Viewers,
+    origin: String,
+}
+
+/// What [`AppState::new`] is made of.
+pub struct Parts {
+    /// The state.
+    pub store: Store,
+    /// The logs.
+    pub logs: LogStore,
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// Repositories by path, asked for by `POST /api/v1/builds`.
+    pub repositories: Arc<dyn Repositories>,
+    /// Takes hints about what changed.
+    pub on_change: OnChange,
+    /// Metrics.
+    pub metrics: Metrics,
+    /// Cancelled when the daemon begins to stop: readiness fails and live streams end.
+    pub draining: CancellationToken,
+}
+
+impl AppState {
+    /// Wires the parts.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        Self(Arc::new(Inner {
+            origin: origin_of(&parts.config.public_url),
+            store: parts.store,
+            logs: parts.logs,
+            config: parts.config,
+            repositories: parts.repositories,
+            on_change: parts.on_change,
+            metrics: parts.metrics,
+            draining: parts.draining,
+            assets: assets::Assets::new(),
+            logins: limits::Attempts::new(10, Duration::from_secs(15 * 60)),
+            viewers: limits::Viewers::new(64, 1024),
+        }))
+    }
+
+    /// The store.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.0.store
+    }
+
+    /// The logs.
+    #[must_use]
+    pub fn logs(&self) -> &LogStore {
+        &self.0.logs
+    }
+
+    /// The configuration.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.0.config
+    }
+
+    /// The metrics.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
+    /// Repositories by path.
+    #[must_use]
+    pub fn repositories(&self) -> &dyn Repositories {
+        &*self.0.repositories
+    }
+
+    /// The static files' addresses.
+    #[must_use]
+    pub fn assets(&self) -> &assets::Assets {
+        &self.0.assets
+    }
+
+    /// Tells whoever waits that something changed.
+    pub fn changed(&self, what: Changed) {
+        (self.0.on_change)(what);
+    }
+
+    pub(crate) fn draining(&self) -> &CancellationToken {
+        &self.0.draining
+    }
+
+    pub(crate) fn logins(&self) -> &limits::Attempts {
+        &self.0.logins
+    }
+
+    pub(crate) fn viewers(&self) -> &limits::Viewers {
+        &self.0.viewers
+    }
+
+    /// `https://ci.example.org`: what the `Origin` of our own forms is.
+    #[must_use]
+    pub fn origin(&self) -> &str {
+        &self.0.origin
+    }
+
+    /// Whether browsers reach us over TLS, ours or a proxy's.
+    #[must_use]
+    pub fn secure(&self) -> bool {
+        self.0.config.tls.is_some() || self.0.config.public_url.starts_with("https://")
+    }
+
+    /// Whether the listener is for this host alone.
+    #[must_use]
+    pub fn loopback(&self) -> bool {
+        self.0.config.listen.ip().is_loopback()
+    }
+
+    /// The session's cookie. Browsers accept the prefix `__Host-` only with `Secure`, so development
+    /// over plain HTTP on a loopback address has another name.
+    #[must_use]
+    pub fn session_cookie(&self) -> &'static str {
+        if self.secure() { "__Host-helios" } else { "helios" }
+    }
+
+    /// The cookie that ties a login form to its browser.
+    #[must_use]
+    pub fn login_cookie(&self) -> &'static str {
+        if self.secure() {
+            "__Host-helios-login"
+        } else {
+            "helios-login"
+        }
+    }
+}
+
+impl fmt::Debug for AppState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AppState")
+            .field("origin", &self.0.origin)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Scheme, host and port of a URL, as browsers write an origin.
+fn origin_of(url: &str) -> String {
+    let origin = match url.split_once("://") {
+        Some((scheme, rest)) => {
+            let authority = rest.split('/').next().unwrap_or_default().to_ascii_lowercase();
+            let default_port = if scheme == "https" { ":443" } else { ":80" };
+            format!(
+                "{scheme}://{}",
+                authority.strip_suffix(default_port).unwrap_or(&authority)
+            )
+        }
+        None => url.to_owned(),
+    };
+    origin.trim_end_matches('/').to_owned()
+}
+
+#[cfg(test)]
+mod tests;
+
+#[cfg(test)]
+mod origin_tests {
+    use super::origin_of;
+
+    #[test]
+    fn an_origin_has_no_path_and_no_default_port() {
+        assert_eq!(origin_of("https://CI.example.org:443/ci"), "https://ci.example.org");
+        assert_eq!(origin_of("http://127.0.0.1:8080"), "http://127.0.0.1:8080");
+    }
+}

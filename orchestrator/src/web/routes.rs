@@ -1,0 +1,101 @@
+//! The table of routes. The router is made from it and from nothing else; a test walks it with every
+//! kind of caller.
+
+use std::time::Duration;
+
+use axum::{
+    Router,
+    extract::DefaultBodyLimit,
+    http::{Method, StatusCode},
+    middleware::from_fn_with_state,
+    routing::{MethodRouter, get, post},
+};
+use tower_http::timeout::TimeoutLayer;
+
+use super::{
+    AppState, actions, api, assets, authorize::Action, headers, health, job_page, log_text, pages, problem,
+    problem::Problem, session, stream,
+};
+
+/// No page or call takes longer to begin its answer; streams go on as long as they like.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+/// The largest body of a form or a call.
+const MAX_BODY: usize = 64 * 1024;
+
+/// One route.
+pub struct Route {
+    /// Its method; `GET` serves `HEAD` as well.
+    pub method: Method,
+    /// Its path, with `{parameters}`.
+    pub path: &'static str,
+    /// What it asks [`super::authorize::authorize`] for.
+    pub action: Action,
+    handler: MethodRouter<AppState>,
+}
+
+/// Every route there is.
+#[must_use]
+pub fn table() -> Vec<Route> {
+    use Action::{Cancel, Dispatch, List, Open, Rerun, See, SeeTrigger};
+    let read = |path, action, handler| Route {
+        method: Method::GET,
+        path,
+        action,
+        handler,
+    };
+    let write = |path, action, handler| Route {
+        method: Method::POST,
+        path,
+        action,
+        handler,
+    };
+    vec![
+        read("/", List, get(pages::list)),
+        read("/runs/{id}", See, get(pages::run)),
+        write("/runs/{id}/cancel", Cancel, post(actions::cancel_run)),
+        write("/runs/{id}/rerun", Rerun, post(actions::rerun)),
+        read("/jobs/{id}", See, get(job_page::job)),
+        write("/jobs/{id}/cancel", Cancel, post(actions::cancel_job)),
+        read("/jobs/{id}/log", See, get(job_page::log)),
+        read("/jobs/{id}/log.txt", See, get(log_text::page)),
+        read("/jobs/{id}/log/stream", See, get(stream::page)),
+        read("/login", Open, get(session::form)),
+        write("/login", Open, post(session::login)),
+        write("/logout", Open, post(session::logout)),
+        read("/static/{file}", Open, get(assets::file)),
+        read("/healthz", Open, get(health::alive)),
+        read("/readyz", Open, get(health::ready)),
+        write("/api/v1/builds", Dispatch, post(api::create_build)),
+        read("/api/v1/builds/{id}", SeeTrigger, get(api::build)),
+        write("/api/v1/builds/{id}/cancel", Cancel, post(api::cancel_build)),
+        write("/api/v1/builds/{id}/rerun", Rerun, post(api::rerun_build)),
+        read("/api/v1/runs", List, get(api::runs)),
+        read("/api/v1/runs/{id}", See, get(api::run)),
+        write("/api/v1/runs/{id}/cancel", Cancel, post(api::cancel_run)),
+        write("/api/v1/runs/{id}/rerun", Rerun, post(api::rerun_run)),
+        read("/api/v1/jobs/{id}", See, get(api::job)),
+        write("/api/v1/jobs/{id}/cancel", Cancel, post(api::cancel_job)),
+        read("/api/v1/jobs/{id}/why", See, get(api::why)),
+        read("/api/v1/jobs/{id}/logs", See, get(log_text::api)),
+        read("/api/v1/jobs/{id}/logs/stream", See, get(stream::api)),
+    ]
+}
+
+/// All pages and the API, with every layer. Another router (the webhook intake) may be merged into
+/// it; what is merged brings its own layers.
+pub fn router(state: AppState) -> Router {
+    let mut router = Router::new();
+    for route in table() {
+        router = router.route(route.path, route.handler);
+    }
+    router
+        .fallback(async || Problem::not_found())
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(TimeoutLayer::with_status_code(
+            StatusCode::REQUEST_TIMEOUT,
+            ANSWER_WITHIN,
+        ))
+        .layer(from_fn_with_state(state.clone(), problem::render))
+        .layer(from_fn_with_state(state.clone(), headers::envelope))
+        .with_state(state)
+}

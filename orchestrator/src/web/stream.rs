@@ -1,0 +1,533 @@
+//! Live logs as server-sent events. Every viewer reads the file at its own pace: a slow one delays
+//! nobody, holds a few events at most, and is sent away with `resync` when it stops reading.
+//!
+//! | event | of | data |
+//! |---|---|---|
+//! | `lines` | page | lines of one step as HTML; a line that was shown before replaces it |
+//! | `skip` | page | lines that came too fast to be shown |
+//! | `step`, `state` | page | a step or the job changed |
+//! | `log` | API | one record |
+//! | `resync` | both | what is shown no longer holds: start again |
+//! | `end` | both | nothing follows |
+//!
+//! The id of an event says where to read on; a client that comes back with it (`Last-Event-ID`, or
+//! `?from=`) misses nothing and gets nothing twice.
+
+use std::{convert::Infallible, str::FromStr, time::Duration};
+
+use axum::{
+    extract::{Path, Query, State},
+    http::HeaderMap,
+    response::{
+        Sse,
+        sse::{Event, KeepAlive},
+    },
+};
+use base64::Engine as _;
+use futures::StreamExt as _;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::{sync::mpsc, time::Instant};
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::{
+    AppState,
+    api::{job_for, parse},
+    authorize::Action,
+    identity::Caller,
+    job_page,
+    limits::Viewer,
+    log_text::attempt_of,
+    log_view::Renderer,
+    pages::waiting,
+    problem::Problem,
+    view,
+};
+use crate::{
+    clock::now_ms,
+    logs::{LogError, Page, Position, Record},
+    model::{
+        ids::{AttemptId, JobId},
+        state::JobState,
+    },
+    store::JobDetail,
+};
+
+/// Events held for a viewer that does not read.
+const BUFFER: usize = 4;
+/// A viewer that takes nothing for so long is sent away.
+const SLOW: Duration = Duration::from_secs(20);
+/// How often the job's state is read while its log is silent, and at most while it is not.
+const POLL: Duration = Duration::from_secs(1);
+/// A stream ends after this long and the client comes back: rights are looked at again.
+const MAX_AGE: Duration = Duration::from_secs(600);
+/// Lines in one event.
+const BATCH: usize = 100;
+/// A page that is so many lines behind the end skips to it.
+const TOO_FAR_BEHIND: u64 = 3000;
+/// How long a client waits before it comes back, in milliseconds.
+const RETRY: Duration = Duration::from_millis(1500);
+
+/// `?…` of the streams.
+#[derive(Debug, Deserialize, Default)]
+pub struct StreamQuery {
+    from: Option<String>,
+    #[serde(rename = "try")]
+    number: Option<u32>,
+}
+
+/// The viewer is gone, or was sent away.
+struct Gone;
+
+/// Where events go.
+struct Sink {
+    tx: mpsc::Sender<Event>,
+    /// One place is kept back, so that a slow viewer can still be told to start again.
+    spare: Option<mpsc::OwnedPermit<Event>>,
+    _viewer: Viewer,
+}
+
+impl Sink {
+    async fn send(&mut self, event: Event) -> Result<(), Gone> {
+        match tokio::time::timeout(SLOW, self.tx.send(event)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(Gone),
+            Err(_) => {
+                if let Some(spare) = self.spare.take() {
+                    spare.send(Event::default().event("resync").data("{}"));
+                }
+                Err(Gone)
+            }
+        }
+    }
+
+    async fn json(&mut self, name: &str, id: Option<String>, data: &Value) -> Result<(), Gone> {
+        let event = Event::default().event(name).data(data.to_string());
+        self.send(match id {
+            Some(id) => event.id(id),
+            None => event,
+        })
+        .await
+    }
+}
+
+type Events = Sse<
+    axum::response::sse::KeepAliveStream<
+        futures::stream::Map<ReceiverStream<Event>, fn(Event) -> Result<Event, Infallible>>,
+    >,
+>;
+
+/// Starts a stream: `produce` runs until it is done, the viewer is gone, the daemon stops or the
+/// stream is old.
+async fn start<F>(state: &AppState, caller: &Caller, produce: F) -> Result<Events, Problem>
+where
+    F: AsyncProducer,
+{
+    let viewer = state
+        .viewers()
+        .enter(caller.address)
+        .ok_or_else(|| Problem::too_many("Too many live logs are open from your address. Close one.", 10))?;
+    let (tx, rx) = mpsc::channel(BUFFER);
+    let spare = tx.clone().reserve_owned().await.ok();
+    let mut sink = Sink {
+        tx,
+        spare,
+        _viewer: viewer,
+    };
+    let state = state.clone();
+    tokio::spawn(async move {
+        let closed = sink.tx.clone();
+        let hello = sink.send(Event::default().retry(RETRY)).await;
+        if hello.is_err() {
+            return;
+        }
+        tokio::select! {
+            _ = produce.run(&state, &mut sink) => {}
+            () = closed.closed() => {}
+            () = state.draining().cancelled() => {}
+            () = tokio::time::sleep(MAX_AGE) => {}
+        }
+    });
+    let ok: fn(Event) -> Result<Event, Infallible> = Ok;
+    Ok(Sse::new(ReceiverStream::new(rx).map(ok))
+        .keep_alive(KeepAlive::new().interval(Duration::from_secs(15)).text("still here")))
+}
+
+/// What a stream sends.
+trait AsyncProducer: Send + 'static {
+    fn run(self, state: &AppState, sink: &mut Sink) -> impl Future<Output = Result<(), Gone>> + Send;
+}
+
+fn last_event_id(headers: &HeaderMap) -> Option<&str> {
+    headers
+        .get("last-event-id")
+        .and_then(|v| v.to_str().ok())
+        .filter(|v| !v.is_empty())
+}
+
+/// Reads the job until it has an attempt, or never will.
+async fn attempt_or_end(state: &AppState, job: JobId, number: Option<u32>) -> Option<AttemptId> {
+    loop {
+        let detail = state.store().job(job).await.ok()??;
+        if let Some(attempt) = attempt_of(&detail, number).ok()? {
+            return Some(attempt.id);
+        }
+        if detail.job.state.is_terminal() {
+            return None;
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+// --- the API: records ---
+
+struct Records {
+    job: JobId,
+    number: Option<u32>,
+    from: Position,
+}
+
+fn record_json(record: &Record) -> Value {
+    let mut value = json!({
+        "position": record.position.to_string(),
+        "step": record.step,
+        "channel": record.channel.as_str(),
+        "time": view::rfc3339(record.node_ms),
+        "text": String::from_utf8_lossy(&record.data),
+    });
+    if std::str::from_utf8(&record.data).is_err() {
+        value["base64"] = json!(base64::engine::general_purpose::STANDARD.encode(&record.data));
+    }
+    value
+}
+
+/// The place behind a record.
+fn behind(record: &Record) -> Position {
+    Position {
+        generation: record.position.generation,
+        record: record.position.record + 1,
+    }
+}
+
+impl AsyncProducer for Records {
+    async fn run(self, state: &AppState, sink: &mut Sink) -> Result<(), Gone> {
+        let attempt = attempt_or_end(state, self.job, self.number).await;
+        if let Some(attempt) = attempt {
+            let pages = state.logs().follow(attempt, self.from);
+            tokio::pin!(pages);
+            while let Some(page) = pages.next().await {
+                let page = match page {
+                    Ok(page) => page,
+                    Err(error) => return failed(sink, &error).await,
+                };
+                if page.resync {
+                    sink.json(
+                        "resync",
+                        Some(page.next.to_string()),
+                        &json!({"from": page.next.to_string()}),
+                    )
+                    .await?;
+                }
+                for record in &page.records {
+                    sink.json("log", Some(behind(record).to_string()), &record_json(record))
+                        .await?;
+                }
+                if page.ended {
+                    break;
+                }
+            }
+        }
+        let job = state.store().job(self.job).await.ok().flatten();
+        let words = job.map(|job| job.job.state.as_str());
+        sink.json("end", None, &json!({"attempt": attempt, "state": words}))
+            .await
+    }
+}
+
+/// A log that cannot be read: our log says why, the viewer starts again later.
+async fn failed(sink: &mut Sink, error: &LogError) -> Result<(), Gone> {
+    tracing::warn!(%error, "following a log failed");
+    sink.json("resync", None, &json!({})).await
+}
+
+/// `GET /api/v1/jobs/{id}/logs/stream`
+pub async fn api(
+    State(state): State<AppState>,
+    caller: Caller,
+    Path(id): Path<String>,
+    Query(query): Query<StreamQuery>,
+    headers: HeaderMap,
+) -> Result<Events, Problem> {
+    let job = job_for(&state, &caller, Action::See, &id).await?;
+    attempt_of(&job, query.number)?;
+    let from = match last_event_id(&headers).or(query.from.as_deref()) {
+        Some(text) => parse(text)?,
+        None => Position::START,
+    };
+    start(
+        &state,
+        &caller,
+        Records {
+            job: job.job.id,
+            number: query.number,
+            from,
+        },
+    )
+    .await
+}
+
+// --- the page: lines, steps and the job's state ---
+
+/// Where a page reads on. The place in the file says when there is more; the last line that was shown,
+/// and how long it was then, say what: that line may have grown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Cursor {
+    /// Everything before it was looked at.
+    pub position: Position,
+    /// The last line shown, by its number in the attempt; 0 for none.
+    pub line: u64,
+    /// Its length in bytes when it was shown.
+    pub len: usize,
+}
+
+impl std::fmt::Display for Cursor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}:{}", self.position, self.line, self.len)
+    }
+}
+
+/// Text that is no place of a page's stream.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a place in a page's stream is written like 1:20:7:80 (generation, record, line, its length)")]
+pub(super) struct BadCursor;
+
+impl FromStr for Cursor {
+    type Err = BadCursor;
+    fn from_str(text: &str) -> Result<Self, BadCursor> {
+        let (rest, len) = text.rsplit_once(':').ok_or(BadCursor)?;
+        let (position, line) = rest.rsplit_once(':').ok_or(BadCursor)?;
+        Ok(Self {
+            position: position.parse().map_err(|_| BadCursor)?,
+            line: line.parse().map_err(|_| BadCursor)?,
+            len: len.parse().map_err(|_| BadCursor)?,
+        })
+    }
+}
+
+struct Lines {
+    job: JobId,
+    shown: Option<AttemptId>,
+    cursor: Cursor,
+}
+
+/// What was told last, so that only changes are told.
+#[derive(Default)]
+struct Told {
+    state: Value,
+    steps: Vec<Value>,
+}
+
+impl Told {
+    async fn tell(&mut self, state: &AppState, sink: &mut Sink, job: &JobDetail) -> Result<(), Gone> {
+        let now = now_ms();
+        for row in &job.steps {
+            let badge = view::step(row.state, row.allowed_failure);
+            let took = row
+                .ended_ms
+                .and_then(|_| view::elapsed(row.started_ms, row.ended_ms, now));
+            let step = json!({"index": row.index, "name": row.name, "word": badge.word, "shape": badge.shape,
+                "class": badge.class, "took": took, "message": row.message});
+            if !self.steps.contains(&step) {
+                sink.json("step", None, &step).await?;
+                self.steps.retain(|told| told["index"] != step["index"]);
+                self.steps.push(step);
+            }
+        }
+        let badge = view::job(job.job.state);
+        let note = match job.job.state {
+            JobState::Waiting | JobState::Queued => {
+                state.store().why(job.job.id).await.ok().flatten().as_ref().map(waiting)
+            }
+            _ => job_page::ending(job),
+        };
+        let words = json!({"word": badge.word, "shape": badge.shape, "class": badge.class,
+            "status": job_page::status(job, now), "note": note});
+        if words != self.state {
+            sink.json("state", None, &words).await?;
+            self.state = words;
+        }
+        Ok(())
+    }
+}
+
+impl Lines {
+    /// Sends what there is from the cursor on.
+    async fn send(
+        &mut self,
+        state: &AppState,
+        sink: &mut Sink,
+        attempt: AttemptId,
+        renderer: &mut Renderer,
+    ) -> Result<(), Gone> {
+        loop {
+            // The last line shown is read again, because it may have grown.
+            let mut lines = match state.logs().lines(attempt, self.cursor.line.max(1), BATCH).await {
+                Ok(page) => page.lines,
+                Err(error) => return failed(sink, &error).await,
+            };
+            let full = lines.len() == BATCH;
+            if lines
+                .first()
+                .is_some_and(|l| l.number == self.cursor.line && l.bytes.len() == self.cursor.len)
+            {
+                lines.remove(0);
+            }
+            for group in renderer.groups(&lines, false) {
+                self.cursor.line = group.last;
+                self.cursor.len = lines
+                    .iter()
+                    .find(|l| l.number == group.last)
+                    .map_or(0, |l| l.bytes.len());
+                let data = json!({"step": group.step, "first": group.first, "last": group.last, "html": group.html});
+                sink.json("lines", Some(self.cursor.to_string()), &data).await?;
+            }
+            let behind = lines.last().is_some_and(|l| l.number > self.cursor.line);
+            if !full && !behind {
+                return Ok(());
+            }
+            let tail = state.logs().tail(attempt, None, BATCH).await.unwrap_or_default();
+            if let Some(first) = tail
+                .first()
+                .map(|l| l.number)
+                .filter(|n| *n > self.cursor.line + TOO_FAR_BEHIND)
+            {
+                let skipped = json!({"from": self.cursor.line + 1, "to": first - 1});
+                self.cursor = Cursor {
+                    line: first - 1,
+                    len: usize::MAX,
+                    ..self.cursor
+                };
+                sink.json("skip", Some(self.cursor.to_string()), &skipped).await?;
+            }
+        }
+    }
+}
+
+impl AsyncProducer for Lines {
+    async fn run(mut self, state: &AppState, sink: &mut Sink) -> Result<(), Gone> {
+        let mut told = Told::default();
+        // While the job waits there is no log, only its state.
+        let attempt = loop {
+            let Ok(Some(job)) = state.store().job(self.job).await else {
+                return Err(Gone);
+            };
+            told.tell(state, sink, &job).await?;
+            if let Ok(Some(attempt)) = attempt_of(&job, None) {
+                break attempt.id;
+            }
+            if job.job.state.is_terminal() {
+                return sink.json("end", None, &json!({})).await;
+            }
+            tokio::time::sleep(POLL).await;
+        };
+        if self.shown.is_some_and(|shown| shown != attempt) {
+            return sink.json("resync", None, &json!({})).await;
+        }
+        let mut renderer = Renderer::new(format!("/jobs/{}?", self.job), None);
+        let pages = state.logs().follow(attempt, self.cursor.position);
+        tokio::pin!(pages);
+        let mut log_ended = false;
+        let mut asked = Instant::now();
+        loop {
+            let page: Option<Result<Page, LogError>> = tokio::select! {
+                page = pages.next(), if !log_ended => {
+                    log_ended = page.is_none();
+                    page
+                }
+                () = tokio::time::sleep_until(asked + POLL) => None,
+            };
+            match page {
+                Some(Ok(page)) if page.resync => return sink.json("resync", None, &json!({})).await,
+                Some(Ok(page)) => {
+                    self.cursor.position = page.next;
+                    log_ended = page.ended;
+                    self.send(state, sink, attempt, &mut renderer).await?;
+                }
+                Some(Err(error)) => return failed(sink, &error).await,
+                None => {}
+            }
+            if !log_ended && asked.elapsed() < POLL {
+                continue;
+            }
+            asked = Instant::now();
+            let Ok(Some(job)) = state.store().job(self.job).await else {
+                return Err(Gone);
+            };
+            told.tell(state, sink, &job).await?;
+            if attempt_of(&job, None).ok().flatten().map(|a| a.id) != Some(attempt) {
+                return sink.json("resync", None, &json!({})).await;
+            }
+            if job.job.state.is_terminal() && log_ended {
+                return sink.json("end", Some(self.cursor.to_string()), &json!({})).await;
+            }
+        }
+    }
+}
+
+/// `GET /jobs/{id}/log/stream`
+pub async fn page(
+    State(state): State<AppState>,
+    caller: Caller,
+    Path(id): Path<String>,
+    Query(query): Query<StreamQuery>,
+    headers: HeaderMap,
+) -> Result<Events, Problem> {
+    let job = job_for(&state, &caller, Action::See, &id).await?;
+    let attempt = attempt_of(&job, None)?.map(|a| a.id);
+    let cursor = match last_event_id(&headers).or(query.from.as_deref()) {
+        Some(text) => parse(text)?,
+        None => Cursor {
+            position: Position::START,
+            line: 0,
+            len: 0,
+        },
+    };
+    start(
+        &state,
+        &caller,
+        Lines {
+            job: job.job.id,
+            shown: attempt,
+            cursor,
+        },
+    )
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_cursor_round_trips_and_foreign_text_is_refused() {
+        let cursor = Cursor {
+            position: "2:17".parse().unwrap(),
+            line: 9,
+            len: 80,
+        };
+        assert_eq!(cursor.to_string(), "2:17:9:80");
+        assert_eq!("2:17:9:80".parse(), Ok(cursor));
+        for bad in ["", "1", "1:2", "1:2:3", "1:2:3:", "1:2:x:1", "a:b:1:1", "1:2:3:4:5"] {
+            assert_eq!(bad.parse::<Cursor>(), Err(BadCursor), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn cursors_never_panic(text in "[0-9:x]{0,40}") {
+            let _ = text.parse::<Cursor>();
+        }
+    }
+}

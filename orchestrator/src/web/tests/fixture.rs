@@ -1,0 +1,486 @@
+//! A small installation: a public and a private repository, a run that failed, one that runs, one
+//! whose workflow file is broken, and logs with colours and hostile text.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use axum::{
+    Router,
+    body::{Body, to_bytes},
+    http::{HeaderMap, Method, Request, StatusCode},
+};
+use tower::ServiceExt as _;
+
+use crate::{
+    clock::now_ms,
+    config::{Backend, Capacity, Config, Connection, ConnectionKind, Database, Limits, Retention, Size},
+    forge::ForgeError,
+    logs::{Channel, LogStore, LogWriter},
+    model::{
+        diagnostic::Diagnostic,
+        ids::{AttemptId, InstanceId, JobId, RunId, TriggerId},
+        names::{ConnectionId, NodeName, RepoPath},
+        plan::{Action, PLAN_VERSION, Plan, PlannedJob, PlannedStep, Shell},
+        state::{JobResult, StepState},
+        trigger::{Event, Repository, Trigger},
+    },
+    secret::Secret,
+    store::{AttemptEnd, JobRequirement, NewRun, NewToken, PlannedRun, StepUpdate, Store, TriggerOutcome},
+    telemetry::Metrics,
+    web::{
+        AppState, Parts, Repositories,
+        identity::{self, ADMIN_SCOPE, token_hash},
+        router,
+    },
+};
+
+/// What hostile people write wherever they can.
+pub const EVIL: &str = "<img src=x onerror=alert(1)>\"'&<script>alert(2)</script>";
+pub const ORIGIN: &str = "http://127.0.0.1:8080";
+pub const COMMIT: &str = "3f786850e387550fdab836ed7e6dc881de23001b";
+
+/// Finds the two repositories of the fixture, and fails for one name.
+struct Found;
+
+#[async_trait]
+impl Repositories for Found {
+    async fn find(&self, connection: &ConnectionId, path: &RepoPath) -> Result<Option<Repository>, ForgeError> {
+        match path.as_str() {
+            "helios/demo" => Ok(Some(Repository {
+                connection: connection.clone(),
+                id: 1,
+                path: path.clone(),
+            })),
+            "helios/away" => Err(ForgeError::Later {
+                forge: "https://forge.example".into(),
+                call: "repository".into(),
+                reason: "time-out".into(),
+                retry_after: None,
+            }),
+            _ => Ok(None),
+        }
+    }
+}
+
+pub struct Site {
+    pub state: AppState,
+    pub router: Router,
+    pub store: Store,
+    pub logs: LogStore,
+    pub token: Secret,
+    pub public: Made,
+    pub private: Made,
+    pub folder: tempfile::TempDir,
+    pub instance: InstanceId,
+}
+
+/// What a trigger became.
+#[derive(Debug, Clone)]
+pub struct Made {
+    pub trigger: TriggerId,
+    pub run: RunId,
+    pub jobs: Vec<JobId>,
+}
+
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: String,
+}
+
+pub fn node() -> NodeName {
+    "fern".parse().unwrap()
+}
+
+fn config(folder: &std::path::Path) -> Config {
+    let connection = Connection {
+        kind: ConnectionKind::Forgejo {
+            token: Secret::new("t"),
+        },
+        url: "https://forge.example".into(),
+        webhook_secrets: vec![],
+        repositories: vec![],
+        public: vec!["helios/demo".parse().unwrap()],
+        allow_private: false,
+    };
+    Config {
+        node: node(),
+        data_dir: folder.to_owned(),
+        listen: "127.0.0.1:8080".parse().unwrap(),
+        metrics_listen: None,
+        public_url: ORIGIN.to_owned(),
+        tls: None,
+        database: Database::Sqlite(folder.join("db")),
+        connections: BTreeMap::from([("berg".parse().unwrap(), connection)]),
+        agent: "/nonexistent/helios-agent".into(),
+        backend: Backend::Process,
+        images: BTreeMap::new(),
+        aliases: BTreeMap::new(),
+        default_label: None,
+        sizes: BTreeMap::new(),
+        capacity: Capacity {
+            machines: 2,
+            cpus: None,
+            memory_mib: None,
+            labels: BTreeMap::new(),
+        },
+        limits: Limits {
+            job_timeout_minutes: 360,
+            idle_timeout_minutes: 60,
+            queue_timeout_minutes: 1440,
+            log_bytes: 64 << 20,
+            infra_tries: 3,
+            cancel_grace_s: 300,
+            node_grace_s: 600,
+            min_free_bytes: 0,
+            repository_bytes: 1 << 30,
+        },
+        retention: Retention {
+            logs_days: 90,
+            runs_days: 365,
+            deliveries_days: 14,
+        },
+    }
+}
+
+fn step(name: &str, script: &str, line: u32) -> PlannedStep {
+    PlannedStep {
+        name: name.into(),
+        action: Action::Run {
+            script: script.into(),
+            shell: Shell::Default,
+            working_directory: None,
+        },
+        env: vec![],
+        timeout_minutes: None,
+        continue_on_error: false,
+        line,
+    }
+}
+
+fn job(id: &str, name: &str, needs: &[&str]) -> PlannedJob {
+    PlannedJob {
+        id: id.into(),
+        name: name.into(),
+        runs_on: Some("helios".parse().unwrap()),
+        needs: needs.iter().map(|n| (*n).to_owned()).collect(),
+        env: vec![],
+        timeout_minutes: 30,
+        steps: vec![
+            step("Check out", "true", 9),
+            step("Build", "make", 11),
+            step("Test", "make test", 13),
+        ],
+    }
+}
+
+pub fn trigger(path: &str, id: i64, title: &str) -> Trigger {
+    Trigger {
+        repository: Repository {
+            connection: "berg".parse().unwrap(),
+            id,
+            path: path.parse().unwrap(),
+        },
+        event: Event::Push {
+            ref_name: "refs/heads/<img>".parse().unwrap(),
+            commit: COMMIT.parse().unwrap(),
+            before: None,
+        },
+        installation: None,
+        actor: EVIL.into(),
+        title: title.into(),
+    }
+}
+
+impl Site {
+    /// Both repositories with one queued run of three jobs each, and a token.
+    pub async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open_temporary().await.unwrap();
+        let logs = LogStore::new(folder.path());
+        let state = AppState::new(Parts {
+            store: store.clone(),
+            logs: logs.clone(),
+            config: Arc::new(config(folder.path())),
+            repositories: Arc::new(Found),
+            on_change: Arc::new(|_| ()),
+            metrics: Metrics::new(),
+            draining: tokio_util::sync::CancellationToken::new(),
+        });
+        let token = identity::new_token();
+        let new = NewToken {
+            name: "test".into(),
+            hash: token_hash(token.expose()).unwrap(),
+            owner: "ada".into(),
+            expires_ms: now_ms() + 3_600_000,
+            scopes: vec![ADMIN_SCOPE.into()],
+        };
+        store.create_token(new).await.unwrap();
+        let instance = InstanceId::new();
+        store
+            .register_node(&node(), instance, Duration::from_secs(1))
+            .await
+            .unwrap();
+        let public = plan(
+            &store,
+            &trigger("helios/demo", 1, EVIL),
+            &[("build", EVIL), ("test", "test"), ("doc", "doc")],
+        )
+        .await;
+        let private = plan(
+            &store,
+            &trigger("helios/secret", 2, "a secret plan"),
+            &[("build", "build")],
+        )
+        .await;
+        let router = router(state.clone());
+        Self {
+            state,
+            router,
+            store,
+            logs,
+            token,
+            public,
+            private,
+            folder,
+            instance,
+        }
+    }
+
+    /// Claims the oldest queued job; both runs have one, the public repository's comes first.
+    pub async fn claim(&self) -> (AttemptId, i64, JobId) {
+        let claimed = self
+            .store
+            .claim_job(&node(), self.instance, &["helios".to_owned()])
+            .await
+            .unwrap()
+            .unwrap();
+        self.store
+            .attempt_running(claimed.attempt, claimed.epoch, "{}")
+            .await
+            .unwrap();
+        (claimed.attempt, claimed.epoch, claimed.job)
+    }
+
+    pub async fn writer(&self, attempt: AttemptId) -> LogWriter {
+        LogWriter::open(&self.logs, attempt, vec![], 64 << 20, None)
+            .await
+            .unwrap()
+    }
+
+    /// One step's state.
+    pub async fn step(&self, attempt: AttemptId, epoch: i64, index: u32, name: &str, state: StepState) {
+        let now = now_ms();
+        let ended = matches!(state, StepState::Success | StepState::Failure);
+        let running = StepUpdate {
+            index,
+            name: name.into(),
+            state: StepState::Running,
+            exit_code: None,
+            message: None,
+            started_ms: Some(now - 2300),
+            ended_ms: None,
+            allowed_failure: false,
+        };
+        assert!(self.store.step(attempt, epoch, running.clone()).await.unwrap());
+        if state != StepState::Running {
+            let failed = state == StepState::Failure;
+            let update = StepUpdate {
+                state,
+                exit_code: ended.then_some(i32::from(failed) * 2),
+                message: failed.then(|| format!("exit code 2 {EVIL}")),
+                ended_ms: ended.then_some(now),
+                ..running
+            };
+            assert!(self.store.step(attempt, epoch, update).await.unwrap());
+        }
+    }
+
+    /// Runs the first public job to a failed end with `lines` lines of log.
+    pub async fn failed_job(&self, lines: u32) -> (AttemptId, JobId) {
+        let (attempt, epoch, job) = self.claim().await;
+        let mut log = self.writer(attempt).await;
+        self.step(attempt, epoch, 1, "Check out", StepState::Success).await;
+        log.system(1, "Checking out 3f786850e3").unwrap();
+        log.end_step(1).unwrap();
+        self.step(attempt, epoch, 2, EVIL, StepState::Failure).await;
+        for n in 1..=u64::from(lines) {
+            let text = match n % 5 {
+                0 => format!("\x1b[1;31merror[{n}]\x1b[0m: \x1b[1mmismatched types\x1b[0m {EVIL}\n"),
+                1 => format!("   \x1b[1;32mCompiling\x1b[0m helios v0.1.{n}\n"),
+                _ => format!("line {n} of the build: cc -O2 -c src/file{n}.c -o file{n}.o\n"),
+            };
+            let channel = if n % 5 == 0 { Channel::Stderr } else { Channel::Stdout };
+            log.output(n, 2, channel, now_ms(), text.as_bytes()).unwrap();
+        }
+        log.end_step(2).unwrap();
+        log.system(2, "Process ended with exit code 2").unwrap();
+        log.sync().await.unwrap();
+        log.seal().await.unwrap();
+        let end = AttemptEnd::Result {
+            result: JobResult::Failure,
+            message: format!("step 2 failed {EVIL}"),
+        };
+        self.store.end_attempt(attempt, epoch, end, 3).await.unwrap();
+        (attempt, job)
+    }
+
+    /// One request through the whole router.
+    pub async fn send(&self, method: Method, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+        let mut request = Request::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let answer = self
+            .router
+            .clone()
+            .oneshot(request.body(Body::from(body.to_owned())).unwrap())
+            .await
+            .unwrap();
+        let (parts, body) = answer.into_parts();
+        let body = to_bytes(body, 64 << 20).await.unwrap();
+        Answer {
+            status: parts.status,
+            headers: parts.headers,
+            body: String::from_utf8_lossy(&body).into_owned(),
+        }
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send(Method::GET, path, &[], "").await
+    }
+
+    pub async fn as_admin(&self, method: Method, path: &str, body: &str) -> Answer {
+        let bearer = format!("Bearer {}", self.token.expose());
+        self.send(
+            method,
+            path,
+            &[("authorization", &bearer), ("content-type", "application/json")],
+            body,
+        )
+        .await
+    }
+
+    /// Logs in through the form; returns the session's cookie.
+    pub async fn login(&self) -> String {
+        let form = self.get("/login").await;
+        let cookie = set_cookie(&form, "helios-login");
+        let csrf = between(&form.body, "name=\"csrf\" value=\"", "\"");
+        let body = format!("csrf={csrf}&token={}&return_to=%2F", self.token.expose());
+        let headers = [("cookie", cookie.as_str()), ("origin", ORIGIN), ("content-type", FORM)];
+        let answer = self.send(Method::POST, "/login", &headers, &body).await;
+        assert_eq!(answer.status, StatusCode::SEE_OTHER, "{}", answer.body);
+        set_cookie(&answer, "helios")
+    }
+}
+
+pub const FORM: &str = "application/x-www-form-urlencoded";
+
+/// `name=value` of a cookie that an answer sets.
+pub fn set_cookie(answer: &Answer, name: &str) -> String {
+    let prefix = format!("{name}=");
+    answer
+        .headers
+        .get_all("set-cookie")
+        .iter()
+        .map(|v| v.to_str().unwrap())
+        .find(|v| v.starts_with(&prefix))
+        .unwrap_or_else(|| panic!("no cookie {name}"))
+        .split(';')
+        .next()
+        .unwrap()
+        .to_owned()
+}
+
+pub fn between<'a>(text: &'a str, before: &str, after: &str) -> &'a str {
+    let start = text.find(before).unwrap_or_else(|| panic!("{before} is not in {text}")) + before.len();
+    &text[start..start + text[start..].find(after).unwrap()]
+}
+
+/// Makes a trigger and plans it.
+pub async fn plan(store: &Store, trigger: &Trigger, jobs: &[(&str, &str)]) -> Made {
+    let size = Size {
+        cpus: 2,
+        memory_mib: 2048,
+        disk_gib: None,
+    };
+    let jobs: Vec<PlannedJob> = jobs
+        .iter()
+        .map(|(id, name)| {
+            if *id == "test" {
+                job(id, name, &["build"])
+            } else {
+                job(id, name, &[])
+            }
+        })
+        .collect();
+    let requirement = JobRequirement {
+        label: "helios".parse().unwrap(),
+        size,
+        class: "helios".into(),
+    };
+    let requirements = jobs.iter().map(|_| requirement.clone()).collect();
+    let plan = Plan {
+        version: PLAN_VERSION,
+        path: ".helios/workflows/ci.yml".into(),
+        name: "ci".into(),
+        env: vec![],
+        jobs,
+    };
+    outcome(
+        store,
+        trigger,
+        Ok(PlannedRun {
+            plan,
+            jobs: requirements,
+        }),
+    )
+    .await
+}
+
+/// Makes a trigger whose workflow file is broken.
+pub async fn broken(store: &Store, trigger: &Trigger) -> Made {
+    let diagnostic = Diagnostic {
+        file: ".helios/workflows/ci.yml".into(),
+        line: 2,
+        column: 7,
+        message: format!("`runs_on` is not known here {EVIL}"),
+        help: Some("did you mean `runs-on`?".into()),
+    };
+    outcome(store, trigger, Err(vec![diagnostic])).await
+}
+
+async fn outcome(store: &Store, trigger: &Trigger, plan: Result<PlannedRun, Vec<Diagnostic>>) -> Made {
+    let id = store.create_trigger(trigger, "test").await.unwrap();
+    let claimed = store
+        .claim_trigger(&node(), Duration::from_secs(60))
+        .await
+        .unwrap()
+        .unwrap();
+    let run = NewRun {
+        path: ".helios/workflows/ci.yml".into(),
+        name: "ci".into(),
+        source: "jobs:\n  b: { runs_on: <img src=x> }\n".into(),
+        plan,
+    };
+    let planned = TriggerOutcome::Planned {
+        commit: COMMIT.parse().unwrap(),
+        runs: vec![run],
+    };
+    let runs = store
+        .finish_trigger(claimed.id, claimed.epoch, planned)
+        .await
+        .unwrap()
+        .unwrap();
+    let detail = store.run(runs[0]).await.unwrap().unwrap();
+    let jobs = detail
+        .attempts
+        .iter()
+        .flat_map(|a| a.jobs.iter().map(|j| j.id))
+        .collect();
+    Made {
+        trigger: id,
+        run: runs[0],
+        jobs,
+    }
+}

@@ -1,0 +1,6 @@
+//! The whole router against a real store and real logs, in temporary places.
+
+mod access;
+mod fixture;
+mod html;
+mod logs;
