@@ -80,11 +80,6 @@ pub(super) fn command(dir: &Path, name: &MachineName, plan: &Plan, accel: Accel,
         relay(AGENT_AUTHORITY, AGENT_SOCKET),
         relay(GIT_AUTHORITY, GIT_SOCKET)
     );
-    // A kernel given directly takes the first place in the boot order itself.
-    let disk = match plan.kernel {
-        Some(_) => "virtio-blk-pci,drive=disk0",
-        None => "virtio-blk-pci,drive=disk0,bootindex=0",
-    };
     let mut cmd = Cmd::new(SYSTEM)
         .args(["-name", &guest(name), "-nodefaults", "-no-user-config", "-no-reboot"])
         .args([
@@ -102,13 +97,11 @@ pub(super) fn command(dir: &Path, name: &MachineName, plan: &Plan, accel: Accel,
             &format!("{}M", plan.memory_mib),
         ])
         .args(["-rtc", "base=utc"])
-        // Not `spawn=deny`: it kills QEMU at the guest's first connection to a forward. Nor
-        // `elevateprivileges=deny`: it forbids setsid, which libslirp calls before it starts a
-        // forward's program; `children` keeps that program from gaining any privilege.
-        .args([
-            "-sandbox",
-            "on,obsolete=deny,elevateprivileges=children,resourcecontrol=deny",
-        ])
+        // Neither `spawn=deny` nor `elevateprivileges=deny`: the first kills QEMU at the guest's first
+        // connection to a forward, the second (and `children`) the forward at its `setsid`, before
+        // the relay begins. That nobody gains privileges by executing a program holds all the same:
+        // loading the filter sets no_new_privs, which a test looks at.
+        .args(["-sandbox", "on,obsolete=deny,resourcecontrol=deny"])
         .args(["-qmp", &format!("unix:{},server=on,wait=off", at(QMP))])
         // QEMU waits for the console's recorder, so not a byte of the boot is lost.
         .args([
@@ -124,7 +117,8 @@ pub(super) fn command(dir: &Path, name: &MachineName, plan: &Plan, accel: Accel,
                 at(OVERLAY)
             ),
         ])
-        .args(["-device", disk])
+        // A kernel given to QEMU has boot index 0.
+        .args(["-device", "virtio-blk-pci,drive=disk0,bootindex=1"])
         .args([
             "-drive",
             &format!("if=none,id=disk1,file={},format=raw,readonly=on", at(SEED)),
@@ -169,11 +163,11 @@ mod tests {
             -name guest=hci-01k9zk6x0f5t3b8w2q7m4d1c0e,process=hci-01k9zk6x0f5t3b8w2q7m4d1c0e,debug-threads=on \
             -nodefaults -no-user-config -no-reboot -display none -machine q35,accel=tcg,usb=off,vmport=off \
             -cpu max -smp 2 -m 512M -rtc base=utc \
-            -sandbox on,obsolete=deny,elevateprivileges=children,resourcecontrol=deny \
+            -sandbox on,obsolete=deny,resourcecontrol=deny \
             -qmp unix:/d/m/qmp.sock,server=on,wait=off \
             -chardev socket,id=console,path=/d/m/console.sock,server=on,wait=on -serial chardev:console \
             -drive if=none,id=disk0,file=/d/m/overlay.qcow2,format=qcow2,cache=unsafe,discard=unmap \
-            -device virtio-blk-pci,drive=disk0 \
+            -device virtio-blk-pci,drive=disk0,bootindex=1 \
             -drive if=none,id=disk1,file=/d/m/seed.img,format=raw,readonly=on -device virtio-blk-pci,drive=disk1 \
             -device virtio-rng-pci -netdev 'user,id=net0,restrict=on,\
             guestfwd=tcp:10.0.2.100:9417-cmd:/usr/bin/helios-ci relay /d/m/agent.sock,\

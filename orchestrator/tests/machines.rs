@@ -1,0 +1,359 @@
+//! One contract suite for the Machine port, run on the process and the QEMU back ends with
+//! stand-in agents: what is tested here is the machine, not the agent.
+
+use std::{
+    collections::BTreeMap,
+    io::Write,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use helios_ci::{
+    config::{Image, Size},
+    machine::{
+        ListenAt, MachineSpec, Machines, Observed, Seed, process,
+        qemu::{self, Accel},
+    },
+    model::{ids::AttemptId, names::MachineName},
+    secret::Secret,
+};
+
+/// Says that it is here, and stays until it is ended.
+const AGENT: &str = "#!/bin/sh\necho \"agent $1 $2 is here\"\ntrap 'exit 0' TERM\nwhile :; do sleep 1; done\n";
+/// Ends a hang, nothing else.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// One data directory on which adapters are opened, again and again, as by restarted daemons.
+struct Bench {
+    dir: tempfile::TempDir,
+    tiny: Option<PathBuf>,
+}
+
+impl Bench {
+    fn new(tiny: Option<PathBuf>, agent: &str) -> Self {
+        let dir = tempfile::Builder::new().prefix("hm").tempdir_in("/tmp").unwrap();
+        // Renamed into place: a file that is open for writing anywhere, even in a child that another
+        // test has just forked, cannot be executed.
+        let (path, temporary) = (dir.path().join("agent"), dir.path().join("agent.tmp"));
+        let mut file = std::fs::File::create(&temporary).unwrap();
+        file.write_all(agent.as_bytes()).unwrap();
+        file.set_permissions(std::fs::Permissions::from_mode(0o755)).unwrap();
+        drop(file);
+        std::fs::rename(&temporary, &path).unwrap();
+        Self { dir, tiny }
+    }
+
+    fn open(&self) -> Arc<dyn Machines> {
+        let (node, data_dir) = ("n1".parse().unwrap(), self.dir.path().to_owned());
+        let agent = data_dir.join("agent");
+        let Some(tiny) = &self.tiny else {
+            return process::open(process::Options { node, data_dir, agent }).unwrap();
+        };
+        let size = Size {
+            cpus: 1,
+            memory_mib: 256,
+            disk_gib: None,
+        };
+        let image = Image {
+            disk: tiny.join("disk.qcow2"),
+            sha256: None,
+            kernel: Some(tiny.join("vmlinuz")),
+            initrd: Some(tiny.join("initrd.img")),
+            cmdline: None,
+            size,
+            boot_timeout_s: 60,
+        };
+        qemu::open(qemu::Options {
+            node,
+            data_dir,
+            images: BTreeMap::from([("tiny".parse().unwrap(), image)]),
+            agent,
+            helios_ci: env!("CARGO_BIN_EXE_helios-ci").into(),
+            accel: Accel::Tcg,
+        })
+        .unwrap()
+    }
+
+    fn spec(&self) -> MachineSpec {
+        MachineSpec {
+            name: MachineName::of(AttemptId::new()),
+            node: "n1".parse().unwrap(),
+            image: "tiny".parse().unwrap(),
+            cpus: 1,
+            memory_mib: 256,
+            disk_gib: Some(2),
+            seed: Seed {
+                fingerprint: "ab".repeat(32),
+                token: Secret::new("t0ken"),
+                time_ms: 1,
+            },
+        }
+    }
+
+    fn machine_dir(&self, name: &MachineName) -> PathBuf {
+        self.dir.path().join("machines").join(name.as_str())
+    }
+
+    fn main_pid(&self, name: &MachineName) -> i32 {
+        let run = std::fs::read(self.machine_dir(name).join("run.json")).unwrap();
+        let run: serde_json::Value = serde_json::from_slice(&run).unwrap();
+        i32::try_from(run["main"]["pid"].as_i64().unwrap()).unwrap()
+    }
+}
+
+/// No process of the bench outlives a failed test.
+impl Drop for Bench {
+    fn drop(&mut self) {
+        let marker = format!("HELIOS_CI_MACHINE={}/", self.dir.path().display());
+        for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let environ = std::fs::read(entry.path().join("environ")).unwrap_or_default();
+            let ours = environ
+                .split(|&byte| byte == 0)
+                .any(|entry| entry.starts_with(marker.as_bytes()));
+            if let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok())
+                && ours
+            {
+                let pid = nix::unistd::Pid::from_raw(pid);
+                let _gone = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+            }
+        }
+    }
+}
+
+async fn console_says(machines: &Arc<dyn Machines>, name: &MachineName, word: &str) -> String {
+    let (mut text, mut from, until) = (Vec::new(), 0, Instant::now() + PATIENCE);
+    loop {
+        let part = machines.console(name, from).await.unwrap();
+        from = part.next;
+        text.extend(part.bytes);
+        let said = String::from_utf8_lossy(&text).into_owned();
+        if said.contains(word) {
+            return said;
+        }
+        assert!(Instant::now() < until, "the console never said {word:?} but {said:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn stopped(machines: &Arc<dyn Machines>, name: &MachineName) -> Observed {
+    tokio::time::timeout(PATIENCE, machines.wait_stopped(name))
+        .await
+        .expect("it stops")
+        .unwrap()
+}
+
+/// The whole life, each call twice, the adapter renewed before each.
+async fn life(bench: &Bench) {
+    let spec = bench.spec();
+    let name = &spec.name;
+    assert_eq!(bench.open().observe(name).await.unwrap(), Observed::Absent);
+    assert_eq!(bench.open().endpoints(name).await.unwrap(), None);
+    bench.open().destroy(name).await.unwrap();
+    bench.open().start(name).await.unwrap_err();
+    bench.open().stop(name, Duration::ZERO).await.unwrap();
+    assert_eq!(stopped(&bench.open(), name).await, Observed::Absent);
+
+    let endpoints = bench.open().prepare(&spec).await.unwrap();
+    assert_eq!(bench.open().prepare(&spec).await.unwrap(), endpoints);
+    assert_eq!(bench.open().endpoints(name).await.unwrap().as_ref(), Some(&endpoints));
+    let ListenAt::Unix(socket) = &endpoints.agent else {
+        panic!("{endpoints:?}")
+    };
+    let mode = std::fs::metadata(socket.parent().unwrap())
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o700);
+    assert_eq!(bench.open().observe(name).await.unwrap(), Observed::Prepared);
+
+    bench.open().start(name).await.unwrap();
+    let pid = bench.main_pid(name);
+    bench.open().start(name).await.unwrap();
+    assert_eq!(bench.main_pid(name), pid, "a running machine is left alone");
+    // Started just before a crash, never written down: found again by its marker.
+    std::fs::remove_file(bench.machine_dir(name).join("run.json")).unwrap();
+    bench.open().start(name).await.unwrap();
+    assert_eq!(bench.main_pid(name), pid);
+    assert_eq!(bench.open().observe(name).await.unwrap(), Observed::Running);
+    bench.open().prepare(&spec).await.unwrap_err();
+    console_says(&bench.open(), name, "agent --seed").await;
+
+    bench.open().stop(name, Duration::from_secs(30)).await.unwrap();
+    bench.open().stop(name, Duration::from_secs(30)).await.unwrap();
+    assert!(matches!(stopped(&bench.open(), name).await, Observed::Stopped(_)));
+    bench.open().start(name).await.unwrap_err();
+    console_says(&bench.open(), name, "agent --seed").await;
+    bench.open().destroy(name).await.unwrap();
+    bench.open().destroy(name).await.unwrap();
+    assert_eq!(bench.open().observe(name).await.unwrap(), Observed::Absent);
+    assert!(!bench.machine_dir(name).exists());
+}
+
+/// Two at once; one is killed and noticed, the other is not touched; both are destroyed as they are.
+async fn two_and_a_death(bench: &Bench) {
+    let (machines, one, two) = (bench.open(), bench.spec(), bench.spec());
+    for spec in [&one, &two] {
+        machines.prepare(spec).await.unwrap();
+        machines.start(&spec.name).await.unwrap();
+    }
+    let listed = bench.open().list().await.unwrap();
+    assert_eq!(listed.len(), 2);
+    assert!(
+        listed.iter().all(|owned| owned.observed == Observed::Running),
+        "{listed:?}"
+    );
+    let waiting = tokio::spawn({
+        let (machines, name) = (machines.clone(), one.name.clone());
+        async move { machines.wait_stopped(&name).await.unwrap() }
+    });
+    let pid = nix::unistd::Pid::from_raw(bench.main_pid(&one.name));
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+    let seen = tokio::time::timeout(PATIENCE, waiting)
+        .await
+        .expect("the death is noticed")
+        .unwrap();
+    assert!(matches!(seen, Observed::Stopped(_)), "{seen:?}");
+    assert_eq!(machines.observe(&two.name).await.unwrap(), Observed::Running);
+    let pid = bench.main_pid(&two.name);
+    machines.destroy(&one.name).await.unwrap();
+    machines.destroy(&two.name).await.unwrap();
+    assert!(!Path::new(&format!("/proc/{pid}/exe")).exists());
+    assert_eq!(machines.list().await.unwrap(), []);
+}
+
+/// What a crash leaves half-made or half-removed is listed and goes; what is not ours stays.
+async fn leftovers_and_look_alikes(bench: &Bench) {
+    let (machines, root) = (bench.open(), bench.dir.path().join("machines"));
+    let (made, gone, foreign, other) = (bench.spec(), bench.spec(), bench.spec(), bench.spec());
+    for spec in [&gone, &other] {
+        machines.prepare(spec).await.unwrap();
+    }
+    std::fs::create_dir(root.join(format!(".new-{}", made.name))).unwrap();
+    std::fs::rename(bench.machine_dir(&gone.name), root.join(format!(".gone-{}", gone.name))).unwrap();
+    // Look-alikes: no proof, another node's proof, another kind of name.
+    std::fs::create_dir(bench.machine_dir(&foreign.name)).unwrap();
+    let proof = bench.machine_dir(&other.name).join("spec.json");
+    let text = std::fs::read_to_string(&proof).unwrap();
+    std::fs::write(&proof, text.replace("\"node\":\"n1\"", "\"node\":\"n2\"")).unwrap();
+    std::fs::create_dir(root.join("hci-precious")).unwrap();
+    let listed = machines.list().await.unwrap();
+    let mut listed: Vec<_> = listed.into_iter().map(|owned| owned.name).collect();
+    listed.sort();
+    let mut expected = vec![made.name.clone(), gone.name.clone()];
+    expected.sort();
+    assert_eq!(listed, expected);
+    for name in &listed {
+        machines.destroy(name).await.unwrap();
+    }
+    assert_eq!(machines.list().await.unwrap(), []);
+    for spec in [&foreign, &other] {
+        let error = machines.destroy(&spec.name).await.unwrap_err();
+        assert!(error.reason.contains("not ours") && !error.retryable, "{error}");
+        machines.prepare(spec).await.unwrap_err();
+        assert_eq!(machines.observe(&spec.name).await.unwrap(), Observed::Absent);
+        assert!(bench.machine_dir(&spec.name).exists());
+    }
+    assert!(root.join("hci-precious").exists());
+    // A name whose earlier life was being removed can be prepared.
+    std::fs::create_dir(root.join(format!(".gone-{}", gone.name))).unwrap();
+    machines.prepare(&gone).await.unwrap();
+    machines.destroy(&gone.name).await.unwrap();
+}
+
+/// The tiny guest, when it has been built.
+fn tiny() -> Option<PathBuf> {
+    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../build/images/tiny");
+    let dir = std::env::var_os("HELIOS_CI_TINY").map_or(built, PathBuf::from);
+    if dir.join("SHA256SUMS").exists() {
+        return Some(dir.canonicalize().unwrap());
+    }
+    println!("skipped: no tiny guest at {}; run images/tiny/build.sh", dir.display());
+    None
+}
+
+macro_rules! contract {
+    ($($case:ident)*) => {
+        mod process_machines {
+            $(#[tokio::test] async fn $case() {
+                super::$case(&super::Bench::new(None, super::AGENT)).await;
+            })*
+        }
+        mod qemu_machines {
+            $(#[tokio::test] async fn $case() {
+                if let Some(tiny) = super::tiny() {
+                    super::$case(&super::Bench::new(Some(tiny), super::AGENT)).await;
+                }
+            })*
+        }
+    };
+}
+
+contract!(life two_and_a_death leftovers_and_look_alikes);
+
+/// The forward carries bytes both ways to the socket beside the machine, nothing else answers, and
+/// the machine powers off when its agent ends.
+#[tokio::test]
+async fn a_guest_reaches_its_node_and_nothing_else_and_dies_with_its_agent() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let Some(tiny) = tiny() else { return };
+    // A listener of the host, which a guest would reach as 10.0.2.2 without `restrict=on`.
+    let host = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = host.local_addr().unwrap().port();
+    let agent = format!(
+        "#!/bin/sh\necho hello from the guest | nc -w 20 10.0.2.100 9417\n\
+         nc -w 2 10.0.2.2 {port} </dev/null && echo REACHED\nls /sys/fs/cgroup/cgroup.procs\n"
+    );
+    let bench = Bench::new(Some(tiny), &agent);
+    let (machines, spec) = (bench.open(), bench.spec());
+    let endpoints = machines.prepare(&spec).await.unwrap();
+    let ListenAt::Unix(socket) = endpoints.agent else {
+        panic!("{endpoints:?}")
+    };
+    let listener = tokio::net::UnixListener::bind(socket).unwrap();
+    machines.start(&spec.name).await.unwrap();
+    let call = tokio::time::timeout(Duration::from_secs(15), listener.accept()).await;
+    let Ok(Ok((mut stream, _))) = call else {
+        let console = console_says(&machines, &spec.name, "").await;
+        let log = std::fs::read_to_string(bench.machine_dir(&spec.name).join("qemu.log"));
+        panic!("the guest never called; its console says {console:?}, QEMU {log:?}");
+    };
+    let mut said = [0; 21];
+    stream.read_exact(&mut said).await.unwrap();
+    assert_eq!(&said, b"hello from the guest\n");
+    // What `-sandbox` must have left: a filter, and no way to new privileges.
+    let status = std::fs::read_to_string(format!("/proc/{}/status", bench.main_pid(&spec.name))).unwrap();
+    for line in ["NoNewPrivs:\t1", "Seccomp:\t2"] {
+        assert!(status.contains(line), "{line} is not in {status}");
+    }
+    stream.write_all(b"answer from the node\n").await.unwrap();
+    drop(stream);
+    let seen = stopped(&machines, &spec.name).await;
+    assert!(matches!(seen, Observed::Stopped(_)), "{seen:?}");
+    let console = console_says(&machines, &spec.name, "the agent ended with status 0").await;
+    assert!(
+        console.contains("answer from the node") && !console.contains("REACHED"),
+        "{console}"
+    );
+    assert!(console.contains("/sys/fs/cgroup/cgroup.procs"), "{console}");
+    machines.destroy(&spec.name).await.unwrap();
+}
+
+/// The power button reaches the guest: it goes by itself, long before its power would be taken.
+#[tokio::test]
+async fn a_guest_that_is_asked_to_stop_goes_by_itself() {
+    let Some(tiny) = tiny() else { return };
+    let bench = Bench::new(Some(tiny), AGENT);
+    let (machines, spec) = (bench.open(), bench.spec());
+    machines.prepare(&spec).await.unwrap();
+    machines.start(&spec.name).await.unwrap();
+    console_says(&machines, &spec.name, "agent --seed").await;
+    let stopping = machines.stop(&spec.name, 2 * PATIENCE);
+    tokio::time::timeout(PATIENCE, stopping)
+        .await
+        .expect("it goes")
+        .unwrap();
+    console_says(&machines, &spec.name, "Power down").await;
+    machines.destroy(&spec.name).await.unwrap();
+}
