@@ -89,6 +89,7 @@ async fn register(
         )
         .await?;
     if changed == 1 {
+        release(tx, node).await?;
         return Ok(Registered::Ok);
     }
     let row = tx
@@ -116,6 +117,18 @@ async fn leave(tx: &mut Tx, node: &NodeName, instance: InstanceId) -> Result<(),
     )
     .await
     .map(drop)
+}
+
+/// What an earlier instance under this name had claimed and not finished is due again at once.
+async fn release(tx: &mut Tx, node: &NodeName) -> Result<(), StoreError> {
+    for sql in [
+        "UPDATE deliveries SET lease_until = 0, lease_owner = NULL WHERE lease_owner = $1 AND state = 'received'",
+        "UPDATE triggers SET lease_until = 0, lease_owner = NULL WHERE lease_owner = $1 AND state = 'received'",
+        "UPDATE reports SET lease_until = 0, lease_owner = NULL WHERE lease_owner = $1",
+    ] {
+        tx.execute(sql, args![node]).await?;
+    }
+    Ok(())
 }
 
 async fn reclaim(tx: &mut Tx, node: &NodeName, instance: InstanceId) -> Result<Vec<AttemptRow>, StoreError> {
