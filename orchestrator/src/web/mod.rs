@@ -5,7 +5,7 @@
 //! - [`authorize`], [`identity`], [`session`]: who may do what, and how they prove who they are
 //! - [`pages`], [`job_page`], [`log_view`], [`actions`]: HTML
 //! - [`log_text`], [`stream`]: raw logs with `Range`, live logs as server-sent events
-//! - [`api`]: `/api/v1`
+//! - [`api`] serves `/api/v1`
 //! - [`serve`]: listeners, TLS, limits on connections
 
 pub mod actions;

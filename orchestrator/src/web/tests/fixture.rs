@@ -70,7 +70,7 @@ pub struct Site {
     pub token: Secret,
     pub public: Made,
     pub private: Made,
-    pub folder: tempfile::TempDir,
+    pub _folder: tempfile::TempDir,
     pub instance: InstanceId,
 }
 
@@ -242,7 +242,7 @@ impl Site {
             token,
             public,
             private,
-            folder,
+            _folder: folder,
             instance,
         }
     }
