@@ -1,5 +1,10 @@
 //! The forge as its callers meet it: over HTTP, with git, and as a program.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests run git and the program as a person would"
+)]
+
 mod common;
 mod forgejo;
 mod github;
