@@ -79,6 +79,7 @@ pub fn spawn(launch: Launch<'_>) -> io::Result<Spawned> {
     for pipe in [&stdout, &stderr] {
         widen(pipe);
     }
+    #[allow(clippy::disallowed_methods, reason = "this is the one module that spawns")]
     let mut command = Command::new(launch.program);
     command
         .args(launch.arguments)

@@ -284,6 +284,7 @@ async fn what_cannot_run_fails_in_words() {
 }
 
 #[test]
+#[allow(clippy::disallowed_methods, reason = "the program is started as a person would")]
 fn the_command_line_says_what_is_wrong() {
     let run = |arguments: &[&str]| {
         let output = Command::new(env!("CARGO_BIN_EXE_helios-agent"))

@@ -29,6 +29,7 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// The system's word.
 pub fn free_bytes(path: &Path) -> io::Result<u64> {
     let stat = nix::sys::statvfs::statvfs(path)?;
+    #[allow(clippy::useless_conversion, reason = "these types differ between systems")]
     Ok(u64::from(stat.blocks_available()).saturating_mul(u64::from(stat.fragment_size())))
 }
 

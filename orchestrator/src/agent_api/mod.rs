@@ -27,7 +27,7 @@ pub enum LinkEvent {
     /// ends the connection. A newer connection replaces an older one.
     Connected {
         /// Its hello, already checked.
-        hello: v1::Hello,
+        hello: Box<v1::Hello>,
         /// Where messages to it go.
         to_agent: mpsc::Sender<v1::ToAgent>,
     },

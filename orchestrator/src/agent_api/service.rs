@@ -131,7 +131,10 @@ impl v1::agent_server::Agent for Service {
         let (to_agent, outgoing) = mpsc::channel(OUTGOING);
         let over = || Status::permission_denied("the attempt is over");
         self.events
-            .send(LinkEvent::Connected { hello, to_agent })
+            .send(LinkEvent::Connected {
+                hello: Box::new(hello),
+                to_agent,
+            })
             .await
             .map_err(|_| over())?;
         let (events, newest, attempt) = (self.events.clone(), Arc::clone(&self.newest), self.attempt);

@@ -210,6 +210,7 @@ struct Task<'a> {
 }
 
 /// What one turn of the loop saw.
+#[allow(clippy::large_enum_variant, reason = "one value at a time, on the stack of one task")]
 enum Turn {
     Link(Option<LinkEvent>),
     Sync,

@@ -7,8 +7,8 @@
 //! | 8..12 | step |
 //! | 12 | channel |
 //! | 13 | flags |
-//! | 14 | state of the command parsers, three bits a channel |
-//! | 15 | zero |
+//! | 14 | state of the command parsers, three bits a channel; above them two bits of what follows |
+//! | 15 | how many secrets were masked when this was written, ten bits together |
 //! | 16..24 | the last agent event of which nothing remains to be seen, or that is held back in part |
 //! | 24..32 | guest time; in a mark: bytes left out so far because of the limit |
 //! | 32..40 | node time |
@@ -33,6 +33,8 @@ pub(super) const FINAL: u8 = 32;
 pub(super) const SHORT: usize = 40;
 /// A header with it.
 pub(super) const LONG: usize = 72;
+/// What ten bits hold; more secrets than this end a log anyway.
+pub(super) const MASKS: u16 = 1023;
 /// The largest record.
 pub(super) const MAX_RECORD: usize = LONG + MAX_PIECE;
 
@@ -82,6 +84,10 @@ pub(super) struct Header {
     pub(super) sequence: u64,
     pub(super) guest_ms: i64,
     pub(super) node_ms: i64,
+    /// How many secrets were masked when this was written, at most [`MASKS`]. A daemon that takes over
+    /// with fewer must read again what comes from here on: one of the agent's events named a secret
+    /// that only its predecessor knew.
+    pub(super) masks: u16,
     /// Of stdout and stderr.
     pub(super) resume: [Resume; 2],
 }
@@ -119,8 +125,9 @@ impl Header {
         record[8..12].copy_from_slice(&self.step.to_le_bytes());
         record[12] = self.channel.code();
         record[13] = self.flags;
-        record[14] = self.resume[0].bits() | self.resume[1].bits() << 3;
-        record[15] = 0;
+        let [low, high] = self.masks.min(MASKS).to_le_bytes();
+        record[14] = self.resume[0].bits() | self.resume[1].bits() << 3 | high << 6;
+        record[15] = low;
         record[16..24].copy_from_slice(&self.sequence.to_le_bytes());
         record[24..32].copy_from_slice(&self.guest_ms.to_le_bytes());
         record[32..40].copy_from_slice(&self.node_ms.to_le_bytes());
@@ -187,6 +194,7 @@ impl Header {
             sequence,
             guest_ms: u64_at(bytes, 24)?.cast_signed(),
             node_ms: u64_at(bytes, 32)?.cast_signed(),
+            masks: u16::from_le_bytes([*bytes.get(15)?, state >> 6]),
             resume: [resume(0)?, resume(1)?],
         })
     }
@@ -228,7 +236,8 @@ mod tests {
             });
             let header = Header {
                 len: data.len() as u32, step, channel: Channel::from_code(code).unwrap(), flags, sequence,
-                guest_ms: times.0, node_ms: times.1, resume,
+                guest_ms: times.0, node_ms: times.1, masks: 700,
+                resume,
             };
             let mut bytes = encode(&header, &data);
             match Header::decode(&bytes, false) {

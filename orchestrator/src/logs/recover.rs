@@ -109,13 +109,18 @@ impl<'a> Records<'a> {
     }
 }
 
-/// Finds the last cut and indexes everything before it.
-pub(super) fn scan(file: &File, path: &Path) -> Result<Scan, LogError> {
+/// Finds the last cut and indexes everything before it. A writer says how many secrets it knows:
+/// what was written under more of them is left out, so that the agent's events that named the others
+/// come again.
+pub(super) fn scan(file: &File, path: &Path, known: Option<usize>) -> Result<Scan, LogError> {
     let mut scan = Scan::default();
     // Records behind the last cut: they count once a cut follows them.
     let mut pending: Vec<(u64, u64, Header, Vec<u8>)> = Vec::new();
     let mut records = Records::new(file, path);
     while let Some((offset, end, header, data)) = records.next()? {
+        if known.is_some_and(|known| usize::from(header.masks) > known) {
+            break;
+        }
         scan.capped |= header.flags & CAPPED != 0;
         if !header.is_cut() {
             pending.push((offset, end, header, data.to_vec()));

@@ -106,6 +106,7 @@ impl<'a> Blocks<'a> {
         let header = Header {
             flags: 0,
             sequence: 0,
+            masks: 0,
             resume: [Resume::clean(0); 2],
             ..*header
         };

@@ -322,7 +322,7 @@ impl LogStore {
             let view = if name == recover::SEALED {
                 View::sealed(seal::Sealed::open(file, path)?)
             } else {
-                let scan = recover::scan(&file, &path)?;
+                let scan = recover::scan(&file, &path, None)?;
                 let generation = recover::read_meta(&dir)?.map_or(1, |meta| meta.generation);
                 View::left(Source::Plain(Arc::new(file), path), generation, Arc::new(scan.index))
             };

@@ -9,7 +9,7 @@ use super::{
     forms,
     lane::{Found, Lane},
     mask::{Hold, Patterns},
-    record::{CAPPED, FINAL, HELD, Header, LONG, MARK, PART, Resume, TAIL},
+    record::{CAPPED, FINAL, HELD, Header, LONG, MARK, MASKS, PART, Resume, TAIL},
     recover::{self, Scan},
     store::Live,
     tail::{Kept, Tail},
@@ -107,7 +107,7 @@ impl LogWriter {
         }
         recover::create_dir(&dir)?;
         let (file, path) = recover::open_records(&dir)?;
-        let scan = recover::scan(&file, &path)?;
+        let scan = recover::scan(&file, &path, Some(unique(masks.clone()).len()))?;
         file.set_len(scan.end)
             .map_err(|error| LogError::io("truncate", &path, error))?;
         let boot = store.boot();
@@ -630,6 +630,7 @@ impl LogWriter {
             sequence: state.cursor,
             guest_ms: about.guest_ms,
             node_ms: about.node_ms,
+            masks: u16::try_from(self.masks.len()).unwrap_or(MASKS),
             resume: state.resume,
         }
     }

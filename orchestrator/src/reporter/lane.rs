@@ -10,6 +10,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{Owed, Shared};
+use crate::failpoint::{self, Point};
 use crate::forge::{Forge, ForgeError, throttle::Bucket};
 
 /// A lane without reports ends; its throttle has forgotten everything by then.
@@ -117,6 +118,7 @@ impl Lane {
         let report = self.forge.report(&owed.report, &details, owed.remote.as_deref());
         match timeout(DELIVERY, report).await {
             Ok(Ok(remote)) => {
+                failpoint::hit(Point::ReportSent);
                 self.silent = 0;
                 self.shared.count("delivered");
                 self.shared.succeeded(owed.id);

@@ -1,12 +1,12 @@
 //! Pages, the JSON API and live logs. They read the store and the log files, and they change the
 //! world only by writing intents into the store, each through [`authorize::authorize`].
 //!
-//! - [`routes`] is the table of all routes, from which the router is made.
-//! - [`authorize`], [`identity`] and [`session`] know who may do what, and how they prove who they are.
-//! - [`pages`], [`job_page`], [`log_view`] and [`actions`] are HTML.
-//! - [`log_text`] serves raw logs with `Range`, [`stream`] live logs as server-sent events.
-//! - [`api`] is `/api/v1`.
-//! - [`serve`] has the listeners, TLS, and the limits on connections.
+//! - [`routes`]: the table of all routes, from which the router is made
+//! - [`authorize`], [`identity`], [`session`]: who may do what, and how they prove who they are
+//! - [`pages`], [`job_page`], [`log_view`], [`actions`]: HTML
+//! - [`log_text`], [`stream`]: raw logs with `Range`, live logs as server-sent events
+//! - [`api`] serves `/api/v1`
+//! - [`serve`]: listeners, TLS, limits on connections
 
 pub mod actions;
 pub mod ansi;

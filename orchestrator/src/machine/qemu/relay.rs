@@ -105,7 +105,7 @@ pub fn record(socket: &Path, dir: &Path, cap: u64) -> io::Result<()> {
         match lock(dir)? {
             Some(lock) => break lock,
             None if Instant::now() > until => return Ok(()),
-            None => thread::sleep(Duration::from_millis(10)),
+            None => pause(),
         }
     };
     let mut writer = console::Writer::open(dir, cap)?;
@@ -114,7 +114,7 @@ pub fn record(socket: &Path, dir: &Path, cap: u64) -> io::Result<()> {
         match UnixStream::connect(socket) {
             Ok(stream) => break stream,
             Err(error) if Instant::now() > until => return Err(error),
-            Err(_) => thread::sleep(Duration::from_millis(10)),
+            Err(_) => pause(),
         }
     };
     let mut block = vec![0; BLOCK];
@@ -126,6 +126,15 @@ pub fn record(socket: &Path, dir: &Path, cap: u64) -> io::Result<()> {
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Between two looks at something that tells nobody when it changes.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "a socket file that another program makes can only be looked for"
+)]
+fn pause() {
+    thread::sleep(Duration::from_millis(10));
 }
 
 /// Whether a recorder is at work on a console.
