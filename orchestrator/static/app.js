@@ -28,7 +28,7 @@
     const d = make("details", "step"), s = make("summary"), badge = make("span", "badge idle");
     badge.append(make("b", "", "·"), make("span", "word", "log"));
     d.id = "step-" + index; d.dataset.step = index; d.open = true;
-    s.append(badge, make("span", "name", "Set up the machine"), make("span", "took"));
+    s.append(badge, make("span", "name", "Step " + (index + 1)), make("span", "took"));
     d.append(s, make("div", "lines"));
     const after = [...log.querySelectorAll("details.step")].find((o) => Number(o.dataset.step) > index);
     if (after) after.before(d); else log.append(d);
@@ -52,10 +52,12 @@
       last = Math.max(last, Number(line.dataset.n));
     }
     if (follow && !target.open) target.open = true;
-    if ($("last")) $("last").textContent = last;
+    first ||= 1; range();
     trim();
     if (follow) toEnd(); else if (fresh) { behind += fresh; pill(); }
   };
+
+  const range = () => { if ($("range")) $("range").textContent = "lines " + first + "–" + last; };
 
   const trim = () => {
     const lines = log.getElementsByClassName("l");
@@ -107,7 +109,7 @@
         link.href = log.dataset.base + "from=" + (last + 1);
         if (got.more !== "true") link.parentElement.remove();
       }
-      if ($("last")) $("last").parentElement.replaceChildren("lines " + first + "–", Object.assign(make("span", "", String(last)), { id: "last" }));
+      range();
     } catch (e) { location.href = link.href; } finally { delete link.dataset.busy; }
   };
   log.querySelectorAll("[data-more]").forEach((l) => l.addEventListener("click", more));
@@ -141,7 +143,7 @@
     });
     on("step", (d) => {
       const s = step(d.index); setBadge(s.querySelector(".badge"), d);
-      s.querySelector(".name").textContent = d.name; s.querySelector(".took").textContent = d.took || "";
+      s.querySelector(".name").replaceChildren(make("span", "dim", String(d.index + 1)), " " + d.name); s.querySelector(".took").textContent = d.took || "";
       s.dataset.state = d.class;
       if (d.class === "live" && follow) s.open = true;
       if (d.class === "ok" && follow) s.open = false;
@@ -202,9 +204,28 @@
     if (l) { l.closest("details").open = true; paint(place[1], place[2] ? place[1].split("-")[0] + "-" + place[2] : place[1]); l.scrollIntoView({ block: "center" }); }
   } else if (live) toEnd();
 
-  // Keys: next and previous failure, follow, wrap. `/` stays the browser's own search where it has one.
+  // Find: among the lines shown, from the one found last; the raw log has them all.
+  const find = make("input"); let found = -1;
+  Object.assign(find, { type: "search", placeholder: "find", title: "/" }); find.setAttribute("aria-label", "Find in the lines shown");
+  log.querySelector(".tools").prepend(find);
+  find.addEventListener("keydown", (e) => {
+    if (e.key === "Escape") find.blur();
+    if (e.key !== "Enter" || !find.value) return;
+    e.preventDefault(); setFollow(false);
+    const lines = [...log.getElementsByClassName("l")], n = lines.length, wanted = find.value.toLowerCase();
+    for (let i = 1; i <= n; i++) {
+      const at = (found + (e.shiftKey ? n - i : i) + n) % n;
+      if (!lines[at].lastElementChild.textContent.toLowerCase().includes(wanted)) continue;
+      found = at; lines[at].closest("details").open = true; paint(lines[at].id, lines[at].id); lines[at].scrollIntoView({ block: "center" });
+      return;
+    }
+    toast("Not in the lines shown");
+  });
+
+  // Keys: next and previous failure, follow, wrap, find.
   addEventListener("keydown", (e) => {
     if (e.ctrlKey || e.metaKey || e.altKey || e.target.closest("input, textarea")) return;
+    if (e.key === "/") { e.preventDefault(); find.focus(); find.select(); }
     if (e.key === "f") setFollow(!follow);
     if (e.key === "w") wrap(log.classList.contains("nowrap"));
     if (e.key !== "j" && e.key !== "k") return;

@@ -17,7 +17,7 @@ const MAX_SHOWN: usize = 8 * 1024;
 /// A place in a log that a link names: `s2-L10` or `s2-L10-L20`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mark {
-    /// The step.
+    /// The step, counted from 0 as everywhere; links count from 1, as people do.
     pub step: u32,
     /// The first line, counted from 1 in the step.
     pub first: u64,
@@ -46,6 +46,7 @@ impl FromStr for Mark {
         };
         let mut parts = text.split('-');
         let step = number(parts.next(), 's')
+            .filter(|n| *n > 0)
             .and_then(|n| u32::try_from(n).ok())
             .ok_or(BadMark)?;
         let first = number(parts.next(), 'L').filter(|n| *n > 0).ok_or(BadMark)?;
@@ -56,7 +57,11 @@ impl FromStr for Mark {
         if parts.next().is_some() || last < first {
             return Err(BadMark);
         }
-        Ok(Self { step, first, last })
+        Ok(Self {
+            step: step - 1,
+            first,
+            last,
+        })
     }
 }
 
@@ -109,7 +114,7 @@ impl Renderer {
         if self.mark.is_some_and(|mark| mark.covers(line)) {
             class.push_str(" hl");
         }
-        let place = format!("s{}-L{}", line.step, line.line_in_step);
+        let place = format!("s{}-L{}", u64::from(line.step) + 1, line.line_in_step);
         let time = view::rfc3339(line.node_ms);
         let mut html = format!(
             "<div class=\"{class}\" id=\"{place}\" data-n=\"{}\"><a href=\"{}lines={place}#{place}\">{}</a><time datetime=\"{time}\">{}</time><span>{text}",
@@ -194,7 +199,7 @@ mod tests {
         assert_eq!(
             "s2-L10".parse(),
             Ok(Mark {
-                step: 2,
+                step: 1,
                 first: 10,
                 last: 10
             })
@@ -202,7 +207,7 @@ mod tests {
         assert_eq!(
             "s2-L10-L20".parse(),
             Ok(Mark {
-                step: 2,
+                step: 1,
                 first: 10,
                 last: 20
             })
@@ -212,6 +217,7 @@ mod tests {
             "s2",
             "2-L1",
             "s2-L0",
+            "s0-L1",
             "s2-L5-L4",
             "s2-L1-L2-L3",
             "s2-L+1",
@@ -224,7 +230,7 @@ mod tests {
 
     #[test]
     fn a_line_is_numbered_linked_and_escaped() {
-        let html = renderer(Some("s2-L3-L4")).line(&line(3, 2, b"<img src=x onerror=alert(1)>"));
+        let html = renderer(Some("s2-L3-L4")).line(&line(3, 1, b"<img src=x onerror=alert(1)>"));
         assert!(
             html.contains("id=\"s2-L3\"")
                 && html.contains("href=\"/jobs/x?lines=s2-L3#s2-L3\"")

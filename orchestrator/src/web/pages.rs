@@ -214,7 +214,7 @@ pub(super) fn waiting(why: &Why) -> String {
                 n => format!("{n} machines of its kind run"),
             };
             match &why.reason {
-                Some(reason) => format!("{ahead}, {running}; {reason}"),
+                Some(reason) => format!("{ahead}, {running}; queued again because {reason}"),
                 None => format!("{ahead}, {running}"),
             }
         }

@@ -226,6 +226,21 @@ mod tests {
         drop(idle);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_never_ends_its_head_is_cut_off() {
+        let (address, stop, task) = start(Router::new(), None).await;
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        stream
+            .write_all(b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+            .await
+            .unwrap();
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer).await;
+        assert!(!answer.starts_with(b"HTTP/1.1 200"));
+        stop.cancel();
+        task.await.unwrap();
+    }
+
     #[tokio::test]
     async fn speaks_tls_and_refuses_a_bad_key() {
         let folder = tempfile::tempdir().unwrap();

@@ -524,6 +524,31 @@ mod tests {
         }
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_viewer_that_takes_nothing_is_sent_away_and_told_so() {
+        let (tx, mut rx) = mpsc::channel(2);
+        let spare = tx.clone().reserve_owned().await.ok();
+        let viewer = super::super::limits::Viewers::new(1, 1)
+            .enter([192, 0, 2, 1].into())
+            .unwrap();
+        let mut sink = Sink {
+            tx,
+            spare,
+            _viewer: viewer,
+        };
+        assert!(sink.json("log", None, &json!({})).await.is_ok());
+        let started = Instant::now();
+        assert!(sink.json("log", None, &json!({})).await.is_err());
+        assert!(started.elapsed() >= SLOW);
+        drop(sink);
+        let mut names = Vec::new();
+        while let Some(event) = rx.recv().await {
+            names.push(format!("{event:?}"));
+        }
+        assert_eq!(names.len(), 2);
+        assert!(names[0].contains("log") && names[1].contains("resync"), "{names:?}");
+    }
+
     proptest! {
         #[test]
         fn cursors_never_panic(text in "[0-9:x]{0,40}") {

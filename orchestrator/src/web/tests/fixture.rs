@@ -300,10 +300,10 @@ impl Site {
     pub async fn failed_job(&self, lines: u32) -> (AttemptId, JobId) {
         let (attempt, epoch, job) = self.claim().await;
         let mut log = self.writer(attempt).await;
-        self.step(attempt, epoch, 1, "Check out", StepState::Success).await;
-        log.system(1, "Checking out 3f786850e3").unwrap();
-        log.end_step(1).unwrap();
-        self.step(attempt, epoch, 2, EVIL, StepState::Failure).await;
+        self.step(attempt, epoch, 0, "Check out", StepState::Success).await;
+        log.system(0, "Checking out 3f786850e3").unwrap();
+        log.end_step(0).unwrap();
+        self.step(attempt, epoch, 1, EVIL, StepState::Failure).await;
         for n in 1..=u64::from(lines) {
             let text = match n % 5 {
                 0 => format!("\x1b[1;31merror[{n}]\x1b[0m: \x1b[1mmismatched types\x1b[0m {EVIL}\n"),
@@ -311,10 +311,10 @@ impl Site {
                 _ => format!("line {n} of the build: cc -O2 -c src/file{n}.c -o file{n}.o\n"),
             };
             let channel = if n % 5 == 0 { Channel::Stderr } else { Channel::Stdout };
-            log.output(n, 2, channel, now_ms(), text.as_bytes()).unwrap();
+            log.output(n, 1, channel, now_ms(), text.as_bytes()).unwrap();
         }
-        log.end_step(2).unwrap();
-        log.system(2, "Process ended with exit code 2").unwrap();
+        log.end_step(1).unwrap();
+        log.system(1, "Process ended with exit code 2").unwrap();
         log.sync().await.unwrap();
         log.seal().await.unwrap();
         let end = AttemptEnd::Result {

@@ -107,13 +107,13 @@ async fn a_page_follows_and_resumes_without_gap_or_repetition() {
     let site = Site::new().await;
     let (attempt, epoch, job) = site.claim().await;
     let mut log = site.writer(attempt).await;
-    log.output(1, 1, Channel::Stdout, now_ms(), b"one\ntwo\nthr").unwrap();
+    log.output(1, 0, Channel::Stdout, now_ms(), b"one\ntwo\nthr").unwrap();
     log.sync().await.unwrap();
     let page = site.get(&format!("/jobs/{job}")).await.body;
     assert!(page.contains(">two<") && page.contains(">thr<"), "{page}");
     let url = between(&page, "data-stream=\"", "\"").to_owned();
     let mut events = Events::open(&site, &url, None).await;
-    log.output(2, 1, Channel::Stdout, now_ms(), b"ee\nfour\n").unwrap();
+    log.output(2, 0, Channel::Stdout, now_ms(), b"ee\nfour\n").unwrap();
     let event = events.until("lines").await;
     assert_eq!(
         shown(&event),
@@ -125,17 +125,17 @@ async fn a_page_follows_and_resumes_without_gap_or_repetition() {
     drop(events);
 
     // Away for a moment: lines that came meanwhile arrive once, those that were seen do not.
-    log.output(3, 1, Channel::Stdout, now_ms(), b"five\n").unwrap();
+    log.output(3, 0, Channel::Stdout, now_ms(), b"five\n").unwrap();
     let mut events = Events::open(&site, &url, Some(&event.id)).await;
     assert_eq!(
         shown(&events.until("lines").await),
         [("s1-L5".to_owned(), "five".to_owned())]
     );
     for n in 4..300u64 {
-        log.output(n, 1, Channel::Stdout, now_ms(), format!("line {n}\n").as_bytes())
+        log.output(n, 0, Channel::Stdout, now_ms(), format!("line {n}\n").as_bytes())
             .unwrap();
     }
-    log.end_step(1).unwrap();
+    log.end_step(0).unwrap();
     log.sync().await.unwrap();
     log.seal().await.unwrap();
     let end = AttemptEnd::Result {
@@ -170,7 +170,7 @@ async fn the_api_streams_records_and_resumes_at_any_of_them() {
     let mut log = site.writer(attempt).await;
     for n in 1..=20u64 {
         let data: &[u8] = if n == 7 { b"\xff\xfe\n" } else { b"text\n" };
-        log.output(n, 1, Channel::Stderr, now_ms(), data).unwrap();
+        log.output(n, 0, Channel::Stderr, now_ms(), data).unwrap();
     }
     let mut ids = vec![];
     for n in 1..=20 {
@@ -216,7 +216,7 @@ async fn a_place_of_another_generation_is_told() {
     let site = Site::new().await;
     let (attempt, _, job) = site.claim().await;
     let mut log = site.writer(attempt).await;
-    log.output(1, 1, Channel::Stdout, now_ms(), b"x\n").unwrap();
+    log.output(1, 0, Channel::Stdout, now_ms(), b"x\n").unwrap();
     let mut events = Events::open(&site, &format!("/jobs/{job}/log/stream?from=99:1:1:1"), None).await;
     events.until("resync").await;
     let mut events = Events::open(&site, &format!("/api/v1/jobs/{job}/logs/stream?from=99:1"), None).await;
@@ -259,8 +259,8 @@ async fn raw_text_comes_whole_and_in_parts() {
     let path = format!("/jobs/{job}/log.txt");
     assert_eq!(site.get(&path).await.body, "", "no log yet");
     let mut log = site.writer(attempt).await;
-    log.output(1, 1, Channel::Stdout, now_ms(), b"0123456789").unwrap();
-    log.output(2, 1, Channel::Stderr, now_ms(), b"abcdef\n").unwrap();
+    log.output(1, 0, Channel::Stdout, now_ms(), b"0123456789").unwrap();
+    log.output(2, 0, Channel::Stderr, now_ms(), b"abcdef\n").unwrap();
     let whole = site.get(&path).await;
     assert_eq!(whole.body, "0123456789abcdef\n");
     assert_eq!(whole.headers[header::CONTENT_TYPE], "text/plain; charset=utf-8");
