@@ -1,0 +1,285 @@
+//! Rules about the code itself: which module may know which, how long a file may be, and that the
+//! documents say what the code does.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use helios_ci::model::state::{AttemptState, IntakeState, JobState, MachineState, RunState, StepState};
+
+fn project() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn rust_files(dir: &Path, files: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir).expect("a folder of sources").flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            rust_files(&path, files);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            files.push(path);
+        }
+    }
+}
+
+fn sources() -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for dir in [
+        "orchestrator/src",
+        "orchestrator/fakeforge/src",
+        "agent/src",
+        "proto/src",
+    ] {
+        rust_files(&project().join(dir), &mut files);
+    }
+    files
+}
+
+/// What is below what: a module may use modules of lower ranks only.
+const RANKS: &[(u32, &[&str])] = &[
+    (0, &["clock", "secret", "exec", "failpoint", "files", "model"]),
+    (1, &["workflow", "config", "queue"]),
+    (2, &["images", "logs", "store", "telemetry", "forge"]),
+    (3, &["machine", "source"]),
+    (4, &["agent_api", "reporter"]),
+    (5, &["driver"]),
+    (6, &["planner", "scheduler", "janitor", "node"]),
+    (7, &["web"]),
+    (8, &["cli"]),
+];
+
+#[test]
+fn modules_depend_downwards() {
+    let ranks: BTreeMap<&str, u32> = RANKS
+        .iter()
+        .flat_map(|(rank, names)| names.iter().map(move |name| (*name, *rank)))
+        .collect();
+    let root = project().join("orchestrator/src");
+    let mut wrong = Vec::new();
+    let mut files = Vec::new();
+    rust_files(&root, &mut files);
+    for file in files {
+        let relative = file.strip_prefix(&root).expect("below the root");
+        let module = relative
+            .iter()
+            .next()
+            .and_then(|part| part.to_str())
+            .unwrap_or_default()
+            .trim_end_matches(".rs")
+            .to_owned();
+        if matches!(module.as_str(), "lib" | "main") {
+            continue;
+        }
+        let is_test = relative
+            .iter()
+            .any(|part| matches!(part.to_str(), Some("tests.rs" | "tests" | "testing.rs" | "test")));
+        if is_test {
+            continue;
+        }
+        let text = fs::read_to_string(&file).expect("a source");
+        // Unit tests may use whatever they need.
+        let text = text.split("#[cfg(test)]").next().unwrap_or_default();
+        let mine = *ranks.get(module.as_str()).unwrap_or_else(|| {
+            panic!("{module} has no place in the order; give it one here and in docs/architecture.md")
+        });
+        for (name, rank) in &ranks {
+            let used = text.contains(&format!("crate::{name}::")) || uses_in_braces(text, name);
+            let allowed = *name == module || *rank < mine;
+            if used && !allowed {
+                wrong.push(format!("{} uses {name}", relative.display()));
+            }
+        }
+        // What decides knows ports, never the adapters behind them.
+        if matches!(module.as_str(), "driver" | "planner" | "scheduler") {
+            for adapter in ["machine::qemu", "machine::process", "forge::github", "forge::forgejo"] {
+                if text.contains(adapter) {
+                    wrong.push(format!("{} knows the adapter {adapter}", relative.display()));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// Whether `use crate::{… name::… }` appears, over several lines or one.
+fn uses_in_braces(text: &str, name: &str) -> bool {
+    text.split("use crate::{").skip(1).any(|rest| {
+        let (mut depth, mut word, mut top) = (1, String::new(), Vec::new());
+        for c in rest.chars() {
+            match c {
+                '{' => depth += 1,
+                '}' => {
+                    depth -= 1;
+                    if depth == 0 {
+                        break;
+                    }
+                }
+                ',' if depth == 1 => top.push(std::mem::take(&mut word)),
+                c if depth == 1 && !c.is_whitespace() => word.push(c),
+                _ => {}
+            }
+        }
+        top.push(word);
+        top.iter()
+            .any(|word| word == name || word.starts_with(&format!("{name}::")))
+    })
+}
+
+#[test]
+fn no_file_outgrows_its_idea() {
+    let mut long = Vec::new();
+    for file in sources() {
+        let is_test = file
+            .iter()
+            .any(|part| matches!(part.to_str(), Some("tests" | "tests.rs" | "testing.rs")));
+        let text = fs::read_to_string(&file).expect("a source");
+        let lines = text.split("#[cfg(test)]").next().unwrap_or_default().lines().count();
+        if !is_test && lines > 800 {
+            long.push(format!("{}: {lines} lines", file.display()));
+        } else if !is_test && lines > 500 {
+            println!("getting long: {}: {lines} lines", file.display());
+        }
+    }
+    assert!(long.is_empty(), "{long:#?}");
+}
+
+#[test]
+fn nothing_is_left_behind() {
+    // Put together here, so that this file does not find itself.
+    let words = ["TO", "FIX", "XX"].map(|w| match w {
+        "TO" => format!("{w}DO"),
+        "FIX" => format!("{w}ME"),
+        _ => format!("{w}X:"),
+    });
+    let mut found = Vec::new();
+    for file in sources() {
+        let text = fs::read_to_string(&file).expect("a source");
+        for word in &words {
+            if text.contains(word.as_str()) {
+                found.push(format!("{}: {word}", file.display()));
+            }
+        }
+    }
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
+fn the_top_level_is_what_the_design_says() {
+    let known = [
+        "Cargo.toml",
+        "Cargo.lock",
+        "README.md",
+        "LICENSE",
+        "Makefile",
+        "orchestrator",
+        "agent",
+        "proto",
+        "smf",
+        "images",
+        "docs",
+        "clippy.toml",
+        "deny.toml",
+        "rustfmt.toml",
+        "rust-toolchain.toml",
+        "target",
+        "build",
+    ];
+    for entry in fs::read_dir(project()).expect("the project").flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        assert!(
+            name.starts_with('.') || known.contains(&name.as_str()),
+            "`{name}` does not belong at the top level"
+        );
+    }
+}
+
+/// The lines that a diagram of docs/architecture.md must hold.
+macro_rules! diagram {
+    ($state:ty) => {
+        <$state>::ALL
+            .iter()
+            .map(|state| {
+                let next: Vec<&str> = state.next().iter().map(|s| s.as_str()).collect();
+                format!("{} -> {}", state.as_str(), next.join(", "))
+                    .trim_end()
+                    .to_owned()
+            })
+            .collect::<Vec<String>>()
+    };
+}
+
+#[test]
+fn the_diagrams_are_the_code() {
+    let text = fs::read_to_string(project().join("docs/architecture.md")).expect("docs/architecture.md");
+    let diagrams = [
+        ("Delivery and trigger", diagram!(IntakeState)),
+        ("Run attempt", diagram!(RunState)),
+        ("Job", diagram!(JobState)),
+        ("Attempt", diagram!(AttemptState)),
+        ("Step", diagram!(StepState)),
+        ("Machine", diagram!(MachineState)),
+    ];
+    for (title, wanted) in diagrams {
+        let section = text
+            .split(&format!("### {title}\n"))
+            .nth(1)
+            .unwrap_or_else(|| panic!("no section `{title}`"));
+        let block = section
+            .split("```text\n")
+            .nth(1)
+            .and_then(|rest| rest.split("```").next())
+            .expect("a diagram");
+        let found: Vec<String> = block.lines().map(|line| line.trim_end().to_owned()).collect();
+        assert_eq!(found, wanted, "the diagram of `{title}` in docs/architecture.md");
+    }
+}
+
+#[test]
+fn every_test_that_the_documents_name_exists() {
+    let text = fs::read_to_string(project().join("docs/architecture.md")).expect("docs/architecture.md");
+    let mut all = String::new();
+    let mut files = Vec::new();
+    for dir in [
+        "orchestrator/src",
+        "orchestrator/tests",
+        "orchestrator/fakeforge",
+        "agent",
+        "proto",
+    ] {
+        rust_files(&project().join(dir), &mut files);
+    }
+    for file in files {
+        all.push_str(&fs::read_to_string(file).expect("a source"));
+    }
+    for name in text.split("test `").skip(1).filter_map(|rest| rest.split('`').next()) {
+        assert!(
+            all.contains(&format!("fn {name}")),
+            "docs/architecture.md names the test `{name}`, which does not exist"
+        );
+    }
+}
+
+#[test]
+fn links_between_documents_lead_somewhere() {
+    let mut documents = vec![project().join("README.md"), project().join("images/README.md")];
+    documents.extend(
+        fs::read_dir(project().join("docs"))
+            .expect("docs")
+            .flatten()
+            .map(|e| e.path())
+            .filter(|p| p.extension().is_some_and(|e| e == "md")),
+    );
+    for document in documents {
+        let text = fs::read_to_string(&document).expect("a document");
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let path = target.split('#').next().unwrap_or_default();
+            if path.is_empty() || path.contains("://") {
+                continue;
+            }
+            let there = document.parent().expect("a folder").join(path);
+            assert!(there.exists(), "{}: {target} does not exist", document.display());
+        }
+    }
+}
