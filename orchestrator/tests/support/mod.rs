@@ -311,9 +311,8 @@ default_label: tiny
 
     /// Waits until the daemon died by itself (a fail point).
     pub fn died(&mut self) {
-        let mut daemon = self.daemon.take().expect("a daemon");
         let started = Instant::now();
-        while daemon.try_wait().expect("its state").is_none() {
+        while self.is_up() {
             assert!(
                 started.elapsed() < DEADLINE,
                 "the daemon did not die:\n{}",
@@ -321,6 +320,7 @@ default_label: tiny
             );
             pause();
         }
+        self.daemon = None;
     }
 
     /// Whether the daemon is running.
