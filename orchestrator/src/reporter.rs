@@ -97,6 +97,9 @@ struct Shared {
     /// Failed tries in a row, for the back-off. A report that only waited for its turn has none. Lost
     /// at a restart, which is a good moment to try everything again.
     failures: Mutex<HashMap<ReportId, u32>>,
+    /// Told after every delivery and pause: a newer state may be due, or something may be due earlier
+    /// than the loop thinks.
+    wake: Arc<Notify>,
 }
 
 impl Shared {
@@ -132,6 +135,7 @@ impl Shared {
         if let Err(error) = self.outbox.later(owed, after, reason).await {
             tracing::warn!(report = %owed.id, error = &*error as &dyn Error, "cannot put a report off");
         }
+        self.wake.notify_one();
     }
 
     async fn refused(&self, owed: &Owed, reason: &str) {
@@ -141,6 +145,7 @@ impl Shared {
         if let Err(error) = self.outbox.refused(owed, reason).await {
             tracing::warn!(report = %owed.id, error = &*error as &dyn Error, "cannot note a refused report");
         }
+        self.wake.notify_one();
     }
 }
 
@@ -217,6 +222,7 @@ impl Reporter {
             public_url: public_url.trim_end_matches('/').to_owned(),
             outcomes: Family::default(),
             failures: Mutex::default(),
+            wake: Arc::clone(&wake),
         };
         Self {
             shared: Arc::new(shared),

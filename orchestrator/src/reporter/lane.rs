@@ -126,6 +126,7 @@ impl Lane {
                     // Said once more after the lease: at least once is what we promise.
                     tracing::warn!(report = %owed.id, error = &*error as &dyn Error, "cannot note a delivered report");
                 }
+                self.shared.wake.notify_one();
             }
             Ok(Err(error @ ForgeError::Refused { .. })) => {
                 self.silent = 0;
