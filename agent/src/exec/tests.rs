@@ -263,7 +263,7 @@ async fn cancel_escalates_to_the_whole_tree() {
                 tokio::task::yield_now().await;
             }
             sender
-                .send(Stop::Cancel(Duration::from_millis(300), Duration::from_millis(300)))
+                .send(Stop::Cancel(Duration::from_secs(3), Duration::from_secs(3)))
                 .unwrap();
         };
         let (ran, ()) = tokio::join!(running, cancel);
