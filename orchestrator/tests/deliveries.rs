@@ -50,7 +50,8 @@ async fn only_signed_deliveries_get_in() {
     let event = ("x-forgejo-event", "push");
     let sha1 = format!("sha1={}", "0".repeat(40));
     let wrong = "0".repeat(64);
-    let cases: &[(&str, &[(&str, &str)], u16)] = &[
+    type Headers<'a> = &'a [(&'a str, &'a str)];
+    let cases: &[(&str, Headers<'_>, u16)] = &[
         ("/hooks/local", &[event], 401),
         ("/hooks/local", &[event, ("x-forgejo-signature", "")], 401),
         ("/hooks/local", &[event, ("x-forgejo-signature", &wrong)], 401),

@@ -3,6 +3,7 @@
 mod client;
 mod config;
 mod control;
+mod image;
 mod logs;
 mod relay;
 mod runs;
@@ -116,6 +117,9 @@ enum Command {
     /// Make, list and revoke API tokens.
     #[command(subcommand)]
     Token(token::TokenCommand),
+    /// Import, list and verify golden disks.
+    #[command(subcommand)]
+    Image(image::ImageCommand),
     /// Check and show the configuration.
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -179,6 +183,7 @@ fn run(cli: Cli) -> Outcome {
             Command::Why(args) => why::run(common, args).await,
             Command::Trigger(args) => trigger::run(common, args).await,
             Command::Token(command) => token::run(common, command).await,
+            Command::Image(command) => image::run(common, command),
             Command::Config(command) => config::run(common, &command),
             // Both are done without a runtime.
             Command::Relay(_) | Command::Version => {
