@@ -92,13 +92,19 @@ pub fn spawn(launch: Launch<'_>) -> io::Result<Spawned> {
     let cgroup = launch.cgroup;
     let enter = move || {
         setsid()?;
+        // A shell cannot trap what was ignored when it started, and whoever started the agent (a
+        // shell in the background, nohup) may have ignored any of these.
+        for ordinary in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM] {
+            // SAFETY: signal(2) is async-signal-safe, and SIG_DFL is no function of ours.
+            unsafe { libc::signal(ordinary, libc::SIG_DFL) };
+        }
         if let Some(cgroup) = &cgroup {
             write(cgroup, b"0")?;
         }
         Ok(())
     };
-    // SAFETY: between fork and exec only setsid(2) and write(2) run, on a descriptor that is open;
-    // both are async-signal-safe and nothing is allocated.
+    // SAFETY: between fork and exec only setsid(2), signal(2) and write(2) run, the last on a descriptor
+    // that is open; all are async-signal-safe and nothing is allocated.
     unsafe { command.pre_exec(enter) };
     let child = command.spawn()?;
     let pid = Pid::from_raw(i32::try_from(child.id()).map_err(io::Error::other)?);
