@@ -129,7 +129,9 @@ impl v1::agent_server::Agent for Service {
         self.admit(&hello).await?;
         let mine = self.newest.fetch_add(1, Ordering::SeqCst) + 1;
         let (to_agent, outgoing) = mpsc::channel(OUTGOING);
-        let over = || Status::permission_denied("the attempt is over");
+        // The daemon is stopping, or the attempt ends just now: who has no right any more is told so
+        // when it dials again, and a refusal here would end an agent whose job goes on.
+        let over = || Status::unavailable("nobody drives this attempt now; dial again");
         self.events
             .send(LinkEvent::Connected {
                 hello: Box::new(hello),
