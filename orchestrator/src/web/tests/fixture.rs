@@ -114,6 +114,7 @@ fn config(folder: &std::path::Path) -> Config {
         connections: BTreeMap::from([("berg".parse().unwrap(), connection)]),
         agent: "/nonexistent/helios-agent".into(),
         backend: Backend::Process,
+        machined: None,
         images: BTreeMap::new(),
         aliases: BTreeMap::new(),
         default_label: None,
