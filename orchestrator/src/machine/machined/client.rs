@@ -25,14 +25,17 @@ use crate::{
 
 /// Largest answer: the list of a full node.
 const MESSAGE: usize = 4 * 1024 * 1024;
-/// How long machined may be away in the middle of a call: a restart of its service.
-const AWAY: Duration = Duration::from_secs(60);
+/// How long machined may be away in the middle of a call. Its machines run on, so a job is not given up
+/// before a person has had time to start it again.
+const AWAY: Duration = Duration::from_secs(10 * 60);
+/// How long the first answer may take: both services may be starting.
+const FIRST: Duration = Duration::from_secs(20);
 /// Between two tries to reach it.
 const AGAIN: Duration = Duration::from_millis(200);
-/// How long an answer that needs no waiting may take.
-const QUICK: Duration = Duration::from_secs(120);
+/// How long an answer that needs no work may take, machined's absence included.
+const QUICK: Duration = Duration::from_secs(15 * 60);
 /// How long making, starting and removing may take; each command below has its own, shorter deadline.
-const SLOW: Duration = Duration::from_secs(20 * 60);
+const SLOW: Duration = Duration::from_secs(30 * 60);
 
 /// The back end behind a machined.
 pub struct Remote {
@@ -53,7 +56,7 @@ impl fmt::Debug for Remote {
 /// Reaches the machined of this node.
 ///
 /// # Errors
-/// When nobody answers within a minute, or the one that answers keeps another node's machines or is of
+/// When nobody answers within 20 s, or the one that answers keeps another node's machines or is of
 /// another version.
 pub async fn connect(socket: &Path, node: &NodeName) -> Result<Arc<dyn Machines>, MachinedError> {
     let path = socket.to_owned();
@@ -69,7 +72,7 @@ pub async fn connect(socket: &Path, node: &NodeName) -> Result<Arc<dyn Machines>
         client: MachinedClient::new(channel).max_decoding_message_size(MESSAGE),
     };
     let about = remote
-        .ask(QUICK, AWAY, |mut client| async move {
+        .ask(QUICK, FIRST, |mut client| async move {
             client.about(wire::AboutRequest {}).await
         })
         .await

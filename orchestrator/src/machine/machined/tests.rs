@@ -153,8 +153,8 @@ impl Room {
     }
 }
 
-fn run(held: &Arc<Held>, socket: &PathBuf, stop: &CancellationToken) -> JoinHandle<Result<(), MachinedError>> {
-    let (held, socket, stop) = (Arc::clone(held), socket.clone(), stop.clone());
+fn run(held: &Arc<Held>, socket: &std::path::Path, stop: &CancellationToken) -> JoinHandle<Result<(), MachinedError>> {
+    let (held, socket, stop) = (Arc::clone(held), socket.to_owned(), stop.clone());
     tokio::spawn(async move {
         serve(
             held,
