@@ -164,6 +164,8 @@ fn job(id: &str, name: &str, needs: &[&str]) -> PlannedJob {
         id: id.into(),
         name: name.into(),
         runs_on: Some("helios".parse().unwrap()),
+        size: None,
+        runs_on_at: (1, 1),
         needs: needs.iter().map(|n| (*n).to_owned()).collect(),
         env: vec![],
         timeout_minutes: 30,
