@@ -23,7 +23,7 @@ pub(super) struct TriggerArgs {
     /// The commit; it must be what the ref points at or be reachable from it.
     #[arg(long)]
     commit: Option<String>,
-    /// Wait for the end of all runs and end with the worst result.
+    /// Wait for the end of all runs and end with the worst result; when nothing runs, with 1.
     #[arg(long)]
     wait: bool,
     /// Print JSON.
@@ -86,5 +86,6 @@ pub(super) async fn run(common: &Common, args: TriggerArgs) -> Outcome {
             Exit::Failure => 2,
             _ => 3,
         });
-    Ok(worst.unwrap_or(Exit::Success))
+    // Who waits for runs does not call it a success when there are none.
+    Ok(worst.unwrap_or(Exit::Failure))
 }
