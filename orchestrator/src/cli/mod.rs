@@ -5,8 +5,10 @@ mod client;
 mod config;
 mod control;
 mod image;
+mod local;
 mod logs;
 mod machined;
+mod parts;
 mod relay;
 mod runs;
 mod serve;
@@ -54,7 +56,7 @@ const SMF_EXIT_ERR_CONFIG: u8 = 96;
 
 const AFTER_HELP: &str = "\
 Exit codes:
-  0  success (for `logs -f` and `trigger --wait`: of the job or build)
+  0  success (for `run`, `logs -f` and `trigger --wait`: of the run, job or build)
   1  it failed or ran into a time limit
   2  the command line or the configuration is wrong
   3  it was cancelled
@@ -63,6 +65,7 @@ Exit codes:
 
 Examples:
   helios-ci --config /etc/helios-ci/config.yaml config check
+  helios-ci run .github/workflows/ci.yml
   helios-ci serve
   helios-ci runs --repository ada/engine
   helios-ci logs -f 01k9zk6x0f5t3b8w2q7m4d1c0e
@@ -105,6 +108,8 @@ struct Common {
 enum Command {
     /// Run the daemon in the foreground.
     Serve(serve::ServeArgs),
+    /// Run a workflow file of this working tree in fresh machines, without a server.
+    Run(local::RunArgs),
     /// Run the process that keeps the machines, in the foreground, with the privileges they need.
     Machined(machined::MachinedArgs),
     /// List runs, newest first.
@@ -171,7 +176,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Outcome {
-    let threads = if matches!(cli.command, Command::Serve(_) | Command::Machined(_)) {
+    let threads = if matches!(cli.command, Command::Serve(_) | Command::Machined(_) | Command::Run(_)) {
         None
     } else {
         Some(1)
@@ -188,6 +193,7 @@ fn run(cli: Cli) -> Outcome {
         let common = &cli.common;
         match cli.command {
             Command::Serve(args) => serve::run(common, args).await,
+            Command::Run(args) => local::run(common, args).await,
             Command::Machined(args) => machined::run(common, args).await,
             Command::Runs(args) => runs::run(common, args).await,
             Command::Show(args) => show::run(common, args).await,

@@ -1,6 +1,6 @@
 //! `helios-ci serve`: the daemon. Everything is wired here.
 
-use std::{collections::HashMap, fs, os::unix::fs::DirBuilderExt, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use clap::Args;
@@ -11,18 +11,15 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Common, Exit, Outcome, backend, report};
+use super::{Common, Exit, Outcome, backend, parts, report};
 use crate::{
-    agent_api::{AgentApi, identity::Identity},
     config::Config,
-    driver::{Deps, seal::SealKey},
     failpoint::{self, Point},
     forge::{
         self, Forge, ForgeError,
         intake::{Delivery, DeliverySink, Intake, NotStored, Recorded},
     },
     janitor,
-    logs::LogStore,
     model::{
         ids::InstanceId,
         names::{ConnectionId, RepoPath},
@@ -30,10 +27,9 @@ use crate::{
     },
     node,
     planner::Planner,
-    queue::{Hint, Hints, InProcess},
+    queue::{Hint, Hints},
     reporter::Reporter,
     scheduler,
-    source::Source,
     store::{self, NewDelivery, Store},
     telemetry::{self, LogFormat, Metrics},
     web::{self, AppState, Changed, Parts, Repositories, serve},
@@ -60,22 +56,13 @@ pub(super) async fn run(common: &Common, args: ServeArgs) -> Outcome {
     };
     telemetry::log_to_stderr(format).map_err(report)?;
     let config = Arc::new(super::config::load(common)?);
-    make_data_dir(&config)?;
+    parts::make_data_dir(&config.data_dir)?;
     let lock = node::DataLock::take(&config.data_dir).map_err(report)?;
     let store = Store::open(&config.database).await.map_err(report)?;
-    let hints: Arc<dyn Hints> = Arc::new(InProcess::new());
     let forges = connect_forges(&config)?;
-    let source = Source::new(&config);
-    let deps = Deps {
-        logs: LogStore::new(&config.data_dir),
-        machines: backend::machines(&config, args.allow_unisolated).await?,
-        agents: AgentApi::new(Identity::open(&config.data_dir).map_err(report)?, store.clone()),
-        seal: Arc::new(SealKey::open(&config.data_dir).map_err(report)?),
-        source: source.clone(),
-        hints: Arc::clone(&hints),
-        store: store.clone(),
-        config: Arc::clone(&config),
-    };
+    let machines = backend::machines(&config, args.allow_unisolated).await?;
+    let deps = parts::deps(Arc::clone(&config), store.clone(), machines)?;
+    let (source, hints) = (deps.source.clone(), Arc::clone(&deps.hints));
     let listener = TcpListener::bind(config.listen)
         .await
         .map_err(|e| miette!("cannot listen on {}: {e}", config.listen))?;
@@ -93,7 +80,7 @@ pub(super) async fn run(common: &Common, args: ServeArgs) -> Outcome {
     let instance = InstanceId::new();
     node::register(&deps, &lock, instance).await.map_err(report)?;
     let stop = CancellationToken::new();
-    let (attempts, parts) = (TaskTracker::new(), TaskTracker::new());
+    let (attempts, tasks) = (TaskTracker::new(), TaskTracker::new());
     node::recover(&deps, instance, &attempts, &stop).await.map_err(report)?;
 
     let intake = Intake::new(
@@ -115,9 +102,9 @@ pub(super) async fn run(common: &Common, args: ServeArgs) -> Outcome {
         draining: stop.clone(),
     });
     let router = web::router(state).merge(intake.router());
-    parts.spawn(serve::serve(listener, tls, router, stop.clone()));
+    tasks.spawn(serve::serve(listener, tls, router, stop.clone()));
     if let Some(listener) = metrics_listener {
-        parts.spawn(web::metrics::serve_metrics(
+        tasks.spawn(web::metrics::serve_metrics(
             listener,
             metrics,
             store.clone(),
@@ -131,21 +118,21 @@ pub(super) async fn run(common: &Common, args: ServeArgs) -> Outcome {
         Arc::clone(&config),
         Arc::clone(&hints),
     );
-    parts.spawn(planner.run(stop.clone()));
-    parts.spawn(reporter.run(stop.clone()));
-    parts.spawn(scheduler::run(deps.clone(), instance, attempts.clone(), stop.clone()));
-    parts.spawn(node::run(deps.clone(), instance, stop.clone()));
-    parts.spawn(janitor::run(deps.clone(), stop.clone()));
+    tasks.spawn(planner.run(stop.clone()));
+    tasks.spawn(reporter.run(stop.clone()));
+    tasks.spawn(scheduler::run(deps.clone(), instance, attempts.clone(), stop.clone()));
+    tasks.spawn(node::run(deps.clone(), instance, stop.clone()));
+    tasks.spawn(janitor::run(deps.clone(), stop.clone()));
     tracing::info!(node = %config.node, listen = %config.listen, url = %config.public_url, "helios-ci is ready");
 
     wait_for_the_end(&stop).await?;
     tracing::info!("stopping; machines that run go on and are taken up at the next start");
     stop.cancel();
-    parts.close();
+    tasks.close();
     attempts.close();
     let stopped = async {
         attempts.wait().await;
-        parts.wait().await;
+        tasks.wait().await;
     };
     if tokio::time::timeout(STOP_WITHIN, stopped).await.is_err() {
         tracing::warn!("some parts did not stop in time");
@@ -174,14 +161,6 @@ async fn wait_for_the_end(stop: &CancellationToken) -> miette::Result<()> {
         () = stop.cancelled() => {}
     }
     Ok(())
-}
-
-fn make_data_dir(config: &Config) -> miette::Result<()> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&config.data_dir)
-        .map_err(|e| miette!("cannot make the data directory {}: {e}", config.data_dir.display()))
 }
 
 fn connect_forges(config: &Config) -> miette::Result<HashMap<ConnectionId, Arc<dyn Forge>>> {

@@ -10,6 +10,7 @@
 //! configuration but ours, no hooks, one protocol, explicit refspecs behind `--end-of-options`, no
 //! credential in an argument or a URL, no redirects.
 
+mod adopt;
 mod commit;
 mod error;
 mod git;
