@@ -67,6 +67,21 @@ pub enum NodeError {
 }
 
 impl DataLock {
+    /// Whether a living process holds the data directory. Makes nothing.
+    ///
+    /// # Errors
+    /// As [`DataLock::take`].
+    pub fn is_held(data_dir: &Path) -> Result<bool, NodeError> {
+        if !data_dir.join("daemon.lock").exists() {
+            return Ok(false);
+        }
+        match Self::take(data_dir) {
+            Ok(_) => Ok(false),
+            Err(NodeError::Locked(_)) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Takes the data directory.
     ///
     /// # Errors

@@ -4,6 +4,7 @@ mod backend;
 mod client;
 mod config;
 mod control;
+mod doctor;
 mod image;
 mod local;
 mod logs;
@@ -135,6 +136,8 @@ enum Command {
     /// Check and show the configuration.
     #[command(subcommand)]
     Config(config::ConfigCommand),
+    /// Look at everything this node needs, and say what to do.
+    Doctor(doctor::DoctorArgs),
     /// Copy standard input and output to a UNIX socket: how a QEMU guest reaches its node.
     #[command(hide = true)]
     Relay(relay::RelayArgs),
@@ -204,6 +207,7 @@ fn run(cli: Cli) -> Outcome {
             Command::Trigger(args) => trigger::run(common, args).await,
             Command::Token(command) => token::run(common, command).await,
             Command::Image(command) => image::run(common, command),
+            Command::Doctor(args) => doctor::run(common, args).await,
             Command::Config(command) => config::run(common, &command),
             // Both are done without a runtime.
             Command::Relay(_) | Command::Version => {

@@ -25,7 +25,7 @@ use crate::{clock, config};
 
 const OPEN: &str = "open the database";
 const MIGRATE: &str = "migrate the database";
-const BUSY: Duration = Duration::from_secs(10);
+pub(super) const BUSY: Duration = Duration::from_secs(10);
 const READERS: u32 = 4;
 const POSTGRES_CONNECTIONS: u32 = 16;
 /// How often a Postgres transaction is repeated after a conflict with another.
@@ -45,6 +45,11 @@ const MIGRATIONS: &[Migration] = &[Migration {
     sqlite: include_str!("../../migrations/sqlite/0001_initial.sql"),
     postgres: include_str!("../../migrations/postgres/0001_initial.sql"),
 }];
+
+/// The version that this program brings a database to.
+pub(super) fn newest() -> i64 {
+    MIGRATIONS.last().map_or(0, |migration| migration.version)
+}
 
 /// The connections to the database.
 pub(super) enum Pool {

@@ -30,6 +30,7 @@ mod ending;
 mod error;
 mod jobs;
 mod law;
+mod look;
 mod machines;
 mod nodes;
 mod outbox;
@@ -52,6 +53,7 @@ use std::{fmt, sync::Arc};
 
 use futures::future::BoxFuture;
 
+pub use self::look::{Seen, look};
 pub use self::{
     access::{NewToken, TokenRow},
     attempts::{AttemptRow, Join},

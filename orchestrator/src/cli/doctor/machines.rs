@@ -1,0 +1,170 @@
+//! What machines are made of: git, the back end, the agent, images.
+
+use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
+
+use super::{Findings, Line};
+use crate::{
+    config::{Backend, Config},
+    driver::chain,
+    exec::Cmd,
+    images::Library,
+    machine::machined,
+};
+
+/// Protocol version 2 and `--end-of-options` everywhere.
+const GIT: (u32, u32) = (2, 30);
+const SOON: Duration = Duration::from_secs(20);
+
+pub(super) async fn look(config: &Config, findings: &mut Findings) {
+    findings.add(git().await);
+    match (&config.machined, config.backend) {
+        (Some(keeper), _) => {
+            findings.add(match machined::connect(&keeper.socket, &config.node).await {
+                Ok(machines) => Line::ok(
+                    "machined",
+                    format!(
+                        "answers on {}, back end {}",
+                        keeper.socket.display(),
+                        machines.backend()
+                    ),
+                ),
+                Err(error) => Line::failure("machined", chain(&error), "svcadm enable helios-ci/machined"),
+            });
+        }
+        (None, Backend::Qemu) => qemu(findings).await,
+        (None, Backend::Process) => findings.add(Line::warning(
+            "back end",
+            "`process` isolates nothing: jobs run as the daemon's user",
+            "use `backend: qemu`",
+        )),
+        (None, Backend::Zone) => {}
+    }
+    findings.add(agent(config).await);
+    images(config, findings);
+}
+
+async fn git() -> Line {
+    let fix = "install git 2.30 or later";
+    match Cmd::new("git").arg("--version").deadline(SOON).run().await {
+        Ok(output) => {
+            let text = output.text();
+            let text = text.trim();
+            let number = text.split(' ').nth(2).unwrap_or_default();
+            let mut parts = number.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+            if (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) < GIT {
+                Line::failure("git", format!("{text} is too old"), fix)
+            } else {
+                Line::ok("git", text)
+            }
+        }
+        Err(error) => Line::failure("git", chain(&error), fix),
+    }
+}
+
+async fn qemu(findings: &mut Findings) {
+    for program in ["qemu-system-x86_64", "qemu-img"] {
+        let version = Cmd::new(program).arg("--version").deadline(SOON).run().await;
+        findings.add(match version {
+            Ok(output) if output.code == Some(0) => Line::ok(program, output.text().lines().next().unwrap_or_default()),
+            Ok(output) => Line::failure(program, output.stderr_tail(), "install it again"),
+            Err(error) => Line::failure(program, chain(&error), "apt-get install qemu-system-x86 qemu-utils"),
+        });
+    }
+    let kvm = fs::File::options().read(true).write(true).open("/dev/kvm");
+    findings.add(match kvm {
+        Ok(_) => Line::ok(
+            "kvm",
+            "/dev/kvm opens; the daemon tries at its start whether guests really run under it",
+        ),
+        Err(error) => Line::warning(
+            "kvm",
+            format!("/dev/kvm: {error}; guests are emulated, which is slow"),
+            "usermod -aG kvm helios-ci, on a host with virtualisation",
+        ),
+    });
+}
+
+async fn agent(config: &Config) -> Line {
+    let (path, fix) = (&config.agent, "set `agent:` to the static helios-agent of this version");
+    let shown = path.display();
+    match fs::metadata(path) {
+        Err(error) => Line::failure("agent", format!("{shown}: {error}"), fix),
+        Ok(meta) if !meta.is_file() || meta.permissions().mode() & 0o111 == 0 => Line::failure(
+            "agent",
+            format!("{shown} is not executable"),
+            format!("chmod 0755 {shown}"),
+        ),
+        Ok(meta) => match Cmd::new(path).arg("--version").deadline(SOON).run().await {
+            Ok(output) if output.code == Some(0) => {
+                let detail = format!("{shown}, {}, {} KiB", output.text().trim(), meta.len() / 1024);
+                if output.text().contains(env!("CARGO_PKG_VERSION")) {
+                    Line::ok("agent", detail)
+                } else {
+                    Line::warning("agent", format!("{detail}; this is {}", env!("CARGO_PKG_VERSION")), fix)
+                }
+            }
+            // An agent for guests of another system does not run here.
+            _ => Line::warning(
+                "agent",
+                format!("{shown} does not run on this host"),
+                "fine if it is for other guests",
+            ),
+        },
+    }
+}
+
+fn images(config: &Config, findings: &mut Findings) {
+    let library = Library::new(&config.data_dir, config.images.clone());
+    let entries = match library.list() {
+        Ok(entries) => entries,
+        Err(error) => {
+            findings.add(Line::failure(
+                "images",
+                chain(&error),
+                "check the rights of the data directory",
+            ));
+            return;
+        }
+    };
+    for entry in entries.into_iter().filter(|entry| entry.configured) {
+        let name = format!("image {}", entry.label);
+        findings.add(match (entry.state, entry.sha256) {
+            (Err(problem), _) => Line::failure(
+                name,
+                format!("{}: {problem}", entry.disk.display()),
+                format!("helios-ci image import FILE {} --sha256 DIGEST", entry.label),
+            ),
+            (Ok(bytes), Some(_)) => Line::ok(
+                name,
+                format!(
+                    "{} MiB; `helios-ci image verify {}` reads it whole",
+                    bytes >> 20,
+                    entry.label
+                ),
+            ),
+            (Ok(bytes), None) => Line::warning(
+                name,
+                format!("{} MiB, without a digest", bytes >> 20),
+                "add `sha256:` to the image, or import it",
+            ),
+        });
+    }
+    for (label, image) in &config.images {
+        for file in [&image.kernel, &image.initrd].into_iter().flatten() {
+            if let Err(error) = fs::File::open(file) {
+                findings.add(Line::failure(
+                    format!("image {label}"),
+                    format!("{}: {error}", file.display()),
+                    "repair the path or its rights",
+                ));
+            }
+        }
+    }
+    if config.images.is_empty() {
+        findings.add(Line::failure(
+            "images",
+            "none are configured",
+            "add one under `images:`; docs/config.example.yaml shows how",
+        ));
+    }
+}

@@ -1,0 +1,182 @@
+//! `helios-ci doctor` on healthy and on broken installations.
+
+#![allow(clippy::disallowed_methods, reason = "databases are broken as a person could")]
+
+mod support;
+
+use std::{fs, os::unix::fs::PermissionsExt, process::Command};
+
+use serde_json::Value;
+use support::{Machines, World};
+
+/// Exit code and lines.
+fn doctor(world: &World) -> (Option<i32>, Vec<Value>) {
+    let output = world.cli(&["doctor", "--json"]);
+    let lines = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&output.stdout)));
+    (output.status.code(), lines)
+}
+
+fn of<'l>(lines: &'l [Value], name: &str) -> Vec<&'l Value> {
+    lines.iter().filter(|line| line["name"] == name).collect()
+}
+
+/// The one failure of this name, with the words of it and of its cure.
+fn fails(world: &World, name: &str) -> String {
+    let (code, lines) = doctor(world);
+    assert_eq!(code, Some(1), "{lines:#?}");
+    let failed = of(&lines, name).into_iter().find(|line| line["status"] == "failure");
+    let failed = failed.unwrap_or_else(|| panic!("{name} did not fail: {lines:#?}"));
+    assert!(failed["fix"].as_str().is_some_and(|fix| !fix.is_empty()), "{failed}");
+    format!(
+        "{} → {}",
+        failed["detail"].as_str().unwrap(),
+        failed["fix"].as_str().unwrap()
+    )
+}
+
+/// A daemon with a disk that exists, because process machines use none.
+async fn healthy() -> World {
+    let world = World::stopped(Machines::Process, "").await;
+    let disk = world.dir.path().join("disk.qcow2");
+    let made = Command::new("qemu-img")
+        .args(["create", "-q", "-f", "qcow2"])
+        .arg(&disk)
+        .arg("1M")
+        .status();
+    assert!(made.unwrap().success());
+    let text = fs::read_to_string(world.config()).unwrap();
+    let text = text.replace("/nonexistent/not-used-by-processes.qcow2", &disk.display().to_string());
+    fs::write(world.config(), text).unwrap();
+    fs::set_permissions(world.data(), fs::Permissions::from_mode(0o700)).unwrap();
+    world
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_healthy_node_has_no_failure_with_and_without_its_daemon() {
+    let mut world = healthy().await;
+    for running in [false, true] {
+        let (code, lines) = doctor(&world);
+        assert_eq!(code, Some(0), "{lines:#?}");
+        for name in [
+            "data directory",
+            "database",
+            "disk",
+            "listen",
+            "git",
+            "connection local",
+            "connection octo",
+        ] {
+            let found = of(&lines, name);
+            assert!(
+                found.iter().all(|line| line["status"] != "failure") && !found.is_empty(),
+                "{name}: {lines:#?}"
+            );
+        }
+        let detail = of(&lines, "data directory")[0]["detail"].as_str().unwrap();
+        assert_eq!(detail.ends_with("a daemon runs here"), running, "{detail}");
+        if !running {
+            world.up();
+        }
+    }
+    let text = world.cli(&["doctor"]);
+    let text = String::from_utf8_lossy(&text.stdout).into_owned();
+    assert!(
+        text.contains("ok       git: git version") && text.contains("→"),
+        "{text}"
+    );
+    for secret in ["hook", "forgejo-token"] {
+        let secret = fs::read_to_string(world.dir.path().join(secret)).unwrap();
+        assert!(!text.contains(secret.trim()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_broken_is_named_with_its_cure() {
+    let world = healthy().await;
+    let good = fs::read_to_string(world.config()).unwrap();
+    let with = |from: &str, to: &str| {
+        assert!(good.contains(from), "{from}");
+        fs::write(world.config(), good.replacen(from, to, 1)).unwrap();
+    };
+
+    with("listen: 127.0.0.1", "lissten: 127.0.0.1");
+    assert!(fails(&world, "configuration").contains("config check"));
+
+    let agent = support::agent().display().to_string();
+    with(&agent, "/nonexistent/agent");
+    assert!(fails(&world, "agent").contains("/nonexistent/agent"));
+
+    let disk = world.dir.path().join("disk.qcow2").display().to_string();
+    with(&disk, "/nonexistent/disk.qcow2");
+    assert!(fails(&world, "image tiny").contains("image import"));
+
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = world.url().rsplit(':').next().unwrap().to_owned();
+    with(
+        &format!("listen: 127.0.0.1:{port}"),
+        &format!("listen: {}", taken.local_addr().unwrap()),
+    );
+    assert!(fails(&world, "listen").contains("another program"));
+
+    // A forge that is not there, and one that does not know the token.
+    let closed = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    with(&format!("url: {}", world.forge.url()), &format!("url: http://{closed}"));
+    fails(&world, "connection local");
+    fs::write(world.config(), &good).unwrap();
+    let token = fs::read_to_string(world.dir.path().join("forgejo-token")).unwrap();
+    world.forge.revoke_token(token.trim());
+    assert!(!fails(&world, "connection local").contains(token.trim()));
+    world.forge.add_token("helios-ci", true, token.trim());
+
+    fs::set_permissions(world.data(), fs::Permissions::from_mode(0o750)).unwrap();
+    assert!(fails(&world, "data directory").contains("chmod 0700"));
+    fs::set_permissions(world.data(), fs::Permissions::from_mode(0o700)).unwrap();
+
+    fs::write(
+        world.config(),
+        format!("{good}limits: {{min_free_bytes: {}}}\n", 1_u64 << 45),
+    )
+    .unwrap();
+    assert!(fails(&world, "disk").contains("make room"));
+    fs::write(world.config(), &good).unwrap();
+    assert_eq!(doctor(&world).0, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_of_a_later_version_or_a_damaged_one_is_named_and_left_alone() {
+    let world = healthy().await;
+    let path = world.data().join("helios-ci.db");
+    let (_, lines) = doctor(&world);
+    assert!(
+        of(&lines, "database")[0]["detail"]
+            .as_str()
+            .unwrap()
+            .contains("schema 1"),
+        "{lines:#?}"
+    );
+    let whole = fs::read(&path).unwrap();
+
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path);
+    let mut connection = sqlx::ConnectOptions::connect(&options).await.unwrap();
+    sqlx::query("INSERT INTO schema_versions (version, applied_ms) VALUES (999, 0)")
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    sqlx::Connection::close(connection).await.unwrap();
+    assert!(fails(&world, "database").contains("schema 999"));
+
+    let mut damaged = whole;
+    for byte in &mut damaged[100..4000] {
+        *byte = 0xa5;
+    }
+    fs::write(&path, &damaged).unwrap();
+    for side in ["db-wal", "db-shm"] {
+        let _absent = fs::remove_file(path.with_extension(side));
+    }
+    fails(&world, "database");
+    assert_eq!(fs::read(&path).unwrap(), damaged);
+}
