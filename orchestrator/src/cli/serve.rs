@@ -115,7 +115,7 @@ pub(super) async fn run(common: &Common, args: ServeArgs) -> Outcome {
         metrics: metrics.clone(),
         draining: stop.clone(),
     });
-    let router = web::router(state).merge(intake.router());
+    let router = web::router(state, intake.router());
     parts.spawn(serve::serve(listener, tls, router, stop.clone()));
     if let Some(listener) = metrics_listener {
         parts.spawn(web::metrics::serve_metrics(

@@ -14,7 +14,10 @@ use tower::ServiceExt as _;
 use crate::{
     clock::now_ms,
     config::{Backend, Capacity, Config, Connection, ConnectionKind, Database, Limits, Retention, Size},
-    forge::ForgeError,
+    forge::{
+        ForgeError,
+        intake::{Delivery, DeliverySink, Intake, NotStored, Recorded},
+    },
     logs::{Channel, LogStore, LogWriter},
     model::{
         diagnostic::Diagnostic,
@@ -192,6 +195,16 @@ pub fn trigger(path: &str, id: i64, title: &str) -> Trigger {
     }
 }
 
+/// Nothing that the tests send is signed, so nothing is ever stored.
+struct NoSink;
+
+#[async_trait]
+impl DeliverySink for NoSink {
+    async fn record(&self, _: Delivery) -> Result<Recorded, NotStored> {
+        Err(NotStored("an unsigned delivery reached the store".into()))
+    }
+}
+
 impl Site {
     /// Both repositories with one queued run of three jobs each, and a token.
     pub async fn new() -> Self {
@@ -233,7 +246,8 @@ impl Site {
             &[("build", "build")],
         )
         .await;
-        let router = router(state.clone());
+        let intake = Intake::new(&state.config().connections, Arc::new(NoSink));
+        let router = router(state.clone(), intake.router());
         Self {
             state,
             router,
