@@ -67,6 +67,18 @@ pub(super) async fn run(common: &Common, args: ServeArgs) -> Outcome {
     let hints: Arc<dyn Hints> = Arc::new(InProcess::new());
     let forges = connect_forges(&config)?;
     let source = Source::new(&config);
+    let intake = Intake::new(
+        &config.connections,
+        Arc::new(StoredDeliveries {
+            store: store.clone(),
+            hints: Arc::clone(&hints),
+        }),
+    );
+    let reporter = Reporter::new(store.clone(), forges.clone(), Arc::clone(&config), Arc::clone(&hints));
+    let metrics = Metrics::with(|registry| {
+        intake.register(registry);
+        reporter.register(registry);
+    });
     let deps = Deps {
         logs: LogStore::new(&config.data_dir),
         machines: machines(&config, args.allow_unisolated).await?,
@@ -75,6 +87,7 @@ pub(super) async fn run(common: &Common, args: ServeArgs) -> Outcome {
         source: source.clone(),
         hints: Arc::clone(&hints),
         store: store.clone(),
+        metrics: metrics.clone(),
         config: Arc::clone(&config),
     };
     let listener = TcpListener::bind(config.listen)
@@ -97,15 +110,6 @@ pub(super) async fn run(common: &Common, args: ServeArgs) -> Outcome {
     let (attempts, parts) = (TaskTracker::new(), TaskTracker::new());
     node::recover(&deps, instance, &attempts, &stop).await.map_err(report)?;
 
-    let intake = Intake::new(
-        &config.connections,
-        Arc::new(StoredDeliveries {
-            store: store.clone(),
-            hints: Arc::clone(&hints),
-        }),
-    );
-    let reporter = Reporter::new(store.clone(), forges.clone(), Arc::clone(&config), Arc::clone(&hints));
-    let metrics = Metrics::new();
     let state = AppState::new(Parts {
         store: store.clone(),
         logs: deps.logs.clone(),

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use self::seal::SealKey;
 use crate::{
     agent_api::AgentApi, config::Config, logs::LogStore, machine::Machines, queue::Hints, source::Source, store::Store,
+    telemetry::Metrics,
 };
 
 pub use self::{
@@ -39,6 +40,8 @@ pub struct Deps {
     pub hints: Arc<dyn Hints>,
     /// Seals checkpoints.
     pub seal: Arc<SealKey>,
+    /// Counts what agents send.
+    pub metrics: Metrics,
     /// The configuration.
     pub config: Arc<Config>,
 }

@@ -432,6 +432,9 @@ impl Task<'_> {
             Err(error) => return self.log_failed(&error).await,
         };
         failpoint::hit(Point::OutputWritten);
+        self.deps
+            .metrics
+            .log_bytes(u64::try_from(data.len()).unwrap_or(u64::MAX));
         self.dirty();
         if !caused.new_masks.is_empty() {
             failpoint::hit(Point::MaskFound);
