@@ -85,3 +85,96 @@ async fn a_trigger_that_kills_the_daemon_each_time_ends_in_words_on_the_forge() 
     );
     assert!(world.is_up(), "the daemon lives on");
 }
+
+const CHECKOUT: &str = "\
+name: ci
+on: push
+jobs:
+  job:
+    steps:
+      - uses: actions/checkout@v4
+      - run: cat README
+";
+
+/// The run of a commit, and its newest attempt's number.
+fn run_of(world: &World, sha: &str) -> String {
+    let runs = world.get("/api/v1/runs?limit=100");
+    let mut all = runs["runs"].as_array().into_iter().flatten();
+    let run = all.find(|run| run["commit"] == *sha).expect("a run");
+    run["id"].as_str().expect("an id").to_owned()
+}
+
+fn lose_the_mirrors(world: &World) {
+    std::fs::remove_dir_all(world.data().join("mirrors")).expect("the mirrors are removed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rerun_fetches_a_commit_that_the_node_has_lost() {
+    let world = World::start(Machines::Process).await;
+    let sha = world.push(CHECKOUT).await;
+    world.wait(&sha, "success").await;
+    let run = run_of(&world, &sha);
+    lose_the_mirrors(&world);
+    let rerun = world.cli(&["rerun", &run]);
+    assert!(rerun.status.success(), "{}", String::from_utf8_lossy(&rerun.stderr));
+    let job = world.until("the second attempt's success", || {
+        let detail = world.get(&format!("/api/v1/runs/{run}"));
+        let attempts = detail["attempts"].as_array()?.clone();
+        let newest = attempts.into_iter().find(|attempt| attempt["number"] == 2)?;
+        let job = newest["jobs"][0].clone();
+        assert!(
+            !matches!(job["state"].as_str(), Some("failure" | "error")),
+            "{job}\n{}",
+            world.daemon_log()
+        );
+        (job["state"] == "success").then_some(job)
+    });
+    let log = world.log(job["id"].as_str().expect("an id"));
+    assert!(log.contains("fetching it from the forge"), "{log}");
+    world.wait_clean();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rerun_of_a_commit_that_is_gone_everywhere_ends_at_once_in_words() {
+    let world = World::start(Machines::Process).await;
+    let sha = world.push(CHECKOUT).await;
+    world.wait(&sha, "success").await;
+    let run = run_of(&world, &sha);
+    // The branch is removed at the forge, and what no ref reaches is removed as well.
+    world
+        .forge
+        .update_ref(world.repository, "refs/heads/main", None)
+        .await
+        .expect("no branch");
+    let dir = world.forge.repository_dir(world.repository).expect("the repository");
+    for args in [
+        &["reflog", "expire", "--expire=now", "--all"][..],
+        &["gc", "--quiet", "--prune=now"][..],
+    ] {
+        let git = std::process::Command::new("git")
+            .arg("-C")
+            .arg(&dir)
+            .args(args)
+            .output();
+        assert!(git.as_ref().is_ok_and(|git| git.status.success()), "{git:?}");
+    }
+    lose_the_mirrors(&world);
+    let rerun = world.cli(&["rerun", &run]);
+    assert!(rerun.status.success(), "{}", String::from_utf8_lossy(&rerun.stderr));
+    let job = world.until("the second attempt's error", || {
+        let detail = world.get(&format!("/api/v1/runs/{run}"));
+        let attempts = detail["attempts"].as_array()?.clone();
+        let newest = attempts.into_iter().find(|attempt| attempt["number"] == 2)?;
+        let job = newest["jobs"][0].clone();
+        (job["state"] == "error").then_some(job)
+    });
+    let detail = world.get(&format!("/api/v1/jobs/{}", job["id"].as_str().expect("an id")));
+    assert_eq!(
+        detail["attempts"].as_array().map(Vec::len),
+        Some(1),
+        "no second try: {detail}"
+    );
+    let log = world.log(job["id"].as_str().expect("an id"));
+    assert!(log.contains("neither on this node nor at its forge any more"), "{log}");
+    world.wait_clean();
+}

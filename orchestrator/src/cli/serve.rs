@@ -85,6 +85,7 @@ pub(super) async fn run(common: &Common, args: ServeArgs) -> Outcome {
         agents: AgentApi::new(Identity::open(&config.data_dir).map_err(report)?, store.clone()),
         seal: Arc::new(SealKey::open(&config.data_dir).map_err(report)?),
         source: source.clone(),
+        forges: Arc::new(forges.clone()),
         hints: Arc::clone(&hints),
         store: store.clone(),
         metrics: metrics.clone(),
