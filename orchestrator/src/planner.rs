@@ -213,6 +213,9 @@ impl Planner {
                 commit: claimed_commit(&claimed.trigger),
             },
         };
+        if let TriggerOutcome::Ignored(reason) = &outcome {
+            tracing::info!(trigger = %claimed.id, reason, "ignored a trigger");
+        }
         let planned = self.store.finish_trigger(claimed.id, claimed.epoch, outcome).await?;
         failpoint::hit(Point::RunsPlanned);
         tracing::info!(trigger = %claimed.id, runs = ?planned, "planned a trigger");

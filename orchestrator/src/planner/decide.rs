@@ -47,7 +47,7 @@ pub fn decide(files: &[WorkflowFile], event: &Event, config: &Config) -> Result<
             Wanted::Invalid(complaints) => runs.push(new(Err(complaints))),
             Wanted::Wanted(plan) => {
                 let name = plan.name.clone();
-                let required = require(&plan, config);
+                let required = require(&plan, text, config);
                 wanted.push((plan.clone(), text, runs.len()));
                 runs.push(match required {
                     Ok(jobs) => NewRun {
@@ -81,7 +81,7 @@ pub fn decide(files: &[WorkflowFile], event: &Event, config: &Config) -> Result<
 }
 
 /// What each job needs of a node.
-fn require(plan: &Plan, config: &Config) -> Result<Vec<JobRequirement>, Vec<Diagnostic>> {
+fn require(plan: &Plan, text: &[u8], config: &Config) -> Result<Vec<JobRequirement>, Vec<Diagnostic>> {
     let mut complaints = Vec::new();
     let mut jobs = Vec::new();
     for job in &plan.jobs {
@@ -92,12 +92,12 @@ fn require(plan: &Plan, config: &Config) -> Result<Vec<JobRequirement>, Vec<Diag
                 size,
             }),
             Err(unknown) => {
-                let line = job.steps.first().map_or(1, |step| step.line);
+                let (line, column) = workflow::label_place(text, &job.id);
                 let message = format!("job `{}`: {unknown}", job.id);
                 complaints.push(complaint(
                     &plan.path,
                     line,
-                    1,
+                    column,
                     message,
                     Some("use one of the labels of this server in `runs-on`".into()),
                 ));
@@ -121,11 +121,20 @@ fn complaint(file: &str, line: u32, column: u32, message: String, help: Option<S
     }
 }
 
-/// The words that keep a push from running anything, as GitHub knows them.
+/// The words that keep a push from running anything, as GitHub knows them: one of these anywhere in the
+/// message, or the trailer `skip-checks: true` as its last line, in a paragraph after the title's.
 pub(super) fn skip_word(message: &str) -> Option<&'static str> {
     ["[skip ci]", "[ci skip]", "[no ci]", "[skip actions]", "[actions skip]"]
         .into_iter()
         .find(|word| message.contains(word))
+        .or_else(|| skips_checks(message).then_some("skip-checks: true"))
+}
+
+fn skips_checks(message: &str) -> bool {
+    let mut lines = message.trim().lines().map(str::trim).rev();
+    let trailer = lines.next().and_then(|line| line.split_once(':'));
+    trailer.is_some_and(|(key, value)| key.trim().eq_ignore_ascii_case("skip-checks") && value.trim() == "true")
+        && lines.any(str::is_empty)
 }
 
 #[cfg(test)]
@@ -181,6 +190,36 @@ mod tests {
     }
 
     #[test]
+    fn an_unknown_label_is_shown_where_it_stands() {
+        let steps = "    steps:\n      - run: make\n";
+        let text = format!(
+            "on: push\njobs:\n  a:\n{steps}    runs-on: windows\n  b:\n    runs-on: [beos]\n{steps}  c: {{runs-on: os2, steps: [run: x]}}\n  d:\n    runs-on:\n      - amiga\n{steps}"
+        );
+        let runs = decide(&[file("ci.yml", &text)], &push("main"), &config()).unwrap();
+        let places: Vec<String> = runs[0]
+            .plan
+            .as_ref()
+            .unwrap_err()
+            .iter()
+            .map(|c| format!("{}:{}:{}", c.file, c.line, c.column))
+            .collect();
+        assert_eq!(
+            places,
+            ["ci.yml:6:14", "ci.yml:8:15", "ci.yml:11:16", "ci.yml:14:9"],
+            "{text}"
+        );
+        // Without `runs-on` it is the default label that is missing: the job itself is the place.
+        let none = Config {
+            default_label: None,
+            ..config()
+        };
+        let text = GOOD.replace("    runs-on: ubuntu-latest\n", "");
+        let runs = decide(&[file("ci.yml", &text)], &push("main"), &none).unwrap();
+        let complaint = &runs[0].plan.as_ref().unwrap_err()[0];
+        assert_eq!((complaint.line, complaint.column), (4, 3), "{complaint}");
+    }
+
+    #[test]
     fn a_broken_file_does_not_keep_its_neighbour_from_running() {
         let runs = decide(
             &[file("a.yml", "on: push\njobs: 3\n"), file("b.yml", GOOD)],
@@ -209,5 +248,27 @@ mod tests {
     fn skip_words_are_found_anywhere_in_the_message() {
         assert_eq!(skip_word("Fix typo\n\n[skip ci]"), Some("[skip ci]"));
         assert_eq!(skip_word("skip ci"), None);
+    }
+
+    #[test]
+    fn the_trailer_counts_as_the_last_line_of_a_later_paragraph() {
+        for says in [
+            "Fix typo\n\n\nskip-checks: true\n",
+            "Fix typo\n\nskip-checks:true",
+            "Fix typo\r\n\r\nBecause.\r\n\r\nReviewed-by: Ada\r\nSkip-Checks: true\r\n",
+        ] {
+            assert_eq!(skip_word(says), Some("skip-checks: true"), "{says:?}");
+        }
+        for says in [
+            "skip-checks: true",
+            "Fix typo\nskip-checks: true",
+            "Fix typo\n\nskip-checks: false",
+            "Fix typo\n\nskip-checks: true\nReviewed-by: Ada",
+            "Fix typo\n\nskip-checks: true of all\n",
+            "Fix typo\n\nWe do not skip-checks: true",
+            "",
+        ] {
+            assert_eq!(skip_word(says), None, "{says:?}");
+        }
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use super::{
-    tree::{Mark, Value},
+    tree::{Key, Mark, Node, Value},
     yaml,
 };
 use crate::model::{diagnostic::Diagnostic, plan::Plan};
@@ -38,9 +38,33 @@ pub fn equal_checks(files: &[(&Plan, &[u8])]) -> Vec<Diagnostic> {
     found
 }
 
-/// Where the job's key stands. The text was read before, so what cannot be found here has no place
-/// of its own (a bare script).
+/// Where the label of a job stands, as line and column: the first label of `runs-on`, or the job's key when
+/// the file names none. As in [`equal_checks`], the text was read before.
+#[must_use]
+pub fn label_place(text: &[u8], id: &str) -> (u32, u32) {
+    let mark = find(text, id, |key, job| {
+        let Value::Mapping(fields) = &job.value else {
+            return key.mark;
+        };
+        match fields.iter().find(|(key, _)| key.text == "runs-on") {
+            None => key.mark,
+            Some((_, node)) => match &node.value {
+                Value::Sequence(labels) => labels.first().map_or(node.mark, |label| label.mark),
+                _ => node.mark,
+            },
+        }
+    });
+    (mark.line, mark.column)
+}
+
+/// Where the job's key stands.
 fn place(text: &[u8], id: &str) -> Mark {
+    find(text, id, |key, _| key.mark)
+}
+
+/// What `pick` finds at a job. The text was read before, so what cannot be found here has no place of its
+/// own (a bare script).
+fn find(text: &[u8], id: &str, pick: impl Fn(&Key, &Node) -> Mark) -> Mark {
     let lookup = || {
         let text = std::str::from_utf8(text).ok()?;
         let root = yaml::parse(text.strip_prefix('\u{feff}').unwrap_or(text)).ok()?;
@@ -49,9 +73,9 @@ fn place(text: &[u8], id: &str) -> Mark {
         };
         let (_, jobs) = entries.into_iter().find(|(key, _)| key.text == "jobs")?;
         let Value::Mapping(jobs) = jobs.value else { return None };
-        jobs.into_iter()
+        jobs.iter()
             .find(|(key, _)| key.text == id)
-            .map(|(key, _)| key.mark)
+            .map(|(key, job)| pick(key, job))
     };
     lookup().unwrap_or(Mark::START)
 }

@@ -22,7 +22,7 @@ mod tree;
 mod walk;
 mod yaml;
 
-pub use checks::equal_checks;
+pub use checks::{equal_checks, label_place};
 pub use env::{JobContext, environment, job_env};
 pub use glob::{Glob, Globs, Subject};
 pub use places::{Pick, Place, pick, places};
