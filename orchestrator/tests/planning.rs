@@ -96,7 +96,12 @@ jobs:
       - run: cat README
 ";
 
-/// The run of a commit, and its newest attempt's number.
+/// The same workflow, which a person may start as well.
+fn on_demand(workflow: &str) -> String {
+    workflow.replace("on: push", "on: [push, workflow_dispatch]")
+}
+
+/// The run of a commit.
 fn run_of(world: &World, sha: &str) -> String {
     let runs = world.get("/api/v1/runs?limit=100");
     let mut all = runs["runs"].as_array().into_iter().flatten();
@@ -177,4 +182,67 @@ async fn a_rerun_of_a_commit_that_is_gone_everywhere_ends_at_once_in_words() {
     let log = world.log(job["id"].as_str().expect("an id"));
     assert!(log.contains("neither on this node nor at its forge any more"), "{log}");
     world.wait_clean();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_commit_that_skips_checks_is_ignored_with_the_reason() {
+    let world = World::start(Machines::Process).await;
+    let commit = async |message: &str, readme: &str| {
+        let files = [
+            (".forgejo/workflows/ci.yml", on_demand(SMALL).into_bytes(), 0o644),
+            ("README", readme.as_bytes().to_vec(), 0o644),
+        ];
+        let push = world.forge.push(world.repository, "main", &files, message);
+        push.await.expect("a push")
+    };
+    let skipped = commit("Fix a typo\n\n\nskip-checks: true", "one").await;
+    world.until("the reason", || {
+        world
+            .daemon_log()
+            .contains("the commit message says skip-checks: true")
+            .then_some(())
+    });
+    assert_eq!(world.words(&skipped, "helios-ci"), Vec::<String>::new());
+    // Asked for by a person it runs; and a commit below the head of a push does not count.
+    let ran = world.cli(&["trigger", "local", "ada/engine", "main", "--wait"]);
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    world.wait(&skipped, "success").await;
+    let next = commit("Change the engine", "two").await;
+    world.wait(&next, "success").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_asked_for_at_github_keeps_its_installation() {
+    let mut world = World::start(Machines::Process).await;
+    let sha = world
+        .push_to(world.github, ".github/workflows/ci.yml", &on_demand(CHECKOUT))
+        .await;
+    world.wait(&sha, "success").await;
+    let made = world.cli(&["trigger", "octo", "octo/engine", "main", "--wait", "--json"]);
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let asked = |world: &World| world.forge.state().count("GET", "/repos/octo/engine/installation");
+    let before = asked(&world);
+    assert!(before > 0, "the installation was looked up");
+    let build: serde_json::Value = serde_json::from_slice(&made.stdout).expect("JSON");
+    let run = build["runs"][0]["id"]
+        .as_str()
+        .unwrap_or_else(|| panic!("no run: {build}"))
+        .to_owned();
+    // Another daemon remembers nothing; it mints its tokens from what was stored with the run.
+    assert_eq!(world.down(), Some(0));
+    lose_the_mirrors(&world);
+    world.up();
+    let rerun = world.cli(&["rerun", &run]);
+    assert!(rerun.status.success(), "{}", String::from_utf8_lossy(&rerun.stderr));
+    world.until("the second attempt's success", || {
+        let detail = world.get(&format!("/api/v1/runs/{run}"));
+        let newest = detail["attempts"]
+            .as_array()?
+            .iter()
+            .find(|a| a["number"] == 2)?
+            .clone();
+        (newest["jobs"][0]["state"] == "success").then_some(())
+    });
+    world.wait(&sha, "success").await;
+    assert_eq!(asked(&world), before, "nothing had to be looked up again");
 }

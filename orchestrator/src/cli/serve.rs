@@ -27,7 +27,6 @@ use crate::{
     model::{
         ids::InstanceId,
         names::{ConnectionId, RepoPath},
-        trigger::Repository,
     },
     node,
     planner::Planner,
@@ -37,7 +36,7 @@ use crate::{
     source::Source,
     store::{self, NewDelivery, Store},
     telemetry::{self, LogFormat, Metrics},
-    web::{self, AppState, Changed, Parts, Repositories, serve},
+    web::{self, AppState, Changed, Parts, Placed, Repositories, serve},
 };
 
 /// How long running parts may take to stop.
@@ -293,10 +292,14 @@ struct ForgeRepositories(HashMap<ConnectionId, Arc<dyn Forge>>);
 
 #[async_trait]
 impl Repositories for ForgeRepositories {
-    async fn find(&self, connection: &ConnectionId, path: &RepoPath) -> Result<Option<Repository>, ForgeError> {
-        match self.0.get(connection) {
-            Some(forge) => forge.find_repository(path, None).await,
-            None => Ok(None),
-        }
+    async fn find(&self, connection: &ConnectionId, path: &RepoPath) -> Result<Option<Placed>, ForgeError> {
+        let Some(forge) = self.0.get(connection) else {
+            return Ok(None);
+        };
+        let Some(repository) = forge.find_repository(path, None).await? else {
+            return Ok(None);
+        };
+        let installation = forge.installation(&repository.path).await?;
+        Ok(Some((repository, installation)))
     }
 }

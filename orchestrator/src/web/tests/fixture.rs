@@ -31,7 +31,7 @@ use crate::{
     store::{AttemptEnd, JobRequirement, NewRun, NewToken, PlannedRun, StepUpdate, Store, TriggerOutcome},
     telemetry::Metrics,
     web::{
-        AppState, Parts, Repositories,
+        AppState, Parts, Placed, Repositories,
         identity::{self, ADMIN_SCOPE, token_hash},
         router,
     },
@@ -47,13 +47,16 @@ struct Found;
 
 #[async_trait]
 impl Repositories for Found {
-    async fn find(&self, connection: &ConnectionId, path: &RepoPath) -> Result<Option<Repository>, ForgeError> {
+    async fn find(&self, connection: &ConnectionId, path: &RepoPath) -> Result<Option<Placed>, ForgeError> {
         match path.as_str() {
-            "helios/demo" => Ok(Some(Repository {
-                connection: connection.clone(),
-                id: 1,
-                path: path.clone(),
-            })),
+            "helios/demo" => Ok(Some((
+                Repository {
+                    connection: connection.clone(),
+                    id: 1,
+                    path: path.clone(),
+                },
+                Some(7),
+            ))),
             "helios/away" => Err(ForgeError::Later {
                 forge: "https://forge.example".into(),
                 call: "repository".into(),
