@@ -1,5 +1,10 @@
 //! Planning under bad conditions: forges that hang, triggers that kill the daemon.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a test prunes the forge's repository as its admin would"
+)]
+
 mod support;
 
 use std::time::{Duration, Instant};
