@@ -11,7 +11,7 @@ use std::{
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::Stdio,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -165,9 +165,13 @@ impl Cmd {
     ///
     /// # Errors
     /// When it cannot be started, overstays its deadline, or its pipes break.
+    ///
+    /// Dropping the future ends the program and everything it started.
     pub async fn run(self) -> Result<Output, ExecError> {
         let text = self.to_string();
-        match tokio::task::spawn_blocking(move || self.run_blocking()).await {
+        let running = Arc::new(Mutex::new(Running::default()));
+        let _given_up = GiveUp(Arc::clone(&running));
+        match tokio::task::spawn_blocking(move || self.run_watched(&running)).await {
             Ok(result) => result,
             Err(error) => Err(ExecError::Io {
                 command: text,
@@ -181,6 +185,10 @@ impl Cmd {
     /// # Errors
     /// As [`Cmd::run`].
     pub fn run_blocking(self) -> Result<Output, ExecError> {
+        self.run_watched(&Mutex::default())
+    }
+
+    fn run_watched(self, running: &Mutex<Running>) -> Result<Output, ExecError> {
         let command = self.to_string();
         let io_error = |source| ExecError::Io {
             command: command.clone(),
@@ -214,14 +222,21 @@ impl Cmd {
         })?;
         // The expression holds our copies of the pipes' write ends; the readers end when it is gone.
         drop(expression);
+        {
+            let mut running = running.lock().unwrap_or_else(PoisonError::into_inner);
+            running.groups = handle.pids();
+            if running.given_up {
+                end(&running.groups);
+            }
+        }
         let cap = self.cap;
         let stdout = std::thread::spawn(move || read_capped(out_read, cap));
         let stderr = std::thread::spawn(move || read_capped(err_read, cap));
-        let Some(output) = handle.wait_timeout(self.deadline).map_err(io_error)? else {
-            for pid in handle.pids() {
-                let group = nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap_or(i32::MAX));
-                let _already_gone = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
-            }
+        let waited = handle.wait_timeout(self.deadline);
+        // What has ended is no longer ours to end: its number may soon be another's.
+        let groups = std::mem::take(&mut running.lock().unwrap_or_else(PoisonError::into_inner).groups);
+        let Some(output) = waited.map_err(io_error)? else {
+            end(&groups);
             let _killed = handle.kill();
             return Err(ExecError::Deadline {
                 command,
@@ -374,6 +389,33 @@ fn quote(word: &OsStr) -> String {
     }
 }
 
+/// What a thread waits for, seen by the future that waits for the thread.
+#[derive(Default)]
+struct Running {
+    /// The process groups, while they run.
+    groups: Vec<u32>,
+    /// Nobody waits any more.
+    given_up: bool,
+}
+
+/// Ends what still runs when it is dropped.
+struct GiveUp(Arc<Mutex<Running>>);
+
+impl Drop for GiveUp {
+    fn drop(&mut self) {
+        let mut running = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        running.given_up = true;
+        end(&running.groups);
+    }
+}
+
+fn end(groups: &[u32]) {
+    for group in groups {
+        let group = nix::unistd::Pid::from_raw(i32::try_from(*group).unwrap_or(i32::MAX));
+        let _already_gone = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
+    }
+}
+
 fn read_capped(mut from: impl Read, cap: usize) -> io::Result<Vec<u8>> {
     let mut kept = Vec::new();
     let mut buffer = [0; 16 * 1024];
@@ -410,6 +452,33 @@ mod tests {
     fn output_beyond_the_cap_is_read_and_dropped() {
         let output = sh("head -c 300000 /dev/zero").cap(1000).run_blocking().unwrap();
         assert_eq!((output.code, output.stdout.len()), (Some(0), 1000));
+    }
+
+    #[tokio::test]
+    async fn a_dropped_run_ends_the_command_and_its_children() {
+        let folder = tempfile::tempdir().unwrap();
+        let (begun, pipe) = (folder.path().join("begun"), folder.path().join("pipe"));
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        // Both hold the pipe open for writing: its reader sees the end when the last of them is gone.
+        let script = format!(
+            "exec 3<>{pipe}; (sleep 600) & touch {begun}; sleep 600",
+            pipe = pipe.display(),
+            begun = begun.display()
+        );
+        let run = tokio::spawn(sh(&script).run());
+        while !begun.exists() {
+            tokio::task::yield_now().await;
+        }
+        let mut reader = {
+            let pipe = pipe.clone();
+            tokio::task::spawn_blocking(move || {
+                let mut file = std::fs::File::open(pipe).unwrap();
+                file.read(&mut [0; 1]).unwrap()
+            })
+        };
+        run.abort();
+        let end = tokio::time::timeout(Duration::from_secs(60), &mut reader).await;
+        assert_eq!(end.expect("somebody still holds the pipe").unwrap(), 0);
     }
 
     #[test]

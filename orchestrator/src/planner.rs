@@ -6,6 +6,7 @@ mod decide;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub use self::decide::{WorkflowFile, decide};
@@ -23,8 +24,12 @@ use crate::{
     workflow,
 };
 
-/// How long a claim lasts; a daemon that died meanwhile leaves it to the next.
-const LEASE: Duration = Duration::from_secs(2400);
+/// How long a claim lasts unless it is renewed; a daemon that died meanwhile leaves it to the next.
+const LEASE: Duration = Duration::from_secs(60);
+/// How often a claim is renewed while a trigger is planned: a fetch may take half an hour.
+const RENEW: Duration = Duration::from_secs(15);
+/// Triggers planned at one time, each of another repository: one that is slow to fetch delays its own alone.
+const AT_ONCE: usize = 4;
 /// A lost hint costs at most this much.
 const SWEEP: Duration = Duration::from_secs(10);
 /// Tries of a trigger before it is given up.
@@ -93,21 +98,32 @@ impl Planner {
         }
     }
 
-    /// Plans until `stop`.
+    /// Plans until `stop`; what is under way then is given back.
     pub async fn run(self, stop: CancellationToken) {
         let mut hints = self.hints.subscribe();
+        let mut planning = JoinSet::new();
         loop {
-            if let Err(error) = self.look(&stop).await {
+            if let Err(error) = self.look(&mut planning, &stop).await {
                 tracing::error!(error = &error as &dyn std::error::Error, "cannot plan now");
             }
             loop {
                 let wake = tokio::select! {
-                    () = stop.cancelled() => return,
+                    () = stop.cancelled() => None,
+                    Some(ended) = planning.join_next() => {
+                        if let Err(error) = ended {
+                            tracing::error!(%error, "planning a trigger broke down; it is tried again when its lease ends");
+                        }
+                        Some(Wake::Everything)
+                    }
                     wake = hints.next() => wake,
                     () = tokio::time::sleep(SWEEP) => Some(Wake::Everything),
                 };
                 match wake {
-                    None => return,
+                    // Each task sees the stop by itself.
+                    None => {
+                        while planning.join_next().await.is_some() {}
+                        return;
+                    }
                     Some(Wake::Everything | Wake::Hint(Hint::Delivery | Hint::Trigger)) => break,
                     Some(Wake::Hint(_)) => {}
                 }
@@ -115,20 +131,26 @@ impl Planner {
         }
     }
 
-    /// Takes everything that is due.
-    async fn look(&self, stop: &CancellationToken) -> Result<(), StoreError> {
+    /// Takes everything that is due and that there is room for.
+    async fn look(&self, planning: &mut JoinSet<()>, stop: &CancellationToken) -> Result<(), StoreError> {
         while !stop.is_cancelled() {
             let Some(delivery) = self.store.claim_delivery(&self.config.node, LEASE).await? else {
                 break;
             };
             self.delivery(delivery).await?;
         }
-        while !stop.is_cancelled() {
+        while !stop.is_cancelled() && planning.len() < AT_ONCE {
             let Some(trigger) = self.store.claim_trigger(&self.config.node, LEASE).await? else {
                 break;
             };
-            failpoint::hit(Point::TriggerClaimed);
-            self.trigger(trigger).await?;
+            let (planner, stop) = (self.clone(), stop.clone());
+            planning.spawn(async move {
+                let id = trigger.id;
+                if let Err(error) = planner.trigger(trigger, &stop).await {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::error!(trigger = %id, error, "a trigger was left until its lease ends");
+                }
+            });
         }
         Ok(())
     }
@@ -164,12 +186,16 @@ impl Planner {
         connection.is_some_and(|c| c.repositories.is_empty() || c.repositories.iter().any(same))
     }
 
-    async fn trigger(&self, claimed: ClaimedTrigger) -> Result<(), StoreError> {
+    async fn trigger(&self, claimed: ClaimedTrigger, stop: &CancellationToken) -> Result<(), StoreError> {
         // Without an attempt: a trigger that kills the daemon each time must end, too.
         let planned = if claimed.tries > TRIES + 1 {
             Err(PlanError::Never(format!("given up after {} tries", claimed.tries)))
         } else {
-            self.plan(&claimed.trigger).await
+            failpoint::hit(Point::TriggerClaimed);
+            match self.held(&claimed, stop, self.plan(&claimed.trigger)).await? {
+                Some(planned) => planned,
+                None => return Ok(()),
+            }
         };
         let outcome = match planned {
             Ok(outcome) => outcome,
@@ -187,6 +213,9 @@ impl Planner {
                 commit: claimed_commit(&claimed.trigger),
             },
         };
+        if let TriggerOutcome::Ignored(reason) = &outcome {
+            tracing::info!(trigger = %claimed.id, reason, "ignored a trigger");
+        }
         let planned = self.store.finish_trigger(claimed.id, claimed.epoch, outcome).await?;
         failpoint::hit(Point::RunsPlanned);
         tracing::info!(trigger = %claimed.id, runs = ?planned, "planned a trigger");
@@ -194,6 +223,33 @@ impl Planner {
             self.hints.notify(hint);
         }
         Ok(())
+    }
+
+    /// Works while the claim is held: renews it, and gives it back when the daemon stops. `None` when the
+    /// work did not come to its end.
+    async fn held<T>(
+        &self,
+        claimed: &ClaimedTrigger,
+        stop: &CancellationToken,
+        work: impl Future<Output = T>,
+    ) -> Result<Option<T>, StoreError> {
+        tokio::pin!(work);
+        let mut renew = tokio::time::interval_at(tokio::time::Instant::now() + RENEW, RENEW);
+        loop {
+            tokio::select! {
+                done = &mut work => return Ok(Some(done)),
+                () = stop.cancelled() => {
+                    self.store.release_trigger(claimed.id, claimed.epoch).await?;
+                    return Ok(None);
+                }
+                _ = renew.tick() => {
+                    if !self.store.renew_trigger(claimed.id, claimed.epoch, LEASE).await? {
+                        tracing::warn!(trigger = %claimed.id, "another planner took this trigger over");
+                        return Ok(None);
+                    }
+                }
+            }
+        }
     }
 
     /// Reads what the trigger is about and decides what runs.

@@ -80,10 +80,17 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// An empty set.
+    /// What is counted here alone.
     #[must_use]
     pub fn new() -> Self {
+        Self::with(|_| ())
+    }
+
+    /// The same, and what other parts count: `register` adds their metrics to the registry.
+    #[must_use]
+    pub fn with(register: impl FnOnce(&mut Registry)) -> Self {
         let mut registry = Registry::with_prefix("helios_ci");
+        register(&mut registry);
         let seconds = || Histogram::new([0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 30.0]);
         let http = Family::<HttpLabels, Histogram, fn() -> Histogram>::new_with_constructor(seconds);
         let log_bytes = Counter::default();

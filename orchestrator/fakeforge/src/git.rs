@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    process::Output,
 };
 
 use duct::cmd;
@@ -38,13 +39,25 @@ pub(crate) fn environment() -> Vec<(String, String)> {
 }
 
 fn run(dir: &Path, args: &[&str], stdin: &[u8], extra: &[(&str, String)]) -> Result<Vec<u8>, Error> {
+    let ended = start(dir, args, stdin, extra)?;
+    if ended.status.success() {
+        return Ok(ended.stdout);
+    }
+    Err(failed(args, &ended))
+}
+
+fn failed(args: &[&str], ended: &Output) -> Error {
+    Error::Git {
+        command: args.join(" "),
+        reason: String::from_utf8_lossy(&ended.stderr).trim().to_owned(),
+    }
+}
+
+/// Runs git to its end, whatever that is.
+fn start(dir: &Path, args: &[&str], stdin: &[u8], extra: &[(&str, String)]) -> Result<Output, Error> {
     let mut env = environment();
     env.extend(extra.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
-    let failed = |reason: String| Error::Git {
-        command: args.join(" "),
-        reason,
-    };
-    let output = cmd("git", args)
+    cmd("git", args)
         .dir(dir)
         .full_env(env)
         .stdin_bytes(stdin)
@@ -52,11 +65,10 @@ fn run(dir: &Path, args: &[&str], stdin: &[u8], extra: &[(&str, String)]) -> Res
         .stderr_capture()
         .unchecked()
         .run()
-        .map_err(|e| failed(e.to_string()))?;
-    if output.status.success() {
-        return Ok(output.stdout);
-    }
-    Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
+        .map_err(|e| Error::Git {
+            command: args.join(" "),
+            reason: e.to_string(),
+        })
 }
 
 fn text(dir: &Path, args: &[&str]) -> Result<String, Error> {
@@ -268,7 +280,13 @@ pub(crate) fn describe(dir: &Path, sha: &str, html: &str) -> Result<Value, Error
 
 /// One exchange with `git http-backend`: the CGI program's answer as it printed it.
 pub(crate) fn http_backend(env: &[(&str, String)], body: &[u8]) -> Result<Vec<u8>, Error> {
-    run(Path::new("/"), &["http-backend"], body, env)
+    let ended = start(Path::new("/"), &["http-backend"], body, env)?;
+    // A refused object is told to the caller in the answer itself, and the program then ends with a
+    // failure; a forge hands the answer on.
+    if ended.status.success() || ended.stdout.starts_with(b"Expires:") || ended.stdout.starts_with(b"Status:") {
+        return Ok(ended.stdout);
+    }
+    Err(failed(&["http-backend"], &ended))
 }
 
 #[cfg(test)]

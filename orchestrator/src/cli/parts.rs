@@ -1,6 +1,6 @@
 //! The parts that every daemon is made of, `serve` and the short one inside `run` alike.
 
-use std::{fs, os::unix::fs::DirBuilderExt, path::Path, sync::Arc};
+use std::{collections::HashMap, fs, os::unix::fs::DirBuilderExt, path::Path, sync::Arc};
 
 use miette::miette;
 
@@ -9,23 +9,38 @@ use crate::{
     agent_api::{AgentApi, identity::Identity},
     config::Config,
     driver::{Deps, seal::SealKey},
+    forge::Forge,
     logs::LogStore,
     machine::Machines,
-    queue::{Hints, InProcess},
+    model::names::ConnectionId,
+    queue::Hints,
     source::Source,
     store::Store,
+    telemetry::Metrics,
 };
 
+/// What differs between them.
+pub(super) struct Outside {
+    pub config: Arc<Config>,
+    pub store: Store,
+    pub hints: Arc<dyn Hints>,
+    pub forges: HashMap<ConnectionId, Arc<dyn Forge>>,
+    pub metrics: Metrics,
+    pub machines: Arc<dyn Machines>,
+}
+
 /// What the driver and everything above it works with.
-pub(super) fn deps(config: Arc<Config>, store: Store, machines: Arc<dyn Machines>) -> miette::Result<Deps> {
-    let hints: Arc<dyn Hints> = Arc::new(InProcess::new());
+pub(super) fn deps(outside: Outside) -> miette::Result<Deps> {
+    let (config, store) = (outside.config, outside.store);
     Ok(Deps {
         logs: LogStore::new(&config.data_dir),
-        machines,
+        machines: outside.machines,
         agents: AgentApi::new(Identity::open(&config.data_dir).map_err(report)?, store.clone()),
         seal: Arc::new(SealKey::open(&config.data_dir).map_err(report)?),
         source: Source::new(&config),
-        hints,
+        forges: Arc::new(outside.forges),
+        hints: outside.hints,
+        metrics: outside.metrics,
         store,
         config,
     })

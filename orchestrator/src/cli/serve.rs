@@ -23,16 +23,15 @@ use crate::{
     model::{
         ids::InstanceId,
         names::{ConnectionId, RepoPath},
-        trigger::Repository,
     },
     node,
     planner::Planner,
-    queue::{Hint, Hints},
+    queue::{Hint, Hints, InProcess},
     reporter::Reporter,
     scheduler,
     store::{self, NewDelivery, Store},
     telemetry::{self, LogFormat, Metrics},
-    web::{self, AppState, Changed, Parts, Repositories, serve},
+    web::{self, AppState, Changed, Parts, Placed, Repositories, serve},
 };
 
 /// How long running parts may take to stop.
@@ -59,10 +58,30 @@ pub(super) async fn run(common: &Common, args: ServeArgs) -> Outcome {
     parts::make_data_dir(&config.data_dir)?;
     let lock = node::DataLock::take(&config.data_dir).map_err(report)?;
     let store = Store::open(&config.database).await.map_err(report)?;
+    let hints: Arc<dyn Hints> = Arc::new(InProcess::new());
     let forges = connect_forges(&config)?;
+    let intake = Intake::new(
+        &config.connections,
+        Arc::new(StoredDeliveries {
+            store: store.clone(),
+            hints: Arc::clone(&hints),
+        }),
+    );
+    let reporter = Reporter::new(store.clone(), forges.clone(), Arc::clone(&config), Arc::clone(&hints));
+    let metrics = Metrics::with(|registry| {
+        intake.register(registry);
+        reporter.register(registry);
+    });
     let machines = backend::machines(&config, args.allow_unisolated).await?;
-    let deps = parts::deps(Arc::clone(&config), store.clone(), machines)?;
-    let (source, hints) = (deps.source.clone(), Arc::clone(&deps.hints));
+    let deps = parts::deps(parts::Outside {
+        config: Arc::clone(&config),
+        store: store.clone(),
+        hints: Arc::clone(&hints),
+        forges: forges.clone(),
+        metrics: metrics.clone(),
+        machines,
+    })?;
+    let source = deps.source.clone();
     let listener = TcpListener::bind(config.listen)
         .await
         .map_err(|e| miette!("cannot listen on {}: {e}", config.listen))?;
@@ -83,15 +102,6 @@ pub(super) async fn run(common: &Common, args: ServeArgs) -> Outcome {
     let (attempts, tasks) = (TaskTracker::new(), TaskTracker::new());
     node::recover(&deps, instance, &attempts, &stop).await.map_err(report)?;
 
-    let intake = Intake::new(
-        &config.connections,
-        Arc::new(StoredDeliveries {
-            store: store.clone(),
-            hints: Arc::clone(&hints),
-        }),
-    );
-    let reporter = Reporter::new(store.clone(), forges.clone(), Arc::clone(&config), Arc::clone(&hints));
-    let metrics = Metrics::new();
     let state = AppState::new(Parts {
         store: store.clone(),
         logs: deps.logs.clone(),
@@ -101,7 +111,7 @@ pub(super) async fn run(common: &Common, args: ServeArgs) -> Outcome {
         metrics: metrics.clone(),
         draining: stop.clone(),
     });
-    let router = web::router(state).merge(intake.router());
+    let router = web::router(state, intake.router());
     tasks.spawn(serve::serve(listener, tls, router, stop.clone()));
     if let Some(listener) = metrics_listener {
         tasks.spawn(web::metrics::serve_metrics(
@@ -227,10 +237,14 @@ struct ForgeRepositories(HashMap<ConnectionId, Arc<dyn Forge>>);
 
 #[async_trait]
 impl Repositories for ForgeRepositories {
-    async fn find(&self, connection: &ConnectionId, path: &RepoPath) -> Result<Option<Repository>, ForgeError> {
-        match self.0.get(connection) {
-            Some(forge) => forge.find_repository(path, None).await,
-            None => Ok(None),
-        }
+    async fn find(&self, connection: &ConnectionId, path: &RepoPath) -> Result<Option<Placed>, ForgeError> {
+        let Some(forge) = self.0.get(connection) else {
+            return Ok(None);
+        };
+        let Some(repository) = forge.find_repository(path, None).await? else {
+            return Ok(None);
+        };
+        let installation = forge.installation(&repository.path).await?;
+        Ok(Some((repository, installation)))
     }
 }

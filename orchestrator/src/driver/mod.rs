@@ -3,6 +3,7 @@
 //! nobody else decides anything about it.
 
 mod checkpoint;
+mod fetch;
 mod finish;
 pub mod job;
 mod prepare;
@@ -10,11 +11,12 @@ pub mod progress;
 pub mod seal;
 mod task;
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use self::seal::SealKey;
 use crate::{
-    agent_api::AgentApi, config::Config, logs::LogStore, machine::Machines, queue::Hints, source::Source, store::Store,
+    agent_api::AgentApi, config::Config, forge::Forge, logs::LogStore, machine::Machines, model::names::ConnectionId,
+    queue::Hints, source::Source, store::Store, telemetry::Metrics,
 };
 
 pub use self::{
@@ -35,10 +37,14 @@ pub struct Deps {
     pub agents: AgentApi,
     /// Repositories.
     pub source: Source,
+    /// Where commits are fetched from that are not here.
+    pub forges: Arc<HashMap<ConnectionId, Arc<dyn Forge>>>,
     /// Wakes others.
     pub hints: Arc<dyn Hints>,
     /// Seals checkpoints.
     pub seal: Arc<SealKey>,
+    /// Counts what agents send.
+    pub metrics: Metrics,
     /// The configuration.
     pub config: Arc<Config>,
 }

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Deps,
     checkpoint::{Checkpoint, CheckpointError},
-    finish,
+    fetch, finish,
     job::Job,
     prepare::{self, Doors, PrepareError},
     progress::{Effect, End, Event, Exit, Phase, Progress},
@@ -124,6 +124,12 @@ async fn run(deps: &Deps, attempt: AttemptRow, start: Start, stop: CancellationT
             attempt.label, size.cpus, size.memory_mib, attempt.node, attempt.number
         );
         log.system(0, &line).ok();
+        let missing = |line: &str| {
+            log.system(0, line).ok();
+        };
+        if let Some(end) = fetch::commit(deps, &attempt, &detail.plan, &stop, missing).await? {
+            return finish::finish(deps, &attempt, log, end).await;
+        }
         prepare::start(deps, &attempt).await
     };
     let (endpoints, doors) = match made {
@@ -432,6 +438,9 @@ impl Task<'_> {
             Err(error) => return self.log_failed(&error).await,
         };
         failpoint::hit(Point::OutputWritten);
+        self.deps
+            .metrics
+            .log_bytes(u64::try_from(data.len()).unwrap_or(u64::MAX));
         self.dirty();
         if !caused.new_masks.is_empty() {
             failpoint::hit(Point::MaskFound);

@@ -123,6 +123,11 @@ pub trait Forge: Send + Sync + fmt::Debug {
         installation: Option<i64>,
     ) -> Result<Option<Repository>, ForgeError>;
 
+    /// GitHub's installation that a repository belongs to, as GitHub says it now; other forges have none.
+    async fn installation(&self, _path: &crate::model::names::RepoPath) -> Result<Option<i64>, ForgeError> {
+        Ok(None)
+    }
+
     /// How to fetch it.
     async fn fetch_access(&self, repository: &Repository, installation: Option<i64>)
     -> Result<FetchAccess, ForgeError>;

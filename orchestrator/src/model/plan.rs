@@ -38,7 +38,7 @@ pub struct PlannedJob {
     /// The second word of `runs-on: [label, size]`: a size of the configuration.
     #[serde(default)]
     pub size: Option<Label>,
-    /// Line and column of `runs-on`, else of the job, counted from 1; 1 and 1 in plans of old.
+    /// Line and column of the label, else of the job, counted from 1; 1 and 1 in plans of old.
     #[serde(default = "start")]
     pub runs_on_at: (u32, u32),
     /// Ids of jobs that must succeed first.

@@ -129,11 +129,20 @@ fn complaint(file: &str, line: u32, column: u32, message: String, help: Option<S
     }
 }
 
-/// The words that keep a push from running anything, as GitHub knows them.
+/// The words that keep a push from running anything, as GitHub knows them: one of these anywhere in the
+/// message, or the trailer `skip-checks: true` as its last line, in a paragraph after the title's.
 pub(super) fn skip_word(message: &str) -> Option<&'static str> {
     ["[skip ci]", "[ci skip]", "[no ci]", "[skip actions]", "[actions skip]"]
         .into_iter()
         .find(|word| message.contains(word))
+        .or_else(|| skips_checks(message).then_some("skip-checks: true"))
+}
+
+fn skips_checks(message: &str) -> bool {
+    let mut lines = message.trim().lines().map(str::trim).rev();
+    let trailer = lines.next().and_then(|line| line.split_once(':'));
+    trailer.is_some_and(|(key, value)| key.trim().eq_ignore_ascii_case("skip-checks") && value.trim() == "true")
+        && lines.any(str::is_empty)
 }
 
 #[cfg(test)]
@@ -208,6 +217,36 @@ mod tests {
     }
 
     #[test]
+    fn an_unknown_label_is_shown_where_it_stands() {
+        let steps = "    steps:\n      - run: make\n";
+        let text = format!(
+            "on: push\njobs:\n  a:\n{steps}    runs-on: windows\n  b:\n    runs-on: [beos]\n{steps}  c: {{runs-on: os2, steps: [run: x]}}\n  d:\n    runs-on:\n      - amiga\n{steps}"
+        );
+        let runs = decide(&[file("ci.yml", &text)], &push("main"), &config()).unwrap();
+        let places: Vec<String> = runs[0]
+            .plan
+            .as_ref()
+            .unwrap_err()
+            .iter()
+            .map(|c| format!("{}:{}:{}", c.file, c.line, c.column))
+            .collect();
+        assert_eq!(
+            places,
+            ["ci.yml:6:14", "ci.yml:8:15", "ci.yml:11:16", "ci.yml:14:9"],
+            "{text}"
+        );
+        // Without `runs-on` it is the default label that is missing: the job itself is the place.
+        let none = Config {
+            default_label: None,
+            ..config()
+        };
+        let text = GOOD.replace("    runs-on: ubuntu-latest\n", "");
+        let runs = decide(&[file("ci.yml", &text)], &push("main"), &none).unwrap();
+        let complaint = &runs[0].plan.as_ref().unwrap_err()[0];
+        assert_eq!((complaint.line, complaint.column), (4, 3), "{complaint}");
+    }
+
+    #[test]
     fn a_broken_file_does_not_keep_its_neighbour_from_running() {
         let runs = decide(
             &[file("a.yml", "on: push\njobs: 3\n"), file("b.yml", GOOD)],
@@ -236,5 +275,27 @@ mod tests {
     fn skip_words_are_found_anywhere_in_the_message() {
         assert_eq!(skip_word("Fix typo\n\n[skip ci]"), Some("[skip ci]"));
         assert_eq!(skip_word("skip ci"), None);
+    }
+
+    #[test]
+    fn the_trailer_counts_as_the_last_line_of_a_later_paragraph() {
+        for says in [
+            "Fix typo\n\n\nskip-checks: true\n",
+            "Fix typo\n\nskip-checks:true",
+            "Fix typo\r\n\r\nBecause.\r\n\r\nReviewed-by: Ada\r\nSkip-Checks: true\r\n",
+        ] {
+            assert_eq!(skip_word(says), Some("skip-checks: true"), "{says:?}");
+        }
+        for says in [
+            "skip-checks: true",
+            "Fix typo\nskip-checks: true",
+            "Fix typo\n\nskip-checks: false",
+            "Fix typo\n\nskip-checks: true\nReviewed-by: Ada",
+            "Fix typo\n\nskip-checks: true of all\n",
+            "Fix typo\n\nWe do not skip-checks: true",
+            "",
+        ] {
+            assert_eq!(skip_word(says), None, "{says:?}");
+        }
     }
 }

@@ -141,6 +141,7 @@ pub(super) async fn watched(
     let lost = |source| SourceError::io("wait for git in", path, source);
     let mut child = cmd.stream().map_err(|source| failed(path, source))?;
     drop(child.stdin.take());
+    let mut group = Group(child.id());
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let said = tokio::spawn(async move {
         let (_, said) = tokio::join!(tail(stdout), tail(stderr));
@@ -151,6 +152,7 @@ pub(super) async fn watched(
         tokio::select! {
             status = child.wait() => {
                 let status = status.map_err(lost)?;
+                group.0 = None;
                 // What git started may hold the pipes a moment longer; its own words are here.
                 let said = tokio::time::timeout(Duration::from_secs(5), said).await;
                 return Ok(Watched::Ended(status, said.ok().and_then(Result::ok).unwrap_or_default()));
@@ -160,6 +162,7 @@ pub(super) async fn watched(
         let late = started.elapsed() > deadline;
         if late || stop() {
             kill(&mut child).await;
+            group.0 = None;
             return Ok(if late { Watched::Late } else { Watched::Stopped });
         }
     }
@@ -167,11 +170,21 @@ pub(super) async fn watched(
 
 /// Ends a child and its whole process group, and waits for it.
 pub(super) async fn kill(child: &mut Child) {
-    if let Some(pid) = child.id().and_then(|pid| i32::try_from(pid).ok()) {
-        let group = nix::unistd::Pid::from_raw(pid);
-        let _already_gone = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
-    }
+    drop(Group(child.id()));
     let _already_gone = child.kill().await;
+}
+
+/// The process group of a child that has not been waited for; dropping it ends them all, so that whoever
+/// stops waiting for a fetch leaves none behind.
+struct Group(Option<u32>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(pid) = self.0.and_then(|pid| i32::try_from(pid).ok()) {
+            let group = nix::unistd::Pid::from_raw(pid);
+            let _already_gone = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
+        }
+    }
 }
 
 /// The last 2000 bytes of a pipe, read to its end, in one line.

@@ -78,11 +78,23 @@ impl Store {
         )
     }
 
-    /// The oldest trigger that is due and that nobody works on.
+    /// The oldest trigger that is due and whose repository nobody plans for at the moment: pushes to one
+    /// repository become runs in their order.
     pub async fn claim_trigger(&self, node: &NodeName, lease: Duration) -> Result<Option<ClaimedTrigger>, StoreError> {
         in_tx!(self, "claim a trigger", [node = node.clone()], |tx| claim(
             tx, node, lease
         ))
+    }
+
+    /// Goes on holding a claimed trigger. `false` when the lease was lost.
+    pub async fn renew_trigger(&self, id: TriggerId, epoch: i64, lease: Duration) -> Result<bool, StoreError> {
+        in_tx!(self, "go on holding a trigger", [], |tx| hold(tx, id, epoch, lease))
+    }
+
+    /// Gives a trigger back as it was before it was claimed: a daemon that stops has not tried it.
+    /// `false` when the lease was lost.
+    pub async fn release_trigger(&self, id: TriggerId, epoch: i64) -> Result<bool, StoreError> {
+        in_tx!(self, "give a trigger back", [], |tx| release(tx, id, epoch))
     }
 
     /// Gives a trigger back, to be claimed again later. `false` when the lease was lost.
@@ -178,7 +190,9 @@ async fn claim(tx: &mut Tx, node: &NodeName, lease: Duration) -> Result<Option<C
         .row(
             "UPDATE triggers SET epoch = epoch + 1, tries = tries + 1, lease_owner = $1, lease_until = $2
              WHERE state = 'received' AND seq = (
-                 SELECT seq FROM triggers WHERE state = 'received' AND lease_until <= $3 AND due_ms <= $3
+                 SELECT seq FROM triggers t WHERE state = 'received' AND lease_until <= $3 AND due_ms <= $3
+                     AND NOT EXISTS (SELECT 1 FROM triggers o WHERE o.state = 'received' AND o.lease_until > $3
+                         AND o.connection = t.connection AND o.repository_id = t.repository_id)
                  ORDER BY seq LIMIT 1 /*pg FOR UPDATE SKIP LOCKED*/)
              RETURNING id, epoch, tries, body",
             args![node, tx.now + ms(lease), tx.now],
@@ -191,6 +205,27 @@ async fn claim(tx: &mut Tx, node: &NodeName, lease: Duration) -> Result<Option<C
         tries: row.num("tries")?,
         trigger: row.json("body")?,
     }))
+}
+
+async fn hold(tx: &mut Tx, id: TriggerId, epoch: i64, lease: Duration) -> Result<bool, StoreError> {
+    let changed = tx
+        .execute(
+            "UPDATE triggers SET lease_until = $3 WHERE id = $1 AND epoch = $2 AND state = 'received'",
+            args![id, epoch, tx.now + ms(lease)],
+        )
+        .await?;
+    Ok(changed == 1)
+}
+
+async fn release(tx: &mut Tx, id: TriggerId, epoch: i64) -> Result<bool, StoreError> {
+    let changed = tx
+        .execute(
+            "UPDATE triggers SET lease_until = 0, lease_owner = NULL, tries = tries - 1, epoch = epoch + 1
+             WHERE id = $1 AND epoch = $2 AND state = 'received'",
+            args![id, epoch],
+        )
+        .await?;
+    Ok(changed == 1)
 }
 
 async fn retry(tx: &mut Tx, id: TriggerId, epoch: i64, after: Duration, reason: &str) -> Result<bool, StoreError> {

@@ -122,7 +122,7 @@ pub async fn create_build(
     if !served {
         return Err(Problem::not_found());
     }
-    let repository = state
+    let (repository, installation) = state
         .repositories()
         .find(&connection, &path)
         .await
@@ -141,7 +141,7 @@ pub async fn create_build(
     let trigger = Trigger {
         repository,
         event: Event::Manual { ref_name, commit },
-        installation: None,
+        installation,
         actor: caller.name().unwrap_or("api").to_owned(),
         title: String::new(),
     };

@@ -5,6 +5,7 @@ use axum::{
     Router,
     extract::State,
     http::{StatusCode, header},
+    middleware::map_response,
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -15,7 +16,7 @@ use prometheus_client::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::serve::serve;
+use super::{headers, serve::serve};
 use crate::{
     clock::now_ms,
     store::{Store, StoreError},
@@ -110,6 +111,10 @@ pub async fn serve_metrics(
 ) {
     let router = Router::new()
         .route("/metrics", get(scrape))
+        .layer(map_response(async |mut response: Response| {
+            headers::seal(response.headers_mut());
+            response
+        }))
         .with_state((metrics, store));
     serve(listener, None, router, shutdown).await;
 }

@@ -50,11 +50,15 @@ use crate::{
     telemetry::Metrics,
 };
 
+/// A repository and, at GitHub, the installation that it belongs to.
+pub type Placed = (Repository, Option<i64>);
+
 /// What the API asks of forges: the repository under a path, now.
 #[async_trait]
 pub trait Repositories: Send + Sync {
-    /// The repository, `None` when the forge has none under this path (or none that it shows us).
-    async fn find(&self, connection: &ConnectionId, path: &RepoPath) -> Result<Option<Repository>, ForgeError>;
+    /// The repository with GitHub's installation, to be stored with what is asked for it; `None` when the
+    /// forge has none under this path (or none that it shows us).
+    async fn find(&self, connection: &ConnectionId, path: &RepoPath) -> Result<Option<Placed>, ForgeError>;
 }
 
 /// What a request changed, as a hint to whoever waits for it. A lost hint costs latency only.

@@ -135,7 +135,11 @@ fn one(walk: &mut Walk<'_>, key: &Key, node: &Node, defaults: &Defaults) -> Plac
         }
     }
     if let Some(node) = fields.get("runs-on") {
-        placed.job.runs_on_at = (node.mark.line, node.mark.column);
+        let at = match &node.value {
+            Value::Sequence(labels) => labels.first().map_or(node.mark, |label| label.mark),
+            _ => node.mark,
+        };
+        placed.job.runs_on_at = (at.line, at.column);
         (placed.job.runs_on, placed.job.size) = runs_on(walk, node);
     }
     if let Some(node) = fields.get("needs") {

@@ -91,7 +91,7 @@ jobs:
     assert_eq!((build.name.as_str(), build.timeout_minutes), ("Build it", 30));
     assert_eq!(build.runs_on.as_ref().unwrap().as_str(), "illumos");
     assert_eq!(build.size.as_ref().unwrap().as_str(), "large");
-    assert_eq!((build.runs_on_at, test.size.as_ref()), ((8, 14), None));
+    assert_eq!((build.runs_on_at, test.size.as_ref()), ((8, 15), None));
     assert_eq!(pairs(&build.env), "VERSION=3.10");
     assert_eq!(
         build.steps[0].action,

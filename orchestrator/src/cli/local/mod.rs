@@ -5,7 +5,7 @@ mod place;
 mod show;
 mod tree;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Args;
 use miette::miette;
@@ -23,9 +23,10 @@ use crate::{
     },
     node,
     planner::{WorkflowFile, decide},
-    queue::Hint,
+    queue::{Hint, InProcess},
     scheduler,
     store::{CancelOutcome, NewRun, Store, TriggerOutcome},
+    telemetry::Metrics,
     workflow,
 };
 
@@ -67,7 +68,14 @@ pub(super) async fn run(common: &Common, args: RunArgs) -> Outcome {
     let lock = node::DataLock::take(&place.config.data_dir).map_err(report)?;
     let machines = backend::local(&place.config, args.allow_unisolated).await?;
     let store = Store::open(&place.config.database).await.map_err(report)?;
-    let deps = parts::deps(Arc::clone(&place.config), store, machines)?;
+    let deps = parts::deps(parts::Outside {
+        config: Arc::clone(&place.config),
+        store,
+        hints: Arc::new(InProcess::new()),
+        forges: HashMap::new(),
+        metrics: Metrics::new(),
+        machines,
+    })?;
     let instance = InstanceId::new();
     node::register(&deps, &lock, instance).await.map_err(report)?;
     let outcome = run_once(&deps, instance, &tree, &args).await;

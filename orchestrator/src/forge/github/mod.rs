@@ -191,6 +191,10 @@ impl Forge for Github {
         }))
     }
 
+    async fn installation(&self, path: &RepoPath) -> Result<Option<i64>, ForgeError> {
+        self.api.installation(path, None).await
+    }
+
     async fn fetch_access(
         &self,
         repository: &Repository,

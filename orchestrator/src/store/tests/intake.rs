@@ -11,6 +11,8 @@ contract!(
     deliveries_are_claimed_in_order_and_each_by_one,
     a_planned_delivery_leaves_its_triggers,
     a_trigger_that_is_put_off_waits,
+    one_repository_is_planned_for_one_trigger_at_a_time,
+    a_claim_is_renewed_and_given_back,
     a_finished_trigger_leaves_runs_jobs_and_reports,
     a_lost_trigger_lease_creates_nothing,
     an_unusable_workflow_is_a_run_in_error,
@@ -190,6 +192,48 @@ async fn a_trigger_that_is_put_off_waits(lab: Lab) {
     assert_eq!((again.id, again.tries), (claimed.id, 2));
     let stale = lab.store.retry_trigger(claimed.id, claimed.epoch, MINUTE, "").await;
     assert!(!stale.unwrap(), "the first claim's epoch is over");
+}
+
+async fn one_repository_is_planned_for_one_trigger_at_a_time(lab: Lab) {
+    let claim = async || lab.store.claim_trigger(&lab.node, MINUTE).await.unwrap();
+    for (repository, commit) in [(1, 1), (1, 2), (2, 3)] {
+        lab.store
+            .create_trigger(&push(repository, &sha(commit)), "ann")
+            .await
+            .unwrap();
+    }
+    let (first, other) = (claim().await.unwrap(), claim().await.unwrap());
+    assert_eq!(first.trigger, push(1, &sha(1)));
+    assert_eq!(
+        other.trigger,
+        push(2, &sha(3)),
+        "the second of repository 1 waits for the first"
+    );
+    assert!(claim().await.is_none());
+    let ignored = TriggerOutcome::Ignored("done".into());
+    lab.store.finish_trigger(first.id, first.epoch, ignored).await.unwrap();
+    assert_eq!(claim().await.unwrap().trigger, push(1, &sha(2)));
+    // A lease that has ended keeps nobody out.
+    lab.sql("UPDATE triggers SET lease_until = 0").await;
+    assert_eq!(claim().await.unwrap().trigger, push(1, &sha(2)));
+}
+
+async fn a_claim_is_renewed_and_given_back(lab: Lab) {
+    lab.store.create_trigger(&push(1, &sha(1)), "ann").await.unwrap();
+    let claim = async |lease| lab.store.claim_trigger(&lab.node, lease).await.unwrap();
+    let stale = claim(Duration::ZERO).await.unwrap();
+    let held = claim(Duration::ZERO).await.unwrap();
+    assert!(!lab.store.renew_trigger(stale.id, stale.epoch, MINUTE).await.unwrap());
+    assert!(!lab.store.release_trigger(stale.id, stale.epoch).await.unwrap());
+    assert!(lab.store.renew_trigger(held.id, held.epoch, MINUTE).await.unwrap());
+    assert!(claim(MINUTE).await.is_none(), "the renewed lease holds");
+    assert!(lab.store.release_trigger(held.id, held.epoch).await.unwrap());
+    assert!(
+        !lab.store.renew_trigger(held.id, held.epoch, MINUTE).await.unwrap(),
+        "what was given back is not held any more"
+    );
+    let again = claim(MINUTE).await.unwrap();
+    assert_eq!((again.id, again.tries), (held.id, held.tries), "a stop is no try");
 }
 
 async fn a_finished_trigger_leaves_runs_jobs_and_reports(lab: Lab) {

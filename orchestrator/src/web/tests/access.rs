@@ -443,3 +443,40 @@ async fn builds_are_made_seen_cancelled_and_run_again() {
         .await;
     assert!(why.body.contains("\"state\":\"queued\""), "{}", why.body);
 }
+
+#[tokio::test]
+async fn every_answer_of_every_route_carries_the_same_headers() {
+    let site = Site::new().await;
+    let mut asked: Vec<(Method, String)> = table()
+        .iter()
+        .filter(|route| !route.path.ends_with("/stream"))
+        .flat_map(|route| {
+            let path = filled(route.path, &site.public);
+            [(route.method.clone(), path.clone()), (Method::DELETE, path)]
+        })
+        .collect();
+    // What a forge posts to, with and without a connection of this name, and what does not exist.
+    for (method, path) in [
+        (Method::POST, "/hooks/berg"),
+        (Method::POST, "/hooks/nobody"),
+        (Method::GET, "/hooks/berg"),
+        (Method::GET, "/nothing/here"),
+    ] {
+        asked.push((method, path.to_owned()));
+    }
+    for (method, path) in asked {
+        let answer = site.send(method.clone(), &path, &[], "").await;
+        let header = |name: &str| answer.headers.get(name).and_then(|value| value.to_str().ok());
+        for (name, value) in [
+            ("content-security-policy", crate::web::headers::CSP),
+            ("x-content-type-options", "nosniff"),
+            ("referrer-policy", "same-origin"),
+            ("cross-origin-opener-policy", "same-origin"),
+            ("cross-origin-resource-policy", "same-origin"),
+        ] {
+            assert_eq!(header(name), Some(value), "{method} {path}: {name}");
+        }
+        assert!(header("cache-control").is_some(), "{method} {path}");
+        assert!(header("x-request-id").is_some(), "{method} {path}");
+    }
+}

@@ -14,7 +14,10 @@ use tower::ServiceExt as _;
 use crate::{
     clock::now_ms,
     config::{Backend, Capacity, Config, Connection, ConnectionKind, Database, Limits, Retention, Size},
-    forge::ForgeError,
+    forge::{
+        ForgeError,
+        intake::{Delivery, DeliverySink, Intake, NotStored, Recorded},
+    },
     logs::{Channel, LogStore, LogWriter},
     model::{
         diagnostic::Diagnostic,
@@ -28,7 +31,7 @@ use crate::{
     store::{AttemptEnd, JobRequirement, NewRun, NewToken, PlannedRun, StepUpdate, Store, TriggerOutcome},
     telemetry::Metrics,
     web::{
-        AppState, Parts, Repositories,
+        AppState, Parts, Placed, Repositories,
         identity::{self, ADMIN_SCOPE, token_hash},
         router,
     },
@@ -44,13 +47,16 @@ struct Found;
 
 #[async_trait]
 impl Repositories for Found {
-    async fn find(&self, connection: &ConnectionId, path: &RepoPath) -> Result<Option<Repository>, ForgeError> {
+    async fn find(&self, connection: &ConnectionId, path: &RepoPath) -> Result<Option<Placed>, ForgeError> {
         match path.as_str() {
-            "helios/demo" => Ok(Some(Repository {
-                connection: connection.clone(),
-                id: 1,
-                path: path.clone(),
-            })),
+            "helios/demo" => Ok(Some((
+                Repository {
+                    connection: connection.clone(),
+                    id: 1,
+                    path: path.clone(),
+                },
+                Some(7),
+            ))),
             "helios/away" => Err(ForgeError::Later {
                 forge: "https://forge.example".into(),
                 call: "repository".into(),
@@ -195,6 +201,16 @@ pub fn trigger(path: &str, id: i64, title: &str) -> Trigger {
     }
 }
 
+/// Nothing that the tests send is signed, so nothing is ever stored.
+struct NoSink;
+
+#[async_trait]
+impl DeliverySink for NoSink {
+    async fn record(&self, _: Delivery) -> Result<Recorded, NotStored> {
+        Err(NotStored("an unsigned delivery reached the store".into()))
+    }
+}
+
 impl Site {
     /// Both repositories with one queued run of three jobs each, and a token.
     pub async fn new() -> Self {
@@ -236,7 +252,8 @@ impl Site {
             &[("build", "build")],
         )
         .await;
-        let router = router(state.clone());
+        let intake = Intake::new(&state.config().connections, Arc::new(NoSink));
+        let router = router(state.clone(), intake.router());
         Self {
             state,
             router,
