@@ -577,6 +577,7 @@ fn read_limits(reader: &mut Reader, top: &Map<'_>) -> Limits {
         "infra_tries",
         "cancel_grace_s",
         "node_grace_s",
+        "agent_silence_s",
         "min_free_bytes",
         "repository_bytes",
     ];
@@ -600,6 +601,7 @@ fn read_limits(reader: &mut Reader, top: &Map<'_>) -> Limits {
         // Zero means that a cancelled job is ended at once.
         cancel_grace_s: number("cancel_grace_s", 0..=86_400, default.cancel_grace_s),
         node_grace_s: number("node_grace_s", 1..=604_800, default.node_grace_s),
+        agent_silence_s: number("agent_silence_s", 1..=86_400, default.agent_silence_s),
         // Zero means that nothing is kept free.
         min_free_bytes: number("min_free_bytes", 0..=most, default.min_free_bytes),
         repository_bytes: number("repository_bytes", 1 << 20..=most, default.repository_bytes),
