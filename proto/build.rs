@@ -1,4 +1,4 @@
-//! Generates the Rust code of `helios.agent.v1` with a protobuf compiler written in Rust, so that
+//! Generates the Rust code of the protocols with a protobuf compiler written in Rust, so that
 //! no system package is needed.
 
 use std::{env, error::Error, fs, path::PathBuf};
@@ -16,5 +16,6 @@ fn main() -> Result<(), Box<dyn Error>> {
         .bytes(".helios.agent.v1.PutChunk.data")
         .bytes(".helios.agent.v1.GetChunk.data")
         .compile_fds(descriptors)?;
+    tonic_prost_build::configure().compile_fds(protox::compile(["helios/machine/v1/machine.proto"], ["proto"])?)?;
     Ok(())
 }

@@ -6,13 +6,25 @@
 use std::{
     ffi::{OsStr, OsString},
     fmt,
+    fs::File,
     io::{self, Read},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::Stdio,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
+
+/// See [`children_hold`].
+static HELD: OnceLock<File> = OnceLock::new();
+
+/// From now on every command run to its end holds this file open, as the empty file on its standard
+/// input. A lock (`flock`) taken on it therefore lasts until this process *and its last command* are
+/// gone: an SMF restarter does not kill the commands of a process that crashed, and who starts next
+/// must not act beside them.
+pub fn children_hold(file: File) {
+    let _only_the_first_counts = HELD.set(file);
+}
 
 /// A command: program, arguments, environment. Nothing goes through a shell.
 #[derive(Clone)]
@@ -180,7 +192,6 @@ impl Cmd {
         // As an `OsStr`: duct takes a `Path` without a slash for a file of the current folder.
         let mut expression = duct::cmd(self.program.as_os_str(), &self.args)
             .full_env(self.env.iter().cloned())
-            .stdin_bytes(self.stdin.clone())
             .stdout_file(out_write)
             .stderr_file(err_write)
             .unchecked()
@@ -189,6 +200,10 @@ impl Cmd {
                 command.process_group(0);
                 Ok(())
             });
+        expression = match HELD.get() {
+            Some(held) if self.stdin.is_empty() => expression.stdin_file(held.try_clone().map_err(io_error)?),
+            _ => expression.stdin_bytes(self.stdin.clone()),
+        };
         if let Some(dir) = &self.cwd {
             expression = expression.dir(dir);
         }

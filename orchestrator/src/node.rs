@@ -140,7 +140,7 @@ pub async fn recover(
         tracing::info!(attempt = %attempt.id, job = %attempt.job, state = %attempt.state, "taking up an attempt again");
         attempts.spawn(driver::drive(deps.clone(), attempt, Start::Adopted, stop.clone()));
     }
-    sweep(deps).await
+    Ok(())
 }
 
 /// Destroys what carries our mark and belongs to no living attempt, one machine after another.
@@ -183,36 +183,49 @@ async fn lives(deps: &Deps, attempt: AttemptId) -> Result<bool, StoreError> {
     Ok(row.is_some_and(|row| row.state != AttemptState::Ended))
 }
 
-/// Says that the node lives, gives up the attempts of nodes that do not, and sweeps, until `stop`.
-/// When another daemon took the name over, this one stops everything: it must not act any more.
+/// Says that the node lives, gives up the attempts of nodes that do not, and sweeps at once and then
+/// on a timer, until `stop`. When another daemon took the name over, this one stops everything: it
+/// must not act any more.
 pub async fn run(deps: Deps, instance: InstanceId, stop: CancellationToken) {
+    // Side by side: removing a machine may take minutes, and a node must not seem dead meanwhile.
+    tokio::join!(heartbeats(&deps, instance, &stop), sweeps(&deps, &stop));
+}
+
+async fn heartbeats(deps: &Deps, instance: InstanceId, stop: &CancellationToken) {
     let mut heartbeat = tokio::time::interval(HEARTBEAT);
-    let mut sweeps = tokio::time::interval_at(tokio::time::Instant::now() + SWEEP, SWEEP);
+    while stop.run_until_cancelled(heartbeat.tick()).await.is_some() {
+        match deps.store.heartbeat(&deps.config.node, instance).await {
+            Ok(true) => {}
+            Ok(false) => {
+                tracing::error!(node = %deps.config.node, "another daemon took this node's name over; stopping");
+                stop.cancel();
+            }
+            Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "cannot write a heartbeat"),
+        }
+    }
+}
+
+async fn sweeps(deps: &Deps, stop: &CancellationToken) {
+    let mut timer = tokio::time::interval(SWEEP);
+    timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let grace = Duration::from_secs(deps.config.limits.node_grace_s);
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => break,
-            _ = heartbeat.tick() => match deps.store.heartbeat(&deps.config.node, instance).await {
-                Ok(true) => {}
-                Ok(false) => {
-                    tracing::error!(node = %deps.config.node, "another daemon took this node's name over; stopping");
-                    stop.cancel();
-                }
-                Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "cannot write a heartbeat"),
-            },
-            _ = sweeps.tick() => {
-                match deps.store.expire_nodes(grace, deps.config.limits.infra_tries).await {
-                    Ok(given_up) if given_up.is_empty() => {}
-                    Ok(given_up) => {
-                        tracing::warn!(attempts = given_up.len(), "gave up the attempts of a silent node");
-                        deps.hints.notify(Hint::Job);
-                        deps.hints.notify(Hint::Report);
-                    }
-                    Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "cannot look for silent nodes"),
-                }
-                if let Err(error) = sweep(&deps).await {
-                    tracing::error!(error = &error as &dyn std::error::Error, "cannot compare machines with attempts");
-                }
+    while stop.run_until_cancelled(timer.tick()).await.is_some() {
+        match deps.store.expire_nodes(grace, deps.config.limits.infra_tries).await {
+            Ok(given_up) if given_up.is_empty() => {}
+            Ok(given_up) => {
+                tracing::warn!(attempts = given_up.len(), "gave up the attempts of a silent node");
+                deps.hints.notify(Hint::Job);
+                deps.hints.notify(Hint::Report);
+            }
+            Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "cannot look for silent nodes"),
+        }
+        match stop.run_until_cancelled(sweep(deps)).await {
+            None | Some(Ok(())) => {}
+            Some(Err(error)) => {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "cannot compare machines with attempts"
+                );
             }
         }
     }

@@ -1,5 +1,5 @@
-//! One contract suite for the Machine port, run on the process and the QEMU back ends with
-//! stand-in agents: what is tested here is the machine, not the agent.
+//! One contract suite for the Machine port, run on the process and the QEMU back ends, and on the
+//! former behind machined, with stand-in agents: what is tested here is the machine, not the agent.
 
 use std::{
     collections::BTreeMap,
@@ -13,7 +13,9 @@ use std::{
 use helios_ci::{
     config::{Image, Size},
     machine::{
-        ListenAt, MachineSpec, Machines, Observed, Seed, process,
+        ListenAt, MachineSpec, Machines, Observed, Seed,
+        machined::{self, Callers},
+        process,
         qemu::{self, Accel},
     },
     model::{ids::AttemptId, names::MachineName},
@@ -29,6 +31,9 @@ const PATIENCE: Duration = Duration::from_secs(120);
 struct Bench {
     dir: tempfile::TempDir,
     tiny: Option<PathBuf>,
+    /// Reach the back end through machined's socket.
+    behind: bool,
+    machined: tokio_util::sync::CancellationToken,
 }
 
 impl Bench {
@@ -42,10 +47,36 @@ impl Bench {
         file.set_permissions(std::fs::Permissions::from_mode(0o755)).unwrap();
         drop(file);
         std::fs::rename(&temporary, &path).unwrap();
-        Self { dir, tiny }
+        Self {
+            dir,
+            tiny,
+            behind: false,
+            machined: tokio_util::sync::CancellationToken::new(),
+        }
     }
 
-    fn open(&self) -> Arc<dyn Machines> {
+    fn behind_machined(mut self) -> Self {
+        self.behind = true;
+        self
+    }
+
+    async fn open(&self) -> Arc<dyn Machines> {
+        let machines = self.local();
+        if !self.behind {
+            return machines;
+        }
+        static SOCKETS: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+        let number = SOCKETS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let socket = self.dir.path().join(format!("m{number}.sock"));
+        let node: helios_ci::model::names::NodeName = "n1".parse().unwrap();
+        tokio::spawn({
+            let (node, socket, stop) = (node.clone(), socket.clone(), self.machined.clone());
+            async move { machined::serve(machines, node, &socket, Callers { user: None }, stop, PATIENCE).await }
+        });
+        machined::connect(&socket, &node).await.unwrap()
+    }
+
+    fn local(&self) -> Arc<dyn Machines> {
         let (node, data_dir) = ("n1".parse().unwrap(), self.dir.path().to_owned());
         let agent = data_dir.join("agent");
         let Some(tiny) = &self.tiny else {
@@ -106,6 +137,7 @@ impl Bench {
 /// No process of the bench outlives a failed test.
 impl Drop for Bench {
     fn drop(&mut self) {
+        self.machined.cancel();
         let marker = format!("HELIOS_CI_MACHINE={}/", self.dir.path().display());
         for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
             let environ = std::fs::read(entry.path().join("environ")).unwrap_or_default();
@@ -148,16 +180,19 @@ async fn stopped(machines: &Arc<dyn Machines>, name: &MachineName) -> Observed {
 async fn life(bench: &Bench) {
     let spec = bench.spec();
     let name = &spec.name;
-    assert_eq!(bench.open().observe(name).await.unwrap(), Observed::Absent);
-    assert_eq!(bench.open().endpoints(name).await.unwrap(), None);
-    bench.open().destroy(name).await.unwrap();
-    bench.open().start(name).await.unwrap_err();
-    bench.open().stop(name, Duration::ZERO).await.unwrap();
-    assert_eq!(stopped(&bench.open(), name).await, Observed::Absent);
+    assert_eq!(bench.open().await.observe(name).await.unwrap(), Observed::Absent);
+    assert_eq!(bench.open().await.endpoints(name).await.unwrap(), None);
+    bench.open().await.destroy(name).await.unwrap();
+    bench.open().await.start(name).await.unwrap_err();
+    bench.open().await.stop(name, Duration::ZERO).await.unwrap();
+    assert_eq!(stopped(&bench.open().await, name).await, Observed::Absent);
 
-    let endpoints = bench.open().prepare(&spec).await.unwrap();
-    assert_eq!(bench.open().prepare(&spec).await.unwrap(), endpoints);
-    assert_eq!(bench.open().endpoints(name).await.unwrap().as_ref(), Some(&endpoints));
+    let endpoints = bench.open().await.prepare(&spec).await.unwrap();
+    assert_eq!(bench.open().await.prepare(&spec).await.unwrap(), endpoints);
+    assert_eq!(
+        bench.open().await.endpoints(name).await.unwrap().as_ref(),
+        Some(&endpoints)
+    );
     let ListenAt::Unix(socket) = &endpoints.agent else {
         panic!("{endpoints:?}")
     };
@@ -166,39 +201,39 @@ async fn life(bench: &Bench) {
         .permissions()
         .mode();
     assert_eq!(mode & 0o777, 0o700);
-    assert_eq!(bench.open().observe(name).await.unwrap(), Observed::Prepared);
+    assert_eq!(bench.open().await.observe(name).await.unwrap(), Observed::Prepared);
 
-    bench.open().start(name).await.unwrap();
+    bench.open().await.start(name).await.unwrap();
     let pid = bench.main_pid(name);
-    bench.open().start(name).await.unwrap();
+    bench.open().await.start(name).await.unwrap();
     assert_eq!(bench.main_pid(name), pid, "a running machine is left alone");
     // Started just before a crash, never written down: found again by its marker.
     std::fs::remove_file(bench.machine_dir(name).join("run.json")).unwrap();
-    bench.open().start(name).await.unwrap();
+    bench.open().await.start(name).await.unwrap();
     assert_eq!(bench.main_pid(name), pid);
-    assert_eq!(bench.open().observe(name).await.unwrap(), Observed::Running);
-    bench.open().prepare(&spec).await.unwrap_err();
-    console_says(&bench.open(), name, "agent --seed").await;
+    assert_eq!(bench.open().await.observe(name).await.unwrap(), Observed::Running);
+    bench.open().await.prepare(&spec).await.unwrap_err();
+    console_says(&bench.open().await, name, "agent --seed").await;
 
-    bench.open().stop(name, Duration::from_secs(30)).await.unwrap();
-    bench.open().stop(name, Duration::from_secs(30)).await.unwrap();
-    assert!(matches!(stopped(&bench.open(), name).await, Observed::Stopped(_)));
-    bench.open().start(name).await.unwrap_err();
-    console_says(&bench.open(), name, "agent --seed").await;
-    bench.open().destroy(name).await.unwrap();
-    bench.open().destroy(name).await.unwrap();
-    assert_eq!(bench.open().observe(name).await.unwrap(), Observed::Absent);
+    bench.open().await.stop(name, Duration::from_secs(30)).await.unwrap();
+    bench.open().await.stop(name, Duration::from_secs(30)).await.unwrap();
+    assert!(matches!(stopped(&bench.open().await, name).await, Observed::Stopped(_)));
+    bench.open().await.start(name).await.unwrap_err();
+    console_says(&bench.open().await, name, "agent --seed").await;
+    bench.open().await.destroy(name).await.unwrap();
+    bench.open().await.destroy(name).await.unwrap();
+    assert_eq!(bench.open().await.observe(name).await.unwrap(), Observed::Absent);
     assert!(!bench.machine_dir(name).exists());
 }
 
 /// Two at once; one is killed and noticed, the other is not touched; both are destroyed as they are.
 async fn two_and_a_death(bench: &Bench) {
-    let (machines, one, two) = (bench.open(), bench.spec(), bench.spec());
+    let (machines, one, two) = (bench.open().await, bench.spec(), bench.spec());
     for spec in [&one, &two] {
         machines.prepare(spec).await.unwrap();
         machines.start(&spec.name).await.unwrap();
     }
-    let listed = bench.open().list().await.unwrap();
+    let listed = bench.open().await.list().await.unwrap();
     assert_eq!(listed.len(), 2);
     assert!(
         listed.iter().all(|owned| owned.observed == Observed::Running),
@@ -225,7 +260,7 @@ async fn two_and_a_death(bench: &Bench) {
 
 /// What a crash leaves half-made or half-removed is listed and goes; what is not ours stays.
 async fn leftovers_and_look_alikes(bench: &Bench) {
-    let (machines, root) = (bench.open(), bench.dir.path().join("machines"));
+    let (machines, root) = (bench.open().await, bench.dir.path().join("machines"));
     let (made, gone, foreign, other) = (bench.spec(), bench.spec(), bench.spec(), bench.spec());
     for spec in [&gone, &other] {
         machines.prepare(spec).await.unwrap();
@@ -280,6 +315,11 @@ macro_rules! contract {
                 super::$case(&super::Bench::new(None, super::AGENT)).await;
             })*
         }
+        mod process_machines_behind_machined {
+            $(#[tokio::test] async fn $case() {
+                super::$case(&super::Bench::new(None, super::AGENT).behind_machined()).await;
+            })*
+        }
         mod qemu_machines {
             $(#[tokio::test] async fn $case() {
                 if let Some(tiny) = super::tiny() {
@@ -306,7 +346,7 @@ async fn a_guest_reaches_its_node_and_nothing_else_and_dies_with_its_agent() {
          nc -w 2 10.0.2.2 {port} </dev/null && echo REACHED\nls /sys/fs/cgroup/cgroup.procs\n"
     );
     let bench = Bench::new(Some(tiny), &agent);
-    let (machines, spec) = (bench.open(), bench.spec());
+    let (machines, spec) = (bench.open().await, bench.spec());
     let endpoints = machines.prepare(&spec).await.unwrap();
     let ListenAt::Unix(socket) = endpoints.agent else {
         panic!("{endpoints:?}")
@@ -345,7 +385,7 @@ async fn a_guest_reaches_its_node_and_nothing_else_and_dies_with_its_agent() {
 async fn a_guest_that_is_asked_to_stop_goes_by_itself() {
     let Some(tiny) = tiny() else { return };
     let bench = Bench::new(Some(tiny), AGENT);
-    let (machines, spec) = (bench.open(), bench.spec());
+    let (machines, spec) = (bench.open().await, bench.spec());
     machines.prepare(&spec).await.unwrap();
     machines.start(&spec.name).await.unwrap();
     console_says(&machines, &spec.name, "agent --seed").await;

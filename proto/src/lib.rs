@@ -7,6 +7,13 @@ pub mod v1 {
     tonic::include_proto!("helios.agent.v1");
 }
 
+/// `helios.machine.v1`: what the daemon asks of `helios-ci machined`, documented in
+/// `proto/helios/machine/v1/machine.proto`.
+#[allow(missing_docs, clippy::all, clippy::pedantic)]
+pub mod machine {
+    tonic::include_proto!("helios.machine.v1");
+}
+
 /// The protocol versions this build speaks, both ends included.
 pub const VERSIONS: (u32, u32) = (1, 1);
 

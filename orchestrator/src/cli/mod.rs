@@ -1,10 +1,12 @@
 //! The command line: one file per subcommand. Everything is wired here and nowhere else.
 
+mod backend;
 mod client;
 mod config;
 mod control;
 mod image;
 mod logs;
+mod machined;
 mod relay;
 mod runs;
 mod serve;
@@ -46,6 +48,9 @@ impl Exit {
         }
     }
 }
+
+/// Maintenance at once, with what we printed in the service's log.
+const SMF_EXIT_ERR_CONFIG: u8 = 96;
 
 const AFTER_HELP: &str = "\
 Exit codes:
@@ -100,6 +105,8 @@ struct Common {
 enum Command {
     /// Run the daemon in the foreground.
     Serve(serve::ServeArgs),
+    /// Run the process that keeps the machines, in the foreground, with the privileges they need.
+    Machined(machined::MachinedArgs),
     /// List runs, newest first.
     Runs(runs::RunsArgs),
     /// Show a run or a job.
@@ -146,6 +153,9 @@ pub fn main() -> ExitCode {
     if let Command::Relay(args) = &cli.command {
         return relay::run(args);
     }
+    // What waits for a better configuration must not be restarted again and again (smf_method(7)).
+    let service =
+        matches!(cli.command, Command::Serve(_) | Command::Machined(_)) && std::env::var_os("SMF_FMRI").is_some();
     let outcome = run(cli);
     let exit = outcome.unwrap_or_else(|report| {
         let exit = report
@@ -154,11 +164,14 @@ pub fn main() -> ExitCode {
         eprintln!("{report:?}");
         exit
     });
+    if service && exit == Exit::Usage {
+        return ExitCode::from(SMF_EXIT_ERR_CONFIG);
+    }
     ExitCode::from(exit as u8)
 }
 
 fn run(cli: Cli) -> Outcome {
-    let threads = if matches!(cli.command, Command::Serve(_)) {
+    let threads = if matches!(cli.command, Command::Serve(_) | Command::Machined(_)) {
         None
     } else {
         Some(1)
@@ -175,6 +188,7 @@ fn run(cli: Cli) -> Outcome {
         let common = &cli.common;
         match cli.command {
             Command::Serve(args) => serve::run(common, args).await,
+            Command::Machined(args) => machined::run(common, args).await,
             Command::Runs(args) => runs::run(common, args).await,
             Command::Show(args) => show::run(common, args).await,
             Command::Logs(args) => logs::run(common, args).await,

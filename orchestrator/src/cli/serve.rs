@@ -1,6 +1,6 @@
 //! `helios-ci serve`: the daemon. Everything is wired here.
 
-use std::{collections::HashMap, fs, os::unix::fs::DirBuilderExt, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::HashMap, fs, os::unix::fs::DirBuilderExt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use clap::Args;
@@ -11,10 +11,10 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Common, Exit, Outcome, report};
+use super::{Common, Exit, Outcome, backend, report};
 use crate::{
     agent_api::{AgentApi, identity::Identity},
-    config::{Backend, Config},
+    config::Config,
     driver::{Deps, seal::SealKey},
     failpoint::{self, Point},
     forge::{
@@ -23,7 +23,6 @@ use crate::{
     },
     janitor,
     logs::LogStore,
-    machine::{Machines, process, qemu},
     model::{
         ids::InstanceId,
         names::{ConnectionId, RepoPath},
@@ -69,7 +68,7 @@ pub(super) async fn run(common: &Common, args: ServeArgs) -> Outcome {
     let source = Source::new(&config);
     let deps = Deps {
         logs: LogStore::new(&config.data_dir),
-        machines: machines(&config, args.allow_unisolated).await?,
+        machines: backend::machines(&config, args.allow_unisolated).await?,
         agents: AgentApi::new(Identity::open(&config.data_dir).map_err(report)?, store.clone()),
         seal: Arc::new(SealKey::open(&config.data_dir).map_err(report)?),
         source: source.clone(),
@@ -183,45 +182,6 @@ fn make_data_dir(config: &Config) -> miette::Result<()> {
         .mode(0o700)
         .create(&config.data_dir)
         .map_err(|e| miette!("cannot make the data directory {}: {e}", config.data_dir.display()))
-}
-
-async fn machines(config: &Config, allow_unisolated: bool) -> miette::Result<Arc<dyn Machines>> {
-    let (node, data_dir, agent): (_, PathBuf, _) = (config.node.clone(), config.data_dir.clone(), config.agent.clone());
-    match config.backend {
-        Backend::Qemu => {
-            // KVM is believed only when a guest of ours really booted under it.
-            let direct = config
-                .images
-                .values()
-                .find_map(|image| image.kernel.as_ref().zip(image.initrd.as_ref()));
-            let accel = match direct {
-                Some((kernel, initrd)) => qemu::accel::probe(&data_dir, kernel, initrd).await.map_err(report)?,
-                None => qemu::Accel::Tcg,
-            };
-            let helios_ci = std::env::current_exe().map_err(|e| miette!("cannot find this program's own file: {e}"))?;
-            let images = config.images.clone();
-            qemu::open(qemu::Options {
-                node,
-                data_dir,
-                images,
-                agent,
-                helios_ci,
-                accel,
-            })
-            .map_err(report)
-        }
-        Backend::Process if allow_unisolated => {
-            process::open(process::Options { node, data_dir, agent }).map_err(report)
-        }
-        Backend::Process => Err(miette!(
-            help = "use `backend: qemu`",
-            "the back end `process` isolates nothing and is only for tests; it needs --allow-unisolated"
-        )),
-        Backend::Zone => Err(miette!(
-            help = "on Linux use `backend: qemu`",
-            "the back end `zone` (bhyve zones on illumos) is not there yet"
-        )),
-    }
 }
 
 fn connect_forges(config: &Config) -> miette::Result<HashMap<ConnectionId, Arc<dyn Forge>>> {

@@ -5,6 +5,16 @@ use sha2::{Digest as _, Sha256};
 use super::{Config, Image, Size};
 use crate::model::names::Label;
 
+/// A size that is not configured here.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("there is no size `{size}`; sizes here: {}", .known.join(", "))]
+pub struct UnknownSize {
+    /// What was asked for.
+    pub size: Label,
+    /// Every size there is.
+    pub known: Vec<String>,
+}
+
 /// A label that no machine here has.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}; labels here: {}", .label.as_ref().map_or_else(
@@ -35,6 +45,23 @@ impl Config {
             None => Err(UnknownLabel {
                 label: asked.cloned(),
                 known: self.images.keys().chain(self.aliases.keys()).cloned().collect(),
+            }),
+        }
+    }
+
+    /// A size preset, for a machine of this image: its disk is at least the image's.
+    ///
+    /// # Errors
+    /// When there is no such size.
+    pub fn resolve_size(&self, asked: &Label, image: &Image) -> Result<Size, UnknownSize> {
+        match self.sizes.get(asked.as_str()) {
+            Some(size) => Ok(Size {
+                disk_gib: size.disk_gib.max(image.size.disk_gib),
+                ..*size
+            }),
+            None => Err(UnknownSize {
+                size: asked.clone(),
+                known: self.sizes.keys().cloned().collect(),
             }),
         }
     }

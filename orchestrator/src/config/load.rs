@@ -11,6 +11,7 @@ use miette::NamedSource;
 
 use super::{
     Backend, Capacity, Config, ConfigError, Database, Image, Limits, Problem, Retention, Size, Tls, connections,
+    machined,
     problem::Place,
     read::{Map, Reader, nearest, shown},
     secret_ref, show,
@@ -140,6 +141,7 @@ fn read(reader: &mut Reader, root: &Node) -> Option<Config> {
             "database",
             "connections",
             "backend",
+            "machined",
             "agent",
             "images",
             "aliases",
@@ -161,15 +163,17 @@ fn read(reader: &mut Reader, root: &Node) -> Option<Config> {
     let images = read_images(reader, &top, &sizes);
     let aliases = read_aliases(reader, &top, &images);
     let node = read_node(reader, &top);
+    let backend = read_backend(reader, &top);
     let config = Config {
         database: read_database(reader, &top, &data_dir),
-        data_dir,
         listen,
         metrics_listen: reader.parsed(top.get("metrics_listen"), "metrics_listen"),
         public_url: read_public_url(reader, &top, listen, tls.is_some()),
         tls,
         connections: connections::read(reader, &top),
-        backend: read_backend(reader, &top),
+        machined: machined::read(reader, &top, backend, &data_dir),
+        backend,
+        data_dir,
         agent: reader.path(top.get("agent"), "agent").unwrap_or_else(default_agent),
         default_label: reader.parsed(top.get("default_label"), "default_label"),
         capacity: read_capacity(reader, &top),

@@ -4,6 +4,7 @@
 mod connections;
 mod label;
 mod load;
+mod machined;
 mod problem;
 mod read;
 mod secret_ref;
@@ -45,6 +46,8 @@ pub struct Config {
     pub connections: BTreeMap<ConnectionId, Connection>,
     /// Which machine back end: `qemu` or (only with the hidden flag) `process`.
     pub backend: Backend,
+    /// The privileged process that keeps the machines. `None`: the daemon keeps them itself.
+    pub machined: Option<Machined>,
     /// The agent's static binary, which travels on every machine's seed disk. Default: `helios-agent`
     /// beside this program.
     pub agent: PathBuf,
@@ -62,6 +65,17 @@ pub struct Config {
     pub limits: Limits,
     /// How long things are kept.
     pub retention: Retention,
+}
+
+/// The process that keeps the machines for the daemon.
+#[derive(Debug, Clone)]
+pub struct Machined {
+    /// Its UNIX socket. Default `/var/run/helios-ci/machined.sock` for zones, else
+    /// `<data_dir>/machined.sock`.
+    pub socket: PathBuf,
+    /// The user who may call it besides root and machined's own: the daemon's. Default `helios-ci` for
+    /// zones, else none.
+    pub user: Option<String>,
 }
 
 /// PEM files for the web listener.

@@ -74,6 +74,15 @@ pub(super) fn yaml(config: &Config, references: &BTreeMap<String, String>) -> St
                 .into(),
             ),
         ),
+        (
+            "machined",
+            config.machined.as_ref().map(|machined| {
+                map([
+                    ("socket", path(&machined.socket)),
+                    ("user", machined.user.as_deref().map(Value::from)),
+                ])
+            }),
+        ),
         ("agent", path(&config.agent)),
         (
             "images",

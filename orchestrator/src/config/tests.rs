@@ -401,6 +401,21 @@ fn labels_lead_to_images_through_aliases_and_the_default() {
     assert_eq!(of(&config, Some("b")).unwrap(), (label("b"), PathBuf::from("/b"), 2));
     let error = of(&config, Some("d")).unwrap_err();
     assert_eq!(error.to_string(), "no machine has the label `d`; labels here: a, b, c");
+    // A job may ask for another size; the disk never shrinks below the image's.
+    let image = Image {
+        size: Size {
+            disk_gib: Some(7),
+            ..Size::default()
+        },
+        ..config.images[&label("b")].clone()
+    };
+    let size = config.resolve_size(&label("large"), &image).unwrap();
+    assert_eq!((size.cpus, size.memory_mib, size.disk_gib), (8, 1024, Some(7)));
+    let error = config.resolve_size(&label("giant"), &image).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "there is no size `giant`; sizes here: large, medium, small"
+    );
     config.default_label = None;
     let error = of(&config, None).unwrap_err();
     assert_eq!((error.label.is_none(), error.known.len()), (true, 3));

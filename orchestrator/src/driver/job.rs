@@ -180,6 +180,8 @@ pub(super) mod tests {
                 id: "build".into(),
                 name: "build".into(),
                 runs_on: None,
+                size: None,
+                runs_on_at: (1, 1),
                 needs: vec![],
                 env: vec![],
                 timeout_minutes: 30,

@@ -6,6 +6,7 @@ pub mod console;
 mod files;
 pub mod listen;
 pub mod local;
+pub mod machined;
 pub mod proc;
 pub mod process;
 pub mod qemu;

@@ -35,6 +35,12 @@ pub struct PlannedJob {
     pub name: String,
     /// `runs-on`, where the file has one; the default label applies otherwise.
     pub runs_on: Option<Label>,
+    /// The second word of `runs-on: [label, size]`: a size of the configuration.
+    #[serde(default)]
+    pub size: Option<Label>,
+    /// Line and column of `runs-on`, else of the job, counted from 1; 1 and 1 in plans of old.
+    #[serde(default = "start")]
+    pub runs_on_at: (u32, u32),
     /// Ids of jobs that must succeed first.
     pub needs: Vec<String>,
     /// Environment of every step of this job.
@@ -43,6 +49,10 @@ pub struct PlannedJob {
     pub timeout_minutes: u32,
     /// At least one.
     pub steps: Vec<PlannedStep>,
+}
+
+fn start() -> (u32, u32) {
+    (1, 1)
 }
 
 /// One step.

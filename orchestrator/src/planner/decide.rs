@@ -1,5 +1,7 @@
 //! What a commit's workflow files mean for an event. Pure.
 
+use std::fmt::Display;
+
 use crate::{
     config::Config,
     model::{diagnostic::Diagnostic, plan::Plan, trigger::Event},
@@ -85,23 +87,29 @@ fn require(plan: &Plan, config: &Config) -> Result<Vec<JobRequirement>, Vec<Diag
     let mut complaints = Vec::new();
     let mut jobs = Vec::new();
     for job in &plan.jobs {
-        match config.resolve_label(job.runs_on.as_ref()) {
-            Ok((label, _, size)) => jobs.push(JobRequirement {
+        let mut complain = |what: &dyn Display, help: &str| {
+            let (line, column) = job.runs_on_at;
+            let message = format!("job `{}`: {what}", job.id);
+            complaints.push(complaint(&plan.path, line, column, message, Some(help.into())));
+        };
+        let (label, image, usual) = match config.resolve_label(job.runs_on.as_ref()) {
+            Ok(found) => found,
+            Err(unknown) => {
+                complain(&unknown, "use one of the labels of this server in `runs-on`");
+                continue;
+            }
+        };
+        match job
+            .size
+            .as_ref()
+            .map_or(Ok(usual), |size| config.resolve_size(size, image))
+        {
+            Ok(size) => jobs.push(JobRequirement {
                 class: Config::class(&label, size),
                 label,
                 size,
             }),
-            Err(unknown) => {
-                let line = job.steps.first().map_or(1, |step| step.line);
-                let message = format!("job `{}`: {unknown}", job.id);
-                complaints.push(complaint(
-                    &plan.path,
-                    line,
-                    1,
-                    message,
-                    Some("use one of the labels of this server in `runs-on`".into()),
-                ));
-            }
+            Err(unknown) => complain(&unknown, "use a size of this server: `runs-on: [label, size]`"),
         }
     }
     if complaints.is_empty() {
@@ -176,6 +184,25 @@ mod tests {
         let complaints = runs[0].plan.as_ref().unwrap_err();
         assert!(
             complaints[0].message.contains("windows") && complaints[0].message.contains("tiny"),
+            "{complaints:?}"
+        );
+        // Where `runs-on` is written.
+        assert_eq!((complaints[0].line, complaints[0].column), (5, 14));
+    }
+
+    #[test]
+    fn a_job_may_name_a_size() {
+        let text = GOOD.replace("ubuntu-latest", "[tiny, large]");
+        let runs = decide(&[file("a.yml", &text)], &push("main"), &config()).unwrap();
+        let size = runs[0].plan.as_ref().unwrap().jobs[0].size;
+        assert_eq!((size.cpus, size.memory_mib), (4, 4096));
+        let text = GOOD.replace("ubuntu-latest", "[tiny, giant]");
+        let runs = decide(&[file("a.yml", &text)], &push("main"), &config()).unwrap();
+        let complaints = runs[0].plan.as_ref().unwrap_err();
+        assert!(
+            complaints[0]
+                .message
+                .contains("no size `giant`; sizes here: large, medium, small"),
             "{complaints:?}"
         );
     }

@@ -114,6 +114,8 @@ fn one(walk: &mut Walk<'_>, key: &Key, node: &Node, defaults: &Defaults) -> Plac
             id: key.text.clone(),
             name: key.text.clone(),
             runs_on: None,
+            size: None,
+            runs_on_at: (key.mark.line, key.mark.column),
             needs: Vec::new(),
             env: Env::new(),
             timeout_minutes: defaults.job_timeout_minutes,
@@ -133,7 +135,8 @@ fn one(walk: &mut Walk<'_>, key: &Key, node: &Node, defaults: &Defaults) -> Plac
         }
     }
     if let Some(node) = fields.get("runs-on") {
-        placed.job.runs_on = runs_on(walk, node);
+        placed.job.runs_on_at = (node.mark.line, node.mark.column);
+        (placed.job.runs_on, placed.job.size) = runs_on(walk, node);
     }
     if let Some(node) = fields.get("needs") {
         for (mark, need) in walk.texts(node, "`needs`").unwrap_or_default() {
@@ -162,37 +165,36 @@ fn has(node: &Node, name: &str) -> bool {
     matches!(&node.value, Value::Mapping(entries) if entries.iter().any(|(key, _)| key.text == name))
 }
 
-fn runs_on(walk: &mut Walk<'_>, node: &Node) -> Option<Label> {
+/// A label, and perhaps a size after it.
+fn runs_on(walk: &mut Walk<'_>, node: &Node) -> (Option<Label>, Option<Label>) {
+    const HELP: &str = "write one label, and a size of the server after it if need be: `runs-on: [illumos, large]`";
     if let Value::Mapping(_) = &node.value {
         walk.error_help(
             node.mark,
             "`runs-on` with `group` or `labels` is not supported yet",
-            "write one label: `runs-on: illumos`",
+            HELP,
         );
-        return None;
+        return (None, None);
     }
-    let labels = walk.texts(node, "`runs-on`")?;
-    match labels.as_slice() {
-        [(mark, text)] => match text.parse() {
-            Ok(label) => Some(label),
-            Err(error) => {
-                walk.error(*mark, error.to_string());
-                None
-            }
-        },
-        [] => {
-            walk.error(node.mark, "`runs-on` names no label");
+    let labels = walk.texts(node, "`runs-on`").unwrap_or_default();
+    if let [_, _, (mark, _), ..] = labels.as_slice() {
+        walk.error_help(
+            *mark,
+            "`runs-on` with more than a label and a size is not supported yet",
+            HELP,
+        );
+    } else if labels.is_empty() && matches!(&node.value, Value::Sequence(_)) {
+        walk.error(node.mark, "`runs-on` names no label");
+    }
+    let mut words = labels.iter().map(|(mark, text)| match text.parse() {
+        Ok(label) => Some(label),
+        Err(error) => {
+            let error: crate::model::names::BadName = error;
+            walk.error(*mark, error.to_string());
             None
         }
-        [_, (mark, _), ..] => {
-            walk.error_help(
-                *mark,
-                "`runs-on` with several labels is not supported yet",
-                "write one label: `runs-on: illumos`",
-            );
-            None
-        }
-    }
+    });
+    (words.next().flatten(), words.next().flatten())
 }
 
 /// Reads an `env:` mapping.

@@ -31,6 +31,8 @@ pub(super) fn plan(path: &str, defaults: &Defaults) -> Option<Plan> {
             id: "run".into(),
             name: "run".into(),
             runs_on: None,
+            size: None,
+            runs_on_at: (1, 1),
             needs: Vec::new(),
             env: Env::new(),
             timeout_minutes: defaults.job_timeout_minutes,

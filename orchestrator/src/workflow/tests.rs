@@ -50,7 +50,7 @@ env: {A: 1, B: 3.10, C: yes, D: }
 jobs:
   build:
     name: Build it
-    runs-on: [illumos]
+    runs-on: [illumos, large]
     timeout-minutes: 30
     env: { VERSION: "3.10" }
     steps:
@@ -90,6 +90,8 @@ jobs:
     };
     assert_eq!((build.name.as_str(), build.timeout_minutes), ("Build it", 30));
     assert_eq!(build.runs_on.as_ref().unwrap().as_str(), "illumos");
+    assert_eq!(build.size.as_ref().unwrap().as_str(), "large");
+    assert_eq!((build.runs_on_at, test.size.as_ref()), ((8, 14), None));
     assert_eq!(pairs(&build.env), "VERSION=3.10");
     assert_eq!(
         build.steps[0].action,
@@ -259,7 +261,7 @@ fn golden_diagnostics_of_jobs() {
     insta::assert_snapshot!(complaints("on: push
 jobs:
   a:
-    runs-on: [x, y]
+    runs-on: [x, y, z]
     if: always()
     step: []
     steps: []
@@ -276,7 +278,7 @@ jobs:
   __d: {steps: [{run: x}]}
   1e: {steps: [{run: x}]}
 "), @r#"
-4:18: `runs-on` with several labels is not supported yet (write one label: `runs-on: illumos`)
+4:21: `runs-on` with more than a label and a size is not supported yet (write one label, and a size of the server after it if need be: `runs-on: [illumos, large]`)
 5:5: `if` in a job is not supported yet (supported here: `name`, `runs-on`, `needs`, `env`, `timeout-minutes`, `steps`)
 6:5: unknown key `step` in a job (did you mean `steps`?)
 7:12: `steps` must have at least one step
@@ -298,7 +300,7 @@ jobs:
     insta::assert_snapshot!(complaints("on: push\njobs:\n  a: {name: same, steps: [{run: x}]}\n  b: {name: same, runs-on: 'a b', steps: [{run: x}]}\n  c: {runs-on: {group: x}, uses: ./x.yml}"), @r#"
 4:13: the jobs `a` and `b` are both called `same` (give them different names: each is a check of its own on the forge)
 4:28: `a b` is not a label: 1 to 64 letters, digits, `-`, `_` and `.`, the first a letter or digit
-5:16: `runs-on` with `group` or `labels` is not supported yet (write one label: `runs-on: illumos`)
+5:16: `runs-on` with `group` or `labels` is not supported yet (write one label, and a size of the server after it if need be: `runs-on: [illumos, large]`)
 5:28: `uses` in a job is not supported yet (supported here: `name`, `runs-on`, `needs`, `env`, `timeout-minutes`, `steps`)
 "#);
 }

@@ -273,6 +273,8 @@ fn planned(workflow: &Workflow<'_>) -> NewRun {
         id: (*key).into(),
         name: (*key).into(),
         runs_on: None,
+        size: None,
+        runs_on_at: (1, 1),
         needs: needs.iter().map(ToString::to_string).collect(),
         env: Vec::new(),
         timeout_minutes: 360,

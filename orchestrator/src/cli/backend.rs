@@ -1,0 +1,59 @@
+//! The machine back end of the configuration: in this process, or behind machined.
+
+use std::{path::PathBuf, sync::Arc};
+
+use miette::miette;
+
+use super::report;
+use crate::{
+    config::{Backend, Config},
+    machine::{Machines, machined, process, qemu},
+};
+
+/// What the daemon works with.
+pub(super) async fn machines(config: &Config, allow_unisolated: bool) -> miette::Result<Arc<dyn Machines>> {
+    match &config.machined {
+        Some(machined) => machined::connect(&machined.socket, &config.node).await.map_err(report),
+        None => local(config, allow_unisolated).await,
+    }
+}
+
+/// The back end itself, in this process.
+pub(super) async fn local(config: &Config, allow_unisolated: bool) -> miette::Result<Arc<dyn Machines>> {
+    let (node, data_dir, agent): (_, PathBuf, _) = (config.node.clone(), config.data_dir.clone(), config.agent.clone());
+    match config.backend {
+        Backend::Qemu => {
+            // KVM is believed only when a guest of ours really booted under it.
+            let direct = config
+                .images
+                .values()
+                .find_map(|image| image.kernel.as_ref().zip(image.initrd.as_ref()));
+            let accel = match direct {
+                Some((kernel, initrd)) => qemu::accel::probe(&data_dir, kernel, initrd).await.map_err(report)?,
+                None => qemu::Accel::Tcg,
+            };
+            let helios_ci = std::env::current_exe().map_err(|e| miette!("cannot find this program's own file: {e}"))?;
+            let images = config.images.clone();
+            qemu::open(qemu::Options {
+                node,
+                data_dir,
+                images,
+                agent,
+                helios_ci,
+                accel,
+            })
+            .map_err(report)
+        }
+        Backend::Process if allow_unisolated => {
+            process::open(process::Options { node, data_dir, agent }).map_err(report)
+        }
+        Backend::Process => Err(miette!(
+            help = "use `backend: qemu`",
+            "the back end `process` isolates nothing and is only for tests; it needs --allow-unisolated"
+        )),
+        Backend::Zone => Err(miette!(
+            help = "on Linux use `backend: qemu`",
+            "the back end `zone` (bhyve zones on illumos) is not there yet"
+        )),
+    }
+}

@@ -1,0 +1,148 @@
+//! `helios-ci machined`: the small room that holds the privileges.
+
+use std::{
+    fs,
+    os::unix::fs::DirBuilderExt,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use clap::Args;
+use miette::miette;
+use nix::unistd::User;
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::Errno,
+};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::{Common, Exit, Outcome, backend, report};
+use crate::{
+    exec,
+    machine::machined::{Callers, serve},
+    telemetry::{self, LogFormat},
+};
+
+/// How long operations that have begun may take to end after SIGTERM; SMF's stop method has 60 s.
+const STOP_WITHIN: Duration = Duration::from_secs(45);
+/// How long the commands of a machined that died may still run: the longest deadline of one.
+const LEFTOVERS: Duration = Duration::from_secs(90);
+
+#[derive(Debug, Args)]
+pub(super) struct MachinedArgs {
+    /// Log one JSON object per line.
+    #[arg(long, env = "HELIOS_CI_LOG_JSON")]
+    log_json: bool,
+    /// Accept the back end `process`, which isolates nothing. For tests and benchmarks.
+    #[arg(long, hide = true)]
+    allow_unisolated: bool,
+}
+
+pub(super) async fn run(common: &Common, args: MachinedArgs) -> Outcome {
+    let format = if args.log_json {
+        LogFormat::Json
+    } else {
+        LogFormat::Text
+    };
+    telemetry::log_to_stderr(format).map_err(report)?;
+    let config = super::config::load(common)?;
+    let Some(machined) = &config.machined else {
+        return Err(miette!(
+            help = "add a `machined:` section, and the daemon will use it too",
+            "{} says that the daemon keeps its machines itself",
+            common.config.display()
+        ));
+    };
+    let user = match &machined.user {
+        None => None,
+        Some(name) => Some(
+            User::from_name(name)
+                .map_err(|e| miette!("cannot look up the user {name}: {e}"))?
+                .ok_or_else(|| {
+                    miette!(
+                        help = "make the user, or name another as `machined.user`",
+                        "there is no user {name}"
+                    )
+                })?
+                .uid,
+        ),
+    };
+    let directory = machined.socket.parent().unwrap_or(Path::new("/"));
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(directory)
+        .map_err(|e| miette!("cannot make {} for machined's socket: {e}", directory.display()))?;
+    let stop = CancellationToken::new();
+    tokio::spawn(signalled(stop.clone())?);
+    exec::children_hold(lock(&machined.socket.with_extension("lock"), &stop).await?);
+    let machines = backend::local(&config, args.allow_unisolated).await?;
+    tracing::info!(
+        node = %config.node, backend = machines.backend(), socket = %machined.socket.display(), "machined is ready"
+    );
+    serve(
+        machines,
+        config.node.clone(),
+        &machined.socket,
+        Callers { user },
+        stop,
+        STOP_WITHIN,
+    )
+    .await
+    .map_err(report)?;
+    Ok(Exit::Success)
+}
+
+/// Cancels `stop` at SIGTERM and SIGINT.
+fn signalled(stop: CancellationToken) -> miette::Result<impl Future<Output = ()>> {
+    let failed = |e: std::io::Error| miette!("cannot wait for signals: {e}");
+    let (mut terminate, mut interrupt) = (
+        signal(SignalKind::terminate()).map_err(failed)?,
+        signal(SignalKind::interrupt()).map_err(failed)?,
+    );
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping; machines stay as they are");
+        stop.cancel();
+    })
+}
+
+/// Waits for the commands of an earlier machined, which hold this lock too.
+async fn lock(path: &Path, stop: &CancellationToken) -> miette::Result<fs::File> {
+    let cannot = |e: &dyn std::fmt::Display| miette!("cannot lock {}: {e}", path.display());
+    let until = Instant::now() + LEFTOVERS;
+    let mut said = false;
+    loop {
+        // Readable and empty: commands get it as their standard input.
+        let file = fs::OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(path)
+            .map_err(|e| cannot(&e))?;
+        // The lock lasts as long as any copy of the open file.
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(Errno::WOULDBLOCK) if Instant::now() < until && !stop.is_cancelled() => {
+                if !said {
+                    tracing::info!("waiting for another machined, or for the last commands of one, to end");
+                    said = true;
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            Err(Errno::WOULDBLOCK) => {
+                return Err(miette!(
+                    help = "stop the other one; `fuser` on the file names who holds it",
+                    "{} is held by another machined or by one's commands",
+                    path.display()
+                ));
+            }
+            Err(errno) => return Err(cannot(&errno)),
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Who may speak: connections at machined's socket, by the peer's credentials. The socket belongs to
+//! the daemon's user alone; the credentials are what decides.
+
+use std::{
+    fs, io,
+    os::unix::fs::{FileTypeExt, PermissionsExt},
+    path::Path,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures::{Stream, StreamExt, stream};
+use nix::unistd::Uid;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{UnixListener, UnixStream},
+};
+use tonic::transport::server::Connected;
+
+use super::{Callers, MachinedError};
+
+/// A connection of a caller who may speak.
+pub(super) struct Caller(UnixStream);
+
+/// Makes the socket. One that a dead machined left is replaced; one that answers is not.
+pub(super) async fn bind(path: &Path, callers: &Callers) -> Result<UnixListener, MachinedError> {
+    let error = |source| MachinedError::Listen {
+        path: path.to_owned(),
+        source,
+    };
+    match fs::symlink_metadata(path) {
+        Ok(found) if !found.file_type().is_socket() => {
+            return Err(error(io::Error::other("something that is no socket lies there")));
+        }
+        Ok(_) => {
+            if UnixStream::connect(path).await.is_ok() {
+                return Err(MachinedError::Busy(path.to_owned()));
+            }
+            fs::remove_file(path).map_err(error)?;
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(error(e)),
+    }
+    let listener = UnixListener::bind(path).map_err(error)?;
+    if let Some(user) = callers.user.filter(|user| *user != Uid::effective()) {
+        nix::unistd::chown(path, Some(user), None).map_err(|errno| error(errno.into()))?;
+    }
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(error)?;
+    Ok(listener)
+}
+
+/// Connections of those who may speak; all others are closed at once.
+pub(super) fn admitted(listener: UnixListener, callers: Callers) -> impl Stream<Item = io::Result<Caller>> {
+    stream::unfold(listener, |listener| async move {
+        let next = listener.accept().await.map(|(stream, _)| stream);
+        if next.is_err() {
+            // A process out of file descriptors would otherwise spin here.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        Some((next, listener))
+    })
+    .filter_map(move |next| {
+        let admitted = match next.and_then(|stream| Ok((stream.peer_cred()?.uid(), stream))) {
+            Ok((uid, stream)) if callers.admit(uid) => Some(Ok(Caller(stream))),
+            Ok((uid, _)) => {
+                tracing::warn!(uid, "refused a caller: machined serves the daemon's user and root only");
+                None
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a caller");
+                None
+            }
+        };
+        std::future::ready(admitted)
+    })
+}
+
+impl Connected for Caller {
+    type ConnectInfo = ();
+    fn connect_info(&self) {}
+}
+
+impl AsyncRead for Caller {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Caller {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}

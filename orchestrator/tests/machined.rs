@@ -1,0 +1,157 @@
+//! The daemon without machines of its own: they are kept by `helios-ci machined`, behind its socket,
+//! and either process may die while a job runs.
+
+#![allow(clippy::disallowed_methods, reason = "machined is started as a person would")]
+
+mod support;
+
+use std::{
+    fs,
+    process::{Child, Stdio},
+};
+
+use support::{DEADLINE, Machines, World, pause};
+
+/// Counts in three parts; files in the folder let it go on, so that a test decides what dies when.
+fn gated(gate: &std::path::Path) -> String {
+    format!(
+        "name: ci\non: push\njobs:\n  count:\n    steps:\n      - run: |\n          for i in $(seq 1 20); do echo \"line $i of 40\"; done\n          \
+         until [ -e {gate} ]; do sleep 0.1; done\n          for i in $(seq 21 40); do echo \"line $i of 40\"; done\n",
+        gate = gate.display()
+    )
+}
+
+/// A daemon, a machined, and what each wrote.
+struct Split {
+    world: World,
+    machined: Option<Child>,
+}
+
+impl Split {
+    async fn start(machines: Machines) -> Self {
+        let mut split = Self {
+            world: World::stopped(machines, "machined: {}\n").await,
+            machined: None,
+        };
+        split.keeper_up();
+        split.world.up();
+        split
+    }
+
+    fn keeper_up(&mut self) {
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.world.dir.path().join("machined.log"))
+            .unwrap();
+        let mut command = self.world.command(&["machined", "--allow-unisolated"]);
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
+        self.machined = Some(child.unwrap());
+    }
+
+    fn keeper_killed(&mut self) {
+        let mut child = self.machined.take().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    fn keeper_log(&self) -> String {
+        fs::read_to_string(self.world.dir.path().join("machined.log")).unwrap_or_default()
+    }
+
+    /// One success on one attempt, every line once, nothing left.
+    async fn all_is_well(&self, sha: &str) {
+        self.world.wait(sha, "success").await;
+        let job = self.world.wait_job(sha, "count", "success");
+        let id = job["id"].as_str().unwrap();
+        let log = self.world.log(id);
+        let counted: Vec<&str> = log.lines().filter(|line| line.starts_with("line ")).collect();
+        let wanted: Vec<String> = (1..=40).map(|i| format!("line {i} of 40")).collect();
+        assert_eq!(counted, wanted, "{log}\n{}", self.keeper_log());
+        let detail = self.world.get(&format!("/api/v1/jobs/{id}"));
+        assert_eq!(detail["attempts"].as_array().unwrap().len(), 1, "{detail}");
+        self.world.wait_clean();
+    }
+
+    fn counted(&self, sha: &str, lines: u32) {
+        let world = &self.world;
+        world.until("its lines", || {
+            let job = world.jobs(sha).pop().filter(|j| j["state"] != "queued")?;
+            let output = world.cli(&["logs", job["id"].as_str()?]);
+            let log = String::from_utf8_lossy(&output.stdout);
+            log.contains(&format!("line {lines} of 40")).then_some(())
+        });
+    }
+}
+
+impl Drop for Split {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.machined.take() {
+            child.kill().ok();
+            child.wait().ok();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn machined_or_the_daemon_may_die_while_a_job_runs() {
+    let mut split = Split::start(Machines::Process).await;
+    let gate = split.world.dir.path().join("gate");
+    fs::create_dir(&gate).unwrap();
+    let sha = split.world.push(&gated(&gate)).await;
+    split.counted(&sha, 20);
+    split.keeper_killed();
+    split.world.kill();
+    split.keeper_up();
+    split.world.up();
+    fs::write(gate.join("1"), "").unwrap();
+    split.counted(&sha, 30);
+    // The job ends while nobody keeps machines; the removal waits for machined's return.
+    split.keeper_killed();
+    fs::write(gate.join("2"), "").unwrap();
+    split.counted(&sha, 40);
+    split.keeper_up();
+    split.all_is_well(&sha).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_is_kept_by_machined() {
+    if support::guest().is_none() {
+        println!("skipped: the tiny guest is not built (`make guest`)");
+        return;
+    }
+    let split = Split::start(Machines::Qemu).await;
+    // Processes 1 and 2 always are, so nothing waits.
+    let gate = std::path::Path::new("/proc");
+    let sha = split.world.push(&gated(gate)).await;
+    split.all_is_well(&sha).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_without_its_machined_says_so() {
+    let mut world = World::stopped(Machines::Process, "machined: {}\n").await;
+    let started = std::time::Instant::now();
+    world.launch(&[]);
+    while world.is_up() {
+        assert!(started.elapsed() < DEADLINE);
+        pause();
+    }
+    let log = world.daemon_log();
+    let words: String = log.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(
+        words.contains("machined does not answer on") && words.contains("machined.sock"),
+        "{log}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn machined_without_a_section_says_what_to_write() {
+    let world = World::stopped(Machines::Process, "").await;
+    let output = world.cli(&["machined"]);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(text.contains("machined:"), "{text}");
+    // As a service it goes to maintenance instead of starting again and again.
+    let output = world.command(&["machined"]).env("SMF_FMRI", "svc:/x").output().unwrap();
+    assert_eq!(output.status.code(), Some(96));
+}
