@@ -1,6 +1,12 @@
 //! `helios-ci serve`: the daemon. Everything is wired here.
 
-use std::{collections::HashMap, fs, os::unix::fs::DirBuilderExt, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    fs,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use clap::Args;
@@ -60,6 +66,9 @@ pub(super) async fn run(common: &Common, args: ServeArgs) -> Outcome {
     };
     telemetry::log_to_stderr(format).map_err(report)?;
     let config = Arc::new(super::config::load(common)?);
+    // Whatever we or our children make is for this user alone; the emulator and its tools would
+    // otherwise make disks and sockets that others can read.
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     make_data_dir(&config)?;
     let lock = node::DataLock::take(&config.data_dir).map_err(report)?;
     let store = Store::open(&config.database).await.map_err(report)?;
@@ -181,7 +190,13 @@ fn make_data_dir(config: &Config) -> miette::Result<()> {
         .recursive(true)
         .mode(0o700)
         .create(&config.data_dir)
-        .map_err(|e| miette!("cannot make the data directory {}: {e}", config.data_dir.display()))
+        .and_then(|()| fs::set_permissions(&config.data_dir, fs::Permissions::from_mode(0o700)))
+        .map_err(|e| {
+            miette!(
+                "cannot make the data directory {} private: {e}",
+                config.data_dir.display()
+            )
+        })
 }
 
 fn connect_forges(config: &Config) -> miette::Result<HashMap<ConnectionId, Arc<dyn Forge>>> {
