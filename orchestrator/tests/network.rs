@@ -76,9 +76,9 @@ async fn a_guest_that_is_cut_off_in_mid_output_loses_nothing() {
     // The cable is pulled.
     set_link(&machine, false);
     let cut = Instant::now();
-    std::thread::sleep(CUT / 2);
+    tokio::time::sleep(CUT / 2).await;
     let early = counted(&world.log_now(job)).len();
-    std::thread::sleep(CUT.saturating_sub(cut.elapsed()));
+    tokio::time::sleep(CUT.saturating_sub(cut.elapsed())).await;
     let late = counted(&world.log_now(job)).len();
     assert_eq!(early, late, "nothing comes through a pulled cable");
     set_link(&machine, true);
@@ -94,7 +94,7 @@ async fn a_guest_that_is_cut_off_in_mid_output_loses_nothing() {
     let second = relay(&world, &machine);
     assert_ne!(first, second);
     signal(second, Signal::SIGSTOP);
-    std::thread::sleep(CUT);
+    tokio::time::sleep(CUT).await;
     let late = counted(&world.log_now(job)).len();
     assert!(late < LINES, "the test is too slow for its job: {late} lines are there");
     signal(second, Signal::SIGCONT);

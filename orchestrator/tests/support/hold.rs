@@ -102,6 +102,11 @@ pub fn machines_in(data: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(data.join("machines")).into_iter().flatten().flatten();
     let mut started: Vec<PathBuf> = entries
         .map(|entry| entry.path())
+        // One that is being removed has another name for a moment.
+        .filter(|dir| {
+            dir.file_name()
+                .is_some_and(|name| name.to_string_lossy().starts_with("hci-"))
+        })
         .filter(|dir| main_pid(dir).is_some())
         .collect();
     started.sort();
@@ -119,6 +124,12 @@ impl World {
     pub fn reconfigure(&self, change: impl FnOnce(String) -> String) {
         let text = fs::read_to_string(self.config()).expect("the configuration");
         fs::write(self.config(), change(text)).expect("the configuration");
+    }
+
+    /// The daemon's process.
+    pub fn pid(&self) -> i32 {
+        let daemon = self.daemon.as_ref().expect("a daemon");
+        i32::try_from(daemon.id()).expect("a pid")
     }
 
     /// A job with its attempts and steps.
@@ -158,18 +169,32 @@ impl World {
         [String::from_utf8_lossy(&show.stdout).into_owned(), page]
     }
 
-    /// The number of rows a query finds in the database.
-    pub fn rows(&self, query: &str) -> u64 {
+    /// What SQLite answers to a statement.
+    pub fn text(&self, sql: &str) -> String {
         let output = std::process::Command::new("sqlite3")
             .arg("-readonly")
             .args(["-cmd", ".timeout 20000"])
             .arg(self.data().join("helios-ci.db"))
-            .arg(format!("SELECT COUNT(*) FROM {query}"))
+            .arg(sql)
             .output()
             .expect("sqlite3 runs");
-        let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-        text.parse()
-            .unwrap_or_else(|e| panic!("{query}: {e}: {text}{}", String::from_utf8_lossy(&output.stderr)))
+        assert!(
+            output.status.success(),
+            "{sql}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    /// As [`World::text`], a whole number.
+    pub fn number(&self, sql: &str) -> i64 {
+        let text = self.text(sql);
+        text.parse().unwrap_or_else(|e| panic!("{sql}: {e}: {text}"))
+    }
+
+    /// The number of rows that stand behind `FROM`.
+    pub fn rows(&self, from: &str) -> i64 {
+        self.number(&format!("SELECT COUNT(*) FROM {from}"))
     }
 
     /// Waits until nothing is left: no process, directory, grant or socket of any machine, no row of a
@@ -191,12 +216,11 @@ impl World {
         });
         assert!(sockets.is_empty(), "{sockets:?}");
         let ours = self.dir.path().display().to_string();
-        let daemon = self.daemon.as_ref().map(std::process::Child::id);
+        let daemons = processes(&[&ours, " serve"]);
         for pid in processes(&[&ours]) {
             let program = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
-            let is_daemon = u32::try_from(pid).ok() == daemon;
             assert!(
-                is_daemon || program != helios_ci(),
+                daemons.contains(&pid) || program != helios_ci(),
                 "process {pid} of the daemon's program is left"
             );
         }

@@ -6,6 +6,7 @@
 #![allow(clippy::missing_panics_doc, reason = "tests")]
 
 pub mod hold;
+pub mod peer;
 
 use std::{
     fs,
