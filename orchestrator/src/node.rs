@@ -2,10 +2,10 @@
 //! sweep that compares what exists with what should.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     fs, io,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -15,6 +15,7 @@ use crate::{
     files::write_private,
     model::{
         ids::{AttemptId, InstanceId},
+        names::NodeName,
         state::{AttemptState, MachineState},
     },
     queue::Hint,
@@ -203,7 +204,11 @@ async fn lives(deps: &Deps, attempt: AttemptId) -> Result<bool, StoreError> {
 /// must not act any more.
 pub async fn run(deps: Deps, instance: InstanceId, stop: CancellationToken) {
     // Side by side: removing a machine may take minutes, and a node must not seem dead meanwhile.
-    tokio::join!(heartbeats(&deps, instance, &stop), sweeps(&deps, &stop));
+    tokio::join!(
+        heartbeats(&deps, instance, &stop),
+        watch(&deps, &stop),
+        sweeps(&deps, &stop)
+    );
 }
 
 async fn heartbeats(deps: &Deps, instance: InstanceId, stop: &CancellationToken) {
@@ -220,20 +225,73 @@ async fn heartbeats(deps: &Deps, instance: InstanceId, stop: &CancellationToken)
     }
 }
 
-async fn sweeps(deps: &Deps, stop: &CancellationToken) {
-    let mut timer = tokio::time::interval(SWEEP);
-    timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+/// What one daemon has seen of another node. Its heartbeat only says whether it moves: how long it has
+/// not is measured here, so that no clock that is set, here or there, makes a node look dead or alive.
+#[derive(Debug)]
+struct Seen {
+    heartbeat_ms: i64,
+    looked: Instant,
+    silent: Duration,
+}
+
+/// Notes newest heartbeats, and names the nodes that have been silent for `grace`. Between two looks
+/// counts at most `longest`: a daemon that was itself stopped has not seen that others were not.
+fn silent_nodes(
+    seen: &mut HashMap<NodeName, Seen>,
+    newest: Vec<(NodeName, i64)>,
+    now: Instant,
+    longest: Duration,
+    grace: Duration,
+) -> Vec<(NodeName, i64, Duration)> {
+    let mut before = std::mem::take(seen);
+    let mut silent = Vec::new();
+    for (name, heartbeat_ms) in newest {
+        let known = before.remove(&name).filter(|seen| seen.heartbeat_ms == heartbeat_ms);
+        let so_far = known.map_or(Duration::ZERO, |seen| {
+            seen.silent + now.saturating_duration_since(seen.looked).min(longest)
+        });
+        if so_far >= grace {
+            silent.push((name.clone(), heartbeat_ms, so_far));
+        }
+        let note = Seen {
+            heartbeat_ms,
+            looked: now,
+            silent: so_far,
+        };
+        seen.insert(name, note);
+    }
+    silent
+}
+
+/// Gives up the attempts of nodes that fell silent.
+async fn watch(deps: &Deps, stop: &CancellationToken) {
     let grace = Duration::from_secs(deps.config.limits.node_grace_s);
+    let every = (grace / 10).clamp(HEARTBEAT / 5, SWEEP);
+    let mut timer = tokio::time::interval(every);
+    timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut seen = HashMap::new();
     while stop.run_until_cancelled(timer.tick()).await.is_some() {
-        match deps.store.expire_nodes(grace, deps.config.limits.infra_tries).await {
-            Ok(given_up) if given_up.is_empty() => {}
-            Ok(given_up) => {
-                tracing::warn!(attempts = given_up.len(), "gave up the attempts of a silent node");
+        let looked = async {
+            let newest = deps.store.heartbeats(&deps.config.node).await?;
+            for (node, heartbeat_ms, silent) in silent_nodes(&mut seen, newest, Instant::now(), every * 2, grace) {
+                let tries = deps.config.limits.infra_tries;
+                let given_up = deps.store.give_up_node(&node, heartbeat_ms, silent, tries).await?;
+                tracing::warn!(%node, attempts = given_up.len(), "gave up the attempts of a silent node");
                 deps.hints.notify(Hint::Job);
                 deps.hints.notify(Hint::Report);
             }
-            Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "cannot look for silent nodes"),
+            Ok::<_, StoreError>(())
+        };
+        if let Err(error) = looked.await {
+            tracing::error!(error = &error as &dyn std::error::Error, "cannot look for silent nodes");
         }
+    }
+}
+
+async fn sweeps(deps: &Deps, stop: &CancellationToken) {
+    let mut timer = tokio::time::interval(SWEEP);
+    timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(timer.tick()).await.is_some() {
         match stop.run_until_cancelled(sweep(deps)).await {
             None | Some(Ok(())) => {}
             Some(Err(error)) => {
@@ -243,5 +301,28 @@ async fn sweeps(deps: &Deps, stop: &CancellationToken) {
                 );
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silence_is_what_was_watched_and_not_what_clocks_say() {
+        let (mut seen, start) = (HashMap::new(), Instant::now());
+        let (longest, grace) = (Duration::from_secs(20), Duration::from_secs(60));
+        let mut look = |at: u64, heartbeat_ms: i64| {
+            let newest = vec![("other".parse().unwrap(), heartbeat_ms)];
+            let silent = silent_nodes(&mut seen, newest, start + Duration::from_secs(at), longest, grace);
+            silent.into_iter().map(|(_, _, silent)| silent.as_secs()).next()
+        };
+        assert_eq!(look(0, 0), None, "an old heartbeat alone says nothing");
+        assert_eq!(look(20, 5), None);
+        assert_eq!(look(5000, 5), None, "who was stopped has not watched");
+        assert_eq!(look(5020, -3_600_000), None, "it moves, if backwards");
+        assert_eq!((look(5040, -3_600_000), look(5060, -3_600_000)), (None, None));
+        assert_eq!(look(5080, -3_600_000), Some(60));
+        assert_eq!(look(5081, 1), None);
     }
 }

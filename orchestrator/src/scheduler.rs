@@ -12,7 +12,7 @@ use crate::{
     files::free_bytes,
     model::{ids::InstanceId, names::Label},
     queue::{Hint, Wake},
-    store::{MachineUse, StoreError},
+    store::{MachineUse, Store, StoreError},
 };
 
 /// A lost hint costs at most this much.
@@ -151,6 +151,19 @@ pub fn disk_room(config: &Config) -> Result<(), NoRoom> {
         // A disk that cannot be asked is judged by the writes that follow.
         _ => Ok(()),
     }
+}
+
+/// Why this node would not start a job of this label and size now, in words; none when it would.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn refusal(store: &Store, config: &Config, label: &Label, size: Size) -> Result<Option<String>, StoreError> {
+    if !config.images.contains_key(label) {
+        return Ok(Some(format!("this node has no image {label}")));
+    }
+    let used = store.node_usage(&config.node).await?;
+    let fits = disk_room(config).and_then(|()| room(&config.capacity, &used, label, size));
+    Ok(fits.err().map(|no_room| no_room.to_string()))
 }
 
 /// Claims and starts jobs until `stop`.

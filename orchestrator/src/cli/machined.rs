@@ -17,7 +17,7 @@ use rustix::{
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::{Common, Exit, Outcome, backend, report};
+use super::{Common, Exit, Outcome, backend, parts, report};
 use crate::{
     exec,
     machine::machined::{Callers, serve},
@@ -68,12 +68,14 @@ pub(super) async fn run(common: &Common, args: MachinedArgs) -> Outcome {
                 .uid,
         ),
     };
+    // The directory of the socket is for everybody to pass through; what follows is private.
     let directory = machined.socket.parent().unwrap_or(Path::new("/"));
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o755)
         .create(directory)
         .map_err(|e| miette!("cannot make {} for machined's socket: {e}", directory.display()))?;
+    parts::private_files();
     let stop = CancellationToken::new();
     tokio::spawn(signalled(stop.clone())?);
     exec::children_hold(lock(&machined.socket.with_extension("lock"), &stop).await?);

@@ -1,6 +1,12 @@
 //! The parts that every daemon is made of, `serve` and the short one inside `run` alike.
 
-use std::{collections::HashMap, fs, os::unix::fs::DirBuilderExt, path::Path, sync::Arc};
+use std::{
+    collections::HashMap,
+    fs,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    path::Path,
+    sync::Arc,
+};
 
 use miette::miette;
 
@@ -46,11 +52,18 @@ pub(super) fn deps(outside: Outside) -> miette::Result<Deps> {
     })
 }
 
+/// Whatever this process or its children make is for its user alone; the emulator and its tools would
+/// otherwise make disks and sockets that others can read.
+pub(super) fn private_files() {
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+}
+
 /// The data directory, for its user alone.
 pub(super) fn make_data_dir(path: &Path) -> miette::Result<()> {
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(path)
-        .map_err(|e| miette!("cannot make the data directory {}: {e}", path.display()))
+        .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o700)))
+        .map_err(|e| miette!("cannot make the data directory {} private: {e}", path.display()))
 }

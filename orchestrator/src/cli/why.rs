@@ -43,6 +43,9 @@ pub(super) async fn run(common: &Common, args: WhyArgs) -> Outcome {
             "position {} in its queue; {} of its kind are running",
             answer["position"], answer["class_running"]
         );
+        if answer["refused_here"].is_string() {
+            println!("node {}: {}", text(&answer["node"]), text(&answer["refused_here"]));
+        }
     }
     Ok(Exit::Success)
 }

@@ -581,6 +581,7 @@ fn read_limits(reader: &mut Reader, top: &Map<'_>) -> Limits {
         "infra_tries",
         "cancel_grace_s",
         "node_grace_s",
+        "agent_silence_s",
         "min_free_bytes",
         "repository_bytes",
     ];
@@ -603,7 +604,9 @@ fn read_limits(reader: &mut Reader, top: &Map<'_>) -> Limits {
         log_bytes: number("log_bytes", 1 << 20..=most, default.log_bytes),
         // Zero means that a cancelled job is ended at once.
         cancel_grace_s: number("cancel_grace_s", 0..=86_400, default.cancel_grace_s),
-        node_grace_s: number("node_grace_s", 1..=604_800, default.node_grace_s),
+        // Less than three heartbeats would give up nodes that live.
+        node_grace_s: number("node_grace_s", 15..=604_800, default.node_grace_s),
+        agent_silence_s: number("agent_silence_s", 1..=86_400, default.agent_silence_s),
         // Zero means that nothing is kept free.
         min_free_bytes: number("min_free_bytes", 0..=most, default.min_free_bytes),
         repository_bytes: number("repository_bytes", 1 << 20..=most, default.repository_bytes),

@@ -242,6 +242,8 @@ pub struct Limits {
     pub cancel_grace_s: u64,
     /// After this long without a heartbeat a node's attempts are given up, in seconds. Default 600.
     pub node_grace_s: u64,
+    /// A machine whose agent has no connection for this long is given up, in seconds. Default 120.
+    pub agent_silence_s: u64,
     /// New jobs are refused while the data directory has fewer free bytes; 0 keeps nothing
     /// free. Default 1 GiB.
     pub min_free_bytes: u64,
@@ -270,6 +272,7 @@ impl Default for Limits {
             infra_tries: 3,
             cancel_grace_s: 300,
             node_grace_s: 600,
+            agent_silence_s: 120,
             min_free_bytes: 1 << 30,
             repository_bytes: 4 << 30,
         }

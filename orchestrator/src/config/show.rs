@@ -125,6 +125,7 @@ pub(super) fn yaml(config: &Config, references: &BTreeMap<String, String>) -> St
                 ("infra_tries", Some(limits.infra_tries.into())),
                 ("cancel_grace_s", Some(limits.cancel_grace_s.into())),
                 ("node_grace_s", Some(limits.node_grace_s.into())),
+                ("agent_silence_s", Some(limits.agent_silence_s.into())),
                 ("min_free_bytes", Some(limits.min_free_bytes.into())),
                 ("repository_bytes", Some(limits.repository_bytes.into())),
             ])),

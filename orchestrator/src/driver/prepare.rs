@@ -168,7 +168,7 @@ pub(super) fn job(deps: &Deps, attempt: &AttemptRow, detail: &JobDetail, endpoin
             job_ms: u64::from(detail.plan.timeout_minutes) * 60_000,
             idle_ms: u64::from(limits.idle_timeout_minutes) * 60_000,
             cancel_ms: limits.cancel_grace_s * 1000,
-            silence_ms: 120_000,
+            silence_ms: limits.agent_silence_s * 1000,
         },
     })
 }

@@ -24,7 +24,11 @@ use crate::{
     failpoint::{self, Point},
     logs::{Channel, LogError, LogWriter},
     machine::Observed,
-    model::{names::MachineName, plan::Action, state::MachineState},
+    model::{
+        names::MachineName,
+        plan::Action,
+        state::{AttemptState, MachineState},
+    },
     queue::{Hint, Receiver, Wake},
     store::{AttemptRow, StepUpdate, StoreError},
 };
@@ -33,6 +37,10 @@ use crate::{
 const SYNC_AFTER: Duration = Duration::from_millis(10);
 /// How often the clocks of an attempt are checkpointed while nothing else is.
 const HEARTBEAT: Duration = Duration::from_secs(30);
+/// How often a cancel is looked for without a hint: the one who asked may sit at another node.
+const LOOK: Duration = Duration::from_secs(5);
+/// After the database failed, an attempt is taken up again this much later.
+const AGAIN: Duration = Duration::from_secs(2);
 /// What is kept of the output that comes after the log's cap.
 const TAIL_BYTES: u64 = 1 << 20;
 
@@ -54,7 +62,7 @@ pub(super) enum Stopped {
     /// The daemon stops in order; the machine goes on by itself.
     #[error("the daemon is stopping")]
     Shutdown,
-    /// The database cannot be used; the next start of the daemon adopts the attempt.
+    /// The database cannot be used; the attempt is adopted again in a moment.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// As `Store`.
@@ -62,16 +70,34 @@ pub(super) enum Stopped {
     Checkpoint(#[from] CheckpointError),
 }
 
-/// Drives one attempt to its end, or until the daemon stops.
-pub async fn drive(deps: Deps, attempt: AttemptRow, start: Start, stop: CancellationToken) {
+/// Drives one attempt to its end, or until the daemon stops. A database that fails (its disk may be
+/// full) only interrupts: the machine goes on, its agent keeps what nobody acknowledged, and the
+/// attempt is adopted from its last checkpoint.
+pub async fn drive(deps: Deps, attempt: AttemptRow, mut start: Start, stop: CancellationToken) {
     let id = attempt.id;
-    match run(&deps, attempt, start, stop).await {
-        Ok(()) => {}
-        Err(stopped @ (Stopped::Fenced | Stopped::Shutdown)) => {
-            tracing::info!(attempt = %id, %stopped, "left an attempt as it is")
+    loop {
+        match run(&deps, attempt.clone(), start, stop.clone()).await {
+            Ok(()) => return,
+            Err(stopped @ Stopped::Shutdown) => {
+                return tracing::info!(attempt = %id, %stopped, "left an attempt as it is");
+            }
+            Err(stopped @ Stopped::Fenced) => {
+                tracing::info!(attempt = %id, %stopped, "left an attempt as it is");
+                // Given up by another node: the machine is still ours to destroy.
+                if let Ok(Some(row)) = deps.store.attempt(id).await
+                    && row.state == AttemptState::Ended
+                {
+                    finish::destroy_once(&deps, &MachineName::of(id)).await;
+                }
+                return;
+            }
+            Err(error) => {
+                tracing::error!(attempt = %id, error = &error as &dyn std::error::Error, "an attempt was interrupted and will be taken up again");
+            }
         }
-        Err(error) => {
-            tracing::error!(attempt = %id, error = &error as &dyn std::error::Error, "left an attempt for the next start")
+        start = Start::Adopted;
+        if stop.run_until_cancelled(tokio::time::sleep(AGAIN)).await.is_none() {
+            return;
         }
     }
 }
@@ -88,13 +114,13 @@ async fn run(deps: &Deps, attempt: AttemptRow, start: Start, stop: CancellationT
                 return finish::unlogged(
                     deps,
                     &attempt,
-                    "the node restarted while the machine was being made".into(),
+                    "the node was interrupted while the machine was being made".into(),
                 )
                 .await;
             }
             Ok(checkpoint) => checkpoint,
             Err(CheckpointError::Store(error)) => return Err(error.into()),
-            Err(error) => return finish::unlogged(deps, &attempt, format!("the node restarted: {error}")).await,
+            Err(error) => return finish::unlogged(deps, &attempt, format!("the node was interrupted: {error}")).await,
         },
     };
     let ended = checkpoint.as_ref().and_then(|c| match &c.progress.phase {
@@ -240,6 +266,7 @@ impl Task<'_> {
         tokio::pin!(stopped);
         let mut last = Instant::now();
         let mut heartbeat = tokio::time::interval_at(tokio::time::Instant::now() + HEARTBEAT, HEARTBEAT);
+        let mut look = tokio::time::interval(LOOK);
         // A cancel that came before the subscription is found here, one that comes later by its hint.
         self.look_for_cancel().await?;
         loop {
@@ -264,6 +291,7 @@ impl Task<'_> {
                 wake = next(&mut hints) => Turn::Wake(wake),
                 how = &mut stopped => Turn::Stopped(how),
                 _ = heartbeat.tick() => Turn::Heartbeat,
+                _ = look.tick() => Turn::Wake(Wake::Everything),
                 () = tokio::time::sleep(limit) => Turn::Limit,
             };
             let ms = u64::try_from(last.elapsed().as_millis()).unwrap_or(u64::MAX);

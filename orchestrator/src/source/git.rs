@@ -1,14 +1,17 @@
 //! The one place that builds git commands.
 
 use std::{
+    fs,
+    io::Write,
     path::{Path, PathBuf},
     process::ExitStatus,
     time::{Duration, Instant},
 };
 
+use tempfile::NamedTempFile;
 use tokio::{io::AsyncReadExt, process::Child};
 
-use super::SourceError;
+use super::{SourceError, make_private};
 use crate::{
     exec::{Cmd, ExecError, Output},
     forge::FetchAccess,
@@ -77,17 +80,43 @@ pub(super) fn git(repository: &Path, protocol: Protocol, subcommand: &str) -> Cm
     cmd.arg("--git-dir").arg(repository).arg(subcommand)
 }
 
-/// The command again, with the forge's credential in its environment alone, sent to this URL alone.
-pub(super) fn authorised(cmd: Cmd, access: &FetchAccess) -> Cmd {
-    match &access.authorization {
-        Some(authorization) => cmd
-            .env("GIT_CONFIG_COUNT", "1")
-            .env("GIT_CONFIG_KEY_0", format!("http.{}.extraHeader", access.url))
-            .env(
-                "GIT_CONFIG_VALUE_0",
-                format!("Authorization: {}", authorization.expose()),
-            ),
-        None => cmd,
+/// The files of [`authorised`] begin so.
+pub(super) const CREDENTIAL: &str = ".credential-";
+
+/// The command again, with the forge's credential, sent to this URL alone. It stands in a private file
+/// that lives as long as what is returned: arguments and environments are shown by `/proc` and `ps`.
+pub(super) fn authorised(
+    cmd: Cmd,
+    access: &FetchAccess,
+    dir: &Path,
+) -> Result<(Cmd, Option<NamedTempFile>), SourceError> {
+    let Some(authorization) = &access.authorization else {
+        return Ok((cmd, None));
+    };
+    make_private(dir)?;
+    let quoted = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"");
+    let write = || {
+        let mut file = tempfile::Builder::new().prefix(CREDENTIAL).tempfile_in(dir)?;
+        writeln!(
+            file,
+            "[http \"{}\"]\n\textraHeader = \"Authorization: {}\"",
+            quoted(&access.url),
+            quoted(authorization.expose())
+        )?;
+        Ok(file)
+    };
+    let file = write().map_err(|source| SourceError::io("write a credential for git in", dir, source))?;
+    Ok((cmd.env("GIT_CONFIG_GLOBAL", file.path()), Some(file)))
+}
+
+/// Removes the credentials that a killed daemon left.
+pub(super) fn forget_credentials(dir: &Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(CREDENTIAL)
+            && let Err(error) = fs::remove_file(entry.path())
+        {
+            tracing::warn!(file = %entry.path().display(), %error, "a credential for git was left and cannot be removed");
+        }
     }
 }
 

@@ -158,7 +158,8 @@ impl Source {
         let cmd = git(nowhere, protocol_of(&access.url)?, "ls-remote")
             .args(["--quiet", "--end-of-options", &access.url, ref_name.as_str()])
             .deadline(LIST_DEADLINE);
-        let output = run(nowhere, authorised(cmd, access)).await?;
+        let (cmd, _credential) = authorised(cmd, access, &self.0.mirrors)?;
+        let output = run(nowhere, cmd).await?;
         if output.code != Some(0) {
             return Err(fetch_error(repository, ref_name.as_str(), &output.stderr_tail()));
         }
@@ -205,7 +206,8 @@ impl Source {
             &format!("+{from}:{to}"),
         ]);
         let size = || folder_size(&packs) > limit;
-        match watched(&mirror, authorised(cmd, access), FETCH_DEADLINE, size).await? {
+        let (cmd, _credential) = authorised(cmd, access, &self.0.mirrors)?;
+        match watched(&mirror, cmd, FETCH_DEADLINE, size).await? {
             Watched::Ended(status, _) if status.success() => {
                 if size() {
                     Err(too_large())

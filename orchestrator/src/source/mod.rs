@@ -78,6 +78,7 @@ impl Source {
         // git is told absolute paths, whatever folder it runs in; without a current folder a relative
         // path is as good as any.
         let data_dir = std::path::absolute(data_dir).unwrap_or_else(|_| data_dir.to_owned());
+        git::forget_credentials(&data_dir.join("mirrors"));
         Self(Arc::new(Inner {
             mirrors: data_dir.join("mirrors"),
             grants: data_dir.join("grants"),

@@ -66,10 +66,38 @@ impl Store {
         ))
     }
 
-    /// Gives up the attempts of nodes that have been silent for `grace`; their jobs are queued again,
-    /// or end in `error` after `infra_tries` of their attempts ended so.
-    pub async fn expire_nodes(&self, grace: Duration, infra_tries: u32) -> Result<Vec<AttemptId>, StoreError> {
-        in_tx!(self, "give up silent nodes", [], |tx| expire(tx, grace, infra_tries))
+    /// The newest heartbeat of every other node that has living attempts, in milliseconds since 1970 by
+    /// whatever clock wrote it: good for seeing whether it moves.
+    pub async fn heartbeats(&self, except: &NodeName) -> Result<Vec<(NodeName, i64)>, StoreError> {
+        let mut tx = self.read("look for silent nodes").await?;
+        let sql = among(
+            "SELECT name, heartbeat_ms FROM nodes WHERE name <> $1
+                 AND EXISTS (SELECT 1 FROM attempts a WHERE a.node = nodes.name AND a.state IN ({from})) ORDER BY name",
+            live::<AttemptState>(),
+        );
+        let rows = tx.rows(sql, args![except]).await?;
+        rows.iter()
+            .map(|row| Ok((row.parse("name")?, row.int("heartbeat_ms")?)))
+            .collect()
+    }
+
+    /// Gives up the attempts of a node that has been `silent` since this heartbeat; nothing when it has
+    /// been heard meanwhile. Their jobs are queued again, or end in `error` after `infra_tries` of their
+    /// attempts ended so.
+    pub async fn give_up_node(
+        &self,
+        node: &NodeName,
+        heartbeat_ms: i64,
+        silent: Duration,
+        infra_tries: u32,
+    ) -> Result<Vec<AttemptId>, StoreError> {
+        in_tx!(self, "give up a silent node", [node = node.clone()], |tx| give_up(
+            tx,
+            node,
+            heartbeat_ms,
+            silent,
+            infra_tries
+        ))
     }
 }
 
@@ -148,28 +176,33 @@ async fn reclaim(tx: &mut Tx, node: &NodeName, instance: InstanceId) -> Result<V
     Ok(taken)
 }
 
-async fn expire(tx: &mut Tx, grace: Duration, infra_tries: u32) -> Result<Vec<AttemptId>, StoreError> {
-    let silent = tx
-        .rows(
-            "SELECT name, heartbeat_ms FROM nodes WHERE heartbeat_ms < $1 ORDER BY name",
-            args![tx.now - ms(grace)],
+async fn give_up(
+    tx: &mut Tx,
+    node: &NodeName,
+    heartbeat_ms: i64,
+    silent: Duration,
+    infra_tries: u32,
+) -> Result<Vec<AttemptId>, StoreError> {
+    let unchanged = tx
+        .row(
+            "SELECT name FROM nodes WHERE name = $1 AND heartbeat_ms = $2 /*pg FOR UPDATE*/",
+            args![node, heartbeat_ms],
         )
         .await?;
     let mut given_up = Vec::new();
-    for node in silent {
-        let name: NodeName = node.parse("name")?;
-        let seconds = (tx.now - node.int("heartbeat_ms")?) / 1000;
-        for id in live_attempts(tx, &name).await? {
-            let Some(attempt) = attempts::load(tx, id).await? else {
-                continue;
-            };
-            let end = AttemptEnd::Infra {
-                cause: format!("node {name} has been silent for {seconds} s"),
-            };
-            let outcome = ending::end_attempt(tx, id, attempt.epoch, &end, infra_tries).await?;
-            if outcome != EndOutcome::Fenced {
-                given_up.push(id);
-            }
+    if unchanged.is_none() {
+        return Ok(given_up);
+    }
+    for id in live_attempts(tx, node).await? {
+        let Some(attempt) = attempts::load(tx, id).await? else {
+            continue;
+        };
+        let end = AttemptEnd::Infra {
+            cause: format!("node {node} has been silent for {} s", silent.as_secs()),
+        };
+        let outcome = ending::end_attempt(tx, id, attempt.epoch, &end, infra_tries).await?;
+        if outcome != EndOutcome::Fenced {
+            given_up.push(id);
         }
     }
     Ok(given_up)

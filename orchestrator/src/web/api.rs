@@ -24,9 +24,10 @@ use crate::{
     model::{
         ids::{JobId, RunId, TriggerId},
         names::{CommitSha, ConnectionId, RefName, RepoPath},
-        state::RunState,
+        state::{JobState, RunState},
         trigger::{Event, Trigger},
     },
+    scheduler,
     store::{CancelRequest, JobDetail, JobRow, RunDetail, RunFilter, RunSummary},
 };
 
@@ -404,6 +405,19 @@ pub async fn cancel_job(
     Ok(Json(json!({"id": job.job.id, "outcome": outcome})))
 }
 
+/// Why the node that answers would not start a queued job now; none when it would, or when the job
+/// is not queued.
+///
+/// # Errors
+/// When the database cannot be read.
+pub(super) async fn refused_here(state: &AppState, job: &JobDetail) -> Result<Option<String>, Problem> {
+    if job.job.state != JobState::Queued {
+        return Ok(None);
+    }
+    let refused = scheduler::refusal(state.store(), state.config(), &job.job.label, job.job.size).await;
+    refused.map_err(store_failed)
+}
+
 /// `GET /api/v1/jobs/{id}/why`: why the job is not running, from the rows the scheduler reads.
 pub async fn why(
     State(state): State<AppState>,
@@ -417,7 +431,9 @@ pub async fn why(
         .await
         .map_err(store_failed)?
         .ok_or_else(Problem::not_found)?;
+    let refused = refused_here(&state, &job).await?;
     Ok(Json(json!({
+        "node": state.config().node, "refused_here": refused,
         "state": why.state, "reason": why.reason, "position": why.position,
         "class_running": why.class_running, "waiting_for": why.waiting_for,
     })))

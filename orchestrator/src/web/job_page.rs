@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::{
     AppState,
-    api::{job_for, store_failed},
+    api::{job_for, refused_here, store_failed},
     authorize::Action,
     identity::Caller,
     log_text::{self, attempt_of},
@@ -354,6 +354,7 @@ async fn build(state: &AppState, caller: &Caller, job: &JobDetail, query: &LogQu
     let live = !job.job.state.is_terminal() && is_newest;
     // A window that is not the tail stands still: the reader looks at a place.
     let follows = live && mark.is_none() && query.from.is_none();
+    let refused = refused_here(state, job).await?;
     let note = match job.job.state {
         JobState::Waiting | JobState::Queued => state
             .store()
@@ -361,7 +362,10 @@ async fn build(state: &AppState, caller: &Caller, job: &JobDetail, query: &LogQu
             .await
             .map_err(store_failed)?
             .as_ref()
-            .map(waiting),
+            .map(|why| match &refused {
+                Some(refused) => format!("{}; node {}: {refused}", waiting(why), state.config().node),
+                None => waiting(why),
+            }),
         _ => ending(job),
     };
     let mut frame = Frame::new(state, caller, path.clone());

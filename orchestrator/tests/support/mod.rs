@@ -5,6 +5,9 @@
 #![allow(clippy::disallowed_methods, reason = "tests start the daemon as a person would")]
 #![allow(clippy::missing_panics_doc, reason = "tests")]
 
+pub mod hold;
+pub mod peer;
+
 use std::{
     fs,
     net::TcpListener,

@@ -63,6 +63,7 @@ pub(super) struct RunArgs {
 }
 
 pub(super) async fn run(common: &Common, args: RunArgs) -> Outcome {
+    parts::private_files();
     let tree = Tree::find(args.r#as.as_deref()).await?;
     let place = Place::make(common, args.keep)?;
     let lock = node::DataLock::take(&place.config.data_dir).map_err(report)?;

@@ -30,7 +30,7 @@ impl Place {
             .prefix("hci-run-")
             .tempdir_in(&parent)
             .map_err(|e| miette!("cannot make a directory in {}: {e}", parent.display()))?;
-        let mut config = if common.config.exists() || common.config != PathBuf::from(DEFAULT_PATH) {
+        let mut config = if common.config.exists() || common.config.as_os_str() != DEFAULT_PATH {
             load(common)?
         } else {
             without_a_file()?

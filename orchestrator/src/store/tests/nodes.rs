@@ -92,13 +92,27 @@ async fn another_instance_reclaims_nothing(lab: Lab) {
 async fn attempts_of_a_silent_node_are_given_up(lab: Lab) {
     let run = lab.run(&ci(&[("a", &[]), ("b", &[])])).await;
     let silent = lab.node("silent").await;
+    assert!(
+        lab.store.heartbeats(&lab.node).await.unwrap().is_empty(),
+        "a node without attempts does not matter"
+    );
     let lost = silent.claim().await.unwrap();
     let kept = lab.claim().await.unwrap();
-    assert!(lab.store.expire_nodes(MINUTE, TRIES).await.unwrap().is_empty());
-    lab.sql("UPDATE nodes SET heartbeat_ms = heartbeat_ms - 120000 WHERE name = 'silent'")
-        .await;
-    assert_eq!(lab.store.expire_nodes(MINUTE, TRIES).await.unwrap(), [lost.attempt]);
-    assert!(lab.store.expire_nodes(MINUTE, TRIES).await.unwrap().is_empty());
+    let seen = lab.store.heartbeats(&lab.node).await.unwrap();
+    let [(name, heartbeat)] = seen.as_slice() else {
+        panic!("{seen:?}")
+    };
+    assert_eq!(*name, silent.node);
+    let give_up = async |heartbeat| {
+        let given_up = lab.store.give_up_node(&silent.node, heartbeat, MINUTE * 2, TRIES).await;
+        given_up.unwrap()
+    };
+    assert!(
+        give_up(heartbeat - 1).await.is_empty(),
+        "it was heard since that heartbeat"
+    );
+    assert_eq!(give_up(*heartbeat).await, [lost.attempt]);
+    assert!(give_up(*heartbeat).await.is_empty());
     let attempt = lab.store.attempt(lost.attempt).await.unwrap().unwrap();
     assert_eq!(attempt.cause.as_deref(), Some("node silent has been silent for 120 s"));
     let jobs = lab.jobs(run).await;
@@ -114,8 +128,10 @@ async fn attempts_of_a_silent_node_are_given_up(lab: Lab) {
 async fn a_late_driver_of_a_silent_node_is_fenced(lab: Lab) {
     lab.run(&ci(ONE)).await;
     let claimed = lab.claim().await.unwrap();
-    lab.sql("UPDATE nodes SET heartbeat_ms = 0").await;
-    assert_eq!(lab.store.expire_nodes(MINUTE, TRIES).await.unwrap(), [claimed.attempt]);
+    let other = lab.node("other").await;
+    let seen = lab.store.heartbeats(&other.node).await.unwrap();
+    let given_up = lab.store.give_up_node(&seen[0].0, seen[0].1, MINUTE, TRIES).await;
+    assert_eq!(given_up.unwrap(), [claimed.attempt]);
     assert_eq!(lab.end(&claimed, JobResult::Success).await, EndOutcome::Fenced);
     let started = lab.store.attempt_running(claimed.attempt, claimed.epoch, "{}").await;
     assert!(!started.unwrap());

@@ -139,6 +139,7 @@ fn config(folder: &std::path::Path) -> Config {
             infra_tries: 3,
             cancel_grace_s: 300,
             node_grace_s: 600,
+            agent_silence_s: 120,
             min_free_bytes: 0,
             repository_bytes: 1 << 30,
         },

@@ -1,0 +1,221 @@
+//! Machines that die, hang or are left by their children: what the job becomes, in which words, and
+//! that nothing stays.
+
+mod support;
+
+use std::fs;
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use support::{
+    Machines, World,
+    hold::{self, assert_counted, counted, counting, is_alive, main_pid, pick, signal},
+};
+
+fn id(value: &Value) -> &str {
+    value["id"].as_str().expect("an id")
+}
+
+fn causes(detail: &Value) -> Vec<&str> {
+    let attempts = detail["attempts"].as_array().expect("attempts");
+    attempts.iter().filter_map(|a| a["cause"].as_str()).collect()
+}
+
+/// The attempts of a job that has ended, all of them shown to people in the same words.
+fn assert_shown(world: &World, job: &str, cause: &str) {
+    for shown in world.shown(job) {
+        let text = shown.replace("&#39;", "'");
+        assert!(text.contains(cause), "`{cause}` is not in\n{shown}");
+    }
+}
+
+fn no_guest() -> bool {
+    let none = support::guest().is_none();
+    if none {
+        println!("skipped: the tiny guest is not built (`make guest`)");
+    }
+    none
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_killed_at_any_line_is_replaced_and_the_cause_is_shown() {
+    if no_guest() {
+        return;
+    }
+    const LINES: usize = 60;
+    let world = World::with(Machines::Qemu, "limits: {infra_tries: 2}\n").await;
+    for seed in [1_u64, 2, 3] {
+        let mut random = seed;
+        let at = usize::try_from(pick(&mut random, LINES as u64 / 2)).unwrap() + 1;
+        let sha = world.push(&counting(LINES, "0.05")).await;
+        let job = world.wait_job(&sha, "count", "active");
+        world.wait_counted(id(&job), at);
+        let machine = world.machine();
+        signal(main_pid(&machine).unwrap(), Signal::SIGKILL);
+        let job = world.wait_job(&sha, "count", "success");
+        let detail = world.detail(id(&job));
+        assert_eq!(detail["attempts"].as_array().unwrap().len(), 2, "{detail:#}");
+        assert!(causes(&detail)[0].contains("the machine stopped"), "{detail:#}");
+        assert_shown(&world, id(&job), "the machine stopped");
+        assert_counted(&world.log(id(&job)), LINES, &format!("seed {seed}, line {at}"));
+        assert!(!machine.exists(), "the first machine is destroyed");
+        world.wait(&sha, "success").await;
+    }
+    world.nothing_left();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_whose_guests_all_die_ends_in_error_with_the_cause() {
+    if no_guest() {
+        return;
+    }
+    let world = World::with(Machines::Qemu, "limits: {infra_tries: 2}\n").await;
+    let sha = world.push(&counting(10_000, "0.05")).await;
+    let mut random = 7;
+    let mut before = None;
+    for _ in 0..2 {
+        let machine = world.until("a fresh machine", || {
+            hold::machines_in(&world.data())
+                .into_iter()
+                .find(|dir| Some(dir) != before.as_ref())
+        });
+        let job = world.wait_job(&sha, "count", "active");
+        world.until("output of this attempt", || {
+            let wanted = usize::try_from(pick(&mut random, 20)).unwrap();
+            let attempts = world.detail(id(&job))["attempts"].as_array().map_or(0, Vec::len);
+            let log = world.log_now(id(&job));
+            (attempts == if before.is_some() { 2 } else { 1 } && counted(&log).len() > wanted).then_some(())
+        });
+        signal(main_pid(&machine).unwrap(), Signal::SIGKILL);
+        before = Some(machine);
+    }
+    let job = world.wait_job(&sha, "count", "error");
+    let detail = world.detail(id(&job));
+    assert_eq!(causes(&detail).len(), 2, "{detail:#}");
+    let reason = detail["reason"].as_str().unwrap_or_default();
+    assert!(
+        reason.contains("we failed 2 times") && reason.contains("the machine stopped"),
+        "{detail:#}"
+    );
+    assert_shown(&world, id(&job), "the machine stopped");
+    world.wait(&sha, "error").await;
+    world.nothing_left();
+}
+
+/// A machine that stops answering without dying.
+async fn a_hang_is_noticed(machines: Machines) {
+    let world = World::with(machines, "limits: {infra_tries: 1, agent_silence_s: 3}\n").await;
+    let workflow = "\
+name: ci
+on: push
+jobs:
+  hang:
+    timeout-minutes: 30
+    steps:
+      - timeout-minutes: 20
+        run: |
+          echo begun
+          while true; do sleep 0.2; done
+";
+    let sha = world.push(workflow).await;
+    let job = world.wait_job(&sha, "hang", "active");
+    world.until("output", || world.log_now(id(&job)).contains("begun").then_some(()));
+    let machine = world.machine();
+    let pid = main_pid(&machine).unwrap();
+    signal(pid, Signal::SIGSTOP);
+    let job = world.wait_job(&sha, "hang", "error");
+    let detail = world.detail(id(&job));
+    let cause = causes(&detail).concat();
+    assert!(
+        cause.contains("the machine's agent was not heard for 3 s"),
+        "{detail:#}"
+    );
+    assert!(
+        !detail.to_string().contains("timeout-minutes") && !detail.to_string().contains("timed_out"),
+        "the words of a time-out of the step: {detail:#}"
+    );
+    assert_shown(&world, id(&job), "agent was not heard for 3 s");
+    world.nothing_left();
+    assert!(!is_alive(pid) && !machine.exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_hangs_is_given_up_in_words_of_its_own() {
+    if no_guest() {
+        return;
+    }
+    a_hang_is_noticed(Machines::Qemu).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_hangs_is_given_up_in_words_of_its_own() {
+    a_hang_is_noticed(Machines::Process).await;
+}
+
+/// A step whose child forks twice, leaves its session, ignores signals and keeps the step's output
+/// open; the next step looks whether it is there.
+const STRAYS: &str = "\
+name: ci
+on: push
+jobs:
+  stray:
+    steps:
+      - name: Fork
+        run: |
+          (setsid sh -c '
+            trap \"\" HUP INT TERM
+            (trap \"\" HUP INT TERM; echo $$ > stray.first; exec sleep 100000) &
+            (sh -c \"echo \\$\\$ > stray.second; exec sleep 100000\" &)
+            exit 0' &)
+          until test -s stray.first && test -s stray.second; do sleep 0.02; done
+          sh -c 'echo $$ > stray.third; exec sleep 100000' &
+          until test -s stray.third; do sleep 0.02; done
+          echo parent done
+      - name: Look
+        run: |
+          for pid in $(cat stray.*); do
+            if grep -q sleep /proc/$pid/cmdline 2>/dev/null; then echo \"$pid is still there\"; exit 1; fi
+          done
+          cat stray.* | tr '\\n' ' '
+          echo looked
+";
+
+async fn strays_end_with_their_step(machines: Machines) {
+    let world = World::start(machines).await;
+    let sha = world.push(STRAYS).await;
+    let ended = world.until("the job ends", || {
+        let job = world.jobs(&sha).into_iter().next()?;
+        ["success", "failure", "error", "timed_out"]
+            .contains(&job["state"].as_str()?)
+            .then_some(job)
+    });
+    let log = world.log(id(&ended));
+    assert_eq!(ended["state"], "success", "{log}");
+    assert!(
+        log.contains("parent done") && log.contains("looked") && log.contains("were ended"),
+        "{log}"
+    );
+    world.nothing_left();
+    if machines == Machines::Process {
+        let pids = log.lines().find(|line| line.ends_with("looked")).unwrap();
+        let pids: Vec<i32> = pids.split(' ').filter_map(|word| word.parse().ok()).collect();
+        assert_eq!(pids.len(), 3, "{log}");
+        let sleeps = |pid: &i32| {
+            fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|c| String::from_utf8_lossy(&c).contains("100000"))
+        };
+        assert!(!pids.iter().any(sleeps), "{pids:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn children_that_fork_twice_and_leave_their_session_end_with_their_step() {
+    strays_end_with_their_step(Machines::Process).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn children_that_fork_twice_end_with_their_step_in_a_guest() {
+    if no_guest() {
+        return;
+    }
+    strays_end_with_their_step(Machines::Qemu).await;
+}

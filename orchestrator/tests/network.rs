@@ -1,0 +1,227 @@
+//! The network between agent and node breaks and stalls while output flows: every line arrives once,
+//! in order, and the job never notices.
+
+mod support;
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Write},
+    os::unix::{fs::PermissionsExt, net::UnixStream as StdStream},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use support::{
+    Machines, World, agent, helios_ci,
+    hold::{assert_counted, counted, counting, pick, processes, signal},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{UnixListener, UnixStream},
+    sync::watch,
+};
+
+/// How long a cut lasts: it is what is tested, not what a test waits for.
+const CUT: Duration = Duration::from_secs(10);
+
+fn id(value: &Value) -> &str {
+    value["id"].as_str().expect("an id")
+}
+
+/// Unplugs a guest's network card, or plugs it in again, through QEMU's monitor.
+fn set_link(machine: &Path, up: bool) {
+    let mut monitor = BufReader::new(StdStream::connect(machine.join("qmp.sock")).expect("the monitor"));
+    let mut line = String::new();
+    monitor.read_line(&mut line).expect("a greeting");
+    let link = format!("{{\"execute\": \"set_link\", \"arguments\": {{\"name\": \"net0\", \"up\": {up}}}}}");
+    for command in ["{\"execute\": \"qmp_capabilities\"}", &link] {
+        monitor
+            .get_mut()
+            .write_all(format!("{command}\n").as_bytes())
+            .expect("a command");
+        loop {
+            line.clear();
+            assert!(monitor.read_line(&mut line).expect("an answer") > 0, "QEMU hung up");
+            assert!(!line.contains("\"error\""), "{line}");
+            if line.contains("\"return\"") {
+                break;
+            }
+        }
+    }
+}
+
+/// The relay that carries the agent's connection of a machine. QEMU's own command line names it too.
+fn relay(world: &World, machine: &Path) -> i32 {
+    let socket = machine.join("agent.sock").display().to_string();
+    let is_ours = |pid: &i32| fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|program| program == helios_ci());
+    world.until("a relay", || processes(&[" relay ", &socket]).into_iter().find(is_ours))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_is_cut_off_in_mid_output_loses_nothing() {
+    if support::guest().is_none() {
+        println!("skipped: the tiny guest is not built (`make guest`)");
+        return;
+    }
+    const LINES: usize = 1500;
+    let world = World::start(Machines::Qemu).await;
+    let sha = world.push(&counting(LINES, "0.02")).await;
+    let job = world.wait_job(&sha, "count", "active");
+    let job = id(&job);
+    world.wait_counted(job, 50);
+    let machine = world.machine();
+
+    // The cable is pulled.
+    set_link(&machine, false);
+    let cut = Instant::now();
+    tokio::time::sleep(CUT / 2).await;
+    let early = counted(&world.log_now(job)).len();
+    tokio::time::sleep(CUT.saturating_sub(cut.elapsed())).await;
+    let late = counted(&world.log_now(job)).len();
+    assert_eq!(early, late, "nothing comes through a pulled cable");
+    set_link(&machine, true);
+    world.wait_counted(job, late + 50);
+
+    // The connection dies.
+    let first = relay(&world, &machine);
+    signal(first, Signal::SIGKILL);
+    let seen = counted(&world.log_now(job)).len();
+    world.wait_counted(job, seen + 50);
+
+    // The connection hangs.
+    let second = relay(&world, &machine);
+    assert_ne!(first, second);
+    signal(second, Signal::SIGSTOP);
+    tokio::time::sleep(CUT).await;
+    let late = counted(&world.log_now(job)).len();
+    assert!(late < LINES, "the test is too slow for its job: {late} lines are there");
+    signal(second, Signal::SIGCONT);
+
+    world.wait_job(&sha, "count", "success");
+    assert_counted(&world.log(job), LINES, "after three cuts");
+    assert_eq!(world.detail(job)["attempts"].as_array().unwrap().len(), 1);
+    world.wait(&sha, "success").await;
+    world.nothing_left();
+}
+
+/// What a line between agent and node does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Line {
+    Open,
+    /// Bytes are taken and not given on.
+    Stalled,
+    /// Connections break, and new ones do too.
+    Cut,
+}
+
+/// A line that carries what comes to `far.sock` to the daemon's socket in the same directory.
+async fn proxy(machine: PathBuf, line: watch::Receiver<Line>) {
+    let listener = UnixListener::bind(machine.join("far.sock")).expect("the proxy's socket");
+    loop {
+        let Ok((near, _)) = listener.accept().await else { return };
+        let Ok(far) = UnixStream::connect(machine.join("agent.sock")).await else {
+            continue;
+        };
+        let (near_read, near_write) = near.into_split();
+        let (far_read, far_write) = far.into_split();
+        let (there, back) = (line.clone(), line.clone());
+        tokio::spawn(async move {
+            // When either way ends, both do.
+            tokio::select! {
+                () = carry(near_read, far_write, there) => {}
+                () = carry(far_read, near_write, back) => {}
+            }
+        });
+    }
+}
+
+async fn carry(
+    mut from: impl AsyncReadExt + Unpin,
+    mut to: impl AsyncWriteExt + Unpin,
+    mut line: watch::Receiver<Line>,
+) {
+    // Small and odd, so that frames are torn.
+    let mut block = vec![0; 1021];
+    loop {
+        let mut cut = line.clone();
+        let read = tokio::select! {
+            read = from.read(&mut block) => read.unwrap_or(0),
+            _ = cut.wait_for(|line| *line == Line::Cut) => 0,
+        };
+        let passes = line.wait_for(|line| *line != Line::Stalled).await.map(|line| *line);
+        if read == 0 || passes.is_err() || passes.is_ok_and(|line| line == Line::Cut) {
+            return;
+        }
+        if to.write_all(&block[..read]).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// An agent that dials `far.sock` where the seed says `agent.sock`.
+fn far_agent(world: &World) -> PathBuf {
+    let (path, temporary) = (
+        world.dir.path().join("far-agent"),
+        world.dir.path().join("far-agent.tmp"),
+    );
+    let script = format!(
+        "#!/bin/sh\nsed -i 's#/agent\\.sock#/far.sock#' \"$2/helios.json\"\nexec {} \"$@\"\n",
+        agent().display()
+    );
+    fs::write(&temporary, script).expect("a script");
+    fs::set_permissions(&temporary, fs::Permissions::from_mode(0o755)).expect("its mode");
+    fs::rename(&temporary, &path).expect("a rename");
+    path
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_that_breaks_and_stalls_at_random_loses_nothing() {
+    const LINES: usize = 600;
+    for seed in [11_u64, 12, 13] {
+        let mut random = seed;
+        let mut world = World::stopped(Machines::Process, "").await;
+        let far = far_agent(&world);
+        world.reconfigure(|text| {
+            text.replace(
+                &format!("agent: {}\n", agent().display()),
+                &format!("agent: {}\n", far.display()),
+            )
+        });
+        world.up();
+        let sha = world.push(&counting(LINES, "0.01")).await;
+        let job = world.wait_job(&sha, "count", "active");
+        let machine = world.machine();
+        let (line, watched) = watch::channel(Line::Open);
+        let proxy = tokio::spawn(proxy(machine, watched));
+        world.wait_counted(id(&job), 1);
+        let (mut breaks, mut long) = (0, Some(CUT));
+        while world.jobs(&sha).iter().any(|job| job["state"] == "active") {
+            let state = if pick(&mut random, 2) == 0 {
+                Line::Cut
+            } else {
+                Line::Stalled
+            };
+            line.send_replace(state);
+            breaks += 1;
+            // One cut is long, with the job still writing.
+            let length = long
+                .take()
+                .unwrap_or_else(|| Duration::from_millis(pick(&mut random, 400)));
+            tokio::time::sleep(length).await;
+            line.send_replace(Line::Open);
+            tokio::time::sleep(Duration::from_millis(pick(&mut random, 700))).await;
+        }
+        world.wait_job(&sha, "count", "success");
+        let what = format!("seed {seed}, {breaks} breaks");
+        assert_counted(&world.log(id(&job)), LINES, &what);
+        assert_eq!(
+            world.detail(id(&job))["attempts"].as_array().unwrap().len(),
+            1,
+            "{what}"
+        );
+        proxy.abort();
+        world.nothing_left();
+    }
+}
