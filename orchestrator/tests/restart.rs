@@ -72,7 +72,11 @@ async fn the_daemon_may_die_at_every_fail_point() {
 async fn an_orderly_restart_ends_no_job() {
     let mut world = World::start(Machines::Process).await;
     let sha = world.push(COUNTING).await;
-    world.wait_job(&sha, "count", "active");
+    // Its steps run; a machine that is only being made is made again after a restart.
+    let job = world.wait_job(&sha, "count", "active");
+    world.until("its first line", || {
+        world.log(job["id"].as_str()?).contains("line 1 of 80").then_some(())
+    });
     assert_eq!(world.down(), Some(0));
     world.up();
     all_is_well(&world, &sha, "SIGTERM").await;
