@@ -1,5 +1,4 @@
-//! The contract of the store. Every test runs on SQLite, and on Postgres where
-//! `HELIOS_CI_TEST_POSTGRES` holds the URL of a server on which schemas may be made.
+//! The contract of the store. Every test runs on SQLite, and on a Postgres server of its own.
 
 mod access;
 mod attempts;
@@ -13,6 +12,7 @@ mod reporting;
 mod rerunning;
 mod retaining;
 mod scheduling;
+mod server;
 mod writing;
 
 use std::time::Duration;
@@ -94,13 +94,10 @@ impl Lab {
 
     /// A fresh schema of its own, so that tests do not see each other.
     async fn postgres() -> Option<Self> {
-        let Ok(url) = std::env::var("HELIOS_CI_TEST_POSTGRES") else {
-            println!("skipped: HELIOS_CI_TEST_POSTGRES is not set");
-            return None;
-        };
+        let url = tokio::task::spawn_blocking(server::url).await.unwrap()?;
         use sqlx::{Connection as _, Executor as _};
         let schema = format!("t{}", InstanceId::new());
-        let mut connection = sqlx::PgConnection::connect(&url).await.unwrap();
+        let mut connection = sqlx::PgConnection::connect(url).await.unwrap();
         let sql = sqlx::AssertSqlSafe(format!("CREATE SCHEMA {schema}"));
         connection.execute(sqlx::raw_sql(sql)).await.unwrap();
         connection.close().await.unwrap();
