@@ -113,7 +113,13 @@ pub(super) async fn run(common: &Common, args: ServeArgs) -> Outcome {
         draining: stop.clone(),
     });
     let router = web::router(state, intake.router());
-    tasks.spawn(serve::serve(listener, tls, router, stop.clone()));
+    tasks.spawn(serve::serve(
+        listener,
+        tls,
+        router,
+        web::proxies::Proxies::new(&config.trusted_proxies),
+        stop.clone(),
+    ));
     if let Some(listener) = metrics_listener {
         tasks.spawn(web::metrics::serve_metrics(
             listener,

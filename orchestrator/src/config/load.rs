@@ -3,10 +3,11 @@
 
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
 };
 
+use ipnet::IpNet;
 use miette::NamedSource;
 
 use super::{
@@ -138,6 +139,7 @@ fn read(reader: &mut Reader, root: &Node) -> Option<Config> {
             "metrics_listen",
             "public_url",
             "tls",
+            "trusted_proxies",
             "database",
             "connections",
             "backend",
@@ -170,6 +172,7 @@ fn read(reader: &mut Reader, root: &Node) -> Option<Config> {
         metrics_listen: reader.parsed(top.get("metrics_listen"), "metrics_listen"),
         public_url: read_public_url(reader, &top, listen, tls.is_some()),
         tls,
+        trusted_proxies: read_proxies(reader, &top),
         connections: connections::read(reader, &top),
         machined: machined::read(reader, &top, backend, &data_dir),
         backend,
@@ -314,6 +317,34 @@ fn read_tls(reader: &mut Reader, top: &Map<'_>) -> Option<Tls> {
         certificate: certificate?,
         key: key?,
     })
+}
+
+fn read_proxies(reader: &mut Reader, top: &Map<'_>) -> Vec<IpNet> {
+    let nodes = reader.list(top.get("trusted_proxies"), "trusted_proxies");
+    let mut proxies = Vec::new();
+    for node in nodes {
+        let Some(text) = reader.text(node, "trusted_proxies") else {
+            continue;
+        };
+        let found = text
+            .parse()
+            .ok()
+            .or_else(|| Some(IpNet::from(text.parse::<IpAddr>().ok()?)));
+        match found {
+            Some(network) if network.prefix_len() > 0 => proxies.push(network),
+            Some(_) => reader.problem(
+                node.place,
+                format!("trusted_proxies: `{}` would believe everybody", shown(text)),
+                "name the proxy's own address".to_owned(),
+            ),
+            None => reader.problem(
+                node.place,
+                format!("trusted_proxies: `{}` is no address and no network", shown(text)),
+                "write 127.0.0.1, or 10.0.0.0/8".to_owned(),
+            ),
+        }
+    }
+    proxies
 }
 
 fn read_database(reader: &mut Reader, top: &Map<'_>, data_dir: &Path) -> Database {

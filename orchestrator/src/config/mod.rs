@@ -19,6 +19,8 @@ pub use label::UnknownLabel;
 pub use load::{DEFAULT_PATH, LoadOptions, Loaded, config_path};
 pub use problem::{ConfigError, Place, Problem};
 
+use ipnet::IpNet;
+
 use crate::{
     model::names::{ConnectionId, Label, NodeName, RepoPath},
     secret::Secret,
@@ -40,6 +42,8 @@ pub struct Config {
     pub public_url: String,
     /// TLS for the web listener: PEM files.
     pub tls: Option<Tls>,
+    /// Reverse proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpNet>,
     /// `sqlite` (default) or a Postgres URL.
     pub database: Database,
     /// Forge connections by name.

@@ -56,6 +56,16 @@ pub(super) fn yaml(config: &Config, references: &BTreeMap<String, String>) -> St
                 .as_ref()
                 .map(|tls| map([("certificate", path(&tls.certificate)), ("key", path(&tls.key))])),
         ),
+        (
+            "trusted_proxies",
+            Some(Value::from(
+                config
+                    .trusted_proxies
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect::<Vec<_>>(),
+            )),
+        ),
         ("database", Some(database)),
         (
             "connections",

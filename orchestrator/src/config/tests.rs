@@ -383,6 +383,19 @@ fn a_secret_written_into_the_configuration_is_never_repeated() {
 }
 
 #[test]
+fn trusted_proxies_are_addresses_and_networks_but_never_everybody() {
+    let config = parse("node: n\ntrusted_proxies: [127.0.0.1, 10.0.0.0/8, 'fd00::1']\n")
+        .unwrap()
+        .config;
+    let shown: Vec<String> = config.trusted_proxies.iter().map(ToString::to_string).collect();
+    assert_eq!(shown, ["127.0.0.1/32", "10.0.0.0/8", "fd00::1/128"]);
+    for bad in ["0.0.0.0/0", "localhost", "10.0.0.0/33"] {
+        let error = parse(&format!("node: n\ntrusted_proxies: ['{bad}']\n")).unwrap_err();
+        assert!(format!("{error:?}").contains(bad), "{error:?}");
+    }
+}
+
+#[test]
 fn labels_lead_to_images_through_aliases_and_the_default() {
     let config = parse(
         "node: n\nimages:\n  a: {disk: /a, size: large}\n  b: {disk: /b}\naliases: {c: a}\ndefault_label: c\n\

@@ -16,7 +16,7 @@ use prometheus_client::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{headers, serve::serve};
+use super::{headers, proxies::Proxies, serve::serve};
 use crate::{
     clock::now_ms,
     store::{Store, StoreError},
@@ -116,5 +116,5 @@ pub async fn serve_metrics(
             response
         }))
         .with_state((metrics, store));
-    serve(listener, None, router, shutdown).await;
+    serve(listener, None, router, Proxies::default(), shutdown).await;
 }

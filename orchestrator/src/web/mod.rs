@@ -23,6 +23,7 @@ pub mod log_view;
 pub mod metrics;
 pub mod pages;
 pub mod problem;
+pub mod proxies;
 pub mod range;
 pub mod routes;
 pub mod serve;

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use axum::Router;
+use axum::{Router, extract::ConnectInfo};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
@@ -24,7 +24,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-use super::{identity::Peer, limits::Viewers};
+use super::{identity::Peer, limits::Viewers, proxies::Proxies};
 use crate::config;
 
 /// Connections at once; more wait in the kernel's queue.
@@ -95,6 +95,7 @@ pub async fn serve(
     listener: TcpListener,
     tls: Option<Arc<rustls::ServerConfig>>,
     router: Router,
+    proxies: Proxies,
     shutdown: CancellationToken,
 ) {
     let acceptor = tls.map(TlsAcceptor::from);
@@ -121,19 +122,26 @@ pub async fn serve(
                 continue;
             }
         };
-        let Some(place) = callers.enter(peer.ip()) else {
-            tracing::debug!(%peer, "too many connections of one address");
-            continue;
+        // A proxy of ours speaks for many.
+        let place = if proxies.trusts(peer.ip()) {
+            None
+        } else {
+            let Some(place) = callers.enter(peer.ip()) else {
+                tracing::debug!(%peer, "too many connections of one address");
+                continue;
+            };
+            Some(place)
         };
         // Log lines are small and should leave at once.
         let _ = stream.set_nodelay(true);
         let (router, acceptor, shutdown) = (router.clone(), acceptor.clone(), shutdown.clone());
+        let proxies = proxies.clone();
         connections.spawn(async move {
             let _held = (permit, place);
             match acceptor {
-                None => connection(stream, peer, router, shutdown).await,
+                None => connection(stream, peer, router, proxies, shutdown).await,
                 Some(acceptor) => match tokio::time::timeout(HEAD_WITHIN, acceptor.accept(stream)).await {
-                    Ok(Ok(stream)) => connection(stream, peer, router, shutdown).await,
+                    Ok(Ok(stream)) => connection(stream, peer, router, proxies, shutdown).await,
                     Ok(Err(error)) => tracing::debug!(%peer, %error, "a TLS handshake failed"),
                     Err(_) => tracing::debug!(%peer, "a TLS handshake took too long"),
                 },
@@ -149,12 +157,16 @@ pub async fn serve(
     }
 }
 
-async fn connection<S>(stream: S, peer: SocketAddr, router: Router, shutdown: CancellationToken)
+async fn connection<S>(stream: S, peer: SocketAddr, router: Router, proxies: Proxies, shutdown: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let service = router.map_request(move |mut request: http::Request<hyper::body::Incoming>| {
-        request.extensions_mut().insert(Peer(peer.ip()));
+        let client = proxies.client(peer.ip(), request.headers());
+        let extensions = request.extensions_mut();
+        extensions.insert(Peer(client));
+        // What the webhook door counts.
+        extensions.insert(ConnectInfo(SocketAddr::new(client, peer.port())));
         request.map(axum::body::Body::new)
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
@@ -198,7 +210,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
-        let task = tokio::spawn(serve(listener, tls, router, stop.clone()));
+        let task = tokio::spawn(serve(listener, tls, router, Proxies::default(), stop.clone()));
         (address, stop, task)
     }
 
@@ -206,7 +218,12 @@ mod tests {
     async fn serves_and_stops() {
         let router = Router::new().route(
             "/",
-            axum::routing::get(async |axum::Extension(peer): axum::Extension<Peer>| peer.0.to_string()),
+            axum::routing::get(
+                async |axum::Extension(peer): axum::Extension<Peer>, ConnectInfo(seen): ConnectInfo<SocketAddr>| {
+                    assert_eq!(seen.ip(), peer.0);
+                    peer.0.to_string()
+                },
+            ),
         );
         let (address, stop, task) = start(router, None).await;
         let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();

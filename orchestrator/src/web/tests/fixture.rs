@@ -116,6 +116,7 @@ fn config(folder: &std::path::Path) -> Config {
         metrics_listen: None,
         public_url: ORIGIN.to_owned(),
         tls: None,
+        trusted_proxies: vec![],
         database: Database::Sqlite(folder.join("db")),
         connections: BTreeMap::from([("berg".parse().unwrap(), connection)]),
         agent: "/nonexistent/helios-agent".into(),
