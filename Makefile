@@ -13,7 +13,14 @@ GUEST := build/images/tiny
 # A type-check compiles the C parts of dependencies and never links them, so any C compiler will do.
 ILLUMOS_ENV := PKG_CONFIG_ALLOW_CROSS=1 CC_x86_64_unknown_illumos=gcc AR_x86_64_unknown_illumos=ar
 
-.PHONY: help setup build agent guest demo test test-full lint illumos unit docs bench audit clean
+TESTING := HELIOS_CI_AGENT=$(abspath $(AGENT)) HELIOS_CI_GUEST=$(abspath $(GUEST))
+TEST_DIRS := agent/tests proto/tests orchestrator/tests orchestrator/fakeforge/tests
+TESTS := $(basename $(notdir $(wildcard $(addsuffix /*.rs,$(TEST_DIRS))))) \
+	$(notdir $(patsubst %/main.rs,%,$(wildcard $(addsuffix /*/main.rs,$(TEST_DIRS)))))
+# What mostly waits, for guests and time-outs, runs beside the rest.
+WAITING := disk hang network nodes privacy time
+
+.PHONY: help setup build agent guest demo test test-full lint illumos unit unit-quick unit-waiting docs bench audit clean
 
 help:
 	@echo "make demo        everything once on this machine: forge, push, virtual machine, live log, statuses"
@@ -52,14 +59,20 @@ illumos: setup
 	$(ILLUMOS_ENV) $(CARGO) clippy --workspace --locked --target $(ILLUMOS) -- -D warnings
 
 unit: build agent guest
-	HELIOS_CI_AGENT=$(abspath $(AGENT)) HELIOS_CI_GUEST=$(abspath $(GUEST)) \
-		$(CARGO) test --workspace --locked
+	$(TESTING) $(CARGO) test --workspace --locked --no-run
+	$(MAKE) --no-print-directory -j2 --output-sync=target unit-quick unit-waiting
+
+unit-quick:
+	$(TESTING) $(CARGO) test --workspace --locked --lib --bins --examples $(addprefix --test ,$(filter-out $(WAITING),$(TESTS)))
+
+unit-waiting:
+	$(TESTING) $(CARGO) test --workspace --locked $(addprefix --test ,$(WAITING))
 
 docs: setup
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --locked --no-deps --document-private-items -q
 
 bench: build agent guest
-	HELIOS_CI_AGENT=$(abspath $(AGENT)) $(CARGO) bench --locked -p helios-ci
+	HELIOS_CI_AGENT=$(abspath $(AGENT)) HELIOS_CI_GUEST=$(abspath $(GUEST)) $(CARGO) bench --locked -p helios-ci --bench logs --bench daemon
 
 audit:
 	@command -v cargo-deny >/dev/null || { echo "audit: install it with 'cargo install --locked cargo-deny'" >&2; exit 1; }

@@ -1,0 +1,333 @@
+//! The whole way, measured on a real daemon with real agents: how soon the first line is there, how fast
+//! a flood becomes durable, what an idle daemon costs, how fast webhooks are answered. Each figure stands
+//! beside what it must be; floors are measured in the same run. It never fails for being slow.
+//!
+//! `cargo bench -p helios-ci --bench daemon`
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a benchmark waits and starts programs as a person would"
+)]
+
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+use std::{
+    fs,
+    io::Write as _,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use serde_json::{Value, json};
+use sha2::Sha256;
+use support::{Machines, World};
+
+/// Lines of the flood, 57 bytes each.
+const LINES: usize = 1_000_000;
+const IDLE: Duration = Duration::from_secs(20);
+
+struct Row {
+    what: &'static str,
+    figure: String,
+    target: String,
+    verdict: &'static str,
+}
+
+fn row(what: &'static str, figure: f64, unit: &str, target: f64, at_most: bool) -> Row {
+    let good = if at_most { figure <= target } else { figure >= target };
+    let sign = if at_most { "≤" } else { "≥" };
+    Row {
+        what,
+        figure: format!("{figure:.2} {unit}"),
+        target: format!("{sign} {target} {unit}"),
+        verdict: if good { "ok" } else { "MISSED" },
+    }
+}
+
+fn note(what: &'static str, figure: String) -> Row {
+    Row {
+        what,
+        figure,
+        target: String::new(),
+        verdict: "",
+    }
+}
+
+fn id(value: &Value) -> &str {
+    value["id"].as_str().expect("an id")
+}
+
+/// Milliseconds since 1970 of a time as the API writes it.
+fn ms(value: &Value) -> i64 {
+    let text = value.as_str().expect("a time");
+    chrono::DateTime::parse_from_rfc3339(text)
+        .expect("a time")
+        .timestamp_millis()
+}
+
+fn percentile(values: &mut [i64], part: f64) -> i64 {
+    values.sort_unstable();
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an index")]
+    let index = ((values.len() - 1) as f64 * part).round() as usize;
+    values[index]
+}
+
+fn status(pid: i32, field: &str) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = text.lines().find(|line| line.starts_with(field)).unwrap_or_default();
+    line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).unwrap_or(0)
+}
+
+fn wake_ups(pid: i32) -> u64 {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    tasks
+        .map(|task| {
+            let text = fs::read_to_string(task.path().join("status")).unwrap_or_default();
+            let line = text.lines().find(|line| line.starts_with("voluntary_ctxt_switches"));
+            line.and_then(|l| l.split_whitespace().nth(1)?.parse::<u64>().ok())
+                .unwrap_or(0)
+        })
+        .sum()
+}
+
+/// The first line that a step wrote: when the node had it durably enough to show it.
+async fn first_line(world: &World, job: &str) -> i64 {
+    let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+    let url = format!("{}/api/v1/jobs/{job}/logs/stream", world.url());
+    let text = client
+        .get(url)
+        .bearer_auth(world.token())
+        .send()
+        .await
+        .expect("an answer");
+    let text = text.text().await.expect("a stream");
+    let events = text
+        .split("\n\n")
+        .filter_map(|event| event.lines().find_map(|l| l.strip_prefix("data:")));
+    events
+        .filter_map(|data| serde_json::from_str::<Value>(data.trim()).ok())
+        .find(|record| record["channel"] == "stdout")
+        .map(|record| ms(&record["time"]))
+        .expect("a line")
+}
+
+/// From the job in the queue to its first line, and where the time goes.
+async fn latency(machines: Machines, tries: usize, rows: &mut Vec<Row>) {
+    let world = World::start(machines).await;
+    let sha = world
+        .push("name: ci\non: push\njobs:\n  job:\n    steps:\n      - run: echo first\n")
+        .await;
+    world.wait(&sha, "success").await;
+    let job = world.wait_job(&sha, "job", "success");
+    let run = world.get(&format!("/api/v1/jobs/{}", id(&job)))["run"]
+        .as_str()
+        .expect("a run")
+        .to_owned();
+    let (mut whole, mut claim, mut hello, mut exec, mut ours) = (vec![], vec![], vec![], vec![], vec![]);
+    let mut last = id(&job).to_owned();
+    for _ in 0..tries {
+        world.wait_clean();
+        assert!(world.cli(&["rerun", &run]).status.success());
+        let job = world.until("another run of it", || {
+            let job = world.jobs(&sha).pop()?;
+            (id(&job) != last && job["state"] == "active").then_some(job)
+        });
+        id(&job).clone_into(&mut last);
+        // Written by the machine when it is started.
+        let started = world.until("its machine", || {
+            let machine = fs::read_dir(world.data().join("machines")).ok()?.flatten().next()?;
+            let time = machine.path().join("run.json").metadata().ok()?.modified().ok()?;
+            i64::try_from(time.duration_since(std::time::UNIX_EPOCH).ok()?.as_millis()).ok()
+        });
+        world.wait_job(&sha, "job", "success");
+        let detail = world.get(&format!("/api/v1/jobs/{last}"));
+        let attempt = &detail["attempts"][0];
+        let (queued, created, running) = (ms(&detail["queued"]), ms(&attempt["created"]), ms(&attempt["running"]));
+        let line = first_line(&world, &last).await;
+        whole.push(line - queued);
+        claim.push(created - queued);
+        hello.push(running - created);
+        exec.push(line - running);
+        ours.push(line - queued - (running - started));
+    }
+    let stages = |part: f64, all: [&mut Vec<i64>; 3]| {
+        let [claim, hello, exec] = all.map(|values| percentile(values, part));
+        format!("claim {claim} ms, machine and agent {hello} ms, step {exec} ms")
+    };
+    let (p50, p95) = (percentile(&mut whole, 0.5), percentile(&mut whole, 0.95));
+    if machines == Machines::Process {
+        rows.push(row(
+            "queue → first line, process machine, p50",
+            p50 as f64,
+            "ms",
+            25.0,
+            true,
+        ));
+        rows.push(note("the same, p95", format!("{p95} ms")));
+        rows.push(note(
+            "its stages, p50",
+            stages(0.5, [&mut claim, &mut hello, &mut exec]),
+        ));
+    } else {
+        let ours = percentile(&mut ours, 0.5);
+        rows.push(row("ours besides the guest's boot, p50", ours as f64, "ms", 50.0, true));
+        rows.push(note("queue → first line, emulated guest, p50", format!("{p50} ms")));
+    }
+}
+
+/// A million lines through agent, TLS, masks, file and acknowledgement.
+async fn flood(rows: &mut Vec<Row>) {
+    let world = World::with(Machines::Process, "limits: {log_bytes: 1GiB}\n").await;
+    let warm = world
+        .push("name: ci\non: push\njobs:\n  job:\n    steps:\n      - run: echo warm\n")
+        .await;
+    world.wait(&warm, "success").await;
+    let file = world.dir.path().join("lines");
+    let mut text = Vec::with_capacity(LINES * 57);
+    for number in 0..LINES {
+        writeln!(
+            text,
+            "{number:>8} Compiling crate-{:x} of many, and some more words",
+            number * 2_654_435_761 % 0xfff_ffff
+        )
+        .expect("memory");
+    }
+    fs::write(&file, &text).expect("the lines");
+    let masks: String = (0..40)
+        .map(|n| format!("          echo '::add-mask::tok{n:02}-{:032x}'\n", n * 7_919))
+        .collect();
+    let workflow = format!(
+        "name: flood\non: push\njobs:\n  job:\n    steps:\n      - run: |\n{masks}      - run: cat {}\n",
+        file.display()
+    );
+    let (pid, before) = (world.pid(), status(world.pid(), "VmHWM"));
+    let sha = world.push(&workflow).await;
+    let mut agent = 0;
+    let job = world.until("the end of the flood", || {
+        for pid in support::hold::processes(&["helios-agent", &world.dir.path().display().to_string()]) {
+            agent = agent.max(status(pid, "VmHWM"));
+        }
+        world.jobs(&sha).into_iter().find(|job| job["state"] == "success")
+    });
+    let detail = world.get(&format!("/api/v1/jobs/{}", id(&job)));
+    let step = &detail["steps"][1];
+    let took = (ms(&step["ended"]) - ms(&step["started"])) as f64 / 1000.0;
+    let grown = status(pid, "VmHWM").saturating_sub(before) as f64 / 1024.0;
+    let floor = floor(&world.dir.path().join("floor"), &text);
+    let rate = LINES as f64 / took / 1e6;
+    rows.push(row(
+        "1 M lines, agent → masked, durable log",
+        rate,
+        "M lines/s",
+        2.5,
+        false,
+    ));
+    rows.push(note(
+        "floor: plain write + fdatasync each 20 ms",
+        format!("{:.2} M lines/s", LINES as f64 / floor / 1e6),
+    ));
+    rows.push(row("daemon's growth under it", grown, "MiB", 16.0, true));
+    rows.push(row("agent, peak resident", agent as f64 / 1024.0, "MiB", 6.0, true));
+    let size = fs::metadata(support::agent()).map_or(0, |m| m.len());
+    rows.push(row("agent, size", size as f64 / 1e6, "MB", 3.0, true));
+}
+
+fn floor(path: &Path, text: &[u8]) -> f64 {
+    let started = Instant::now();
+    let mut file = fs::File::create(path).expect("a file");
+    let mut synced = Instant::now();
+    for piece in text.chunks(64 << 10) {
+        file.write_all(piece).expect("a write");
+        if synced.elapsed() > Duration::from_millis(20) {
+            file.sync_data().expect("a sync");
+            synced = Instant::now();
+        }
+    }
+    file.sync_data().expect("a sync");
+    started.elapsed().as_secs_f64()
+}
+
+/// A daemon with two connections and nothing to do.
+async fn idle(rows: &mut Vec<Row>) {
+    let world = World::start(Machines::Process).await;
+    let sha = world
+        .push("name: ci\non: push\njobs:\n  job:\n    steps:\n      - run: echo warm\n")
+        .await;
+    world.wait(&sha, "success").await;
+    world.wait_clean();
+    std::thread::sleep(Duration::from_secs(5));
+    let before = wake_ups(world.pid());
+    std::thread::sleep(IDLE);
+    let rate = (wake_ups(world.pid()) - before) as f64 / IDLE.as_secs_f64();
+    rows.push(row(
+        "idle daemon, resident",
+        status(world.pid(), "VmRSS") as f64 / 1024.0,
+        "MiB",
+        40.0,
+        true,
+    ));
+    rows.push(row("idle daemon, wake-ups", rate, "a second", 1.0, true));
+}
+
+/// Signed deliveries of 1 to 100 kB, eight at a time.
+async fn webhooks(rows: &mut Vec<Row>) {
+    let world = World::start(Machines::Process).await;
+    let secret = fs::read(world.dir.path().join("hook")).expect("the secret");
+    let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+    let url = format!("{}/hooks/local", world.url());
+    let mut took: Vec<i64> = Vec::new();
+    for round in 0..40 {
+        let posts = (0..8).map(|number| {
+            let size = 1000 << ((round + number) % 7);
+            let body = json!({
+                "ref": "refs/heads/gone", "before": "0".repeat(40), "after": "0".repeat(40), "pad": "x".repeat(size),
+                "number": round * 8 + number, "repository": {"id": world.repository, "full_name": "ada/engine"},
+            })
+            .to_string();
+            let mut mac = Hmac::<Sha256>::new_from_slice(&secret).expect("any length");
+            mac.update(body.as_bytes());
+            let signature = hex::encode(mac.finalize().into_bytes());
+            let request = client
+                .post(&url)
+                .header("x-forgejo-event", "push")
+                .header("x-forgejo-signature", signature)
+                .header("x-forgejo-delivery", format!("d-{round}-{number}"))
+                .body(body);
+            async move {
+                let started = Instant::now();
+                let answer = request.send().await.expect("an answer");
+                assert!(answer.status().is_success(), "{}", answer.status());
+                i64::try_from(started.elapsed().as_micros()).unwrap_or(i64::MAX)
+            }
+        });
+        took.extend(futures::future::join_all(posts).await);
+    }
+    let p99 = percentile(&mut took, 0.99) as f64 / 1000.0;
+    rows.push(row("webhook answered, eight at a time, p99", p99, "ms", 20.0, true));
+    rows.push(note(
+        "the same, p50",
+        format!("{:.2} ms", percentile(&mut took, 0.5) as f64 / 1000.0),
+    ));
+}
+
+#[tokio::main]
+async fn main() {
+    let mut rows = Vec::new();
+    latency(Machines::Process, 40, &mut rows).await;
+    flood(&mut rows).await;
+    idle(&mut rows).await;
+    webhooks(&mut rows).await;
+    if support::guest().is_some() {
+        latency(Machines::Qemu, 3, &mut rows).await;
+    }
+    println!("| what | measured | target | |");
+    println!("|---|---|---|---|");
+    for row in rows {
+        println!("| {} | {} | {} | {} |", row.what, row.figure, row.target, row.verdict);
+    }
+}
