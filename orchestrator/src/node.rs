@@ -23,9 +23,11 @@ use crate::{
 };
 
 /// How often a node says that it lives.
-const HEARTBEAT: Duration = Duration::from_secs(5);
+const HEARTBEAT: Duration = Duration::from_secs(20);
+/// However short the grace is.
+const SHORTEST: Duration = Duration::from_secs(1);
 /// A node whose last heartbeat is younger than this is taken for alive, so its name is refused.
-const ALIVE: Duration = Duration::from_secs(20);
+const ALIVE: Duration = Duration::from_secs(60);
 /// How often what exists is compared with what should.
 const SWEEP: Duration = Duration::from_secs(60);
 
@@ -212,7 +214,9 @@ pub async fn run(deps: Deps, instance: InstanceId, stop: CancellationToken) {
 }
 
 async fn heartbeats(deps: &Deps, instance: InstanceId, stop: &CancellationToken) {
-    let mut heartbeat = tokio::time::interval(HEARTBEAT);
+    let grace = Duration::from_secs(deps.config.limits.node_grace_s);
+    // Several within the grace, so that one that is late means nothing.
+    let mut heartbeat = tokio::time::interval((grace / 12).clamp(SHORTEST, HEARTBEAT));
     while stop.run_until_cancelled(heartbeat.tick()).await.is_some() {
         match deps.store.heartbeat(&deps.config.node, instance).await {
             Ok(true) => {}
@@ -266,7 +270,7 @@ fn silent_nodes(
 /// Gives up the attempts of nodes that fell silent.
 async fn watch(deps: &Deps, stop: &CancellationToken) {
     let grace = Duration::from_secs(deps.config.limits.node_grace_s);
-    let every = (grace / 10).clamp(HEARTBEAT / 5, SWEEP);
+    let every = (grace / 10).clamp(SHORTEST, SWEEP);
     let mut timer = tokio::time::interval(every);
     timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut seen = HashMap::new();
