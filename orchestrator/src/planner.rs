@@ -328,13 +328,7 @@ impl Planner {
         repository: &Repository,
         commit: &CommitSha,
     ) -> Result<Vec<WorkflowFile>, PlanError> {
-        let places: Vec<String> = workflow::places(kind)
-            .iter()
-            .map(|place| match place {
-                workflow::Place::Folder(path, _) => format!("{path}/"),
-                workflow::Place::File(path) => (*path).to_owned(),
-            })
-            .collect();
+        let places = workflow::listed(kind);
         let places: Vec<&str> = places.iter().map(String::as_str).collect();
         let entries = self.source.list_tree(repository, commit, &places).await?;
         let Some(pick) = workflow::pick(kind, entries.iter().map(|entry| entry.path.as_str())) else {

@@ -241,6 +241,14 @@ struct Task<'a> {
     granted: bool,
 }
 
+/// Effects that must be durable before the machine hears of anything that follows them.
+#[derive(Debug, Default)]
+struct Due {
+    running: bool,
+    steps: Vec<StepUpdate>,
+    checkpoint: bool,
+}
+
 /// What one turn of the loop saw.
 #[allow(clippy::large_enum_variant, reason = "one value at a time, on the stack of one task")]
 enum Turn {
@@ -524,7 +532,7 @@ impl Task<'_> {
         }
     }
 
-    async fn checkpoint(&mut self) -> Result<(), Stopped> {
+    async fn checkpoint(&self) -> Result<(), Stopped> {
         let checkpoint = Checkpoint {
             progress: self.progress.clone(),
             masks: self.log.masks().to_vec(),
@@ -541,39 +549,67 @@ impl Task<'_> {
     }
 
     async fn feed(&mut self, event: Event) -> Result<(), Stopped> {
+        let mut due = Due::default();
         for effect in self.progress.on(&self.job, event, now_ms()) {
-            self.perform(effect).await?;
+            match effect {
+                Effect::Running => due.running = true,
+                Effect::StoreStep(index) => due.steps.extend(self.step_update(index)),
+                Effect::Checkpoint => due.checkpoint = true,
+                effect => {
+                    // What is said to the machine is said after everything before it is durable.
+                    if !matches!(effect, Effect::Log(..) | Effect::EndStepLog(_)) {
+                        self.store(std::mem::take(&mut due)).await?;
+                    }
+                    self.perform(effect).await?;
+                }
+            }
+        }
+        self.store(due).await
+    }
+
+    /// Stores everything side by side, which the store makes one transaction: a step's begin costs one
+    /// wait for the disk and not three.
+    async fn store(&self, due: Due) -> Result<(), Stopped> {
+        let (id, epoch, store) = (self.attempt.id, self.attempt.epoch, &self.deps.store);
+        let (told, changed) = (due.running, due.running || !due.steps.is_empty());
+        let running = async {
+            match due.running {
+                true => store.attempt_running(id, epoch, &self.facts).await,
+                false => Ok(true),
+            }
+        };
+        let steps = futures::future::try_join_all(due.steps.into_iter().map(|update| store.step(id, epoch, update)));
+        let checkpoint = async {
+            match due.checkpoint {
+                true => self.checkpoint().await,
+                false => Ok(()),
+            }
+        };
+        let (running, steps, checkpoint) = tokio::join!(running, steps, checkpoint);
+        if !running? || steps?.contains(&false) {
+            return Err(Stopped::Fenced);
+        }
+        checkpoint?;
+        if told {
+            self.deps.hints.notify(Hint::Report);
+        }
+        if changed {
+            self.deps.hints.notify(Hint::Run(self.attempt.run));
         }
         Ok(())
     }
 
     async fn perform(&mut self, effect: Effect) -> Result<(), Stopped> {
-        let (id, epoch) = (self.attempt.id, self.attempt.epoch);
         match effect {
-            Effect::Running => {
-                if !self.deps.store.attempt_running(id, epoch, &self.facts).await? {
-                    return Err(Stopped::Fenced);
-                }
-                self.deps.hints.notify(Hint::Report);
-                self.deps.hints.notify(Hint::Run(self.attempt.run));
-            }
-            Effect::StoreStep(index) => {
-                let Some(update) = self.step_update(index) else {
-                    return Ok(());
-                };
-                if !self.deps.store.step(id, epoch, update).await? {
-                    return Err(Stopped::Fenced);
-                }
-                self.deps.hints.notify(Hint::Run(self.attempt.run));
-            }
+            // Gathered before.
+            Effect::Running | Effect::StoreStep(_) | Effect::Checkpoint => {}
             Effect::Log(step, line) => self.line(step, &line),
             Effect::EndStepLog(step) => {
                 if let Err(error) = self.log.end_step(number(step)) {
-                    tracing::warn!(attempt = %id, error = &error as &dyn std::error::Error, "the end of a step is missing in a log");
+                    tracing::warn!(attempt = %self.attempt.id, error = &error as &dyn std::error::Error, "the end of a step is missing in a log");
                 }
                 self.dirty();
             }
-            Effect::Checkpoint => self.checkpoint().await?,
             Effect::Send => {
                 failpoint::hit(Point::BeforeCommand);
                 self.send_running().await?;

@@ -25,14 +25,27 @@ pub enum Seen {
     },
 }
 
+/// The schema's version, or 0; the same on both databases but for how a table is looked for.
+macro_rules! version {
+    ($connection:expr, $exists:literal) => {
+        match sqlx::query($exists).fetch_optional(&mut $connection).await {
+            Err(error) => Err(error),
+            Ok(None) => Ok(0),
+            Ok(Some(_)) => sqlx::query("SELECT CAST(COALESCE(MAX(version), 0) AS BIGINT) FROM schema_versions")
+                .fetch_one(&mut $connection)
+                .await
+                .and_then(|row| row.try_get(0)),
+        }
+    };
+}
+
 /// Looks at a database that a daemon may be using.
 ///
 /// # Errors
 /// When it cannot be opened or read.
 pub async fn look(database: &Database) -> Result<Seen, StoreError> {
     let failed = |source| StoreError::from_sqlx(LOOK, source);
-    const VERSION: &str = "SELECT CAST(COALESCE(MAX(version), 0) AS BIGINT) FROM schema_versions";
-    match database {
+    let (version, damage) = match database {
         Database::Sqlite(path) => {
             if !path.exists() {
                 return Ok(Seen::Nothing);
@@ -45,23 +58,9 @@ pub async fn look(database: &Database) -> Result<Seen, StoreError> {
             let mut connection = options.connect().await.map_err(failed)?;
             let check = sqlx::query("PRAGMA quick_check(1)").fetch_one(&mut connection).await;
             let check: String = check.and_then(|row| row.try_get(0)).map_err(failed)?;
-            let exists = sqlx::query("SELECT 1 FROM sqlite_master WHERE name = 'schema_versions'")
-                .fetch_optional(&mut connection)
-                .await
-                .map_err(failed)?;
-            let version = match exists {
-                None => 0,
-                Some(_) => {
-                    let row = sqlx::query(VERSION).fetch_one(&mut connection).await.map_err(failed)?;
-                    row.try_get(0).map_err(failed)?
-                }
-            };
+            let version = version!(connection, "SELECT 1 FROM sqlite_master WHERE name = 'schema_versions'");
             connection.close().await.map_err(failed)?;
-            Ok(Seen::Found {
-                version,
-                ours: db::newest(),
-                damage: (check != "ok").then_some(check),
-            })
+            (version, (check != "ok").then_some(check))
         }
         Database::Postgres(url) => {
             let options = PgConnectOptions::from_str(url.expose())
@@ -71,23 +70,14 @@ pub async fn look(database: &Database) -> Result<Seen, StoreError> {
             let mut connection = connected
                 .unwrap_or_else(|_| Err(sqlx::Error::PoolTimedOut))
                 .map_err(failed)?;
-            let exists = sqlx::query("SELECT 1 WHERE to_regclass('schema_versions') IS NOT NULL")
-                .fetch_optional(&mut connection)
-                .await
-                .map_err(failed)?;
-            let version = match exists {
-                None => 0,
-                Some(_) => {
-                    let row = sqlx::query(VERSION).fetch_one(&mut connection).await.map_err(failed)?;
-                    row.try_get(0).map_err(failed)?
-                }
-            };
+            let version = version!(connection, "SELECT 1 WHERE to_regclass('schema_versions') IS NOT NULL");
             connection.close().await.map_err(failed)?;
-            Ok(Seen::Found {
-                version,
-                ours: db::newest(),
-                damage: None,
-            })
+            (version, None)
         }
-    }
+    };
+    Ok(Seen::Found {
+        version: version.map_err(failed)?,
+        ours: db::newest(),
+        damage,
+    })
 }

@@ -25,7 +25,7 @@ mod yaml;
 pub use checks::equal_checks;
 pub use env::{JobContext, environment, job_env};
 pub use glob::{Glob, Globs, Subject};
-pub use places::{Pick, Place, pick, places};
+pub use places::{Pick, Place, listed, pick};
 
 use self::{
     listen::Listen,

@@ -40,6 +40,16 @@ pub fn places(forge: &str) -> Vec<Place> {
     [&[OWN], own, &SCRIPTS].concat()
 }
 
+/// What to list in a commit to see which files [`pick`] would take.
+#[must_use]
+pub fn listed(forge: &str) -> Vec<String> {
+    let listed = |place: &Place| match place {
+        Place::Folder(path, _) => format!("{path}/"),
+        Place::File(path) => (*path).to_owned(),
+    };
+    places(forge).iter().map(listed).collect()
+}
+
 /// The workflow files among the paths of a commit; `None` when there are none.
 #[must_use]
 pub fn pick<'p>(forge: &str, paths: impl IntoIterator<Item = &'p str> + Clone) -> Option<Pick> {

@@ -136,13 +136,7 @@ async fn pick(
     let path = match asked {
         Some(file) => tree.relative(file)?,
         None => {
-            let places: Vec<String> = workflow::places(KIND)
-                .iter()
-                .map(|place| match place {
-                    workflow::Place::Folder(path, _) => format!("{path}/"),
-                    workflow::Place::File(path) => (*path).to_owned(),
-                })
-                .collect();
+            let places = workflow::listed(KIND);
             let places: Vec<&str> = places.iter().map(String::as_str).collect();
             let entries = deps
                 .source

@@ -5,23 +5,14 @@ use std::{
     fs, io,
     os::unix::fs::{FileTypeExt, PermissionsExt},
     path::Path,
-    pin::Pin,
-    task::{Context, Poll},
     time::Duration,
 };
 
 use futures::{Stream, StreamExt, stream};
 use nix::unistd::Uid;
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{UnixListener, UnixStream},
-};
-use tonic::transport::server::Connected;
+use tokio::net::{UnixListener, UnixStream};
 
 use super::{Callers, MachinedError};
-
-/// A connection of a caller who may speak.
-pub(super) struct Caller(UnixStream);
 
 /// Makes the socket. One that a dead machined left is replaced; one that answers is not.
 pub(super) async fn bind(path: &Path, callers: &Callers) -> Result<UnixListener, MachinedError> {
@@ -51,7 +42,7 @@ pub(super) async fn bind(path: &Path, callers: &Callers) -> Result<UnixListener,
 }
 
 /// Connections of those who may speak; all others are closed at once.
-pub(super) fn admitted(listener: UnixListener, callers: Callers) -> impl Stream<Item = io::Result<Caller>> {
+pub(super) fn admitted(listener: UnixListener, callers: Callers) -> impl Stream<Item = io::Result<UnixStream>> {
     stream::unfold(listener, |listener| async move {
         let next = listener.accept().await.map(|(stream, _)| stream);
         if next.is_err() {
@@ -62,7 +53,7 @@ pub(super) fn admitted(listener: UnixListener, callers: Callers) -> impl Stream<
     })
     .filter_map(move |next| {
         let admitted = match next.and_then(|stream| Ok((stream.peer_cred()?.uid(), stream))) {
-            Ok((uid, stream)) if callers.admit(uid) => Some(Ok(Caller(stream))),
+            Ok((uid, stream)) if callers.admit(uid) => Some(Ok(stream)),
             Ok((uid, _)) => {
                 tracing::warn!(uid, "refused a caller: machined serves the daemon's user and root only");
                 None
@@ -74,27 +65,4 @@ pub(super) fn admitted(listener: UnixListener, callers: Callers) -> impl Stream<
         };
         std::future::ready(admitted)
     })
-}
-
-impl Connected for Caller {
-    type ConnectInfo = ();
-    fn connect_info(&self) {}
-}
-
-impl AsyncRead for Caller {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Caller {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, buf)
-    }
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
-    }
 }
