@@ -11,6 +11,7 @@ pub mod proc;
 pub mod process;
 pub mod qemu;
 pub mod seed;
+pub mod zone;
 
 use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
