@@ -1,11 +1,13 @@
 //! The agent's only place that starts processes.
 
+mod fork;
+
 use std::{
     ffi::OsString,
+    fs::{File, OpenOptions},
     io,
-    os::{fd::OwnedFd, unix::process::CommandExt},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
 };
 
 use nix::{
@@ -16,7 +18,7 @@ use nix::{
         time::TimeValLike,
         wait::{WaitStatus, waitpid},
     },
-    unistd::{Pid, setsid, write},
+    unistd::Pid,
 };
 use tokio::{
     net::unix::pipe,
@@ -34,8 +36,33 @@ pub struct Launch<'a> {
     pub environment: &'a [(OsString, OsString)],
     /// Where it starts; exists.
     pub directory: &'a Path,
-    /// `cgroup.procs` of the cgroup it joins before it becomes the program.
-    pub cgroup: Option<OwnedFd>,
+    /// The cgroup it is born into.
+    pub cgroup: Option<Cgroup>,
+}
+
+/// A cgroup of version 2.
+#[derive(Debug)]
+pub struct Cgroup {
+    path: PathBuf,
+    directory: File,
+}
+
+impl Cgroup {
+    /// The cgroup with this directory, which exists.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self {
+            path: path.to_owned(),
+            directory: File::open(path)?,
+        })
+    }
+
+    /// What a process writes `0` to in order to enter.
+    fn procs(&self) -> io::Result<OwnedFd> {
+        Ok(OpenOptions::new()
+            .write(true)
+            .open(self.path.join("cgroup.procs"))?
+            .into())
+    }
 }
 
 /// How a leader ended.
@@ -79,35 +106,7 @@ pub fn spawn(launch: Launch<'_>) -> io::Result<Spawned> {
     for pipe in [&stdout, &stderr] {
         widen(pipe);
     }
-    #[allow(clippy::disallowed_methods, reason = "this is the one module that spawns")]
-    let mut command = Command::new(launch.program);
-    command
-        .args(launch.arguments)
-        .env_clear()
-        .envs(launch.environment.iter().map(|(name, value)| (name, value)))
-        .current_dir(launch.directory)
-        .stdin(Stdio::null())
-        .stdout(stdout_writer)
-        .stderr(stderr_writer);
-    let cgroup = launch.cgroup;
-    let enter = move || {
-        setsid()?;
-        // A shell cannot trap what was ignored when it started, and whoever started the agent (a
-        // shell in the background, nohup) may have ignored any of these.
-        for ordinary in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM] {
-            // SAFETY: signal(2) is async-signal-safe, and SIG_DFL is no function of ours.
-            unsafe { libc::signal(ordinary, libc::SIG_DFL) };
-        }
-        if let Some(cgroup) = &cgroup {
-            write(cgroup, b"0")?;
-        }
-        Ok(())
-    };
-    // SAFETY: between fork and exec only setsid(2), signal(2) and write(2) run, the last on a descriptor
-    // that is open; all are async-signal-safe and nothing is allocated.
-    unsafe { command.pre_exec(enter) };
-    let child = command.spawn()?;
-    let pid = Pid::from_raw(i32::try_from(child.id()).map_err(io::Error::other)?);
+    let pid = fork::start(&launch, stdout_writer.into(), stderr_writer.into())?;
     Ok(Spawned {
         leader: Leader { pid, deaths },
         stdout: pipe::Receiver::from_owned_fd(stdout.into())?,

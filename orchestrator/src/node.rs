@@ -19,7 +19,7 @@ use crate::{
         state::{AttemptState, MachineState},
     },
     queue::Hint,
-    store::{Registered, StoreError},
+    store::{Registered, StoreError, Waiting},
 };
 
 /// How often a node says that it lives.
@@ -28,6 +28,8 @@ const HEARTBEAT: Duration = Duration::from_secs(20);
 const SHORTEST: Duration = Duration::from_secs(1);
 /// A node whose last heartbeat is younger than this is taken for alive, so its name is refused.
 const ALIVE: Duration = Duration::from_secs(60);
+/// How often lost hints are made good.
+const LOOK: Duration = Duration::from_secs(10);
 /// How often what exists is compared with what should.
 const SWEEP: Duration = Duration::from_secs(60);
 
@@ -201,13 +203,14 @@ async fn lives(deps: &Deps, attempt: AttemptId) -> Result<bool, StoreError> {
     Ok(row.is_some_and(|row| row.state != AttemptState::Ended))
 }
 
-/// Says that the node lives, gives up the attempts of nodes that do not, and sweeps at once and then
+/// Says that the node lives, makes lost hints good, gives up the attempts of nodes that do not, and sweeps at once and then
 /// on a timer, until `stop`. When another daemon took the name over, this one stops everything: it
 /// must not act any more.
 pub async fn run(deps: Deps, instance: InstanceId, stop: CancellationToken) {
     // Side by side: removing a machine may take minutes, and a node must not seem dead meanwhile.
     tokio::join!(
         heartbeats(&deps, instance, &stop),
+        looks(&deps, &stop),
         watch(&deps, &stop),
         sweeps(&deps, &stop)
     );
@@ -225,6 +228,28 @@ async fn heartbeats(deps: &Deps, instance: InstanceId, stop: &CancellationToken)
                 stop.cancel();
             }
             Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "cannot write a heartbeat"),
+        }
+    }
+}
+
+/// Hints may be lost, and another node's never come here: whatever waits in the database is hinted at
+/// again, so that a loss costs 10 s. One look serves every part of the daemon.
+async fn looks(deps: &Deps, stop: &CancellationToken) {
+    let mut timer = tokio::time::interval(LOOK);
+    timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(timer.tick()).await.is_some() {
+        match deps.store.waiting().await {
+            Ok(waiting) => {
+                for waiting in waiting {
+                    deps.hints.notify(match waiting {
+                        Waiting::Delivery => Hint::Delivery,
+                        Waiting::Trigger => Hint::Trigger,
+                        Waiting::Job => Hint::Job,
+                        Waiting::Report => Hint::Report,
+                    });
+                }
+            }
+            Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "cannot look for waiting work"),
         }
     }
 }

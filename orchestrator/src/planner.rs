@@ -30,8 +30,6 @@ const LEASE: Duration = Duration::from_secs(60);
 const RENEW: Duration = Duration::from_secs(15);
 /// Triggers planned at one time, each of another repository: one that is slow to fetch delays its own alone.
 const AT_ONCE: usize = 4;
-/// A lost hint costs at most this much.
-const SWEEP: Duration = Duration::from_secs(10);
 /// Tries of a trigger before it is given up.
 const TRIES: u32 = 20;
 /// Workflow files of one commit.
@@ -116,7 +114,6 @@ impl Planner {
                         Some(Wake::Everything)
                     }
                     wake = hints.next() => wake,
-                    () = tokio::time::sleep(SWEEP) => Some(Wake::Everything),
                 };
                 match wake {
                     // Each task sees the stop by itself.

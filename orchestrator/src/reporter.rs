@@ -44,8 +44,8 @@ use crate::{
 const BATCH: u32 = 32;
 /// After a crash a claimed report waits at most this long. A delivery is given up well before.
 const LEASE: Duration = Duration::from_secs(60);
-/// Without any hint we look this often.
-const SWEEP: Duration = Duration::from_secs(30);
+/// Without any hint we look this often; `node` repeats lost hints much sooner.
+const SWEEP: Duration = Duration::from_secs(300);
 /// The store failed: a moment.
 const STORE_PAUSE: Duration = Duration::from_secs(3);
 /// Reports waiting in one lane; more are put off, because a short queue carries fresh states.

@@ -1,4 +1,4 @@
-//! What runs next on this node. Woken by hints; a slow sweep is the safety net. The database is the
+//! What runs next on this node. Woken by hints, which `node` repeats for what waits. The database is the
 //! queue: this loop only says which classes there is room for, and claims.
 
 use std::{fmt, time::Duration};
@@ -14,9 +14,6 @@ use crate::{
     queue::{Hint, Wake},
     store::{MachineUse, Store, StoreError},
 };
-
-/// A lost hint costs at most this much.
-const SWEEP: Duration = Duration::from_secs(10);
 
 /// Why a job of some class cannot start on this node now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -178,7 +175,6 @@ pub async fn run(deps: Deps, instance: InstanceId, attempts: TaskTracker, stop: 
             let wake = tokio::select! {
                 () = stop.cancelled() => return,
                 wake = hints.next() => wake,
-                () = tokio::time::sleep(SWEEP) => Some(Wake::Everything),
             };
             match wake {
                 None => return,

@@ -18,7 +18,7 @@ mod contract;
 #[cfg(target_os = "linux")]
 mod marked;
 
-use std::{ffi::OsString, io, os::fd::OwnedFd, time::Duration};
+use std::{ffi::OsString, io, time::Duration};
 
 use nix::{sys::signal::Signal, unistd::Pid};
 use tokio::time::{Instant, sleep};
@@ -132,7 +132,7 @@ impl Tree {
 
     /// What the leader joins before it becomes its program, if anything. To be called by the thread
     /// that starts the leader, right before.
-    pub fn entrance(&mut self) -> io::Result<Option<OwnedFd>> {
+    pub fn entrance(&mut self) -> io::Result<Option<crate::child::Cgroup>> {
         match self {
             #[cfg(target_os = "linux")]
             Self::Cgroup(cgroup) => cgroup.entrance().map(Some),

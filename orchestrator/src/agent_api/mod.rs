@@ -92,6 +92,7 @@ impl AgentApi {
                 .http2_keepalive_timeout(Some(std::time::Duration::from_secs(10)))
                 .initial_stream_window_size(1 << 20)
                 .initial_connection_window_size(2 << 20)
+                .max_frame_size(MAX_FRAME)
                 .max_concurrent_streams(16)
                 .add_service(health_service)
                 .add_service(agent)
@@ -107,6 +108,9 @@ impl AgentApi {
         })
     }
 }
+
+/// HTTP/2's frames hold a whole output frame, whose pieces of 16 KiB would each cost a turn.
+const MAX_FRAME: u32 = 128 << 10;
 
 /// The largest message either side may send: an output frame with room for its envelope, and the
 /// list of files of a walk.

@@ -1,6 +1,9 @@
 //! The one task of an attempt: it feeds the state machine with what happens and performs what the
 //! state machine decides. It owns the log, the link and the checkpoint.
 
+mod effects;
+mod heard;
+
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -16,21 +19,19 @@ use super::{
     fetch, finish,
     job::Job,
     prepare::{self, Doors, PrepareError},
-    progress::{Effect, End, Event, Exit, Phase, Progress},
+    progress::{End, Event, Phase, Progress},
 };
 use crate::{
     agent_api::LinkEvent,
-    clock::now_ms,
     failpoint::{self, Point},
-    logs::{Channel, LogError, LogWriter},
+    logs::{LogError, LogWriter},
     machine::Observed,
     model::{
         names::MachineName,
-        plan::Action,
         state::{AttemptState, MachineState},
     },
     queue::{Hint, Receiver, Wake},
-    store::{AttemptRow, StepUpdate, StoreError},
+    store::{AttemptRow, StoreError},
 };
 
 /// Output is made durable and acknowledged this long after the first byte that was not.
@@ -41,8 +42,6 @@ const HEARTBEAT: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_secs(5);
 /// After the database failed, an attempt is taken up again this much later.
 const AGAIN: Duration = Duration::from_secs(2);
-/// What is kept of the output that comes after the log's cap.
-const TAIL_BYTES: u64 = 1 << 20;
 
 /// How an attempt comes to this task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -167,16 +166,13 @@ async fn run(deps: &Deps, attempt: AttemptRow, start: Start, stop: CancellationT
             return finish::finish(deps, &attempt, log, End::Infra { cause }).await;
         }
     };
-    if start == Start::Fresh {
-        deps.store.machine_state(&name, MachineState::Running).await?;
-    }
     let job = prepare::job(deps, &attempt, &detail, &endpoints);
     let last_sequence = log.last_sequence();
     let progress = checkpoint.map_or_else(|| Progress::new(&job), |c| c.progress);
     let mut task = Task {
         deps,
         attempt: &attempt,
-        name,
+        name: name.clone(),
         job,
         progress,
         log,
@@ -185,10 +181,19 @@ async fn run(deps: &Deps, attempt: AttemptRow, start: Start, stop: CancellationT
         facts: String::new(),
         last_sequence,
         sync_at: None,
+        unsynced: 0,
         granted: false,
     };
+    let started = async {
+        match start {
+            Start::Fresh => deps.store.machine_state(&name, MachineState::Running).await.map(drop),
+            Start::Adopted => Ok(()),
+        }
+    };
     // From here on a restarted daemon adopts the machine instead of making another.
-    task.checkpoint().await?;
+    let (started, adoptable) = tokio::join!(started, task.checkpoint());
+    started?;
+    adoptable?;
     let end = task.drive(stop).await?;
     finish::finish(deps, &attempt, task.log, end).await
 }
@@ -237,16 +242,10 @@ struct Task<'a> {
     last_sequence: u64,
     /// When what was written must be made durable.
     sync_at: Option<tokio::time::Instant>,
+    /// Bytes of output that were written since the last sync began.
+    unsynced: usize,
     /// The source is ready to be fetched.
     granted: bool,
-}
-
-/// Effects that must be durable before the machine hears of anything that follows them.
-#[derive(Debug, Default)]
-struct Due {
-    running: bool,
-    steps: Vec<StepUpdate>,
-    checkpoint: bool,
 }
 
 /// What one turn of the loop saw.
@@ -254,6 +253,7 @@ struct Due {
 enum Turn {
     Link(Option<LinkEvent>),
     Sync,
+    Synced(Result<u64, LogError>),
     Wake(Wake),
     Stopped(String),
     Limit,
@@ -286,14 +286,16 @@ impl Task<'_> {
                     .next_limit_ms(&self.job, self.to_agent.is_some())
                     .min(86_400_000),
             );
-            let sync_at = self.sync_at;
+            let sync_at = self.sync_at.filter(|_| !self.log.is_syncing());
             let turn = tokio::select! {
                 biased;
                 () = stop.cancelled() => {
-                    self.sync().await;
+                    let synced = self.log.sync().await;
+                    self.synced(synced).await?;
                     self.checkpoint().await?;
                     return Err(Stopped::Shutdown);
                 }
+                synced = self.log.synced() => Turn::Synced(synced),
                 () = async { match sync_at { Some(at) => tokio::time::sleep_until(at).await, None => std::future::pending().await } } => Turn::Sync,
                 event = self.doors.link.events.recv() => Turn::Link(event),
                 wake = next(&mut hints) => Turn::Wake(wake),
@@ -317,7 +319,8 @@ impl Task<'_> {
                     })
                     .await?
                 }
-                Turn::Sync => self.sync().await,
+                Turn::Sync => self.begin_sync().await?,
+                Turn::Synced(synced) => self.synced(synced).await?,
                 Turn::Wake(Wake::Hint(Hint::Cancel(id))) if id == self.attempt.id => self.look_for_cancel().await?,
                 Turn::Wake(Wake::Everything) => self.look_for_cancel().await?,
                 Turn::Wake(Wake::Hint(_)) | Turn::Limit => {}
@@ -348,154 +351,6 @@ impl Task<'_> {
         Ok(())
     }
 
-    async fn link(&mut self, event: LinkEvent) -> Result<(), Stopped> {
-        match event {
-            LinkEvent::Connected { hello, to_agent } => self.connected(&hello, to_agent).await,
-            LinkEvent::Disconnected => {
-                self.to_agent = None;
-                Ok(())
-            }
-            LinkEvent::Event(event) => self.event(event).await,
-        }
-    }
-
-    async fn connected(&mut self, hello: &v1::Hello, to_agent: mpsc::Sender<v1::ToAgent>) -> Result<(), Stopped> {
-        if let Some(facts) = &hello.facts {
-            self.facts = facts_json(facts);
-        }
-        self.to_agent = Some(to_agent);
-        self.send(v1::to_agent::Message::Welcome(v1::Welcome {
-            version: helios_proto::VERSIONS.1.min(hello.version_max),
-            last_sequence: self.last_sequence.max(self.log.last_sequence()),
-            time_ms: now_ms(),
-            known_ended: Vec::new(),
-        }));
-        if self.progress.phase == Phase::Booting {
-            failpoint::hit(Point::AgentJoined);
-            return self.feed(Event::AgentReady).await;
-        }
-        self.feed(Event::Connected).await?;
-        // The agent ignores what it has seen before.
-        if let Some(running) = self.progress.running.clone() {
-            self.send_running().await?;
-            if running.stop.is_some() {
-                self.send_stop();
-            }
-        }
-        Ok(())
-    }
-
-    /// One event of the agent: its output goes to the log, its meaning to the state machine, and
-    /// only then it counts as handled.
-    async fn event(&mut self, event: v1::Event) -> Result<(), Stopped> {
-        let v1::Event {
-            sequence,
-            exec_id: exec,
-            time_ms,
-            event: Some(event),
-        } = event
-        else {
-            return Ok(());
-        };
-        if sequence <= self.last_sequence {
-            return Ok(());
-        }
-        let step = self
-            .progress
-            .running
-            .as_ref()
-            .filter(|r| r.exec == exec)
-            .map(|r| r.step);
-        match event {
-            v1::event::Event::Output(output) => {
-                let channel = match output.stream() {
-                    v1::output::Stream::Stderr => Channel::Stderr,
-                    _ => Channel::Stdout,
-                };
-                if let Some(step) = step {
-                    self.output(sequence, step, channel, time_ms, &output.data).await?;
-                    self.feed(Event::Output { exec }).await?;
-                }
-            }
-            v1::event::Event::Exited(exited) => {
-                let how = match exited.how {
-                    Some(v1::exited::How::Code(code)) => Exit::Code(code),
-                    Some(v1::exited::How::Signal(signal)) => Exit::Signal(signal),
-                    None => Exit::Code(-1),
-                };
-                if let (Some(step), true) = (step, exited.leftovers > 0) {
-                    self.line(
-                        step,
-                        &format!(
-                            "{} process(es) of this step were still running and were ended.",
-                            exited.leftovers
-                        ),
-                    );
-                }
-                failpoint::hit(Point::StepEnded);
-                self.feed(Event::Exited { exec, how }).await?;
-            }
-            v1::event::Event::Failed(failed) => {
-                let message: String = failed.message.chars().filter(|c| !c.is_control()).take(500).collect();
-                self.feed(Event::Refused { exec, message }).await?;
-            }
-            v1::event::Event::OutputSkipped(skipped) => {
-                if let Some(step) = step {
-                    self.line(step, &format!("{} bytes of output were left out here.", skipped.bytes));
-                }
-            }
-            v1::event::Event::ClockStepped(stepped) => {
-                self.line(
-                    0,
-                    &format!("The machine's clock was off by {} ms and was set.", stepped.offset_ms),
-                );
-            }
-            v1::event::Event::Started(_)
-            | v1::event::Event::Done(_)
-            | v1::event::Event::Files(_)
-            | v1::event::Event::Metrics(_) => {}
-        }
-        self.last_sequence = sequence;
-        self.log.consumed(sequence);
-        self.dirty();
-        Ok(())
-    }
-
-    async fn output(
-        &mut self,
-        sequence: u64,
-        step: usize,
-        channel: Channel,
-        guest_ms: i64,
-        data: &[u8],
-    ) -> Result<(), Stopped> {
-        let caused = match self.log.output(sequence, number(step), channel, guest_ms, data) {
-            Ok(caused) => caused,
-            Err(error) => return self.log_failed(&error).await,
-        };
-        failpoint::hit(Point::OutputWritten);
-        self.deps
-            .metrics
-            .log_bytes(u64::try_from(data.len()).unwrap_or(u64::MAX));
-        self.dirty();
-        if !caused.new_masks.is_empty() {
-            failpoint::hit(Point::MaskFound);
-            // Before the frame is acknowledged: a daemon that takes over must know the mask.
-            self.checkpoint().await?;
-        }
-        if caused.cap_reached {
-            let target = self.progress.running.as_ref().map_or(0, |r| r.exec);
-            self.command(
-                QUIET_BASE + target,
-                v1::command::Command::QuietOutput(v1::QuietOutput {
-                    target: 0,
-                    tail_bytes: TAIL_BYTES,
-                }),
-            );
-        }
-        Ok(())
-    }
-
     /// A log that cannot be written ends the attempt in words: a result without its log is none.
     async fn log_failed(&mut self, error: &LogError) -> Result<(), Stopped> {
         let cause = format!("the log cannot be written: {}", chain(error));
@@ -514,20 +369,27 @@ impl Task<'_> {
             .get_or_insert_with(|| tokio::time::Instant::now() + SYNC_AFTER);
     }
 
-    /// Makes the log durable and acknowledges what it holds.
-    async fn sync(&mut self) {
-        self.sync_at = None;
-        match self.log.sync().await {
+    /// Begins to make durable what was written; more is written meanwhile.
+    async fn begin_sync(&mut self) -> Result<(), Stopped> {
+        (self.sync_at, self.unsynced) = (None, 0);
+        match self.log.begin_sync() {
+            Ok(()) => Ok(()),
+            Err(error) => self.synced(Err(error)).await,
+        }
+    }
+
+    /// Acknowledges what the log holds durably now.
+    async fn synced(&mut self, synced: Result<u64, LogError>) -> Result<(), Stopped> {
+        match synced {
             Ok(sequence) => {
                 failpoint::hit(Point::OutputSynced);
                 self.send(v1::to_agent::Message::Acknowledge(v1::Acknowledge { sequence }));
+                Ok(())
             }
             Err(error) => {
                 tracing::error!(attempt = %self.attempt.id, error = &error as &dyn std::error::Error, "a log cannot be made durable");
                 let cause = format!("the log cannot be made durable: {}", chain(&error));
-                if let Err(stopped) = Box::pin(self.feed(Event::Lost { cause })).await {
-                    tracing::error!(attempt = %self.attempt.id, %stopped, "an attempt with a broken log was left");
-                }
+                Box::pin(self.feed(Event::Lost { cause })).await
             }
         }
     }
@@ -547,170 +409,7 @@ impl Task<'_> {
             Err(Stopped::Fenced)
         }
     }
-
-    async fn feed(&mut self, event: Event) -> Result<(), Stopped> {
-        let mut due = Due::default();
-        for effect in self.progress.on(&self.job, event, now_ms()) {
-            match effect {
-                Effect::Running => due.running = true,
-                Effect::StoreStep(index) => due.steps.extend(self.step_update(index)),
-                Effect::Checkpoint => due.checkpoint = true,
-                effect => {
-                    // What is said to the machine is said after everything before it is durable.
-                    if !matches!(effect, Effect::Log(..) | Effect::EndStepLog(_)) {
-                        self.store(std::mem::take(&mut due)).await?;
-                    }
-                    self.perform(effect).await?;
-                }
-            }
-        }
-        self.store(due).await
-    }
-
-    /// Stores everything side by side, which the store makes one transaction: a step's begin costs one
-    /// wait for the disk and not three.
-    async fn store(&self, due: Due) -> Result<(), Stopped> {
-        let (id, epoch, store) = (self.attempt.id, self.attempt.epoch, &self.deps.store);
-        let (told, changed) = (due.running, due.running || !due.steps.is_empty());
-        let running = async {
-            match due.running {
-                true => store.attempt_running(id, epoch, &self.facts).await,
-                false => Ok(true),
-            }
-        };
-        let steps = futures::future::try_join_all(due.steps.into_iter().map(|update| store.step(id, epoch, update)));
-        let checkpoint = async {
-            match due.checkpoint {
-                true => self.checkpoint().await,
-                false => Ok(()),
-            }
-        };
-        let (running, steps, checkpoint) = tokio::join!(running, steps, checkpoint);
-        if !running? || steps?.contains(&false) {
-            return Err(Stopped::Fenced);
-        }
-        checkpoint?;
-        if told {
-            self.deps.hints.notify(Hint::Report);
-        }
-        if changed {
-            self.deps.hints.notify(Hint::Run(self.attempt.run));
-        }
-        Ok(())
-    }
-
-    async fn perform(&mut self, effect: Effect) -> Result<(), Stopped> {
-        match effect {
-            // Gathered before.
-            Effect::Running | Effect::StoreStep(_) | Effect::Checkpoint => {}
-            Effect::Log(step, line) => self.line(step, &line),
-            Effect::EndStepLog(step) => {
-                if let Err(error) = self.log.end_step(number(step)) {
-                    tracing::warn!(attempt = %self.attempt.id, error = &error as &dyn std::error::Error, "the end of a step is missing in a log");
-                }
-                self.dirty();
-            }
-            Effect::Send => {
-                failpoint::hit(Point::BeforeCommand);
-                self.send_running().await?;
-                failpoint::hit(Point::AfterCommand);
-            }
-            Effect::SendStop => self.send_stop(),
-            // The loop sees the phase.
-            Effect::End => {}
-        }
-        Ok(())
-    }
-
-    fn step_update(&self, index: usize) -> Option<StepUpdate> {
-        let (step, planned) = (self.progress.steps.get(index)?, self.job.plan.steps.get(index)?);
-        Some(StepUpdate {
-            index: number(index),
-            name: planned.name.clone(),
-            state: step.state,
-            exit_code: step.exit_code,
-            message: step.message.clone(),
-            started_ms: step.started_ms,
-            ended_ms: step.ended_ms,
-            allowed_failure: planned.continue_on_error,
-        })
-    }
-
-    /// Sends the running command. A checkout first gets its source granted.
-    async fn send_running(&mut self) -> Result<(), Stopped> {
-        let Some(running) = self.progress.running.clone() else {
-            return Ok(());
-        };
-        let action = self.job.plan.steps.get(running.step).map(|step| &step.action);
-        if let Some(Action::Checkout { .. }) = action
-            && !self.granted
-        {
-            let depth = self.job.source_depth();
-            match self
-                .deps
-                .source
-                .grant(&self.attempt.repository, self.attempt.id, &self.attempt.commit, depth)
-                .await
-            {
-                Ok(_) => {
-                    self.granted = true;
-                    let source = &self.deps.source;
-                    if source
-                        .has_submodules(&self.attempt.repository, &self.attempt.commit)
-                        .await
-                        .unwrap_or(false)
-                    {
-                        self.line(running.step, "This commit has submodules; they are not fetched.");
-                    }
-                }
-                Err(error) => {
-                    let cause = format!("the source cannot be granted: {}", chain(&error));
-                    return Box::pin(self.feed(Event::Lost { cause })).await;
-                }
-            }
-        }
-        if let Some(exec) = self.job.command(running.step, running.part) {
-            self.command(running.exec, v1::command::Command::Exec(exec));
-        }
-        Ok(())
-    }
-
-    fn send_stop(&mut self) {
-        let Some(running) = &self.progress.running else { return };
-        let Some(stop) = &running.stop else { return };
-        let kind = if stop.kill {
-            v1::signal::Kind::Kill
-        } else {
-            v1::signal::Kind::Cancel
-        };
-        let signal = v1::Signal {
-            target: running.exec,
-            kind: kind.into(),
-            interrupt_grace_ms: 0,
-            terminate_grace_ms: 0,
-        };
-        self.command(stop.signal, v1::command::Command::Signal(signal));
-    }
-
-    fn command(&mut self, exec_id: u64, command: v1::command::Command) {
-        self.send(v1::to_agent::Message::Command(v1::Command {
-            exec_id,
-            command: Some(command),
-        }));
-    }
-
-    /// An agent that does not read loses its connection; it dials again and hears everything anew.
-    fn send(&mut self, message: v1::to_agent::Message) {
-        if let Some(to_agent) = &self.to_agent
-            && to_agent.try_send(v1::ToAgent { message: Some(message) }).is_err()
-        {
-            self.to_agent = None;
-        }
-    }
 }
-
-/// Ids of quiet commands lie far above those of the state machine.
-const QUIET_BASE: u64 = 1 << 40;
 
 /// The next hint; without a sender there is none, ever.
 async fn next(hints: &mut Receiver) -> Wake {
@@ -734,18 +433,4 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         source = error.source();
     }
     text
-}
-
-fn facts_json(facts: &v1::MachineFacts) -> String {
-    let short = |text: &str| text.chars().take(200).collect::<String>();
-    serde_json::json!({
-        "os": short(&facts.os),
-        "architecture": short(&facts.architecture),
-        "kernel": short(&facts.kernel),
-        "hostname": short(&facts.hostname),
-        "cpus": facts.cpus,
-        "memory_bytes": facts.memory_bytes,
-        "agent_version": short(&facts.agent_version),
-    })
-    .to_string()
 }

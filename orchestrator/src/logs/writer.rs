@@ -2,6 +2,8 @@
 
 use std::{fs::File, os::unix::fs::FileExt, path::PathBuf, sync::Arc};
 
+use tokio::task::JoinHandle;
+
 use super::{
     LogStore, MAX_PIECE,
     command::unescape,
@@ -49,14 +51,26 @@ pub struct LogWriter {
     tail_lost: bool,
     /// The tail is appended already: only sealing remains.
     finished: bool,
-    /// Something is written and not synced.
-    dirty: bool,
+    /// Counts writes to the file, and those of them that are durable.
+    writes: u64,
+    durable: u64,
+    /// The sync under way.
+    syncing: Option<Syncing>,
     broken: bool,
     /// A secret too short to mask has been warned of.
     warned: bool,
     /// Reused space: masked text of one event, records of one event.
     text: Vec<u8>,
     records: Vec<u8>,
+}
+
+/// A sync under way, while which the writer writes on.
+struct Syncing {
+    /// The last write that it makes durable.
+    writes: u64,
+    /// The event up to which the agent may forget then.
+    acknowledge: u64,
+    done: JoinHandle<std::io::Result<()>>,
 }
 
 /// What a record says besides its data.
@@ -160,7 +174,9 @@ impl LogWriter {
             left_out,
             tail_lost: capped && !finished,
             finished,
-            dirty: true,
+            writes: 1,
+            durable: 0,
+            syncing: None,
             broken: false,
             warned: last.is_some(),
             text: Vec::new(),
@@ -295,23 +311,55 @@ impl LogWriter {
         &self.masks
     }
 
-    /// Makes everything written durable. Returns the event up to which the agent may forget: behind
-    /// it, nothing that masker or parser hold began.
-    pub async fn sync(&mut self) -> Result<u64, LogError> {
+    /// Begins to make everything written so far durable, if nothing is on that way already.
+    pub fn begin_sync(&mut self) -> Result<(), LogError> {
         self.usable()?;
+        if self.syncing.is_some() {
+            return Ok(());
+        }
         if self.state() != self.written {
             self.write_mark(0)?;
         }
-        let acknowledge = self.last_sequence();
-        if self.dirty {
-            let file = Arc::clone(&self.file);
-            let synced = tokio::task::spawn_blocking(move || file.sync_data());
-            let synced = synced.await.map_err(|_| LogError::Stopping { attempt: self.attempt })?;
-            // After a failed sync nobody knows what is on the disk; a second one would say "all of it".
-            synced.map_err(|error| self.fail("sync", error))?;
-            self.dirty = false;
-        }
+        let file = Arc::clone(&self.file);
+        let clean = self.durable == self.writes;
+        self.syncing = Some(Syncing {
+            writes: self.writes,
+            acknowledge: self.last_sequence(),
+            done: tokio::task::spawn_blocking(move || if clean { Ok(()) } else { file.sync_data() }),
+        });
+        Ok(())
+    }
+
+    /// Whether a sync is under way.
+    #[must_use]
+    pub fn is_syncing(&self) -> bool {
+        self.syncing.is_some()
+    }
+
+    /// Waits for the sync under way; never returns without one. Returns the event up to which the
+    /// agent may forget: behind it, nothing that masker or parser hold began. May be dropped and
+    /// called again.
+    pub async fn synced(&mut self) -> Result<u64, LogError> {
+        let Some(syncing) = &mut self.syncing else {
+            return std::future::pending().await;
+        };
+        let (writes, acknowledge) = (syncing.writes, syncing.acknowledge);
+        let done = (&mut syncing.done).await;
+        self.syncing = None;
+        let synced = done.map_err(|_| LogError::Stopping { attempt: self.attempt })?;
+        // After a failed sync nobody knows what is on the disk; a second one would say "all of it".
+        synced.map_err(|error| self.fail("sync", error))?;
+        self.durable = writes;
         Ok(acknowledge)
+    }
+
+    /// Makes everything written durable; see [`LogWriter::synced`].
+    pub async fn sync(&mut self) -> Result<u64, LogError> {
+        if self.syncing.is_some() {
+            self.synced().await?;
+        }
+        self.begin_sync()?;
+        self.synced().await
     }
 
     /// Ends the log: the kept tail is appended after a notice of the gap, then everything is
@@ -583,7 +631,7 @@ impl LogWriter {
         self.end += records.len() as u64;
         self.mark = None;
         self.written = state;
-        self.dirty = true;
+        self.writes += 1;
         self.records = records;
         Ok(())
     }
@@ -609,7 +657,7 @@ impl LogWriter {
         self.mark = Some(at);
         self.end = at + LONG as u64;
         self.written = state;
-        self.dirty = true;
+        self.writes += 1;
         Ok(())
     }
 

@@ -144,7 +144,7 @@ pub(super) async fn holds(tx: &mut Tx, id: AttemptId, epoch: i64) -> Result<bool
 impl Store {
     /// One attempt.
     pub async fn attempt(&self, id: AttemptId) -> Result<Option<AttemptRow>, StoreError> {
-        load(&mut self.read("read an attempt").await?, id).await
+        load(&mut self.glance("read an attempt").await?, id).await
     }
 
     /// Stores the hash of the token with which the attempt's agent may join, once. `false`: fenced, or

@@ -78,7 +78,7 @@ impl Store {
 
     /// Whether somebody asked for the end of this attempt, through its job or its run.
     pub async fn cancel_state(&self, attempt: AttemptId) -> Result<Option<CancelRequest>, StoreError> {
-        let mut tx = self.read("look for a cancel request").await?;
+        let mut tx = self.glance("look for a cancel request").await?;
         let row = tx
             .row(
                 "SELECT COALESCE(j.cancel_ms, r.cancel_ms) AS cancel_ms, COALESCE(j.cancel_by, r.cancel_by) AS cancel_by,

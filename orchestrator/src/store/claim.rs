@@ -74,7 +74,7 @@ const LOOKS: u32 = 16;
 impl Store {
     /// The classes that have queued jobs.
     pub async fn queued_classes(&self) -> Result<Vec<QueuedClass>, StoreError> {
-        let mut tx = self.read("list queued jobs").await?;
+        let mut tx = self.glance("list queued jobs").await?;
         let rows = tx
             .rows(
                 "SELECT class, MIN(label) AS label, MIN(cpus) AS cpus, MIN(memory_mib) AS memory_mib,

@@ -111,15 +111,34 @@ impl Pool {
         }
     }
 
+    /// As [`Pool::read`], for one statement alone: an idle daemon's looks cost as little as they can.
+    pub(super) async fn glance(&self, what: &'static str) -> Result<Tx, StoreError> {
+        match self {
+            Self::Sqlite { readers, .. } => {
+                let link = readers
+                    .acquire()
+                    .await
+                    .map_err(|source| StoreError::from_sqlx(what, source))?;
+                Ok(Tx {
+                    link: Link::Glance(link),
+                    what,
+                    now: clock::now_ms(),
+                })
+            }
+            Self::Postgres(_) => self.read(what).await,
+        }
+    }
+
     /// Runs `operation` in a transaction of its own; `Ok` means that it is on the disk. It may run
     /// more than once, each time from the beginning.
-    pub(super) async fn write<T, F>(&self, what: &'static str, operation: F) -> Result<T, StoreError>
+    /// `single` promises that it is one statement, which then needs nothing around it.
+    pub(super) async fn write<T, F>(&self, what: &'static str, single: bool, operation: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: for<'t> Fn(&'t mut Tx) -> BoxFuture<'t, Result<T, StoreError>> + Send + Sync + 'static,
     {
         match self {
-            Self::Sqlite { writer, .. } => writer.run(what, Arc::new(operation)).await,
+            Self::Sqlite { writer, .. } => writer.run(what, single, Arc::new(operation)).await,
             Self::Postgres(pool) => {
                 let mut repeats = 0;
                 loop {
@@ -178,7 +197,7 @@ async fn commit(tx: Tx) -> Result<(), StoreError> {
             .commit()
             .await
             .map_err(|source| StoreError::from_sqlx(what, source)),
-        Link::Writer(_) | Link::Reader(_) => Ok(()),
+        Link::Writer(_) | Link::Reader(_) | Link::Glance(_) => Ok(()),
     }
 }
 
@@ -217,6 +236,8 @@ async fn open_sqlite(path: &Path) -> Result<Pool, StoreError> {
     let readers = SqlitePoolOptions::new()
         .max_connections(READERS)
         .acquire_timeout(BUSY)
+        // A file's connection does not break by itself; asking it first doubles the cost of a short read.
+        .test_before_acquire(false)
         .connect_with(options.read_only(true))
         .await
         .map_err(|source| StoreError::from_sqlx(OPEN, source))?;
@@ -225,7 +246,7 @@ async fn open_sqlite(path: &Path) -> Result<Pool, StoreError> {
             writer: Writer::start(connection),
             readers,
         }),
-        Link::Reader(_) | Link::Postgres(_) => Err(StoreError::Closed { what: OPEN }),
+        Link::Reader(_) | Link::Glance(_) | Link::Postgres(_) => Err(StoreError::Closed { what: OPEN }),
     }
 }
 
@@ -287,6 +308,7 @@ async fn migrate(tx: &mut Tx) -> Result<(), StoreError> {
         let result = match &mut tx.link {
             Link::Writer(c) => sqlx::raw_sql(migration.sqlite).execute(c).await.map(drop),
             Link::Reader(c) => sqlx::raw_sql(migration.sqlite).execute(&mut **c).await.map(drop),
+            Link::Glance(c) => sqlx::raw_sql(migration.sqlite).execute(&mut **c).await.map(drop),
             Link::Postgres(c) => sqlx::raw_sql(migration.postgres).execute(&mut **c).await.map(drop),
         };
         result.map_err(|source| StoreError::from_sqlx(MIGRATE, source))?;

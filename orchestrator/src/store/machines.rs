@@ -44,7 +44,7 @@ impl Store {
 
     /// The machines of a node that are not gone.
     pub async fn machines_of(&self, node: &NodeName) -> Result<Vec<MachineRow>, StoreError> {
-        let mut tx = self.read("list machines").await?;
+        let mut tx = self.glance("list machines").await?;
         let sql = among(
             "SELECT name, attempt_id, node, label, cpus, memory_mib, disk_gib, state, created_ms
              FROM machines WHERE node = $1 AND state IN ({from}) ORDER BY name",

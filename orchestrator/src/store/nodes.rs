@@ -46,7 +46,7 @@ impl Store {
 
     /// Says that the instance lives. `false`: another has taken over, and this one must stop.
     pub async fn heartbeat(&self, node: &NodeName, instance: InstanceId) -> Result<bool, StoreError> {
-        in_tx!(self, "store a heartbeat", [node = node.clone()], |tx| heartbeat(
+        in_tx!(self, "store a heartbeat", true, [node = node.clone()], |tx| heartbeat(
             tx, node, instance
         ))
     }
@@ -69,7 +69,7 @@ impl Store {
     /// The newest heartbeat of every other node that has living attempts, in milliseconds since 1970 by
     /// whatever clock wrote it: good for seeing whether it moves.
     pub async fn heartbeats(&self, except: &NodeName) -> Result<Vec<(NodeName, i64)>, StoreError> {
-        let mut tx = self.read("look for silent nodes").await?;
+        let mut tx = self.glance("look for silent nodes").await?;
         let sql = among(
             "SELECT name, heartbeat_ms FROM nodes WHERE name <> $1
                  AND EXISTS (SELECT 1 FROM attempts a WHERE a.node = nodes.name AND a.state IN ({from})) ORDER BY name",

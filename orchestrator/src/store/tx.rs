@@ -6,7 +6,8 @@ use std::{borrow::Cow, fmt, str::FromStr};
 
 use serde::de::DeserializeOwned;
 use sqlx::{
-    AssertSqlSafe, Postgres, Row as _, Sqlite, SqliteConnection, Transaction, postgres::PgRow, sqlite::SqliteRow,
+    AssertSqlSafe, Postgres, Row as _, Sqlite, SqliteConnection, Transaction, pool::PoolConnection, postgres::PgRow,
+    sqlite::SqliteRow,
 };
 
 use super::StoreError;
@@ -17,6 +18,8 @@ pub(super) enum Link {
     Writer(SqliteConnection),
     /// A snapshot for reading.
     Reader(Transaction<'static, Sqlite>),
+    /// A connection for reading with one statement, which is a snapshot by itself.
+    Glance(PoolConnection<Sqlite>),
     /// A Postgres transaction, for either.
     Postgres(Transaction<'static, Postgres>),
 }
@@ -133,6 +136,7 @@ impl Tx {
         match &mut self.link {
             Link::Writer(c) => bound!(sql, args).execute(c).await.map(|r| r.rows_affected()),
             Link::Reader(c) => bound!(sql, args).execute(&mut **c).await.map(|r| r.rows_affected()),
+            Link::Glance(c) => bound!(sql, args).execute(&mut **c).await.map(|r| r.rows_affected()),
             Link::Postgres(c) => bound!(for_postgres(sql), args)
                 .execute(&mut **c)
                 .await
@@ -151,6 +155,7 @@ impl Tx {
         match &mut self.link {
             Link::Writer(c) => bound!(sql, args).fetch_all(c).await.map(sqlite_rows),
             Link::Reader(c) => bound!(sql, args).fetch_all(&mut **c).await.map(sqlite_rows),
+            Link::Glance(c) => bound!(sql, args).fetch_all(&mut **c).await.map(sqlite_rows),
             Link::Postgres(c) => bound!(for_postgres(sql), args)
                 .fetch_all(&mut **c)
                 .await

@@ -1,9 +1,7 @@
 //! Step trees as cgroups of version 2.
 
 use std::{
-    fs::{self, OpenOptions},
-    io,
-    os::fd::OwnedFd,
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -13,6 +11,8 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::{AccessFlags, Pid, access},
 };
+
+use crate::child;
 
 /// Where it is mounted when nobody has.
 const MOUNT_POINT: &str = "/sys/fs/cgroup";
@@ -68,11 +68,8 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
-    pub(super) fn entrance(&self) -> io::Result<OwnedFd> {
-        Ok(OpenOptions::new()
-            .write(true)
-            .open(self.path.join("cgroup.procs"))?
-            .into())
+    pub(super) fn entrance(&self) -> io::Result<child::Cgroup> {
+        child::Cgroup::open(&self.path)
     }
 
     #[allow(clippy::unused_self, clippy::unnecessary_wraps)] // One of the kinds of tree.

@@ -15,10 +15,10 @@
 mod place;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fmt, io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -162,6 +162,9 @@ pub(crate) struct Local<K: Kind> {
     /// One lock per machine: a janitor's destroy and a driver's start never interleave. Entries go
     /// with their machines.
     locks: Mutex<HashMap<MachineName, Arc<tokio::sync::Mutex<()>>>>,
+    /// Machines that this process prepared and has not started: nothing of them can run, so nobody has to
+    /// look through all processes of the host.
+    quiet: Mutex<HashSet<MachineName>>,
 }
 
 impl<K: Kind> Local<K> {
@@ -170,7 +173,12 @@ impl<K: Kind> Local<K> {
             kind,
             place,
             locks: Mutex::default(),
+            quiet: Mutex::default(),
         }
+    }
+
+    fn quiet(&self) -> MutexGuard<'_, HashSet<MachineName>> {
+        self.quiet.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn lock(&self, name: &MachineName) -> tokio::sync::OwnedMutexGuard<()> {
@@ -202,6 +210,9 @@ impl<K: Kind> Local<K> {
     fn main(&self, name: &MachineName) -> Result<Option<Process>, Trouble> {
         if let Some(run) = self.place.run(name)? {
             return Ok(run.main.is_alive().then_some(run.main));
+        }
+        if self.quiet().contains(name) {
+            return Ok(None);
         }
         let dir = self.place.dir(name);
         let found = proc::leader(&dir, &self.kind.word(&dir, name))?;
@@ -250,6 +261,7 @@ impl<K: Kind> Local<K> {
     }
 
     async fn do_prepare(&self, spec: &MachineSpec) -> Result<Endpoints, Trouble> {
+        let new = matches!(self.place.look::<K::Plan>(&spec.name)?, Found::Absent);
         let before = self.ours(&spec.name)?;
         if before.is_some() && self.main(&spec.name)?.is_some() {
             return Err(Trouble::lasting("it runs already; destroy it first"));
@@ -258,11 +270,14 @@ impl<K: Kind> Local<K> {
         let (endpoints, plan) = self.kind.plan(&dir, spec, before.as_deref()).await?;
         let record = self.place.record(&spec.name, endpoints, plan);
         self.place.create(&record)?;
-        // What is left of an earlier life must not be taken for this one's.
-        proc::kill_marked(&dir, None, KILL_DEADLINE).await?;
+        if !new {
+            // What is left of an earlier life must not be taken for this one's.
+            proc::kill_marked(&dir, None, KILL_DEADLINE).await?;
+        }
         self.place.clear_run(&spec.name)?;
         super::files::remove_tree(&dir.join(CONSOLE))?;
         self.kind.make(&dir, spec, &record).await?;
+        self.quiet().insert(spec.name.clone());
         Ok(record.endpoints)
     }
 
@@ -279,6 +294,7 @@ impl<K: Kind> Local<K> {
             None => {
                 let cmd = self.kind.command(&dir, &record)?.env(proc::MARKER, &dir).cwd(&dir);
                 let log = self.kind.log(&dir)?;
+                self.quiet().remove(name);
                 let pid = cmd.detach(&log)?;
                 let main = Process::of(pid)
                     .ok_or_else(|| Trouble::passing(format!("its main process ended at once: {}", tail(&log))))?;
@@ -319,6 +335,7 @@ impl<K: Kind> Local<K> {
     }
 
     async fn do_destroy(&self, name: &MachineName) -> Result<(), Trouble> {
+        self.quiet().remove(name);
         let dir = self.place.dir(name);
         match self.place.look::<K::Plan>(name)? {
             Found::Absent => return Ok(()),

@@ -19,6 +19,7 @@ contract!(
     a_trigger_that_fails_tells_the_commit,
     requirements_must_match_the_plan,
     foreign_text_with_nul_is_stored,
+    what_waits_is_found_at_a_glance,
 );
 
 fn delivery(key: &str, body: &str) -> NewDelivery {
@@ -382,4 +383,25 @@ async fn foreign_text_with_nul_is_stored(lab: Lab) {
     let runs = lab.store.finish_trigger(claimed.id, claimed.epoch, outcome).await;
     let run = lab.store.run(runs.unwrap().unwrap()[0]).await.unwrap().unwrap();
     assert_eq!(run.summary.title, "a\u{fffd}b");
+}
+
+async fn what_waits_is_found_at_a_glance(lab: Lab) {
+    let waiting = async || lab.store.waiting().await.unwrap();
+    assert_eq!(waiting().await, []);
+    record(&lab, "1", "a").await;
+    assert_eq!(waiting().await, [Waiting::Delivery]);
+    let claimed = lab.store.claim_delivery(&lab.node, MINUTE).await.unwrap().unwrap();
+    assert_eq!(waiting().await, [], "somebody has it");
+    let outcome = DeliveryOutcome::Planned(vec![push(1, &sha(1))]);
+    assert!(
+        lab.store
+            .finish_delivery(claimed.id, claimed.epoch, outcome)
+            .await
+            .unwrap()
+    );
+    assert_eq!(waiting().await, [Waiting::Trigger]);
+    lab.sql("UPDATE triggers SET due_ms = due_ms + 60000").await;
+    assert_eq!(waiting().await, [], "it was put off");
+    lab.run(&ci(&[("build", &[])])).await;
+    assert_eq!(waiting().await, [Waiting::Job, Waiting::Report]);
 }

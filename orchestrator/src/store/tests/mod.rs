@@ -229,7 +229,7 @@ impl Lab {
     /// Changes rows behind the store's back.
     async fn sql(&self, sql: &'static str) {
         self.store
-            .write("change rows for a test", move |tx| {
+            .write("change rows for a test", false, move |tx| {
                 Box::pin(async move { tx.execute(sql, &[]).await.map(drop) })
             })
             .await

@@ -4,7 +4,7 @@ use super::*;
 
 async fn insert(store: &Store, subject: &'static str, fail: bool) -> Result<(), StoreError> {
     store
-        .write("write for a test", move |tx| {
+        .write("write for a test", false, move |tx| {
             Box::pin(async move {
                 tx.execute(
                     "INSERT INTO audit (at_ms, who, action, subject, evidence, request_id)
@@ -64,7 +64,7 @@ async fn a_full_disk_is_named_and_loses_nothing() {
     let pages = lab.number("SELECT page_count AS n FROM pragma_page_count()").await;
     let limit = async |pages: i64| {
         lab.store
-            .write("limit the database for a test", move |tx| {
+            .write("limit the database for a test", false, move |tx| {
                 Box::pin(async move {
                     tx.execute(format!("PRAGMA max_page_count = {pages}"), &[])
                         .await

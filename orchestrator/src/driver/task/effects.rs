@@ -1,0 +1,183 @@
+//! What the state machine decided, performed: stored first, then said to the machine.
+
+use helios_proto::v1;
+
+use super::{Stopped, Task, chain, number};
+use crate::{
+    clock::now_ms,
+    driver::progress::{Effect, Event},
+    failpoint::{self, Point},
+    model::plan::Action,
+    queue::Hint,
+    store::StepUpdate,
+};
+
+/// Effects that must be durable before the machine hears of anything that follows them.
+#[derive(Debug, Default)]
+struct Due {
+    running: bool,
+    steps: Vec<StepUpdate>,
+    checkpoint: bool,
+}
+
+impl Task<'_> {
+    pub(super) async fn feed(&mut self, event: Event) -> Result<(), Stopped> {
+        let mut due = Due::default();
+        for effect in self.progress.on(&self.job, event, now_ms()) {
+            match effect {
+                Effect::Running => due.running = true,
+                Effect::StoreStep(index) => due.steps.extend(self.step_update(index)),
+                Effect::Checkpoint => due.checkpoint = true,
+                effect => {
+                    // What is said to the machine is said after everything before it is durable.
+                    if !matches!(effect, Effect::Log(..) | Effect::EndStepLog(_)) {
+                        self.store(std::mem::take(&mut due)).await?;
+                    }
+                    self.perform(effect).await?;
+                }
+            }
+        }
+        self.store(due).await
+    }
+
+    /// Stores everything side by side, which the store makes one transaction: a step's begin costs one
+    /// wait for the disk and not three.
+    async fn store(&self, due: Due) -> Result<(), Stopped> {
+        let (id, epoch, store) = (self.attempt.id, self.attempt.epoch, &self.deps.store);
+        let (told, changed) = (due.running, due.running || !due.steps.is_empty());
+        let running = async {
+            match due.running {
+                true => store.attempt_running(id, epoch, &self.facts).await,
+                false => Ok(true),
+            }
+        };
+        let steps = futures::future::try_join_all(due.steps.into_iter().map(|update| store.step(id, epoch, update)));
+        let checkpoint = async {
+            match due.checkpoint {
+                true => self.checkpoint().await,
+                false => Ok(()),
+            }
+        };
+        let (running, steps, checkpoint) = tokio::join!(running, steps, checkpoint);
+        if !running? || steps?.contains(&false) {
+            return Err(Stopped::Fenced);
+        }
+        checkpoint?;
+        if told {
+            self.deps.hints.notify(Hint::Report);
+        }
+        if changed {
+            self.deps.hints.notify(Hint::Run(self.attempt.run));
+        }
+        Ok(())
+    }
+
+    async fn perform(&mut self, effect: Effect) -> Result<(), Stopped> {
+        match effect {
+            // Gathered before.
+            Effect::Running | Effect::StoreStep(_) | Effect::Checkpoint => {}
+            Effect::Log(step, line) => self.line(step, &line),
+            Effect::EndStepLog(step) => {
+                if let Err(error) = self.log.end_step(number(step)) {
+                    tracing::warn!(attempt = %self.attempt.id, error = &error as &dyn std::error::Error, "the end of a step is missing in a log");
+                }
+                self.dirty();
+            }
+            Effect::Send => {
+                failpoint::hit(Point::BeforeCommand);
+                self.send_running().await?;
+                failpoint::hit(Point::AfterCommand);
+            }
+            Effect::SendStop => self.send_stop(),
+            // The loop sees the phase.
+            Effect::End => {}
+        }
+        Ok(())
+    }
+
+    fn step_update(&self, index: usize) -> Option<StepUpdate> {
+        let (step, planned) = (self.progress.steps.get(index)?, self.job.plan.steps.get(index)?);
+        Some(StepUpdate {
+            index: number(index),
+            name: planned.name.clone(),
+            state: step.state,
+            exit_code: step.exit_code,
+            message: step.message.clone(),
+            started_ms: step.started_ms,
+            ended_ms: step.ended_ms,
+            allowed_failure: planned.continue_on_error,
+        })
+    }
+
+    /// Sends the running command. A checkout first gets its source granted.
+    pub(super) async fn send_running(&mut self) -> Result<(), Stopped> {
+        let Some(running) = self.progress.running.clone() else {
+            return Ok(());
+        };
+        let action = self.job.plan.steps.get(running.step).map(|step| &step.action);
+        if let Some(Action::Checkout { .. }) = action
+            && !self.granted
+        {
+            let depth = self.job.source_depth();
+            match self
+                .deps
+                .source
+                .grant(&self.attempt.repository, self.attempt.id, &self.attempt.commit, depth)
+                .await
+            {
+                Ok(_) => {
+                    self.granted = true;
+                    let source = &self.deps.source;
+                    if source
+                        .has_submodules(&self.attempt.repository, &self.attempt.commit)
+                        .await
+                        .unwrap_or(false)
+                    {
+                        self.line(running.step, "This commit has submodules; they are not fetched.");
+                    }
+                }
+                Err(error) => {
+                    let cause = format!("the source cannot be granted: {}", chain(&error));
+                    return Box::pin(self.feed(Event::Lost { cause })).await;
+                }
+            }
+        }
+        if let Some(exec) = self.job.command(running.step, running.part) {
+            self.command(running.exec, v1::command::Command::Exec(exec));
+        }
+        Ok(())
+    }
+
+    pub(super) fn send_stop(&mut self) {
+        let Some(running) = &self.progress.running else { return };
+        let Some(stop) = &running.stop else { return };
+        let kind = if stop.kill {
+            v1::signal::Kind::Kill
+        } else {
+            v1::signal::Kind::Cancel
+        };
+        let signal = v1::Signal {
+            target: running.exec,
+            kind: kind.into(),
+            interrupt_grace_ms: 0,
+            terminate_grace_ms: 0,
+        };
+        self.command(stop.signal, v1::command::Command::Signal(signal));
+    }
+
+    pub(super) fn command(&mut self, exec_id: u64, command: v1::command::Command) {
+        self.send(v1::to_agent::Message::Command(v1::Command {
+            exec_id,
+            command: Some(command),
+        }));
+    }
+
+    /// An agent that does not read loses its connection; it dials again and hears everything anew.
+    pub(super) fn send(&mut self, message: v1::to_agent::Message) {
+        if let Some(to_agent) = &self.to_agent
+            && to_agent.try_send(v1::ToAgent { message: Some(message) }).is_err()
+        {
+            self.to_agent = None;
+        }
+    }
+}

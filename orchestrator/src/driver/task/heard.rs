@@ -1,0 +1,189 @@
+//! What an attempt's agent says: its output goes to the log, its meaning to the state machine.
+
+use helios_proto::v1;
+use tokio::sync::mpsc;
+
+use super::{Stopped, Task, number};
+use crate::{
+    agent_api::LinkEvent,
+    clock::now_ms,
+    driver::progress::{Event, Exit, Phase},
+    failpoint::{self, Point},
+    logs::Channel,
+};
+
+/// A flood is made durable sooner, after this many bytes: the agent's memory for what nobody has
+/// acknowledged is small, and must not run full while the disk works.
+const SYNC_BYTES: usize = 512 << 10;
+/// What is kept of the output that comes after the log's cap.
+const TAIL_BYTES: u64 = 1 << 20;
+/// Ids of quiet commands lie far above those of the state machine.
+const QUIET_BASE: u64 = 1 << 40;
+
+impl Task<'_> {
+    pub(super) async fn link(&mut self, event: LinkEvent) -> Result<(), Stopped> {
+        match event {
+            LinkEvent::Connected { hello, to_agent } => self.connected(&hello, to_agent).await,
+            LinkEvent::Disconnected => {
+                self.to_agent = None;
+                Ok(())
+            }
+            LinkEvent::Event(event) => self.event(event).await,
+        }
+    }
+
+    async fn connected(&mut self, hello: &v1::Hello, to_agent: mpsc::Sender<v1::ToAgent>) -> Result<(), Stopped> {
+        if let Some(facts) = &hello.facts {
+            self.facts = facts_json(facts);
+        }
+        self.to_agent = Some(to_agent);
+        self.send(v1::to_agent::Message::Welcome(v1::Welcome {
+            version: helios_proto::VERSIONS.1.min(hello.version_max),
+            last_sequence: self.last_sequence.max(self.log.last_sequence()),
+            time_ms: now_ms(),
+            known_ended: Vec::new(),
+        }));
+        if self.progress.phase == Phase::Booting {
+            failpoint::hit(Point::AgentJoined);
+            return self.feed(Event::AgentReady).await;
+        }
+        self.feed(Event::Connected).await?;
+        // The agent ignores what it has seen before.
+        if let Some(running) = self.progress.running.clone() {
+            self.send_running().await?;
+            if running.stop.is_some() {
+                self.send_stop();
+            }
+        }
+        Ok(())
+    }
+
+    /// One event of the agent: its output goes to the log, its meaning to the state machine, and
+    /// only then it counts as handled.
+    async fn event(&mut self, event: v1::Event) -> Result<(), Stopped> {
+        let v1::Event {
+            sequence,
+            exec_id: exec,
+            time_ms,
+            event: Some(event),
+        } = event
+        else {
+            return Ok(());
+        };
+        if sequence <= self.last_sequence {
+            return Ok(());
+        }
+        let step = self
+            .progress
+            .running
+            .as_ref()
+            .filter(|r| r.exec == exec)
+            .map(|r| r.step);
+        match event {
+            v1::event::Event::Output(output) => {
+                let channel = match output.stream() {
+                    v1::output::Stream::Stderr => Channel::Stderr,
+                    _ => Channel::Stdout,
+                };
+                if let Some(step) = step {
+                    self.output(sequence, step, channel, time_ms, &output.data).await?;
+                    self.feed(Event::Output { exec }).await?;
+                }
+            }
+            v1::event::Event::Exited(exited) => {
+                let how = match exited.how {
+                    Some(v1::exited::How::Code(code)) => Exit::Code(code),
+                    Some(v1::exited::How::Signal(signal)) => Exit::Signal(signal),
+                    None => Exit::Code(-1),
+                };
+                if let (Some(step), true) = (step, exited.leftovers > 0) {
+                    self.line(
+                        step,
+                        &format!(
+                            "{} process(es) of this step were still running and were ended.",
+                            exited.leftovers
+                        ),
+                    );
+                }
+                failpoint::hit(Point::StepEnded);
+                self.feed(Event::Exited { exec, how }).await?;
+            }
+            v1::event::Event::Failed(failed) => {
+                let message: String = failed.message.chars().filter(|c| !c.is_control()).take(500).collect();
+                self.feed(Event::Refused { exec, message }).await?;
+            }
+            v1::event::Event::OutputSkipped(skipped) => {
+                if let Some(step) = step {
+                    self.line(step, &format!("{} bytes of output were left out here.", skipped.bytes));
+                }
+            }
+            v1::event::Event::ClockStepped(stepped) => {
+                self.line(
+                    0,
+                    &format!("The machine's clock was off by {} ms and was set.", stepped.offset_ms),
+                );
+            }
+            v1::event::Event::Started(_)
+            | v1::event::Event::Done(_)
+            | v1::event::Event::Files(_)
+            | v1::event::Event::Metrics(_) => {}
+        }
+        self.last_sequence = sequence;
+        self.log.consumed(sequence);
+        self.dirty();
+        Ok(())
+    }
+
+    async fn output(
+        &mut self,
+        sequence: u64,
+        step: usize,
+        channel: Channel,
+        guest_ms: i64,
+        data: &[u8],
+    ) -> Result<(), Stopped> {
+        let caused = match self.log.output(sequence, number(step), channel, guest_ms, data) {
+            Ok(caused) => caused,
+            Err(error) => return self.log_failed(&error).await,
+        };
+        failpoint::hit(Point::OutputWritten);
+        self.deps
+            .metrics
+            .log_bytes(u64::try_from(data.len()).unwrap_or(u64::MAX));
+        self.dirty();
+        self.unsynced += data.len();
+        if self.unsynced >= SYNC_BYTES {
+            self.sync_at = Some(tokio::time::Instant::now());
+        }
+        if !caused.new_masks.is_empty() {
+            failpoint::hit(Point::MaskFound);
+            // Before the frame is acknowledged: a daemon that takes over must know the mask.
+            self.checkpoint().await?;
+        }
+        if caused.cap_reached {
+            let target = self.progress.running.as_ref().map_or(0, |r| r.exec);
+            self.command(
+                QUIET_BASE + target,
+                v1::command::Command::QuietOutput(v1::QuietOutput {
+                    target: 0,
+                    tail_bytes: TAIL_BYTES,
+                }),
+            );
+        }
+        Ok(())
+    }
+}
+
+fn facts_json(facts: &v1::MachineFacts) -> String {
+    let short = |text: &str| text.chars().take(200).collect::<String>();
+    serde_json::json!({
+        "os": short(&facts.os),
+        "architecture": short(&facts.architecture),
+        "kernel": short(&facts.kernel),
+        "hostname": short(&facts.hostname),
+        "cpus": facts.cpus,
+        "memory_bytes": facts.memory_bytes,
+        "agent_version": short(&facts.agent_version),
+    })
+    .to_string()
+}
