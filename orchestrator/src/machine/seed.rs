@@ -203,6 +203,14 @@ pub fn write_directory(dir: &Path, spec: &MachineSpec, addresses: &Addresses) ->
 /// # Errors
 /// When the agent cannot be read or is larger than 512 MiB, and as the file system's.
 pub fn write_image(path: &Path, spec: &MachineSpec, addresses: &Addresses, agent: &Path) -> io::Result<()> {
+    files::write_atomic(path, &image_bytes(spec, addresses, agent)?)
+}
+
+/// The bytes of the seed disk.
+///
+/// # Errors
+/// When the agent cannot be read or is larger than 512 MiB.
+pub fn image_bytes(spec: &MachineSpec, addresses: &Addresses, agent: &Path) -> io::Result<Vec<u8>> {
     let agent = files::read_bounded(agent, AGENT_LIMIT)?
         .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("no agent at {}", agent.display())))?;
     let (meta, user, document) = (meta_data(spec)?, user_data()?, document(spec, addresses)?);
@@ -214,8 +222,7 @@ pub fn write_image(path: &Path, spec: &MachineSpec, addresses: &Addresses, agent
         ("agent", &agent),
     ];
     contents.extend(network.as_ref().map(|text| ("network-config", text.as_bytes())));
-    let image = image(&contents)?;
-    files::write_atomic(path, &image)
+    image(&contents)
 }
 
 fn image(contents: &[(&str, &[u8])]) -> io::Result<Vec<u8>> {

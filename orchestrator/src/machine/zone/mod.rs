@@ -1,7 +1,16 @@
-//! bhyve zones on illumos: their typed configuration, the host's commands, and the plan of one attempt, which
-//! `helios-ci machine plan` prints. There is no back end yet that carries it out; `backend: zone` is refused
-//! in words.
+//! bhyve zones on illumos: typed configuration, the host's commands, the plan of one attempt (which `helios-ci
+//! machine plan` prints), and the back end that carries it out.
 
+mod adapter;
 pub mod command;
 pub mod config;
+mod console;
+mod create;
+mod destroy;
+pub mod export;
+mod host;
+mod inside;
 pub mod plan;
+mod record;
+
+pub use self::adapter::{Options, open};

@@ -29,8 +29,10 @@ const SHARES_PER_CPU: u32 = 100;
 const LWPS: u32 = 64;
 /// The seed inside the zone, and its attribute.
 const SEED: &str = "/seed.img,ro";
-/// Where machined keeps what it gives to zonecfg; only root enters.
-const RUN: &str = "/var/run/helios-ci";
+/// Where machined keeps what must not outlive a boot of the host; only root enters.
+pub const RUN: &str = "/var/run/helios-ci";
+/// The guest's directory for its job.
+pub const GUEST_HOME: &str = "/helios";
 
 /// Why there is no plan.
 #[derive(Debug, thiserror::Error)]
@@ -90,6 +92,8 @@ pub struct MachinePlan {
     pub network: SlotNetwork,
     /// Names and texts of the seed's files; the agent's program is not among them.
     pub seed: Vec<(&'static str, String)>,
+    /// What the seed says of the way to the node.
+    pub addresses: Addresses,
     create: Vec<Step>,
     destroy: Vec<Cmd>,
     devices: Vec<String>,
@@ -182,18 +186,10 @@ impl MachinePlan {
             dladm::delete_stub(&network.stub),
             zfs::destroy(&disk),
         ];
-        let addresses = Addresses {
-            agent: format!("tcp:{}:{}", network.host_address, zone.port),
-            git: format!("{}:{}", network.host_address, zone.port.saturating_add(1)),
-            state_dir: "/var/lib/helios-agent".into(),
-            power_off: true,
-            network: Some(StaticNetwork {
-                mac: network.guest_mac,
-                address: network.guest_address,
-            }),
-        };
+        let addresses = addresses(&network, zone);
         Ok(Self {
             seed: seed::texts(spec, &addresses)?,
+            addresses,
             devices: devices(&config, image),
             origin,
             disk,
@@ -222,6 +218,20 @@ impl MachinePlan {
     #[must_use]
     pub fn devices(&self) -> &[String] {
         &self.devices
+    }
+}
+
+/// What the guest must know to find its node.
+fn addresses(network: &SlotNetwork, zone: &Zone) -> Addresses {
+    Addresses {
+        agent: format!("tcp:{}:{}", network.host_address, zone.port),
+        git: format!("{}:{}", network.host_address, zone.port.saturating_add(1)),
+        state_dir: "/var/lib/helios-agent".into(),
+        power_off: true,
+        network: Some(StaticNetwork {
+            mac: network.guest_mac,
+            address: network.guest_address,
+        }),
     }
 }
 

@@ -5,6 +5,7 @@ pub mod bhyvectl;
 pub mod dladm;
 mod fields;
 pub mod ipadm;
+pub mod ipf;
 pub mod zfs;
 pub mod zoneadm;
 pub mod zonecfg;

@@ -157,6 +157,64 @@ pub fn seen(dataset: &DatasetName, output: &Output) -> Result<Option<Seen>, Comm
     Ok(Some(seen))
 }
 
+/// `zfs list` of an image's snapshots.
+#[must_use]
+pub fn list_snapshots(image: &DatasetName) -> Cmd {
+    zfs("list")
+        .args(["-Hp", "-r", "-t", "snapshot", "-o", "name"])
+        .arg(image)
+}
+
+/// The newest version of an image whose golden snapshot is there, from what [`list_snapshots`] printed.
+///
+/// # Errors
+/// When it failed otherwise than because there is no such image.
+pub fn newest(image: &DatasetName, output: &Output) -> Result<Option<u32>, CommandError> {
+    let text = match judge(output, WORDS) {
+        Ok(text) => text,
+        Err(error) if error.is_absent() => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let prefix = format!("{image}/v");
+    let versions = text
+        .lines()
+        .filter_map(|name| name.trim().strip_prefix(&prefix)?.strip_suffix("@gold")?.parse().ok());
+    Ok(versions.max())
+}
+
+/// `zfs get` of the mark of whose it is, for everything below a dataset.
+#[must_use]
+pub fn list(parent: &DatasetName) -> Cmd {
+    zfs("get")
+        .args(["-Hp", "-r", "-o", "name,property,value,source"])
+        .arg(NODE)
+        .arg(parent)
+}
+
+/// Names below `parent` that bear a node's own local mark, from what [`list`] printed; none when there is no such
+/// dataset.
+///
+/// # Errors
+/// When it failed otherwise.
+pub fn owned_by(parent: &DatasetName, node: &NodeName, output: &Output) -> Result<Vec<String>, CommandError> {
+    let text = match judge(output, WORDS) {
+        Ok(text) => text,
+        Err(error) if error.is_absent() => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let prefix = format!("{parent}/");
+    let mut names = Vec::new();
+    for line in text.lines() {
+        let parts: Vec<&str> = line.split('\t').collect();
+        if let [name, NODE, value, "local"] = parts.as_slice()
+            && *value == node.as_str()
+        {
+            names.extend(name.strip_prefix(&prefix).map(str::to_owned));
+        }
+    }
+    Ok(names)
+}
+
 /// Judges a command that prints nothing.
 ///
 /// # Errors
@@ -218,6 +276,32 @@ mod tests {
             assert_eq!(error.failure, failure, "{said}");
             assert!(error.to_string().contains("cannot"), "{error}");
         }
+    }
+
+    #[test]
+    fn the_newest_golden_snapshot_is_found() {
+        let mut output = failed("");
+        output.code = Some(0);
+        output.stdout = b"p/i/v9@gold\np/i/v10@gold\np/i/v11@half\np/i/.new-12@gold\np/i/vx@gold\n".to_vec();
+        assert_eq!(newest(&dataset("p/i"), &output).unwrap(), Some(10));
+        let absent = failed("cannot open 'p/i': dataset does not exist");
+        assert_eq!(newest(&dataset("p/i"), &absent).unwrap(), None);
+    }
+
+    #[test]
+    fn what_lies_below_is_listed_by_its_own_mark() {
+        let mut output = failed("");
+        (output.code, output.stdout) = (
+            Some(0),
+            b"p/m\thelios-ci:node\tn1\tlocal\n\
+            p/m/a\thelios-ci:node\tn1\tlocal\np/m/b\thelios-ci:node\tother\tlocal\n\
+            p/m/c\thelios-ci:node\tn1\tinherited from p/m\n"
+                .to_vec(),
+        );
+        let parent = dataset("p/m");
+        assert_eq!(owned_by(&parent, &"n1".parse().unwrap(), &output).unwrap(), ["a"]);
+        let absent = failed("cannot open 'p/m': dataset does not exist");
+        assert!(owned_by(&parent, &"n1".parse().unwrap(), &absent).unwrap().is_empty());
     }
 
     #[test]

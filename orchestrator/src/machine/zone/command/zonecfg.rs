@@ -39,6 +39,28 @@ pub fn delete(name: &MachineName) -> Cmd {
         .deadline(DEADLINE)
 }
 
+/// `zonecfg -z NAME export`: what the host has.
+#[must_use]
+pub fn export(name: &MachineName) -> Cmd {
+    Cmd::new("/usr/sbin/zonecfg")
+        .arg("-z")
+        .arg(name.as_str())
+        .arg("export")
+        .deadline(DEADLINE)
+}
+
+/// What [`export`] printed. `None` when there is no such zone.
+///
+/// # Errors
+/// When it failed otherwise.
+pub fn exported(output: &Output) -> Result<Option<String>, CommandError> {
+    match judge(output, WORDS) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.is_absent() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// Judges a command that prints nothing.
 ///
 /// # Errors
@@ -57,6 +79,7 @@ mod tests {
         let name: MachineName = "hci-01k9zk6x0f5t3b8w2q7m4d1c0e".parse().unwrap();
         let shown = |cmd: Cmd| cmd.to_string().replace(name.as_str(), "Z");
         assert_eq!(shown(configure(&name, Path::new("/f"))), "/usr/sbin/zonecfg -z Z -f /f");
+        assert_eq!(shown(export(&name)), "/usr/sbin/zonecfg -z Z export");
         assert_eq!(shown(delete(&name)), "/usr/bin/pfexec /usr/sbin/zonecfg -z Z delete -F");
     }
 
