@@ -144,7 +144,8 @@ impl Zones {
     async fn newest(&self, label: &Label) -> Result<u32, Trouble> {
         let image = self.options.zone.dataset.child("images")?.child(label.as_str())?;
         let output = self.host.run(zfs::list_snapshots(&image)).await?;
-        zfs::newest(&image, &output)?
+        zfs::versions(&image, &output)?
+            .pop()
             .ok_or_else(|| Trouble::lasting(format!("there is no golden disk below {image}: import the image first")))
     }
 

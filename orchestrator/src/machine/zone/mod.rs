@@ -8,6 +8,7 @@ mod console;
 mod create;
 mod destroy;
 pub mod export;
+pub mod golden;
 mod host;
 mod inside;
 pub mod plan;

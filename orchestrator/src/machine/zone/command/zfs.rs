@@ -1,6 +1,6 @@
 //! zfs(8). Its words are `cannot VERB 'NAME': REASON`.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use super::{CommandError, Failure, judge};
 use crate::{
@@ -22,6 +22,9 @@ pub const NODE: &str = "helios-ci:node";
 pub const ATTEMPT: &str = "helios-ci:attempt";
 /// `quarantined`, when it could not be destroyed.
 pub const STATE: &str = "helios-ci:state";
+
+/// The tag of our holds.
+const HOLD: &str = "helios-ci";
 
 /// The most specific words first: a busy snapshot says more than one thing.
 const WORDS: &[(&str, Failure)] = &[
@@ -157,6 +160,61 @@ pub fn seen(dataset: &DatasetName, output: &Output) -> Result<Option<Seen>, Comm
     Ok(Some(seen))
 }
 
+/// `zfs create` of a plain filesystem of the tree, with its mark and these properties.
+#[must_use]
+pub fn create_filesystem(dataset: &DatasetName, node: &NodeName, properties: &[(&str, &str)]) -> Cmd {
+    let own = properties.iter().flat_map(|(name, value)| property(name, value));
+    zfs("create").args(property(NODE, node.as_str())).args(own).arg(dataset)
+}
+
+/// `zfs create -s -V` of a golden disk to be: sparse, so that zeroes that are never written cost nothing.
+#[must_use]
+pub fn create_volume(volume: &DatasetName, node: &NodeName, size: VolumeSize) -> Cmd {
+    zfs("create")
+        .args(["-s", "-V"])
+        .arg(size.to_string())
+        .args(["-b", "16k"])
+        .args(property("compression", "lz4"))
+        .args(property(NODE, node.as_str()))
+        .arg(volume)
+}
+
+/// `zfs set` of one property.
+#[must_use]
+pub fn set(dataset: &DatasetName, name: &str, value: &str) -> Cmd {
+    zfs("set").arg(format!("{name}={value}")).arg(dataset)
+}
+
+/// `zfs snapshot`.
+#[must_use]
+pub fn snapshot(snapshot: &SnapshotName) -> Cmd {
+    zfs("snapshot").arg(snapshot)
+}
+
+/// `zfs hold`: nobody destroys the snapshot by mistake.
+#[must_use]
+pub fn hold(snapshot: &SnapshotName) -> Cmd {
+    zfs("hold").arg(HOLD).arg(snapshot)
+}
+
+/// `zfs release`.
+#[must_use]
+pub fn release(snapshot: &SnapshotName) -> Cmd {
+    zfs("release").arg(HOLD).arg(snapshot)
+}
+
+/// `zfs destroy` of one snapshot.
+#[must_use]
+pub fn destroy_snapshot(snapshot: &SnapshotName) -> Cmd {
+    zfs("destroy").arg(snapshot)
+}
+
+/// `zfs rename`, which keeps holds and clones.
+#[must_use]
+pub fn rename(from: &DatasetName, to: &DatasetName) -> Cmd {
+    zfs("rename").arg(from).arg(to)
+}
+
 /// `zfs list` of an image's snapshots.
 #[must_use]
 pub fn list_snapshots(image: &DatasetName) -> Cmd {
@@ -165,21 +223,46 @@ pub fn list_snapshots(image: &DatasetName) -> Cmd {
         .arg(image)
 }
 
-/// The newest version of an image whose golden snapshot is there, from what [`list_snapshots`] printed.
+/// The versions of an image whose golden snapshot is there, in order, from what [`list_snapshots`] printed; none
+/// when there is no such image.
 ///
 /// # Errors
-/// When it failed otherwise than because there is no such image.
-pub fn newest(image: &DatasetName, output: &Output) -> Result<Option<u32>, CommandError> {
+/// When it failed otherwise.
+pub fn versions(image: &DatasetName, output: &Output) -> Result<Vec<u32>, CommandError> {
     let text = match judge(output, WORDS) {
         Ok(text) => text,
-        Err(error) if error.is_absent() => return Ok(None),
+        Err(error) if error.is_absent() => return Ok(Vec::new()),
         Err(error) => return Err(error),
     };
     let prefix = format!("{image}/v");
-    let versions = text
-        .lines()
-        .filter_map(|name| name.trim().strip_prefix(&prefix)?.strip_suffix("@gold")?.parse().ok());
-    Ok(versions.max())
+    let version = |name: &str| name.trim().strip_prefix(&prefix)?.strip_suffix("@gold")?.parse().ok();
+    let mut versions: Vec<u32> = text.lines().filter_map(version).collect();
+    versions.sort_unstable();
+    Ok(versions)
+}
+
+/// `zfs get` of properties.
+#[must_use]
+pub fn get(dataset: &DatasetName, properties: &[&str]) -> Cmd {
+    zfs("get")
+        .args(["-Hp", "-o", "property,value,source"])
+        .arg(properties.join(","))
+        .arg(dataset)
+}
+
+/// The local properties among what [`get`] printed.
+///
+/// # Errors
+/// When it failed.
+pub fn noted(output: &Output) -> Result<BTreeMap<String, String>, CommandError> {
+    let text = judge(output, WORDS)?;
+    let mut noted = BTreeMap::new();
+    for line in text.lines() {
+        if let [name, value, "local"] = line.split('\t').collect::<Vec<_>>().as_slice() {
+            noted.insert((*name).to_owned(), (*value).to_owned());
+        }
+    }
+    Ok(noted)
 }
 
 /// `zfs get` of the mark of whose it is, for everything below a dataset.
@@ -248,6 +331,16 @@ mod tests {
         );
         let grow = grow(&dataset("p/v"), VolumeSize::at_least(40 << 30));
         assert_eq!(grow.to_string(), "/sbin/zfs set volsize=42949672960 p/v");
+        let volume = create_volume(&dataset("p/i/.new-v2"), &node, VolumeSize::at_least(1 << 30));
+        assert_eq!(
+            volume.to_string(),
+            "/sbin/zfs create -s -V 1073741824 -b 16k -o compression=lz4 -o helios-ci:node=n1 p/i/.new-v2"
+        );
+        let gold = dataset("p/i/v2").snapshot("gold").unwrap();
+        assert_eq!(hold(&gold).to_string(), "/sbin/zfs hold helios-ci p/i/v2@gold");
+        assert_eq!(release(&gold).to_string(), "/sbin/zfs release helios-ci p/i/v2@gold");
+        let renamed = rename(&dataset("p/i/.new-v2"), &dataset("p/i/v2"));
+        assert_eq!(renamed.to_string(), "/sbin/zfs rename p/i/.new-v2 p/i/v2");
         assert_eq!(destroy(&dataset("p/v")).to_string(), "/sbin/zfs destroy p/v");
         assert_eq!(
             destroy_zonepath(&dataset("p/z")).to_string(),
@@ -279,13 +372,13 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_golden_snapshot_is_found() {
+    fn golden_snapshots_are_found_in_order() {
         let mut output = failed("");
         output.code = Some(0);
         output.stdout = b"p/i/v9@gold\np/i/v10@gold\np/i/v11@half\np/i/.new-12@gold\np/i/vx@gold\n".to_vec();
-        assert_eq!(newest(&dataset("p/i"), &output).unwrap(), Some(10));
+        assert_eq!(versions(&dataset("p/i"), &output).unwrap(), [9, 10]);
         let absent = failed("cannot open 'p/i': dataset does not exist");
-        assert_eq!(newest(&dataset("p/i"), &absent).unwrap(), None);
+        assert!(versions(&dataset("p/i"), &absent).unwrap().is_empty());
     }
 
     #[test]
