@@ -106,7 +106,7 @@ global_zone() {
 	[ "$(uname -s)" = SunOS ] || fail "this is no illumos host; 'tree' lays the files anywhere"
 	[ "$(id -u)" = 0 ] || fail "this needs root"
 	[ "$(zonename)" = global ] || fail "machines are made in the global zone; this is the zone $(zonename)"
-	if pkg info -q application/helios-ci 2>/dev/null; then
+	if pkg info application/helios-ci >/dev/null 2>&1; then
 		fail "helios-ci is installed as an IPS package; use pkg update or pkg uninstall"
 	fi
 }
@@ -117,15 +117,16 @@ imported() {
 	esac
 }
 
-# The services to restart for what was laid, each once. Imports were done already, and waited for.
+# Restarts what the manifest says for this file, each service once, and none that is not running.
 restarted() {
 	for fmri in $restart; do
-		case " $done svc:/system/manifest-import:default " in
-		*" $fmri "*) ;;
-		*)
-			svcadm restart "$fmri"
-			done="$done $fmri"
-			;;
+		case " $told " in
+		*" $fmri "*) continue ;;
+		esac
+		told="$told $fmri"
+		case $(svcs -H -o state "$fmri" 2>/dev/null) in
+		'' | disabled) ;;
+		*) svcadm restart "$fmri" ;;
 		esac
 	done
 }
@@ -140,7 +141,8 @@ host() {
 	passwd -N helios-ci
 	tree "${DESTDIR-}"
 	each imported
-	done=''
+	# Imports were waited for, so this needs no second one.
+	told=svc:/system/manifest-import:default
 	each restarted
 	echo "Now write /etc/helios-ci/config.yaml (see /opt/helios-ci/share/config.example.yaml), then:"
 	echo "svcadm enable -s helios-ci"
@@ -164,15 +166,16 @@ remove() {
 	machines=$(zoneadm list -c | sed -n '/^hci-/p')
 	# shellcheck disable=SC2086 # on one line
 	[ -z "$machines" ] || fail "machines of helios-ci exist; end their jobs first: "$machines
-	for fmri in svc:/application/helios-ci svc:/application/helios-ci/machined; do
-		if svcs -H "$fmri:default" >/dev/null 2>&1; then
-			svcadm disable -s "$fmri:default"
-			svccfg delete "$fmri"
+	for fmri in svc:/application/helios-ci:default svc:/application/helios-ci/machined:default; do
+		if svcs -H "$fmri" >/dev/null 2>&1; then
+			svcadm disable -s "$fmri"
 		fi
 	done
 	each removed
 	emptied
-	svcadm restart svc:/system/rbac:default
+	# Without their manifests the services go, and without their files the rights.
+	told='svc:/application/helios-ci:default svc:/application/helios-ci/machined:default'
+	each restarted
 	echo "The user helios-ci and the entry helios-ci_logs in /etc/logadm.conf stay; remove them by hand if you like."
 }
 
