@@ -8,6 +8,7 @@ mod doctor;
 mod image;
 mod local;
 mod logs;
+mod machine;
 mod machined;
 mod parts;
 mod relay;
@@ -133,6 +134,9 @@ enum Command {
     /// Import, list and verify golden disks.
     #[command(subcommand)]
     Image(image::ImageCommand),
+    /// Show what a machine does to an illumos host.
+    #[command(subcommand)]
+    Machine(machine::MachineCommand),
     /// Check and show the configuration.
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -207,6 +211,7 @@ fn run(cli: Cli) -> Outcome {
             Command::Trigger(args) => trigger::run(common, args).await,
             Command::Token(command) => token::run(common, command).await,
             Command::Image(command) => image::run(common, command),
+            Command::Machine(command) => machine::run(common, command),
             Command::Doctor(args) => doctor::run(common, args).await,
             Command::Config(command) => config::run(common, &command),
             // Both are done without a runtime.

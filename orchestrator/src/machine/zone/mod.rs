@@ -1,5 +1,7 @@
-//! bhyve zones on illumos: so far their typed configuration and the commands of the `zone` crate. There
-//! is no back end yet that uses them on a host; `backend: zone` is refused in words.
+//! bhyve zones on illumos: their typed configuration, the host's commands, and the plan of one attempt, which
+//! `helios-ci machine plan` prints. There is no back end yet that carries it out; `backend: zone` is refused
+//! in words.
 
-pub mod adm;
+pub mod command;
 pub mod config;
+pub mod plan;
