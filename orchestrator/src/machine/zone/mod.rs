@@ -13,5 +13,6 @@ mod host;
 mod inside;
 pub mod plan;
 mod record;
+pub mod setup;
 
 pub use self::adapter::{Options, open};
