@@ -29,6 +29,7 @@ fn sources() -> Vec<PathBuf> {
     for dir in [
         "orchestrator/src",
         "orchestrator/fakeforge/src",
+        "orchestrator/illumos-sim/src",
         "agent/src",
         "proto/src",
     ] {

@@ -1,0 +1,55 @@
+//! The seam to the guest: what runs in the zone once it is booted. Today a state; a real machine later.
+
+use super::Machine;
+use crate::host::Host;
+
+/// What became of a start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// bhyve runs.
+    Running,
+    /// bhyve ended with this code.
+    Exited(i32),
+}
+
+/// What runs in a zone.
+pub trait Guest {
+    /// Starts it; the zone is running already.
+    fn start(&self, host: &mut Host, machine: &Machine) -> Start;
+
+    /// Presses the power button; whether the guest went down on it.
+    fn power_button(&self, host: &Host, zone: &str) -> bool;
+
+    /// Ends it at once.
+    fn kill(&self, host: &mut Host, zone: &str);
+}
+
+/// A guest that exists only in the model; its quirks come from the fault plan.
+#[derive(Debug, Clone, Copy)]
+pub struct Modelled;
+
+impl Guest for Modelled {
+    fn start(&self, host: &mut Host, machine: &Machine) -> Start {
+        match host.faults.quirks(&machine.name).bhyve_exits {
+            // A reboot ends in a running guest again.
+            None | Some(0) => Start::Running,
+            Some(code) => Start::Exited(code),
+        }
+    }
+
+    fn power_button(&self, host: &Host, zone: &str) -> bool {
+        host.faults.quirks(zone).obeys_power_button
+    }
+
+    fn kill(&self, host: &mut Host, zone: &str) {
+        if let Some(zone) = host.state.zones.get_mut(zone) {
+            zone.guest = false;
+        }
+    }
+}
+
+/// The guest of this host.
+#[must_use]
+pub fn guest(_host: &Host) -> &'static dyn Guest {
+    &Modelled
+}

@@ -1,0 +1,278 @@
+//! The life of a zone around its guest: network and devices at boot, what bhyve's end means, and what a
+//! halt takes away.
+
+use std::{
+    fs, io,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use super::{
+    Machine, Start,
+    brand::{self, Disk},
+    guest::guest,
+};
+use crate::{
+    files,
+    host::Host,
+    state::{KernelZone, ZoneState},
+    zonecfg::{Config, index::Entry},
+};
+
+/// The threads that bhyve needs beside one for each virtual processor.
+const THREADS: u64 = 20;
+
+/// How bhyve came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// With this exit code: 0 reboot, 1 power-off, 2 halt, 3 triple fault, 4 error.
+    Code(i32),
+    /// By this signal.
+    Signal(i32),
+}
+
+/// Boots an installed zone. Lines for standard error, and whether it runs.
+///
+/// # Errors
+/// The lines that zoneadmd says when it fails.
+pub fn boot(host: &mut Host, entry: &Entry, config: &Config) -> Result<String, String> {
+    let name = &config.name;
+    if let Some(text) = host.faults.quirks(name).boot_error {
+        return Err(text);
+    }
+    let machine = brand::machine(config)?;
+    let mut said = String::new();
+    let mut taken = Vec::new();
+    for net in config.of("net") {
+        let physical = net.get("physical").to_owned();
+        let plumbed = host.state.interfaces.contains_key(&physical);
+        let allowed = net.get("allowed-address").to_owned();
+        let Some(link) = host.state.links.get_mut(&physical) else {
+            return Err("failed to add network device".into());
+        };
+        if plumbed {
+            said += &format!("WARNING: skipping network interface '{physical}' which is used in the global zone\n");
+            continue;
+        }
+        if let Some(other) = link.zone.as_ref().filter(|other| *other != name) {
+            said += &format!("WARNING: skipping network interface '{physical}' which is used in the zone {other}\n");
+            continue;
+        }
+        if !allowed.is_empty() {
+            for (property, text) in [
+                ("protection", "Protection is already set"),
+                ("allowed-ips", "allowed-ips is already set"),
+            ] {
+                if !link.prop(property).is_empty() {
+                    return Err(format!("{text}\nfailed to add address"));
+                }
+            }
+            let addresses = allowed
+                .split(',')
+                .map(|a| format!("{}/32", a.split('/').next().unwrap_or(a)));
+            link.props.insert("protection".into(), vec!["ip-nospoof".into()]);
+            link.props.insert("allowed-ips".into(), addresses.collect());
+        }
+        taken.push(physical);
+    }
+    for physical in &taken {
+        if let Some(link) = host.state.links.get_mut(physical) {
+            link.zone = Some(name.clone());
+        }
+    }
+    let id = host.state.take_number();
+    let volumes = machine
+        .disks
+        .iter()
+        .filter_map(|disk| disk.path.strip_prefix("/dev/zvol/rdsk/"));
+    let zone = KernelZone {
+        id,
+        state: ZoneState::Running,
+        guest: true,
+        starts: 1,
+        volumes: volumes.map(str::to_owned).collect(),
+        halting_since: None,
+    };
+    host.state.zones.insert(name.clone(), zone);
+    let root = host.path(&entry.zonepath).join("root");
+    let written = files::replace(&root.join("tmp/init.log"), b"")
+        .and_then(|()| {
+            files::replace(
+                &root.join("etc/bhyve.cfg"),
+                machine.argv(&entry.uuid).join("\n").as_bytes(),
+            )
+        })
+        .and_then(|()| {
+            let log = host.path(&entry.zonepath).join("log/zone.log");
+            files::replace(&log, format!("{}\n", machine.argv(&entry.uuid).join(" ")).as_bytes())
+        });
+    written.map_err(|error| format!("I/O error of the simulator: {error}"))?;
+    let end = match refusal(host, entry, config, &machine, &taken) {
+        Some(text) => {
+            let log = files::replace(&root.join("tmp/init.log"), format!("{text}\n").as_bytes());
+            log.map_err(|error| format!("I/O error of the simulator: {error}"))?;
+            Some(4)
+        }
+        None => {
+            host.state.vms.push(name.clone());
+            host.state.vms.dedup();
+            let node = files::replace(&host.path("/dev/vmm").join(name), b"");
+            node.map_err(|error| format!("I/O error of the simulator: {error}"))?;
+            match guest(host).start(host, &machine) {
+                Start::Running => None,
+                Start::Exited(code) => Some(code),
+            }
+        }
+    };
+    if let Some(code) = end {
+        ended(host, name, End::Code(code)).map_err(|error| format!("I/O error of the simulator: {error}"))?;
+    }
+    Ok(said)
+}
+
+/// Why bhyve ends at its start, with code 4.
+fn refusal(host: &Host, entry: &Entry, config: &Config, machine: &Machine, links: &[String]) -> Option<String> {
+    let cpus = match (machine.cpus(), machine.memory()) {
+        (Ok(cpus), Ok(_)) => cpus,
+        (Err(text), _) | (_, Err(text)) => return Some(text),
+    };
+    if config
+        .limit("zone.max-lwps")
+        .is_some_and(|limit| limit < u64::from(cpus) + THREADS)
+    {
+        return Some("pthread_create: Resource temporarily unavailable".into());
+    }
+    for disk in &machine.disks {
+        if let Some(text) = unreadable(host, entry, config, disk) {
+            return Some(text);
+        }
+    }
+    machine
+        .nics
+        .iter()
+        .find(|nic| !links.contains(&nic.vnic))
+        .map(|nic| format!("could not open link {}: No such file or directory", nic.vnic))
+}
+
+fn unreadable(host: &Host, entry: &Entry, config: &Config, disk: &Disk) -> Option<String> {
+    const KNOWN: &[&str] = &["nocache", "ro", "direct", "nodelete"];
+    let knows = |option: &String| {
+        KNOWN.contains(&option.as_str())
+            || ["ser=", "serial=", "sectorsize="]
+                .iter()
+                .any(|start| option.starts_with(start))
+    };
+    if let Some(option) = disk.options.iter().find(|option| !knows(option)) {
+        return Some(format!("Invalid device emulation option {option}"));
+    }
+    let there = if disk.path.starts_with("/dev/") {
+        config
+            .of("device")
+            .any(|device| matches_glob(device.get("match"), &disk.path))
+            && host.path(&disk.path).exists()
+    } else {
+        let path = host
+            .path(&entry.zonepath)
+            .join("root")
+            .join(disk.path.trim_start_matches('/'));
+        fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file())
+    };
+    (!there).then(|| format!("Could not open backing file: {}: No such file or directory", disk.path))
+}
+
+/// Shell-like matching with `*` and `?`.
+fn matches_glob(pattern: &str, text: &str) -> bool {
+    match (pattern.chars().next(), text.chars().next()) {
+        (None, None) => true,
+        (Some('*'), _) => {
+            matches_glob(&pattern[1..], text)
+                || text
+                    .chars()
+                    .next()
+                    .is_some_and(|c| matches_glob(pattern, &text[c.len_utf8()..]))
+        }
+        (Some('?'), Some(c)) => matches_glob(&pattern[1..], &text[c.len_utf8()..]),
+        (Some(p), Some(c)) if p == c => matches_glob(&pattern[p.len_utf8()..], &text[c.len_utf8()..]),
+        _ => false,
+    }
+}
+
+/// bhyve ended: a reboot starts it again in place, anything else halts the zone.
+///
+/// # Errors
+/// The simulator's files.
+pub fn ended(host: &mut Host, name: &str, end: End) -> io::Result<()> {
+    match end {
+        End::Code(0) => {
+            if let Some(zone) = host.state.zones.get_mut(name) {
+                zone.starts += 1;
+            }
+            Ok(())
+        }
+        End::Code(code) => teardown(host, name, i64::from(code) * 256),
+        End::Signal(signal) => teardown(host, name, i64::from(signal)),
+    }
+}
+
+/// Takes a zone down to installed: its links come back without protection and allowed addresses, its
+/// volumes are closed, `lastexited` says how it ended (−1: by zoneadm).
+///
+/// # Errors
+/// The simulator's files.
+pub fn teardown(host: &mut Host, name: &str, status: i64) -> io::Result<()> {
+    guest(host).kill(host, name);
+    let Some(zone) = host.state.zones.remove(name) else {
+        return Ok(());
+    };
+    for link in host
+        .state
+        .links
+        .values_mut()
+        .filter(|link| link.zone.as_deref() == Some(name))
+    {
+        link.zone = None;
+        link.props.remove("protection");
+        link.props.remove("allowed-ips");
+    }
+    for volume in &zone.volumes {
+        if let Some(dataset) = host.state.datasets.get_mut(volume) {
+            dataset.busy = host.faults.busy_after_close;
+        }
+    }
+    if !host.faults.quirks(name).leaves_vm {
+        forget_vm(host, name)?;
+    }
+    let Some(entry) = crate::zonecfg::index::find(host, name)? else {
+        return Ok(());
+    };
+    let path = host.path(&entry.zonepath);
+    if path.is_dir() {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        // The microseconds are not padded: so it is written by zoneadmd.
+        let line = format!("{}.{} {status}\n", now.as_secs(), now.subsec_micros());
+        files::replace(&path.join("lastexited"), line.as_bytes())?;
+    }
+    Ok(())
+}
+
+/// Removes a virtual machine from vmm.
+///
+/// # Errors
+/// The simulator's files.
+pub fn forget_vm(host: &mut Host, name: &str) -> io::Result<()> {
+    host.state.vms.retain(|vm| vm != name);
+    files::remove(&host.path("/dev/vmm").join(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn globs_match_like_the_shell() {
+        assert!(matches_glob("/dev/zvol/rdsk/rpool/z", "/dev/zvol/rdsk/rpool/z"));
+        assert!(matches_glob("/dev/zvol/rdsk/*", "/dev/zvol/rdsk/rpool/z"));
+        assert!(matches_glob("/dev/z?ol*", "/dev/zvol"));
+        assert!(!matches_glob("/dev/zvol/dsk/*", "/dev/zvol/rdsk/rpool/z"));
+        assert!(!matches_glob("/dev/zvol/rdsk/rpool/z1", "/dev/zvol/rdsk/rpool/z"));
+    }
+}

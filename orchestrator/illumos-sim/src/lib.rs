@@ -1,0 +1,26 @@
+//! illumos's host commands over a model of one host, so that what helios-ci says to an illumos host can
+//! be tested where there is none. It is written from what the commands accept, print and return, not from
+//! what helios-ci happens to send: options it does not know are refused, and every refusal has its text.
+//! Test-only; never shipped.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a test double outside the product: it waits and replaces itself as the real programs do"
+)]
+
+pub mod boot;
+pub mod faults;
+pub mod files;
+pub mod host;
+pub mod mount;
+pub mod out;
+pub mod program;
+pub mod sim;
+pub mod state;
+pub mod table;
+pub mod trace;
+pub mod volume;
+pub mod zonecfg;
+
+pub use out::Out;
+pub use sim::{Ended, Sim};
+pub use state::State;

@@ -1,0 +1,134 @@
+use super::*;
+use crate::program::testing::Bed;
+
+fn slot(bed: &Bed) {
+    bed.ok("dladm create-etherstub -t hcis7");
+    bed.ok("dladm create-vnic -t -l hcis7 -m 02:08:20:00:2a:01 hcih7");
+    bed.ok("dladm create-vnic -t -l hcis7 -m 2:8:20:0:2a:2 hciv7");
+}
+
+#[test]
+fn names_end_in_a_number() {
+    for good in ["x0", "hciv12", "a_b.c10"] {
+        assert!(is_link_name(good), "{good}");
+    }
+    for bad in ["x", "x01", "0x1", "x-1", "x1a", &format!("x{}", "1".repeat(31))] {
+        assert!(!is_link_name(bad), "{bad}");
+    }
+    assert_eq!(parse_mac("2:8:20:0:2a:1").as_deref(), Some("02:08:20:00:2a:01"));
+    assert_eq!(parse_mac("1:8:20:0:2a:1"), None);
+    assert_eq!(parse_mac("2:8:20:0:2a"), None);
+}
+
+#[test]
+fn listings_escape_by_the_number_of_fields() {
+    let bed = Bed::new();
+    slot(&bed);
+    assert_eq!(
+        bed.ok("dladm show-vnic -p -o link,over,macaddress,vid hciv7"),
+        "hciv7:hcis7:2\\:8\\:20\\:0\\:2a\\:2:0\n"
+    );
+    assert_eq!(bed.ok("dladm show-vnic -p -o macaddress hciv7"), "2:8:20:0:2a:2\n");
+    assert_eq!(bed.ok("dladm show-etherstub -p -o link"), "hcis7\n");
+    assert_eq!(
+        bed.ok("dladm show-link -p -o link,class,mtu,state,over"),
+        "hcih7:vnic:9000:up:hcis7\nhcis7:etherstub:9000:unknown:--\nhciv7:vnic:9000:up:hcis7\nixgbe0:phys:1500:up:--\n"
+    );
+    assert!(bed.no("dladm show-link -p", 1).contains("-o"));
+    assert!(
+        bed.no("dladm show-link -p -o nothing", 1)
+            .contains("unknown output field")
+    );
+}
+
+#[test]
+fn creating_and_deleting_are_refused_in_dladms_words() {
+    let bed = Bed::new();
+    slot(&bed);
+    for (command, text) in [
+        (
+            "dladm create-etherstub -t hcis7",
+            "dladm: etherstub creation failed: object already exists\n",
+        ),
+        (
+            "dladm create-vnic -t -l hcis7 hciv7",
+            "dladm: vnic creation over hcis7 failed: object already exists\n",
+        ),
+        (
+            "dladm create-vnic -t -l hcis8 hciv8",
+            "dladm: invalid link name 'hcis8'\n",
+        ),
+        ("dladm create-vnic -t -l hcis7 x-1", "dladm: invalid link name 'x-1'\n"),
+        (
+            "dladm create-vnic -l hcis7 hciv8",
+            "dladm: vnic creation over hcis7 failed: can't create persistent object on top of temporary object\n",
+        ),
+        (
+            "dladm show-vnic none0",
+            "dladm: invalid vnic name 'none0': object not found\n",
+        ),
+        (
+            "dladm show-link none0",
+            "dladm: link none0 is not valid: object not found\n",
+        ),
+        ("dladm delete-vnic none0", "dladm: invalid link name 'none0'\n"),
+        ("dladm delete-vnic hcis7", "dladm: 'hcis7' is not a vnic\n"),
+        ("dladm delete-etherstub hciv7", "dladm: 'hciv7' is not an etherstub\n"),
+        (
+            "dladm delete-etherstub hcis7",
+            "dladm: etherstub deletion failed: link busy\n",
+        ),
+    ] {
+        assert_eq!(bed.no(command, 1), text, "{command}");
+    }
+    let long = "x".repeat(32) + "1";
+    assert_eq!(
+        bed.no(&format!("dladm create-etherstub {long}"), 1),
+        format!("dladm: link name too long '{long}'\n")
+    );
+    bed.ok("ipadm create-addr -t -T static -a 10.77.0.29/30 hcih7/v4");
+    assert_eq!(
+        bed.no("dladm delete-vnic hcih7", 1),
+        "dladm: vnic deletion failed: link busy\n"
+    );
+    bed.ok("ipadm delete-if hcih7");
+    for command in ["delete-vnic -t hcih7", "delete-vnic hciv7", "delete-etherstub hcis7"] {
+        bed.ok(&format!("dladm {command}"));
+    }
+}
+
+#[test]
+fn properties_may_be_set_in_part() {
+    let bed = Bed::new();
+    slot(&bed);
+    bed.ok("dladm set-linkprop -t -p mtu=1500 -p maxbw=500M -p protection=mac-nospoof,restricted,ip-nospoof,dhcp-nospoof -p allowed-ips=10.77.0.30/32 hciv7");
+    assert_eq!(
+        bed.ok("dladm show-linkprop -c -o property,value -p protection,allowed-ips,mtu hciv7"),
+        "protection:mac-nospoof,restricted,ip-nospoof,dhcp-nospoof\nallowed-ips:10.77.0.30/32\nmtu:1500\n"
+    );
+    let said = bed.no(
+        "dladm set-linkprop -t -p mtu=1400,nonsense=1,protection=wrong,allowed-ips=10.0.0.7/24,maxbw=9 hciv7",
+        1,
+    );
+    assert!(
+        said.contains("dladm: warning: invalid link property 'nonsense'\n"),
+        "{said}"
+    );
+    assert!(
+        said.contains("link property 'protection' must be one of: mac-nospoof,restricted,ip-nospoof,dhcp-nospoof\n")
+    );
+    assert!(
+        said.contains("cannot set link property 'allowed-ips' on 'hciv7': "),
+        "{said}"
+    );
+    assert_eq!(
+        bed.ok("dladm show-linkprop -c -o value -p mtu,maxbw,allowed-ips hciv7"),
+        "1400\n9\n10.77.0.30/32\n"
+    );
+    bed.ok("dladm reset-linkprop -t -p protection,allowed-ips hciv7");
+    assert_eq!(bed.ok("dladm show-linkprop -c -o value -p protection hciv7"), "--\n");
+    assert_eq!(
+        bed.no("dladm set-linkprop -t -p mtu=1500 none0", 1),
+        "dladm: link none0 is not valid: object not found\n"
+    );
+}

@@ -1,0 +1,231 @@
+//! ipf(8) and ipfstat(8): rules are parsed, kept in their order, and listed.
+
+use crate::{
+    host::Host,
+    out::{Out, Ran, options},
+};
+
+/// Reads one rule and gives it as ipfstat prints it.
+///
+/// # Errors
+/// What ipf says of a line it does not understand.
+pub fn rule(line: &str) -> Result<String, String> {
+    let mut words = line.split_whitespace().peekable();
+    let mut out: Vec<String> = Vec::new();
+    let wrong = |word: Option<&str>| format!("unexpected \"{}\"", word.unwrap_or("end of line"));
+    macro_rules! take {
+        () => {
+            words.next().ok_or_else(|| wrong(None))?
+        };
+    }
+    for wanted in [&["pass", "block"], &["in", "out"]] {
+        let word = take!();
+        if !wanted.contains(&word) {
+            return Err(wrong(Some(word)));
+        }
+        out.push(word.into());
+    }
+    while let Some(word) = words.next_if(|word| ["log", "quick"].contains(word)) {
+        out.push(word.into());
+    }
+    if words.next_if_eq(&"on").is_some() {
+        out.extend(["on".into(), take!().to_owned()]);
+    }
+    if words.next_if_eq(&"proto").is_some() {
+        let proto = take!();
+        if !["tcp", "udp", "icmp", "tcp/udp"].contains(&proto) && proto.parse::<u8>().is_err() {
+            return Err(wrong(Some(proto)));
+        }
+        out.extend(["proto".into(), proto.to_owned()]);
+    }
+    if words.next_if_eq(&"all").is_some() {
+        out.push("all".into());
+    } else {
+        for side in ["from", "to"] {
+            let word = take!();
+            if word != side {
+                return Err(wrong(Some(word)));
+            }
+            out.extend([side.to_owned(), network(take!())?]);
+            if words.next_if_eq(&"port").is_some() {
+                let (operator, number) = (take!(), take!());
+                if !["=", "!=", "<", ">", "<=", ">="].contains(&operator) {
+                    return Err(wrong(Some(operator)));
+                }
+                let number: u16 = number.parse().map_err(|_| wrong(Some(number)))?;
+                if !out.iter().any(|word| word.starts_with("tcp") || word == "udp") {
+                    return Err("port requires protocol tcp or udp".into());
+                }
+                out.extend(["port".into(), operator.to_owned(), number.to_string()]);
+            }
+        }
+    }
+    if words.next_if_eq(&"flags").is_some() {
+        let flags = take!();
+        if !flags.chars().all(|c| "FSRPAU/".contains(c)) || !out.contains(&"tcp".to_owned()) {
+            return Err(wrong(Some(flags)));
+        }
+        let full = if flags.contains('/') {
+            flags.to_owned()
+        } else {
+            format!("{flags}/FSRPAU")
+        };
+        out.extend(["flags".into(), full]);
+    }
+    while words.next_if_eq(&"keep").is_some() {
+        let what = take!();
+        if !["state", "frags"].contains(&what) {
+            return Err(wrong(Some(what)));
+        }
+        out.extend(["keep".into(), what.to_owned()]);
+    }
+    match words.next() {
+        None => Ok(out.join(" ")),
+        extra => Err(wrong(extra)),
+    }
+}
+
+/// `any`, an address, or a network; an address is printed with its prefix.
+fn network(text: &str) -> Result<String, String> {
+    if text == "any" {
+        return Ok(text.into());
+    }
+    let (addr, prefix) = text.split_once('/').unwrap_or((text, "32"));
+    match (addr.parse::<std::net::Ipv4Addr>(), prefix.parse::<u8>()) {
+        (Ok(addr), Ok(prefix @ 0..=32)) => {
+            let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
+            Ok(format!("{}/{prefix}", std::net::Ipv4Addr::from(u32::from(addr) & mask)))
+        }
+        _ => Err(format!("unknown host \"{text}\"")),
+    }
+}
+
+/// `ipf [-r] [-Fa] -f FILE`, and `-E`, `-D`.
+///
+/// # Errors
+/// Usage, or a rule that cannot be read or set.
+pub fn ipf(host: &mut Host, args: &[String]) -> Ran {
+    let usage = |text: String| {
+        Out::error(format!(
+            "ipf: {text}\nusage: ipf [-6AdDEInoPrRsUvVyzZ] [-F i|o|a|s|S] [-f file]"
+        ))
+    };
+    let options = options(args, "6EDrvyAF:f:").map_err(usage)?;
+    if !options.rest.is_empty() || args.is_empty() {
+        return Err(usage("wrong arguments".into()));
+    }
+    if options.has('6') {
+        return Err(Out::error("ipf: IPv6 rules are not simulated"));
+    }
+    if options.has('E') {
+        host.state.filter.disabled = false;
+    }
+    if options.has('D') {
+        host.state.filter.disabled = true;
+    }
+    match options.value('F') {
+        None | Some("s" | "S") => {}
+        Some("a") => host.state.filter.rules.clear(),
+        Some("i") => host.state.filter.rules.retain(|rule| rule.contains(" out ")),
+        Some("o") => host.state.filter.rules.retain(|rule| rule.contains(" in ")),
+        Some(other) => return Err(usage(format!("unknown flush '{other}'"))),
+    }
+    let mut out = Out::silent();
+    for file in options.values('f') {
+        let text = if file == "-" {
+            std::io::read_to_string(std::io::stdin())
+        } else {
+            std::fs::read_to_string(host.given(file))
+        };
+        let text = text.map_err(|error| Out::error(format!("fopen({file}) failed: {error}")))?;
+        for (number, line) in text.lines().enumerate() {
+            let line = line.split('#').next().unwrap_or_default().trim();
+            if line.is_empty() {
+                continue;
+            }
+            let parsed = rule(line).map_err(|why| Out::error(format!("{file}:{}: syntax error, {why}", number + 1)))?;
+            let rules = &mut host.state.filter.rules;
+            let there = rules.iter().position(|rule| *rule == parsed);
+            match (options.has('r'), there) {
+                (false, None) => rules.push(parsed),
+                (true, Some(at)) => drop(rules.remove(at)),
+                (false, Some(_)) => {
+                    out.stderr += &format!("{}:ioctl(add/insert rule): File exists\n", number + 1);
+                    out.code = 1;
+                }
+                (true, None) => {
+                    out.stderr += &format!("{}:ioctl(delete rule): No such process\n", number + 1);
+                    out.code = 1;
+                }
+            }
+        }
+    }
+    Ok(out)
+}
+
+/// `ipfstat -io`.
+///
+/// # Errors
+/// Usage.
+pub fn ipfstat(host: &Host, args: &[String]) -> Ran {
+    let usage = |text: String| Out::error(format!("ipfstat: {text}\nUsage: ipfstat [-6aAfghIinosv]"));
+    let options = options(args, "io").map_err(usage)?;
+    if !options.rest.is_empty() || args.is_empty() {
+        return Err(usage("statistics are not simulated".into()));
+    }
+    let mut text = String::new();
+    for (letter, word) in [('o', "out"), ('i', "in")] {
+        if !options.has(letter) {
+            continue;
+        }
+        let active = host.state.filter.rules.iter().filter(|_| !host.state.filter.disabled);
+        let rules: Vec<&String> = active.filter(|rule| rule.split(' ').nth(1) == Some(word)).collect();
+        if rules.is_empty() {
+            text += &format!("empty list for ipfilter({word})\n");
+        }
+        rules.iter().for_each(|rule| text += &format!("{rule}\n"));
+    }
+    Ok(Out::text(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::program::testing::Bed;
+
+    #[test]
+    fn rules_are_loaded_listed_and_removed() {
+        let bed = Bed::new();
+        let file = bed.file(
+            "rules",
+            "# ours\npass in quick proto tcp from 10.77.0.0/16 to 10.77.0.0/16 port = 9443 flags S keep state\nblock in quick from 10.77.0.0/16 to any\n",
+        );
+        assert_eq!(
+            bed.ok("ipfstat -io"),
+            "empty list for ipfilter(out)\nempty list for ipfilter(in)\n"
+        );
+        bed.ok(&format!("ipf -f {file}"));
+        assert_eq!(
+            bed.ok("ipfstat -i"),
+            "pass in quick proto tcp from 10.77.0.0/16 to 10.77.0.0/16 port = 9443 flags S/FSRPAU keep state\nblock in quick from 10.77.0.0/16 to any\n"
+        );
+        assert!(bed.no(&format!("ipf -f {file}"), 1).contains("File exists"));
+        bed.ok(&format!("ipf -r -f {file}"));
+        assert!(bed.no(&format!("ipf -r -f {file}"), 1).contains("No such process"));
+    }
+
+    #[test]
+    fn what_is_no_rule_is_refused() {
+        for bad in [
+            "permit in all",
+            "pass all",
+            "pass in quick from any",
+            "pass in quick from any to 10.0.0.300",
+            "pass in quick from any to any port = 80",
+            "pass in all keep calm",
+            "pass in all and more",
+        ] {
+            assert!(rule(bad).is_err(), "{bad}");
+        }
+    }
+}

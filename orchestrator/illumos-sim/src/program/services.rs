@@ -1,0 +1,138 @@
+//! svcs(1) and svcprop(1): the states and properties of the services that the model names.
+
+use crate::{
+    host::Host,
+    out::{Out, Ran, options},
+};
+
+/// The full names that a pattern means: an FMRI, or its end with or without the instance.
+fn matching<'a>(host: &'a Host, pattern: &str) -> Vec<&'a String> {
+    let tail = pattern.trim_start_matches("svc:/");
+    let fits = |fmri: &str| {
+        let whole = fmri.trim_start_matches("svc:/");
+        let service = whole.split(':').next().unwrap_or_default();
+        [whole, service]
+            .iter()
+            .any(|name| *name == tail || name.ends_with(&format!("/{tail}")))
+    };
+    host.state.services.keys().filter(|fmri| fits(fmri)).collect()
+}
+
+/// `svcs -H -o state,nstate,fmri FMRI`.
+///
+/// # Errors
+/// Usage, or a pattern that means nothing.
+pub fn svcs(host: &Host, args: &[String]) -> Ran {
+    let usage = |text: String| {
+        Out::usage(format!(
+            "svcs: {text}\nUsage: svcs [-aH] [-o col[,col ...]] [FMRI | pattern ...]"
+        ))
+    };
+    let options = options(args, "aHo:").map_err(usage)?;
+    let columns: Vec<String> = options
+        .value('o')
+        .unwrap_or("state,stime,fmri")
+        .split(',')
+        .map(str::to_ascii_lowercase)
+        .collect();
+    if let Some(bad) = columns
+        .iter()
+        .find(|c| !["state", "nstate", "fmri", "stime", "sta"].contains(&c.as_str()))
+    {
+        return Err(usage(format!("Unknown column \"{bad}\".")));
+    }
+    let mut out = Out::silent();
+    if !options.has('H') {
+        out.stdout = columns.iter().map(|c| c.to_uppercase()).collect::<Vec<_>>().join(" ") + "\n";
+    }
+    let mut fmris = Vec::new();
+    for pattern in &options.rest {
+        let found = matching(host, pattern);
+        if found.is_empty() {
+            out.stderr += &format!("svcs: Pattern '{pattern}' doesn't match any instances\n");
+            out.code = 1;
+        }
+        fmris.extend(found);
+    }
+    if options.rest.is_empty() {
+        fmris.extend(host.state.services.keys());
+    }
+    for fmri in fmris {
+        let state = host.state.services.get(fmri).map_or("-", String::as_str);
+        let cells = columns.iter().map(|column| match column.as_str() {
+            "state" | "sta" => state,
+            "fmri" => fmri.as_str(),
+            _ => "-",
+        });
+        out.stdout += &(cells.collect::<Vec<_>>().join(" ") + "\n");
+    }
+    Ok(out)
+}
+
+/// `svcprop -p group/name FMRI`.
+///
+/// # Errors
+/// Usage, no such service or property.
+pub fn svcprop(host: &Host, args: &[String]) -> Ran {
+    let usage = |text: String| Out::usage(format!("svcprop: {text}\nUsage: svcprop [-p [name/]name]... FMRI"));
+    let options = options(args, "p:q").map_err(usage)?;
+    let [pattern] = options.rest.as_slice() else {
+        return Err(usage("one FMRI wanted".into()));
+    };
+    let found = matching(host, pattern);
+    let [fmri] = found.as_slice() else {
+        return Err(Out::error(format!(
+            "svcprop: Pattern '{pattern}' doesn't match any entities"
+        )));
+    };
+    let props = host.state.service_props.get(*fmri);
+    let mut text = String::new();
+    for name in options.values('p') {
+        let value = match name {
+            "restarter/state" => host.state.services.get(*fmri),
+            name => props.and_then(|props| props.get(name)),
+        };
+        match value {
+            Some(value) => text += &format!("{value}\n"),
+            None => {
+                let said = format!("svcprop: Couldn't find property '{name}' for instance '{fmri}'.");
+                return Err(if options.has('q') {
+                    Out::silent().code(1)
+                } else {
+                    Out::error(said)
+                });
+            }
+        }
+    }
+    if options.values('p').is_empty() {
+        text = props
+            .into_iter()
+            .flatten()
+            .map(|(name, value)| format!("{name} astring {value}\n"))
+            .collect();
+    }
+    Ok(Out::text(if options.has('q') { String::new() } else { text }))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::program::testing::Bed;
+
+    #[test]
+    fn services_have_states() {
+        let bed = Bed::new();
+        assert_eq!(
+            bed.ok("svcs -H -o state,fmri network/ipfilter"),
+            "online svc:/network/ipfilter:default\n"
+        );
+        assert!(
+            bed.no("svcs -H -o state application/none", 1)
+                .contains("doesn't match any instances")
+        );
+        assert_eq!(bed.ok("svcprop -p restarter/state system/zones"), "online\n");
+        assert!(
+            bed.no("svcprop -p config/x system/zones", 1)
+                .contains("Couldn't find property")
+        );
+    }
+}

@@ -1,0 +1,92 @@
+//! `zonename`, `uname`, `fuser`.
+
+use crate::{
+    host::Host,
+    out::{Out, Ran, options},
+    volume,
+};
+
+/// zonename(1).
+///
+/// # Errors
+/// Usage.
+pub fn zonename(args: &[String]) -> Ran {
+    match options(args, "") {
+        Ok(options) if options.rest.is_empty() => Ok(Out::text("global\n")),
+        _ => Err(Out::usage("usage: zonename")),
+    }
+}
+
+/// uname(1).
+///
+/// # Errors
+/// Usage.
+pub fn uname(host: &Host, args: &[String]) -> Ran {
+    let usage = || Out::usage("usage: uname [-aimnoprsvX]");
+    let options = options(args, "aimnoprsv").map_err(|_| usage())?;
+    if !options.rest.is_empty() {
+        return Err(usage());
+    }
+    let all = options.has('a');
+    let words = [
+        ('s', "SunOS"),
+        ('n', host.state.hostname.as_str()),
+        ('r', "5.11"),
+        ('v', host.state.version.as_str()),
+        ('m', "i86pc"),
+        ('p', "i386"),
+        ('i', "i86pc"),
+        ('o', "illumos"),
+    ];
+    let chosen: Vec<&str> = words
+        .iter()
+        .filter(|(letter, _)| options.has(*letter) || all && *letter != 'o' || args.is_empty() && *letter == 's')
+        .map(|(_, word)| *word)
+        .collect();
+    Ok(Out::text(chosen.join(" ") + "\n"))
+}
+
+/// fuser(8): the zones' bhyves that have a volume open, by a made-up process id.
+///
+/// # Errors
+/// Usage.
+pub fn fuser(host: &Host, args: &[String]) -> Ran {
+    let options =
+        options(args, "cfnu").map_err(|text| Out::usage(format!("fuser: {text}\nUsage: fuser [-cfnu] files")))?;
+    let mut out = Out::silent();
+    for file in &options.rest {
+        let name = file
+            .trim_start_matches("/dev/zvol/rdsk/")
+            .trim_start_matches("/dev/zvol/dsk/");
+        out.stderr += &format!("{file}: ");
+        for zone in host
+            .state
+            .zones
+            .values()
+            .filter(|zone| zone.guest && zone.volumes.iter().any(|v| v == name))
+        {
+            out.stdout += &format!(" {}", 10_000 + zone.id);
+        }
+        if volume::open_elsewhere(&volume::node(host, name)) {
+            out.stdout += " 1";
+        }
+        out.stderr += "\n";
+    }
+    out.stdout += "\n";
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::program::testing::Bed;
+
+    #[test]
+    fn the_host_says_what_it_is() {
+        let bed = Bed::new();
+        assert_eq!(bed.ok("zonename"), "global\n");
+        assert_eq!(bed.ok("uname -v"), "omnios-r151054-sim\n");
+        assert_eq!(bed.ok("uname -sr"), "SunOS 5.11\n");
+        bed.no("uname -Z", 2);
+        assert_eq!(bed.said("nonsense").code, 127);
+    }
+}

@@ -1,0 +1,129 @@
+//! zoneadm(8): the command line, and what the subcommands share.
+
+mod install;
+mod list;
+mod run;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+
+use crate::{
+    files,
+    host::Host,
+    out::{Out, Ran, options},
+    state::ZoneState,
+    zonecfg::{self, Config, index, index::Entry},
+};
+
+const USAGE: &str = "usage:\tzoneadm [-z <zone>] [-u <uuid-match>] <subcommand> [args]";
+
+/// One zone that a subcommand is about.
+struct Zone {
+    entry: Entry,
+    config: Config,
+    state: ZoneState,
+}
+
+/// Runs zoneadm.
+///
+/// # Errors
+/// Usage, and what the subcommand refuses.
+pub fn run(host: &mut Host, args: &[String]) -> Ran {
+    let usage = |text: &str| Out::usage(format!("zoneadm: {text}\n{USAGE}"));
+    let options = options(args, "z:u:R:").map_err(|text| usage(&text))?;
+    if options.has('R') || options.has('u') {
+        return Err(usage("-R and -u are not simulated"));
+    }
+    let Some((verb, rest)) = options.rest.split_first() else {
+        return Err(usage("a subcommand is needed"));
+    };
+    let rest: Vec<String> = rest.iter().map(|word| (*word).to_owned()).collect();
+    if *verb == "list" {
+        return list::list(host, options.value('z'), &rest);
+    }
+    let Some(name) = options.value('z') else {
+        return Err(usage(&format!("{verb} needs a zone")));
+    };
+    if name == "global" {
+        return Err(no(name, &format!("{verb} operation is invalid for the global zone.")));
+    }
+    let zone = find(host, name)?;
+    match *verb {
+        "install" => install::install(host, &zone, &rest),
+        "uninstall" => install::uninstall(host, &zone, &rest),
+        "mark" => install::mark(host, &zone, &rest),
+        "verify" => install::verify(host, &zone).map(|()| Out::silent()),
+        "boot" => run::boot(host, &zone, &rest),
+        "halt" => run::halt(host, &zone, &rest),
+        "reboot" => run::reboot(host, &zone, &rest),
+        "shutdown" => run::shutdown(host, &zone, &rest),
+        other => Err(usage(&format!("unknown subcommand '{other}'"))),
+    }
+}
+
+/// zoneadmd, started by hand: it makes its door and stays in the background.
+///
+/// # Errors
+/// Usage, or a zone that has no daemon.
+pub fn daemon(host: &mut Host, args: &[String]) -> Ran {
+    let usage = || Out::usage("Usage: zoneadmd -z zonename");
+    let options = options(args, "z:R:").map_err(|_| usage())?;
+    let name = options
+        .value('z')
+        .filter(|_| options.rest.is_empty())
+        .ok_or_else(usage)?;
+    let known = index::find(host, name).map_err(broken)?;
+    let Some(entry) = known else {
+        return Err(Out::error(format!("zoneadmd: zone '{name}': unknown zone")));
+    };
+    if entry.state < ZoneState::Installed {
+        return Err(Out::error(format!(
+            "zoneadmd: zone '{name}': cannot manage a zone which is in state '{}'",
+            entry.state.as_str()
+        )));
+    }
+    let door = host.path("/var/run/zones").join(format!("{name}.zoneadmd_door"));
+    files::replace(&door, b"").map_err(broken)?;
+    Ok(Out::silent())
+}
+
+fn find(host: &Host, name: &str) -> Result<Zone, Out> {
+    let missing = || Out::error(format!("zoneadm: {name}: No such zone configured"));
+    let entry = index::find(host, name).map_err(broken)?.ok_or_else(missing)?;
+    let config =
+        zonecfg::load(host, name).map_err(|_| Out::error(format!("zoneadm: {name}: Bad document property")))?;
+    let config = config.ok_or_else(missing)?;
+    let state = host.state.zones.get(name).map_or(entry.state, |zone| zone.state);
+    Ok(Zone { entry, config, state })
+}
+
+fn no(name: &str, text: &str) -> Out {
+    Out::error(format!("zoneadm: zone '{name}': {text}"))
+}
+
+fn broken(error: io::Error) -> Out {
+    Out::error(format!("I/O error of the simulator: {error}"))
+}
+
+/// Stores a zone's state.
+fn store(host: &Host, zone: &Zone, state: ZoneState, uuid: &str) -> Result<(), Out> {
+    index::put(
+        host,
+        Entry {
+            state,
+            uuid: uuid.into(),
+            ..zone.entry.clone()
+        },
+    )
+    .map_err(broken)
+}
+
+/// No operands and no options are expected.
+fn nothing(verb: &str, args: &[String]) -> Result<(), Out> {
+    if args.is_empty() {
+        Ok(())
+    } else {
+        Err(Out::usage(format!("zoneadm: usage: {verb}")))
+    }
+}

@@ -1,0 +1,418 @@
+use crate::{
+    Ended,
+    faults::{Action, Fault, Listed, Quirks},
+    program::testing::Bed,
+    state::ZoneState,
+};
+
+const PROTECT: &str = "dladm set-linkprop -t -p protection=mac-nospoof,ip-nospoof -p allowed-ips=10.77.0.30/32 hciv7";
+
+/// A host with one configured zone `z1`, its disk and its links.
+fn bed() -> Bed {
+    let bed = Bed::new();
+    for command in [
+        "zfs create -o mountpoint=/zones/hci rpool/zones",
+        "zfs create rpool/machines",
+        "zfs create -s -V 1m rpool/machines/z1",
+        "zfs create -o quota=256m rpool/zones/z1",
+        "dladm create-etherstub -t hcis7",
+        "dladm create-vnic -t -l hcis7 hciv7",
+        PROTECT,
+    ] {
+        bed.ok(command);
+    }
+    let file = bed.file(
+        "z1",
+        "create -b\nset brand=bhyve\nset zonepath=/zones/hci/z1\nset ip-type=exclusive\nset max-lwps=66\nadd net\nset physical=hciv7\nend\nadd device\nset match=/dev/zvol/rdsk/rpool/machines/z1\nend\nadd attr\nset name=bootdisk\nset type=string\nset value=rpool/machines/z1\nend\nadd attr\nset name=disk1\nset type=string\nset value=\"/seed.img,ro\"\nend\nadd attr\nset name=vcpus\nset type=string\nset value=2\nend\n",
+    );
+    bed.ok(&format!("zonecfg -z z1 -f {file}"));
+    bed
+}
+
+fn installed() -> Bed {
+    let bed = bed();
+    bed.ok("zoneadm -z z1 install");
+    std::fs::write(bed.sim.root().join("zones/hci/z1/root/seed.img"), "seed").unwrap();
+    bed
+}
+
+fn state(bed: &Bed) -> String {
+    let line = bed.ok("zoneadm -z z1 list -p");
+    line.split(':').nth(2).unwrap_or_default().to_owned()
+}
+
+fn quirk(bed: &Bed, quirks: Quirks) {
+    bed.sim
+        .mutate(|host| host.faults.zones.insert("z1".into(), quirks))
+        .unwrap();
+}
+
+fn fault(bed: &Bed, program: &str, args: &[&str], action: Action) {
+    let args = args.iter().map(|arg| (*arg).to_owned()).collect();
+    let fault = Fault {
+        program: program.into(),
+        args,
+        nth: 1,
+        times: 1,
+        action,
+        seen: 0,
+    };
+    bed.sim.mutate(|host| host.faults.calls.push(fault)).unwrap();
+}
+
+fn last_exited(bed: &Bed) -> String {
+    let text = std::fs::read_to_string(bed.sim.root().join("zones/hci/z1/lastexited")).unwrap();
+    text.trim().split(' ').nth(1).unwrap().to_owned()
+}
+
+#[test]
+fn a_zone_lives_and_goes() {
+    let bed = installed();
+    assert!(bed.sim.root().join("zones/hci/z1/root/etc/uuid").exists());
+    bed.ok("zoneadmd -z z1");
+    bed.ok("zoneadm -z z1 boot");
+    let out = bed.ok("zoneadm list -cip");
+    assert!(out.starts_with("0:global:running:/::ipkg:shared:0\n"), "{out}");
+    assert!(
+        out.contains(":z1:running:/zones/hci/z1:00000000-0000-4000-8000-"),
+        "{out}"
+    );
+    assert!(out.contains(":bhyve:excl:"), "{out}");
+    assert!(bed.no("dladm delete-vnic hciv7", 1).contains("link busy"));
+    assert!(bed.no("zfs destroy rpool/machines/z1", 1).contains("dataset is busy"));
+    assert!(bed.said("zoneadm -z z1 boot").stderr.contains("zone is already booted"));
+    assert!(
+        bed.no("zoneadm -z z1 uninstall -F", 1)
+            .contains("invalid for running zones")
+    );
+    assert!(
+        bed.no("zonecfg -z z1 delete -F", 1)
+            .contains("Zone state is invalid for the requested operation")
+    );
+    assert!(bed.sim.root().join("dev/vmm/z1").exists());
+    bed.ok("bhyvectl --vm=z1 --force-poweroff");
+    assert_eq!((state(&bed), last_exited(&bed)), ("installed".into(), "256".into()));
+    assert!(!bed.sim.root().join("dev/vmm/z1").exists());
+    assert!(bed.said("zoneadm -z z1 halt").stderr.contains("zone is already halted"));
+    assert_eq!(
+        bed.ok("dladm show-linkprop -c -o value -p protection,allowed-ips hciv7"),
+        "--\n--\n"
+    );
+    bed.ok("zoneadm -z z1 uninstall -F");
+    assert_eq!(
+        bed.no("zfs list rpool/zones/z1", 1),
+        "cannot open 'rpool/zones/z1': dataset does not exist\n"
+    );
+    assert!(
+        bed.no("zoneadm -z z1 uninstall -F", 1)
+            .contains("is already in state 'configured'.")
+    );
+    bed.ok("zonecfg -z z1 delete -F");
+    assert_eq!(
+        bed.no("zoneadm -z z1 list -p", 1),
+        "zoneadm: z1: No such zone configured\n"
+    );
+    bed.ok("dladm delete-vnic hciv7");
+    bed.ok("zfs destroy rpool/machines/z1");
+}
+
+#[test]
+fn halt_waits_for_a_guest_that_does_not_listen() {
+    let bed = installed();
+    bed.ok("zoneadm -z z1 boot");
+    assert_eq!(bed.ended("zoneadm -z z1 halt"), Ended::Waiting);
+    assert_eq!(state(&bed), "running");
+    bed.ok("pkill -9 -z z1 bhyve");
+    assert_eq!((state(&bed), last_exited(&bed)), ("installed".into(), "9".into()));
+    bed.ok("zoneadm -z z1 halt");
+    bed.ok(PROTECT);
+    quirk(
+        &bed,
+        Quirks {
+            obeys_power_button: true,
+            ..Quirks::default()
+        },
+    );
+    bed.ok("zoneadm -z z1 boot");
+    bed.ok("zoneadm -z z1 halt");
+    assert_eq!((state(&bed), last_exited(&bed)), ("installed".into(), "-1".into()));
+    assert!(
+        bed.no("bhyvectl --vm=z1 --force-poweroff", 1)
+            .contains("vm_open: z1 could not be opened: ")
+    );
+}
+
+#[test]
+fn a_boot_that_succeeds_may_be_dead() {
+    let bed = installed();
+    quirk(
+        &bed,
+        Quirks {
+            bhyve_exits: Some(4),
+            ..Quirks::default()
+        },
+    );
+    bed.ok("zoneadm -z z1 boot");
+    assert_eq!((state(&bed), last_exited(&bed)), ("installed".into(), "1024".into()));
+    quirk(&bed, Quirks::default());
+    // A device that matches nothing, and an attribute that nobody knows.
+    bed.ok("zonecfg -z z1 remove device match=/dev/zvol/rdsk/rpool/machines/z1 ; add attr ; set name=vcpu ; set type=string ; set value=99 ; end");
+    bed.ok("zoneadm -z z1 boot");
+    assert_eq!(state(&bed), "installed");
+    let log = std::fs::read_to_string(bed.sim.root().join("zones/hci/z1/root/tmp/init.log")).unwrap();
+    assert!(
+        log.starts_with("Could not open backing file: /dev/zvol/rdsk/rpool/machines/z1"),
+        "{log}"
+    );
+    bed.ok("zonecfg -z z1 add device ; set match=/dev/zvol/rdsk/rpool/machines/* ; end");
+    bed.ok("zoneadm -z z1 boot");
+    assert_eq!(state(&bed), "running");
+    bed.ok("bhyvectl --vm=z1 --force-reset");
+    assert_eq!(bed.sim.state().unwrap().zones["z1"].starts, 2);
+}
+
+#[test]
+fn boot_is_refused_by_network_and_attributes() {
+    let bed = installed();
+    bed.ok("zonecfg -z z1 select net physical=hciv7 ; set allowed-address=10.77.0.30/30 ; end");
+    let said = bed.no("zoneadm -z z1 boot", 1);
+    for text in [
+        "Protection is already set",
+        "failed to add address",
+        "zoneadm: zone 'z1': call to zoneadmd failed",
+    ] {
+        assert!(said.contains(text), "{said}");
+    }
+    assert_eq!(state(&bed), "installed");
+    bed.ok("dladm reset-linkprop -t -p protection,allowed-ips hciv7");
+    bed.ok("zoneadm -z z1 boot");
+    assert_eq!(
+        bed.ok("dladm show-linkprop -c -o value -p protection hciv7"),
+        "ip-nospoof\n"
+    );
+    bed.ok("bhyvectl --vm=z1 --force-poweroff");
+    bed.ok("ipadm create-if -t hciv7");
+    assert!(
+        bed.said("zoneadm -z z1 boot")
+            .stderr
+            .contains("which is used in the global zone")
+    );
+    assert_eq!(state(&bed), "installed");
+    bed.ok("ipadm delete-if hciv7");
+    bed.ok("dladm delete-vnic hciv7");
+    assert!(bed.no("zoneadm -z z1 boot", 1).contains("failed to add network device"));
+    quirk(
+        &bed,
+        Quirks {
+            boot_error: Some("bootrom X not found.".into()),
+            ..Quirks::default()
+        },
+    );
+    assert!(bed.no("zoneadm -z z1 boot", 1).contains("bootrom X not found."));
+}
+
+#[test]
+fn an_install_that_was_killed_is_incomplete() {
+    let bed = bed();
+    fault(&bed, "zoneadm", &["install"], Action::KillMidway);
+    assert_eq!(bed.ended("zoneadm -z z1 install"), Ended::Killed);
+    assert_eq!(state(&bed), "incomplete");
+    assert!(
+        bed.no("zoneadm -z z1 install", 1)
+            .contains("zone is incomplete; uninstall required.")
+    );
+    assert!(
+        bed.no("zoneadm -z z1 boot", 1)
+            .contains("must be installed before boot.")
+    );
+    assert!(
+        bed.no("zoneadm -z z1 halt", 1)
+            .contains("halt operation is invalid for zones in state 'incomplete'")
+    );
+    bed.ok("zoneadm -z z1 uninstall -F");
+    assert_eq!(state(&bed), "configured");
+    for (code, left) in [(254, "configured"), (255, "incomplete")] {
+        quirk(
+            &bed,
+            Quirks {
+                install_hook: Some(code),
+                ..Quirks::default()
+            },
+        );
+        bed.no("zoneadm -z z1 install", 1);
+        assert_eq!(state(&bed), left);
+    }
+}
+
+#[test]
+fn install_needs_a_parent_dataset_and_uninstall_a_folder() {
+    let bed = bed();
+    bed.ok("zfs unmount rpool/zones");
+    let said = bed.no("zoneadm -z z1 install", 1);
+    assert!(
+        said.contains("Could not find parent dataset for /zones/hci/z1\nMake sure that /zones/hci is a ZFS dataset")
+    );
+    assert_eq!(state(&bed), "incomplete");
+    assert!(
+        bed.no("zoneadm -z z1 uninstall -F", 1)
+            .contains("/zones/hci/z1 is not a directory")
+    );
+    bed.ok("zoneadm -z z1 mark -F configured");
+    bed.ok("zfs mount -a");
+    bed.ok("zfs destroy rpool/zones/z1");
+    assert!(
+        bed.ok("zoneadm -z z1 install")
+            .contains("A ZFS file system has been created for this zone.")
+    );
+    assert_eq!(
+        bed.ok("zfs get -H -o value sharenfs,mounted rpool/zones/z1"),
+        "off\nyes\n"
+    );
+    bed.no("zoneadm -z z1 uninstall", 1);
+    bed.ok("zfs snapshot rpool/zones/z1@a");
+    bed.ok("zfs clone rpool/zones/z1@a rpool/copy");
+    assert!(bed.no("zoneadm -z z1 uninstall -F", 1).contains("has dependent clones"));
+    assert_eq!(state(&bed), "incomplete");
+    bed.ok("zfs destroy rpool/copy");
+    bed.ok("zoneadm -z z1 uninstall -F");
+}
+
+#[test]
+fn deleting_an_installed_zone_orphans_its_dataset() {
+    let bed = installed();
+    assert!(
+        bed.no("zonecfg -z z1 delete", 1)
+            .contains("not in configured state; delete not allowed.")
+    );
+    bed.ok("zonecfg -z z1 delete -F");
+    bed.no("zoneadm -z z1 list -p", 1);
+    bed.ok("zfs list rpool/zones/z1");
+}
+
+#[test]
+fn a_zone_may_be_stuck_on_its_way_down() {
+    let bed = installed();
+    bed.ok("zoneadm -z z1 boot");
+    quirk(
+        &bed,
+        Quirks {
+            halt_leaves: Some("down".into()),
+            obeys_power_button: true,
+            ..Quirks::default()
+        },
+    );
+    assert!(bed.no("zoneadm -z z1 halt", 1).contains("unable to destroy zone"));
+    assert_eq!(state(&bed), "down");
+    assert!(bed.no("zoneadm -z z1 uninstall -F", 1).contains("running zones"));
+    quirk(&bed, Quirks::default());
+    bed.ok("zoneadm -z z1 halt");
+    assert_eq!(state(&bed), "installed");
+}
+
+#[test]
+fn listings_have_their_oddities() {
+    let bed = installed();
+    bed.ok("zoneadm -z z1 boot");
+    let listed = |listed| {
+        quirk(
+            &bed,
+            Quirks {
+                listed: Some(listed),
+                ..Quirks::default()
+            },
+        )
+    };
+    listed(Listed::Skipped);
+    let said = bed.said("zoneadm list -cip");
+    assert!(!said.stdout.contains("z1") && said.stderr.contains("z1") && said.code == 0);
+    listed(Listed::WithoutId);
+    assert!(bed.ok("zoneadm list -cip").contains("\n-:z1:running:"));
+    listed(Listed::As("hibernating".into()));
+    assert!(bed.ok("zoneadm list -cip").contains(":z1:hibernating:"));
+    quirk(&bed, Quirks::default());
+    bed.sim.mutate(|host| host.faults.seven_list_fields = true).unwrap();
+    assert!(bed.ok("zoneadm list -cip").ends_with(":bhyve:excl\n"));
+    assert_eq!(bed.ok("zoneadm list"), "global\nz1\n");
+    bed.ok("zonecfg -z c1 create -b ; set brand=bhyve ; set zonepath=/zones/hci/a:b");
+    assert!(
+        bed.ok("zoneadm list -cnp")
+            .contains("-:c1:configured:/zones/hci/a\\:b::bhyve:excl\n")
+    );
+    bed.no("zoneadm list -x", 2);
+    bed.no("zoneadm frobnicate", 2);
+}
+
+#[test]
+fn a_power_cycle_forgets_what_was_in_memory() {
+    let bed = installed();
+    bed.ok("zoneadm -z z1 boot");
+    bed.ok("ipadm create-addr -t -T static -a 10.1.1.1/24 ixgbe0/v4");
+    bed.sim.host_reboot().unwrap();
+    assert_eq!(state(&bed), "installed");
+    assert_eq!(bed.ok("dladm show-link -p -o link"), "ixgbe0\n");
+    assert_eq!(bed.ok("ipadm show-addr -p -o addrobj"), "lo0/v4\n");
+    assert!(bed.sim.root().join("zones/hci/z1/root/etc/uuid").exists());
+    assert_eq!(
+        std::fs::read_dir(bed.sim.root().join("var/run/zones")).unwrap().count(),
+        0
+    );
+    bed.ok("zfs list rpool/machines/z1");
+}
+
+#[test]
+fn faults_act_and_the_trace_tells() {
+    let bed = installed();
+    fault(&bed, "zoneadm", &["boot"], Action::KillAfter);
+    assert_eq!(bed.ended("zoneadm -z z1 boot"), Ended::Killed);
+    assert_eq!(state(&bed), "running");
+    let text = "zoneadm: zone 'z1': unable to destroy zone\n".to_owned();
+    fault(
+        &bed,
+        "bhyvectl",
+        &["--vm=*"],
+        Action::FailAfter {
+            code: 1,
+            stderr: text.clone(),
+        },
+    );
+    assert_eq!(bed.no("bhyvectl --vm=z1 --force-poweroff", 1), text);
+    assert_eq!(state(&bed), "installed");
+    fault(&bed, "zfs", &["destroy"], Action::Hang);
+    assert_eq!(bed.ended("zfs destroy rpool/machines/z1"), Ended::Hung);
+    bed.ok("zfs list rpool/machines/z1");
+    let trace = bed.sim.trace().unwrap();
+    let boot = trace
+        .iter()
+        .find(|line| line.command() == "zoneadm -z z1 boot")
+        .unwrap();
+    assert_eq!((boot.exit, boot.fault.as_deref()), (None, Some("killed")));
+    assert_eq!(trace.last().unwrap().exit, Some(0));
+}
+
+#[test]
+fn vm_and_volume_may_outlive_bhyve() {
+    let bed = installed();
+    quirk(
+        &bed,
+        Quirks {
+            leaves_vm: true,
+            ..Quirks::default()
+        },
+    );
+    bed.sim.mutate(|host| host.faults.busy_after_close = 1).unwrap();
+    bed.ok("zoneadm -z z1 boot");
+    bed.ok("bhyvectl --vm=z1 --force-poweroff");
+    assert!(bed.sim.root().join("dev/vmm/z1").exists());
+    bed.ok("bhyvectl --vm=z1 --destroy");
+    assert!(!bed.sim.root().join("dev/vmm/z1").exists());
+    assert!(bed.no("zfs destroy rpool/machines/z1", 1).contains("dataset is busy"));
+    bed.ok("zfs destroy rpool/machines/z1");
+    assert!(
+        !bed.sim
+            .state()
+            .unwrap()
+            .zones
+            .values()
+            .any(|zone| zone.state == ZoneState::Running)
+    );
+}

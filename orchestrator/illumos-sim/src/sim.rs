@@ -1,0 +1,268 @@
+//! The handle of one simulated host, for its programs and for tests.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::{
+    faults::{Action, Faults},
+    files,
+    host::Host,
+    mount,
+    out::Out,
+    program,
+    state::State,
+    trace::{self, Line},
+};
+
+/// How a run of a program goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// It ended.
+    Exit(Out),
+    /// A fault kills it.
+    Killed,
+    /// A fault makes it hang.
+    Hung,
+    /// It waits for the guest: run the next pass a little later.
+    Waiting,
+}
+
+/// Which pass of one run this is: faults are counted once for each run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pass {
+    /// The first.
+    First,
+    /// One after waiting.
+    Again,
+}
+
+/// One simulated host in one folder.
+#[derive(Debug, Clone)]
+pub struct Sim {
+    dir: PathBuf,
+}
+
+impl Sim {
+    /// A fresh host in a new or empty folder.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub fn create(dir: &Path) -> io::Result<Self> {
+        fs::create_dir_all(dir)?;
+        let sim = Self {
+            dir: dir.canonicalize()?,
+        };
+        let root = sim.root();
+        for sub in [
+            "etc/zones",
+            "etc/ipf",
+            "var/run/zones",
+            "dev/zvol/rdsk",
+            "dev/zvol/dsk",
+            "dev/vmm",
+            "rpool",
+        ] {
+            fs::create_dir_all(root.join(sub))?;
+        }
+        files::replace(&root.join("etc/zones/index"), b"global:installed:/\n")?;
+        files::replace(&root.join("dev/vmmctl"), b"")?;
+        files::replace(
+            &sim.dir.join("faults.json"),
+            &serde_json::to_vec_pretty(&Faults::default())?,
+        )?;
+        files::replace(&sim.dir.join("state.json"), &serde_json::to_vec(&State::fresh())?)?;
+        Ok(sim)
+    }
+
+    /// A host that exists.
+    ///
+    /// # Errors
+    /// There is none in this folder.
+    pub fn open(dir: &Path) -> io::Result<Self> {
+        let sim = Self {
+            dir: dir.canonicalize()?,
+        };
+        sim.state()?;
+        Ok(sim)
+    }
+
+    /// The host that the environment variable `ILLUMOS_SIM` or the file `/etc/illumos-sim` names.
+    ///
+    /// # Errors
+    /// None is named, or there is none.
+    pub fn find() -> io::Result<Self> {
+        let dir = match std::env::var_os("ILLUMOS_SIM") {
+            Some(dir) => PathBuf::from(dir),
+            None => PathBuf::from(fs::read_to_string("/etc/illumos-sim")?.trim()),
+        };
+        Self::open(&dir)
+    }
+
+    /// Its folder.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Its fake root.
+    #[must_use]
+    pub fn root(&self) -> PathBuf {
+        self.dir.join("root")
+    }
+
+    /// The model as it is now.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn state(&self) -> io::Result<State> {
+        Ok(serde_json::from_slice(&fs::read(self.dir.join("state.json"))?)?)
+    }
+
+    /// The fault plan as it is now.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn faults(&self) -> io::Result<Faults> {
+        Ok(serde_json::from_slice(&fs::read(self.dir.join("faults.json"))?)?)
+    }
+
+    /// Every run so far.
+    ///
+    /// # Errors
+    /// The trace cannot be read.
+    pub fn trace(&self) -> io::Result<Vec<Line>> {
+        trace::read(&self.dir.join("trace.jsonl"))
+    }
+
+    /// Changes model and fault plan under the lock, with no program in between.
+    ///
+    /// # Errors
+    /// The files cannot be read or written.
+    pub fn mutate<T>(&self, change: impl FnOnce(&mut Host) -> T) -> io::Result<T> {
+        let _lock = self.lock()?;
+        let (state, faults) = (self.state()?, self.faults()?);
+        let mut host = Host {
+            state: state.clone(),
+            faults: faults.clone(),
+            dir: self.dir.clone(),
+            midway: false,
+            killed: false,
+            waiting: false,
+        };
+        let value = change(&mut host);
+        if host.state != state {
+            files::replace(&self.dir.join("state.json"), &serde_json::to_vec(&host.state)?)?;
+        }
+        if host.faults != faults {
+            files::replace(&self.dir.join("faults.json"), &serde_json::to_vec_pretty(&host.faults)?)?;
+        }
+        Ok(value)
+    }
+
+    /// Runs one program to its end, or to the first time it waits.
+    ///
+    /// # Errors
+    /// The state folder cannot be read or written.
+    pub fn run(&self, program: &str, args: &[&str]) -> io::Result<Ended> {
+        let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
+        self.pass(program, &args, Pass::First)
+    }
+
+    /// One pass of one run.
+    ///
+    /// # Errors
+    /// The state folder cannot be read or written.
+    pub fn pass(&self, program: &str, args: &[String], pass: Pass) -> io::Result<Ended> {
+        let start = Instant::now();
+        let action = match pass {
+            Pass::First => self.mutate(|host| host.faults.next(program, args))?,
+            Pass::Again => None,
+        };
+        if let Some(Action::Slow { ms }) = &action {
+            std::thread::sleep(Duration::from_millis(*ms));
+        }
+        let mut said = Out::default();
+        let ended = match &action {
+            Some(Action::Fail { code, stderr }) => Ended::Exit(Out {
+                stderr: stderr.clone(),
+                code: *code,
+                ..Out::default()
+            }),
+            Some(Action::Hang) => Ended::Hung,
+            Some(Action::Kill) => Ended::Killed,
+            _ => {
+                let (out, killed, waiting) = self.mutate(|host| {
+                    host.midway = action == Some(Action::KillMidway);
+                    let out = program::run(host, program, args);
+                    (out, host.killed, host.waiting)
+                })?;
+                said = out.clone();
+                match &action {
+                    _ if killed => Ended::Killed,
+                    Some(Action::FailAfter { code, stderr }) => Ended::Exit(Out {
+                        stdout: out.stdout,
+                        stderr: stderr.clone(),
+                        code: *code,
+                    }),
+                    Some(Action::HangAfter) => Ended::Hung,
+                    Some(Action::KillAfter) => Ended::Killed,
+                    _ if waiting => return Ok(Ended::Waiting),
+                    _ => Ended::Exit(out),
+                }
+            }
+        };
+        let fault = match &ended {
+            Ended::Killed => Some("killed".to_owned()),
+            Ended::Hung => Some("hung".to_owned()),
+            _ => None,
+        };
+        if let Ended::Exit(out) = &ended {
+            said = out.clone();
+        }
+        let line = Line {
+            argv: std::iter::once(program.to_owned())
+                .chain(args.iter().cloned())
+                .collect(),
+            exit: fault.is_none().then_some(said.code),
+            fault,
+            stdout: said.stdout,
+            stderr: said.stderr,
+            ms: u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX),
+            pid: std::process::id(),
+        };
+        trace::append(&self.dir.join("trace.jsonl"), &line)?;
+        Ok(ended)
+    }
+
+    /// The host loses power and comes up again: links, addresses, kernel states and `/var/run` vanish;
+    /// index, zone configurations and ZFS stay.
+    ///
+    /// # Errors
+    /// The state folder cannot be read or written.
+    pub fn host_reboot(&self) -> io::Result<()> {
+        self.mutate(|host| {
+            host.state.power_cycle();
+            for gone in ["/var/run", "/dev/vmm"] {
+                files::remove(&host.path(gone))?;
+            }
+            fs::create_dir_all(host.path("/var/run/zones"))?;
+            fs::create_dir_all(host.path("/dev/vmm"))?;
+            mount::all(host)
+        })?
+    }
+
+    fn lock(&self) -> io::Result<Flock<File>> {
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(self.dir.join("lock"))?;
+        Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno.into())
+    }
+}

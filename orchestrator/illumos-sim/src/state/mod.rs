@@ -1,0 +1,138 @@
+//! The model of one host: everything that is not a file. Zone configurations are files below the fake
+//! root, as on the real thing.
+
+mod net;
+mod storage;
+mod zones;
+
+use std::collections::BTreeMap;
+
+pub use net::{Address, Filter, Interface, Link, LinkClass};
+pub use storage::{Dataset, Kind, Pool, now};
+pub use zones::{KernelZone, ZoneState};
+
+use serde::{Deserialize, Serialize};
+
+/// One host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// What `uname -v` says.
+    pub version: String,
+    /// What `uname -n` says.
+    pub hostname: String,
+    /// Storage pools by name.
+    pub pools: BTreeMap<String, Pool>,
+    /// Datasets and snapshots by full name.
+    pub datasets: BTreeMap<String, Dataset>,
+    /// The last number given to anything: guids, zone ids, debug ids.
+    pub serial: u64,
+    /// Datalinks by name.
+    pub links: BTreeMap<String, Link>,
+    /// IP interfaces by name.
+    pub interfaces: BTreeMap<String, Interface>,
+    /// `forwarding` of IPv4 for the whole host.
+    pub forwarding: bool,
+    /// Zones that the kernel knows, by name.
+    pub zones: BTreeMap<String, KernelZone>,
+    /// Debug ids by zone name: given at install.
+    pub debug_ids: BTreeMap<String, u64>,
+    /// Virtual machines that vmm holds: `/dev/vmm/NAME`.
+    pub vms: Vec<String>,
+    /// The packet filter.
+    pub filter: Filter,
+    /// States of services by FMRI.
+    pub services: BTreeMap<String, String>,
+    /// Properties of services: FMRI, then `group/name`.
+    pub service_props: BTreeMap<String, BTreeMap<String, String>>,
+}
+
+impl State {
+    /// A host as it is after installation: one pool, one network card, loopback.
+    #[must_use]
+    pub fn fresh() -> Self {
+        let mut state = Self {
+            version: "omnios-r151054-sim".into(),
+            hostname: "simhost".into(),
+            pools: BTreeMap::new(),
+            datasets: BTreeMap::new(),
+            serial: 0,
+            links: BTreeMap::new(),
+            interfaces: BTreeMap::new(),
+            forwarding: false,
+            zones: BTreeMap::new(),
+            debug_ids: BTreeMap::new(),
+            vms: Vec::new(),
+            filter: Filter::default(),
+            services: BTreeMap::new(),
+            service_props: BTreeMap::new(),
+        };
+        state.pools.insert(
+            "rpool".into(),
+            Pool {
+                size: 200 << 30,
+                health: "ONLINE".into(),
+            },
+        );
+        let guid = state.take_number();
+        state.datasets.insert(
+            "rpool".into(),
+            Dataset {
+                mounted: true,
+                ..Dataset::new(Kind::Filesystem, guid)
+            },
+        );
+        state.plug();
+        for (fmri, is) in [
+            ("svc:/system/zones:default", "online"),
+            ("svc:/network/ipfilter:default", "online"),
+            ("svc:/milestone/network:default", "online"),
+            ("svc:/system/filesystem/local:default", "online"),
+        ] {
+            state.services.insert(fmri.into(), is.into());
+        }
+        state
+    }
+
+    /// The next number.
+    pub fn take_number(&mut self) -> u64 {
+        self.serial += 1;
+        self.serial
+    }
+
+    /// What the hardware has at power-on: one network card, loopback.
+    fn plug(&mut self) {
+        self.links
+            .insert("ixgbe0".into(), Link::new(LinkClass::Phys, "90:e2:ba:11:22:33"));
+        let mut loopback = Interface::default();
+        loopback
+            .addresses
+            .insert("lo0/v4".into(), Address::fixed("127.0.0.1/8"));
+        self.interfaces.insert("lo0".into(), loopback);
+    }
+
+    /// What a power cycle leaves: persistent links and addresses, datasets, services. Everything that
+    /// the kernel or `/var/run` held is gone.
+    pub fn power_cycle(&mut self) {
+        self.zones.clear();
+        self.vms.clear();
+        self.links
+            .retain(|_, link| !link.temporary && link.class != LinkClass::Phys);
+        for link in self.links.values_mut() {
+            link.zone = None;
+            link.props = link.stored.clone();
+        }
+        for interface in self.interfaces.values_mut() {
+            interface.addresses.retain(|_, address| !address.temporary);
+            interface.forwarding = false;
+        }
+        let links: Vec<String> = self.links.keys().cloned().collect();
+        self.interfaces
+            .retain(|name, interface| !interface.temporary && links.contains(name));
+        for dataset in self.datasets.values_mut() {
+            dataset.busy = 0;
+        }
+        self.forwarding = false;
+        self.filter.rules = self.filter.boot_rules.clone();
+        self.plug();
+    }
+}

@@ -1,0 +1,66 @@
+//! The trace: one line of JSON for every run of a program.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, BufRead, BufReader, Write},
+    path::Path,
+};
+
+use serde::{Deserialize, Serialize};
+
+/// One run of a program.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Line {
+    /// The program's name and its arguments.
+    pub argv: Vec<String>,
+    /// Exit code; none for a run that a fault killed or hung.
+    pub exit: Option<i32>,
+    /// `killed` or `hung` when a fault ended or stopped the run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<String>,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+    /// How long the last pass over the model took, in milliseconds.
+    pub ms: u64,
+    /// Process id.
+    pub pid: u32,
+}
+
+impl Line {
+    /// The command as one text with blanks between the words.
+    #[must_use]
+    pub fn command(&self) -> String {
+        self.argv.join(" ")
+    }
+}
+
+/// Appends one line in one write, so that lines of programs running side by side do not mix.
+///
+/// # Errors
+/// The file could not be written.
+pub fn append(file: &Path, line: &Line) -> io::Result<()> {
+    let mut text = serde_json::to_vec(line)?;
+    text.push(b'\n');
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(file)?
+        .write_all(&text)
+}
+
+/// All lines so far; none when nothing ran.
+///
+/// # Errors
+/// The file could not be read or holds something else.
+pub fn read(file: &Path) -> io::Result<Vec<Line>> {
+    let file = match File::open(file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other?,
+    };
+    BufReader::new(file)
+        .lines()
+        .map(|line| Ok(serde_json::from_str(&line?)?))
+        .collect()
+}

@@ -1,0 +1,47 @@
+//! Zone configurations: the language of zonecfg(8), the XML files and the index of `/etc/zones`.
+
+pub mod config;
+pub mod grammar;
+pub mod index;
+pub mod lexer;
+pub mod resource;
+pub mod session;
+#[cfg(test)]
+mod tests;
+pub mod xml;
+
+pub use config::Config;
+pub use resource::{Resource, Value};
+
+use std::io;
+
+use crate::{files, host::Host};
+
+/// Where the configuration of a zone lies.
+#[must_use]
+pub fn file(host: &Host, name: &str) -> std::path::PathBuf {
+    host.path("/etc/zones").join(format!("{name}.xml"))
+}
+
+/// The stored configuration of a zone; none when there is none.
+///
+/// # Errors
+/// The file cannot be read, or is no zone's.
+pub fn load(host: &Host, name: &str) -> io::Result<Option<Config>> {
+    match files::text(&file(host, name))? {
+        None => Ok(None),
+        Some(text) => xml::read(&text)
+            .map(Some)
+            .ok_or_else(|| io::Error::other(format!("{name}.xml is no zone's configuration"))),
+    }
+}
+
+/// Whether a name can be a zone's.
+#[must_use]
+pub fn is_zone_name(name: &str) -> bool {
+    (1..64).contains(&name.len())
+        && name.as_bytes()[0].is_ascii_alphanumeric()
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+        && name != "global"
+        && !name.starts_with("SUNW")
+}
