@@ -69,6 +69,37 @@ pub fn svcs(host: &Host, args: &[String]) -> Ran {
     Ok(out)
 }
 
+/// `svcadm enable|disable [-s] FMRI`: at once, with or without `-s`.
+///
+/// # Errors
+/// Usage, no such service.
+pub fn svcadm(host: &mut Host, args: &[String]) -> Ran {
+    let usage = |text: String| {
+        Out::usage(format!(
+            "svcadm: {text}\nUsage: svcadm enable|disable [-s] <service> ..."
+        ))
+    };
+    let Some((verb, rest)) = args.split_first() else {
+        return Err(usage("no subcommand".into()));
+    };
+    let state = match verb.as_str() {
+        "enable" => "online",
+        "disable" => "disabled",
+        other => return Err(usage(format!("unknown subcommand \"{other}\""))),
+    };
+    let options = options(rest, "st").map_err(usage)?;
+    for pattern in &options.rest {
+        let found: Vec<String> = matching(host, pattern).into_iter().cloned().collect();
+        let [fmri] = found.as_slice() else {
+            return Err(Out::error(format!(
+                "svcadm: Pattern '{pattern}' doesn't match any instances"
+            )));
+        };
+        host.state.services.insert(fmri.clone(), state.into());
+    }
+    Ok(Out::silent())
+}
+
 /// `svcprop -p group/name FMRI`.
 ///
 /// # Errors

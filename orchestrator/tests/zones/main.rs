@@ -1,0 +1,23 @@
+//! The zone back end on a simulated illumos host: a mount namespace in which the host's commands stand at their
+//! real paths over a model of one host. Nothing of it boots; what is proved is what helios-ci says to a host, in
+//! which order, and what it leaves.
+
+mod bed;
+mod faults;
+mod images;
+mod life;
+
+/// Runs the other tests of this file inside a simulated host of their own each.
+#[test]
+fn zones_on_a_simulated_host() {
+    bed::run_inside(&[
+        "images::a_golden_disk_is_imported_verified_and_rolled_back",
+        "life::a_machine_is_made_run_and_removed_without_a_trace",
+        "life::twenty_machines_at_once",
+        "life::a_rebooted_host_keeps_what_zfs_keeps_and_all_of_it_goes",
+        "life::look_alikes_are_reported_and_left_alone",
+        "faults::a_command_that_fails_leaves_nothing",
+        "faults::a_command_that_did_it_and_says_it_failed_leaves_nothing",
+        "faults::a_command_that_is_killed_leaves_nothing",
+    ]);
+}
