@@ -8,6 +8,7 @@
 )]
 
 pub mod boot;
+pub mod console;
 pub mod faults;
 pub mod files;
 pub mod host;

@@ -6,16 +6,20 @@
 
 use std::{
     io::Write,
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
-    process::ExitCode,
-    time::Duration,
+    process::{Command, ExitCode, Stdio},
+    time::{Duration, Instant},
 };
 
-use illumos_sim::{Ended, Sim, program, sim::Pass};
+use illumos_sim::{Ended, Sim, console, program, sim::Pass};
 use nix::sys::signal::{Signal, raise};
 
 /// How often a command that waits for the guest looks again.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// How long a daemon may take to make its socket before its start counts as failed.
+const DAEMON_STARTS: Duration = Duration::from_secs(20);
 
 fn main() -> ExitCode {
     let mut argv = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned());
@@ -34,6 +38,7 @@ fn main() -> ExitCode {
             eprintln!("usage: illumos-sim create DIR | install DIR | reboot");
             Ok(2)
         }
+        ("illumos-sim-console", [zone]) => Sim::find().and_then(|sim| console::serve(&sim, zone)).map(|()| 0),
         ("pfexec", _) => program::pfexec::exec(&args),
         _ => run(&name, &args),
     };
@@ -66,6 +71,11 @@ fn run(name: &str, args: &[String]) -> std::io::Result<u8> {
     loop {
         match sim.pass(name, args, pass)? {
             Ended::Exit(out) => {
+                if out.code == 0
+                    && let Some(zone) = console::wanted(name, args)
+                {
+                    daemon(&sim, zone)?;
+                }
                 std::io::stdout().write_all(out.stdout.as_bytes())?;
                 std::io::stderr().write_all(out.stderr.as_bytes())?;
                 return Ok(u8::try_from(out.code).unwrap_or(255));
@@ -82,4 +92,28 @@ fn run(name: &str, args: &[String]) -> std::io::Result<u8> {
             }
         }
     }
+}
+
+/// Starts zoneadmd's part that outlives the command, in a session of its own, and waits for its socket.
+fn daemon(sim: &Sim, zone: &str) -> std::io::Result<()> {
+    if console::is_served(sim, zone)? {
+        return Ok(());
+    }
+    Command::new(std::env::current_exe()?)
+        .arg0("illumos-sim-console")
+        .arg(zone)
+        .env("ILLUMOS_SIM", sim.dir())
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let end = Instant::now() + DAEMON_STARTS;
+    while !console::is_served(sim, zone)? {
+        if Instant::now() > end {
+            return Err(std::io::Error::other(format!("no console for zone {zone}")));
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Ok(())
 }

@@ -10,6 +10,8 @@ use std::{
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::{
+    boot::life::{self, End},
+    console,
     faults::{Action, Faults},
     files,
     host::Host,
@@ -238,6 +240,30 @@ impl Sim {
         };
         trace::append(&self.dir.join("trace.jsonl"), &line)?;
         Ok(ended)
+    }
+
+    /// bhyve of a zone ends, as if by the guest's doing.
+    ///
+    /// # Errors
+    /// The state folder cannot be read or written.
+    pub fn guest_ends(&self, zone: &str, end: End) -> io::Result<()> {
+        self.mutate(|host| life::ended(host, zone, end))?
+    }
+
+    /// The guest writes to its first serial port. Nobody keeps what it writes while no client is attached.
+    ///
+    /// # Errors
+    /// The state folder cannot be written.
+    pub fn guest_prints(&self, zone: &str, bytes: &[u8]) -> io::Result<()> {
+        console::print(&self.dir, zone, bytes)
+    }
+
+    /// What was typed on the guest's first serial port so far.
+    ///
+    /// # Errors
+    /// The state folder cannot be read.
+    pub fn guest_heard(&self, zone: &str) -> io::Result<Vec<u8>> {
+        console::heard(&self.dir, zone)
     }
 
     /// The host loses power and comes up again: links, addresses, kernel states and `/var/run` vanish;

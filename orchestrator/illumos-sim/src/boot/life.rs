@@ -12,7 +12,7 @@ use super::{
     guest::guest,
 };
 use crate::{
-    files,
+    console, files,
     host::Host,
     state::{KernelZone, ZoneState},
     zonecfg::{Config, index::Entry},
@@ -79,6 +79,7 @@ pub fn boot(host: &mut Host, entry: &Entry, config: &Config) -> Result<String, S
             link.zone = Some(name.clone());
         }
     }
+    console::notice(host, name, "Zone booting up").map_err(|error| format!("I/O error of the simulator: {error}"))?;
     let id = host.state.take_number();
     let volumes = machine
         .disks
@@ -220,6 +221,9 @@ pub fn ended(host: &mut Host, name: &str, end: End) -> io::Result<()> {
 /// The simulator's files.
 pub fn teardown(host: &mut Host, name: &str, status: i64) -> io::Result<()> {
     guest(host).kill(host, name);
+    if host.state.zones.contains_key(name) {
+        console::notice(host, name, "Zone halted")?;
+    }
     let Some(zone) = host.state.zones.remove(name) else {
         return Ok(());
     };

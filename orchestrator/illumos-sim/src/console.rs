@@ -1,0 +1,250 @@
+//! The console of a zone: what zoneadmd serves on `/var/run/zones/NAME.console_sock`. One client at a
+//! time, a line each way first, then raw bytes; what the guest prints while nobody is attached is lost.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Seek, SeekFrom, Write},
+    os::unix::net::{UnixListener, UnixStream},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::{files, host::Host, sim::Sim, state::ZoneState, zonecfg::index};
+
+/// How often the guest's output is looked at.
+const TICK: Duration = Duration::from_millis(5);
+/// How often the zone's state is looked at.
+const LOOK: Duration = Duration::from_millis(100);
+/// How long a daemon without zone and client waits for its first client.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a client may take to say who it is.
+const HANDSHAKE: Duration = Duration::from_secs(5);
+
+fn output(dir: &Path, zone: &str) -> PathBuf {
+    dir.join("console").join(format!("{zone}.out"))
+}
+
+fn input(dir: &Path, zone: &str) -> PathBuf {
+    dir.join("console").join(format!("{zone}.in"))
+}
+
+fn append(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    fs::create_dir_all(path.parent().unwrap_or(path))?;
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)?
+        .write_all(bytes)
+}
+
+/// The guest prints.
+///
+/// # Errors
+/// The state folder cannot be written.
+pub fn print(dir: &Path, zone: &str, bytes: &[u8]) -> io::Result<()> {
+    append(&output(dir, zone), bytes)
+}
+
+/// What was typed so far.
+///
+/// # Errors
+/// The state folder cannot be read.
+pub fn heard(dir: &Path, zone: &str) -> io::Result<Vec<u8>> {
+    match fs::read(input(dir, zone)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        other => other,
+    }
+}
+
+/// zoneadmd puts a notice into the stream.
+///
+/// # Errors
+/// The state folder cannot be written.
+pub fn notice(host: &Host, zone: &str, text: &str) -> io::Result<()> {
+    print(&host.dir, zone, format!("\r\n[NOTICE: {text}]\r\n").as_bytes())
+}
+
+/// The zone whose daemon a successful command leaves behind.
+#[must_use]
+pub fn wanted<'a>(program: &str, args: &'a [String]) -> Option<&'a str> {
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    match (program, words.as_slice()) {
+        ("zoneadmd", ["-z", zone]) | ("zoneadm", ["-z", zone, "boot" | "reboot"]) => Some(zone),
+        _ => None,
+    }
+}
+
+fn run_dir(sim: &Sim) -> PathBuf {
+    sim.root().join("var/run/zones")
+}
+
+fn claim(sim: &Sim, zone: &str) -> io::Result<Option<Flock<File>>> {
+    let path = run_dir(sim).join(format!("{zone}.zoneadmd_lock"));
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
+    Ok(Flock::lock(file, FlockArg::LockExclusiveNonblock).ok())
+}
+
+/// Whether a daemon serves the zone's console.
+///
+/// # Errors
+/// `/var/run/zones` cannot be written.
+pub fn is_served(sim: &Sim, zone: &str) -> io::Result<bool> {
+    let free = claim(sim, zone)?.is_some();
+    Ok(!free && run_dir(sim).join(format!("{zone}.console_sock")).exists())
+}
+
+/// The attached client: its process, whether it leaves at a halt, its stream.
+struct Client {
+    pid: i32,
+    leaves: bool,
+    stream: UnixStream,
+}
+
+type Holder = Arc<Mutex<Option<Client>>>;
+
+fn held(holder: &Holder) -> std::sync::MutexGuard<'_, Option<Client>> {
+    holder.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Serves the console of one zone, until the zone is down and nobody is attached, it is uninstalled, or
+/// `/var/run` is gone. A second daemon for the same zone ends at once.
+///
+/// # Errors
+/// The socket or the state folder.
+pub fn serve(sim: &Sim, zone: &str) -> io::Result<()> {
+    nix::unistd::setsid().ok();
+    let Some(_claim) = claim(sim, zone)? else { return Ok(()) };
+    let dir = run_dir(sim);
+    let socket = dir.join(format!("{zone}.console_sock"));
+    files::remove(&socket)?;
+    let mut tail = Tail::new(output(sim.dir(), zone))?;
+    // Under a relative name, and then renamed: the whole path may be longer than a socket's may be, and
+    // whoever sees the socket can connect.
+    std::env::set_current_dir(&dir)?;
+    let fresh = format!(".{zone}.s");
+    files::remove(Path::new(&fresh))?;
+    let listener = UnixListener::bind(&fresh)?;
+    fs::rename(&fresh, &socket)?;
+    let holder: Holder = Arc::new(Mutex::new(None));
+    let (accepts, typed) = (Arc::clone(&holder), input(sim.dir(), zone));
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let (holder, typed) = (Arc::clone(&accepts), typed.clone());
+            std::thread::spawn(move || attend(stream, &holder, &typed));
+        }
+    });
+    let (start, mut looked) = (Instant::now(), None::<Instant>);
+    let mut ran = false;
+    loop {
+        let fresh = tail.read()?;
+        if !fresh.is_empty() {
+            // A client that went away, or stopped reading for ever, is the holder's thread's matter.
+            let stream = held(&holder).as_ref().and_then(|client| client.stream.try_clone().ok());
+            if let Some(mut stream) = stream {
+                stream.write_all(&fresh).ok();
+            }
+        }
+        if looked.is_none_or(|at| at.elapsed() >= LOOK) {
+            looked = Some(Instant::now());
+            if !socket.exists() {
+                return Ok(());
+            }
+            let (entry, up) = sim.mutate(|host| (index::find(host, zone), host.state.zones.contains_key(zone)))?;
+            let installed = entry?.is_some_and(|entry| entry.state >= ZoneState::Installed);
+            let mut client = held(&holder);
+            let leaves = ran && !up && client.as_ref().is_some_and(|client| client.leaves);
+            ran |= up;
+            let ends = !installed || !up && client.is_none() && (ran || start.elapsed() > PATIENCE);
+            if ends || leaves {
+                if let Some(client) = client.take() {
+                    client.stream.shutdown(std::net::Shutdown::Both).ok();
+                }
+                if ends {
+                    drop(client);
+                    return files::remove(&socket);
+                }
+            }
+        }
+        std::thread::sleep(TICK);
+    }
+}
+
+/// The process at the other end.
+#[cfg(target_os = "linux")]
+fn peer(stream: &UnixStream) -> i32 {
+    rustix::net::sockopt::socket_peercred(stream).map_or(0, |peer| peer.pid.as_raw_nonzero().get())
+}
+
+/// The process at the other end: only Linux is asked, where this simulator is for.
+#[cfg(not(target_os = "linux"))]
+fn peer(_stream: &UnixStream) -> i32 {
+    0
+}
+
+/// One client: who it is, whether it may have the console, and what it types.
+fn attend(mut stream: UnixStream, holder: &Holder, typed: &Path) {
+    if stream.set_read_timeout(Some(HANDSHAKE)).is_err() {
+        return;
+    }
+    let mut line = Vec::new();
+    let mut byte = [0];
+    while line.len() < 256 && matches!(stream.read(&mut byte), Ok(1)) && byte[0] != b'\n' {
+        line.push(byte[0]);
+    }
+    if byte[0] != b'\n' || !line.starts_with(b"IDENT ") {
+        return;
+    }
+    let pid = peer(&stream);
+    {
+        let mut client = held(holder);
+        if let Some(client) = client.as_ref() {
+            stream.write_all(format!("{}\n", client.pid).as_bytes()).ok();
+            return;
+        }
+        let Ok(copy) = stream.try_clone() else { return };
+        if stream.write_all(b"OK\n").is_err() || stream.set_read_timeout(None).is_err() {
+            return;
+        }
+        *client = Some(Client {
+            pid,
+            leaves: line.ends_with(b"1"),
+            stream: copy,
+        });
+    }
+    let mut bytes = [0; 4096];
+    while let Ok(count @ 1..) = stream.read(&mut bytes) {
+        if append(typed, &bytes[..count]).is_err() {
+            break;
+        }
+    }
+    held(holder).take();
+}
+
+/// The end of a growing file.
+struct Tail {
+    path: PathBuf,
+    at: u64,
+}
+
+impl Tail {
+    fn new(path: PathBuf) -> io::Result<Self> {
+        append(&path, b"")?;
+        let at = fs::metadata(&path)?.len();
+        Ok(Self { path, at })
+    }
+
+    fn read(&mut self) -> io::Result<Vec<u8>> {
+        if fs::metadata(&self.path)?.len() <= self.at {
+            return Ok(Vec::new());
+        }
+        let mut file = File::open(&self.path)?;
+        file.seek(SeekFrom::Start(self.at))?;
+        let mut bytes = Vec::new();
+        file.take(64 << 10).read_to_end(&mut bytes)?;
+        self.at += bytes.len() as u64;
+        Ok(bytes)
+    }
+}

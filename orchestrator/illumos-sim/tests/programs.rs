@@ -1,0 +1,289 @@
+//! The programs as processes: by their links, with a cleared environment, side by side, hanging, killed.
+#![allow(clippy::disallowed_methods, reason = "these tests run the simulator's own binary")]
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    os::unix::{net::UnixStream, process::ExitStatusExt},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use illumos_sim::{
+    Sim,
+    boot::life::End,
+    faults::{Action, Fault},
+    state::ZoneState,
+};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+/// Ends a hang of the test, nothing else.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct Host {
+    sim: Sim,
+    links: PathBuf,
+    _dir: tempfile::TempDir,
+}
+
+impl Host {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let links = dir.path().join("bin");
+        let made = Command::new(env!("CARGO_BIN_EXE_illumos-sim"))
+            .arg("install")
+            .arg(&links)
+            .status()
+            .unwrap();
+        assert!(made.success());
+        Self {
+            sim: Sim::create(&dir.path().join("host")).unwrap(),
+            links,
+            _dir: dir,
+        }
+    }
+
+    fn command(&self, text: &str) -> Command {
+        let mut words = text.split(' ');
+        let program = words.next().unwrap();
+        let mut command = Command::new(self.links.join(program));
+        command
+            .args(words)
+            .env_clear()
+            .env("LC_ALL", "C")
+            .env("ILLUMOS_SIM", self.sim.dir())
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, text: &str) -> Output {
+        self.command(text).output().unwrap()
+    }
+
+    fn ok(&self, text: &str) -> String {
+        let out = self.run(text);
+        assert!(out.status.success(), "{text}: {out:?}");
+        String::from_utf8(out.stdout).unwrap()
+    }
+
+    fn start(&self, text: &str) -> Child {
+        self.command(text)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    }
+
+    fn fault(&self, program: &str, action: Action) {
+        let fault = Fault {
+            program: program.into(),
+            args: Vec::new(),
+            nth: 1,
+            times: 1,
+            action,
+            seen: 0,
+        };
+        self.sim.mutate(|host| host.faults.calls.push(fault)).unwrap();
+    }
+
+    /// One installed zone `z1`.
+    fn zone(&self) {
+        for command in [
+            "zfs create -o mountpoint=/zones rpool/zones",
+            "zfs create -s -V 1m rpool/disk",
+            "zonecfg -z z1 create -b ; set brand=bhyve ; set zonepath=/zones/z1 ; add device ; set match=/dev/zvol/rdsk/rpool/disk ; end ; add attr ; set name=bootdisk ; set type=string ; set value=rpool/disk ; end",
+            "zoneadm -z z1 install",
+        ] {
+            self.ok(command);
+        }
+    }
+
+    fn zone_is(&self, state: Option<ZoneState>) -> bool {
+        self.sim.state().unwrap().zones.get("z1").map(|zone| zone.state) == state
+    }
+}
+
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < end, "never: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn signal(child: &Child, signal: Signal) {
+    kill(Pid::from_raw(child.id().try_into().unwrap()), signal).unwrap();
+}
+
+#[test]
+fn programs_answer_by_their_links() {
+    let host = Host::new();
+    assert_eq!(host.ok("zonename"), "global\n");
+    let out = host.run("zfs list rpool/none");
+    assert_eq!(out.status.code(), Some(1));
+    assert_eq!(
+        String::from_utf8(out.stderr).unwrap(),
+        "cannot open 'rpool/none': dataset does not exist\n"
+    );
+    assert_eq!(host.run("zfs frobnicate").status.code(), Some(2));
+    let through = host
+        .command("pfexec /usr/sbin/zoneadm list -cip")
+        .env("ILLUMOS_SIM_LINKS", &host.links)
+        .output()
+        .unwrap();
+    assert_eq!(
+        String::from_utf8(through.stdout).unwrap(),
+        "0:global:running:/::ipkg:shared:0\n"
+    );
+    let plain = host.ok(&format!("pfexec {}", host.links.join("uname").display()));
+    assert_eq!(plain, "SunOS\n");
+    let none = host.run("pfexec /no/such/program");
+    assert_eq!(none.status.code(), Some(1));
+    let argv: Vec<String> = host
+        .sim
+        .trace()
+        .unwrap()
+        .iter()
+        .map(illumos_sim::trace::Line::command)
+        .collect();
+    assert_eq!(
+        argv,
+        [
+            "zonename",
+            "zfs list rpool/none",
+            "zfs frobnicate",
+            "zoneadm list -cip",
+            "uname"
+        ]
+    );
+}
+
+#[test]
+fn programs_side_by_side_lose_nothing() {
+    let host = Host::new();
+    let children: Vec<Child> = (0..24).map(|n| host.start(&format!("zfs create rpool/d{n}"))).collect();
+    for child in children {
+        assert!(child.wait_with_output().unwrap().status.success());
+    }
+    assert_eq!(host.ok("zfs list -H -o name -d 1 rpool").lines().count(), 25);
+    assert_eq!(host.sim.trace().unwrap().len(), 25);
+}
+
+#[test]
+fn faults_hang_and_kill_real_processes() {
+    let host = Host::new();
+    host.fault("zfs", Action::KillAfter);
+    let killed = host.run("zfs create rpool/a");
+    assert_eq!(killed.status.signal(), Some(9));
+    host.ok("zfs list rpool/a");
+    host.fault("dladm", Action::Hang);
+    let mut hung = host.start("dladm create-etherstub -t hcis1");
+    until("the hang stands in the trace", || {
+        host.sim
+            .trace()
+            .unwrap()
+            .iter()
+            .any(|line| line.fault.as_deref() == Some("hung"))
+    });
+    assert!(hung.try_wait().unwrap().is_none());
+    signal(&hung, Signal::SIGKILL);
+    hung.wait().unwrap();
+    assert!(!host.sim.state().unwrap().links.contains_key("hcis1"));
+    host.ok("dladm create-etherstub -t hcis1");
+}
+
+#[test]
+fn halt_blocks_until_bhyve_is_gone_and_killing_it_changes_nothing() {
+    let host = Host::new();
+    host.zone();
+    host.ok("zoneadm -z z1 boot");
+    let waits = |host: &Host| {
+        host.sim
+            .state()
+            .unwrap()
+            .zones
+            .get("z1")
+            .is_some_and(|z| z.halting_since.is_some())
+    };
+    let mut first = host.start("zoneadm -z z1 halt");
+    until("the halt waits for the guest", || waits(&host));
+    signal(&first, Signal::SIGKILL);
+    first.wait().unwrap();
+    assert!(waits(&host), "zoneadmd still waits");
+    let mut second = host.start("zoneadm -z z1 halt");
+    assert!(second.try_wait().unwrap().is_none());
+    host.ok("bhyvectl --vm=z1 --force-poweroff");
+    assert!(second.wait().unwrap().success());
+    assert!(host.zone_is(None));
+    host.ok("zoneadm -z z1 uninstall -F");
+}
+
+fn connect(host: &Host) -> UnixStream {
+    // A socket's name is short, so it is reached through a short link.
+    let link = host.links.join("c");
+    std::os::unix::fs::symlink(host.sim.root().join("var/run/zones"), &link).ok();
+    UnixStream::connect(link.join("z1.console_sock")).unwrap()
+}
+
+fn ident(stream: &mut UnixStream) -> String {
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(b"IDENT C 0\n").unwrap();
+    let mut line = String::new();
+    BufReader::with_capacity(1, stream.try_clone().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    line
+}
+
+fn read_until(stream: &mut UnixStream, end: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut byte = [0];
+    while !bytes.ends_with(end.as_bytes()) {
+        stream.read_exact(&mut byte).unwrap();
+        bytes.push(byte[0]);
+    }
+    String::from_utf8(bytes).unwrap()
+}
+
+#[test]
+fn the_console_has_one_client_and_forgets() {
+    let host = Host::new();
+    host.zone();
+    host.ok("zoneadmd -z z1");
+    host.sim.guest_prints("z1", b"nobody hears this").unwrap();
+    // The daemon has thrown it away before anybody is attached.
+    std::thread::sleep(Duration::from_millis(100));
+    let mut console = connect(&host);
+    assert_eq!(ident(&mut console), "OK\n");
+    let mut other = connect(&host);
+    assert_eq!(ident(&mut other).trim().parse::<u32>().unwrap(), std::process::id());
+    host.ok("zoneadm -z z1 boot");
+    assert_eq!(read_until(&mut console, "up]\r\n"), "\r\n[NOTICE: Zone booting up]\r\n");
+    host.sim.guest_prints("z1", b"login: ").unwrap();
+    assert_eq!(read_until(&mut console, ": "), "login: ");
+    console.write_all(b"root\r").unwrap();
+    until("the guest hears it", || {
+        host.sim.guest_heard("z1").unwrap() == b"root\r"
+    });
+    host.sim.guest_ends("z1", End::Code(1)).unwrap();
+    assert_eq!(read_until(&mut console, "halted]\r\n"), "\r\n[NOTICE: Zone halted]\r\n");
+    drop(console);
+    let socket = host.sim.root().join("var/run/zones/z1.console_sock");
+    until("the daemon goes with its last client", || !socket.exists());
+}
+
+#[test]
+fn a_power_cycle_ends_the_daemon() {
+    let host = Host::new();
+    host.zone();
+    host.ok("zoneadm -z z1 boot");
+    let mut console = connect(&host);
+    assert_eq!(ident(&mut console), "OK\n");
+    host.sim.host_reboot().unwrap();
+    let mut rest = Vec::new();
+    console.read_to_end(&mut rest).unwrap();
+    assert!(!Path::new(&host.sim.root().join("var/run/zones/z1.console_sock")).exists());
+}
