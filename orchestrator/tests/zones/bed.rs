@@ -10,7 +10,10 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
-    sync::Arc,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use helios_ci::{
@@ -34,31 +37,47 @@ pub fn run_inside(tests: &[&str]) {
         .expect("a target directory")
         .join("illumos-sim");
     assert!(sim.exists(), "{} is missing: cargo build --workspace", sim.display());
-    let mut failed = Vec::new();
-    for test in tests {
-        let dir = tempfile::tempdir().expect("a folder");
-        let (state, work) = (dir.path().join("host"), dir.path().join("work"));
-        Sim::create(&state).expect("a host");
-        fs::create_dir(&work).expect("a folder");
-        let mut unshare = Command::new("unshare");
-        unshare.arg("--mount");
-        if !nix::unistd::geteuid().is_root() {
-            unshare.args(["--user", "--map-root-user"]);
+    // Three at a time: most of a life is waiting.
+    let (next, failed) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while let Some(test) = tests.get(next.fetch_add(1, Ordering::SeqCst)) {
+                    if let Err(said) = inside(&me, &sim, test) {
+                        failed.lock().expect("a list").push(format!("== {test}\n{said}"));
+                    }
+                }
+            });
         }
-        let output = unshare
-            .args(["sh", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/zones/namespace.sh")])
-            .args([&sim, &state.canonicalize().expect("a path"), &work])
-            .arg(&me)
-            .args([test, "--exact", "--ignored", "--nocapture"])
-            .env(STATE, &state)
-            .output()
-            .expect("unshare, of util-linux");
-        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-        if !output.status.success() || !said.contains("1 passed") {
-            failed.push(format!("== {test}\n{said}"));
-        }
-    }
+    });
+    let failed = failed.into_inner().expect("a list");
     assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+fn inside(me: &Path, sim: &Path, test: &str) -> Result<(), String> {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (state, work) = (dir.path().join("host"), dir.path().join("work"));
+    Sim::create(&state).expect("a host");
+    fs::create_dir(&work).expect("a folder");
+    let mut unshare = Command::new("unshare");
+    unshare.arg("--mount");
+    if !nix::unistd::geteuid().is_root() {
+        unshare.args(["--user", "--map-root-user"]);
+    }
+    let output = unshare
+        .args(["sh", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/zones/namespace.sh")])
+        .args([sim, &state.canonicalize().expect("a path"), &work])
+        .arg(me)
+        .args([test, "--exact", "--ignored", "--nocapture"])
+        .env(STATE, &state)
+        .output()
+        .expect("unshare, of util-linux");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    if output.status.success() && said.contains("1 passed") {
+        Ok(())
+    } else {
+        Err(said)
+    }
 }
 
 /// The host of this test.

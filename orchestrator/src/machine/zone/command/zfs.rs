@@ -270,12 +270,12 @@ pub fn noted(output: &Output) -> Result<BTreeMap<String, String>, CommandError> 
 pub fn list(parent: &DatasetName) -> Cmd {
     zfs("get")
         .args(["-Hp", "-r", "-o", "name,property,value,source"])
-        .arg(NODE)
+        .arg(format!("{NODE},{STATE}"))
         .arg(parent)
 }
 
-/// Names below `parent` that bear a node's own local mark, from what [`list`] printed; none when there is no such
-/// dataset.
+/// Names below `parent` that bear a node's own local mark and are not quarantined, from what [`list`] printed; none
+/// when there is no such dataset.
 ///
 /// # Errors
 /// When it failed otherwise.
@@ -286,15 +286,17 @@ pub fn owned_by(parent: &DatasetName, node: &NodeName, output: &Output) -> Resul
         Err(error) => return Err(error),
     };
     let prefix = format!("{parent}/");
-    let mut names = Vec::new();
+    let (mut names, mut given_up) = (Vec::new(), Vec::new());
     for line in text.lines() {
-        let parts: Vec<&str> = line.split('\t').collect();
-        if let [name, NODE, value, "local"] = parts.as_slice()
-            && *value == node.as_str()
-        {
-            names.extend(name.strip_prefix(&prefix).map(str::to_owned));
+        match line.split('\t').collect::<Vec<_>>().as_slice() {
+            [name, NODE, value, "local"] if *value == node.as_str() => {
+                names.extend(name.strip_prefix(&prefix).map(str::to_owned));
+            }
+            [name, STATE, "quarantined", "local"] => given_up.extend(name.strip_prefix(&prefix)),
+            _ => {}
         }
     }
+    names.retain(|name| !given_up.contains(&name.as_str()));
     Ok(names)
 }
 
@@ -388,7 +390,8 @@ mod tests {
             Some(0),
             b"p/m\thelios-ci:node\tn1\tlocal\n\
             p/m/a\thelios-ci:node\tn1\tlocal\np/m/b\thelios-ci:node\tother\tlocal\n\
-            p/m/c\thelios-ci:node\tn1\tinherited from p/m\n"
+            p/m/c\thelios-ci:node\tn1\tinherited from p/m\n\
+            p/m/d\thelios-ci:node\tn1\tlocal\np/m/d\thelios-ci:state\tquarantined\tlocal\n"
                 .to_vec(),
         );
         let parent = dataset("p/m");
