@@ -96,10 +96,12 @@ pub fn is_served(sim: &Sim, zone: &str) -> io::Result<bool> {
     Ok(!free && run_dir(sim).join(format!("{zone}.console_sock")).exists())
 }
 
-/// The attached client: its process, whether it leaves at a halt, its stream.
+/// The attached client: its process, whether it leaves at a halt, how much was printed before it came, its
+/// stream.
 struct Client {
     pid: i32,
     leaves: bool,
+    from: u64,
     stream: UnixStream,
 }
 
@@ -129,22 +131,26 @@ pub fn serve(sim: &Sim, zone: &str) -> io::Result<()> {
     let listener = UnixListener::bind(&fresh)?;
     fs::rename(&fresh, &socket)?;
     let holder: Holder = Arc::new(Mutex::new(None));
-    let (accepts, typed) = (Arc::clone(&holder), input(sim.dir(), zone));
+    let (accepts, typed, printed) = (Arc::clone(&holder), input(sim.dir(), zone), output(sim.dir(), zone));
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            let (holder, typed) = (Arc::clone(&accepts), typed.clone());
-            std::thread::spawn(move || attend(stream, &holder, &typed));
+            let (holder, typed, printed) = (Arc::clone(&accepts), typed.clone(), printed.clone());
+            std::thread::spawn(move || attend(stream, &holder, &typed, &printed));
         }
     });
     let (start, mut looked) = (Instant::now(), None::<Instant>);
-    let mut ran = false;
+    let (mut ran, mut attended) = (false, false);
     loop {
         let fresh = tail.read()?;
         if !fresh.is_empty() {
-            // A client that went away, or stopped reading for ever, is the holder's thread's matter.
-            let stream = held(&holder).as_ref().and_then(|client| client.stream.try_clone().ok());
-            if let Some(mut stream) = stream {
-                stream.write_all(&fresh).ok();
+            // Not under the lock: a client that reads slowly stalls the guest, not the other clients' refusals.
+            let client = held(&holder)
+                .as_ref()
+                .and_then(|client| Some((client.from, client.stream.try_clone().ok()?)));
+            if let Some((from, mut stream)) = client {
+                let old = usize::try_from(from.saturating_sub(tail.at - fresh.len() as u64)).unwrap_or(usize::MAX);
+                // A client that went away is its own thread's matter.
+                stream.write_all(fresh.get(old..).unwrap_or_default()).ok();
             }
         }
         if looked.is_none_or(|at| at.elapsed() >= LOOK) {
@@ -157,7 +163,8 @@ pub fn serve(sim: &Sim, zone: &str) -> io::Result<()> {
             let mut client = held(&holder);
             let leaves = ran && !up && client.as_ref().is_some_and(|client| client.leaves);
             ran |= up;
-            let ends = !installed || !up && client.is_none() && (ran || start.elapsed() > PATIENCE);
+            attended |= client.is_some();
+            let ends = !installed || !up && client.is_none() && (ran || attended || start.elapsed() > PATIENCE);
             if ends || leaves {
                 if let Some(client) = client.take() {
                     client.stream.shutdown(std::net::Shutdown::Both).ok();
@@ -185,7 +192,7 @@ fn peer(_stream: &UnixStream) -> i32 {
 }
 
 /// One client: who it is, whether it may have the console, and what it types.
-fn attend(mut stream: UnixStream, holder: &Holder, typed: &Path) {
+fn attend(mut stream: UnixStream, holder: &Holder, typed: &Path, printed: &Path) {
     if stream.set_read_timeout(Some(HANDSHAKE)).is_err() {
         return;
     }
@@ -204,13 +211,16 @@ fn attend(mut stream: UnixStream, holder: &Holder, typed: &Path) {
             stream.write_all(format!("{}\n", client.pid).as_bytes()).ok();
             return;
         }
-        let Ok(copy) = stream.try_clone() else { return };
+        let (Ok(copy), Ok(meta)) = (stream.try_clone(), fs::metadata(printed)) else {
+            return;
+        };
         if stream.write_all(b"OK\n").is_err() || stream.set_read_timeout(None).is_err() {
             return;
         }
         *client = Some(Client {
             pid,
             leaves: line.ends_with(b"1"),
+            from: meta.len(),
             stream: copy,
         });
     }

@@ -97,6 +97,8 @@ pub struct Quirks {
     pub halt_leaves: Option<String>,
     /// `/dev/vmm/NAME` outlives bhyve.
     pub leaves_vm: bool,
+    /// So many listings show the zone as `shutting_down` after bhyve ended.
+    pub lingers: u32,
     /// What `zoneadm list` makes of the zone.
     pub listed: Option<Listed>,
 }

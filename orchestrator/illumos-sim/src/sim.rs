@@ -224,6 +224,12 @@ impl Sim {
             Ended::Hung => Some("hung".to_owned()),
             _ => None,
         };
+        if ended == Ended::Hung
+            && program == "zoneadm"
+            && let Some(zone) = program::zoneadm::lock_of(args)
+        {
+            self.mutate(|host| host.state.locks.insert(zone.to_owned(), std::process::id()))?;
+        }
         if let Ended::Exit(out) = &ended {
             said = out.clone();
         }

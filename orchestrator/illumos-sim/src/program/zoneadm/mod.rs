@@ -9,6 +9,7 @@ mod tests;
 use std::io;
 
 use crate::{
+    boot::life,
     files,
     host::Host,
     out::{Out, Ran, options},
@@ -40,13 +41,19 @@ pub fn run(host: &mut Host, args: &[String]) -> Ran {
     };
     let rest: Vec<String> = rest.iter().map(|word| (*word).to_owned()).collect();
     if *verb == "list" {
-        return list::list(host, options.value('z'), &rest);
+        let said = list::list(host, options.value('z'), &rest);
+        life::settle(host).map_err(broken)?;
+        return said;
     }
     let Some(name) = options.value('z') else {
         return Err(usage(&format!("{verb} needs a zone")));
     };
     if name == "global" {
         return Err(no(name, &format!("{verb} operation is invalid for the global zone.")));
+    }
+    if locks(verb) && locked(host, name) {
+        host.waiting = true;
+        return Ok(Out::silent());
     }
     let zone = find(host, name)?;
     match *verb {
@@ -60,6 +67,33 @@ pub fn run(host: &mut Host, args: &[String]) -> Ran {
         "shutdown" => run::shutdown(host, &zone, &rest),
         other => Err(usage(&format!("unknown subcommand '{other}'"))),
     }
+}
+
+/// Whether a subcommand holds the zone's lock while it runs.
+fn locks(verb: &str) -> bool {
+    matches!(verb, "install" | "uninstall" | "mark" | "boot")
+}
+
+/// The zone whose lock these arguments take.
+#[must_use]
+pub fn lock_of(args: &[String]) -> Option<&str> {
+    match args {
+        [z, name, verb, ..] if z == "-z" && locks(verb) => Some(name),
+        _ => None,
+    }
+}
+
+/// Whether another zoneadm, one that hangs, holds the zone's lock: whoever comes waits without limit.
+fn locked(host: &mut Host, name: &str) -> bool {
+    let Some(pid) = host.state.locks.get(name) else {
+        return false;
+    };
+    let alive = *pid != std::process::id()
+        && std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
+    if !alive {
+        host.state.locks.remove(name);
+    }
+    alive
 }
 
 /// zoneadmd, started by hand: it makes its door and stays in the background.
