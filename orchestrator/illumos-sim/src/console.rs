@@ -105,9 +105,16 @@ struct Client {
     stream: UnixStream,
 }
 
-type Holder = Arc<Mutex<Option<Client>>>;
+/// Who sits at the console, and whether anybody ever did.
+#[derive(Default)]
+struct Seat {
+    client: Option<Client>,
+    attended: bool,
+}
 
-fn held(holder: &Holder) -> std::sync::MutexGuard<'_, Option<Client>> {
+type Holder = Arc<Mutex<Seat>>;
+
+fn held(holder: &Holder) -> std::sync::MutexGuard<'_, Seat> {
     holder.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -130,7 +137,7 @@ pub fn serve(sim: &Sim, zone: &str) -> io::Result<()> {
     files::remove(Path::new(&fresh))?;
     let listener = UnixListener::bind(&fresh)?;
     fs::rename(&fresh, &socket)?;
-    let holder: Holder = Arc::new(Mutex::new(None));
+    let holder: Holder = Holder::default();
     let (accepts, typed, printed) = (Arc::clone(&holder), input(sim.dir(), zone), output(sim.dir(), zone));
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
@@ -139,12 +146,13 @@ pub fn serve(sim: &Sim, zone: &str) -> io::Result<()> {
         }
     });
     let (start, mut looked) = (Instant::now(), None::<Instant>);
-    let (mut ran, mut attended) = (false, false);
+    let mut ran = false;
     loop {
         let fresh = tail.read()?;
         if !fresh.is_empty() {
             // Not under the lock: a client that reads slowly stalls the guest, not the other clients' refusals.
             let client = held(&holder)
+                .client
                 .as_ref()
                 .and_then(|client| Some((client.from, client.stream.try_clone().ok()?)));
             if let Some((from, mut stream)) = client {
@@ -160,17 +168,17 @@ pub fn serve(sim: &Sim, zone: &str) -> io::Result<()> {
             }
             let (entry, up) = sim.mutate(|host| (index::find(host, zone), host.state.zones.contains_key(zone)))?;
             let installed = entry?.is_some_and(|entry| entry.state >= ZoneState::Installed);
-            let mut client = held(&holder);
-            let leaves = ran && !up && client.as_ref().is_some_and(|client| client.leaves);
+            let mut seat = held(&holder);
+            let leaves = ran && !up && seat.client.as_ref().is_some_and(|client| client.leaves);
             ran |= up;
-            attended |= client.is_some();
-            let ends = !installed || !up && client.is_none() && (ran || attended || start.elapsed() > PATIENCE);
+            let ends =
+                !installed || !up && seat.client.is_none() && (ran || seat.attended || start.elapsed() > PATIENCE);
             if ends || leaves {
-                if let Some(client) = client.take() {
+                if let Some(client) = seat.client.take() {
                     client.stream.shutdown(std::net::Shutdown::Both).ok();
                 }
                 if ends {
-                    drop(client);
+                    drop(seat);
                     return files::remove(&socket);
                 }
             }
@@ -206,8 +214,8 @@ fn attend(mut stream: UnixStream, holder: &Holder, typed: &Path, printed: &Path)
     }
     let pid = peer(&stream);
     {
-        let mut client = held(holder);
-        if let Some(client) = client.as_ref() {
+        let mut seat = held(holder);
+        if let Some(client) = &seat.client {
             stream.write_all(format!("{}\n", client.pid).as_bytes()).ok();
             return;
         }
@@ -217,7 +225,8 @@ fn attend(mut stream: UnixStream, holder: &Holder, typed: &Path, printed: &Path)
         if stream.write_all(b"OK\n").is_err() || stream.set_read_timeout(None).is_err() {
             return;
         }
-        *client = Some(Client {
+        seat.attended = true;
+        seat.client = Some(Client {
             pid,
             leaves: line.ends_with(b"1"),
             from: meta.len(),
@@ -230,7 +239,7 @@ fn attend(mut stream: UnixStream, holder: &Holder, typed: &Path, printed: &Path)
             break;
         }
     }
-    held(holder).take();
+    held(holder).client.take();
 }
 
 /// The end of a growing file.
