@@ -20,6 +20,8 @@ const TICK: Duration = Duration::from_millis(5);
 const LOOK: Duration = Duration::from_millis(100);
 /// How long a daemon without zone and client waits for its first client.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a daemon that goes may still hold its lock.
+const GOING: Duration = Duration::from_secs(1);
 /// How long a client may take to say who it is.
 const HANDSHAKE: Duration = Duration::from_secs(5);
 
@@ -77,6 +79,12 @@ pub fn wanted<'a>(program: &str, args: &'a [String]) -> Option<&'a str> {
     }
 }
 
+/// The zone to whose console a successful command connects.
+#[must_use]
+pub fn attached<'a>(program: &str, args: &'a [String]) -> Option<&'a str> {
+    (program == "zlogin").then_some(args.last()?.as_str())
+}
+
 fn run_dir(sim: &Sim) -> PathBuf {
     sim.root().join("var/run/zones")
 }
@@ -125,7 +133,17 @@ fn held(holder: &Holder) -> std::sync::MutexGuard<'_, Seat> {
 /// The socket or the state folder.
 pub fn serve(sim: &Sim, zone: &str) -> io::Result<()> {
     nix::unistd::setsid().ok();
-    let Some(_claim) = claim(sim, zone)? else { return Ok(()) };
+    let started = Instant::now();
+    let _claim = loop {
+        if let Some(claim) = claim(sim, zone)? {
+            break claim;
+        }
+        // Either another daemon serves already, or one is just going.
+        if started.elapsed() > GOING {
+            return Ok(());
+        }
+        std::thread::sleep(TICK);
+    };
     let dir = run_dir(sim);
     let socket = dir.join(format!("{zone}.console_sock"));
     files::remove(&socket)?;
@@ -166,21 +184,28 @@ pub fn serve(sim: &Sim, zone: &str) -> io::Result<()> {
             if !socket.exists() {
                 return Ok(());
             }
-            let (entry, up) = sim.mutate(|host| (index::find(host, zone), host.state.zones.contains_key(zone)))?;
-            let installed = entry?.is_some_and(|entry| entry.state >= ZoneState::Installed);
-            let mut seat = held(&holder);
-            let leaves = ran && !up && seat.client.as_ref().is_some_and(|client| client.leaves);
-            ran |= up;
-            let ends =
-                !installed || !up && seat.client.is_none() && (ran || seat.attended || start.elapsed() > PATIENCE);
-            if ends || leaves {
-                if let Some(client) = seat.client.take() {
+            // Decided under the lock of the model: a boot comes before, and is seen, or after, and finds no
+            // socket any more.
+            let ends = sim.mutate(|host| -> io::Result<bool> {
+                let installed = index::find(host, zone)?.is_some_and(|entry| entry.state >= ZoneState::Installed);
+                let up = host.state.zones.contains_key(zone);
+                let mut seat = held(&holder);
+                let leaves = ran && !up && seat.client.as_ref().is_some_and(|client| client.leaves);
+                ran |= up;
+                let idle = ran || seat.attended || start.elapsed() > PATIENCE;
+                let ends = !installed || !up && seat.client.is_none() && idle;
+                if (ends || leaves)
+                    && let Some(client) = seat.client.take()
+                {
                     client.stream.shutdown(std::net::Shutdown::Both).ok();
                 }
                 if ends {
-                    drop(seat);
-                    return files::remove(&socket);
+                    files::remove(&socket)?;
                 }
+                Ok(ends)
+            })??;
+            if ends {
+                return Ok(());
             }
         }
         std::thread::sleep(TICK);
@@ -266,4 +291,40 @@ impl Tail {
         self.at += bytes.len() as u64;
         Ok(bytes)
     }
+}
+
+/// `zlogin -C ZONE`: this process's standard streams at the console until either side ends.
+///
+/// # Errors
+/// The sentence zlogin ends with.
+pub fn attach(sim: &Sim, zone: &str) -> Result<(), String> {
+    let refused = |error: io::Error| format!("could not connect to the console of zone '{zone}': {error}");
+    std::env::set_current_dir(run_dir(sim)).map_err(refused)?;
+    let mut stream = UnixStream::connect(format!("{zone}.console_sock")).map_err(refused)?;
+    stream.write_all(b"IDENT C 0\n").map_err(refused)?;
+    let (mut line, mut byte) = (Vec::new(), [0]);
+    while matches!(stream.read(&mut byte), Ok(1)) && byte[0] != b'\n' {
+        line.push(byte[0]);
+    }
+    if line != b"OK" {
+        return Err(format!(
+            "Zone is already in use by process ID {}.",
+            String::from_utf8_lossy(&line)
+        ));
+    }
+    println!("[Connected to zone '{zone}' console]");
+    let mut typed = stream.try_clone().map_err(refused)?;
+    std::thread::spawn(move || {
+        io::copy(&mut io::stdin(), &mut typed).ok();
+        typed.shutdown(std::net::Shutdown::Both).ok();
+    });
+    let mut out = io::stdout();
+    let mut bytes = [0; 4096];
+    while let Ok(count @ 1..) = stream.read(&mut bytes) {
+        out.write_all(&bytes[..count])
+            .and_then(|()| out.flush())
+            .map_err(refused)?;
+    }
+    println!("\n[Connection to zone '{zone}' console closed]");
+    Ok(())
 }

@@ -76,6 +76,16 @@ fn run(name: &str, args: &[String]) -> std::io::Result<u8> {
                 {
                     daemon(&sim, zone)?;
                 }
+                if out.code == 0
+                    && let Some(zone) = console::attached(name, args)
+                {
+                    daemon(&sim, zone)?;
+                    if let Err(text) = console::attach(&sim, zone) {
+                        eprintln!("zlogin: {text}");
+                        return Ok(1);
+                    }
+                    return Ok(0);
+                }
                 std::io::stdout().write_all(out.stdout.as_bytes())?;
                 std::io::stderr().write_all(out.stderr.as_bytes())?;
                 return Ok(u8::try_from(out.code).unwrap_or(255));

@@ -274,6 +274,38 @@ fn the_console_has_one_client_and_forgets() {
 }
 
 #[test]
+fn zlogin_sits_at_the_console() {
+    let host = Host::new();
+    host.zone();
+    let said = host.run("zlogin -C none");
+    assert_eq!(String::from_utf8(said.stderr).unwrap(), "zlogin: zone 'none' unknown\n");
+    let said = host.run("zlogin z1 date");
+    let text = "zlogin: login allowed only to running zones (z1 is 'installed').\n";
+    assert_eq!(String::from_utf8(said.stderr).unwrap(), text);
+    assert_eq!(host.run("zlogin -C z1 date").status.code(), Some(2));
+    host.ok("zoneadm -z z1 boot");
+    let mut login = host.command("zlogin -C z1");
+    let mut login = login.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut out = BufReader::new(login.stdout.take().unwrap());
+    let mut line = String::new();
+    out.read_line(&mut line).unwrap();
+    assert_eq!(line, "[Connected to zone 'z1' console]\n");
+    let second = host.run("zlogin -C z1");
+    assert_eq!(second.status.code(), Some(1));
+    let text = format!("zlogin: Zone is already in use by process ID {}.\n", login.id());
+    assert_eq!(String::from_utf8(second.stderr).unwrap(), text);
+    host.sim.guest_prints("z1", b"hello\n").unwrap();
+    line.clear();
+    while line != "hello\n" {
+        line.clear();
+        out.read_line(&mut line).unwrap();
+    }
+    drop(login.stdin.take());
+    assert!(login.wait().unwrap().success());
+    host.ok("bhyvectl --vm=z1 --force-poweroff");
+}
+
+#[test]
 fn a_power_cycle_ends_the_daemon() {
     let host = Host::new();
     host.zone();

@@ -19,7 +19,7 @@ use crate::{host::Host, out::Out};
 /// Every name this binary answers to.
 pub const NAMES: &[&str] = &[
     "zfs", "zpool", "zonecfg", "zoneadm", "zoneadmd", "dladm", "ipadm", "bhyvectl", "pkill", "ipf", "ipfstat",
-    "zonename", "uname", "svcs", "svcprop", "pfexec", "fuser",
+    "zonename", "uname", "svcs", "svcprop", "pfexec", "fuser", "svcadm", "zlogin",
 ];
 
 /// Runs a program over the model.
@@ -40,6 +40,8 @@ pub fn run(host: &mut Host, name: &str, args: &[String]) -> Out {
         "uname" => system::uname(host, args),
         "fuser" => system::fuser(host, args),
         "svcs" => services::svcs(host, args),
+        "svcadm" => services::svcadm(host, args),
+        "zlogin" => zoneadm::login(host, args),
         "svcprop" => services::svcprop(host, args),
         other => Err(Out::error(format!("{other}: no such program in this simulator")).code(127)),
     };

@@ -122,6 +122,40 @@ pub fn daemon(host: &mut Host, args: &[String]) -> Ran {
     Ok(Out::silent())
 }
 
+/// `zlogin -C ZONE`: the checks; the connection itself is the binary's matter. Other logins need a shell in
+/// the zone, which a bhyve zone has not.
+///
+/// # Errors
+/// Usage, or a zone without a console.
+pub fn login(host: &Host, args: &[String]) -> Ran {
+    let usage = || Out::usage("usage: zlogin [-dinCEINQS] [-e cmd] [-l user] zone [cmd [args]]");
+    let options = options(args, "dinCEINQSe:l:").map_err(|_| usage())?;
+    let Some((name, command)) = options.rest.split_first() else {
+        return Err(usage());
+    };
+    if options.has('C') && !command.is_empty() {
+        return Err(usage());
+    }
+    let unknown = || Out::error(format!("zlogin: zone '{name}' unknown"));
+    let entry = index::find(host, name).map_err(broken)?.ok_or_else(unknown)?;
+    let state = host.state.zones.get(*name).map_or(entry.state, |zone| zone.state);
+    if !options.has('C') {
+        let text = if state == ZoneState::Running {
+            "a shell in a bhyve zone is not simulated".to_owned()
+        } else {
+            format!("login allowed only to running zones ({name} is '{}').", state.as_str())
+        };
+        return Err(Out::error(format!("zlogin: {text}")));
+    }
+    if state < ZoneState::Installed {
+        return Err(Out::error(format!(
+            "zlogin: cannot login to a zone which is '{}'",
+            state.as_str()
+        )));
+    }
+    Ok(Out::silent())
+}
+
 fn find(host: &Host, name: &str) -> Result<Zone, Out> {
     let missing = || Out::error(format!("zoneadm: {name}: No such zone configured"));
     let entry = index::find(host, name).map_err(broken)?.ok_or_else(missing)?;

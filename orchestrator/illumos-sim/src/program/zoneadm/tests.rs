@@ -440,3 +440,26 @@ fn the_kernel_takes_its_time() {
     bed.ok("zoneadm -z z1 halt");
     assert_eq!(state(&bed), "installed");
 }
+
+#[test]
+fn a_halt_or_uninstall_that_was_killed_is_repeated() {
+    let bed = installed();
+    quirk(
+        &bed,
+        Quirks {
+            obeys_power_button: true,
+            ..Quirks::default()
+        },
+    );
+    bed.ok("zoneadm -z z1 boot");
+    fault(&bed, "zoneadm", &["halt"], Action::KillMidway);
+    assert_eq!(bed.ended("zoneadm -z z1 halt"), Ended::Killed);
+    assert_eq!(state(&bed), "shutting_down");
+    bed.ok("zoneadm -z z1 halt");
+    assert_eq!(state(&bed), "installed");
+    fault(&bed, "zoneadm", &["uninstall"], Action::KillMidway);
+    assert_eq!(bed.ended("zoneadm -z z1 uninstall -F"), Ended::Killed);
+    assert_eq!(state(&bed), "incomplete");
+    bed.ok("zoneadm -z z1 uninstall -F");
+    assert_eq!(state(&bed), "configured");
+}
