@@ -9,6 +9,8 @@ pub mod services;
 pub mod system;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 pub mod zfs;
 pub mod zoneadm;
 pub mod zonecfg;
