@@ -71,13 +71,16 @@ fn run(name: &str, args: &[String]) -> std::io::Result<u8> {
     let sim = Sim::find()?;
     let mut pass = Pass::First;
     loop {
-        match sim.pass(name, args, pass)? {
+        let ended = sim.pass(name, args, pass)?;
+        // zoneadmd runs for every zone that is up, whatever became of the command that brought it up.
+        if let Some(zone) = console::wanted(name, args) {
+            let asked = name == "zoneadmd" && matches!(&ended, Ended::Exit(out) if out.code == 0);
+            if asked || sim.state()?.zones.contains_key(zone) {
+                daemon(&sim, zone)?;
+            }
+        }
+        match ended {
             Ended::Exit(out) => {
-                if out.code == 0
-                    && let Some(zone) = console::wanted(name, args)
-                {
-                    daemon(&sim, zone)?;
-                }
                 if out.code == 0
                     && let Some(zone) = console::attached(name, args)
                 {

@@ -306,6 +306,26 @@ fn zlogin_sits_at_the_console() {
 }
 
 #[test]
+fn a_boot_whose_client_was_killed_goes_on() {
+    let host = Host::new();
+    host.zone();
+    host.fault("zoneadm", Action::KillAfter);
+    assert_eq!(host.run("zoneadm -z z1 boot").status.signal(), Some(9));
+    assert!(host.zone_is(Some(ZoneState::Running)));
+    assert_eq!(ident(&mut connect(&host)), "OK\n");
+    host.fault(
+        "zoneadm",
+        Action::FailAfter {
+            code: 1,
+            stderr: "zoneadm: lost\n".into(),
+        },
+    );
+    assert_eq!(host.run("zoneadm -z z1 halt").status.code(), Some(1));
+    assert!(host.zone_is(Some(ZoneState::Running)), "the halt waits for the guest, without its client");
+    host.ok("bhyvectl --vm=z1 --force-poweroff");
+}
+
+#[test]
 fn a_power_cycle_ends_the_daemon() {
     let host = Host::new();
     host.zone();
