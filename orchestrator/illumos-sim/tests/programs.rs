@@ -321,7 +321,10 @@ fn a_boot_whose_client_was_killed_goes_on() {
         },
     );
     assert_eq!(host.run("zoneadm -z z1 halt").status.code(), Some(1));
-    assert!(host.zone_is(Some(ZoneState::Running)), "the halt waits for the guest, without its client");
+    assert!(
+        host.zone_is(Some(ZoneState::Running)),
+        "the halt waits for the guest, without its client"
+    );
     host.ok("bhyvectl --vm=z1 --force-poweroff");
 }
 
