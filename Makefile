@@ -13,6 +13,12 @@ GUEST := build/images/tiny
 # A type-check compiles the C parts of dependencies and never links them, so any C compiler will do.
 ILLUMOS_ENV := PKG_CONFIG_ALLOW_CROSS=1 CC_x86_64_unknown_illumos=gcc AR_x86_64_unknown_illumos=ar
 
+# What install and package lay; any two files will do. Where everything goes: smf/helios-ci.p5m.
+HELIOS_CI_BIN ?= target/release/helios-ci
+HELIOS_AGENT ?= $(AGENT)
+LAYING := HELIOS_CI_BIN=$(abspath $(HELIOS_CI_BIN)) HELIOS_AGENT=$(abspath $(HELIOS_AGENT))
+PACKAGE_DIR ?= build/package
+
 TESTING := HELIOS_CI_AGENT=$(abspath $(AGENT)) HELIOS_CI_GUEST=$(abspath $(GUEST))
 TEST_DIRS := agent/tests proto/tests orchestrator/tests orchestrator/fakeforge/tests
 TESTS := $(basename $(notdir $(wildcard $(addsuffix /*.rs,$(TEST_DIRS))))) \
@@ -20,7 +26,7 @@ TESTS := $(basename $(notdir $(wildcard $(addsuffix /*.rs,$(TEST_DIRS))))) \
 # What mostly waits, for guests and time-outs, runs beside the rest.
 WAITING := disk hang network nodes privacy time
 
-.PHONY: help setup build agent guest demo test test-full lint illumos unit unit-quick unit-waiting docs bench audit clean
+.PHONY: help setup build agent guest demo test test-full lint illumos unit unit-quick unit-waiting docs bench audit install package clean
 
 help:
 	@echo "make demo        everything once on this machine: forge, push, virtual machine, live log, statuses"
@@ -28,6 +34,8 @@ help:
 	@echo "make test        format, lints, illumos type-check, all tests (what CI runs)"
 	@echo "make test-full   also what takes long"
 	@echo "make bench       measurements, as ratios within one run"
+	@echo "make install     programs, services, rights below DESTDIR, as smf/helios-ci.p5m lists them"
+	@echo "make package     the same as an archive with an install script: $(PACKAGE_DIR)/helios-ci-VERSION.tar.gz"
 	@echo "make audit       licences and advisories of dependencies (needs cargo-deny and the network)"
 
 setup:
@@ -77,6 +85,13 @@ bench: build agent guest
 audit:
 	@command -v cargo-deny >/dev/null || { echo "audit: install it with 'cargo install --locked cargo-deny'" >&2; exit 1; }
 	$(CARGO) deny --locked check
+
+# Builds nothing, as it may run as root: first cargo build --release --locked -p helios-ci, and make agent.
+install:
+	@$(LAYING) smf/install.sh tree "$(DESTDIR)"
+
+package:
+	@$(LAYING) smf/package.sh "$$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)" $(PACKAGE_DIR)
 
 clean:
 	$(CARGO) clean

@@ -366,6 +366,13 @@ impl Output {
 }
 
 /// The command as a person could paste it into a shell.
+/// As it is displayed: what it reads and its environment may hold secrets.
+impl fmt::Debug for Cmd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Cmd({self})")
+    }
+}
+
 impl fmt::Display for Cmd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&quote(self.program.as_os_str()))?;
@@ -469,13 +476,9 @@ mod tests {
         while !begun.exists() {
             tokio::task::yield_now().await;
         }
-        let mut reader = {
-            let pipe = pipe.clone();
-            tokio::task::spawn_blocking(move || {
-                let mut file = std::fs::File::open(pipe).unwrap();
-                file.read(&mut [0; 1]).unwrap()
-            })
-        };
+        // Opened while a writer has it open: after the abort nobody might come any more.
+        let mut file = std::fs::File::open(&pipe).unwrap();
+        let mut reader = tokio::task::spawn_blocking(move || file.read(&mut [0; 1]).unwrap());
         run.abort();
         let end = tokio::time::timeout(Duration::from_secs(60), &mut reader).await;
         assert_eq!(end.expect("somebody still holds the pipe").unwrap(), 0);

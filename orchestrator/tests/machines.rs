@@ -88,7 +88,9 @@ impl Bench {
             disk_gib: None,
         };
         let image = Image {
-            disk: tiny.join("disk.qcow2"),
+            disk: Some(tiny.join("disk.qcow2")),
+            kind: helios_ci::config::GuestKind::LinuxUefi,
+            attributes: std::collections::BTreeMap::new(),
             sha256: None,
             kernel: Some(tiny.join("vmlinuz")),
             initrd: Some(tiny.join("initrd.img")),

@@ -1,14 +1,20 @@
 //! The machine back end of the configuration: in this process, or behind machined.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use miette::miette;
 
 use super::report;
 use crate::{
     config::{Backend, Config},
-    machine::{Machines, machined, process, qemu},
+    machine::{Machines, machined, process, qemu, zone},
 };
+
+/// Without it there are no zones.
+const ZONEADM: &str = "/usr/sbin/zoneadm";
 
 /// What the daemon works with.
 pub(super) async fn machines(config: &Config, allow_unisolated: bool) -> miette::Result<Arc<dyn Machines>> {
@@ -51,9 +57,15 @@ pub(super) async fn local(config: &Config, allow_unisolated: bool) -> miette::Re
             help = "use `backend: qemu`",
             "the back end `process` isolates nothing and is only for tests; it needs --allow-unisolated"
         )),
+        Backend::Zone if Path::new(ZONEADM).exists() => Ok(zone::open(zone::Options::new(
+            node,
+            config.zone.clone(),
+            config.images.clone(),
+            agent,
+        ))),
         Backend::Zone => Err(miette!(
             help = "on Linux use `backend: qemu`",
-            "the back end `zone` (bhyve zones on illumos) is not there yet"
+            "the back end `zone` needs an illumos host: there is no {ZONEADM}"
         )),
     }
 }

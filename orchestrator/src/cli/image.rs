@@ -3,10 +3,13 @@
 use std::path::PathBuf;
 
 use clap::{Subcommand, ValueEnum};
+use miette::miette;
 
 use super::{Common, Exit, Outcome, report};
 use crate::{
+    config::{Backend, Config},
     images::{Format, Library},
+    machine::zone::golden::Golden,
     model::names::Label,
 };
 
@@ -32,9 +35,22 @@ pub(super) enum ImageCommand {
         /// Its SHA-256, 64 hexadecimal digits.
         #[arg(long)]
         sha256: String,
-        /// What the file is.
+        /// What the file is. With zones it is always a raw disk, or one packed with zstd, and the digest is of the
+        /// unpacked disk.
         #[arg(long, value_enum, default_value_t = Kind::Qcow2)]
         format: Kind,
+    },
+    /// Take an image's newest version out of use (zones only). Machines that run keep it.
+    Rollback {
+        /// Its label.
+        label: Label,
+    },
+    /// Remove a version that nothing uses (zones only).
+    Remove {
+        /// Its label.
+        label: Label,
+        /// Its number, as `image list` shows it.
+        version: u32,
     },
 }
 
@@ -48,8 +64,17 @@ pub(super) enum Kind {
 
 pub(super) fn run(common: &Common, command: ImageCommand) -> Outcome {
     let config = super::config::load(common)?;
+    if config.backend == Backend::Zone {
+        return golden(&config, command);
+    }
     let library = Library::new(&config.data_dir, config.images);
     match command {
+        ImageCommand::Rollback { .. } | ImageCommand::Remove { .. } => {
+            return Err(miette!(
+                help = "import another file, and change `disk` in the configuration",
+                "only a zone host keeps several versions of an image"
+            ));
+        }
         ImageCommand::List { json } => {
             let entries = library.list().map_err(report)?;
             if json {
@@ -96,6 +121,54 @@ pub(super) fn run(common: &Common, command: ImageCommand) -> Outcome {
             };
             let (imported, _) = library.import(&file, &sha256, &label, format).map_err(report)?;
             println!("{label}: imported as {}", imported.display());
+        }
+    }
+    Ok(Exit::Success)
+}
+
+/// The same on a zone host, where golden disks are volumes.
+fn golden(config: &Config, command: ImageCommand) -> Outcome {
+    let images = Golden {
+        node: config.node.clone(),
+        root: config.zone.dataset.clone(),
+    };
+    match command {
+        ImageCommand::List { json } => {
+            let mut rows = Vec::new();
+            for label in config.images.keys() {
+                for version in images.versions(label).map_err(report)? {
+                    rows.push((label, version));
+                }
+            }
+            if json {
+                let rows: Vec<_> = rows
+                    .iter()
+                    .map(|(label, v)| serde_json::json!({"label": label, "version": v.number, "volume": v.volume.to_string()}))
+                    .collect();
+                println!("{:#}", serde_json::Value::from(rows));
+            } else {
+                for (label, version) in rows {
+                    println!("{label:<20} v{:<6} {}", version.number, version.volume);
+                }
+            }
+        }
+        ImageCommand::Verify { label } => {
+            let (version, sha256) = images.verify(&label).map_err(report)?;
+            println!("{label}: ok, version {}, sha256 {sha256}", version.number);
+        }
+        ImageCommand::Import {
+            file, label, sha256, ..
+        } => {
+            let version = images.import(&file, &label, &sha256).map_err(report)?;
+            println!("{label}: imported as version {} ({})", version.number, version.volume);
+        }
+        ImageCommand::Rollback { label } => {
+            let version = images.rollback(&label).map_err(report)?;
+            println!("{label}: version {} is used from now on", version.number);
+        }
+        ImageCommand::Remove { label, version } => {
+            images.remove_version(&label, version).map_err(report)?;
+            println!("{label}: version {version} is gone");
         }
     }
     Ok(Exit::Success)

@@ -24,7 +24,7 @@ use crate::{
     telemetry::{self, LogFormat},
 };
 
-/// How long operations that have begun may take to end after SIGTERM; SMF's stop method has 60 s.
+/// How long operations that have begun may take to end after SIGTERM; SMF's stop method has 150 s.
 const STOP_WITHIN: Duration = Duration::from_secs(45);
 /// How long the commands of a machined that died may still run: the longest deadline of one.
 const LEFTOVERS: Duration = Duration::from_secs(90);

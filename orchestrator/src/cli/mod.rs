@@ -8,11 +8,13 @@ mod doctor;
 mod image;
 mod local;
 mod logs;
+mod machine;
 mod machined;
 mod parts;
 mod relay;
 mod runs;
 mod serve;
+mod setup;
 mod show;
 mod token;
 mod trigger;
@@ -133,6 +135,11 @@ enum Command {
     /// Import, list and verify golden disks.
     #[command(subcommand)]
     Image(image::ImageCommand),
+    /// Make what an illumos host needs before its first machine: shows it first. As root.
+    Setup(setup::SetupArgs),
+    /// Show what a machine does to an illumos host.
+    #[command(subcommand)]
+    Machine(machine::MachineCommand),
     /// Check and show the configuration.
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -207,6 +214,8 @@ fn run(cli: Cli) -> Outcome {
             Command::Trigger(args) => trigger::run(common, args).await,
             Command::Token(command) => token::run(common, command).await,
             Command::Image(command) => image::run(common, command),
+            Command::Setup(args) => setup::run(common, &args),
+            Command::Machine(command) => machine::run(common, command),
             Command::Doctor(args) => doctor::run(common, args).await,
             Command::Config(command) => config::run(common, &command),
             // Both are done without a runtime.

@@ -17,6 +17,7 @@ use super::{
     read::{Map, Reader, nearest, shown},
     secret_ref, show,
     tree::{self, Node, Value},
+    zone,
 };
 use crate::model::names::{Label, NodeName};
 
@@ -144,6 +145,7 @@ fn read(reader: &mut Reader, root: &Node) -> Option<Config> {
             "connections",
             "backend",
             "machined",
+            "zone",
             "agent",
             "images",
             "aliases",
@@ -162,10 +164,11 @@ fn read(reader: &mut Reader, root: &Node) -> Option<Config> {
         .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080)));
     let tls = read_tls(reader, &top);
     let sizes = read_sizes(reader, &top);
-    let images = read_images(reader, &top, &sizes);
-    let aliases = read_aliases(reader, &top, &images);
     let node = read_node(reader, &top);
     let backend = read_backend(reader, &top);
+    let images = read_images(reader, &top, &sizes, backend);
+    let aliases = read_aliases(reader, &top, &images);
+    let zone = zone::read(reader, &top);
     let config = Config {
         database: read_database(reader, &top, &data_dir),
         listen,
@@ -187,6 +190,7 @@ fn read(reader: &mut Reader, root: &Node) -> Option<Config> {
         sizes,
         // Last, so that every other section has been looked at before this gives up.
         node: node?,
+        zone: zone?,
     };
     promises(reader, &top, &config);
     reader.problems.is_empty().then_some(config)
@@ -469,7 +473,12 @@ fn read_sizes(reader: &mut Reader, top: &Map<'_>) -> BTreeMap<String, Size> {
     sizes
 }
 
-fn read_images(reader: &mut Reader, top: &Map<'_>, sizes: &BTreeMap<String, Size>) -> BTreeMap<Label, Image> {
+fn read_images(
+    reader: &mut Reader,
+    top: &Map<'_>,
+    sizes: &BTreeMap<String, Size>,
+    backend: Backend,
+) -> BTreeMap<Label, Image> {
     let mut images = BTreeMap::new();
     let entries = top
         .get("images")
@@ -482,6 +491,8 @@ fn read_images(reader: &mut Reader, top: &Map<'_>, sizes: &BTreeMap<String, Size
         let path = format!("images.{label}");
         let known = [
             "disk",
+            "kind",
+            "attributes",
             "sha256",
             "kernel",
             "initrd",
@@ -490,7 +501,7 @@ fn read_images(reader: &mut Reader, top: &Map<'_>, sizes: &BTreeMap<String, Size
             "boot_timeout_s",
         ];
         let map = reader.map(node, &path, &known);
-        if map.get("disk").is_none() {
+        if map.get("disk").is_none() && backend != Backend::Zone {
             reader.problem(
                 key.place,
                 format!("{path}.disk is missing"),
@@ -510,7 +521,9 @@ fn read_images(reader: &mut Reader, top: &Map<'_>, sizes: &BTreeMap<String, Size
             fits.then_some(text)
         });
         let image = Image {
-            disk: reader.path(map.get("disk"), &map.path("disk")).unwrap_or_default(),
+            disk: reader.path(map.get("disk"), &map.path("disk")),
+            kind: zone::kind(reader, &map),
+            attributes: zone::attributes(reader, &map),
             sha256,
             kernel: reader.path(map.get("kernel"), &map.path("kernel")),
             initrd: reader.path(map.get("initrd"), &map.path("initrd")),

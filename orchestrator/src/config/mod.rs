@@ -1,6 +1,7 @@
 //! `/etc/helios-ci/config.yaml` → a typed, validated [`Config`]. The types are here; `load` reads and
 //! checks them, `show` writes them without secrets.
 
+mod attributes;
 mod connections;
 mod label;
 mod load;
@@ -12,6 +13,7 @@ mod show;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod zone;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
@@ -22,7 +24,13 @@ pub use problem::{ConfigError, Place, Problem};
 use ipnet::IpNet;
 
 use crate::{
-    model::names::{ConnectionId, Label, NodeName, RepoPath},
+    model::{
+        illumos::{
+            names::{AttrName, AttrValue, Bandwidth, DatasetName, PlainPath},
+            network::Range,
+        },
+        names::{ConnectionId, Label, NodeName, RepoPath},
+    },
     secret::Secret,
 };
 
@@ -52,6 +60,8 @@ pub struct Config {
     pub backend: Backend,
     /// The privileged process that keeps the machines. `None`: the daemon keeps them itself.
     pub machined: Option<Machined>,
+    /// Where machines lie on an illumos host.
+    pub zone: Zone,
     /// The agent's static binary, which travels on every machine's seed disk. Default: `helios-agent`
     /// beside this program.
     pub agent: PathBuf,
@@ -157,11 +167,41 @@ pub enum Backend {
     Zone,
 }
 
+/// Where machines lie on an illumos host.
+#[derive(Debug, Clone)]
+pub struct Zone {
+    /// The dataset below which everything is ours. Default `rpool/hci`.
+    pub dataset: DatasetName,
+    /// Where the zones' own datasets are mounted. Default `/zones/hci`.
+    pub path: PlainPath,
+    /// The machines' addresses. Default 10.77.0.0/16.
+    pub network: Range,
+    /// The agent's port at each host address; git's is the next. Default 9417.
+    pub port: u16,
+    /// The greatest rate of a guest's link. Default `1G`.
+    pub bandwidth: Bandwidth,
+}
+
+/// What a golden disk holds, as far as firmware and devices depend on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GuestKind {
+    /// Linux that boots from an EFI system partition.
+    LinuxUefi,
+    /// Linux that boots from a master boot record.
+    LinuxBios,
+    /// An illumos distribution, by UEFI.
+    Illumos,
+}
+
 /// A golden image.
 #[derive(Debug, Clone)]
 pub struct Image {
-    /// The golden disk (qcow2), read-only.
-    pub disk: PathBuf,
+    /// The golden disk (qcow2), read-only. None with zones, whose golden disks are volumes.
+    pub disk: Option<PathBuf>,
+    /// What it holds. Default `linux-uefi`.
+    pub kind: GuestKind,
+    /// Attributes of the bhyve brand for its machines, checked.
+    pub attributes: BTreeMap<AttrName, AttrValue>,
     /// Hex SHA-256 of the disk file; checked by `image verify` and at import.
     pub sha256: Option<String>,
     /// A kernel for direct boot; firmware boot without one.

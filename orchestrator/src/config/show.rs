@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use serde_yaml_ng::{Mapping, Value};
 
-use super::{Backend, Config, Connection, ConnectionKind, Database, Image, Size};
+use super::{Backend, Config, Connection, ConnectionKind, Database, GuestKind, Image, Size};
 
 impl Config {
     /// Everything effective, defaults included, as YAML; `[secret]` stands for each secret. What was
@@ -92,6 +92,16 @@ pub(super) fn yaml(config: &Config, references: &BTreeMap<String, String>) -> St
                     ("user", machined.user.as_deref().map(Value::from)),
                 ])
             }),
+        ),
+        (
+            "zone",
+            Some(map([
+                ("dataset", Some(config.zone.dataset.to_string().into())),
+                ("path", Some(config.zone.path.to_string().into())),
+                ("network", Some(config.zone.network.to_string().into())),
+                ("port", Some(config.zone.port.into())),
+                ("bandwidth", Some(config.zone.bandwidth.to_string().into())),
+            ])),
         ),
         ("agent", path(&config.agent)),
         (
@@ -193,7 +203,27 @@ fn connection(connection: &Connection, base: &str, secret: &dyn Fn(&str) -> Opti
 
 fn image(image: &Image) -> Value {
     map([
-        ("disk", path(&image.disk)),
+        ("disk", image.disk.as_deref().and_then(path)),
+        (
+            "kind",
+            Some(
+                match image.kind {
+                    GuestKind::LinuxUefi => "linux-uefi",
+                    GuestKind::LinuxBios => "linux-bios",
+                    GuestKind::Illumos => "illumos",
+                }
+                .into(),
+            ),
+        ),
+        (
+            "attributes",
+            (!image.attributes.is_empty()).then(|| {
+                map(image
+                    .attributes
+                    .iter()
+                    .map(|(name, value)| (name, Some(value.to_string().into()))))
+            }),
+        ),
         ("sha256", image.sha256.as_deref().map(Value::from)),
         ("kernel", image.kernel.as_deref().and_then(path)),
         ("initrd", image.initrd.as_deref().and_then(path)),

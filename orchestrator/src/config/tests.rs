@@ -407,7 +407,7 @@ fn labels_lead_to_images_through_aliases_and_the_default() {
         let asked = asked.map(label);
         config
             .resolve_label(asked.as_ref())
-            .map(|(l, image, size)| (l, image.disk.clone(), size.cpus))
+            .map(|(l, image, size)| (l, image.disk.clone().unwrap_or_default(), size.cpus))
     };
     assert_eq!(of(&config, Some("c")).unwrap(), (label("a"), PathBuf::from("/a"), 8));
     assert_eq!(of(&config, None).unwrap().0, label("a"));

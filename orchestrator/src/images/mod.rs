@@ -82,6 +82,9 @@ pub enum ImageError {
     /// No such label.
     #[error("no image is configured for label {0}; see helios-ci image list")]
     Unknown(Label),
+    /// Its golden disk is no file.
+    #[error("the golden disk of {0} is a volume of a zone host, not a file: only that host can verify it")]
+    Volume(Label),
     /// Nobody said what the digest should be.
     #[error(
         "nothing says what the digest of {disk} should be: add sha256: {actual} to the image's configuration if you trust the file"
@@ -159,15 +162,13 @@ impl Library {
     pub fn list(&self) -> Result<Vec<Entry>, ImageError> {
         let mut entries = Vec::new();
         for (label, image) in &self.configured {
-            let digest = image
-                .sha256
-                .clone()
-                .or_else(|| recorded(&image.disk).map(|meta| meta.sha256));
-            entries.push(entry(label.clone(), image.disk.clone(), true, digest));
+            let Some(disk) = &image.disk else { continue };
+            let digest = image.sha256.clone().or_else(|| recorded(disk).map(|meta| meta.sha256));
+            entries.push(entry(label.clone(), disk.clone(), true, digest));
         }
         for (label, meta) in self.imported()? {
             let disk = self.disk(&label, &meta.sha256);
-            if !self.configured.values().any(|image| image.disk == disk) {
+            if !self.configured.values().any(|image| image.disk.as_ref() == Some(&disk)) {
                 entries.push(entry(label, disk, false, Some(meta.sha256)));
             }
         }
@@ -185,7 +186,7 @@ impl Library {
             .configured
             .get(label)
             .ok_or_else(|| ImageError::Unknown(label.clone()))?;
-        let disk = image.disk.clone();
+        let disk = image.disk.clone().ok_or_else(|| ImageError::Volume(label.clone()))?;
         let mut file = File::open(&disk).map_err(io_error("open", &disk))?;
         let (actual, bytes) = digest(&mut file, &mut io::sink()).map_err(io_error("read", &disk))?;
         let expected = match (&image.sha256, recorded(&disk)) {

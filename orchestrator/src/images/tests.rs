@@ -21,7 +21,9 @@ impl World {
             disk_gib: None,
         };
         let image = disk.map(|(disk, sha256)| Image {
-            disk: disk.to_owned(),
+            disk: Some(disk.to_owned()),
+            kind: crate::config::GuestKind::LinuxUefi,
+            attributes: std::collections::BTreeMap::new(),
             sha256: sha256.map(str::to_owned),
             kernel: None,
             initrd: None,

@@ -85,6 +85,7 @@ impl Kind for Plain {
             git: record.endpoints.git_authority.clone(),
             state_dir: state.display().to_string(),
             power_off: false,
+            network: None,
         };
         Ok(seed::write_directory(&seed_dir(dir), spec, &addresses)?)
     }

@@ -3,13 +3,16 @@
 //! serialiser, so no value can become syntax.
 
 use std::{
+    collections::BTreeMap,
     io::{self, Cursor, Write},
+    net::Ipv4Addr,
     path::Path,
 };
 
 use serde::Serialize;
 
 use super::{MachineSpec, files};
+use crate::model::illumos::network::MacAddress;
 
 /// The largest agent that is put on a seed disk; the image is made in memory.
 const AGENT_LIMIT: u64 = 512 << 20;
@@ -25,6 +28,41 @@ pub struct Addresses {
     pub state_dir: String,
     /// Whether the agent powers the machine off when it is told to end.
     pub power_off: bool,
+    /// The machine's own address, where nobody gives it one: there is no DHCP on a stub.
+    pub network: Option<StaticNetwork>,
+}
+
+/// A machine's one link, in a network of two addresses without a gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StaticNetwork {
+    /// By which the link is known.
+    pub mac: MacAddress,
+    /// Its address in a `/30`.
+    pub address: Ipv4Addr,
+}
+
+/// cloud-init's network-config, version 2.
+#[derive(Serialize)]
+struct NetworkConfig {
+    version: u32,
+    ethernets: BTreeMap<&'static str, Ethernet>,
+}
+
+#[derive(Serialize)]
+struct Ethernet {
+    #[serde(rename = "match")]
+    link: Match,
+    dhcp4: bool,
+    dhcp6: bool,
+    #[serde(rename = "link-local")]
+    link_local: Vec<String>,
+    mtu: u32,
+    addresses: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Match {
+    macaddress: String,
 }
 
 /// `helios.json`: all that the agent reads before it dials.
@@ -79,6 +117,42 @@ fn meta_data(spec: &MachineSpec) -> io::Result<String> {
     .map_err(io::Error::other)
 }
 
+fn network_config(network: &StaticNetwork) -> io::Result<String> {
+    let ethernet = Ethernet {
+        link: Match {
+            macaddress: network.mac.to_string(),
+        },
+        dhcp4: false,
+        dhcp6: false,
+        link_local: Vec::new(),
+        mtu: 1500,
+        addresses: vec![format!("{}/30", network.address)],
+    };
+    let config = NetworkConfig {
+        version: 2,
+        ethernets: BTreeMap::from([("job", ethernet)]),
+    };
+    serde_yaml_ng::to_string(&config).map_err(io::Error::other)
+}
+
+/// Every text of the seed but `helios.json`, which holds the join token; that one with the token left out.
+///
+/// # Errors
+/// When a text cannot be written, which no value of ours brings about.
+pub fn texts(spec: &MachineSpec, addresses: &Addresses) -> io::Result<Vec<(&'static str, String)>> {
+    let mut shown: serde_json::Value = serde_json::from_slice(&document(spec, addresses)?)?;
+    shown["token"] = "[secret]".into();
+    let mut texts = vec![
+        ("meta-data", meta_data(spec)?),
+        ("user-data", user_data()?),
+        ("helios.json", serde_json::to_string_pretty(&shown)?),
+    ];
+    if let Some(network) = &addresses.network {
+        texts.push(("network-config", network_config(network)?));
+    }
+    Ok(texts)
+}
+
 fn user_data() -> io::Result<String> {
     const MOUNT: &str = "/run/helios-seed";
     const AGENT: &str = "/run/helios-agent";
@@ -129,15 +203,26 @@ pub fn write_directory(dir: &Path, spec: &MachineSpec, addresses: &Addresses) ->
 /// # Errors
 /// When the agent cannot be read or is larger than 512 MiB, and as the file system's.
 pub fn write_image(path: &Path, spec: &MachineSpec, addresses: &Addresses, agent: &Path) -> io::Result<()> {
+    files::write_atomic(path, &image_bytes(spec, addresses, agent)?)
+}
+
+/// The bytes of the seed disk.
+///
+/// # Errors
+/// When the agent cannot be read or is larger than 512 MiB.
+pub fn image_bytes(spec: &MachineSpec, addresses: &Addresses, agent: &Path) -> io::Result<Vec<u8>> {
     let agent = files::read_bounded(agent, AGENT_LIMIT)?
         .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("no agent at {}", agent.display())))?;
-    let image = image(&[
-        ("meta-data", meta_data(spec)?.as_bytes()),
-        ("user-data", user_data()?.as_bytes()),
-        ("helios.json", &document(spec, addresses)?),
+    let (meta, user, document) = (meta_data(spec)?, user_data()?, document(spec, addresses)?);
+    let network = addresses.network.as_ref().map(network_config).transpose()?;
+    let mut contents: Vec<(&str, &[u8])> = vec![
+        ("meta-data", meta.as_bytes()),
+        ("user-data", user.as_bytes()),
+        ("helios.json", &document),
         ("agent", &agent),
-    ])?;
-    files::write_atomic(path, &image)
+    ];
+    contents.extend(network.as_ref().map(|text| ("network-config", text.as_bytes())));
+    image(&contents)
 }
 
 fn image(contents: &[(&str, &[u8])]) -> io::Result<Vec<u8>> {
@@ -195,6 +280,7 @@ mod tests {
             git: "10.0.2.100:9418".into(),
             state_dir: "/var/lib/helios-agent".into(),
             power_off: true,
+            network: None,
         }
     }
 
@@ -248,6 +334,32 @@ mod tests {
             std::fs::read(dir.path().join("seed/helios.json")).unwrap(),
             read(&image, "helios.json")
         );
+    }
+
+    #[test]
+    fn a_static_address_is_told_by_the_padded_mac() {
+        let dir = tempfile::tempdir().unwrap();
+        let (image, agent) = (dir.path().join("seed.img"), dir.path().join("bin"));
+        std::fs::write(&agent, b"x").unwrap();
+        let network = StaticNetwork {
+            mac: MacAddress::parse("2:8:20:0:2a:2").unwrap(),
+            address: "10.77.0.2".parse().unwrap(),
+        };
+        let addresses = Addresses {
+            network: Some(network),
+            ..addresses()
+        };
+        write_image(&image, &spec("secret-token"), &addresses, &agent).unwrap();
+        let text = String::from_utf8(read(&image, "network-config")).unwrap();
+        let config: serde_yaml_ng::Value = serde_yaml_ng::from_str(&text).unwrap();
+        let job = &config["ethernets"]["job"];
+        assert_eq!(config["version"], 2);
+        assert_eq!(job["match"]["macaddress"], "02:08:20:00:2a:02");
+        assert_eq!(job["addresses"][0], "10.77.0.2/30");
+        assert!(job["gateway4"].is_null() && job["dhcp4"] == false);
+        let texts = texts(&spec("secret-token"), &addresses).unwrap();
+        assert_eq!(texts.len(), 4);
+        assert!(!format!("{texts:?}").contains("secret-token"));
     }
 
     #[test]

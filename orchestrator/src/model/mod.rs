@@ -4,6 +4,7 @@
 pub mod advance;
 pub mod diagnostic;
 pub mod ids;
+pub mod illumos;
 pub mod names;
 pub mod plan;
 pub mod report;

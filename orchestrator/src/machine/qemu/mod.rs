@@ -123,7 +123,8 @@ impl Kind for Qemu {
     }
 
     async fn make(&self, dir: &Path, spec: &MachineSpec, _record: &Record<Plan>) -> Result<(), Trouble> {
-        let base = &self.image(&spec.image)?.disk;
+        let base = self.image(&spec.image)?.disk.as_ref();
+        let base = base.ok_or_else(|| Trouble::lasting(format!("image {} has no `disk` file", spec.image)))?;
         let header =
             qcow2::read(base).map_err(|error| Trouble::lasting(format!("golden disk {}: {error}", base.display())))?;
         let size = spec
@@ -148,6 +149,7 @@ impl Kind for Qemu {
             git: command::GIT_AUTHORITY.into(),
             state_dir: "/var/lib/helios-agent".into(),
             power_off: true,
+            network: None,
         };
         let (path, spec, agent) = (dir.join(command::SEED), spec.clone(), self.options.agent.clone());
         let written = tokio::task::spawn_blocking(move || seed::write_image(&path, &spec, &addresses, &agent)).await;

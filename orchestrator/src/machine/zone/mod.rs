@@ -1,5 +1,18 @@
-//! bhyve zones on illumos: so far their typed configuration and the commands of the `zone` crate. There
-//! is no back end yet that uses them on a host; `backend: zone` is refused in words.
+//! bhyve zones on illumos: typed configuration, the host's commands, the plan of one attempt (which `helios-ci
+//! machine plan` prints), and the back end that carries it out.
 
-pub mod adm;
+mod adapter;
+pub mod command;
 pub mod config;
+mod console;
+mod create;
+mod destroy;
+pub mod export;
+pub mod golden;
+mod host;
+mod inside;
+pub mod plan;
+mod record;
+pub mod setup;
+
+pub use self::adapter::{Options, open};

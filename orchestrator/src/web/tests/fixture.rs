@@ -110,6 +110,13 @@ fn config(folder: &std::path::Path) -> Config {
         allow_private: false,
     };
     Config {
+        zone: crate::config::Zone {
+            dataset: "rpool/hci".parse().unwrap(),
+            path: "/zones/hci".parse().unwrap(),
+            network: crate::model::illumos::network::Range::default(),
+            port: 9417,
+            bandwidth: "1G".parse().unwrap(),
+        },
         node: node(),
         data_dir: folder.to_owned(),
         listen: "127.0.0.1:8080".parse().unwrap(),

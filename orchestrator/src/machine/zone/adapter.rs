@@ -1,0 +1,489 @@
+//! The Machine port on bhyve zones.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use tokio::task::AbortHandle;
+
+use super::{
+    command::{
+        ipf, zfs,
+        zoneadm::{self, State},
+    },
+    console,
+    create::Create,
+    destroy::Destroy,
+    host::{Host, Trouble, Whose},
+    inside,
+    plan::{GUEST_HOME, MachinePlan, PlanError, RUN, Wanted},
+    record::{Record, Records},
+};
+use crate::{
+    config::{Image, Zone},
+    machine::{
+        Console, Endpoints, ListenAt, MachineError, MachineSpec, Machines, Observed, Operation, Owned, files, seed,
+    },
+    model::{
+        illumos::{
+            names::{DatasetName, Unfit},
+            network::{Slot, SlotNetwork},
+        },
+        names::{Label, MachineName, NodeName},
+    },
+};
+
+/// What the zone back end needs.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Whose machines they are.
+    pub node: NodeName,
+    /// Where they lie.
+    pub zone: Zone,
+    /// Images by label.
+    pub images: BTreeMap<Label, Image>,
+    /// The agent's binary for the guests.
+    pub agent: PathBuf,
+    /// What must not outlive a boot of the host: normally [`RUN`].
+    pub run: PathBuf,
+}
+
+impl Options {
+    /// With the usual place for what does not outlive a boot.
+    #[must_use]
+    pub fn new(node: NodeName, zone: Zone, images: BTreeMap<Label, Image>, agent: PathBuf) -> Self {
+        Self {
+            node,
+            zone,
+            images,
+            agent,
+            run: RUN.into(),
+        }
+    }
+}
+
+/// The zone back end. It does nothing by itself: what an earlier process left is found by the port's calls.
+#[must_use]
+pub fn open(options: Options) -> Arc<dyn Machines> {
+    Arc::new(Zones {
+        host: Host {
+            node: options.node.to_string(),
+        },
+        records: Records::new(options.run.join("machines")),
+        consoles: Mutex::default(),
+        locks: Mutex::default(),
+        options,
+    })
+}
+
+#[derive(Debug)]
+struct Zones {
+    options: Options,
+    host: Host,
+    records: Records,
+    /// Who reads which console.
+    consoles: Mutex<HashMap<MachineName, AbortHandle>>,
+    /// One lock per machine; entries go with their machines.
+    locks: Mutex<HashMap<MachineName, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+impl From<PlanError> for Trouble {
+    fn from(error: PlanError) -> Self {
+        Self::lasting(error)
+    }
+}
+
+impl From<Unfit> for Trouble {
+    fn from(error: Unfit) -> Self {
+        Self::lasting(error)
+    }
+}
+
+impl Zones {
+    async fn lock(&self, name: &MachineName) -> tokio::sync::OwnedMutexGuard<()> {
+        let lock = {
+            let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+            locks.retain(|other, lock| other == name || Arc::strong_count(lock) > 1);
+            locks.entry(name.clone()).or_default().clone()
+        };
+        lock.lock_owned().await
+    }
+
+    fn below(&self, kind: &str, name: &MachineName) -> Result<DatasetName, Unfit> {
+        self.options.zone.dataset.child(kind)?.child(name.as_str())
+    }
+
+    fn console_dir(&self, name: &MachineName) -> PathBuf {
+        self.options.run.join("console").join(name.as_str())
+    }
+
+    fn network(&self, record: &Record) -> Result<Option<SlotNetwork>, Unfit> {
+        match Slot::new(record.slot) {
+            Some(slot) => SlotNetwork::of(&self.options.node, self.options.zone.network, slot),
+            None => Ok(None),
+        }
+    }
+
+    fn endpoints_of(&self, slot: Slot) -> Option<Endpoints> {
+        let (host, _) = self.options.zone.network.addresses(slot)?;
+        let port = self.options.zone.port;
+        let git = SocketAddr::from((host, port.saturating_add(1)));
+        Some(Endpoints {
+            agent: ListenAt::Tcp(SocketAddr::from((host, port))),
+            git: ListenAt::Tcp(git),
+            git_authority: git.to_string(),
+            home: GUEST_HOME.into(),
+        })
+    }
+
+    async fn newest(&self, label: &Label) -> Result<u32, Trouble> {
+        let image = self.options.zone.dataset.child("images")?.child(label.as_str())?;
+        let output = self.host.run(zfs::list_snapshots(&image)).await?;
+        zfs::versions(&image, &output)?
+            .pop()
+            .ok_or_else(|| Trouble::lasting(format!("there is no golden disk below {image}: import the image first")))
+    }
+
+    async fn do_prepare(&self, spec: &MachineSpec) -> Result<Endpoints, Trouble> {
+        let name = &spec.name;
+        let image = self.options.images.get(&spec.image);
+        let image =
+            image.ok_or_else(|| Trouble::lasting(format!("no image is configured for label {}", spec.image)))?;
+        if self
+            .host
+            .zone(name)
+            .await?
+            .is_some_and(|zone| zone.state == State::Running)
+        {
+            return Err(Trouble::lasting("it runs already; destroy it first"));
+        }
+        // Whatever an interrupted preparation left is made anew, from the beginning.
+        if self.records.read(name)?.is_some() {
+            self.do_destroy(name).await?;
+        }
+        let version = self.newest(&spec.image).await?;
+        let slots = self.options.zone.network.slots();
+        let make = |slot: Slot| {
+            Some(Record {
+                slot: slot.number(),
+                endpoints: self.endpoints_of(slot)?,
+                prepared: false,
+                started: false,
+            })
+        };
+        let record = self.records.choose(name, slots, make)?;
+        let mut record = record.ok_or_else(|| {
+            Trouble::passing(format!(
+                "all {slots} networks of {} are in use",
+                self.options.zone.network
+            ))
+        })?;
+        let slot = Slot::new(record.slot).ok_or_else(|| Trouble::lasting("its slot is no slot"))?;
+        let plan = MachinePlan::new(Wanted {
+            spec,
+            image,
+            version,
+            slot,
+            zone: &self.options.zone,
+        })?;
+        let (for_seed, addresses, agent) = (spec.clone(), plan.addresses.clone(), self.options.agent.clone());
+        let bytes = tokio::task::spawn_blocking(move || seed::image_bytes(&for_seed, &addresses, &agent)).await;
+        let seed = bytes
+            .map_err(Trouble::passing)?
+            .map_err(|error| Trouble::lasting(format!("cannot make the seed disk: {error}")))?;
+        let create = Create {
+            host: &self.host,
+            plan: &plan,
+            spec,
+            seed,
+            bandwidth: &self.options.zone.bandwidth,
+        };
+        create.run().await?;
+        record.prepared = true;
+        self.records.write(name, &record)?;
+        Ok(record.endpoints)
+    }
+
+    async fn do_start(&self, name: &MachineName) -> Result<(), Trouble> {
+        let Some(mut record) = self.records.read(name)?.filter(|record| record.prepared) else {
+            return Err(Trouble::lasting("it does not exist; prepare it first"));
+        };
+        let state = self.host.zone(name).await?.map(|zone| zone.state);
+        match state {
+            Some(State::Running) => return Ok(()),
+            Some(State::Installed) if !record.started => {}
+            _ if record.started => return Err(Trouble::passing("it has run and ended; a machine runs once")),
+            other => return Err(Trouble::passing(format!("its zone is {other:?} and cannot boot"))),
+        }
+        if self.host.whose_zone(name).await? != Whose::Ours {
+            return Err(Trouble::lasting("its zone does not carry our marks"));
+        }
+        let network = self
+            .network(&record)?
+            .ok_or_else(|| Trouble::lasting("its slot has no network"))?;
+        if !self.host.is_protected(&network).await? {
+            // zoneadmd clears it at every halt.
+            return Err(Trouble::passing(format!("link {} is not protected", network.guest)));
+        }
+        let zone = &self.options.zone;
+        if let Some(rule) = ipf::missing(zone.network, zone.port, &self.host.run(ipf::list()).await?)? {
+            return Err(Trouble::lasting(format!(
+                "ipfilter does not hold the guests back: the rule `{rule}` is not in force"
+            )));
+        }
+        // Before the guest's first word: what nobody reads is lost.
+        zoneadm::done(&self.host.run(zoneadm::daemon(name)).await?)?;
+        self.read_console(name).await?;
+        record.started = true;
+        self.records.write(name, &record)?;
+        zoneadm::done(&self.host.run(zoneadm::boot(name)).await?)?;
+        Ok(())
+    }
+
+    /// Reads a console unless somebody here does.
+    async fn read_console(&self, name: &MachineName) -> Result<(), Trouble> {
+        let known =
+            |consoles: &HashMap<MachineName, AbortHandle>| consoles.get(name).is_some_and(|task| !task.is_finished());
+        if known(&self.consoles.lock().unwrap_or_else(PoisonError::into_inner)) {
+            return Ok(());
+        }
+        let dir = self.console_dir(name);
+        files::private_dir(&dir)?;
+        let task = console::record(name, &dir).await?;
+        self.consoles
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(name.clone(), task);
+        Ok(())
+    }
+
+    fn leave_console(&self, name: &MachineName) {
+        if let Some(task) = self
+            .consoles
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(name)
+        {
+            task.abort();
+        }
+    }
+
+    async fn do_destroy(&self, name: &MachineName) -> Result<(), Trouble> {
+        let record = self.records.read(name)?;
+        let network = record
+            .as_ref()
+            .map(|record| self.network(record))
+            .transpose()?
+            .flatten();
+        // zoneadmd does not end while somebody reads.
+        self.leave_console(name);
+        let (disk, zonepath) = (self.below("machines", name)?, self.below("zones", name)?);
+        Destroy {
+            host: &self.host,
+            name,
+            disk: &disk,
+            zonepath: &zonepath,
+            path: format!("{}/{name}", self.options.zone.path),
+            network: network.as_ref(),
+        }
+        .run()
+        .await?;
+        let half_written = self.options.run.join(format!("{name}.zonecfg"));
+        for path in [self.console_dir(name), half_written] {
+            match std::fs::symlink_metadata(&path) {
+                Ok(meta) if meta.is_dir() => files::remove_tree(&path)?,
+                Ok(_) => std::fs::remove_file(&path)?,
+                Err(_) => {}
+            }
+        }
+        Ok(self.records.remove(name)?)
+    }
+
+    async fn see(&self, name: &MachineName, zone: Option<&State>) -> Result<Observed, Trouble> {
+        let record = self.records.read(name)?;
+        let started = record.as_ref().is_some_and(|record| record.started);
+        Ok(match zone {
+            Some(State::Running | State::Ready) => Observed::Running,
+            Some(State::ShuttingDown | State::Down) => Observed::Stopped("its zone is being torn down".into()),
+            // A host that was rebooted has forgotten the record, and the guest with it.
+            Some(State::Installed) if started => Observed::Stopped(self.last_words(name)),
+            Some(_) => Observed::Prepared,
+            None if record.is_some() => Observed::Prepared,
+            None => {
+                let disk = self.host.whose_dataset(&self.below("machines", name)?, name).await?;
+                let zonepath = self.host.whose_dataset(&self.below("zones", name)?, name).await?;
+                if disk == Whose::Ours || zonepath == Whose::Ours {
+                    Observed::Prepared
+                } else {
+                    Observed::Absent
+                }
+            }
+        })
+    }
+
+    /// How bhyve ended: what zoneadmd wrote down, and bhyve's own last line.
+    fn last_words(&self, name: &MachineName) -> String {
+        let path = PathBuf::from(self.options.zone.path.to_string()).join(name.as_str());
+        let status = inside::tail(&path, &[], "lastexited", 100);
+        let code = status.and_then(|text| text.split_whitespace().nth(1)?.parse::<i64>().ok());
+        let how = match code {
+            Some(256) => "the guest powered itself off".to_owned(),
+            Some(-1) => "its zone was halted".to_owned(),
+            Some(signal @ 1..=127) => format!("its bhyve was ended by signal {signal}"),
+            Some(status) => format!("its bhyve ended with exit code {}", status >> 8),
+            None => "its zone halted".to_owned(),
+        };
+        match inside::tail(&path, &["root", "tmp"], "init.log", 400) {
+            Some(said) => format!("{how}; its last words: {said}"),
+            None => how,
+        }
+    }
+
+    async fn every(&self) -> Result<Vec<Owned>, Trouble> {
+        let zones = self.host.zones().await?;
+        let mut names: BTreeSet<MachineName> = self.records.names()?.into_iter().collect();
+        for zone in &zones {
+            let Ok(name) = zone.name.parse::<MachineName>() else {
+                continue;
+            };
+            match self.host.whose_zone(&name).await? {
+                Whose::Ours => {
+                    names.insert(name);
+                }
+                Whose::Nobodys => {}
+                Whose::Anothers(why) => tracing::warn!(why, "a zone that looks like a machine is left alone"),
+            }
+        }
+        for kind in ["machines", "zones"] {
+            let parent = self.options.zone.dataset.child(kind)?;
+            let output = self.host.run(zfs::list(&parent)).await?;
+            let below = zfs::owned_by(&parent, &self.options.node, &output)?;
+            names.extend(below.iter().filter_map(|name| name.parse().ok()));
+        }
+        let mut machines = Vec::new();
+        for name in names {
+            let state = zones
+                .iter()
+                .find(|zone| zone.name == name.as_str())
+                .map(|zone| &zone.state);
+            let observed = self.see(&name, state).await?;
+            machines.push(Owned { name, observed });
+        }
+        Ok(machines)
+    }
+}
+
+fn named(operation: Operation, name: &MachineName) -> impl FnOnce(Trouble) -> MachineError {
+    move |trouble| MachineError {
+        operation,
+        machine: name.to_string(),
+        reason: trouble.reason,
+        retryable: trouble.retryable,
+    }
+}
+
+#[async_trait]
+impl Machines for Zones {
+    fn backend(&self) -> &'static str {
+        "zone"
+    }
+
+    async fn prepare(&self, spec: &MachineSpec) -> Result<Endpoints, MachineError> {
+        let _lock = self.lock(&spec.name).await;
+        self.do_prepare(spec)
+            .await
+            .map_err(named(Operation::Prepare, &spec.name))
+    }
+
+    async fn endpoints(&self, name: &MachineName) -> Result<Option<Endpoints>, MachineError> {
+        let record = self
+            .records
+            .read(name)
+            .map_err(Trouble::from)
+            .map_err(named(Operation::Observe, name))?;
+        Ok(record.map(|record| record.endpoints))
+    }
+
+    async fn start(&self, name: &MachineName) -> Result<(), MachineError> {
+        let _lock = self.lock(name).await;
+        self.do_start(name).await.map_err(named(Operation::Start, name))
+    }
+
+    async fn console(&self, name: &MachineName, from: u64) -> Result<Console, MachineError> {
+        let read = async {
+            if self.records.read(name)?.is_none() {
+                return Err(Trouble::lasting("it does not exist"));
+            }
+            let running = self
+                .host
+                .zone(name)
+                .await?
+                .is_some_and(|zone| zone.state == State::Running);
+            if running {
+                self.read_console(name).await?;
+            }
+            Ok(crate::machine::console::read(&self.console_dir(name), from)?)
+        };
+        read.await.map_err(named(Operation::Console, name))
+    }
+
+    async fn stop(&self, name: &MachineName, _grace: Duration) -> Result<(), MachineError> {
+        // A zone's halt would ask the guest and wait half an hour; what matters to a job is said over gRPC.
+        let _lock = self.lock(name).await;
+        let stop = async {
+            if self.host.whose_zone(name).await? != Whose::Ours {
+                return Ok(());
+            }
+            let (disk, zonepath) = (self.below("machines", name)?, self.below("zones", name)?);
+            let destroy = Destroy {
+                host: &self.host,
+                name,
+                disk: &disk,
+                zonepath: &zonepath,
+                path: format!("{}/{name}", self.options.zone.path),
+                network: None,
+            };
+            destroy.halt().await
+        };
+        stop.await.map_err(named(Operation::Stop, name))
+    }
+
+    async fn destroy(&self, name: &MachineName) -> Result<(), MachineError> {
+        let _lock = self.lock(name).await;
+        self.do_destroy(name).await.map_err(named(Operation::Destroy, name))
+    }
+
+    async fn observe(&self, name: &MachineName) -> Result<Observed, MachineError> {
+        let see = async {
+            let state = self.host.zone(name).await?.map(|zone| zone.state);
+            if state.is_some() && !matches!(self.host.whose_zone(name).await?, Whose::Ours) {
+                return Ok(Observed::Absent);
+            }
+            self.see(name, state.as_ref()).await
+        };
+        see.await.map_err(named(Operation::Observe, name))
+    }
+
+    async fn list(&self) -> Result<Vec<Owned>, MachineError> {
+        self.every().await.map_err(|trouble| MachineError {
+            operation: Operation::Observe,
+            machine: "of this node".to_owned(),
+            reason: trouble.reason,
+            retryable: trouble.retryable,
+        })
+    }
+
+    async fn wait_stopped(&self, name: &MachineName) -> Result<Observed, MachineError> {
+        loop {
+            match self.observe(name).await? {
+                Observed::Running => tokio::time::sleep(Duration::from_secs(1)).await,
+                other => return Ok(other),
+            }
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! ipadm(8): the host's address on a slot's VNIC, temporary like its link.
+
+use std::time::Duration;
+
+use super::{CommandError, Failure, FieldError, fields, judge};
+use crate::{
+    exec::{Cmd, Output},
+    model::illumos::{names::LinkName, network::SlotNetwork},
+};
+
+const IPADM: &str = "/sbin/ipadm";
+const DEADLINE: Duration = Duration::from_secs(30);
+
+const WORDS: &[(&str, Failure)] = &[
+    ("Address object already exists", Failure::Exists),
+    ("Address already in use", Failure::Exists),
+    ("Interface already exists", Failure::Exists),
+    ("Object not found", Failure::Absent),
+    ("Interface does not exist", Failure::Absent),
+];
+
+fn ipadm(verb: &str) -> Cmd {
+    Cmd::new(IPADM).arg(verb).deadline(DEADLINE)
+}
+
+fn object(link: &LinkName) -> String {
+    format!("{link}/v4")
+}
+
+/// `ipadm create-addr -t -T static -a H/30 LINK/v4`, which also makes the interface.
+#[must_use]
+pub fn create_address(network: &SlotNetwork) -> Cmd {
+    ipadm("create-addr")
+        .args(["-t", "-T", "static", "-a"])
+        .arg(format!("{}/30", network.host_address))
+        .arg(object(&network.host))
+}
+
+/// The host routes nothing from or to a guest.
+#[must_use]
+pub fn forward_nothing(link: &LinkName) -> Cmd {
+    ipadm("set-ifprop")
+        .args(["-t", "-p", "forwarding=off", "-m", "ipv4"])
+        .arg(link)
+}
+
+/// `ipadm show-addr` of one.
+#[must_use]
+pub fn show_address(link: &LinkName) -> Cmd {
+    ipadm("show-addr")
+        .args(["-p", "-o", "addrobj,state,addr"])
+        .arg(object(link))
+}
+
+/// Whether what [`show_address`] printed is the slot's address, usable.
+///
+/// # Errors
+/// When a line has another shape; an absent address is just not usable.
+pub fn is_usable(network: &SlotNetwork, output: &Output) -> Result<bool, FieldError> {
+    let Ok(text) = judge(output, WORDS) else {
+        return Ok(false);
+    };
+    for line in text.lines().filter(|line| !line.is_empty()) {
+        let parts = fields(line, 3)?;
+        if parts
+            == [
+                object(&network.host),
+                "ok".to_owned(),
+                format!("{}/30", network.host_address),
+            ]
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// `ipadm delete-addr LINK/v4`.
+#[must_use]
+pub fn delete_address(link: &LinkName) -> Cmd {
+    ipadm("delete-addr").arg(object(link))
+}
+
+/// `ipadm delete-if LINK`.
+#[must_use]
+pub fn delete_interface(link: &LinkName) -> Cmd {
+    ipadm("delete-if").arg(link)
+}
+
+/// Judges a command that prints nothing.
+///
+/// # Errors
+/// What its words mean.
+pub fn done(output: &Output) -> Result<(), CommandError> {
+    judge(output, WORDS).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        machine::zone::command::failed,
+        model::illumos::network::{Range, Slot},
+    };
+
+    #[test]
+    fn an_address_is_made_seen_and_removed() {
+        let network = SlotNetwork::of(&"n1".parse().unwrap(), Range::default(), Slot::new(0).unwrap())
+            .unwrap()
+            .unwrap();
+        assert_eq!(
+            create_address(&network).to_string(),
+            "/sbin/ipadm create-addr -t -T static -a 10.77.0.1/30 hcih0/v4"
+        );
+        assert_eq!(
+            forward_nothing(&network.host).to_string(),
+            "/sbin/ipadm set-ifprop -t -p forwarding=off -m ipv4 hcih0"
+        );
+        assert_eq!(
+            delete_address(&network.host).to_string(),
+            "/sbin/ipadm delete-addr hcih0/v4"
+        );
+        assert_eq!(
+            delete_interface(&network.host).to_string(),
+            "/sbin/ipadm delete-if hcih0"
+        );
+        let mut output = failed("");
+        (output.code, output.stdout) = (Some(0), b"hcih0/v4:ok:10.77.0.1/30\n".to_vec());
+        assert!(is_usable(&network, &output).unwrap());
+        output.stdout = b"hcih0/v4:tentative:10.77.0.1/30\n".to_vec();
+        assert!(!is_usable(&network, &output).unwrap());
+        assert!(!is_usable(&network, &failed("ipadm: cannot get address: Object not found")).unwrap());
+        let gone = done(&failed("ipadm: could not delete address: Object not found")).unwrap_err();
+        assert!(gone.is_absent());
+    }
+}

@@ -1,0 +1,97 @@
+//! The host's commands, one module each: what is typed goes in, a [`Cmd`](crate::exec::Cmd) comes out; what it printed goes in,
+//! what is typed comes out. Nothing here runs anything, so all of it is tested anywhere.
+
+pub mod bhyvectl;
+pub mod dladm;
+mod fields;
+pub mod ipadm;
+pub mod ipf;
+pub mod zfs;
+pub mod zoneadm;
+pub mod zonecfg;
+
+use crate::exec::Output;
+
+pub use self::fields::{FieldError, fields};
+
+/// What a command's failure means. The tools have exit codes for success, failure and misuse only; the rest
+/// is said in words, which are those of the C locale.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// What was named does not exist (any more).
+    Absent,
+    /// What was to be made exists.
+    Exists,
+    /// Somebody still uses it: worth another try.
+    Busy,
+    /// The pool or a quota is full.
+    Full,
+    /// Words that nobody has told us: never guessed at, always shown.
+    Unknown,
+}
+
+/// A command that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("`{command}` ended with {code}: {said}")]
+pub struct CommandError {
+    /// The whole command.
+    pub command: String,
+    /// `exit code 1`, or that a signal ended it.
+    pub code: String,
+    /// Its standard error, at most 2000 characters.
+    pub said: String,
+    /// What that means.
+    pub failure: Failure,
+}
+
+impl CommandError {
+    /// What was named does not exist: for a removal that is a success.
+    #[must_use]
+    pub fn is_absent(&self) -> bool {
+        self.failure == Failure::Absent
+    }
+
+    /// Somebody still uses it.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.failure == Failure::Busy
+    }
+
+    /// Another try, maybe elsewhere, may succeed.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        matches!(self.failure, Failure::Busy | Failure::Full)
+    }
+}
+
+/// The text of a finished command, or what its failure means by the words in `table`.
+pub(super) fn judge(output: &Output, table: &[(&str, Failure)]) -> Result<String, CommandError> {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if output.code == Some(0) {
+        return Ok(text(&output.stdout));
+    }
+    let said = text(&output.stderr);
+    let failure = table
+        .iter()
+        .find(|(words, _)| said.contains(words))
+        .map_or(Failure::Unknown, |(_, failure)| *failure);
+    Err(CommandError {
+        command: output.command.clone(),
+        code: output
+            .code
+            .map_or_else(|| "a signal".to_owned(), |code| format!("exit code {code}")),
+        said: said.trim().chars().take(2000).collect(),
+        failure,
+    })
+}
+
+#[cfg(test)]
+pub(super) fn failed(said: &str) -> Output {
+    Output {
+        command: "tool".to_owned(),
+        code: Some(1),
+        stdout: Vec::new(),
+        stderr: said.as_bytes().to_vec(),
+        elapsed: std::time::Duration::ZERO,
+    }
+}

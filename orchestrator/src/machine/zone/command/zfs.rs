@@ -1,0 +1,419 @@
+//! zfs(8). Its words are `cannot VERB 'NAME': REASON`.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use super::{CommandError, Failure, judge};
+use crate::{
+    exec::{Cmd, Output},
+    model::{
+        ids::AttemptId,
+        illumos::names::{DatasetName, SnapshotName, VolumeSize},
+        names::NodeName,
+    },
+};
+
+const ZFS: &str = "/sbin/zfs";
+/// Long only when a pool is in trouble.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Whose a dataset is, as a *local* property: children inherit it and prove nothing.
+pub const NODE: &str = "helios-ci:node";
+/// For which attempt it was made.
+pub const ATTEMPT: &str = "helios-ci:attempt";
+/// `quarantined`, when it could not be destroyed.
+pub const STATE: &str = "helios-ci:state";
+
+/// The tag of our holds.
+const HOLD: &str = "helios-ci";
+
+/// The most specific words first: a busy snapshot says more than one thing.
+const WORDS: &[(&str, Failure)] = &[
+    ("dataset does not exist", Failure::Absent),
+    ("could not find any snapshots to destroy", Failure::Absent),
+    ("no such tag on this dataset", Failure::Absent),
+    ("dataset already exists", Failure::Exists),
+    ("tag already exists on this dataset", Failure::Exists),
+    ("dataset is busy", Failure::Busy),
+    ("it's being held", Failure::Busy),
+    ("has dependent clones", Failure::Busy),
+    ("has children", Failure::Busy),
+    ("snapshot is cloned", Failure::Busy),
+    ("pool I/O is currently suspended", Failure::Busy),
+    ("out of space", Failure::Full),
+];
+
+fn zfs(verb: &str) -> Cmd {
+    Cmd::new(ZFS).arg(verb).deadline(DEADLINE)
+}
+
+fn property(name: &str, value: &str) -> [String; 2] {
+    ["-o".to_owned(), format!("{name}={value}")]
+}
+
+/// `zfs clone` of a golden snapshot for one attempt. A clone is written to without waiting for the disk: it
+/// is of no use after a crash of the host.
+#[must_use]
+pub fn clone(origin: &SnapshotName, target: &DatasetName, node: &NodeName, attempt: AttemptId) -> Cmd {
+    zfs("clone")
+        .args(property(NODE, node.as_str()))
+        .args(property(ATTEMPT, &attempt.to_string()))
+        .args(property("sync", "disabled"))
+        .arg(origin)
+        .arg(target)
+}
+
+/// `zfs set volsize=`: only ever to more, because less cuts off in silence.
+#[must_use]
+pub fn grow(volume: &DatasetName, size: VolumeSize) -> Cmd {
+    zfs("set").arg(format!("volsize={size}")).arg(volume)
+}
+
+/// `zfs create` of a zone's own filesystem, before `zoneadm install` would make one without our marks.
+#[must_use]
+pub fn create_zonepath(dataset: &DatasetName, node: &NodeName, attempt: AttemptId) -> Cmd {
+    zfs("create")
+        .args(property(NODE, node.as_str()))
+        .args(property(ATTEMPT, &attempt.to_string()))
+        .args(property("sharenfs", "off"))
+        .args(property("sharesmb", "off"))
+        .args(property("quota", "256m"))
+        .arg(dataset)
+}
+
+/// `zfs destroy` of one volume, which has neither children nor snapshots.
+#[must_use]
+pub fn destroy(dataset: &DatasetName) -> Cmd {
+    zfs("destroy").arg(dataset)
+}
+
+/// `zfs destroy -r` of a zone's own filesystem: never of anything else.
+#[must_use]
+pub fn destroy_zonepath(dataset: &DatasetName) -> Cmd {
+    zfs("destroy").arg("-r").arg(dataset)
+}
+
+/// `zfs set helios-ci:state=quarantined`: what could not be destroyed is nobody's any more.
+#[must_use]
+pub fn quarantine(dataset: &DatasetName) -> Cmd {
+    zfs("set").arg(format!("{STATE}=quarantined")).arg(dataset)
+}
+
+/// What of a dataset is asked for by [`look`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// Its name.
+    pub name: DatasetName,
+    /// Its *local* mark of a node.
+    pub node: Option<String>,
+    /// Its *local* mark of an attempt.
+    pub attempt: Option<String>,
+    /// The snapshot that it is a clone of.
+    pub origin: Option<String>,
+    /// Size of a volume, in bytes.
+    pub volsize: Option<u64>,
+    /// Whether a filesystem is mounted.
+    pub mounted: bool,
+}
+
+/// `zfs get` of all that proves what a dataset is; user properties count where they are local.
+#[must_use]
+pub fn look(dataset: &DatasetName) -> Cmd {
+    zfs("get")
+        .args(["-Hp", "-o", "property,value,source"])
+        .arg(format!("{NODE},{ATTEMPT},origin,volsize,mounted"))
+        .arg(dataset)
+}
+
+/// Reads what [`look`] printed. `None` when there is no such dataset.
+///
+/// # Errors
+/// When the command failed otherwise.
+pub fn seen(dataset: &DatasetName, output: &Output) -> Result<Option<Seen>, CommandError> {
+    let text = match judge(output, WORDS) {
+        Ok(text) => text,
+        Err(error) if error.is_absent() => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut seen = Seen {
+        name: dataset.clone(),
+        node: None,
+        attempt: None,
+        origin: None,
+        volsize: None,
+        mounted: false,
+    };
+    for line in text.lines() {
+        let mut parts = line.split('\t');
+        let (Some(property), Some(value), Some(source)) = (parts.next(), parts.next(), parts.next()) else {
+            continue;
+        };
+        let set = (value != "-").then(|| value.to_owned());
+        match property {
+            NODE if source == "local" => seen.node = set,
+            ATTEMPT if source == "local" => seen.attempt = set,
+            "origin" => seen.origin = set,
+            "volsize" => seen.volsize = value.parse().ok(),
+            "mounted" => seen.mounted = value == "yes",
+            _ => {}
+        }
+    }
+    Ok(Some(seen))
+}
+
+/// `zfs create` of a plain filesystem of the tree, with its mark and these properties.
+#[must_use]
+pub fn create_filesystem(dataset: &DatasetName, node: &NodeName, properties: &[(&str, &str)]) -> Cmd {
+    let own = properties.iter().flat_map(|(name, value)| property(name, value));
+    zfs("create").args(property(NODE, node.as_str())).args(own).arg(dataset)
+}
+
+/// `zfs create -s -V` of a golden disk to be: sparse, so that zeroes that are never written cost nothing.
+#[must_use]
+pub fn create_volume(volume: &DatasetName, node: &NodeName, size: VolumeSize) -> Cmd {
+    zfs("create")
+        .args(["-s", "-V"])
+        .arg(size.to_string())
+        .args(["-b", "16k"])
+        .args(property("compression", "lz4"))
+        .args(property(NODE, node.as_str()))
+        .arg(volume)
+}
+
+/// `zfs set` of one property.
+#[must_use]
+pub fn set(dataset: &DatasetName, name: &str, value: &str) -> Cmd {
+    zfs("set").arg(format!("{name}={value}")).arg(dataset)
+}
+
+/// `zfs snapshot`.
+#[must_use]
+pub fn snapshot(snapshot: &SnapshotName) -> Cmd {
+    zfs("snapshot").arg(snapshot)
+}
+
+/// `zfs hold`: nobody destroys the snapshot by mistake.
+#[must_use]
+pub fn hold(snapshot: &SnapshotName) -> Cmd {
+    zfs("hold").arg(HOLD).arg(snapshot)
+}
+
+/// `zfs release`.
+#[must_use]
+pub fn release(snapshot: &SnapshotName) -> Cmd {
+    zfs("release").arg(HOLD).arg(snapshot)
+}
+
+/// `zfs destroy` of one snapshot.
+#[must_use]
+pub fn destroy_snapshot(snapshot: &SnapshotName) -> Cmd {
+    zfs("destroy").arg(snapshot)
+}
+
+/// `zfs rename`, which keeps holds and clones.
+#[must_use]
+pub fn rename(from: &DatasetName, to: &DatasetName) -> Cmd {
+    zfs("rename").arg(from).arg(to)
+}
+
+/// `zfs list` of an image's snapshots.
+#[must_use]
+pub fn list_snapshots(image: &DatasetName) -> Cmd {
+    zfs("list")
+        .args(["-Hp", "-r", "-t", "snapshot", "-o", "name"])
+        .arg(image)
+}
+
+/// The versions of an image whose golden snapshot is there, in order, from what [`list_snapshots`] printed; none
+/// when there is no such image.
+///
+/// # Errors
+/// When it failed otherwise.
+pub fn versions(image: &DatasetName, output: &Output) -> Result<Vec<u32>, CommandError> {
+    let text = match judge(output, WORDS) {
+        Ok(text) => text,
+        Err(error) if error.is_absent() => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let prefix = format!("{image}/v");
+    let version = |name: &str| name.trim().strip_prefix(&prefix)?.strip_suffix("@gold")?.parse().ok();
+    let mut versions: Vec<u32> = text.lines().filter_map(version).collect();
+    versions.sort_unstable();
+    Ok(versions)
+}
+
+/// `zfs get` of properties.
+#[must_use]
+pub fn get(dataset: &DatasetName, properties: &[&str]) -> Cmd {
+    zfs("get")
+        .args(["-Hp", "-o", "property,value,source"])
+        .arg(properties.join(","))
+        .arg(dataset)
+}
+
+/// The local properties among what [`get`] printed.
+///
+/// # Errors
+/// When it failed.
+pub fn noted(output: &Output) -> Result<BTreeMap<String, String>, CommandError> {
+    let text = judge(output, WORDS)?;
+    let mut noted = BTreeMap::new();
+    for line in text.lines() {
+        if let [name, value, "local"] = line.split('\t').collect::<Vec<_>>().as_slice() {
+            noted.insert((*name).to_owned(), (*value).to_owned());
+        }
+    }
+    Ok(noted)
+}
+
+/// `zfs get` of the mark of whose it is, for everything below a dataset.
+#[must_use]
+pub fn list(parent: &DatasetName) -> Cmd {
+    zfs("get")
+        .args(["-Hp", "-r", "-o", "name,property,value,source"])
+        .arg(format!("{NODE},{STATE}"))
+        .arg(parent)
+}
+
+/// Names below `parent` that bear a node's own local mark and are not quarantined, from what [`list`] printed; none
+/// when there is no such dataset.
+///
+/// # Errors
+/// When it failed otherwise.
+pub fn owned_by(parent: &DatasetName, node: &NodeName, output: &Output) -> Result<Vec<String>, CommandError> {
+    let text = match judge(output, WORDS) {
+        Ok(text) => text,
+        Err(error) if error.is_absent() => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let prefix = format!("{parent}/");
+    let (mut names, mut given_up) = (Vec::new(), Vec::new());
+    for line in text.lines() {
+        match line.split('\t').collect::<Vec<_>>().as_slice() {
+            [name, NODE, value, "local"] if *value == node.as_str() => {
+                names.extend(name.strip_prefix(&prefix).map(str::to_owned));
+            }
+            [name, STATE, "quarantined", "local"] => given_up.extend(name.strip_prefix(&prefix)),
+            _ => {}
+        }
+    }
+    names.retain(|name| !given_up.contains(&name.as_str()));
+    Ok(names)
+}
+
+/// Judges a command that prints nothing.
+///
+/// # Errors
+/// What its words mean.
+pub fn done(output: &Output) -> Result<(), CommandError> {
+    judge(output, WORDS).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::zone::command::failed;
+
+    fn dataset(text: &str) -> DatasetName {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn the_commands_are_what_the_plan_says() {
+        let (node, attempt) = ("n1".parse().unwrap(), "01k9zk6x0f5t3b8w2q7m4d1c0e".parse().unwrap());
+        let clone = clone(
+            &"rpool/hci/images/debian/v3@gold".parse().unwrap(),
+            &dataset("rpool/hci/machines/hci-01k9zk6x0f5t3b8w2q7m4d1c0e"),
+            &node,
+            attempt,
+        );
+        assert_eq!(
+            clone.to_string(),
+            "/sbin/zfs clone -o helios-ci:node=n1 -o helios-ci:attempt=01k9zk6x0f5t3b8w2q7m4d1c0e -o sync=disabled \
+             rpool/hci/images/debian/v3@gold rpool/hci/machines/hci-01k9zk6x0f5t3b8w2q7m4d1c0e"
+        );
+        let grow = grow(&dataset("p/v"), VolumeSize::at_least(40 << 30));
+        assert_eq!(grow.to_string(), "/sbin/zfs set volsize=42949672960 p/v");
+        let volume = create_volume(&dataset("p/i/.new-v2"), &node, VolumeSize::at_least(1 << 30));
+        assert_eq!(
+            volume.to_string(),
+            "/sbin/zfs create -s -V 1073741824 -b 16k -o compression=lz4 -o helios-ci:node=n1 p/i/.new-v2"
+        );
+        let gold = dataset("p/i/v2").snapshot("gold").unwrap();
+        assert_eq!(hold(&gold).to_string(), "/sbin/zfs hold helios-ci p/i/v2@gold");
+        assert_eq!(release(&gold).to_string(), "/sbin/zfs release helios-ci p/i/v2@gold");
+        let renamed = rename(&dataset("p/i/.new-v2"), &dataset("p/i/v2"));
+        assert_eq!(renamed.to_string(), "/sbin/zfs rename p/i/.new-v2 p/i/v2");
+        assert_eq!(destroy(&dataset("p/v")).to_string(), "/sbin/zfs destroy p/v");
+        assert_eq!(
+            destroy_zonepath(&dataset("p/z")).to_string(),
+            "/sbin/zfs destroy -r p/z"
+        );
+        assert_eq!(
+            quarantine(&dataset("p/v")).to_string(),
+            "/sbin/zfs set helios-ci:state=quarantined p/v"
+        );
+    }
+
+    #[test]
+    fn words_become_meanings_and_unknown_ones_are_shown() {
+        for (said, failure) in [
+            ("cannot open 'p/v': dataset does not exist", Failure::Absent),
+            ("cannot create 'p/v': dataset already exists", Failure::Exists),
+            ("cannot destroy 'p/v': dataset is busy", Failure::Busy),
+            (
+                "cannot destroy 'p/v': volume has children\nuse '-r' to destroy …",
+                Failure::Busy,
+            ),
+            ("cannot create 'p/v': out of space", Failure::Full),
+            ("cannot open 'p/v': the moon is full", Failure::Unknown),
+        ] {
+            let error = done(&failed(said)).unwrap_err();
+            assert_eq!(error.failure, failure, "{said}");
+            assert!(error.to_string().contains("cannot"), "{error}");
+        }
+    }
+
+    #[test]
+    fn golden_snapshots_are_found_in_order() {
+        let mut output = failed("");
+        output.code = Some(0);
+        output.stdout = b"p/i/v9@gold\np/i/v10@gold\np/i/v11@half\np/i/.new-12@gold\np/i/vx@gold\n".to_vec();
+        assert_eq!(versions(&dataset("p/i"), &output).unwrap(), [9, 10]);
+        let absent = failed("cannot open 'p/i': dataset does not exist");
+        assert!(versions(&dataset("p/i"), &absent).unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_lies_below_is_listed_by_its_own_mark() {
+        let mut output = failed("");
+        (output.code, output.stdout) = (
+            Some(0),
+            b"p/m\thelios-ci:node\tn1\tlocal\n\
+            p/m/a\thelios-ci:node\tn1\tlocal\np/m/b\thelios-ci:node\tother\tlocal\n\
+            p/m/c\thelios-ci:node\tn1\tinherited from p/m\n\
+            p/m/d\thelios-ci:node\tn1\tlocal\np/m/d\thelios-ci:state\tquarantined\tlocal\n"
+                .to_vec(),
+        );
+        let parent = dataset("p/m");
+        assert_eq!(owned_by(&parent, &"n1".parse().unwrap(), &output).unwrap(), ["a"]);
+        let absent = failed("cannot open 'p/m': dataset does not exist");
+        assert!(owned_by(&parent, &"n1".parse().unwrap(), &absent).unwrap().is_empty());
+    }
+
+    #[test]
+    fn only_local_marks_prove_anything() {
+        let mut output = failed("");
+        output.code = Some(0);
+        output.stdout = b"helios-ci:node\tn1\tlocal\nhelios-ci:attempt\tx\tinherited from p\norigin\tp/i@gold\t-\n\
+            volsize\t1024\tlocal\nmounted\t-\t-\n"
+            .to_vec();
+        let seen = seen(&dataset("p/v"), &output).unwrap().unwrap();
+        assert_eq!(
+            (seen.node.as_deref(), seen.attempt, seen.volsize),
+            (Some("n1"), None, Some(1024))
+        );
+        assert_eq!((seen.origin.as_deref(), seen.mounted), (Some("p/i@gold"), false));
+        let absent = failed("cannot open 'p/v': dataset does not exist");
+        assert!(super::seen(&dataset("p/v"), &absent).unwrap().is_none());
+    }
+}

@@ -1,0 +1,176 @@
+//! Makes a machine: disk, zone and network side by side, each act followed by a look at what it did.
+
+use super::{
+    command::{dladm, ipadm, zfs, zoneadm, zonecfg},
+    host::{Host, Trouble, Whose},
+    inside,
+    plan::MachinePlan,
+};
+use crate::{
+    exec::{Cmd, Output},
+    machine::{MachineSpec, files},
+    model::illumos::names::{DatasetName, VolumeSize},
+};
+
+/// A plan being carried out.
+pub(super) struct Create<'a> {
+    pub(super) host: &'a Host,
+    pub(super) plan: &'a MachinePlan,
+    pub(super) spec: &'a MachineSpec,
+    /// The seed disk's bytes.
+    pub(super) seed: Vec<u8>,
+    pub(super) bandwidth: &'a crate::model::illumos::names::Bandwidth,
+}
+
+/// What an act left undone: the command's own words, or that nothing was to be seen of it.
+fn undone(what: &str, said: Result<(), impl std::fmt::Display>) -> Trouble {
+    match said {
+        Err(error) => Trouble::passing(format!("{what}: {error}")),
+        Ok(()) => Trouble::passing(format!("{what}, though the command said that it did")),
+    }
+}
+
+impl Create<'_> {
+    /// Everything up to what booting takes.
+    pub(super) async fn run(&self) -> Result<(), Trouble> {
+        tokio::try_join!(self.disk(), self.zone(), self.network())?;
+        self.protected().await
+    }
+
+    async fn act(&self, command: Cmd) -> Result<Output, Trouble> {
+        self.host.run(command).await
+    }
+
+    async fn owned(
+        &self,
+        dataset: &DatasetName,
+        said: Result<(), impl std::fmt::Display>,
+    ) -> Result<zfs::Seen, Trouble> {
+        match self.host.whose_dataset(dataset, &self.spec.name).await? {
+            Whose::Anothers(why) => Err(Trouble::lasting(format!("{why}; it is left alone"))),
+            Whose::Nobodys => Err(undone(&format!("{dataset} was not made"), said)),
+            Whose::Ours => match self.host.dataset(dataset).await? {
+                Some(seen) => Ok(seen),
+                None => Err(undone(&format!("{dataset} is gone again"), said)),
+            },
+        }
+    }
+
+    async fn disk(&self) -> Result<(), Trouble> {
+        let (plan, spec) = (self.plan, self.spec);
+        let attempt = spec.name.attempt();
+        let said = zfs::done(
+            &self
+                .act(zfs::clone(&plan.origin, &plan.disk, &spec.node, attempt))
+                .await?,
+        );
+        let seen = self.owned(&plan.disk, said).await?;
+        if seen.origin.as_deref() != Some(plan.origin.to_string().as_str()) {
+            return Err(Trouble::lasting(format!(
+                "{} is no clone of {}",
+                plan.disk, plan.origin
+            )));
+        }
+        let wanted = spec
+            .disk_gib
+            .map(|gib| VolumeSize::at_least(gib.saturating_mul(1 << 30)));
+        if let Some(size) = wanted.filter(|size| seen.volsize.is_some_and(|has| has < size.bytes())) {
+            let said = zfs::done(&self.act(zfs::grow(&plan.disk, size)).await?);
+            let grown = self.host.dataset(&plan.disk).await?.and_then(|seen| seen.volsize);
+            if grown != Some(size.bytes()) {
+                return Err(undone(&format!("{} was not grown to {size} bytes", plan.disk), said));
+            }
+        }
+        Ok(())
+    }
+
+    async fn zone(&self) -> Result<(), Trouble> {
+        let (plan, name) = (self.plan, &self.spec.name);
+        let attempt = name.attempt();
+        let said = zfs::done(
+            &self
+                .act(zfs::create_zonepath(&plan.zonepath, &self.spec.node, attempt))
+                .await?,
+        );
+        if !self.owned(&plan.zonepath, said).await?.mounted {
+            // An install into a plain directory could not be removed with its dataset.
+            return Err(Trouble::lasting(format!(
+                "{} is not mounted: is its parent?",
+                plan.zonepath
+            )));
+        }
+        files::write_atomic(&plan.config_file, plan.config.to_file().as_bytes())?;
+        let said = zonecfg::done(&self.act(zonecfg::configure(name, &plan.config_file)).await?);
+        match self.host.exported(name).await? {
+            None => return Err(undone(&format!("zone {name} was not configured"), said)),
+            Some(exported) => {
+                if let Some(difference) = exported.difference(&plan.config) {
+                    return Err(undone(
+                        &format!("zone {name} is not as it was meant: {difference}"),
+                        said,
+                    ));
+                }
+            }
+        }
+        std::fs::remove_file(&plan.config_file)?;
+        let said = zoneadm::done(&self.act(zoneadm::install(name)).await?);
+        let state = self.host.zone(name).await?.map(|zone| zone.state);
+        if state != Some(zoneadm::State::Installed) {
+            return Err(undone(&format!("zone {name} was not installed, it is {state:?}"), said));
+        }
+        let path = std::path::PathBuf::from(plan.config.zonepath.to_string());
+        inside::create(&path, &["root"], "seed.img", &self.seed)?;
+        // The brand's own log lines in one time zone.
+        inside::create(&path, &["root", "etc"], "bhyve.env", b"TZ=UTC\n")?;
+        Ok(())
+    }
+
+    async fn network(&self) -> Result<(), Trouble> {
+        let network = &self.plan.network;
+        let stub = dladm::done(&self.act(dladm::create_stub(&network.stub)).await?);
+        let (host, guest) = tokio::try_join!(
+            self.act(dladm::create_vnic(&network.stub, network.host_mac, &network.host)),
+            self.act(dladm::create_vnic(&network.stub, network.guest_mac, &network.guest)),
+        )?;
+        let said = stub.and(dladm::done(&host)).and(dladm::done(&guest));
+        for (whose, link) in self
+            .host
+            .vnics(network)
+            .await?
+            .into_iter()
+            .zip([&network.host, &network.guest])
+        {
+            match whose {
+                Whose::Ours => {}
+                Whose::Nobodys => return Err(undone(&format!("VNIC {link} was not made"), said)),
+                Whose::Anothers(why) => return Err(Trouble::lasting(format!("{why}; it is left alone"))),
+            }
+        }
+        let (host, guest) = tokio::try_join!(
+            self.act(dladm::set_host(network)),
+            self.act(dladm::protect(network, self.bandwidth)),
+        )?;
+        dladm::done(&host)?;
+        dladm::done(&guest)?;
+        let said = ipadm::done(&self.act(ipadm::create_address(network)).await?);
+        if !self.host.has_address(network).await? {
+            return Err(undone(
+                &format!("{} has no address {}", network.host, network.host_address),
+                said,
+            ));
+        }
+        ipadm::done(&self.act(ipadm::forward_nothing(&network.host)).await?)?;
+        Ok(())
+    }
+
+    /// A guest whose link is not held to its own addresses is never booted.
+    async fn protected(&self) -> Result<(), Trouble> {
+        if self.host.is_protected(&self.plan.network).await? {
+            return Ok(());
+        }
+        Err(Trouble::passing(format!(
+            "link {} is not protected as it should be",
+            self.plan.network.guest
+        )))
+    }
+}

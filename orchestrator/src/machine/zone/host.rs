@@ -1,0 +1,188 @@
+//! Runs the host's commands and looks at what they made. Whoever acts reads again afterwards: a command may
+//! fail and have done it, or succeed and not.
+
+use std::{fmt, io, path::PathBuf, time::Duration};
+
+use super::{
+    command::{
+        CommandError, dladm, ipadm, zfs,
+        zoneadm::{self, State, Zone},
+        zonecfg,
+    },
+    export::Exported,
+};
+use crate::{
+    exec::{Cmd, ExecError, Output},
+    model::{illumos::names::DatasetName, illumos::network::SlotNetwork, names::MachineName},
+};
+
+/// Something on the host that is not as it should be.
+#[derive(Debug)]
+pub(super) struct Trouble {
+    pub(super) reason: String,
+    /// Another try, maybe on another machine, may succeed.
+    pub(super) retryable: bool,
+}
+
+impl Trouble {
+    pub(super) fn lasting(reason: impl fmt::Display) -> Self {
+        Self {
+            reason: reason.to_string(),
+            retryable: false,
+        }
+    }
+
+    pub(super) fn passing(reason: impl fmt::Display) -> Self {
+        Self {
+            reason: reason.to_string(),
+            retryable: true,
+        }
+    }
+}
+
+impl From<CommandError> for Trouble {
+    fn from(error: CommandError) -> Self {
+        Self {
+            retryable: true,
+            reason: error.to_string(),
+        }
+    }
+}
+
+macro_rules! passing {
+    ($($error:ty),*) => {$(
+        impl From<$error> for Trouble {
+            fn from(error: $error) -> Self {
+                let cause = std::error::Error::source(&error).map(|source| format!(": {source}"));
+                Self::passing(format!("{error}{}", cause.unwrap_or_default()))
+            }
+        }
+    )*};
+}
+
+passing!(io::Error, ExecError, dladm::ShowError, super::command::FieldError);
+
+/// Whose a thing is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Whose {
+    /// There is none.
+    Nobodys,
+    /// It carries this node's mark for this machine.
+    Ours,
+    /// It is somebody else's, and why that is known.
+    Anothers(String),
+}
+
+/// The host.
+#[derive(Debug, Clone)]
+pub(super) struct Host {
+    /// This node's name, as the marks have it.
+    pub(super) node: String,
+}
+
+impl Host {
+    pub(super) async fn run(&self, command: Cmd) -> Result<Output, Trouble> {
+        Ok(command.run().await?)
+    }
+
+    /// Every zone of the host.
+    pub(super) async fn zones(&self) -> Result<Vec<Zone>, Trouble> {
+        Ok(zoneadm::zones(&self.run(zoneadm::list()).await?)?)
+    }
+
+    /// Where one zone stands.
+    pub(super) async fn zone(&self, name: &MachineName) -> Result<Option<Zone>, Trouble> {
+        Ok(self.zones().await?.into_iter().find(|zone| zone.name == name.as_str()))
+    }
+
+    /// A zone's configuration.
+    pub(super) async fn exported(&self, name: &MachineName) -> Result<Option<Exported>, Trouble> {
+        let output = self.run(zonecfg::export(name)).await?;
+        Ok(zonecfg::exported(&output)?.map(|text| Exported::parse(&text)))
+    }
+
+    /// Whose a zone is, by the marks in its configuration.
+    pub(super) async fn whose_zone(&self, name: &MachineName) -> Result<Whose, Trouble> {
+        let Some(exported) = self.exported(name).await? else {
+            return Ok(Whose::Nobodys);
+        };
+        let marks = (exported.attr("hci-node"), exported.attr("hci-attempt"));
+        let attempt = name.attempt().to_string();
+        Ok(if marks == (Some(self.node.as_str()), Some(attempt.as_str())) {
+            Whose::Ours
+        } else {
+            Whose::Anothers(format!("zone {name} does not carry the marks of node {}", self.node))
+        })
+    }
+
+    /// A dataset, as far as it concerns us.
+    pub(super) async fn dataset(&self, name: &DatasetName) -> Result<Option<zfs::Seen>, Trouble> {
+        Ok(zfs::seen(name, &self.run(zfs::look(name)).await?)?)
+    }
+
+    /// Whose a dataset is, by its own local marks.
+    pub(super) async fn whose_dataset(&self, name: &DatasetName, machine: &MachineName) -> Result<Whose, Trouble> {
+        Ok(match self.dataset(name).await? {
+            None => Whose::Nobodys,
+            Some(seen)
+                if seen.node.as_deref() == Some(self.node.as_str())
+                    && seen.attempt.as_deref() == Some(machine.attempt().to_string().as_str()) =>
+            {
+                Whose::Ours
+            }
+            Some(_) => Whose::Anothers(format!(
+                "{name} does not carry the marks of node {} and this attempt",
+                self.node
+            )),
+        })
+    }
+
+    /// Which of a slot's two VNICs exist: exact name, stub and address. One of the name that is otherwise is
+    /// somebody else's.
+    pub(super) async fn vnics(&self, network: &SlotNetwork) -> Result<[Whose; 2], Trouble> {
+        let vnics = dladm::vnics(&self.run(dladm::show_vnics()).await?)?;
+        Ok(
+            [(&network.host, network.host_mac), (&network.guest, network.guest_mac)].map(|(link, mac)| {
+                match vnics.iter().find(|vnic| vnic.link == link.to_string()) {
+                    None => Whose::Nobodys,
+                    Some(vnic) if vnic.over == network.stub.to_string() && vnic.mac == Some(mac) => Whose::Ours,
+                    Some(vnic) => Whose::Anothers(format!("VNIC {link} is over {} and has another address", vnic.over)),
+                }
+            }),
+        )
+    }
+
+    /// Whether the slot's address can be listened on.
+    pub(super) async fn has_address(&self, network: &SlotNetwork) -> Result<bool, Trouble> {
+        let output = self.run(ipadm::show_address(&network.host)).await?;
+        Ok(ipadm::is_usable(network, &output)?)
+    }
+
+    /// Whether the guest's link is held to what it may send.
+    pub(super) async fn is_protected(&self, network: &SlotNetwork) -> Result<bool, Trouble> {
+        let output = self.run(dladm::show_protection(&network.guest)).await?;
+        Ok(dladm::is_protected(network, &output)?)
+    }
+
+    /// Waits until a zone stands where `wanted` says, for at most `patience`; returns where it stands then.
+    pub(super) async fn wait(
+        &self,
+        name: &MachineName,
+        patience: Duration,
+        wanted: impl Fn(Option<&State>) -> bool,
+    ) -> Result<Option<State>, Trouble> {
+        let until = tokio::time::Instant::now() + patience;
+        loop {
+            let state = self.zone(name).await?.map(|zone| zone.state);
+            if wanted(state.as_ref()) || tokio::time::Instant::now() >= until {
+                return Ok(state);
+            }
+            tokio::time::sleep(Duration::from_millis(250)).await;
+        }
+    }
+}
+
+/// The virtual machine of a zone, which may outlive its bhyve and keep its memory.
+pub(super) fn vmm(name: &MachineName) -> PathBuf {
+    PathBuf::from("/dev/vmm").join(name.as_str())
+}

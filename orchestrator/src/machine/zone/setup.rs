@@ -1,0 +1,255 @@
+//! What a zone host needs before its first machine: the tree of datasets and the rules of ipfilter. It looks first,
+//! and says what is missing as the commands that would make it; nothing that is another's is touched.
+
+use std::{fs, io, path::Path, time::Duration};
+
+use super::command::{CommandError, ipf, zfs};
+use crate::{
+    config::Zone,
+    exec::{Cmd, ExecError},
+    machine::files,
+    model::{
+        illumos::names::{DatasetName, Unfit},
+        names::NodeName,
+    },
+};
+
+/// ipfilter's rules that outlive a reboot.
+const IPF_CONF: &str = "/etc/ipf/ipf.conf";
+/// Ours among them.
+const BEGIN: &str = "# helios-ci: begin";
+const END: &str = "# helios-ci: end";
+
+/// One thing to do.
+#[derive(Debug, Clone)]
+pub enum Act {
+    /// A command.
+    Run(Cmd),
+    /// A file with a new content.
+    Write {
+        /// Which.
+        path: String,
+        /// All of it.
+        text: String,
+    },
+}
+
+impl std::fmt::Display for Act {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Run(command) => command.fmt(f),
+            Self::Write { path, .. } => write!(f, "write {path}"),
+        }
+    }
+}
+
+/// Why a host cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// A name that illumos would not take.
+    #[error(transparent)]
+    Name(#[from] Unfit),
+    /// A command could not be run.
+    #[error(transparent)]
+    Exec(#[from] ExecError),
+    /// A command failed.
+    #[error(transparent)]
+    Command(#[from] CommandError),
+    /// A file.
+    #[error("cannot use {path}")]
+    Io {
+        /// Which.
+        path: String,
+        /// The system's word.
+        #[source]
+        source: io::Error,
+    },
+    /// The tree's place is taken.
+    #[error(
+        "{dataset} exists and does not carry the mark of node {node}: choose another `zone.dataset`, or, if it is meant, mark it with `zfs set helios-ci:node={node} {dataset}`"
+    )]
+    Foreign {
+        /// The dataset.
+        dataset: String,
+        /// This node.
+        node: String,
+    },
+}
+
+/// What is missing on this host, in the order in which it is to be done; nothing when all is there.
+///
+/// # Errors
+/// When the host cannot be looked at, or the tree's place is another's.
+pub fn missing(node: &NodeName, zone: &Zone) -> Result<Vec<Act>, SetupError> {
+    let mut acts = Vec::new();
+    for (dataset, properties) in tree(zone)? {
+        let seen = zfs::seen(&dataset, &zfs::look(&dataset).run_blocking()?)?;
+        match seen {
+            Some(seen) if seen.node.as_deref() == Some(node.as_str()) => {}
+            Some(_) => {
+                return Err(SetupError::Foreign {
+                    dataset: dataset.to_string(),
+                    node: node.to_string(),
+                });
+            }
+            None => {
+                let properties: Vec<(&str, &str)> = properties.iter().map(|(k, v)| (*k, v.as_str())).collect();
+                acts.push(Act::Run(zfs::create_filesystem(&dataset, node, &properties)));
+            }
+        }
+    }
+    let text = match fs::read_to_string(IPF_CONF) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        Err(source) => {
+            return Err(SetupError::Io {
+                path: IPF_CONF.to_owned(),
+                source,
+            });
+        }
+    };
+    let wanted = with_rules(&text, zone);
+    let rewritten = wanted != text;
+    if rewritten {
+        acts.push(Act::Write {
+            path: IPF_CONF.to_owned(),
+            text: wanted,
+        });
+    }
+    let in_force = ipf::list()
+        .run_blocking()
+        .ok()
+        .and_then(|output| ipf::missing(zone.network, zone.port, &output).ok());
+    if rewritten || in_force != Some(None) {
+        acts.push(Act::Run(Cmd::new("/usr/sbin/svcadm").args([
+            "enable",
+            "-s",
+            "network/ipfilter",
+        ])));
+        // Emptied and read anew: rules that were added twice would stand in the wrong order.
+        acts.push(Act::Run(Cmd::new("/usr/sbin/ipf").args(["-Fa", "-f", IPF_CONF])));
+    }
+    Ok(acts)
+}
+
+/// What a dataset is created with.
+type Properties = Vec<(&'static str, String)>;
+
+/// The datasets and their properties, parents first.
+fn tree(zone: &Zone) -> Result<Vec<(DatasetName, Properties)>, Unfit> {
+    let root = &zone.dataset;
+    let off = || vec![("mountpoint", "none".to_owned())];
+    let zones = vec![
+        ("mountpoint", zone.path.to_string()),
+        ("canmount", "on".to_owned()),
+        ("atime", "off".to_owned()),
+        ("compression", "lz4".to_owned()),
+    ];
+    Ok(vec![
+        (root.clone(), off()),
+        (root.child("images")?, off()),
+        (root.child("machines")?, off()),
+        (root.child("zones")?, zones),
+        (
+            root.child("state")?,
+            vec![("mountpoint", "none".to_owned()), ("reservation", "64m".to_owned())],
+        ),
+    ])
+}
+
+/// ipf.conf with our rules before all others: ipfilter takes the first that says `quick`.
+fn with_rules(text: &str, zone: &Zone) -> String {
+    let mut others = String::new();
+    let mut inside = false;
+    for line in text.lines() {
+        match line.trim() {
+            BEGIN => inside = true,
+            END if inside => inside = false,
+            _ if !inside => {
+                others.push_str(line);
+                others.push('\n');
+            }
+            _ => {}
+        }
+    }
+    let rules = zone.network.filter_rules(zone.port).join("\n");
+    format!("{BEGIN}\n{rules}\n{END}\n{others}")
+}
+
+/// Does one thing.
+///
+/// # Errors
+/// When it fails; what was done before stays, and the next setup goes on from there.
+pub fn perform(act: &Act) -> Result<(), SetupError> {
+    match act {
+        Act::Run(command) => {
+            let output = command.clone().deadline(Duration::from_secs(120)).run_blocking()?;
+            zfs::done(&output)?;
+        }
+        Act::Write { path, text } => {
+            let written = Path::new(path)
+                .parent()
+                .map_or(Ok(()), fs::create_dir_all)
+                .and_then(|()| files::write_atomic(Path::new(path), text.as_bytes()));
+            written.map_err(|source| SetupError::Io {
+                path: path.clone(),
+                source,
+            })?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::illumos::network::Range;
+
+    fn zone() -> Zone {
+        Zone {
+            dataset: "rpool/hci".parse().unwrap(),
+            path: "/zones/hci".parse().unwrap(),
+            network: Range::default(),
+            port: 9417,
+            bandwidth: "1G".parse().unwrap(),
+        }
+    }
+
+    #[test]
+    fn our_rules_come_first_once_and_others_stay() {
+        let mine = "pass out all\nblock in on net0 all\n";
+        let once = with_rules(mine, &zone());
+        assert!(
+            once.starts_with("# helios-ci: begin\npass in quick") && once.ends_with(mine),
+            "{once}"
+        );
+        assert_eq!(with_rules(&once, &zone()), once);
+        let mut other = zone();
+        other.port = 7000;
+        let changed = with_rules(&once, &other);
+        assert!(
+            changed.contains("port = 7000") && !changed.contains("9417"),
+            "{changed}"
+        );
+        assert_eq!(changed.matches("helios-ci: begin").count(), 1);
+    }
+
+    #[test]
+    fn the_tree_has_its_parents_first_and_no_volume_below_zones() {
+        let names: Vec<String> = tree(&zone())
+            .unwrap()
+            .iter()
+            .map(|(name, _)| name.to_string())
+            .collect();
+        assert_eq!(
+            names,
+            [
+                "rpool/hci",
+                "rpool/hci/images",
+                "rpool/hci/machines",
+                "rpool/hci/zones",
+                "rpool/hci/state"
+            ]
+        );
+    }
+}

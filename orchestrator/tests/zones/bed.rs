@@ -1,0 +1,214 @@
+//! A simulated host for each test, and what tests ask of it.
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the bed starts programs and a namespace as a host would"
+)]
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use helios_ci::{
+    config::{GuestKind, Image, Size, Zone},
+    machine::{MachineSpec, Machines, Seed, zone},
+    model::{ids::AttemptId, illumos::network::Range, names::MachineName},
+    secret::Secret,
+};
+use illumos_sim::Sim;
+use sha2::{Digest, Sha256};
+
+/// Where the inner tests find their host.
+const STATE: &str = "HELIOS_CI_SIMULATED_HOST";
+
+/// Runs ignored tests of this program, each in a namespace and on a host of its own.
+pub fn run_inside(tests: &[&str]) {
+    let me = std::env::current_exe().expect("this program");
+    let sim = me
+        .parent()
+        .and_then(Path::parent)
+        .expect("a target directory")
+        .join("illumos-sim");
+    assert!(sim.exists(), "{} is missing: cargo build --workspace", sim.display());
+    // Three at a time: most of a life is waiting.
+    let (next, failed) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while let Some(test) = tests.get(next.fetch_add(1, Ordering::SeqCst)) {
+                    if let Err(said) = inside(&me, &sim, test) {
+                        failed.lock().expect("a list").push(format!("== {test}\n{said}"));
+                    }
+                }
+            });
+        }
+    });
+    let failed = failed.into_inner().expect("a list");
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+fn inside(me: &Path, sim: &Path, test: &str) -> Result<(), String> {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (state, work) = (dir.path().join("host"), dir.path().join("work"));
+    Sim::create(&state).expect("a host");
+    fs::create_dir(&work).expect("a folder");
+    let mut unshare = Command::new("unshare");
+    unshare.arg("--mount");
+    if !nix::unistd::geteuid().is_root() {
+        unshare.args(["--user", "--map-root-user"]);
+    }
+    let output = unshare
+        .args(["sh", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/zones/namespace.sh")])
+        .args([sim, &state.canonicalize().expect("a path"), &work])
+        .arg(me)
+        .args([test, "--exact", "--ignored", "--nocapture"])
+        .env(STATE, &state)
+        .output()
+        .expect("unshare, of util-linux");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    if output.status.success() && said.contains("1 passed") {
+        Ok(())
+    } else {
+        Err(said)
+    }
+}
+
+/// The host of this test.
+pub fn host() -> Sim {
+    Sim::open(Path::new(
+        &std::env::var(STATE).expect("run by zones_on_a_simulated_host"),
+    ))
+    .expect("a host")
+}
+
+pub fn zone() -> Zone {
+    Zone {
+        dataset: "rpool/hci".parse().expect("a dataset"),
+        path: "/mnt/hci".parse().expect("a path"),
+        network: Range::default(),
+        port: 9417,
+        bandwidth: "1G".parse().expect("a bandwidth"),
+    }
+}
+
+/// A back end on this host, as a freshly started machined would have it.
+pub fn machines() -> Arc<dyn Machines> {
+    let image = Image {
+        disk: None,
+        kind: GuestKind::LinuxUefi,
+        attributes: BTreeMap::new(),
+        sha256: None,
+        kernel: None,
+        initrd: None,
+        cmdline: None,
+        size: Size::default(),
+        boot_timeout_s: 60,
+    };
+    let agent = PathBuf::from("/run/agent");
+    fs::write(&agent, b"agent").expect("an agent");
+    zone::open(zone::Options::new(
+        "n1".parse().expect("a node"),
+        zone(),
+        BTreeMap::from([("debian".parse().expect("a label"), image)]),
+        agent,
+    ))
+}
+
+pub fn spec() -> MachineSpec {
+    MachineSpec {
+        name: MachineName::of(AttemptId::new()),
+        node: "n1".parse().expect("a node"),
+        image: "debian".parse().expect("a label"),
+        cpus: 2,
+        memory_mib: 1024,
+        disk_gib: Some(1),
+        seed: Seed {
+            fingerprint: "ab".repeat(32),
+            token: Secret::new("t"),
+            time_ms: 0,
+        },
+    }
+}
+
+pub fn golden() -> zone::golden::Golden {
+    zone::golden::Golden {
+        node: "n1".parse().expect("a node"),
+        root: zone().dataset,
+    }
+}
+
+/// Sets the host up and gives it one image.
+pub fn prepare() {
+    let node = "n1".parse().expect("a node");
+    for act in zone::setup::missing(&node, &zone()).expect("a look") {
+        zone::setup::perform(&act).unwrap_or_else(|error| panic!("{act}: {error:?}"));
+    }
+    import(b"a golden disk");
+}
+
+/// Imports a small disk; its version.
+pub fn import(content: &[u8]) -> u32 {
+    let file = PathBuf::from("/run/disk.raw");
+    fs::write(&file, content).expect("a disk");
+    let sha256 = hex::encode(Sha256::digest(content));
+    let imported = golden().import(&file, &"debian".parse().expect("a label"), &sha256);
+    imported.expect("an import").number
+}
+
+/// Everything of machines that the host still has, in words.
+pub fn left() -> Vec<String> {
+    let sim = host();
+    let state = sim.state().expect("a state");
+    let mut left = Vec::new();
+    let machine = |name: &str| name.contains("/machines/") || name.contains("/zones/");
+    left.extend(state.datasets.keys().filter(|name| machine(name)).cloned());
+    left.extend(state.zones.keys().map(|name| format!("zone {name} in the kernel")));
+    left.extend(
+        state
+            .links
+            .keys()
+            .filter(|name| name.starts_with("hci"))
+            .map(|name| format!("link {name}")),
+    );
+    left.extend(
+        state
+            .interfaces
+            .keys()
+            .filter(|name| name.starts_with("hci"))
+            .map(|name| format!("interface {name}")),
+    );
+    left.extend(state.vms.iter().map(|name| format!("virtual machine {name}")));
+    let index = fs::read_to_string(sim.root().join("etc/zones/index")).expect("an index");
+    left.extend(
+        index
+            .lines()
+            .filter(|line| line.starts_with("hci-"))
+            .map(|line| format!("index: {line}")),
+    );
+    for dir in [
+        "/etc/zones",
+        "/mnt/hci",
+        "/run/helios-ci",
+        "/run/helios-ci/machines",
+        "/run/helios-ci/console",
+    ] {
+        let names = fs::read_dir(dir)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|entry| entry.file_name());
+        left.extend(
+            names
+                .map(|name| format!("{dir}/{}", name.to_string_lossy()))
+                .filter(|path| path.contains("hci-0")),
+        );
+    }
+    left
+}

@@ -1,0 +1,40 @@
+# Makes a mount namespace in which illumos's programs and files stand at their real paths, and runs a program in it.
+# Arguments: the simulator, its state, an empty folder, the program and its arguments.
+set -eu
+sim=$1 state=$2 work=$3
+shift 3
+root=$state/root
+mount --make-rprivate /
+
+mkdir -p "$work/sbin" "$work/bin" "$work/lib/zones" "$work/dev" "$work/etc/zones" "$work/etc/ipf" "$work/run"
+for program in zfs zpool dladm ipadm zonecfg zoneadm bhyvectl ipf ipfstat svcadm svcs svcprop fuser; do
+	ln -s "$sim" "$work/sbin/$program"
+done
+for program in pfexec pkill zonename; do
+	ln -s "$sim" "$work/bin/$program"
+done
+ln -s "$sim" "$work/lib/zones/zoneadmd"
+echo "$state" >"$work/etc/illumos-sim"
+
+for device in null zero random urandom; do
+	: >"$work/dev/$device"
+	mount --bind "/dev/$device" "$work/dev/$device"
+done
+ln -s /proc/self/fd "$work/dev/fd"
+mkdir -p "$work/dev/zvol" "$work/dev/vmm" "$root/mnt" "$root/var/run/zones" "$root/etc/zones" "$root/etc/ipf"
+mount --bind "$root/dev/zvol" "$work/dev/zvol"
+mount --bind "$root/dev/vmm" "$work/dev/vmm"
+
+overlay() { mount -t overlay overlay -o "lowerdir=$1:$2" "$2"; }
+overlay "$work/sbin" /usr/sbin
+overlay "$work/bin" /usr/bin
+overlay "$work/lib" /usr/lib
+overlay "$work/etc" /etc
+mount --bind "$root/etc/zones" /etc/zones
+mount --bind "$root/etc/ipf" /etc/ipf
+mount --bind "$root/mnt" /mnt
+mount --bind "$work/run" /run
+mkdir -p /run/zones
+mount --bind "$root/var/run/zones" /run/zones
+mount --rbind "$work/dev" /dev
+exec "$@"
