@@ -20,6 +20,8 @@ const TICK: Duration = Duration::from_millis(5);
 const LOOK: Duration = Duration::from_millis(100);
 /// How long a daemon without zone and client waits for its first client.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a daemon that goes may still hold its lock.
+const GOING: Duration = Duration::from_secs(1);
 /// How long a client may take to say who it is.
 const HANDSHAKE: Duration = Duration::from_secs(5);
 
@@ -77,6 +79,12 @@ pub fn wanted<'a>(program: &str, args: &'a [String]) -> Option<&'a str> {
     }
 }
 
+/// The zone to whose console a successful command connects.
+#[must_use]
+pub fn attached<'a>(program: &str, args: &'a [String]) -> Option<&'a str> {
+    (program == "zlogin").then_some(args.last()?.as_str())
+}
+
 fn run_dir(sim: &Sim) -> PathBuf {
     sim.root().join("var/run/zones")
 }
@@ -96,16 +104,25 @@ pub fn is_served(sim: &Sim, zone: &str) -> io::Result<bool> {
     Ok(!free && run_dir(sim).join(format!("{zone}.console_sock")).exists())
 }
 
-/// The attached client: its process, whether it leaves at a halt, its stream.
+/// The attached client: its process, whether it leaves at a halt, how much was printed before it came, its
+/// stream.
 struct Client {
     pid: i32,
     leaves: bool,
+    from: u64,
     stream: UnixStream,
 }
 
-type Holder = Arc<Mutex<Option<Client>>>;
+/// Who sits at the console, and whether anybody ever did.
+#[derive(Default)]
+struct Seat {
+    client: Option<Client>,
+    attended: bool,
+}
 
-fn held(holder: &Holder) -> std::sync::MutexGuard<'_, Option<Client>> {
+type Holder = Arc<Mutex<Seat>>;
+
+fn held(holder: &Holder) -> std::sync::MutexGuard<'_, Seat> {
     holder.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -116,7 +133,17 @@ fn held(holder: &Holder) -> std::sync::MutexGuard<'_, Option<Client>> {
 /// The socket or the state folder.
 pub fn serve(sim: &Sim, zone: &str) -> io::Result<()> {
     nix::unistd::setsid().ok();
-    let Some(_claim) = claim(sim, zone)? else { return Ok(()) };
+    let started = Instant::now();
+    let _claim = loop {
+        if let Some(claim) = claim(sim, zone)? {
+            break claim;
+        }
+        // Either another daemon serves already, or one is just going.
+        if started.elapsed() > GOING {
+            return Ok(());
+        }
+        std::thread::sleep(TICK);
+    };
     let dir = run_dir(sim);
     let socket = dir.join(format!("{zone}.console_sock"));
     files::remove(&socket)?;
@@ -128,12 +155,12 @@ pub fn serve(sim: &Sim, zone: &str) -> io::Result<()> {
     files::remove(Path::new(&fresh))?;
     let listener = UnixListener::bind(&fresh)?;
     fs::rename(&fresh, &socket)?;
-    let holder: Holder = Arc::new(Mutex::new(None));
-    let (accepts, typed) = (Arc::clone(&holder), input(sim.dir(), zone));
+    let holder: Holder = Holder::default();
+    let (accepts, typed, printed) = (Arc::clone(&holder), input(sim.dir(), zone), output(sim.dir(), zone));
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            let (holder, typed) = (Arc::clone(&accepts), typed.clone());
-            std::thread::spawn(move || attend(stream, &holder, &typed));
+            let (holder, typed, printed) = (Arc::clone(&accepts), typed.clone(), printed.clone());
+            std::thread::spawn(move || attend(stream, &holder, &typed, &printed));
         }
     });
     let (start, mut looked) = (Instant::now(), None::<Instant>);
@@ -141,10 +168,15 @@ pub fn serve(sim: &Sim, zone: &str) -> io::Result<()> {
     loop {
         let fresh = tail.read()?;
         if !fresh.is_empty() {
-            // A client that went away, or stopped reading for ever, is the holder's thread's matter.
-            let stream = held(&holder).as_ref().and_then(|client| client.stream.try_clone().ok());
-            if let Some(mut stream) = stream {
-                stream.write_all(&fresh).ok();
+            // Not under the lock: a client that reads slowly stalls the guest, not the other clients' refusals.
+            let client = held(&holder)
+                .client
+                .as_ref()
+                .and_then(|client| Some((client.from, client.stream.try_clone().ok()?)));
+            if let Some((from, mut stream)) = client {
+                let old = usize::try_from(from.saturating_sub(tail.at - fresh.len() as u64)).unwrap_or(usize::MAX);
+                // A client that went away is its own thread's matter.
+                stream.write_all(fresh.get(old..).unwrap_or_default()).ok();
             }
         }
         if looked.is_none_or(|at| at.elapsed() >= LOOK) {
@@ -152,20 +184,28 @@ pub fn serve(sim: &Sim, zone: &str) -> io::Result<()> {
             if !socket.exists() {
                 return Ok(());
             }
-            let (entry, up) = sim.mutate(|host| (index::find(host, zone), host.state.zones.contains_key(zone)))?;
-            let installed = entry?.is_some_and(|entry| entry.state >= ZoneState::Installed);
-            let mut client = held(&holder);
-            let leaves = ran && !up && client.as_ref().is_some_and(|client| client.leaves);
-            ran |= up;
-            let ends = !installed || !up && client.is_none() && (ran || start.elapsed() > PATIENCE);
-            if ends || leaves {
-                if let Some(client) = client.take() {
+            // Decided under the lock of the model: a boot comes before, and is seen, or after, and finds no
+            // socket any more.
+            let ends = sim.mutate(|host| -> io::Result<bool> {
+                let installed = index::find(host, zone)?.is_some_and(|entry| entry.state >= ZoneState::Installed);
+                let up = host.state.zones.contains_key(zone);
+                let mut seat = held(&holder);
+                let leaves = ran && !up && seat.client.as_ref().is_some_and(|client| client.leaves);
+                ran |= up;
+                let idle = ran || seat.attended || start.elapsed() > PATIENCE;
+                let ends = !installed || !up && seat.client.is_none() && idle;
+                if (ends || leaves)
+                    && let Some(client) = seat.client.take()
+                {
                     client.stream.shutdown(std::net::Shutdown::Both).ok();
                 }
                 if ends {
-                    drop(client);
-                    return files::remove(&socket);
+                    files::remove(&socket)?;
                 }
+                Ok(ends)
+            })??;
+            if ends {
+                return Ok(());
             }
         }
         std::thread::sleep(TICK);
@@ -185,7 +225,7 @@ fn peer(_stream: &UnixStream) -> i32 {
 }
 
 /// One client: who it is, whether it may have the console, and what it types.
-fn attend(mut stream: UnixStream, holder: &Holder, typed: &Path) {
+fn attend(mut stream: UnixStream, holder: &Holder, typed: &Path, printed: &Path) {
     if stream.set_read_timeout(Some(HANDSHAKE)).is_err() {
         return;
     }
@@ -199,18 +239,22 @@ fn attend(mut stream: UnixStream, holder: &Holder, typed: &Path) {
     }
     let pid = peer(&stream);
     {
-        let mut client = held(holder);
-        if let Some(client) = client.as_ref() {
+        let mut seat = held(holder);
+        if let Some(client) = &seat.client {
             stream.write_all(format!("{}\n", client.pid).as_bytes()).ok();
             return;
         }
-        let Ok(copy) = stream.try_clone() else { return };
+        let (Ok(copy), Ok(meta)) = (stream.try_clone(), fs::metadata(printed)) else {
+            return;
+        };
         if stream.write_all(b"OK\n").is_err() || stream.set_read_timeout(None).is_err() {
             return;
         }
-        *client = Some(Client {
+        seat.attended = true;
+        seat.client = Some(Client {
             pid,
             leaves: line.ends_with(b"1"),
+            from: meta.len(),
             stream: copy,
         });
     }
@@ -220,7 +264,7 @@ fn attend(mut stream: UnixStream, holder: &Holder, typed: &Path) {
             break;
         }
     }
-    held(holder).take();
+    held(holder).client.take();
 }
 
 /// The end of a growing file.
@@ -247,4 +291,40 @@ impl Tail {
         self.at += bytes.len() as u64;
         Ok(bytes)
     }
+}
+
+/// `zlogin -C ZONE`: this process's standard streams at the console until either side ends.
+///
+/// # Errors
+/// The sentence zlogin ends with.
+pub fn attach(sim: &Sim, zone: &str) -> Result<(), String> {
+    let refused = |error: io::Error| format!("could not connect to the console of zone '{zone}': {error}");
+    std::env::set_current_dir(run_dir(sim)).map_err(refused)?;
+    let mut stream = UnixStream::connect(format!("{zone}.console_sock")).map_err(refused)?;
+    stream.write_all(b"IDENT C 0\n").map_err(refused)?;
+    let (mut line, mut byte) = (Vec::new(), [0]);
+    while matches!(stream.read(&mut byte), Ok(1)) && byte[0] != b'\n' {
+        line.push(byte[0]);
+    }
+    if line != b"OK" {
+        return Err(format!(
+            "Zone is already in use by process ID {}.",
+            String::from_utf8_lossy(&line)
+        ));
+    }
+    println!("[Connected to zone '{zone}' console]");
+    let mut typed = stream.try_clone().map_err(refused)?;
+    std::thread::spawn(move || {
+        io::copy(&mut io::stdin(), &mut typed).ok();
+        typed.shutdown(std::net::Shutdown::Both).ok();
+    });
+    let mut out = io::stdout();
+    let mut bytes = [0; 4096];
+    while let Ok(count @ 1..) = stream.read(&mut bytes) {
+        out.write_all(&bytes[..count])
+            .and_then(|()| out.flush())
+            .map_err(refused)?;
+    }
+    println!("\n[Connection to zone '{zone}' console closed]");
+    Ok(())
 }

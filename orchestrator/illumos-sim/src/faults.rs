@@ -16,6 +16,8 @@ pub struct Faults {
     pub busy_after_close: u32,
     /// A zonecfg file that errs commits nothing, instead of what verifies: both were seen.
     pub zonecfg_commits_nothing_on_error: bool,
+    /// `create-vnic` takes `-p mtu=` and does nothing with it: that was seen.
+    pub create_vnic_ignores_mtu: bool,
     /// Whether `zoneadm list` leaves out the eighth field, as illumos without the debug id does.
     pub seven_list_fields: bool,
 }
@@ -97,6 +99,8 @@ pub struct Quirks {
     pub halt_leaves: Option<String>,
     /// `/dev/vmm/NAME` outlives bhyve.
     pub leaves_vm: bool,
+    /// So many listings show the zone as `shutting_down` after bhyve ended.
+    pub lingers: u32,
     /// What `zoneadm list` makes of the zone.
     pub listed: Option<Listed>,
 }

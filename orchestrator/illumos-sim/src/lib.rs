@@ -8,6 +8,7 @@
 )]
 
 pub mod boot;
+pub mod cli;
 pub mod console;
 pub mod faults;
 pub mod files;

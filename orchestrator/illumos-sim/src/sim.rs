@@ -10,7 +10,10 @@ use std::{
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::{
-    boot::life::{self, End},
+    boot::{
+        brand,
+        life::{self, End},
+    },
     console,
     faults::{Action, Faults},
     files,
@@ -74,6 +77,10 @@ impl Sim {
         }
         files::replace(&root.join("etc/zones/index"), b"global:installed:/\n")?;
         files::replace(&root.join("dev/vmmctl"), b"")?;
+        files::replace(&root.join("usr/lib/brand/bhyve/config.xml"), brand::CONFIG.as_bytes())?;
+        for name in brand::FIRMWARE.iter().chain(&["BHYVE_VARS"]) {
+            files::replace(&root.join("usr/share/bhyve/firmware").join(format!("{name}.fd")), b"")?;
+        }
         files::replace(
             &sim.dir.join("faults.json"),
             &serde_json::to_vec_pretty(&Faults::default())?,
@@ -224,6 +231,12 @@ impl Sim {
             Ended::Hung => Some("hung".to_owned()),
             _ => None,
         };
+        if ended == Ended::Hung
+            && program == "zoneadm"
+            && let Some(zone) = program::zoneadm::lock_of(args)
+        {
+            self.mutate(|host| host.state.locks.insert(zone.to_owned(), std::process::id()))?;
+        }
         if let Ended::Exit(out) = &ended {
             said = out.clone();
         }

@@ -254,8 +254,6 @@ fn the_console_has_one_client_and_forgets() {
     host.zone();
     host.ok("zoneadmd -z z1");
     host.sim.guest_prints("z1", b"nobody hears this").unwrap();
-    // The daemon has thrown it away before anybody is attached.
-    std::thread::sleep(Duration::from_millis(100));
     let mut console = connect(&host);
     assert_eq!(ident(&mut console), "OK\n");
     let mut other = connect(&host);
@@ -276,6 +274,61 @@ fn the_console_has_one_client_and_forgets() {
 }
 
 #[test]
+fn zlogin_sits_at_the_console() {
+    let host = Host::new();
+    host.zone();
+    let said = host.run("zlogin -C none");
+    assert_eq!(String::from_utf8(said.stderr).unwrap(), "zlogin: zone 'none' unknown\n");
+    let said = host.run("zlogin z1 date");
+    let text = "zlogin: login allowed only to running zones (z1 is 'installed').\n";
+    assert_eq!(String::from_utf8(said.stderr).unwrap(), text);
+    assert_eq!(host.run("zlogin -C z1 date").status.code(), Some(2));
+    host.ok("zoneadm -z z1 boot");
+    let mut login = host.command("zlogin -C z1");
+    let mut login = login.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut out = BufReader::new(login.stdout.take().unwrap());
+    let mut line = String::new();
+    out.read_line(&mut line).unwrap();
+    assert_eq!(line, "[Connected to zone 'z1' console]\n");
+    let second = host.run("zlogin -C z1");
+    assert_eq!(second.status.code(), Some(1));
+    let text = format!("zlogin: Zone is already in use by process ID {}.\n", login.id());
+    assert_eq!(String::from_utf8(second.stderr).unwrap(), text);
+    host.sim.guest_prints("z1", b"hello\n").unwrap();
+    line.clear();
+    while line != "hello\n" {
+        line.clear();
+        out.read_line(&mut line).unwrap();
+    }
+    drop(login.stdin.take());
+    assert!(login.wait().unwrap().success());
+    host.ok("bhyvectl --vm=z1 --force-poweroff");
+}
+
+#[test]
+fn a_boot_whose_client_was_killed_goes_on() {
+    let host = Host::new();
+    host.zone();
+    host.fault("zoneadm", Action::KillAfter);
+    assert_eq!(host.run("zoneadm -z z1 boot").status.signal(), Some(9));
+    assert!(host.zone_is(Some(ZoneState::Running)));
+    assert_eq!(ident(&mut connect(&host)), "OK\n");
+    host.fault(
+        "zoneadm",
+        Action::FailAfter {
+            code: 1,
+            stderr: "zoneadm: lost\n".into(),
+        },
+    );
+    assert_eq!(host.run("zoneadm -z z1 halt").status.code(), Some(1));
+    assert!(
+        host.zone_is(Some(ZoneState::Running)),
+        "the halt waits for the guest, without its client"
+    );
+    host.ok("bhyvectl --vm=z1 --force-poweroff");
+}
+
+#[test]
 fn a_power_cycle_ends_the_daemon() {
     let host = Host::new();
     host.zone();
@@ -286,4 +339,87 @@ fn a_power_cycle_ends_the_daemon() {
     let mut rest = Vec::new();
     console.read_to_end(&mut rest).unwrap();
     assert!(!Path::new(&host.sim.root().join("var/run/zones/z1.console_sock")).exists());
+}
+
+#[test]
+fn a_second_install_waits_for_one_that_hangs() {
+    let host = Host::new();
+    host.zone();
+    host.ok("zoneadm -z z1 uninstall -F");
+    host.fault("zoneadm", Action::Hang);
+    let mut first = host.start("zoneadm -z z1 install");
+    until("the lock is held", || {
+        host.sim.state().unwrap().locks.contains_key("z1")
+    });
+    let mut second = host.start("zoneadm -z z1 install");
+    // Other zones and listings are independent of it.
+    host.ok("zoneadm list -cip");
+    assert!(second.try_wait().unwrap().is_none());
+    signal(&first, Signal::SIGKILL);
+    first.wait().unwrap();
+    assert!(second.wait().unwrap().success());
+    assert!(host.ok("zoneadm -z z1 list -p").contains(":installed:"));
+}
+
+/// The commands that docs of a node describe for one attempt, from nothing to nothing.
+#[test]
+fn one_attempt_from_clone_to_nothing() {
+    let host = Host::new();
+    for command in [
+        "zfs create -o helios-ci:node=n1 rpool/hci",
+        "zfs create -o mountpoint=none rpool/hci/images",
+        "zfs create -s -V 1m rpool/hci/images/v1",
+        "zfs snapshot rpool/hci/images/v1@gold",
+        "zfs hold helios-ci rpool/hci/images/v1@gold",
+        "zfs create -o mountpoint=none -o quota=10G rpool/hci/machines",
+        "zfs create -o mountpoint=/zones/hci rpool/hci/zones",
+    ] {
+        host.ok(command);
+    }
+    let before = host.sim.state().unwrap();
+    let create = [
+        "zfs clone -o helios-ci:node=n1 -o helios-ci:attempt=01A -o sync=disabled rpool/hci/images/v1@gold rpool/hci/machines/z1",
+        "zfs set volsize=2m rpool/hci/machines/z1",
+        "zfs create -o helios-ci:node=n1 -o helios-ci:attempt=01A -o sharenfs=off -o sharesmb=off -o quota=256m rpool/hci/zones/z1",
+        "zonecfg -z z1 create -b ; set brand=bhyve ; set zonepath=/zones/hci/z1 ; set autoboot=false ; set ip-type=exclusive ; set max-lwps=66 ; add net ; set physical=hciv7 ; end ; add device ; set match=/dev/zvol/rdsk/rpool/hci/machines/z1 ; end ; add attr ; set name=bootdisk ; set type=string ; set value=rpool/hci/machines/z1 ; end ; verify ; commit",
+        "zoneadm -z z1 install",
+        "dladm create-etherstub -t hcis7",
+        "dladm create-vnic -t -l hcis7 -m 02:08:20:00:2a:01 hcih7",
+        "dladm create-vnic -t -l hcis7 -m 02:08:20:00:2a:02 hciv7",
+        "dladm set-linkprop -t -p mtu=1500 hcih7",
+        "dladm set-linkprop -t -p mtu=1500 -p maxbw=500M -p protection=mac-nospoof,restricted,ip-nospoof,dhcp-nospoof -p allowed-ips=10.77.0.30/32 hciv7",
+        "ipadm create-addr -t -T static -a 10.77.0.29/30 hcih7/v4",
+        "ipadm set-ifprop -t -p forwarding=off -m ipv4 hcih7",
+        "zoneadmd -z z1",
+        "zoneadm -z z1 boot",
+    ];
+    let destroy = [
+        "bhyvectl --vm=z1 --force-poweroff",
+        "zoneadm -z z1 halt",
+        "zoneadm -z z1 uninstall -F",
+        "zonecfg -z z1 delete -F",
+        "ipadm delete-addr hcih7/v4",
+        "ipadm delete-if hcih7",
+        "dladm delete-vnic -t hciv7",
+        "dladm delete-vnic -t hcih7",
+        "dladm delete-etherstub -t hcis7",
+        "zfs destroy rpool/hci/machines/z1",
+    ];
+    create.iter().for_each(|command| drop(host.ok(command)));
+    assert!(host.zone_is(Some(ZoneState::Running)));
+    assert_eq!(
+        std::fs::metadata(host.sim.root().join("dev/zvol/rdsk/rpool/hci/machines/z1"))
+            .unwrap()
+            .len(),
+        2 << 20
+    );
+    destroy.iter().for_each(|command| drop(host.ok(command)));
+    let mut after = host.sim.state().unwrap();
+    after.serial = before.serial;
+    assert_eq!(after, before);
+    assert_eq!(
+        std::fs::read_to_string(host.sim.root().join("etc/zones/index")).unwrap(),
+        "global:installed:/\n"
+    );
+    assert_eq!(std::fs::read_dir(host.sim.root().join("zones/hci")).unwrap().count(), 0);
 }

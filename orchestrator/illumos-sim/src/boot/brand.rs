@@ -52,7 +52,8 @@ pub struct Machine {
     pub uuid: Option<String>,
 }
 
-const FIRMWARE: &[&str] = &[
+/// Firmware that a host has.
+pub const FIRMWARE: &[&str] = &[
     "BHYVE_RELEASE",
     "BHYVE_RELEASE_CSM",
     "BHYVE_DEBUG",
@@ -60,6 +61,9 @@ const FIRMWARE: &[&str] = &[
     "BHYVE",
     "BHYVE_CSM",
 ];
+
+/// What a host's brand says of itself, as far as anybody looks.
+pub const CONFIG: &str = "<?xml version=\"1.0\"?>\n<brand name=\"bhyve\">\n  <initname>/usr/lib/brand/bhyve/init</initname>\n  <boot>/usr/lib/brand/bhyve/boot %z %R</boot>\n  <restartinit>true</restartinit>\n  <restartinit0>true</restartinit0>\n  <restartinitreboot>false</restartinitreboot>\n</brand>\n";
 
 fn boolean(config: &Config, name: &str, default: bool) -> Result<bool, String> {
     match config.attr(name) {

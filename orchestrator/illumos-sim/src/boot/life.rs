@@ -92,6 +92,8 @@ pub fn boot(host: &mut Host, entry: &Entry, config: &Config) -> Result<String, S
         starts: 1,
         volumes: volumes.map(str::to_owned).collect(),
         halting_since: None,
+        lingers: 0,
+        status: 0,
     };
     host.state.zones.insert(name.clone(), zone);
     let root = host.path(&entry.zonepath).join("root");
@@ -209,9 +211,40 @@ pub fn ended(host: &mut Host, name: &str, end: End) -> io::Result<()> {
             }
             Ok(())
         }
-        End::Code(code) => teardown(host, name, i64::from(code) * 256),
-        End::Signal(signal) => teardown(host, name, i64::from(signal)),
+        End::Code(code) => goes_down(host, name, i64::from(code) * 256),
+        End::Signal(signal) => goes_down(host, name, i64::from(signal)),
     }
+}
+
+/// The kernel halts the zone: at once, or while some listings still show it on its way.
+fn goes_down(host: &mut Host, name: &str, status: i64) -> io::Result<()> {
+    let lingers = host.faults.quirks(name).lingers;
+    if lingers == 0 {
+        return teardown(host, name, status);
+    }
+    guest(host).kill(host, name);
+    if let Some(zone) = host.state.zones.get_mut(name) {
+        zone.state = ZoneState::ShuttingDown;
+        zone.lingers = lingers;
+        zone.status = status;
+    }
+    Ok(())
+}
+
+/// One listing has gone by.
+///
+/// # Errors
+/// The simulator's files.
+pub fn settle(host: &mut Host) -> io::Result<()> {
+    let mut down = Vec::new();
+    for (name, zone) in host.state.zones.iter_mut().filter(|(_, zone)| zone.lingers > 0) {
+        zone.lingers -= 1;
+        if zone.lingers == 0 {
+            down.push((name.clone(), zone.status));
+        }
+    }
+    down.into_iter()
+        .try_for_each(|(name, status)| teardown(host, &name, status))
 }
 
 /// Takes a zone down to installed: its links come back without protection and allowed addresses, its

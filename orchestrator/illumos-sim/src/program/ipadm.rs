@@ -185,10 +185,8 @@ fn show_addr(host: &Host, args: &[String]) -> Ran {
     let wanted = options.rest.first().copied();
     let fits = |object: &str| match wanted {
         None => true,
-        Some(name) => {
-            object == name
-                || object.split('/').next() == Some(name.trim_end_matches('/')) && !name[..name.len() - 1].contains('/')
-        }
+        Some(name) if name.trim_end_matches('/').contains('/') => object == name,
+        Some(name) => object.split('/').next() == Some(name.trim_end_matches('/')),
     };
     let rows: Vec<Row> = host
         .state

@@ -9,6 +9,8 @@ pub mod services;
 pub mod system;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 pub mod zfs;
 pub mod zoneadm;
 pub mod zonecfg;
@@ -19,7 +21,7 @@ use crate::{host::Host, out::Out};
 /// Every name this binary answers to.
 pub const NAMES: &[&str] = &[
     "zfs", "zpool", "zonecfg", "zoneadm", "zoneadmd", "dladm", "ipadm", "bhyvectl", "pkill", "ipf", "ipfstat",
-    "zonename", "uname", "svcadm", "svcs", "svcprop", "pfexec", "fuser",
+    "zonename", "uname", "svcs", "svcprop", "pfexec", "fuser", "svcadm", "zlogin",
 ];
 
 /// Runs a program over the model.
@@ -39,8 +41,9 @@ pub fn run(host: &mut Host, name: &str, args: &[String]) -> Out {
         "zonename" => system::zonename(args),
         "uname" => system::uname(host, args),
         "fuser" => system::fuser(host, args),
-        "svcadm" => services::svcadm(host, args),
         "svcs" => services::svcs(host, args),
+        "svcadm" => services::svcadm(host, args),
+        "zlogin" => zoneadm::login(host, args),
         "svcprop" => services::svcprop(host, args),
         other => Err(Out::error(format!("{other}: no such program in this simulator")).code(127)),
     };

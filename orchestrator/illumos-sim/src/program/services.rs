@@ -69,25 +69,25 @@ pub fn svcs(host: &Host, args: &[String]) -> Ran {
     Ok(out)
 }
 
-/// `svcadm enable|disable [-s] FMRI`: at once, with or without `-s`.
+/// `svcadm enable | disable [-st] FMRI`, `refresh`, `restart`, `clear`.
 ///
 /// # Errors
-/// Usage, no such service.
+/// Usage, or a pattern that means nothing.
 pub fn svcadm(host: &mut Host, args: &[String]) -> Ran {
-    let usage = |text: String| {
-        Out::usage(format!(
-            "svcadm: {text}\nUsage: svcadm enable|disable [-s] <service> ..."
-        ))
-    };
+    let usage = || Out::usage("Usage: svcadm [-v] enable|disable|restart|refresh|clear FMRI ...");
     let Some((verb, rest)) = args.split_first() else {
-        return Err(usage("no subcommand".into()));
+        return Err(usage());
     };
-    let state = match verb.as_str() {
-        "enable" => "online",
-        "disable" => "disabled",
-        other => return Err(usage(format!("unknown subcommand \"{other}\""))),
+    let spec = match verb.as_str() {
+        "enable" => "rst",
+        "disable" => "st",
+        "restart" | "refresh" | "clear" => "s",
+        _ => return Err(usage()),
     };
-    let options = options(rest, "st").map_err(usage)?;
+    let options = options(rest, spec).map_err(|_| usage())?;
+    if options.rest.is_empty() {
+        return Err(usage());
+    }
     for pattern in &options.rest {
         let found: Vec<String> = matching(host, pattern).into_iter().cloned().collect();
         let [fmri] = found.as_slice() else {
@@ -95,7 +95,20 @@ pub fn svcadm(host: &mut Host, args: &[String]) -> Ran {
                 "svcadm: Pattern '{pattern}' doesn't match any instances"
             )));
         };
-        host.state.services.insert(fmri.clone(), state.into());
+        let state = host.state.services.entry(fmri.clone()).or_default();
+        match verb.as_str() {
+            "disable" => *state = "disabled".into(),
+            "clear" if state != "maintenance" => {
+                return Err(Out::error(format!(
+                    "svcadm: Instance \"{fmri}\" is not in a maintenance or degraded state."
+                )));
+            }
+            "enable" | "clear" if state != "maintenance" || verb == "clear" => *state = "online".into(),
+            _ => {}
+        }
+        if fmri == "svc:/network/ipfilter:default" && matches!(verb.as_str(), "enable" | "disable") {
+            host.state.filter.disabled = verb == "disable";
+        }
     }
     Ok(Out::silent())
 }
@@ -160,6 +173,15 @@ mod tests {
             bed.no("svcs -H -o state application/none", 1)
                 .contains("doesn't match any instances")
         );
+        bed.ok("svcadm disable -s network/ipfilter");
+        assert_eq!(bed.ok("svcs -H -o state ipfilter"), "disabled\n");
+        assert!(bed.sim.state().unwrap().filter.disabled);
+        bed.ok("svcadm enable network/ipfilter");
+        assert!(
+            bed.no("svcadm clear network/ipfilter", 1)
+                .contains("is not in a maintenance")
+        );
+        bed.no("svcadm frobnicate x", 2);
         assert_eq!(bed.ok("svcprop -p restarter/state system/zones"), "online\n");
         assert!(
             bed.no("svcprop -p config/x system/zones", 1)

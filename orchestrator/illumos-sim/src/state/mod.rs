@@ -36,6 +36,9 @@ pub struct State {
     pub zones: BTreeMap<String, KernelZone>,
     /// Debug ids by zone name: given at install.
     pub debug_ids: BTreeMap<String, u64>,
+    /// Processes that hang while they hold a zone's lock.
+    #[serde(default)]
+    pub locks: BTreeMap<String, u32>,
     /// Virtual machines that vmm holds: `/dev/vmm/NAME`.
     pub vms: Vec<String>,
     /// The packet filter.
@@ -61,6 +64,7 @@ impl State {
             forwarding: false,
             zones: BTreeMap::new(),
             debug_ids: BTreeMap::new(),
+            locks: BTreeMap::new(),
             vms: Vec::new(),
             filter: Filter::default(),
             services: BTreeMap::new(),
@@ -115,6 +119,7 @@ impl State {
     pub fn power_cycle(&mut self) {
         self.zones.clear();
         self.vms.clear();
+        self.locks.clear();
         self.links
             .retain(|_, link| !link.temporary && link.class != LinkClass::Phys);
         for link in self.links.values_mut() {

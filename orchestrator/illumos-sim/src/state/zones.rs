@@ -69,4 +69,10 @@ pub struct KernelZone {
     pub volumes: Vec<String>,
     /// When a halt began to wait for the guest, in seconds since the epoch.
     pub halting_since: Option<u64>,
+    /// bhyve is gone and the kernel still halts the zone: so many listings show it, then it is installed.
+    #[serde(default)]
+    pub lingers: u32,
+    /// What `lastexited` will say then.
+    #[serde(default)]
+    pub status: i64,
 }

@@ -36,6 +36,9 @@ struct Session<'a> {
     out: Out,
 }
 
+/// What ends a run in every mode.
+const EXISTS: &str = "Zone exists, input not from terminal and -F not specified:\ncreate command ignored, exiting.";
+
 /// What a command says when it fails.
 type Said = Result<(), String>;
 
@@ -75,7 +78,7 @@ pub fn run(host: &mut Host, name: &str, text: &str, source: &Source) -> Ran {
                 session.out.stderr += &format!("On line {} of {file}:\n", line.number);
             }
             session.out.stderr += &format!("{text}\n");
-            if *source != Source::Words {
+            if *source != Source::Words || text == EXISTS {
                 break;
             }
         }
@@ -206,10 +209,7 @@ impl Session<'_> {
                 return Err(format!("Zone {} already installed; create not allowed.", self.name));
             }
             Some(_) if !force => {
-                return Err(
-                    "Zone exists, input not from terminal and -F not specified:\ncreate command ignored, exiting."
-                        .into(),
-                );
+                return Err(EXISTS.into());
             }
             _ => {}
         }

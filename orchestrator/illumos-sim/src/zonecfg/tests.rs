@@ -81,6 +81,11 @@ fn a_file_makes_a_zone() {
         bed.no(&format!("zonecfg -z z1 -f {file}"), 1)
             .contains("Zone exists, input not from terminal")
     );
+    bed.no("zonecfg -z z1 create -b ; set autoboot=true", 1);
+    assert!(
+        bed.ok("zonecfg -z z1 export").contains("set autoboot=false\n"),
+        "the run ended at the create"
+    );
     bed.ok("zonecfg -z z1 delete -F");
     assert_eq!(bed.no("zonecfg -z z1 delete -F", 1), "z1: No such zone configured\n");
 }

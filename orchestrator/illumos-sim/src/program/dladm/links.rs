@@ -87,7 +87,9 @@ pub(super) fn create_vnic(host: &mut Host, args: &[String]) -> Ran {
         ..Link::new(LinkClass::Vnic, &mac)
     };
     host.state.links.insert(name.to_owned(), link);
-    let said = props::assign(host, name, &options.values('p'), !temporary);
+    let mut given = options.values('p');
+    given.retain(|pair| !(host.faults.create_vnic_ignores_mtu && pair.starts_with("mtu=")));
+    let said = props::assign(host, name, &given, !temporary);
     if !said.is_empty() {
         host.state.links.remove(name);
         return Err(Out {

@@ -132,3 +132,19 @@ fn properties_may_be_set_in_part() {
         "dladm: link none0 is not valid: object not found\n"
     );
 }
+
+#[test]
+fn an_mtu_at_creation_may_be_ignored() {
+    let bed = Bed::new();
+    slot(&bed);
+    let mtu = |name: &str| bed.ok(&format!("dladm show-linkprop -c -o value -p mtu {name}"));
+    bed.ok("dladm create-vnic -t -l hcis7 -p mtu=1500 a1");
+    assert_eq!(mtu("a1"), "1500\n");
+    bed.sim
+        .mutate(|host| host.faults.create_vnic_ignores_mtu = true)
+        .unwrap();
+    bed.ok("dladm create-vnic -t -l hcis7 -p mtu=1500 a2");
+    assert_eq!(mtu("a2"), "9000\n");
+    bed.ok("dladm set-linkprop -t -p mtu=1500 a2");
+    assert_eq!(mtu("a2"), "1500\n");
+}

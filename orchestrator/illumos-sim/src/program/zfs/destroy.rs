@@ -44,9 +44,7 @@ fn held(host: &mut Host, name: &str) -> Option<Out> {
     let busy = || Some(refused(name, "dataset is busy"));
     let dataset = host.state.datasets.get(name)?;
     match dataset.kind {
-        Kind::Snapshot if !dataset.holds.is_empty() => {
-            Some(Out::error(format!("cannot destroy snapshot {name}: dataset is busy")))
-        }
+        Kind::Snapshot if !dataset.holds.is_empty() => busy(),
         Kind::Snapshot => None,
         Kind::Volume => {
             if host

@@ -177,7 +177,7 @@ pub(super) fn get(host: &Host, args: &[String]) -> Ran {
             continue;
         };
         let properties: Vec<String> = if all {
-            let users = dataset.local.keys().filter(|key| key.contains(':')).cloned();
+            let users = props::users(host, name);
             props::natives(dataset.kind).map(str::to_owned).chain(users).collect()
         } else {
             wanted.split(',').map(str::to_owned).collect()

@@ -1,5 +1,7 @@
 //! Properties: which there are, what they may be, where a value comes from; `zfs set` and `zfs inherit`.
 
+use std::collections::BTreeSet;
+
 use super::{io, name, number, open, parse_number, read, space, usage};
 use crate::{
     host::Host,
@@ -124,6 +126,16 @@ pub fn natives(kind: Kind) -> impl Iterator<Item = &'static str> {
         .iter()
         .filter(move |native| native.kinds.contains(&kind))
         .map(|native| native.name)
+}
+
+/// The users' properties that a dataset has, its own and inherited ones.
+#[must_use]
+pub fn users(host: &Host, name: &str) -> BTreeSet<String> {
+    let chain = std::iter::successors(Some(name), |at| name::parent(at));
+    let local = chain
+        .filter_map(|at| host.state.datasets.get(at))
+        .flat_map(|dataset| dataset.local.keys());
+    local.filter(|key| key.contains(':')).cloned().collect()
 }
 
 /// Checks a value that someone wants to give; the error is the reason.

@@ -88,7 +88,10 @@ fn a_held_snapshot_stays() {
     let bed = Bed::new();
     golden(&bed);
     let gold = "rpool/hci/images/v1@gold";
-    assert!(bed.no(&format!("zfs destroy {gold}"), 1).contains("dataset is busy"));
+    assert_eq!(
+        bed.no(&format!("zfs destroy {gold}"), 1),
+        format!("cannot destroy '{gold}': dataset is busy\n")
+    );
     assert!(
         bed.no(&format!("zfs hold helios-ci {gold}"), 1)
             .contains("tag already exists on this dataset")

@@ -9,6 +9,7 @@ mod tests;
 use std::io;
 
 use crate::{
+    boot::life,
     files,
     host::Host,
     out::{Out, Ran, options},
@@ -40,13 +41,19 @@ pub fn run(host: &mut Host, args: &[String]) -> Ran {
     };
     let rest: Vec<String> = rest.iter().map(|word| (*word).to_owned()).collect();
     if *verb == "list" {
-        return list::list(host, options.value('z'), &rest);
+        let said = list::list(host, options.value('z'), &rest);
+        life::settle(host).map_err(broken)?;
+        return said;
     }
     let Some(name) = options.value('z') else {
         return Err(usage(&format!("{verb} needs a zone")));
     };
     if name == "global" {
         return Err(no(name, &format!("{verb} operation is invalid for the global zone.")));
+    }
+    if locks(verb) && locked(host, name) {
+        host.waiting = true;
+        return Ok(Out::silent());
     }
     let zone = find(host, name)?;
     match *verb {
@@ -60,6 +67,33 @@ pub fn run(host: &mut Host, args: &[String]) -> Ran {
         "shutdown" => run::shutdown(host, &zone, &rest),
         other => Err(usage(&format!("unknown subcommand '{other}'"))),
     }
+}
+
+/// Whether a subcommand holds the zone's lock while it runs.
+fn locks(verb: &str) -> bool {
+    matches!(verb, "install" | "uninstall" | "mark" | "boot")
+}
+
+/// The zone whose lock these arguments take.
+#[must_use]
+pub fn lock_of(args: &[String]) -> Option<&str> {
+    match args {
+        [z, name, verb, ..] if z == "-z" && locks(verb) => Some(name),
+        _ => None,
+    }
+}
+
+/// Whether another zoneadm, one that hangs, holds the zone's lock: whoever comes waits without limit.
+fn locked(host: &mut Host, name: &str) -> bool {
+    let Some(pid) = host.state.locks.get(name) else {
+        return false;
+    };
+    let alive = *pid != std::process::id()
+        && std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
+    if !alive {
+        host.state.locks.remove(name);
+    }
+    alive
 }
 
 /// zoneadmd, started by hand: it makes its door and stays in the background.
@@ -85,6 +119,40 @@ pub fn daemon(host: &mut Host, args: &[String]) -> Ran {
     }
     let door = host.path("/var/run/zones").join(format!("{name}.zoneadmd_door"));
     files::replace(&door, b"").map_err(broken)?;
+    Ok(Out::silent())
+}
+
+/// `zlogin -C ZONE`: the checks; the connection itself is the binary's matter. Other logins need a shell in
+/// the zone, which a bhyve zone has not.
+///
+/// # Errors
+/// Usage, or a zone without a console.
+pub fn login(host: &Host, args: &[String]) -> Ran {
+    let usage = || Out::usage("usage: zlogin [-dinCEINQS] [-e cmd] [-l user] zone [cmd [args]]");
+    let options = options(args, "dinCEINQSe:l:").map_err(|_| usage())?;
+    let Some((name, command)) = options.rest.split_first() else {
+        return Err(usage());
+    };
+    if options.has('C') && !command.is_empty() {
+        return Err(usage());
+    }
+    let unknown = || Out::error(format!("zlogin: zone '{name}' unknown"));
+    let entry = index::find(host, name).map_err(broken)?.ok_or_else(unknown)?;
+    let state = host.state.zones.get(*name).map_or(entry.state, |zone| zone.state);
+    if !options.has('C') {
+        let text = if state == ZoneState::Running {
+            "a shell in a bhyve zone is not simulated".to_owned()
+        } else {
+            format!("login allowed only to running zones ({name} is '{}').", state.as_str())
+        };
+        return Err(Out::error(format!("zlogin: {text}")));
+    }
+    if state < ZoneState::Installed {
+        return Err(Out::error(format!(
+            "zlogin: cannot login to a zone which is '{}'",
+            state.as_str()
+        )));
+    }
     Ok(Out::silent())
 }
 

@@ -416,3 +416,50 @@ fn vm_and_volume_may_outlive_bhyve() {
             .any(|zone| zone.state == ZoneState::Running)
     );
 }
+
+#[test]
+fn the_kernel_takes_its_time() {
+    let bed = installed();
+    quirk(
+        &bed,
+        Quirks {
+            lingers: 2,
+            ..Quirks::default()
+        },
+    );
+    bed.ok("zoneadm -z z1 boot");
+    bed.ok("bhyvectl --vm=z1 --force-poweroff");
+    assert_eq!(
+        [state(&bed), state(&bed), state(&bed)],
+        ["shutting_down", "shutting_down", "installed"]
+    );
+    assert_eq!(last_exited(&bed), "256");
+    bed.ok(PROTECT);
+    bed.ok("zoneadm -z z1 boot");
+    bed.ok("bhyvectl --vm=z1 --force-poweroff");
+    bed.ok("zoneadm -z z1 halt");
+    assert_eq!(state(&bed), "installed");
+}
+
+#[test]
+fn a_halt_or_uninstall_that_was_killed_is_repeated() {
+    let bed = installed();
+    quirk(
+        &bed,
+        Quirks {
+            obeys_power_button: true,
+            ..Quirks::default()
+        },
+    );
+    bed.ok("zoneadm -z z1 boot");
+    fault(&bed, "zoneadm", &["halt"], Action::KillMidway);
+    assert_eq!(bed.ended("zoneadm -z z1 halt"), Ended::Killed);
+    assert_eq!(state(&bed), "shutting_down");
+    bed.ok("zoneadm -z z1 halt");
+    assert_eq!(state(&bed), "installed");
+    fault(&bed, "zoneadm", &["uninstall"], Action::KillMidway);
+    assert_eq!(bed.ended("zoneadm -z z1 uninstall -F"), Ended::Killed);
+    assert_eq!(state(&bed), "incomplete");
+    bed.ok("zoneadm -z z1 uninstall -F");
+    assert_eq!(state(&bed), "configured");
+}
