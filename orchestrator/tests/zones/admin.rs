@@ -94,8 +94,24 @@ async fn from_a_bare_host_to_a_machine_that_machined_keeps() {
         "{shown}"
     );
     assert_eq!(host().state().unwrap(), before);
+    let doctor = || String::from_utf8_lossy(&run(&["doctor"]).stdout).into_owned();
+    let found = doctor();
+    assert!(
+        found.contains("ok       illumos: omnios-") && found.contains("ok       bhyve brand"),
+        "{found}"
+    );
+    assert!(
+        found.contains("FAILURE  datasets and rules") && !found.contains("image debian"),
+        "{found}"
+    );
     said(&["setup", "--yes"]);
     assert!(said(&["setup"]).contains("Nothing to do"));
+    let found = doctor();
+    assert!(
+        found.contains("ok       datasets and rules") && found.contains("FAILURE  image debian"),
+        "{found}"
+    );
+    assert!(found.contains("ok       forwarding: off"), "{found}");
     let content = vec![3; 100_000];
     fs::write("/run/disk.zst", zstd::encode_all(content.as_slice(), 1).unwrap()).unwrap();
     let digest = hex::encode(Sha256::digest(&content));
@@ -103,6 +119,7 @@ async fn from_a_bare_host_to_a_machine_that_machined_keeps() {
     assert!(imported.contains("version 1"), "{imported}");
     assert!(said(&["image", "list"]).contains("rpool/hci/images/debian/v1"));
     said(&["image", "verify", "debian"]);
+    assert!(doctor().contains("ok       image debian: version 1"), "{}", doctor());
 
     let keeper = Keeper::start();
     let (machines, spec) = (connected().await, spec());

@@ -10,11 +10,17 @@ mkdir -p "$work/sbin" "$work/bin" "$work/lib/zones" "$work/dev" "$work/etc/zones
 for program in zfs zpool dladm ipadm zonecfg zoneadm bhyvectl ipf ipfstat svcadm svcs svcprop fuser; do
 	ln -s "$sim" "$work/sbin/$program"
 done
-for program in pfexec pkill zonename; do
+for program in pfexec pkill zonename uname; do
 	ln -s "$sim" "$work/bin/$program"
 done
 ln -s "$sim" "$work/lib/zones/zoneadmd"
 echo "$state" >"$work/etc/illumos-sim"
+# The brand of OmniOS, as far as doctor looks at it.
+mkdir -p "$work/lib/brand/bhyve" "$work/share/bhyve/firmware"
+echo '<brand name="bhyve"><restartinit0>true</restartinit0></brand>' >"$work/lib/brand/bhyve/config.xml"
+: >"$work/lib/brand/bhyve/boot"
+: >"$work/share/bhyve/firmware/BHYVE_RELEASE.fd"
+: >"$work/dev/vmmctl"
 
 for device in null zero random urandom; do
 	: >"$work/dev/$device"
@@ -29,6 +35,7 @@ overlay() { mount -t overlay overlay -o "lowerdir=$1:$2" "$2"; }
 overlay "$work/sbin" /usr/sbin
 overlay "$work/bin" /usr/bin
 overlay "$work/lib" /usr/lib
+overlay "$work/share" /usr/share
 overlay "$work/etc" /etc
 mount --bind "$root/etc/zones" /etc/zones
 mount --bind "$root/etc/ipf" /etc/ipf

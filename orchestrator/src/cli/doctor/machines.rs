@@ -40,7 +40,9 @@ pub(super) async fn look(config: &Config, findings: &mut Findings) {
         (None, Backend::Zone) => {}
     }
     findings.add(agent(config).await);
-    images(config, findings);
+    if config.backend != Backend::Zone {
+        images(config, findings);
+    }
 }
 
 async fn git() -> Line {

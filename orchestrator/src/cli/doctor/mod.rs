@@ -3,6 +3,7 @@
 mod forges;
 mod machines;
 mod place;
+mod zones;
 
 use std::fmt;
 
@@ -10,7 +11,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{Common, Exit, Outcome};
-use crate::config::{Config, LoadOptions};
+use crate::config::{Backend, Config, LoadOptions};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -121,6 +122,9 @@ pub(super) async fn run(common: &Common, args: DoctorArgs) -> Outcome {
     // Nothing else can be looked at without a configuration.
     if let Some(config) = configuration(common, &mut findings) {
         place::look(&config, &mut findings).await;
+        if config.backend == Backend::Zone {
+            zones::look(&config, &mut findings).await;
+        }
         machines::look(&config, &mut findings).await;
         forges::look(&config, &mut findings).await;
     }

@@ -1,0 +1,185 @@
+//! What only an illumos host has: the zone, the brand, the processor's help, the tree, the rules, images. Each
+//! line needs the ones before it, so the first failure ends this part.
+
+use std::{fs, path::Path, time::Duration};
+
+use super::{Findings, Line, Status};
+use crate::{
+    config::Config,
+    driver::chain,
+    exec::Cmd,
+    machine::zone::{
+        command::zoneadm::{self, State},
+        golden::Golden,
+        setup,
+    },
+};
+
+const SOON: Duration = Duration::from_secs(20);
+const BRAND: &str = "/usr/lib/brand/bhyve";
+const FIRMWARE: &str = "/usr/share/bhyve/firmware/BHYVE_RELEASE.fd";
+const VMM: &str = "/dev/vmmctl";
+
+pub(super) async fn look(config: &Config, findings: &mut Findings) {
+    let mut lines = Vec::new();
+    let fatal = |lines: &[Line]| lines.last().is_some_and(|line| line.status == Status::Failure);
+    lines.push(place().await);
+    if !fatal(&lines) {
+        lines.push(brand());
+    }
+    if !fatal(&lines) {
+        lines.push(processor());
+    }
+    if !fatal(&lines) {
+        lines.push(tree(config).await);
+    }
+    if !fatal(&lines) {
+        lines.extend(zones().await);
+        lines.push(forwarding().await);
+        lines.extend(images(config).await);
+    }
+    for line in lines {
+        findings.add(line);
+    }
+}
+
+async fn said(program: &str, args: &[&str]) -> Result<String, String> {
+    match Cmd::new(program).args(args).deadline(SOON).run().await {
+        Ok(output) if output.code == Some(0) => Ok(output.text().trim().to_owned()),
+        Ok(output) => Err(output.stderr_tail()),
+        Err(error) => Err(chain(&error)),
+    }
+}
+
+async fn place() -> Line {
+    let fix = "run helios-ci in the global zone of OmniOS r151054 or later";
+    match said("/usr/bin/zonename", &[]).await {
+        Ok(zone) if zone == "global" => {}
+        Ok(zone) => return Line::failure("illumos", format!("this is zone `{zone}`"), fix),
+        Err(error) => return Line::failure("illumos", error, fix),
+    }
+    match said("/usr/bin/uname", &["-v"]).await {
+        Ok(version) if version.starts_with("joyent_") => Line::failure(
+            "illumos",
+            format!("{version} is SmartOS, whose zones are made by vmadm"),
+            fix,
+        ),
+        Ok(version) if version.starts_with("omnios-") => Line::ok("illumos", version),
+        Ok(version) => Line::warning("illumos", format!("{version} is untried"), fix),
+        Err(error) => Line::failure("illumos", error, fix),
+    }
+}
+
+fn brand() -> Line {
+    let fix = "pkg install system/zones/brand/bhyve system/bhyve";
+    let config = format!("{BRAND}/config.xml");
+    let text = match fs::read_to_string(&config) {
+        Ok(text) => text,
+        Err(error) => return Line::failure("bhyve brand", format!("{config}: {error}"), fix),
+    };
+    // Without these a guest's power-off restarts it, or its configuration is made another way.
+    if !text.contains("restartinit0") || !Path::new(BRAND).join("boot").exists() {
+        return Line::failure(
+            "bhyve brand",
+            format!("{config} is of an older kind: no restartinit0, or no boot hook"),
+            "update the host",
+        );
+    }
+    if !Path::new(FIRMWARE).exists() {
+        return Line::failure("bhyve brand", format!("{FIRMWARE} is missing"), fix);
+    }
+    Line::ok("bhyve brand", format!("{BRAND}, with firmware"))
+}
+
+fn processor() -> Line {
+    match fs::symlink_metadata(VMM) {
+        Ok(_) => Line::ok(
+            "processor",
+            format!("{VMM} is there; only a guest that boots proves more"),
+        ),
+        Err(error) => Line::failure(
+            "processor",
+            format!("{VMM}: {error}"),
+            "needs VT-x with EPT, or AMD-V, and no other hypervisor; then pkg install system/bhyve",
+        ),
+    }
+}
+
+async fn tree(config: &Config) -> Line {
+    let (node, zone) = (config.node.clone(), config.zone.clone());
+    let looked = tokio::task::spawn_blocking(move || setup::missing(&node, &zone)).await;
+    let fix = "helios-ci setup --yes, as root";
+    match looked {
+        Ok(Ok(acts)) if acts.is_empty() => Line::ok("datasets and rules", format!("below {}", config.zone.dataset)),
+        Ok(Ok(acts)) => Line::failure("datasets and rules", format!("{} things are missing", acts.len()), fix),
+        Ok(Err(error)) => Line::failure("datasets and rules", chain(&error), fix),
+        Err(error) => Line::failure("datasets and rules", error, fix),
+    }
+}
+
+async fn zones() -> Vec<Line> {
+    let listed = match zoneadm::list().run().await {
+        Ok(output) => zoneadm::zones(&output).map_err(|error| error.to_string()),
+        Err(error) => Err(chain(&error)),
+    };
+    let zones = match listed {
+        Ok(zones) => zones,
+        Err(error) => return vec![Line::failure("zones", error, "svcs -x system/zones")],
+    };
+    let stuck = zones
+        .iter()
+        .filter(|zone| matches!(zone.state, State::Down | State::ShuttingDown | State::Incomplete));
+    let lines: Vec<Line> = stuck
+        .map(|zone| {
+            Line::warning(
+                format!("zone {}", zone.name),
+                format!("it is {:?}", zone.state),
+                "machined removes what is ours within a minute; one that stays down needs a reboot of the host",
+            )
+        })
+        .collect();
+    if lines.is_empty() {
+        return vec![Line::ok(
+            "zones",
+            format!(
+                "{} besides the global one, none of them stuck",
+                zones.len().saturating_sub(1)
+            ),
+        )];
+    }
+    lines
+}
+
+async fn forwarding() -> Line {
+    let args = ["show-prop", "-c", "-o", "current", "-p", "forwarding", "ipv4"];
+    match said("/sbin/ipadm", &args).await {
+        Ok(value) if value == "off" => Line::ok("forwarding", "off"),
+        Ok(value) => Line::warning(
+            "forwarding",
+            format!("the host forwards IPv4 ({value}); machines' links do not"),
+            "ipadm set-prop -p forwarding=off ipv4, unless it is a router",
+        ),
+        Err(error) => Line::warning("forwarding", error, "ipadm show-prop -p forwarding ipv4"),
+    }
+}
+
+async fn images(config: &Config) -> Vec<Line> {
+    let golden = Golden {
+        node: config.node.clone(),
+        root: config.zone.dataset.clone(),
+    };
+    let mut lines = Vec::new();
+    for label in config.images.keys() {
+        let label = label.clone();
+        let (golden, name) = (golden.clone(), format!("image {label}"));
+        let fix = format!("helios-ci image import FILE {label} --sha256 DIGEST");
+        let versions = tokio::task::spawn_blocking(move || golden.versions(&label)).await;
+        lines.push(match versions.map(|versions| versions.map(|mut all| all.pop())) {
+            Ok(Ok(Some(newest))) => Line::ok(name, format!("version {}", newest.number)),
+            Ok(Ok(None)) => Line::failure(name, "no golden disk on this host", fix),
+            Ok(Err(error)) => Line::failure(name, chain(&error), fix),
+            Err(error) => Line::failure(name, error, fix),
+        });
+    }
+    lines
+}
