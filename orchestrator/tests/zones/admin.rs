@@ -1,0 +1,147 @@
+//! What an administrator types, with the real program, and machined as a process of its own.
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the program is started as an administrator would"
+)]
+
+use std::{
+    fs,
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use helios_ci::machine::{Machines, Observed, machined};
+use sha2::{Digest, Sha256};
+
+use super::bed::{host, left, spec};
+
+const CONFIG: &str = "/run/config.yaml";
+
+fn command(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_helios-ci"));
+    command.args(["--config", CONFIG]).args(args);
+    command
+}
+
+fn run(args: &[&str]) -> Output {
+    command(args).output().expect("helios-ci")
+}
+
+fn said(args: &[&str]) -> String {
+    let output = run(args);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success(),
+        "{args:?}: {text}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    text
+}
+
+fn configure() {
+    fs::write("/run/agent", b"agent").unwrap();
+    fs::write(
+        CONFIG,
+        "node: n1\nbackend: zone\ndata_dir: /run/data\nagent: /run/agent\nzone: {path: /mnt/hci}\n\
+         machined: {socket: /run/machined.sock, user: root}\nimages: {debian: {size: {cpus: 2, memory_mib: 1024}}}\n",
+    )
+    .unwrap();
+}
+
+/// A machined that is killed when the test ends.
+struct Keeper(Child);
+
+impl Keeper {
+    fn start() -> Self {
+        let log = fs::File::create("/run/machined.log").unwrap();
+        Self(command(&["machined"]).stdin(Stdio::null()).stderr(log).spawn().unwrap())
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        let _gone = self.0.kill();
+        let _reaped = self.0.wait();
+    }
+}
+
+async fn connected() -> std::sync::Arc<dyn Machines> {
+    let until = Instant::now() + Duration::from_secs(60);
+    loop {
+        match machined::connect(Path::new("/run/machined.sock"), &"n1".parse().unwrap()).await {
+            Ok(machines) => return machines,
+            Err(error) if Instant::now() > until => {
+                panic!(
+                    "{error}: {}",
+                    fs::read_to_string("/run/machined.log").unwrap_or_default()
+                )
+            }
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run inside a simulated host by zones_on_a_simulated_host"]
+async fn from_a_bare_host_to_a_machine_that_machined_keeps() {
+    configure();
+    let before = host().state().unwrap();
+    let shown = said(&["setup"]);
+    assert!(
+        shown.contains("zfs create") && shown.contains("/etc/ipf/ipf.conf") && shown.contains("Nothing was done"),
+        "{shown}"
+    );
+    assert_eq!(host().state().unwrap(), before);
+    said(&["setup", "--yes"]);
+    assert!(said(&["setup"]).contains("Nothing to do"));
+    let content = vec![3; 100_000];
+    fs::write("/run/disk.zst", zstd::encode_all(content.as_slice(), 1).unwrap()).unwrap();
+    let digest = hex::encode(Sha256::digest(&content));
+    let imported = said(&["image", "import", "/run/disk.zst", "debian", "--sha256", &digest]);
+    assert!(imported.contains("version 1"), "{imported}");
+    assert!(said(&["image", "list"]).contains("rpool/hci/images/debian/v1"));
+    said(&["image", "verify", "debian"]);
+
+    let keeper = Keeper::start();
+    let (machines, spec) = (connected().await, spec());
+    machines.prepare(&spec).await.unwrap();
+    machines.start(&spec.name).await.unwrap();
+    // machined dies; the zone does not notice, and the next machined knows it.
+    drop(keeper);
+    let _keeper = Keeper::start();
+    let machines = connected().await;
+    assert_eq!(machines.observe(&spec.name).await.unwrap(), Observed::Running);
+    machines.destroy(&spec.name).await.unwrap();
+    assert_eq!(left(), Vec::<String>::new());
+    let ran: std::collections::BTreeSet<String> = host()
+        .trace()
+        .unwrap()
+        .into_iter()
+        .map(|line| line.argv[0].rsplit('/').next().unwrap_or_default().to_owned())
+        .collect();
+    // What docs/operations.md says that machined and the administrator's commands run.
+    let documented = include_str!("../../../docs/operations.md");
+    for program in ran {
+        assert!(
+            documented.contains(&format!("`{program}`")),
+            "{program} is not documented"
+        );
+    }
+}
+
+#[tokio::test]
+#[ignore = "run inside a simulated host by zones_on_a_simulated_host"]
+async fn a_place_that_is_anothers_is_not_taken() {
+    configure();
+    let made = host().run("zfs", &["create", "rpool/hci"]).unwrap();
+    assert!(format!("{made:?}").contains("code: 0"), "{made:?}");
+    let output = run(&["setup", "--yes"]);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        !output.status.success() && text.contains("does not carry the mark"),
+        "{text}"
+    );
+    assert!(!host().state().unwrap().datasets.contains_key("rpool/hci/images"));
+}
