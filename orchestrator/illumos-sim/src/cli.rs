@@ -109,7 +109,7 @@ fn run(name: &str, args: &[String]) -> std::io::Result<u8> {
     }
 }
 
-/// Starts zoneadmd's part that outlives the command, in a session of its own, and waits for its socket.
+/// Starts zoneadmd's part that outlives the command, in a process group of its own, and waits for its socket.
 fn daemon(sim: &Sim, zone: &str) -> std::io::Result<()> {
     if console::is_served(sim, zone)? {
         return Ok(());
@@ -119,6 +119,7 @@ fn daemon(sim: &Sim, zone: &str) -> std::io::Result<()> {
         .arg(zone)
         .env("ILLUMOS_SIM", sim.dir())
         .current_dir("/")
+        .process_group(0)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())

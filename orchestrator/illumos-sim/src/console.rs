@@ -126,13 +126,27 @@ fn held(holder: &Holder) -> std::sync::MutexGuard<'_, Seat> {
     holder.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Closes what the client had open: its caller's locks and pipes are not zoneadmd's to keep.
+fn close_inherited() -> io::Result<()> {
+    let open: Vec<i32> = fs::read_dir("/proc/self/fd")?
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|fd| *fd > 2)
+        .collect();
+    for fd in open {
+        // The folder's own descriptor is among them, and closed by now.
+        nix::unistd::close(fd).ok();
+    }
+    Ok(())
+}
+
 /// Serves the console of one zone, until the zone is down and nobody is attached, it is uninstalled, or
 /// `/var/run` is gone. A second daemon for the same zone ends at once.
 ///
 /// # Errors
 /// The socket or the state folder.
 pub fn serve(sim: &Sim, zone: &str) -> io::Result<()> {
-    nix::unistd::setsid().ok();
+    close_inherited()?;
     let started = Instant::now();
     let _claim = loop {
         if let Some(claim) = claim(sim, zone)? {

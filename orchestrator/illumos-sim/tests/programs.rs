@@ -21,7 +21,7 @@ use nix::{
 };
 
 /// Ends a hang of the test, nothing else.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 struct Host {
     sim: Sim,
@@ -271,6 +271,33 @@ fn the_console_has_one_client_and_forgets() {
     drop(console);
     let socket = host.sim.root().join("var/run/zones/z1.console_sock");
     until("the daemon goes with its last client", || !socket.exists());
+}
+
+#[test]
+fn the_daemon_keeps_nothing_of_its_caller() {
+    let host = Host::new();
+    host.zone();
+    // A lock that the command inherits, as a caller's children do.
+    let path = host.sim.dir().join("inherited");
+    let file = std::fs::File::create(&path).unwrap();
+    let lock = nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusive)
+        .map_err(|(_, errno)| errno)
+        .unwrap();
+    rustix::io::fcntl_setfd(&*lock, rustix::io::FdFlags::empty()).unwrap();
+    host.ok("zoneadm -z z1 boot");
+    rustix::io::fcntl_setfd(&*lock, rustix::io::FdFlags::CLOEXEC).unwrap();
+    let held = |path: &Path| {
+        let processes = std::fs::read_dir("/proc").unwrap().flatten();
+        // Without `self` and `thread-self`, which are this process too.
+        let other = |name: &str| name.parse().is_ok_and(|pid: u32| pid != std::process::id());
+        let others = processes.filter(|process| process.file_name().to_str().is_some_and(other));
+        others
+            .filter_map(|process| std::fs::read_dir(process.path().join("fd")).ok())
+            .flat_map(|fds| fds.flatten())
+            .any(|fd| std::fs::read_link(fd.path()).is_ok_and(|target| target == path))
+    };
+    until("only the caller holds it", || !held(&path));
+    assert_eq!(ident(&mut connect(&host)), "OK\n");
 }
 
 #[test]
