@@ -20,11 +20,11 @@ LAYING := HELIOS_CI_BIN=$(abspath $(HELIOS_CI_BIN)) HELIOS_AGENT=$(abspath $(HEL
 PACKAGE_DIR ?= build/package
 
 TESTING := HELIOS_CI_AGENT=$(abspath $(AGENT)) HELIOS_CI_GUEST=$(abspath $(GUEST))
-TEST_DIRS := agent/tests proto/tests orchestrator/tests orchestrator/fakeforge/tests
+TEST_DIRS := agent/tests proto/tests orchestrator/tests orchestrator/fakeforge/tests orchestrator/illumos-sim/tests
 TESTS := $(basename $(notdir $(wildcard $(addsuffix /*.rs,$(TEST_DIRS))))) \
 	$(notdir $(patsubst %/main.rs,%,$(wildcard $(addsuffix /*/main.rs,$(TEST_DIRS)))))
 # What mostly waits, for guests and time-outs, runs beside the rest.
-WAITING := disk hang network nodes privacy time
+WAITING := disk hang network nodes privacy time zones
 
 .PHONY: help setup build agent guest demo test test-full lint illumos unit unit-quick unit-waiting docs bench audit install package clean
 
