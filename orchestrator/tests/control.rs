@@ -211,3 +211,39 @@ async fn a_child_that_left_its_session_ends_with_its_step() {
     let alive = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).is_ok_and(|stat| !stat.contains(") Z "));
     assert!(!alive, "process {pid} is still there");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_is_listed_and_its_console_read_while_it_runs() {
+    if support::guest().is_none() {
+        println!("skipped: the tiny guest is not built (`make guest`)");
+        return;
+    }
+    let world = World::start(Machines::Qemu).await;
+    let sha = world
+        .push("name: ci\non: push\njobs:\n  wait:\n    steps:\n      - run: echo up; sleep 600\n")
+        .await;
+    let job = world.wait_job(&sha, "wait", "active");
+    let job = job["id"].as_str().unwrap();
+    world.until("the step's first line", || world.log(job).contains("up").then_some(()));
+    let output = world.cli(&["machine", "list", "--json"]);
+    let listed: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (listed.as_array().unwrap().len(), &listed[0]["state"]),
+        (1, &"running".into()),
+        "{listed}"
+    );
+    let name = listed[0]["name"].as_str().unwrap();
+    let console = world.cli(&["machine", "console", name]);
+    let text = String::from_utf8_lossy(&console.stdout).into_owned();
+    assert!(
+        text.contains("starting the agent") && !text.contains('\u{1b}'),
+        "{text}"
+    );
+    let run = world.get(&format!("/api/v1/jobs/{job}"))["run"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    assert!(world.cli(&["cancel", &run]).status.success());
+    world.wait_job(&sha, "wait", "cancelled");
+    world.wait_clean();
+}

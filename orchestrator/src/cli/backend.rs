@@ -24,6 +24,28 @@ pub(super) async fn machines(config: &Config, allow_unisolated: bool) -> miette:
     }
 }
 
+/// For looking only, as fast as can be: nothing is started, so it does not matter how a guest would run.
+pub(super) async fn to_look_at(config: &Config) -> miette::Result<Arc<dyn Machines>> {
+    match (&config.machined, config.backend) {
+        (None, Backend::Qemu) => open_qemu(config, qemu::Accel::Tcg),
+        (None, Backend::Process) => local(config, true).await,
+        _ => machines(config, false).await,
+    }
+}
+
+fn open_qemu(config: &Config, accel: qemu::Accel) -> miette::Result<Arc<dyn Machines>> {
+    let helios_ci = std::env::current_exe().map_err(|e| miette!("cannot find this program's own file: {e}"))?;
+    qemu::open(qemu::Options {
+        node: config.node.clone(),
+        data_dir: config.data_dir.clone(),
+        images: config.images.clone(),
+        agent: config.agent.clone(),
+        helios_ci,
+        accel,
+    })
+    .map_err(report)
+}
+
 /// The back end itself, in this process.
 pub(super) async fn local(config: &Config, allow_unisolated: bool) -> miette::Result<Arc<dyn Machines>> {
     let (node, data_dir, agent): (_, PathBuf, _) = (config.node.clone(), config.data_dir.clone(), config.agent.clone());
@@ -38,17 +60,7 @@ pub(super) async fn local(config: &Config, allow_unisolated: bool) -> miette::Re
                 Some((kernel, initrd)) => qemu::accel::probe(&data_dir, kernel, initrd).await.map_err(report)?,
                 None => qemu::Accel::Tcg,
             };
-            let helios_ci = std::env::current_exe().map_err(|e| miette!("cannot find this program's own file: {e}"))?;
-            let images = config.images.clone();
-            qemu::open(qemu::Options {
-                node,
-                data_dir,
-                images,
-                agent,
-                helios_ci,
-                accel,
-            })
-            .map_err(report)
+            open_qemu(config, accel)
         }
         Backend::Process if allow_unisolated => {
             process::open(process::Options { node, data_dir, agent }).map_err(report)

@@ -3,10 +3,13 @@
 use clap::{Args, Subcommand};
 use miette::miette;
 
-use super::{Common, Exit, Outcome, report};
+use super::{Common, Exit, Outcome, backend, report};
 use crate::{
     config::Config,
-    machine::zone::plan::{MachinePlan, Wanted, example},
+    machine::{
+        Observed,
+        zone::plan::{MachinePlan, Wanted, example},
+    },
     model::{
         ids::AttemptId,
         illumos::network::Slot,
@@ -25,6 +28,26 @@ Examples:
   helios-ci machine plan --image debian-12
   helios-ci machine plan --image debian-12 --size large --slot 7 --json")]
     Plan(PlanArgs),
+    /// List this node's machines. As the daemon's user, or root.
+    List {
+        /// Print an array of {name, attempt, state, detail}.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print what a machine's console has said; with -f go on until the machine has stopped.
+    #[command(after_help = "\
+What is printed is the guest's word: control characters but the line's end are left out.
+
+Examples:
+  helios-ci machine list
+  helios-ci machine console -f hci-01k9zk6x0f5t3b8w2q7m4d1c0e")]
+    Console {
+        /// The machine, as `machine list` names it.
+        name: MachineName,
+        /// Go on.
+        #[arg(short, long)]
+        follow: bool,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -49,10 +72,72 @@ pub(super) struct PlanArgs {
     json: bool,
 }
 
-pub(super) fn run(common: &Common, command: MachineCommand) -> Outcome {
-    let MachineCommand::Plan(args) = command;
+pub(super) async fn run(common: &Common, command: MachineCommand) -> Outcome {
     let config = super::config::load(common)?;
-    let plan = plan(&config, &args)?;
+    match command {
+        MachineCommand::Plan(args) => show_plan(&config, &args),
+        MachineCommand::List { json } => list(&config, json).await,
+        MachineCommand::Console { name, follow } => console(&config, &name, follow).await,
+    }
+}
+
+async fn list(config: &Config, json: bool) -> Outcome {
+    let machines = backend::to_look_at(config).await?;
+    let found = machines.list().await.map_err(report)?;
+    let word = |observed: &Observed| match observed {
+        Observed::Absent => ("absent", String::new()),
+        Observed::Prepared => ("prepared", String::new()),
+        Observed::Running => ("running", String::new()),
+        Observed::Stopped(how) => ("stopped", how.clone()),
+    };
+    if json {
+        let rows: Vec<_> = found
+            .iter()
+            .map(|machine| {
+                let (state, detail) = word(&machine.observed);
+                serde_json::json!({
+                    "name": machine.name.as_str(), "attempt": machine.name.attempt(), "state": state, "detail": detail,
+                })
+            })
+            .collect();
+        println!("{:#}", serde_json::Value::from(rows));
+        return Ok(Exit::Success);
+    }
+    for machine in found {
+        let (state, detail) = word(&machine.observed);
+        println!("{}  {state:<9} {}", machine.name, plain(&detail));
+    }
+    Ok(Exit::Success)
+}
+
+/// A guest's words, for a terminal that must not obey them.
+fn plain(text: &str) -> String {
+    text.chars().filter(|c| *c == '\n' || !c.is_control()).collect()
+}
+
+async fn console(config: &Config, name: &MachineName, follow: bool) -> Outcome {
+    let machines = backend::to_look_at(config).await?;
+    let mut at = 0;
+    loop {
+        // Looked at before the reading, so that a machine's last words are read after its end is known.
+        let running = machines.observe(name).await.map_err(report)? == Observed::Running;
+        loop {
+            let read = machines.console(name, at).await.map_err(report)?;
+            if read.bytes.is_empty() {
+                break;
+            }
+            at = read.next;
+            print!("{}", plain(&String::from_utf8_lossy(&read.bytes)));
+        }
+        if !follow || !running {
+            return Ok(Exit::Success);
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    }
+}
+
+fn show_plan(config: &Config, args: &PlanArgs) -> Outcome {
+    let plan = plan(config, args)?;
     if args.json {
         println!("{}", json(&plan));
     } else {

@@ -137,7 +137,7 @@ enum Command {
     Image(image::ImageCommand),
     /// Make what an illumos host needs before its first machine: shows it first. As root.
     Setup(setup::SetupArgs),
-    /// Show what a machine does to an illumos host.
+    /// List machines, read their consoles, and show what one does to an illumos host.
     #[command(subcommand)]
     Machine(machine::MachineCommand),
     /// Check and show the configuration.
@@ -215,7 +215,7 @@ fn run(cli: Cli) -> Outcome {
             Command::Token(command) => token::run(common, command).await,
             Command::Image(command) => image::run(common, command),
             Command::Setup(args) => setup::run(common, &args),
-            Command::Machine(command) => machine::run(common, command),
+            Command::Machine(command) => machine::run(common, command).await,
             Command::Doctor(args) => doctor::run(common, args).await,
             Command::Config(command) => config::run(common, &command),
             // Both are done without a runtime.

@@ -125,6 +125,15 @@ async fn from_a_bare_host_to_a_machine_that_machined_keeps() {
     let (machines, spec) = (connected().await, spec());
     machines.prepare(&spec).await.unwrap();
     machines.start(&spec.name).await.unwrap();
+    let name = spec.name.to_string();
+    assert!(said(&["machine", "list"]).contains(&format!("{name}  running")));
+    host().guest_prints(&name, b"debian\x1b[31m login: ").unwrap();
+    let until = Instant::now() + Duration::from_secs(60);
+    // Recorded a moment after it was said; what would steer a terminal is left out.
+    while !said(&["machine", "console", &name]).contains("debian[31m login: ") {
+        assert!(Instant::now() < until, "{}", said(&["machine", "console", &name]));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     // machined dies; the zone does not notice, and the next machined knows it.
     drop(keeper);
     let _keeper = Keeper::start();
