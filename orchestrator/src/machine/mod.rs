@@ -6,6 +6,7 @@ pub mod console;
 mod files;
 pub mod listen;
 pub mod local;
+mod locks;
 pub mod machined;
 pub mod proc;
 pub mod process;
@@ -13,7 +14,12 @@ pub mod qemu;
 pub mod seed;
 pub mod zone;
 
-use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -71,8 +77,16 @@ pub struct Endpoints {
 pub enum ListenAt {
     /// A UNIX socket in the machine's own 0700 directory: the socket itself names the machine.
     Unix(PathBuf),
-    /// An address that only this machine can reach, or loopback for unisolated machines.
+    /// Loopback, for unisolated machines.
     Tcp(SocketAddr),
+    /// An address of the host on one machine's own link. What comes from another address, or to another one,
+    /// is not that machine.
+    Slot {
+        /// The host's end.
+        address: SocketAddr,
+        /// The machine's.
+        guest: IpAddr,
+    },
 }
 
 /// What is seen of a machine.

@@ -12,7 +12,13 @@ async fn a_machine_is_made_run_and_removed_without_a_trace() {
     let name = &spec.name;
     assert_eq!(machines.observe(name).await.unwrap(), Observed::Absent);
     let endpoints = machines.prepare(&spec).await.unwrap();
-    assert_eq!(endpoints.agent, ListenAt::Tcp("10.77.0.1:9417".parse().unwrap()));
+    assert_eq!(
+        endpoints.agent,
+        ListenAt::Slot {
+            address: "10.77.0.1:9417".parse().unwrap(),
+            guest: "10.77.0.2".parse().unwrap(),
+        }
+    );
     assert_eq!(machines.observe(name).await.unwrap(), Observed::Prepared);
     assert_eq!(
         machines.prepare(&spec).await.unwrap(),

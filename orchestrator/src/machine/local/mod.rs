@@ -15,10 +15,10 @@
 mod place;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     fmt, io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -28,6 +28,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
     Console, Endpoints, MachineError, MachineSpec, Machines, Observed, Operation, Owned, console,
+    locks::Locks,
     proc::{self, Process},
 };
 use crate::{exec::Cmd, exec::ExecError, model::names::MachineName};
@@ -159,9 +160,7 @@ pub(crate) trait Kind: Send + Sync + fmt::Debug + 'static {
 pub(crate) struct Local<K: Kind> {
     kind: K,
     place: Place,
-    /// One lock per machine: a janitor's destroy and a driver's start never interleave. Entries go
-    /// with their machines.
-    locks: Mutex<HashMap<MachineName, Arc<tokio::sync::Mutex<()>>>>,
+    locks: Locks,
     /// Machines that this process prepared and has not started: nothing of them can run, so nobody has to
     /// look through all processes of the host.
     quiet: Mutex<HashSet<MachineName>>,
@@ -172,23 +171,13 @@ impl<K: Kind> Local<K> {
         Self {
             kind,
             place,
-            locks: Mutex::default(),
+            locks: Locks::default(),
             quiet: Mutex::default(),
         }
     }
 
     fn quiet(&self) -> MutexGuard<'_, HashSet<MachineName>> {
         self.quiet.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    async fn lock(&self, name: &MachineName) -> tokio::sync::OwnedMutexGuard<()> {
-        let lock = {
-            let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
-            // Whoever holds or awaits a lock has a clone of it; nobody else needs the entry.
-            locks.retain(|other, lock| other == name || Arc::strong_count(lock) > 1);
-            locks.entry(name.clone()).or_default().clone()
-        };
-        lock.lock_owned().await
     }
 
     /// The machine's record, when it is ours.
@@ -387,7 +376,7 @@ impl<K: Kind> Machines for Local<K> {
     }
 
     async fn prepare(&self, spec: &MachineSpec) -> Result<Endpoints, MachineError> {
-        let _lock = self.lock(&spec.name).await;
+        let _lock = self.locks.lock(&spec.name).await;
         self.do_prepare(spec)
             .await
             .map_err(named(Operation::Prepare, &spec.name))
@@ -399,7 +388,7 @@ impl<K: Kind> Machines for Local<K> {
     }
 
     async fn start(&self, name: &MachineName) -> Result<(), MachineError> {
-        let _lock = self.lock(name).await;
+        let _lock = self.locks.lock(name).await;
         self.do_start(name).await.map_err(named(Operation::Start, name))
     }
 
@@ -418,12 +407,12 @@ impl<K: Kind> Machines for Local<K> {
     }
 
     async fn stop(&self, name: &MachineName, grace: Duration) -> Result<(), MachineError> {
-        let _lock = self.lock(name).await;
+        let _lock = self.locks.lock(name).await;
         self.do_stop(name, grace).await.map_err(named(Operation::Stop, name))
     }
 
     async fn destroy(&self, name: &MachineName) -> Result<(), MachineError> {
-        let _lock = self.lock(name).await;
+        let _lock = self.locks.lock(name).await;
         self.do_destroy(name).await.map_err(named(Operation::Destroy, name))
     }
 

@@ -99,7 +99,10 @@ fn error(operation: Operation, name: &MachineName, reason: &str, retryable: bool
 
 fn endpoints() -> Endpoints {
     Endpoints {
-        agent: ListenAt::Unix("/x/agent.sock".into()),
+        agent: ListenAt::Slot {
+            address: "10.77.0.1:9417".parse().unwrap(),
+            guest: "10.77.0.2".parse().unwrap(),
+        },
         git: ListenAt::Tcp("10.0.0.1:9418".parse().unwrap()),
         git_authority: "10.0.0.1:9418".into(),
         home: "/work".into(),

@@ -134,6 +134,10 @@ fn listen_to_wire(at: &ListenAt) -> wire::ListenAt {
         at: Some(match at {
             ListenAt::Unix(path) => wire::listen_at::At::Unix(path.display().to_string()),
             ListenAt::Tcp(address) => wire::listen_at::At::Tcp(address.to_string()),
+            ListenAt::Slot { address, guest } => wire::listen_at::At::Slot(wire::SlotAddress {
+                address: address.to_string(),
+                guest: guest.to_string(),
+            }),
         }),
     }
 }
@@ -142,6 +146,10 @@ fn listen(field: &'static str, at: Option<wire::ListenAt>) -> Result<ListenAt, R
     match at.and_then(|at| at.at) {
         Some(wire::listen_at::At::Unix(path)) => Ok(ListenAt::Unix(text(field, path, TEXT)?.into())),
         Some(wire::listen_at::At::Tcp(address)) => Ok(ListenAt::Tcp(parse(field, &address)?)),
+        Some(wire::listen_at::At::Slot(slot)) => Ok(ListenAt::Slot {
+            address: parse(field, &slot.address)?,
+            guest: parse(field, &slot.guest)?,
+        }),
         None => Err(Refused::new(field, "is missing")),
     }
 }

@@ -27,7 +27,8 @@ use super::{
 use crate::{
     config::{Image, Zone},
     machine::{
-        Console, Endpoints, ListenAt, MachineError, MachineSpec, Machines, Observed, Operation, Owned, files, seed,
+        Console, Endpoints, ListenAt, MachineError, MachineSpec, Machines, Observed, Operation, Owned, files,
+        locks::Locks, seed,
     },
     model::{
         illumos::{
@@ -76,7 +77,7 @@ pub fn open(options: Options) -> Arc<dyn Machines> {
         },
         records: Records::new(options.run.join("machines")),
         consoles: Mutex::default(),
-        locks: Mutex::default(),
+        locks: Locks::default(),
         options,
     })
 }
@@ -88,8 +89,7 @@ struct Zones {
     records: Records,
     /// Who reads which console.
     consoles: Mutex<HashMap<MachineName, AbortHandle>>,
-    /// One lock per machine; entries go with their machines.
-    locks: Mutex<HashMap<MachineName, Arc<tokio::sync::Mutex<()>>>>,
+    locks: Locks,
 }
 
 impl From<PlanError> for Trouble {
@@ -105,15 +105,6 @@ impl From<Unfit> for Trouble {
 }
 
 impl Zones {
-    async fn lock(&self, name: &MachineName) -> tokio::sync::OwnedMutexGuard<()> {
-        let lock = {
-            let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
-            locks.retain(|other, lock| other == name || Arc::strong_count(lock) > 1);
-            locks.entry(name.clone()).or_default().clone()
-        };
-        lock.lock_owned().await
-    }
-
     fn below(&self, kind: &str, name: &MachineName) -> Result<DatasetName, Unfit> {
         self.options.zone.dataset.child(kind)?.child(name.as_str())
     }
@@ -130,12 +121,16 @@ impl Zones {
     }
 
     fn endpoints_of(&self, slot: Slot) -> Option<Endpoints> {
-        let (host, _) = self.options.zone.network.addresses(slot)?;
+        let (host, guest) = self.options.zone.network.addresses(slot)?;
         let port = self.options.zone.port;
         let git = SocketAddr::from((host, port.saturating_add(1)));
+        let at = |address| ListenAt::Slot {
+            address,
+            guest: guest.into(),
+        };
         Some(Endpoints {
-            agent: ListenAt::Tcp(SocketAddr::from((host, port))),
-            git: ListenAt::Tcp(git),
+            agent: at(SocketAddr::from((host, port))),
+            git: at(git),
             git_authority: git.to_string(),
             home: GUEST_HOME.into(),
         })
@@ -394,7 +389,7 @@ impl Machines for Zones {
     }
 
     async fn prepare(&self, spec: &MachineSpec) -> Result<Endpoints, MachineError> {
-        let _lock = self.lock(&spec.name).await;
+        let _lock = self.locks.lock(&spec.name).await;
         self.do_prepare(spec)
             .await
             .map_err(named(Operation::Prepare, &spec.name))
@@ -410,7 +405,7 @@ impl Machines for Zones {
     }
 
     async fn start(&self, name: &MachineName) -> Result<(), MachineError> {
-        let _lock = self.lock(name).await;
+        let _lock = self.locks.lock(name).await;
         self.do_start(name).await.map_err(named(Operation::Start, name))
     }
 
@@ -434,7 +429,7 @@ impl Machines for Zones {
 
     async fn stop(&self, name: &MachineName, _grace: Duration) -> Result<(), MachineError> {
         // A zone's halt would ask the guest and wait half an hour; what matters to a job is said over gRPC.
-        let _lock = self.lock(name).await;
+        let _lock = self.locks.lock(name).await;
         let stop = async {
             if self.host.whose_zone(name).await? != Whose::Ours {
                 return Ok(());
@@ -454,7 +449,7 @@ impl Machines for Zones {
     }
 
     async fn destroy(&self, name: &MachineName) -> Result<(), MachineError> {
-        let _lock = self.lock(name).await;
+        let _lock = self.locks.lock(name).await;
         self.do_destroy(name).await.map_err(named(Operation::Destroy, name))
     }
 
