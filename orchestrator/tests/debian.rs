@@ -146,10 +146,10 @@ fn workflow() -> String {
     text
 }
 
-/// The rest of the first line that begins so, whatever stands before it.
+/// The rest of the first line that begins so.
 fn fact<'a>(log: &'a str, name: &str) -> &'a str {
-    let line = log.lines().find_map(|line| line.split_once(&format!("{name} ")));
-    line.unwrap_or_else(|| panic!("no line {name:?} in:\n{log}")).1.trim()
+    let rest = log.lines().find_map(|line| line.strip_prefix(name));
+    rest.unwrap_or_else(|| panic!("no line {name:?} in:\n{log}")).trim()
 }
 
 /// Nothing in the golden disk makes two machines alike.
