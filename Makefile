@@ -9,6 +9,7 @@ MUSL := x86_64-unknown-linux-musl
 ILLUMOS := x86_64-unknown-illumos
 AGENT := target/$(MUSL)/agent/helios-agent
 GUEST := build/images/tiny
+DEBIAN := build/images/debian
 
 # A type-check compiles the C parts of dependencies and never links them, so any C compiler will do.
 ILLUMOS_ENV := PKG_CONFIG_ALLOW_CROSS=1 CC_x86_64_unknown_illumos=gcc AR_x86_64_unknown_illumos=ar
@@ -19,20 +20,21 @@ HELIOS_AGENT ?= $(AGENT)
 LAYING := HELIOS_CI_BIN=$(abspath $(HELIOS_CI_BIN)) HELIOS_AGENT=$(abspath $(HELIOS_AGENT))
 PACKAGE_DIR ?= build/package
 
-TESTING := HELIOS_CI_AGENT=$(abspath $(AGENT)) HELIOS_CI_GUEST=$(abspath $(GUEST))
+TESTING := HELIOS_CI_AGENT=$(abspath $(AGENT)) HELIOS_CI_GUEST=$(abspath $(GUEST)) HELIOS_CI_DEBIAN=$(abspath $(DEBIAN))
 TEST_DIRS := agent/tests proto/tests orchestrator/tests orchestrator/fakeforge/tests orchestrator/illumos-sim/tests
 TESTS := $(basename $(notdir $(wildcard $(addsuffix /*.rs,$(TEST_DIRS))))) \
 	$(notdir $(patsubst %/main.rs,%,$(wildcard $(addsuffix /*/main.rs,$(TEST_DIRS)))))
 # What mostly waits, for guests and time-outs, runs beside the rest.
-WAITING := disk hang network nodes privacy time zones
+WAITING := debian disk hang network nodes privacy time zones
 
-.PHONY: help setup build agent guest demo test test-full lint illumos unit unit-quick unit-waiting docs bench audit install package clean
+.PHONY: help setup build agent guest image-debian demo test test-full lint illumos unit unit-quick unit-waiting docs bench audit install package clean
 
 help:
 	@echo "make demo        everything once on this machine: forge, push, virtual machine, live log, statuses"
 	@echo "make demo KEEP=1 the same, and leave it running"
 	@echo "make test        format, lints, illumos type-check, all tests (what CI runs)"
-	@echo "make test-full   also what takes long"
+	@echo "make test-full   also what takes long: the Debian guest"
+	@echo "make image-debian  a golden disk with all of Debian 12, for UEFI: $(DEBIAN)"
 	@echo "make bench       measurements, as ratios within one run"
 	@echo "make install     programs, services, rights below DESTDIR, as smf/helios-ci.p5m lists them"
 	@echo "make package     the same as an archive with an install script: $(PACKAGE_DIR)/helios-ci-VERSION.tar.gz"
@@ -51,13 +53,20 @@ agent: setup
 guest: setup
 	images/tiny/build.sh
 
+# What only this needs is installed only here.
+image-debian:
+	@.ci/setup mmdebstrap dosfstools mtools fdisk fakeroot uidmap ovmf
+	images/debian/build.sh
+
 demo: build agent guest
 	HELIOS_CI_AGENT=$(abspath $(AGENT)) HELIOS_CI_GUEST=$(abspath $(GUEST)) HELIOS_CI_DEMO_KEEP=$(KEEP) \
 		$(CARGO) run --locked -q -p helios-ci --example demo
 
 test: lint illumos agent guest unit docs
 
-test-full: test
+# The tests look for the Debian guest when they run, so it comes first.
+test-full: image-debian
+	$(MAKE) --no-print-directory test
 
 lint: setup
 	$(CARGO) fmt --all --check

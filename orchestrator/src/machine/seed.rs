@@ -155,7 +155,8 @@ pub fn texts(spec: &MachineSpec, addresses: &Addresses) -> io::Result<Vec<(&'sta
 
 fn user_data() -> io::Result<String> {
     const MOUNT: &str = "/run/helios-seed";
-    const AGENT: &str = "/run/helios-agent";
+    // Not below /run, which Debian mounts noexec.
+    const AGENT: &str = "/usr/local/sbin/helios-agent";
     let runcmd = vec![
         vec!["mkdir", "-p", "-m", "0700", MOUNT],
         vec![
@@ -167,7 +168,7 @@ fn user_data() -> io::Result<String> {
             "/dev/disk/by-label/cidata",
             MOUNT,
         ],
-        vec!["install", "-m", "0755", "/run/helios-seed/agent", AGENT],
+        vec!["install", "-D", "-m", "0755", "/run/helios-seed/agent", AGENT],
         vec![
             "systemd-run",
             "--unit=helios-agent",

@@ -8,7 +8,7 @@ use crate::{
     driver::chain,
     exec::Cmd,
     images::Library,
-    machine::machined,
+    machine::{machined, qemu::firmware},
 };
 
 /// Protocol version 2 and `--end-of-options` everywhere.
@@ -31,7 +31,10 @@ pub(super) async fn look(config: &Config, findings: &mut Findings) {
                 Err(error) => Line::failure("machined", chain(&error), "svcadm enable helios-ci/machined"),
             });
         }
-        (None, Backend::Qemu) => qemu(findings).await,
+        (None, Backend::Qemu) => {
+            qemu(findings).await;
+            firmware(config, findings);
+        }
         (None, Backend::Process) => findings.add(Line::warning(
             "back end",
             "`process` isolates nothing: jobs run as the daemon's user",
@@ -84,6 +87,16 @@ async fn qemu(findings: &mut Findings) {
             "usermod -aG kvm helios-ci, on a host with virtualisation",
         ),
     });
+}
+
+/// Only where an image needs it.
+fn firmware(config: &Config, findings: &mut Findings) {
+    if config.images.values().any(firmware::is_needed) {
+        findings.add(match firmware::find() {
+            Ok(path) => Line::ok("firmware", path.display().to_string()),
+            Err(error) => Line::failure("firmware", error.to_string(), "apt-get install ovmf"),
+        });
+    }
 }
 
 async fn agent(config: &Config) -> Line {

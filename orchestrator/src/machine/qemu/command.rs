@@ -35,6 +35,9 @@ pub(crate) struct Plan {
     pub memory_mib: u64,
     /// Direct boot; the disk's own boot loader without.
     pub kernel: Option<Kernel>,
+    /// UEFI firmware that starts the disk's boot loader; QEMU's own BIOS without. A plain path.
+    #[serde(default)]
+    pub firmware: Option<std::path::PathBuf>,
 }
 
 /// A kernel for direct boot.
@@ -126,6 +129,11 @@ pub(super) fn command(dir: &Path, name: &MachineName, plan: &Plan, accel: Accel,
         .args(["-device", "virtio-blk-pci,drive=disk1"])
         .args(["-device", "virtio-rng-pci"])
         .args(["-netdev", &network, "-device", "virtio-net-pci,netdev=net0,romfile="]);
+    if let Some(firmware) = &plan.firmware {
+        // Without a second flash for variables the firmware keeps them in memory.
+        let code = format!("if=pflash,unit=0,format=raw,readonly=on,file={}", firmware.display());
+        cmd = cmd.args(["-drive", &code]);
+    }
     if let Some(kernel) = &plan.kernel {
         cmd = cmd.arg("-kernel").arg(&kernel.image);
         if let Some(initrd) = &kernel.initrd {
@@ -151,6 +159,7 @@ mod tests {
                 initrd: Some("/i/initrd.img".into()),
                 cmdline: None,
             }),
+            firmware: None,
         };
         let cmd = command(
             Path::new("/d/m"),
@@ -175,12 +184,18 @@ mod tests {
             -device virtio-net-pci,netdev=net0,romfile= \
             -kernel /i/vmlinuz -initrd /i/initrd.img -append 'console=ttyS0 quiet panic=-1'";
         assert_eq!(cmd.to_string(), expected);
-        let firmware = Plan { kernel: None, ..plan };
+        let firmware = Plan {
+            kernel: None,
+            firmware: Some("/f/OVMF_CODE.fd".into()),
+            ..plan
+        };
         let cmd = command(Path::new("/d/m"), &name, &firmware, Accel::Kvm, Path::new("/h")).to_string();
         assert!(
             cmd.contains("accel=kvm") && cmd.contains("-cpu host") && !cmd.contains("-append"),
             "{cmd}"
         );
+        let code = "-drive if=pflash,unit=0,format=raw,readonly=on,file=/f/OVMF_CODE.fd";
+        assert!(cmd.ends_with(code), "{cmd}");
     }
 
     #[test]

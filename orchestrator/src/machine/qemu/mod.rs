@@ -5,6 +5,7 @@
 
 pub mod accel;
 mod command;
+pub mod firmware;
 mod qmp;
 pub mod relay;
 
@@ -114,10 +115,15 @@ impl Kind for Qemu {
             initrd: image.initrd.clone(),
             cmdline: image.cmdline.clone(),
         });
+        let firmware = match firmware::is_needed(image) {
+            true => Some(firmware::find().map_err(Trouble::lasting)?),
+            false => None,
+        };
         let plan = Plan {
             cpus: spec.cpus,
             memory_mib: spec.memory_mib,
             kernel,
+            firmware,
         };
         Ok((endpoints, plan))
     }
