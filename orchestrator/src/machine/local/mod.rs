@@ -64,6 +64,9 @@ pub enum OpenError {
     },
 }
 
+/// Who is still starting may miss a request to stop: it is repeated this often.
+const ASK_AGAIN: Duration = Duration::from_secs(10);
+
 /// The longest path that a UNIX socket may have, without its final NUL.
 const SOCKET_PATH: usize = 107;
 
@@ -308,15 +311,19 @@ impl<K: Kind> Local<K> {
         let dir = self.place.dir(name);
         self.place.set_run(name, Run { main, stop_asked: true })?;
         if !grace.is_zero() {
-            let asked = self.kind.ask_to_stop(&dir, name, main).await;
-            match asked {
-                Ok(()) => {
-                    if let Ok(gone) = tokio::time::timeout(grace, main.gone()).await {
-                        gone?;
-                    }
-                }
-                Err(trouble) => {
+            let until = tokio::time::Instant::now() + grace;
+            loop {
+                if let Err(trouble) = self.kind.ask_to_stop(&dir, name, main).await {
                     tracing::warn!(machine = %name, why = trouble.reason, "cannot ask the machine to stop; taking its power away");
+                    break;
+                }
+                let next = until.min(tokio::time::Instant::now() + ASK_AGAIN);
+                if let Ok(gone) = tokio::time::timeout_at(next, main.gone()).await {
+                    gone?;
+                    break;
+                }
+                if next == until {
+                    break;
                 }
             }
         }
