@@ -38,14 +38,9 @@ pub(crate) fn first(dir: &Path) -> PathBuf {
 
 /// The segments' first positions, in order; none when there is no console.
 fn segments(dir: &Path) -> io::Result<Vec<u64>> {
-    let entries = match std::fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error),
-    };
     let mut starts = Vec::new();
-    for entry in entries {
-        if let Some(text) = entry?.file_name().to_str()
+    for entry in files::entries(dir)? {
+        if let Some(text) = entry.file_name().to_str()
             && text.len() == 20
             && let Ok(start) = text.parse()
         {

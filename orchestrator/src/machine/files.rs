@@ -1,7 +1,7 @@
 //! Small files that must be whole or absent after a crash.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{DirEntry, File, OpenOptions},
     io::{self, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
@@ -47,6 +47,18 @@ pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
 /// As the file system's.
 pub(crate) fn private_dir(dir: &Path) -> io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
+}
+
+/// What lies in a directory; nothing when there is none.
+///
+/// # Errors
+/// As the file system's.
+pub(crate) fn entries(dir: &Path) -> io::Result<Vec<DirEntry>> {
+    match std::fs::read_dir(dir) {
+        Ok(entries) => entries.collect(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
 }
 
 /// A file's bytes; `None` when there is none. Never more than `limit` bytes.

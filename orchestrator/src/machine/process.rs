@@ -11,9 +11,10 @@ use async_trait::async_trait;
 
 use super::{
     Endpoints, ListenAt, MachineSpec, Machines, files,
-    local::{self, CONSOLE, Kind, Local, OpenError, Place, Record, Trouble},
+    local::{self, CONSOLE, Kind, Local, OpenError, Place, Record},
     proc::{self, Process},
     seed::{self, Addresses},
+    trouble::Trouble,
 };
 use crate::{
     exec::Cmd,

@@ -17,6 +17,11 @@ use crate::model::illumos::network::MacAddress;
 /// The largest agent that is put on a seed disk; the image is made in memory.
 const AGENT_LIMIT: u64 = 512 << 20;
 
+/// The job's own directory in a guest; the agent makes it.
+pub const GUEST_HOME: &str = "/helios";
+/// Where a guest's agent keeps what it must not lose.
+pub const GUEST_STATE: &str = "/var/lib/helios-agent";
+
 /// How the machine reaches its node, as seen from inside.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Addresses {

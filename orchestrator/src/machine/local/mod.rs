@@ -30,8 +30,9 @@ use super::{
     Console, Endpoints, MachineError, MachineSpec, Machines, Observed, Operation, Owned, console,
     locks::Locks,
     proc::{self, Process},
+    trouble::Trouble,
 };
-use crate::{exec::Cmd, exec::ExecError, model::names::MachineName};
+use crate::{exec::Cmd, model::names::MachineName};
 
 /// Where a machine's console is gathered.
 pub(crate) const CONSOLE: &str = "console";
@@ -80,44 +81,6 @@ pub(crate) fn check_data_dir(dir: &Path) -> Result<(), OpenError> {
         });
     }
     Ok(())
-}
-
-/// Why a step failed.
-#[derive(Debug)]
-pub(crate) struct Trouble {
-    reason: String,
-    retryable: bool,
-}
-
-impl Trouble {
-    /// A failure that another machine would meet again.
-    pub(crate) fn lasting(reason: impl fmt::Display) -> Self {
-        Self {
-            reason: reason.to_string(),
-            retryable: false,
-        }
-    }
-
-    /// A failure that another try may not meet.
-    pub(crate) fn passing(reason: impl fmt::Display) -> Self {
-        Self {
-            reason: reason.to_string(),
-            retryable: true,
-        }
-    }
-}
-
-impl From<io::Error> for Trouble {
-    fn from(error: io::Error) -> Self {
-        Self::passing(error)
-    }
-}
-
-impl From<ExecError> for Trouble {
-    fn from(error: ExecError) -> Self {
-        let cause = std::error::Error::source(&error).map(|source| format!(": {source}"));
-        Self::passing(format!("{error}{}", cause.unwrap_or_default()))
-    }
 }
 
 /// What makes one back end different from another.
@@ -367,15 +330,6 @@ pub(crate) fn tail(log: &Path) -> String {
         .collect()
 }
 
-fn named(operation: Operation, name: &MachineName) -> impl FnOnce(Trouble) -> MachineError {
-    move |trouble| MachineError {
-        operation,
-        machine: name.to_string(),
-        reason: trouble.reason,
-        retryable: trouble.retryable,
-    }
-}
-
 #[async_trait]
 impl<K: Kind> Machines for Local<K> {
     fn backend(&self) -> &'static str {
@@ -386,17 +340,19 @@ impl<K: Kind> Machines for Local<K> {
         let _lock = self.locks.lock(&spec.name).await;
         self.do_prepare(spec)
             .await
-            .map_err(named(Operation::Prepare, &spec.name))
+            .map_err(Trouble::named(Operation::Prepare, &spec.name))
     }
 
     async fn endpoints(&self, name: &MachineName) -> Result<Option<Endpoints>, MachineError> {
-        let record = self.ours(name).map_err(named(Operation::Observe, name))?;
+        let record = self.ours(name).map_err(Trouble::named(Operation::Observe, name))?;
         Ok(record.map(|record| record.endpoints))
     }
 
     async fn start(&self, name: &MachineName) -> Result<(), MachineError> {
         let _lock = self.locks.lock(name).await;
-        self.do_start(name).await.map_err(named(Operation::Start, name))
+        self.do_start(name)
+            .await
+            .map_err(Trouble::named(Operation::Start, name))
     }
 
     async fn console(&self, name: &MachineName, from: u64) -> Result<Console, MachineError> {
@@ -410,21 +366,25 @@ impl<K: Kind> Machines for Local<K> {
             }
             Ok(console::read(&dir.join(CONSOLE), from)?)
         };
-        read().map_err(named(Operation::Console, name))
+        read().map_err(Trouble::named(Operation::Console, name))
     }
 
     async fn stop(&self, name: &MachineName, grace: Duration) -> Result<(), MachineError> {
         let _lock = self.locks.lock(name).await;
-        self.do_stop(name, grace).await.map_err(named(Operation::Stop, name))
+        self.do_stop(name, grace)
+            .await
+            .map_err(Trouble::named(Operation::Stop, name))
     }
 
     async fn destroy(&self, name: &MachineName) -> Result<(), MachineError> {
         let _lock = self.locks.lock(name).await;
-        self.do_destroy(name).await.map_err(named(Operation::Destroy, name))
+        self.do_destroy(name)
+            .await
+            .map_err(Trouble::named(Operation::Destroy, name))
     }
 
     async fn observe(&self, name: &MachineName) -> Result<Observed, MachineError> {
-        self.see(name).map_err(named(Operation::Observe, name))
+        self.see(name).map_err(Trouble::named(Operation::Observe, name))
     }
 
     async fn list(&self) -> Result<Vec<Owned>, MachineError> {
@@ -445,7 +405,7 @@ impl<K: Kind> Machines for Local<K> {
     }
 
     async fn wait_stopped(&self, name: &MachineName) -> Result<Observed, MachineError> {
-        let fail = |trouble| named(Operation::Observe, name)(trouble);
+        let fail = |trouble| Trouble::named(Operation::Observe, name)(trouble);
         loop {
             let observed = self.see(name).map_err(fail)?;
             if observed != Observed::Running {

@@ -170,14 +170,9 @@ impl Place {
     /// Every name under which something may lie, in order. What is there by another name is not
     /// ours and is only reported.
     pub(crate) fn names(&self) -> io::Result<Vec<MachineName>> {
-        let entries = match std::fs::read_dir(&self.root) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(error),
-        };
         let mut names = Vec::new();
-        for entry in entries {
-            let file = entry?.file_name();
+        for entry in files::entries(&self.root)? {
+            let file = entry.file_name();
             let text = file.to_string_lossy();
             let bare = text.strip_prefix(NEW).or(text.strip_prefix(GONE)).unwrap_or(&text);
             match bare.parse() {

@@ -23,9 +23,10 @@ use qmp::Qmp;
 
 use super::{
     Endpoints, ListenAt, MachineSpec, Machines,
-    local::{self, CONSOLE, Kind, Local, OpenError, Place, Record, Trouble},
+    local::{self, CONSOLE, Kind, Local, OpenError, Place, Record},
     proc::{self, Process},
-    seed::{self, Addresses},
+    seed::{self, Addresses, GUEST_HOME, GUEST_STATE},
+    trouble::Trouble,
 };
 use crate::{
     config::Image,
@@ -36,8 +37,6 @@ use crate::{
 
 /// QEMU's program.
 const SYSTEM: &str = "qemu-system-x86_64";
-/// The job's own directory in a guest; the agent makes it.
-const GUEST_HOME: &str = "/helios";
 /// How long QEMU may take until its monitor answers, on a busy host.
 const SETTLE: Duration = Duration::from_secs(30);
 /// How long one answer of the monitor may take.
@@ -153,7 +152,7 @@ impl Kind for Qemu {
         let addresses = Addresses {
             agent: format!("tcp:{}", command::AGENT_AUTHORITY),
             git: command::GIT_AUTHORITY.into(),
-            state_dir: "/var/lib/helios-agent".into(),
+            state_dir: GUEST_STATE.into(),
             power_off: true,
             network: None,
         };

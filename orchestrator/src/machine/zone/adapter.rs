@@ -19,16 +19,18 @@ use super::{
     console,
     create::Create,
     destroy::Destroy,
-    host::{Host, Trouble, Whose},
+    host::{Host, Whose},
     inside,
-    plan::{GUEST_HOME, MachinePlan, PlanError, RUN, Wanted},
+    plan::{MachinePlan, PlanError, RUN, Wanted},
     record::{Record, Records},
 };
 use crate::{
     config::{Image, Zone},
     machine::{
         Console, Endpoints, ListenAt, MachineError, MachineSpec, Machines, Observed, Operation, Owned, files,
-        locks::Locks, seed,
+        locks::Locks,
+        seed::{self, GUEST_HOME},
+        trouble::Trouble,
     },
     model::{
         illumos::{
@@ -373,15 +375,6 @@ impl Zones {
     }
 }
 
-fn named(operation: Operation, name: &MachineName) -> impl FnOnce(Trouble) -> MachineError {
-    move |trouble| MachineError {
-        operation,
-        machine: name.to_string(),
-        reason: trouble.reason,
-        retryable: trouble.retryable,
-    }
-}
-
 #[async_trait]
 impl Machines for Zones {
     fn backend(&self) -> &'static str {
@@ -392,7 +385,7 @@ impl Machines for Zones {
         let _lock = self.locks.lock(&spec.name).await;
         self.do_prepare(spec)
             .await
-            .map_err(named(Operation::Prepare, &spec.name))
+            .map_err(Trouble::named(Operation::Prepare, &spec.name))
     }
 
     async fn endpoints(&self, name: &MachineName) -> Result<Option<Endpoints>, MachineError> {
@@ -400,13 +393,15 @@ impl Machines for Zones {
             .records
             .read(name)
             .map_err(Trouble::from)
-            .map_err(named(Operation::Observe, name))?;
+            .map_err(Trouble::named(Operation::Observe, name))?;
         Ok(record.map(|record| record.endpoints))
     }
 
     async fn start(&self, name: &MachineName) -> Result<(), MachineError> {
         let _lock = self.locks.lock(name).await;
-        self.do_start(name).await.map_err(named(Operation::Start, name))
+        self.do_start(name)
+            .await
+            .map_err(Trouble::named(Operation::Start, name))
     }
 
     async fn console(&self, name: &MachineName, from: u64) -> Result<Console, MachineError> {
@@ -424,7 +419,7 @@ impl Machines for Zones {
             }
             Ok(crate::machine::console::read(&self.console_dir(name), from)?)
         };
-        read.await.map_err(named(Operation::Console, name))
+        read.await.map_err(Trouble::named(Operation::Console, name))
     }
 
     async fn stop(&self, name: &MachineName, _grace: Duration) -> Result<(), MachineError> {
@@ -445,12 +440,14 @@ impl Machines for Zones {
             };
             destroy.halt().await
         };
-        stop.await.map_err(named(Operation::Stop, name))
+        stop.await.map_err(Trouble::named(Operation::Stop, name))
     }
 
     async fn destroy(&self, name: &MachineName) -> Result<(), MachineError> {
         let _lock = self.locks.lock(name).await;
-        self.do_destroy(name).await.map_err(named(Operation::Destroy, name))
+        self.do_destroy(name)
+            .await
+            .map_err(Trouble::named(Operation::Destroy, name))
     }
 
     async fn observe(&self, name: &MachineName) -> Result<Observed, MachineError> {
@@ -461,7 +458,7 @@ impl Machines for Zones {
             }
             self.see(name, state.as_ref()).await
         };
-        see.await.map_err(named(Operation::Observe, name))
+        see.await.map_err(Trouble::named(Operation::Observe, name))
     }
 
     async fn list(&self) -> Result<Vec<Owned>, MachineError> {

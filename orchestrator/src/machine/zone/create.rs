@@ -2,13 +2,13 @@
 
 use super::{
     command::{dladm, ipadm, zfs, zoneadm, zonecfg},
-    host::{Host, Trouble, Whose},
+    host::{Host, Whose},
     inside,
     plan::MachinePlan,
 };
 use crate::{
     exec::{Cmd, Output},
-    machine::{MachineSpec, files},
+    machine::{MachineSpec, files, trouble::Trouble},
     model::illumos::names::{DatasetName, VolumeSize},
 };
 
@@ -46,13 +46,13 @@ impl Create<'_> {
         dataset: &DatasetName,
         said: Result<(), impl std::fmt::Display>,
     ) -> Result<zfs::Seen, Trouble> {
-        match self.host.whose_dataset(dataset, &self.spec.name).await? {
-            Whose::Anothers(why) => Err(Trouble::lasting(format!("{why}; it is left alone"))),
-            Whose::Nobodys => Err(undone(&format!("{dataset} was not made"), said)),
-            Whose::Ours => match self.host.dataset(dataset).await? {
-                Some(seen) => Ok(seen),
-                None => Err(undone(&format!("{dataset} is gone again"), said)),
-            },
+        match self.host.dataset(dataset).await? {
+            None => Err(undone(&format!("{dataset} was not made"), said)),
+            Some(seen) if self.host.is_ours(&seen, &self.spec.name) => Ok(seen),
+            Some(_) => Err(Trouble::lasting(format!(
+                "{}; it is left alone",
+                self.host.unmarked(dataset)
+            ))),
         }
     }
 

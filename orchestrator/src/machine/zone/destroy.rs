@@ -9,10 +9,11 @@ use super::{
         zoneadm::{self, State},
         zonecfg,
     },
-    host::{Host, Trouble, Whose, vmm},
+    host::{Host, Whose, vmm},
 };
 use crate::{
     exec::{Cmd, Output},
+    machine::trouble::Trouble,
     model::{
         illumos::{names::DatasetName, network::SlotNetwork},
         names::MachineName,

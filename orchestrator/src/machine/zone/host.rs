@@ -1,66 +1,39 @@
 //! Runs the host's commands and looks at what they made. Whoever acts reads again afterwards: a command may
 //! fail and have done it, or succeed and not.
 
-use std::{fmt, io, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use super::{
     command::{
-        CommandError, dladm, ipadm, zfs,
+        CommandError, FieldError, dladm, ipadm, zfs,
         zoneadm::{self, State, Zone},
         zonecfg,
     },
     export::Exported,
 };
 use crate::{
-    exec::{Cmd, ExecError, Output},
+    exec::{Cmd, Output},
+    machine::trouble::Trouble,
     model::{illumos::names::DatasetName, illumos::network::SlotNetwork, names::MachineName},
 };
 
-/// Something on the host that is not as it should be.
-#[derive(Debug)]
-pub(super) struct Trouble {
-    pub(super) reason: String,
-    /// Another try, maybe on another machine, may succeed.
-    pub(super) retryable: bool,
-}
-
-impl Trouble {
-    pub(super) fn lasting(reason: impl fmt::Display) -> Self {
-        Self {
-            reason: reason.to_string(),
-            retryable: false,
-        }
-    }
-
-    pub(super) fn passing(reason: impl fmt::Display) -> Self {
-        Self {
-            reason: reason.to_string(),
-            retryable: true,
-        }
-    }
-}
-
 impl From<CommandError> for Trouble {
     fn from(error: CommandError) -> Self {
-        Self {
-            retryable: true,
-            reason: error.to_string(),
-        }
+        Self::passing(error)
     }
 }
 
-macro_rules! passing {
-    ($($error:ty),*) => {$(
-        impl From<$error> for Trouble {
-            fn from(error: $error) -> Self {
-                let cause = std::error::Error::source(&error).map(|source| format!(": {source}"));
-                Self::passing(format!("{error}{}", cause.unwrap_or_default()))
-            }
-        }
-    )*};
+impl From<dladm::ShowError> for Trouble {
+    fn from(error: dladm::ShowError) -> Self {
+        Self::caused(&error)
+    }
 }
 
-passing!(io::Error, ExecError, dladm::ShowError, super::command::FieldError);
+impl From<FieldError> for Trouble {
+    fn from(error: FieldError) -> Self {
+        Self::caused(&error)
+    }
+}
 
 /// Whose a thing is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,17 +97,20 @@ impl Host {
     pub(super) async fn whose_dataset(&self, name: &DatasetName, machine: &MachineName) -> Result<Whose, Trouble> {
         Ok(match self.dataset(name).await? {
             None => Whose::Nobodys,
-            Some(seen)
-                if seen.node.as_deref() == Some(self.node.as_str())
-                    && seen.attempt.as_deref() == Some(machine.attempt().to_string().as_str()) =>
-            {
-                Whose::Ours
-            }
-            Some(_) => Whose::Anothers(format!(
-                "{name} does not carry the marks of node {} and this attempt",
-                self.node
-            )),
+            Some(seen) if self.is_ours(&seen, machine) => Whose::Ours,
+            Some(_) => Whose::Anothers(self.unmarked(name)),
         })
+    }
+
+    /// Whether a dataset carries this node's mark for this machine.
+    pub(super) fn is_ours(&self, seen: &zfs::Seen, machine: &MachineName) -> bool {
+        seen.node.as_deref() == Some(self.node.as_str())
+            && seen.attempt.as_deref() == Some(machine.attempt().to_string().as_str())
+    }
+
+    /// What is said of a dataset that does not.
+    pub(super) fn unmarked(&self, name: &DatasetName) -> String {
+        format!("{name} does not carry the marks of node {} and this attempt", self.node)
     }
 
     /// Which of a slot's two VNICs exist: exact name, stub and address. One of the name that is otherwise is

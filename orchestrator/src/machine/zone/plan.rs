@@ -12,7 +12,7 @@ use crate::{
     exec::Cmd,
     machine::{
         MachineSpec,
-        seed::{self, Addresses, StaticNetwork},
+        seed::{self, Addresses, GUEST_STATE, StaticNetwork},
     },
     model::{
         illumos::{
@@ -31,8 +31,6 @@ const LWPS: u32 = 64;
 const SEED: &str = "/seed.img,ro";
 /// Where machined keeps what must not outlive a boot of the host; only root enters.
 pub const RUN: &str = "/var/run/helios-ci";
-/// The guest's directory for its job.
-pub const GUEST_HOME: &str = "/helios";
 
 /// Why there is no plan.
 #[derive(Debug, thiserror::Error)]
@@ -226,7 +224,7 @@ fn addresses(network: &SlotNetwork, zone: &Zone) -> Addresses {
     Addresses {
         agent: format!("tcp:{}:{}", network.host_address, zone.port),
         git: format!("{}:{}", network.host_address, zone.port.saturating_add(1)),
-        state_dir: "/var/lib/helios-agent".into(),
+        state_dir: GUEST_STATE.into(),
         power_off: true,
         network: Some(StaticNetwork {
             mac: network.guest_mac,

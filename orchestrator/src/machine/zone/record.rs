@@ -89,14 +89,9 @@ impl Records {
 
     /// Every machine that has a record.
     pub(super) fn names(&self) -> io::Result<Vec<MachineName>> {
-        let entries = match std::fs::read_dir(&self.dir) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(error),
-        };
         let mut names = Vec::new();
-        for entry in entries {
-            let file = entry?.file_name();
+        for entry in files::entries(&self.dir)? {
+            let file = entry.file_name();
             names.extend(file.to_str().and_then(|text| text.strip_suffix(".json")?.parse().ok()));
         }
         names.sort();
