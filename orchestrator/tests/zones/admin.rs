@@ -83,6 +83,30 @@ async fn connected() -> std::sync::Arc<dyn Machines> {
     }
 }
 
+/// Each command that `machine plan` prints is one that the host has seen, to the letter.
+fn what_was_planned_was_done(machine: &str) {
+    let attempt = machine.trim_start_matches("hci-");
+    let plan = said(&["machine", "plan", "--image", "debian", "--attempt", attempt, "--json"]);
+    let plan: serde_json::Value = serde_json::from_str(&plan).unwrap();
+    let trace = host().trace().unwrap();
+    let seen: Vec<String> = trace.iter().map(illumos_sim::trace::Line::command).collect();
+    for command in ["commands", "teardown"]
+        .iter()
+        .flat_map(|part| plan[part].as_array().unwrap())
+    {
+        // The trace has programs by their names, and what pfexec runs instead of pfexec.
+        let words = command.as_str().unwrap().trim_start_matches("/usr/bin/pfexec ");
+        let (program, words) = words.split_once(' ').unwrap();
+        let command = format!("{} {words}", program.rsplit('/').next().unwrap());
+        // A zone whose power was taken halts by itself.
+        let needless = command.ends_with(" halt");
+        assert!(
+            needless || seen.contains(&command),
+            "{command} is planned and was not run: {seen:#?}"
+        );
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "run inside a simulated host by zones_on_a_simulated_host"]
 async fn from_a_bare_host_to_a_machine_that_machined_keeps() {
@@ -141,6 +165,7 @@ async fn from_a_bare_host_to_a_machine_that_machined_keeps() {
     assert_eq!(machines.observe(&spec.name).await.unwrap(), Observed::Running);
     machines.destroy(&spec.name).await.unwrap();
     assert_eq!(left(), Vec::<String>::new());
+    what_was_planned_was_done(&name);
     let ran: std::collections::BTreeSet<String> = host()
         .trace()
         .unwrap()
