@@ -42,7 +42,7 @@ impl Callers {
 }
 
 /// Serves a back end on a socket until `stop`; then finishes the calls that have begun, for at most
-/// `patience`. Machines are left as they are.
+/// `patience`: `true` when all of them ended. Machines are left as they are.
 ///
 /// # Errors
 /// When the socket cannot be made, or another machined answers on it.
@@ -53,7 +53,7 @@ pub async fn serve(
     callers: Callers,
     stop: CancellationToken,
     patience: Duration,
-) -> Result<(), MachinedError> {
+) -> Result<bool, MachinedError> {
     let listener = bind(socket, &callers).await?;
     let operations = TaskTracker::new();
     let service = Service {
@@ -83,7 +83,7 @@ pub async fn serve(
         }
     }
     let _replaced_by_the_next = std::fs::remove_file(socket);
-    Ok(())
+    Ok(operations.is_empty())
 }
 
 struct Service {

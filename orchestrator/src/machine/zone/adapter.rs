@@ -94,6 +94,14 @@ struct Zones {
     locks: Locks,
 }
 
+/// A console has one reader: who keeps machines next must find it free.
+impl Drop for Zones {
+    fn drop(&mut self) {
+        let consoles = self.consoles.get_mut().unwrap_or_else(PoisonError::into_inner);
+        consoles.values().for_each(AbortHandle::abort);
+    }
+}
+
 impl From<PlanError> for Trouble {
     fn from(error: PlanError) -> Self {
         Self::lasting(error)
