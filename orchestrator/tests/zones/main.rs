@@ -5,6 +5,7 @@
 mod admin;
 mod bed;
 mod faults;
+mod guard;
 mod images;
 mod life;
 
@@ -19,6 +20,8 @@ fn zones_on_a_simulated_host() {
         "life::twenty_machines_at_once",
         "life::a_rebooted_host_keeps_what_zfs_keeps_and_all_of_it_goes",
         "life::look_alikes_are_reported_and_left_alone",
+        "guard::a_running_machine_without_protection_loses_its_power",
+        "guard::what_only_a_person_can_mend_is_named",
         "faults::a_guest_that_dies_at_once_is_seen_with_its_last_words",
         "faults::a_full_pool_is_said_and_costs_nothing",
         "faults::a_disk_that_stays_busy_is_quarantined",

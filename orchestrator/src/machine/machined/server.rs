@@ -199,6 +199,11 @@ impl Machined for Service {
         }))
     }
 
+    async fn troubles(&self, _: Request<wire::TroublesRequest>) -> Result<Response<wire::TroublesReply>, Status> {
+        let troubles = self.perform(|m| async move { m.troubles().await }).await?;
+        Ok(Response::new(wire::TroublesReply { troubles }))
+    }
+
     /// Not an operation: nothing is left half done when the caller goes away.
     async fn wait_stopped(&self, request: Request<wire::Machine>) -> Result<Response<wire::Observed>, Status> {
         let name = convert::name(&request.into_inner().name)?;
