@@ -165,6 +165,28 @@ impl Destroy<'_> {
         }
     }
 
+    /// Takes the host's end of the guest's link away: what is left of the network leads nowhere.
+    pub(super) async fn cut_off(&self, network: &SlotNetwork) -> Result<(), Trouble> {
+        let [host, _] = self.host.vnics(network).await?;
+        match host {
+            Whose::Nobodys => return Ok(()),
+            Whose::Anothers(why) => return Err(Trouble::lasting(format!("{why}; it is left alone"))),
+            Whose::Ours => {}
+        }
+        self.address(network).await?;
+        unless_absent(dladm::done(&self.act(dladm::delete_vnic(&network.host)).await?))?;
+        match self.host.vnics(network).await? {
+            [Whose::Nobodys, _] => Ok(()),
+            _ => Err(Trouble::passing(format!("VNIC {} is still there", network.host))),
+        }
+    }
+
+    async fn address(&self, network: &SlotNetwork) -> Result<(), Trouble> {
+        unless_absent(ipadm::done(&self.act(ipadm::delete_address(&network.host)).await?))?;
+        unless_absent(ipadm::done(&self.act(ipadm::delete_interface(&network.host)).await?))?;
+        Ok(())
+    }
+
     async fn network(&self, network: &SlotNetwork) -> Result<(), Trouble> {
         let [host, guest] = self.host.vnics(network).await?;
         for whose in [&host, &guest] {
@@ -173,8 +195,7 @@ impl Destroy<'_> {
             }
         }
         if host == Whose::Ours {
-            unless_absent(ipadm::done(&self.act(ipadm::delete_address(&network.host)).await?))?;
-            unless_absent(ipadm::done(&self.act(ipadm::delete_interface(&network.host)).await?))?;
+            self.address(network).await?;
         }
         for (whose, link) in [(guest, &network.guest), (host, &network.host)] {
             if whose == Whose::Ours {

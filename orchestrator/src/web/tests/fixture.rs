@@ -151,6 +151,7 @@ fn config(folder: &std::path::Path) -> Config {
             min_free_bytes: 0,
             repository_bytes: 1 << 30,
         },
+        keep: crate::config::Keep::default(),
         retention: Retention {
             logs_days: 90,
             runs_days: 365,
