@@ -107,6 +107,7 @@ pub(super) async fn run(common: &Common, args: ServeArgs) -> Outcome {
         store: store.clone(),
         logs: deps.logs.clone(),
         config: Arc::clone(&config),
+        machines: Arc::clone(&deps.machines),
         repositories: Arc::new(ForgeRepositories(forges.clone())),
         on_change: on_change(Arc::clone(&hints)),
         metrics: metrics.clone(),
@@ -195,6 +196,7 @@ fn on_change(hints: Arc<dyn Hints>) -> web::OnChange {
             hints.notify(Hint::Job);
             hints.notify(Hint::Report);
         }
+        Changed::Kept => hints.notify(Hint::Kept),
         Changed::Cancel(attempts) => {
             for attempt in attempts {
                 hints.notify(Hint::Cancel(attempt));
