@@ -220,7 +220,9 @@ impl Session<'_> {
 
     async fn take(&mut self) -> Result<(), ClientError> {
         if !self.attached {
-            self.client.post_bytes(&format!("{}/console", self.path), Vec::new()).await?;
+            self.client
+                .post_bytes(&format!("{}/console", self.path), Vec::new())
+                .await?;
             self.attached = true;
         }
         Ok(())

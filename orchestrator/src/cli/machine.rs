@@ -111,7 +111,13 @@ pub(super) async fn run(common: &Common, command: MachineCommand) -> Outcome {
         MachineCommand::List { json } => list(common, json).await,
         MachineCommand::Console { name, follow } => console(&super::config::load(common)?, &name, follow).await,
         MachineCommand::Keep { id, time } => {
-            let answer = ask(common, &id, "keep", time.map(|for_s| serde_json::json!({"for_s": for_s}))).await?;
+            let answer = ask(
+                common,
+                &id,
+                "keep",
+                time.map(|for_s| serde_json::json!({"for_s": for_s})),
+            )
+            .await?;
             let machine = &answer["machine"];
             println!("{}  {}", text(&machine["name"]), text(&machine["keep"]["words"]));
             println!("It counts as busy until then.");
@@ -324,7 +330,19 @@ mod tests {
         for (text, want) in [("90s", 90), ("30m", 1800), ("2h", 7200), ("1d", 86_400)] {
             assert_eq!(seconds(text), Ok(want));
         }
-        for text in ["", "m", "30", "+3m", "-3m", "0s", "1.5h", "3 m", "99999999999999999999s", "300000000000000d", "3ä"] {
+        for text in [
+            "",
+            "m",
+            "30",
+            "+3m",
+            "-3m",
+            "0s",
+            "1.5h",
+            "3 m",
+            "99999999999999999999s",
+            "300000000000000d",
+            "3ä",
+        ] {
             assert!(seconds(text).is_err(), "{text}");
         }
     }

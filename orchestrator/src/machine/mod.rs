@@ -180,7 +180,9 @@ pub const INPUT_LIMIT: usize = 4096;
 /// Refuses more input than one call takes.
 fn check_input(bytes: &[u8]) -> Result<(), trouble::Trouble> {
     if bytes.len() > INPUT_LIMIT {
-        return Err(trouble::Trouble::lasting(format!("more than {INPUT_LIMIT} bytes at once")));
+        return Err(trouble::Trouble::lasting(format!(
+            "more than {INPUT_LIMIT} bytes at once"
+        )));
     }
     Ok(())
 }

@@ -190,9 +190,7 @@ async fn take_console(tx: &mut Tx, name: &MachineName, by: &str) -> Result<Optio
     const OPEN: &str = "name = $1 AND state = 'kept' AND keep_backend IS NOT NULL AND console_release = 0";
     let taken = tx
         .execute(
-            format!(
-                "UPDATE machines SET console_by = $2 WHERE {OPEN} AND (console_by IS NULL OR console_by <> $2)"
-            ),
+            format!("UPDATE machines SET console_by = $2 WHERE {OPEN} AND (console_by IS NULL OR console_by <> $2)"),
             args![name, by],
         )
         .await?;

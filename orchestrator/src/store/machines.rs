@@ -55,7 +55,8 @@ pub struct Keep {
 }
 
 /// The columns that [`machine_row`] reads.
-pub(super) const COLUMNS: &str = "name, attempt_id, node, label, cpus, memory_mib, disk_gib, state, created_ms, keep_by,
+pub(super) const COLUMNS: &str =
+    "name, attempt_id, node, label, cpus, memory_mib, disk_gib, state, created_ms, keep_by,
     keep_asked_ms, keep_for_ms, keep_until_ms, keep_backend, console_by, console_release";
 
 impl Store {

@@ -110,10 +110,11 @@ pub fn authorize(identity: &Identity, action: Action, repository: Option<&Reposi
         (_, Action::Open | Action::List) => Decision::Allow,
         (Identity::SiteAdmin { .. }, _) => Decision::Allow,
         (Identity::Anonymous, Action::See) if visible => Decision::Allow,
-        (
-            Identity::Anonymous,
-            Action::Cancel | Action::Rerun | Action::Keep | Action::Watch | Action::Type,
-        ) if visible => Decision::Deny,
+        (Identity::Anonymous, Action::Cancel | Action::Rerun | Action::Keep | Action::Watch | Action::Type)
+            if visible =>
+        {
+            Decision::Deny
+        }
         // Asking for runs names a repository that may or may not exist; whoever is not logged in
         // learns only that logging in is needed, before any repository is looked up.
         (Identity::Anonymous, Action::Dispatch | Action::Machines) => Decision::Deny,

@@ -97,7 +97,11 @@ fn words(row: &MachineRow, keep: &Keep, now: i64) -> String {
             keep.by
         ),
         (MachineState::Preparing | MachineState::Running, _) => {
-            format!("to be kept for {} after its job by {}", view::duration(keep.for_ms), keep.by)
+            format!(
+                "to be kept for {} after its job by {}",
+                view::duration(keep.for_ms),
+                keep.by
+            )
         }
         _ => "being removed".to_owned(),
     }
@@ -272,7 +276,10 @@ fn here(state: &AppState, row: &MachineRow) -> Result<(), Problem> {
     }
     Err(Problem::conflict(
         "other_node",
-        format!("The machine is on node {}: ask the daemon of that node (--server).", row.node),
+        format!(
+            "The machine is on node {}: ask the daemon of that node (--server).",
+            row.node
+        ),
     ))
 }
 
@@ -360,7 +367,11 @@ pub async fn write(
     if keep.console_by.as_ref() != Some(&who) {
         caller.audit(&state, "console input", row.name.as_str()).await?;
     }
-    let taken = state.store().take_console(&row.name, &who).await.map_err(store_failed)?;
+    let taken = state
+        .store()
+        .take_console(&row.name, &who)
+        .await
+        .map_err(store_failed)?;
     taken.ok_or_else(not_open)?;
     if let Err(error) = state.machines().write_console(&row.name, &body).await {
         if taken == Some(true) && body.is_empty() {
@@ -379,9 +390,7 @@ pub async fn release_console(
     Path(id): Path<String>,
 ) -> Result<Json<Value>, Problem> {
     let found = find(&state, &caller, Action::Type, &id).await?;
-    caller
-        .audit(&state, "release console", found.row.name.as_str())
-        .await?;
+    caller.audit(&state, "release console", found.row.name.as_str()).await?;
     let asked = state
         .store()
         .release_console(&found.row.name)
@@ -438,7 +447,9 @@ pub(super) async fn keep_view(state: &AppState, name: &MachineName, may: bool) -
 /// Keeps the machine of a job for the configured time: the page's button.
 pub(super) async fn keep_of_job(state: &AppState, caller: &Caller, job: &str) -> Result<(), Problem> {
     let found = find(state, caller, Action::Keep, job).await?;
-    keep_one(state, caller, &found.row, wanted(state, None)?).await.map(drop)
+    keep_one(state, caller, &found.row, wanted(state, None)?)
+        .await
+        .map(drop)
 }
 
 /// Lets the machine of a job go: the page's button.

@@ -223,7 +223,10 @@ async fn what_is_typed_arrives_once_whatever_becomes_of_it() {
         format!("cannot write to the console of machine {name}: the guest does not read")
     );
     let long = machines.write_console(name, &[b'x'; 4097]).await.unwrap_err();
-    assert!(long.reason.contains("more than 4096 bytes") && !long.retryable, "{long}");
+    assert!(
+        long.reason.contains("more than 4096 bytes") && !long.retryable,
+        "{long}"
+    );
     assert_eq!(
         *room.held.typed.lock().unwrap(),
         [b"".to_vec(), vec![0, 255, b'\r'], b"again".to_vec()]

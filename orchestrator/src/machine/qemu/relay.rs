@@ -191,7 +191,8 @@ pub fn type_into(socket: &Path, bytes: &[u8]) -> io::Result<()> {
             // One that was started just now makes its socket in a moment.
             Err(_) if Instant::now() < until => pause(),
             Err(error) => {
-                let reason = format!("its console's recorder takes no input ({error}); restart the daemon and try again");
+                let reason =
+                    format!("its console's recorder takes no input ({error}); restart the daemon and try again");
                 return Err(io::Error::new(error.kind(), reason));
             }
         }

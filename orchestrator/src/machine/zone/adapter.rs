@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use async_trait::async_trait;
 use super::{
     command::{
         ipf, zfs,
@@ -38,6 +37,7 @@ use crate::{
         names::{Label, MachineName, NodeName},
     },
 };
+use async_trait::async_trait;
 
 /// What the zone back end needs.
 #[derive(Debug, Clone)]

@@ -38,16 +38,32 @@ async fn a_machine_that_is_to_be_kept_stays_after_its_job_and_no_other(lab: Lab)
         "its results are not sealed"
     );
     let before = crate::clock::now_ms();
-    assert!(matches!(lab.end(&kept, JobResult::Failure).await, EndOutcome::Ended { .. }));
+    assert!(matches!(
+        lab.end(&kept, JobResult::Failure).await,
+        EndOutcome::Ended { .. }
+    ));
     lab.end(&other, JobResult::Failure).await;
     let row = machine(&lab, &kept).await;
     let keep = row.keep.clone().unwrap();
-    assert_eq!((row.state, keep.by.as_str(), keep.for_ms), (MachineState::Kept, "ann", 60_000));
+    assert_eq!(
+        (row.state, keep.by.as_str(), keep.for_ms),
+        (MachineState::Kept, "ann", 60_000)
+    );
     let until = keep.until_ms.unwrap();
-    assert!((before + 50_000..before + 120_000).contains(&until), "{until} after {before}");
+    assert!(
+        (before + 50_000..before + 120_000).contains(&until),
+        "{until} after {before}"
+    );
     assert_eq!(machine(&lab, &other).await.state, MachineState::Draining);
     // It uses room, no sweep may take it, and its session is over.
-    assert!(lab.store.node_usage(&lab.node).await.unwrap().iter().any(|m| m.name == name));
+    assert!(
+        lab.store
+            .node_usage(&lab.node)
+            .await
+            .unwrap()
+            .iter()
+            .any(|m| m.name == name)
+    );
     assert!(!lab.store.drain(&name).await.unwrap());
     assert!(lab.store.drain(&other_name).await.unwrap());
     assert_eq!(machine(&lab, &kept).await.state, MachineState::Kept);
@@ -60,11 +76,17 @@ async fn a_keep_can_be_withdrawn_extended_and_ended(lab: Lab) {
     let (first, name) = running(&lab).await;
     assert_eq!(lab.store.release_machine(&name).await.unwrap(), ReleaseOutcome::Live);
     lab.store.keep_machine(&name, "ann", MINUTE).await.unwrap();
-    assert_eq!(lab.store.release_machine(&name).await.unwrap(), ReleaseOutcome::Withdrawn);
+    assert_eq!(
+        lab.store.release_machine(&name).await.unwrap(),
+        ReleaseOutcome::Withdrawn
+    );
     assert_eq!(lab.store.release_machine(&name).await.unwrap(), ReleaseOutcome::Live);
     lab.end(&first, JobResult::Failure).await;
     assert_eq!(machine(&lab, &first).await.state, MachineState::Draining);
-    assert_eq!(lab.store.release_machine(&name).await.unwrap(), ReleaseOutcome::Removing);
+    assert_eq!(
+        lab.store.release_machine(&name).await.unwrap(),
+        ReleaseOutcome::Removing
+    );
 
     let (second, name) = running(&lab).await;
     lab.store.keep_machine(&name, "ann", MINUTE).await.unwrap();
@@ -76,8 +98,14 @@ async fn a_keep_can_be_withdrawn_extended_and_ended(lab: Lab) {
     let keep = machine(&lab, &second).await.keep.unwrap();
     assert!(until_ms > until);
     assert_eq!((keep.by.as_str(), keep.until_ms), ("bob", Some(until_ms)));
-    assert_eq!(lab.store.release_machine(&name).await.unwrap(), ReleaseOutcome::Removing);
-    assert_eq!(lab.store.release_machine(&name).await.unwrap(), ReleaseOutcome::Removing);
+    assert_eq!(
+        lab.store.release_machine(&name).await.unwrap(),
+        ReleaseOutcome::Removing
+    );
+    assert_eq!(
+        lab.store.release_machine(&name).await.unwrap(),
+        ReleaseOutcome::Removing
+    );
     let late = lab.store.keep_machine(&name, "ann", MINUTE).await.unwrap();
     assert_eq!(late, KeepOutcome::TooLate, "who was told that it goes can rely on that");
     assert_eq!(lab.store.end_keeps(&lab.node).await.unwrap(), [name.clone()]);
@@ -97,7 +125,10 @@ async fn what_never_started_or_is_going_is_not_kept(lab: Lab) {
     let unknown = MachineName::of(unknown_attempt());
     let keep = lab.store.keep_machine(&unknown, "ann", MINUTE).await.unwrap();
     assert_eq!(keep, KeepOutcome::Unknown);
-    assert_eq!(lab.store.release_machine(&unknown).await.unwrap(), ReleaseOutcome::Unknown);
+    assert_eq!(
+        lab.store.release_machine(&unknown).await.unwrap(),
+        ReleaseOutcome::Unknown
+    );
     assert_eq!(lab.store.machine(&unknown).await.unwrap(), None);
     assert!(!lab.store.drain(&unknown).await.unwrap());
 }

@@ -128,7 +128,7 @@ fn config(folder: &std::path::Path) -> Config {
         database: Database::Sqlite(folder.join("db")),
         connections: BTreeMap::from([("berg".parse().unwrap(), connection)]),
         agent: "/nonexistent/helios-agent".into(),
-        // The machines below are processes; what is refused for them is refused elsewhere too.
+        // So that machines may be kept; nothing here starts one.
         backend: Backend::Qemu,
         machined: None,
         images: BTreeMap::new(),
