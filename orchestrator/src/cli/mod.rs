@@ -17,6 +17,7 @@ mod runs;
 mod serve;
 mod setup;
 mod show;
+mod signals;
 mod token;
 mod trigger;
 mod why;

@@ -15,14 +15,20 @@ use crate::{
 /// # Errors
 /// When the database cannot be used.
 pub async fn look_after_kept(deps: &Deps) -> Result<(), StoreError> {
-    for name in deps.store.end_keeps(&deps.config.node).await? {
+    let over = deps.store.end_keeps(&deps.config.node).await?;
+    let kept = deps.store.kept_machines(&deps.config.node).await?;
+    // Side by side: removing one may take minutes. What fails is draining, and the sweep tries again.
+    let removed = over.iter().map(async |name| {
         tracing::info!(machine = %name, "a kept machine has had its time");
-        destroy_once(deps, &name).await;
-    }
-    for row in deps.store.kept_machines(&deps.config.node).await? {
-        look_after(deps, &row).await?;
-    }
-    Ok(())
+        destroy_once(deps, name).await;
+    });
+    let looked_after = async {
+        for row in &kept {
+            look_after(deps, row).await?;
+        }
+        Ok(())
+    };
+    futures::join!(futures::future::join_all(removed), looked_after).1
 }
 
 /// Whether a machine is kept. One that its job has just left is cut off at once.

@@ -379,10 +379,7 @@ async fn build(state: &AppState, caller: &Caller, job: &JobDetail, query: &LogQu
         step.open |= marked_step == Some(step.index) || ((query.from.is_some()) && !step.groups.is_empty());
     }
     let keep = match newest.filter(|_| is_newest) {
-        Some(newest) => {
-            let may = caller.sees_button(state, Action::Keep, &job.run.repository);
-            machines::keep_view(state, &MachineName::of(newest.id), may).await?
-        }
+        Some(newest) => machines::keep_view(state, caller, &job.run.repository, &MachineName::of(newest.id)).await?,
         None => None,
     };
     let page = JobPage {

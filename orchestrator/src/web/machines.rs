@@ -26,7 +26,7 @@ use crate::{
     clock::now_ms,
     config::Backend,
     machine::{INPUT_LIMIT, MachineError, process},
-    model::{ids::JobId, names::MachineName, state::MachineState},
+    model::{ids::JobId, names::MachineName, state::MachineState, trigger::Repository},
     store::{Keep, KeepOutcome, MachineRow, ReleaseOutcome},
 };
 
@@ -412,6 +412,8 @@ pub(super) struct KeepView {
     pub words: Option<String>,
     /// It is kept now.
     pub kept: bool,
+    /// The reader may know the way to its console.
+    pub watches: bool,
     /// The line that attaches to its console.
     pub attach: Option<String>,
     /// Who types on its console.
@@ -425,7 +427,14 @@ pub(super) struct KeepView {
 }
 
 /// About the machine of a job's newest try.
-pub(super) async fn keep_view(state: &AppState, name: &MachineName, may: bool) -> Result<Option<KeepView>, Problem> {
+pub(super) async fn keep_view(
+    state: &AppState,
+    caller: &Caller,
+    repository: &Repository,
+    name: &MachineName,
+) -> Result<Option<KeepView>, Problem> {
+    let may = caller.sees_button(state, Action::Keep, repository);
+    let watches = caller.may(state, Action::Watch, Some(repository)).is_ok();
     let row = state.store().machine(name).await.map_err(store_failed)?;
     let Some(row) = row.filter(|row| !matches!(row.state, MachineState::Draining | MachineState::Gone)) else {
         return Ok(None);
@@ -436,8 +445,11 @@ pub(super) async fn keep_view(state: &AppState, name: &MachineName, may: bool) -
     Ok(Some(KeepView {
         words: keep.map(|keep| words(&row, keep, now_ms())),
         kept,
-        attach: keep.filter(|_| kept).and_then(|keep| attach_line(&row.name, keep)),
-        console_by: keep.and_then(|keep| keep.console_by.clone()),
+        attach: keep
+            .filter(|_| kept && watches)
+            .and_then(|keep| attach_line(&row.name, keep)),
+        console_by: keep.filter(|_| watches).and_then(|keep| keep.console_by.clone()),
+        watches,
         node: row.node.to_string(),
         may_keep: may && possible,
         may_release: may && keep.is_some(),

@@ -1,5 +1,7 @@
 //! The Machine port on bhyve zones.
 
+mod guard;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::SocketAddr,
@@ -93,6 +95,14 @@ struct Zones {
     /// One connects to a console at a time.
     attaching: Locks,
     locks: Locks,
+}
+
+/// A console has one reader: who keeps machines next must find it free.
+impl Drop for Zones {
+    fn drop(&mut self) {
+        let consoles = self.consoles.get_mut().unwrap_or_else(PoisonError::into_inner);
+        consoles.values().for_each(Attached::abort);
+    }
 }
 
 impl From<PlanError> for Trouble {
@@ -447,18 +457,21 @@ impl Zones {
             };
             match self.host.whose_zone(&name).await? {
                 Whose::Ours => {
+                    if zone.state == State::Running {
+                        self.power_off_unless_protected(&name).await?;
+                    }
                     names.insert(name);
                 }
-                Whose::Nobodys => {}
-                Whose::Anothers(why) => tracing::warn!(why, "a zone that looks like a machine is left alone"),
+                Whose::Nobodys | Whose::Anothers(_) => {}
             }
         }
         for kind in ["machines", "zones"] {
             let parent = self.options.zone.dataset.child(kind)?;
             let output = self.host.run(zfs::list(&parent)).await?;
-            let below = zfs::owned_by(&parent, &self.options.node, &output)?;
-            names.extend(below.iter().filter_map(|name| name.parse().ok()));
+            let below = zfs::marks(&parent, &self.options.node, &output)?;
+            names.extend(below.ours.iter().filter_map(|name| name.parse().ok()));
         }
+        self.remove_stray_links().await?;
         let mut machines = Vec::new();
         for name in names {
             let state = zones
@@ -469,6 +482,15 @@ impl Zones {
             machines.push(Owned { name, observed });
         }
         Ok(machines)
+    }
+}
+
+fn of_this_node(trouble: Trouble) -> MachineError {
+    MachineError {
+        operation: Operation::Observe,
+        machine: "of this node".to_owned(),
+        reason: trouble.reason,
+        retryable: trouble.retryable,
     }
 }
 
@@ -558,12 +580,11 @@ impl Machines for Zones {
     }
 
     async fn list(&self) -> Result<Vec<Owned>, MachineError> {
-        self.every().await.map_err(|trouble| MachineError {
-            operation: Operation::Observe,
-            machine: "of this node".to_owned(),
-            reason: trouble.reason,
-            retryable: trouble.retryable,
-        })
+        self.every().await.map_err(of_this_node)
+    }
+
+    async fn troubles(&self) -> Result<Vec<String>, MachineError> {
+        self.for_a_person().await.map_err(of_this_node)
     }
 
     async fn wait_stopped(&self, name: &MachineName) -> Result<Observed, MachineError> {

@@ -46,6 +46,11 @@ impl Attached {
         Input::clone(&self.input)
     }
 
+    /// Closes our end some time soon.
+    pub(super) fn abort(&self) {
+        self.task.abort();
+    }
+
     /// Closes our end; when this returns, somebody else can have the console.
     pub(super) async fn close(self) {
         self.task.abort();

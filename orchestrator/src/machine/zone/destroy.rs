@@ -48,12 +48,42 @@ fn unless_absent(result: Result<(), CommandError>) -> Result<(), CommandError> {
     }
 }
 
+/// Removes the address of the host's end of a slot.
+async fn address(host: &Host, network: &SlotNetwork) -> Result<(), Trouble> {
+    unless_absent(ipadm::done(&host.run(ipadm::delete_address(&network.host)).await?))?;
+    unless_absent(ipadm::done(&host.run(ipadm::delete_interface(&network.host)).await?))?;
+    Ok(())
+}
+
+/// Removes a slot's address and links.
+pub(super) async fn links(host: &Host, network: &SlotNetwork) -> Result<(), Trouble> {
+    let [ours, guest] = host.vnics(network).await?;
+    for whose in [&ours, &guest] {
+        if let Whose::Anothers(why) = whose {
+            return Err(Trouble::lasting(format!("{why}; it is left alone")));
+        }
+    }
+    if ours == Whose::Ours {
+        address(host, network).await?;
+    }
+    for (whose, link) in [(guest, &network.guest), (ours, &network.host)] {
+        if whose == Whose::Ours {
+            unless_absent(dladm::done(&host.run(dladm::delete_vnic(link)).await?))?;
+        }
+    }
+    unless_absent(dladm::done(&host.run(dladm::delete_stub(&network.stub)).await?))?;
+    match host.vnics(network).await? {
+        [Whose::Nobodys, Whose::Nobodys] => Ok(()),
+        _ => Err(Trouble::passing(format!("VNICs of {} are still there", network.stub))),
+    }
+}
+
 impl Destroy<'_> {
     pub(super) async fn run(&self) -> Result<(), Trouble> {
         self.zone().await?;
         self.zonepath().await?;
         if let Some(network) = self.network {
-            self.network(network).await?;
+            links(self.host, network).await?;
         }
         self.disk().await
     }
@@ -173,39 +203,11 @@ impl Destroy<'_> {
             Whose::Anothers(why) => return Err(Trouble::lasting(format!("{why}; it is left alone"))),
             Whose::Ours => {}
         }
-        self.address(network).await?;
+        address(self.host, network).await?;
         unless_absent(dladm::done(&self.act(dladm::delete_vnic(&network.host)).await?))?;
         match self.host.vnics(network).await? {
             [Whose::Nobodys, _] => Ok(()),
             _ => Err(Trouble::passing(format!("VNIC {} is still there", network.host))),
-        }
-    }
-
-    async fn address(&self, network: &SlotNetwork) -> Result<(), Trouble> {
-        unless_absent(ipadm::done(&self.act(ipadm::delete_address(&network.host)).await?))?;
-        unless_absent(ipadm::done(&self.act(ipadm::delete_interface(&network.host)).await?))?;
-        Ok(())
-    }
-
-    async fn network(&self, network: &SlotNetwork) -> Result<(), Trouble> {
-        let [host, guest] = self.host.vnics(network).await?;
-        for whose in [&host, &guest] {
-            if let Whose::Anothers(why) = whose {
-                return Err(Trouble::lasting(format!("{why}; it is left alone")));
-            }
-        }
-        if host == Whose::Ours {
-            self.address(network).await?;
-        }
-        for (whose, link) in [(guest, &network.guest), (host, &network.host)] {
-            if whose == Whose::Ours {
-                unless_absent(dladm::done(&self.act(dladm::delete_vnic(link)).await?))?;
-            }
-        }
-        unless_absent(dladm::done(&self.act(dladm::delete_stub(&network.stub)).await?))?;
-        match self.host.vnics(network).await? {
-            [Whose::Nobodys, Whose::Nobodys] => Ok(()),
-            _ => Err(Trouble::passing(format!("VNICs of {} are still there", network.stub))),
         }
     }
 
