@@ -18,7 +18,7 @@ use crate::{
         names::NodeName,
         state::{AttemptState, MachineState},
     },
-    queue::Hint,
+    queue::{Hint, Wake},
     store::{Registered, StoreError, Waiting},
 };
 
@@ -30,6 +30,8 @@ const SHORTEST: Duration = Duration::from_secs(1);
 const ALIVE: Duration = Duration::from_secs(60);
 /// How often lost hints are made good.
 const LOOK: Duration = Duration::from_secs(10);
+/// How often kept machines are looked at: whoever changed something may sit at another node.
+const LOOK_AFTER: Duration = Duration::from_secs(5);
 /// How often what exists is compared with what should.
 const SWEEP: Duration = Duration::from_secs(60);
 
@@ -170,12 +172,10 @@ pub async fn recover(
 pub async fn sweep(deps: &Deps) -> Result<(), StoreError> {
     let mut wanted = HashSet::new();
     for row in deps.store.machines_of(&deps.config.node).await? {
-        if lives(deps, row.attempt).await? {
+        // Unless it is kept, what has ended is removed; also when it came to its end since the rows were read.
+        if row.state == MachineState::Kept || lives(deps, row.attempt).await? || !deps.store.drain(&row.name).await? {
             wanted.insert(row.name);
         } else {
-            if row.state != MachineState::Draining {
-                deps.store.machine_state(&row.name, MachineState::Draining).await?;
-            }
             driver::destroy_once(deps, &row.name).await;
         }
     }
@@ -212,7 +212,8 @@ pub async fn run(deps: Deps, instance: InstanceId, stop: CancellationToken) {
         heartbeats(&deps, instance, &stop),
         looks(&deps, &stop),
         watch(&deps, &stop),
-        sweeps(&deps, &stop)
+        sweeps(&deps, &stop),
+        keeps(&deps, &stop)
     );
 }
 
@@ -313,6 +314,30 @@ async fn watch(deps: &Deps, stop: &CancellationToken) {
         };
         if let Err(error) = looked.await {
             tracing::error!(error = &error as &dyn std::error::Error, "cannot look for silent nodes");
+        }
+    }
+}
+
+/// Looks after kept machines: at once when something about them changed, and when the time of one is over.
+async fn keeps(deps: &Deps, stop: &CancellationToken) {
+    let mut hints = deps.hints.subscribe();
+    let mut timer = tokio::time::interval(LOOK_AFTER);
+    timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = timer.tick() => {}
+            wake = hints.next() => match wake {
+                Some(Wake::Everything | Wake::Hint(Hint::Kept)) => {}
+                Some(Wake::Hint(_)) => continue,
+                None => return,
+            },
+        }
+        if let Some(Err(error)) = stop.run_until_cancelled(driver::look_after_kept(deps)).await {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "cannot look after kept machines"
+            );
         }
     }
 }

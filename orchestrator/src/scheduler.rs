@@ -13,6 +13,7 @@ use crate::{
     model::{
         ids::InstanceId,
         names::{Label, MachineName},
+        state::MachineState,
     },
     queue::{Hint, Wake},
     store::{MachineUse, Store, StoreError},
@@ -28,6 +29,8 @@ pub enum NoRoom {
     Machines {
         /// In use.
         used: u32,
+        /// Of these, kept for a person after their job.
+        kept: u32,
         /// Configured.
         most: u32,
     },
@@ -77,7 +80,11 @@ pub enum NoRoom {
 impl fmt::Display for NoRoom {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Machines { used, most } => write!(f, "{used} of {most} machines of this node are in use"),
+            Self::Machines { used, kept: 0, most } => write!(f, "{used} of {most} machines of this node are in use"),
+            Self::Machines { used, kept, most } => write!(
+                f,
+                "{used} of {most} machines of this node are in use, {kept} of them kept for a person after their job"
+            ),
             Self::Label { label, used, most } => write!(f, "{used} of {most} machines for {label} are in use"),
             Self::Cpus { free, needed } => write!(f, "{needed} CPUs are needed and {free} are free"),
             Self::Memory { free_mib, needed_mib } => {
@@ -120,6 +127,7 @@ pub fn room(capacity: &Capacity, used: &[MachineUse], label: &Label, size: Size)
     if machines >= capacity.machines {
         return Err(NoRoom::Machines {
             used: machines,
+            kept: number(used.iter().filter(|m| m.state == MachineState::Kept).count()),
             most: capacity.machines,
         });
     }
@@ -264,7 +272,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::model::{ids::AttemptId, names::MachineName, state::MachineState};
+    use crate::model::{ids::AttemptId, names::MachineName};
 
     fn label(text: &str) -> Label {
         text.parse().unwrap()
@@ -315,6 +323,19 @@ mod tests {
             room(&capacity(), &many, &label("b"), SMALL),
             Err(NoRoom::Machines { .. })
         ));
+        let kept: Vec<_> = many
+            .iter()
+            .cloned()
+            .map(|m| MachineUse {
+                state: MachineState::Kept,
+                ..m
+            })
+            .collect();
+        let words = room(&capacity(), &kept, &label("b"), SMALL).unwrap_err().to_string();
+        assert_eq!(
+            words,
+            "4 of 4 machines of this node are in use, 4 of them kept for a person after their job"
+        );
         let cpus = [used("b", 4, 0)];
         assert!(matches!(
             room(&capacity(), &cpus, &label("b"), SMALL),

@@ -123,6 +123,18 @@ impl Client {
         self.call(Method::POST, path, body).await
     }
 
+    /// `POST` of bytes, once; JSON back.
+    pub async fn post_bytes(&self, path: &str, body: Vec<u8>) -> Result<Value, ClientError> {
+        let request = self
+            .request(Method::POST, path)
+            .timeout(Duration::from_secs(60))
+            .header("content-type", "application/octet-stream")
+            .body(body);
+        let response = request.send().await.map_err(|e| self.unreachable(&e))?;
+        let response = self.checked("POST", path, response).await?;
+        response.json().await.map_err(|e| self.unreachable(&e))
+    }
+
     /// `GET`, the body as it comes.
     pub async fn open(&self, path: &str, headers: &[(&str, String)]) -> Result<reqwest::Response, ClientError> {
         let mut request = self.request(Method::GET, path);

@@ -1,9 +1,17 @@
 //! `helios-ci machine`
 
+use std::collections::HashMap;
+
 use clap::{Args, Subcommand};
 use miette::miette;
+use serde_json::Value;
 
-use super::{Common, Exit, Outcome, backend, report};
+use super::{
+    Common, Exit, Outcome, backend,
+    client::Client,
+    report,
+    runs::{encode, text},
+};
 use crate::{
     config::Config,
     machine::{
@@ -30,9 +38,34 @@ Examples:
     Plan(PlanArgs),
     /// List this node's machines. As the daemon's user, or root.
     List {
-        /// Print an array of {name, attempt, state, detail}.
+        /// Print an array of {name, attempt, state, detail, keep}.
         #[arg(long)]
         json: bool,
+    },
+    /// Keep a machine after its job, to look into it; asked again, for longer.
+    #[command(after_help = "\
+The job is reported as ever. The machine counts as busy until its time is over or it is released. Its guest is cut
+off from the node; its console is open: `helios-ci console`.
+
+Examples:
+  helios-ci machine keep 01k9zk6x0f5t3b8w2q7m4d1c0e
+  helios-ci machine keep hci-01k9zk6x0f5t3b8w2q7m4d1c0e --for 2h")]
+    Keep {
+        /// The id of a job, or the name of a machine.
+        id: String,
+        /// For how long: 90s, 30m, 2h, 1d. Otherwise as configured (`keep.default_minutes`).
+        #[arg(long = "for", value_parser = seconds, value_name = "TIME")]
+        time: Option<u64>,
+    },
+    /// End a keep: the machine is removed, or goes with its job when that still runs.
+    Release {
+        /// The id of a job, or the name of a machine.
+        id: String,
+    },
+    /// Remove the machine of a job that has ended; one that works is refused.
+    Destroy {
+        /// The id of a job, or the name of a machine.
+        id: String,
     },
     /// Print what a machine's console has said; with -f go on until the machine has stopped.
     #[command(after_help = "\
@@ -73,17 +106,90 @@ pub(super) struct PlanArgs {
 }
 
 pub(super) async fn run(common: &Common, command: MachineCommand) -> Outcome {
-    let config = super::config::load(common)?;
     match command {
-        MachineCommand::Plan(args) => show_plan(&config, &args),
-        MachineCommand::List { json } => list(&config, json).await,
-        MachineCommand::Console { name, follow } => console(&config, &name, follow).await,
+        MachineCommand::Plan(args) => show_plan(&super::config::load(common)?, &args),
+        MachineCommand::List { json } => list(common, json).await,
+        MachineCommand::Console { name, follow } => console(&super::config::load(common)?, &name, follow).await,
+        MachineCommand::Keep { id, time } => {
+            let answer = ask(
+                common,
+                &id,
+                "keep",
+                time.map(|for_s| serde_json::json!({"for_s": for_s})),
+            )
+            .await?;
+            let machine = &answer["machine"];
+            println!("{}  {}", text(&machine["name"]), text(&machine["keep"]["words"]));
+            println!("It counts as busy until then.");
+            if let Some(line) = machine["keep"]["attach"].as_str() {
+                println!("{}", plain(line));
+            }
+            Ok(Exit::Success)
+        }
+        MachineCommand::Release { id } => removed(&ask(common, &id, "release", None).await?),
+        MachineCommand::Destroy { id } => removed(&ask(common, &id, "destroy", None).await?),
     }
 }
 
-async fn list(config: &Config, json: bool) -> Outcome {
-    let machines = backend::to_look_at(config).await?;
+async fn ask(common: &Common, id: &str, what: &str, body: Option<Value>) -> miette::Result<Value> {
+    let client = Client::connect(common).await?;
+    let answer = client
+        .post(&format!("/api/v1/machines/{}/{what}", encode(id)), body)
+        .await;
+    client.close().await;
+    Ok(answer?)
+}
+
+fn removed(answer: &Value) -> Outcome {
+    let words = match answer["outcome"].as_str() {
+        Some("withdrawn") => "will not be kept and goes with its job",
+        Some("gone") => "was gone already",
+        _ => "is being removed",
+    };
+    println!("{} {words}", text(&answer["machine"]));
+    Ok(Exit::Success)
+}
+
+/// `90s`, `30m`, `2h`, `1d` as seconds.
+fn seconds(text: &str) -> Result<u64, String> {
+    let wrong = || format!("`{text}` is no time: write 90s, 30m, 2h or 1d");
+    let unit = match text.chars().last() {
+        Some('s') => 1,
+        Some('m') => 60,
+        Some('h') => 3600,
+        Some('d') => 86_400,
+        _ => return Err(wrong()),
+    };
+    let number = text.get(..text.len() - 1).unwrap_or_default();
+    let digits = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
+    let number: u64 = number.parse().ok().filter(|_| digits).ok_or_else(wrong)?;
+    number.checked_mul(unit).filter(|n| *n > 0).ok_or_else(wrong)
+}
+
+/// What the daemon knows of this node's kept machines, by name.
+async fn kept(common: &Common) -> miette::Result<HashMap<String, Value>> {
+    let client = Client::connect(common).await?;
+    let answer = client.get("/api/v1/machines").await;
+    client.close().await;
+    let mut kept = HashMap::new();
+    for row in answer?["machines"].as_array().into_iter().flatten() {
+        if row["keep"].is_object() {
+            kept.insert(text(&row["name"]), row["keep"].clone());
+        }
+    }
+    Ok(kept)
+}
+
+async fn list(common: &Common, json: bool) -> Outcome {
+    let machines = backend::to_look_at(&super::config::load(common)?).await?;
     let found = machines.list().await.map_err(report)?;
+    let kept = match found.is_empty() {
+        true => HashMap::new(),
+        false => kept(common).await.unwrap_or_else(|error| {
+            eprintln!("helios-ci: which of them are kept is not known: {error}");
+            HashMap::new()
+        }),
+    };
     let word = |observed: &Observed| match observed {
         Observed::Absent => ("absent", String::new()),
         Observed::Prepared => ("prepared", String::new()),
@@ -97,6 +203,7 @@ async fn list(config: &Config, json: bool) -> Outcome {
                 let (state, detail) = word(&machine.observed);
                 serde_json::json!({
                     "name": machine.name.as_str(), "attempt": machine.name.attempt(), "state": state, "detail": detail,
+                    "keep": kept.get(machine.name.as_str()),
                 })
             })
             .collect();
@@ -105,7 +212,9 @@ async fn list(config: &Config, json: bool) -> Outcome {
     }
     for machine in found {
         let (state, detail) = word(&machine.observed);
-        println!("{}  {state:<9} {}", machine.name, plain(&detail));
+        let keep = kept.get(machine.name.as_str()).map(|keep| text(&keep["words"]));
+        let detail = [keep.unwrap_or_default(), plain(&detail)].join(" ");
+        println!("{}  {state:<9} {}", machine.name, detail.trim());
     }
     Ok(Exit::Success)
 }
@@ -141,7 +250,7 @@ fn show_plan(config: &Config, args: &PlanArgs) -> Outcome {
     if args.json {
         println!("{}", json(&plan));
     } else {
-        print!("{}", text(&plan));
+        print!("{}", plan_text(&plan));
     }
     Ok(Exit::Success)
 }
@@ -188,7 +297,7 @@ fn json(plan: &MachinePlan) -> String {
     format!("{whole:#}")
 }
 
-fn text(plan: &MachinePlan) -> String {
+fn plan_text(plan: &MachinePlan) -> String {
     let mut text = String::from("# create: disk, zone and network side by side, then the rest\n");
     for step in plan.create() {
         text.push_str(&format!("{}\n", step.command));
@@ -210,4 +319,31 @@ fn text(plan: &MachinePlan) -> String {
         text.push_str(&format!("{command}\n"));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_a_number_and_a_unit() {
+        for (text, want) in [("90s", 90), ("30m", 1800), ("2h", 7200), ("1d", 86_400)] {
+            assert_eq!(seconds(text), Ok(want));
+        }
+        for text in [
+            "",
+            "m",
+            "30",
+            "+3m",
+            "-3m",
+            "0s",
+            "1.5h",
+            "3 m",
+            "99999999999999999999s",
+            "300000000000000d",
+            "3ä",
+        ] {
+            assert!(seconds(text).is_err(), "{text}");
+        }
+    }
 }

@@ -3,6 +3,7 @@
 mod backend;
 mod client;
 mod config;
+mod console;
 mod control;
 mod doctor;
 mod image;
@@ -126,6 +127,8 @@ enum Command {
     Cancel(control::CancelArgs),
     /// Run a run again: all of it, or what failed.
     Rerun(control::RerunArgs),
+    /// Watch the console of a machine, and type on it once it is kept after its job.
+    Console(console::ConsoleArgs),
     /// Say what a job waits for.
     Why(why::WhyArgs),
     /// Ask for the runs of a branch or tag.
@@ -138,7 +141,7 @@ enum Command {
     Image(image::ImageCommand),
     /// Make what an illumos host needs before its first machine: shows it first. As root.
     Setup(setup::SetupArgs),
-    /// List machines, read their consoles, and show what one does to an illumos host.
+    /// List machines, keep them for a look, read their consoles, and show what one does to an illumos host.
     #[command(subcommand)]
     Machine(machine::MachineCommand),
     /// Check and show the configuration.
@@ -211,6 +214,7 @@ fn run(cli: Cli) -> Outcome {
             Command::Logs(args) => logs::run(common, args).await,
             Command::Cancel(args) => control::cancel(common, args).await,
             Command::Rerun(args) => control::rerun(common, args).await,
+            Command::Console(args) => console::run(common, args).await,
             Command::Why(args) => why::run(common, args).await,
             Command::Trigger(args) => trigger::run(common, args).await,
             Command::Token(command) => token::run(common, command).await,

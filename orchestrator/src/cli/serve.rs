@@ -140,6 +140,7 @@ async fn serve_with(
         store: store.clone(),
         logs: deps.logs.clone(),
         config: Arc::clone(&config),
+        machines: Arc::clone(&deps.machines),
         repositories: Arc::new(ForgeRepositories(ready.forges.clone())),
         on_change: on_change(Arc::clone(&hints)),
         metrics: metrics.clone(),
@@ -229,6 +230,7 @@ fn on_change(hints: Arc<dyn Hints>) -> web::OnChange {
             hints.notify(Hint::Job);
             hints.notify(Hint::Report);
         }
+        Changed::Kept => hints.notify(Hint::Kept),
         Changed::Cancel(attempts) => {
             for attempt in attempts {
                 hints.notify(Hint::Cancel(attempt));

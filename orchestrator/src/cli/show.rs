@@ -99,6 +99,7 @@ fn show_job(job: &Value) {
             text(&attempt["state"])
         );
     }
+    super::why::show_keep(&job["keep"]);
     for step in job["steps"].as_array().into_iter().flatten() {
         let message = step["message"]
             .as_str()

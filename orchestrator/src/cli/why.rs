@@ -1,6 +1,7 @@
 //! `helios-ci why`
 
 use clap::Args;
+use serde_json::Value;
 
 use super::{
     Common, Exit, Outcome,
@@ -15,6 +16,16 @@ pub(super) struct WhyArgs {
     /// Print JSON.
     #[arg(long)]
     json: bool,
+}
+
+/// The machine of the newest try, when it is kept or is to be.
+pub(super) fn show_keep(keep: &Value) {
+    if keep.is_object() {
+        println!("machine {}: {}", text(&keep["machine"]), text(&keep["words"]));
+        if keep["attach"].is_string() {
+            println!("  {}", text(&keep["attach"]));
+        }
+    }
 }
 
 pub(super) async fn run(common: &Common, args: WhyArgs) -> Outcome {
@@ -38,6 +49,7 @@ pub(super) async fn run(common: &Common, args: WhyArgs) -> Outcome {
     if !needs.is_empty() {
         println!("waits for: {}", needs.join(", "));
     }
+    show_keep(&answer["keep"]);
     if answer["state"] == "queued" {
         println!(
             "position {} in its queue; {} of its kind are running",

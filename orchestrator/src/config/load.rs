@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use miette::NamedSource;
 
 use super::{
-    Backend, Capacity, Config, ConfigError, Database, Image, Limits, Problem, Retention, Size, Tls, connections,
+    Backend, Capacity, Config, ConfigError, Database, Image, Keep, Limits, Problem, Retention, Size, Tls, connections,
     machined,
     problem::Place,
     read::{Map, Reader, nearest, shown},
@@ -153,6 +153,7 @@ fn read(reader: &mut Reader, root: &Node) -> Option<Config> {
             "sizes",
             "capacity",
             "limits",
+            "keep",
             "retention",
         ],
     );
@@ -184,6 +185,7 @@ fn read(reader: &mut Reader, root: &Node) -> Option<Config> {
         default_label: reader.parsed(top.get("default_label"), "default_label"),
         capacity: read_capacity(reader, &top),
         limits: read_limits(reader, &top),
+        keep: read_keep(reader, &top),
         retention: read_retention(reader, &top),
         images,
         aliases,
@@ -654,6 +656,25 @@ fn read_limits(reader: &mut Reader, top: &Map<'_>) -> Limits {
         // Zero means that nothing is kept free.
         min_free_bytes: number("min_free_bytes", 0..=most, default.min_free_bytes),
         repository_bytes: number("repository_bytes", 1 << 20..=most, default.repository_bytes),
+    }
+}
+
+fn read_keep(reader: &mut Reader, top: &Map<'_>) -> Keep {
+    let default = Keep::default();
+    let map = section(reader, top, "keep", &["default_minutes", "max_minutes"]);
+    let week = 7 * 24 * 60;
+    let max = reader.small(map.get("max_minutes"), "keep.max_minutes", 1..=week);
+    let max_minutes = max.unwrap_or(default.max_minutes);
+    let wanted = reader.small(map.get("default_minutes"), "keep.default_minutes", 1..=week);
+    if let (Some(wanted), Some(node)) = (wanted, map.get("default_minutes"))
+        && wanted > max_minutes
+    {
+        let message = format!("keep.default_minutes is {wanted}, more than keep.max_minutes, which is {max_minutes}");
+        reader.problem(node.place, message, "lower it, or raise keep.max_minutes".to_owned());
+    }
+    Keep {
+        default_minutes: wanted.unwrap_or(default.default_minutes.min(max_minutes)),
+        max_minutes,
     }
 }
 

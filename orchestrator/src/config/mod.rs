@@ -77,6 +77,8 @@ pub struct Config {
     pub capacity: Capacity,
     /// Limits on jobs and logs.
     pub limits: Limits,
+    /// How long machines are kept for people.
+    pub keep: Keep,
     /// How long things are kept.
     pub retention: Retention,
 }
@@ -294,6 +296,24 @@ pub struct Limits {
     pub min_free_bytes: u64,
     /// Largest repository mirror, in bytes. Default 4 GiB.
     pub repository_bytes: u64,
+}
+
+/// How long a machine stays for a person to look into, in minutes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Keep {
+    /// When nothing else is asked for. Default 30.
+    pub default_minutes: u32,
+    /// At most, each time it is asked for. Default 1440.
+    pub max_minutes: u32,
+}
+
+impl Default for Keep {
+    fn default() -> Self {
+        Self {
+            default_minutes: 30,
+            max_minutes: 24 * 60,
+        }
+    }
 }
 
 /// How long things are kept, in days.

@@ -151,6 +151,13 @@ pub(super) fn yaml(config: &Config, references: &BTreeMap<String, String>) -> St
             ])),
         ),
         (
+            "keep",
+            Some(map([
+                ("default_minutes", Some(config.keep.default_minutes.into())),
+                ("max_minutes", Some(config.keep.max_minutes.into())),
+            ])),
+        ),
+        (
             "retention",
             Some(map([
                 ("logs_days", Some(retention.logs_days.into())),

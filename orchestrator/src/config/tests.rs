@@ -50,8 +50,8 @@ fn an_empty_configuration_is_the_documented_defaults() {
     assert!(matches!(&config.database, Database::Sqlite(p) if p == Path::new("/var/lib/helios-ci/helios-ci.db")));
     assert_eq!((config.capacity.machines, config.capacity.cpus), (2, None));
     assert_eq!(
-        (&config.limits, &config.retention),
-        (&Limits::default(), &Retention::default())
+        (&config.limits, &config.keep, &config.retention),
+        (&Limits::default(), &Keep::default(), &Retention::default())
     );
     assert_eq!(config.sizes, Size::presets());
     assert_eq!(
@@ -61,6 +61,19 @@ fn an_empty_configuration_is_the_documented_defaults() {
         loaded.warnings
     );
     assert!(parse("").is_ok() || problems("")[0].contains("host's name"));
+}
+
+#[test]
+fn a_machine_is_kept_by_default_for_no_longer_than_at_most() {
+    let keep = |text: &str| parse(&format!("node: n\nkeep: {text}")).unwrap().config.keep;
+    assert_eq!(keep("{max_minutes: 10}").default_minutes, 10);
+    assert_eq!(keep("{default_minutes: 60}").max_minutes, 1440);
+    let said = problems("node: n\nkeep: {default_minutes: 31, max_minutes: 30}");
+    assert!(
+        said.len() == 1 && said[0].contains("2:25") && said[0].contains("more than keep.max_minutes"),
+        "{said:?}"
+    );
+    assert_eq!(problems("node: n\nkeep: {max_minutes: 10081}").len(), 1);
 }
 
 #[test]
@@ -249,6 +262,8 @@ fn zero_is_possible_only_where_it_has_a_documented_meaning() {
         "limits: {infra_tries: 0}",
         "limits: {node_grace_s: 0}",
         "limits: {repository_bytes: 0}",
+        "keep: {default_minutes: 0}",
+        "keep: {max_minutes: 0}",
         "retention: {logs_days: 0}",
         "retention: {runs_days: 0}",
         "retention: {deliveries_days: 0}",

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Deps,
+    Deps, keep,
     progress::End,
     task::{Stopped, chain},
 };
@@ -26,7 +26,7 @@ const DESTROY_AGAIN: Duration = Duration::from_secs(2);
 /// How many bytes of a lost machine's console are added to the log.
 const CONSOLE_TAIL: u64 = 4096;
 
-/// Seals the log, stores the result, destroys the machine.
+/// Seals the log, stores the result, and destroys or keeps the machine.
 pub(super) async fn finish(
     deps: &Deps,
     attempt: &AttemptRow,
@@ -66,7 +66,7 @@ pub(super) async fn unlogged(
     commit(deps, attempt, End::Infra { cause }, stop).await
 }
 
-/// Stores the result and destroys the machine.
+/// Stores the result, and destroys the machine unless it is to be kept. Nobody listens to the machine any more.
 pub(super) async fn commit(
     deps: &Deps,
     attempt: &AttemptRow,
@@ -94,17 +94,29 @@ pub(super) async fn commit(
     for hint in [Hint::Job, Hint::Report, Hint::Run(attempt.run)] {
         deps.hints.notify(hint);
     }
+    let name = MachineName::of(attempt.id);
+    if keep::is_kept(deps, &name).await? {
+        // Whoever looks after kept machines goes on, also with what did not work now.
+        deps.hints.notify(Hint::Kept);
+        return Ok(());
+    }
     // However often that takes. Who stops meanwhile leaves the row draining, and the next daemon goes on.
-    while !destroy_once(deps, &MachineName::of(attempt.id)).await {
+    while !destroy_once(deps, &name).await {
         let again = tokio::time::sleep(DESTROY_AGAIN);
         stop.run_until_cancelled(again).await.ok_or(Stopped::Shutdown)?;
     }
     Ok(())
 }
 
-/// One try to destroy a machine and everything of it; whether nothing is left.
+/// One try to destroy a machine and everything of it; whether nothing is left to be done. A kept machine is
+/// left alone.
 pub async fn destroy_once(deps: &Deps, name: &MachineName) -> bool {
     let destroyed = async {
+        // Whether a machine is kept is decided at the end of its attempt, so what is not kept here never will be.
+        let row = deps.store.machine(name).await.map_err(|e| chain(&e))?;
+        if row.is_some_and(|row| row.state == MachineState::Kept) {
+            return Ok(true);
+        }
         deps.machines.destroy(name).await.map_err(|e| chain(&e))?;
         deps.source.drop_grant(name.attempt()).await.map_err(|e| chain(&e))?;
         failpoint::hit(Point::MachineDestroyed);

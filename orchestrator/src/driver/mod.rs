@@ -6,6 +6,7 @@ mod checkpoint;
 mod fetch;
 mod finish;
 pub mod job;
+mod keep;
 mod prepare;
 pub mod progress;
 pub mod seal;
@@ -21,6 +22,7 @@ use crate::{
 
 pub use self::{
     finish::destroy_once,
+    keep::look_after_kept,
     task::{Start, chain, drive},
 };
 

@@ -206,7 +206,13 @@ async fn run(deps: &Deps, attempt: AttemptRow, start: Start, stop: CancellationT
     started?;
     adoptable?;
     let end = task.drive(&stop).await?;
-    finish::finish(deps, &attempt, task.log, end, &stop).await
+    let Task {
+        log, doors, to_agent, ..
+    } = task;
+    // Closed before the result is stored: an agent that dialled again after that would be refused, which ends its
+    // machine, and the machine may be one that stays.
+    drop((doors, to_agent));
+    finish::finish(deps, &attempt, log, end, &stop).await
 }
 
 /// The endpoints of a machine that an earlier daemon started.

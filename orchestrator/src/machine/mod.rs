@@ -136,6 +136,12 @@ pub enum Operation {
     Observe,
     /// [`Machines::console`].
     Console,
+    /// [`Machines::write_console`].
+    Write,
+    /// [`Machines::keep`].
+    Keep,
+    /// [`Machines::release_console`].
+    Release,
 }
 
 impl fmt::Display for Operation {
@@ -147,6 +153,9 @@ impl fmt::Display for Operation {
             Self::Destroy => "destroy",
             Self::Observe => "look at",
             Self::Console => "read the console of",
+            Self::Write => "write to the console of",
+            Self::Keep => "keep",
+            Self::Release => "release the console of",
         })
     }
 }
@@ -163,6 +172,19 @@ pub struct MachineError {
     pub reason: String,
     /// Another try on a fresh machine may help.
     pub retryable: bool,
+}
+
+/// The most that is typed on a console in one call, in bytes.
+pub const INPUT_LIMIT: usize = 4096;
+
+/// Refuses more input than one call takes.
+fn check_input(bytes: &[u8]) -> Result<(), trouble::Trouble> {
+    if bytes.len() > INPUT_LIMIT {
+        return Err(trouble::Trouble::lasting(format!(
+            "more than {INPUT_LIMIT} bytes at once"
+        )));
+    }
+    Ok(())
 }
 
 /// A back end. All implementations pass one contract suite.
@@ -186,6 +208,17 @@ pub trait Machines: Send + Sync + fmt::Debug {
 
     /// Asks the machine to stop, and takes its power away after `grace`.
     async fn stop(&self, name: &MachineName, grace: Duration) -> Result<(), MachineError>;
+
+    /// Cuts a machine off from its node for good and leaves the rest as it is, for a person to look into. What
+    /// the guest's side reached is gone, whoever listens; its console is free.
+    async fn keep(&self, name: &MachineName) -> Result<(), MachineError>;
+
+    /// Types on the console of a kept machine. Nothing (no bytes) takes the console, which must come first where
+    /// it can be had by one reader only. At most [`INPUT_LIMIT`] bytes; not to be repeated.
+    async fn write_console(&self, name: &MachineName, bytes: &[u8]) -> Result<(), MachineError>;
+
+    /// Lets go of the console of a kept machine, for whoever wants to reach it past us.
+    async fn release_console(&self, name: &MachineName) -> Result<(), MachineError>;
 
     /// Removes every trace; an absent machine is a success.
     async fn destroy(&self, name: &MachineName) -> Result<(), MachineError>;

@@ -43,6 +43,10 @@ pub fn open(options: Options) -> Result<Arc<dyn Machines>, OpenError> {
     Ok(Arc::new(Local::new(Plain { agent: options.agent }, place)))
 }
 
+/// Why a process is not kept.
+pub const NOTHING_TO_KEEP: &str =
+    "with the back end `process` there is no machine that could stay and no console to type on; use `qemu` or `zone`";
+
 #[derive(Debug)]
 struct Plain {
     agent: PathBuf,
@@ -112,6 +116,14 @@ impl Kind for Plain {
 
     fn record_console(&self, _dir: &Path) -> Result<(), Trouble> {
         Ok(())
+    }
+
+    fn cut_off(&self, _dir: &Path) -> Result<(), Trouble> {
+        Err(Trouble::lasting(NOTHING_TO_KEEP))
+    }
+
+    async fn write_console(&self, _dir: &Path, _bytes: &[u8]) -> Result<(), Trouble> {
+        Err(Trouble::lasting(NOTHING_TO_KEEP))
     }
 
     async fn ask_to_stop(&self, _dir: &Path, _name: &MachineName, main: Process) -> Result<(), Trouble> {

@@ -150,11 +150,18 @@ states! {
         Preparing = "preparing",
         /// Started.
         Running = "running",
+        /// Its job has ended, and it stays for a person to look into.
+        Kept = "kept",
         /// To be destroyed, one idempotent step after another.
         Draining = "draining",
         /// Nothing of it is left on the host.
         Gone = "gone",
-    } moves { Preparing => [Running, Draining], Running => [Draining], Draining => [Gone] }
+    } moves {
+        Preparing => [Running, Draining],
+        Running => [Kept, Draining],
+        Kept => [Draining],
+        Draining => [Gone],
+    }
 }
 
 /// How a job ends when its steps were ours to judge.

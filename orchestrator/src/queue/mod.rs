@@ -20,6 +20,8 @@ pub enum Hint {
     Report,
     /// Somebody asked for the end of this attempt.
     Cancel(AttemptId),
+    /// Something about a kept machine changed.
+    Kept,
     /// Something about this run changed.
     Run(RunId),
     /// A machine is gone or a limit changed: there may be room for a job.

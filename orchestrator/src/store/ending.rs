@@ -9,7 +9,7 @@ use super::{
 use crate::model::{
     ids::{AttemptId, JobId},
     names::MachineName,
-    state::{AttemptState, JobResult, JobState, MachineState, RunState},
+    state::{AttemptState, JobResult, JobState, RunState},
 };
 
 /// How an attempt ended.
@@ -51,7 +51,7 @@ pub enum EndOutcome {
 }
 
 impl Store {
-    /// Ends an attempt: its machine is to be destroyed; its job ends, or goes back to the queue when we
+    /// Ends an attempt: its machine is to be destroyed, or kept when somebody asked for that; its job ends, or goes back to the queue when we
     /// failed and fewer than `infra_tries` of its attempts did; then whatever follows in the run. A job
     /// whose end somebody asked for is cancelled instead of tried again.
     pub async fn end_attempt(
@@ -85,7 +85,7 @@ pub(super) async fn end_attempt(
     if !store_end(tx, id, epoch, end).await? {
         return Ok(EndOutcome::Fenced);
     }
-    machines::go(tx, &MachineName::of(id), MachineState::Draining).await?;
+    machines::attempt_ended(tx, &MachineName::of(id)).await?;
     // It holds secrets, sealed as it is, and nobody resumes an attempt that has ended.
     tx.execute("DELETE FROM checkpoints WHERE attempt_id = $1", args![id])
         .await?;

@@ -31,7 +31,33 @@ pub struct MachineRow {
     pub state: MachineState,
     /// Milliseconds since 1970.
     pub created_ms: i64,
+    /// How it is kept, or is to be; none when nobody asked.
+    pub keep: Option<Keep>,
 }
+
+/// How a machine is kept for a person, or is to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Keep {
+    /// Who asked for it.
+    pub by: String,
+    /// When, in milliseconds since 1970.
+    pub asked_ms: i64,
+    /// For how long from the end of its job, or from when it was asked for last, in milliseconds.
+    pub for_ms: i64,
+    /// Until when, in milliseconds since 1970; none while its job runs.
+    pub until_ms: Option<i64>,
+    /// The back end that keeps it, once the guest is cut off from its node.
+    pub backend: Option<String>,
+    /// Who types on its console; none when the console is free.
+    pub console_by: Option<String>,
+    /// Its node has been asked to let go of the console.
+    pub console_release: bool,
+}
+
+/// The columns that [`machine_row`] reads.
+pub(super) const COLUMNS: &str =
+    "name, attempt_id, node, label, cpus, memory_mib, disk_gib, state, created_ms, keep_by,
+    keep_asked_ms, keep_for_ms, keep_until_ms, keep_backend, console_by, console_release";
 
 impl Store {
     /// Moves a machine on. `true` when it is now in that state, also when it was before; `false` when
@@ -42,20 +68,32 @@ impl Store {
         ))
     }
 
+    /// Marks the machine of an attempt that has ended for removal, unless it is kept. `true` when it is to be
+    /// removed now.
+    pub async fn drain(&self, name: &MachineName) -> Result<bool, StoreError> {
+        in_tx!(self, "mark a machine for removal", [name = name.clone()], |tx| drain(
+            tx, name
+        ))
+    }
+
+    /// One machine.
+    pub async fn machine(&self, name: &MachineName) -> Result<Option<MachineRow>, StoreError> {
+        let mut tx = self.glance("read a machine").await?;
+        let sql = format!("SELECT {COLUMNS} FROM machines WHERE name = $1");
+        tx.row(sql, args![name]).await?.as_ref().map(machine_row).transpose()
+    }
+
     /// The machines of a node that are not gone.
     pub async fn machines_of(&self, node: &NodeName) -> Result<Vec<MachineRow>, StoreError> {
         let mut tx = self.glance("list machines").await?;
-        let sql = among(
-            "SELECT name, attempt_id, node, label, cpus, memory_mib, disk_gib, state, created_ms
-             FROM machines WHERE node = $1 AND state IN ({from}) ORDER BY name",
-            live::<MachineState>(),
-        );
+        let sql = format!("SELECT {COLUMNS} FROM machines WHERE node = $1 AND state IN ({{from}}) ORDER BY name");
+        let sql = among(&sql, live::<MachineState>());
         let rows = tx.rows(sql, args![node]).await?;
         rows.iter().map(machine_row).collect()
     }
 }
 
-fn machine_row(row: &Row) -> Result<MachineRow, StoreError> {
+pub(super) fn machine_row(row: &Row) -> Result<MachineRow, StoreError> {
     Ok(MachineRow {
         name: row.parse("name")?,
         attempt: row.parse("attempt_id")?,
@@ -64,7 +102,45 @@ fn machine_row(row: &Row) -> Result<MachineRow, StoreError> {
         size: jobs::size(row)?,
         state: row.parse("state")?,
         created_ms: row.int("created_ms")?,
+        keep: match row.opt_text("keep_by")? {
+            None => None,
+            Some(by) => Some(Keep {
+                by,
+                asked_ms: row.int("keep_asked_ms")?,
+                for_ms: row.int("keep_for_ms")?,
+                until_ms: row.opt_int("keep_until_ms")?,
+                backend: row.opt_text("keep_backend")?,
+                console_by: row.opt_text("console_by")?,
+                console_release: row.flag("console_release")?,
+            }),
+        },
     })
+}
+
+async fn drain(tx: &mut Tx, name: &MachineName) -> Result<bool, StoreError> {
+    let to = MachineState::Draining;
+    let sql = guarded(
+        "UPDATE machines SET state = $2 WHERE name = $1 AND state IN ({from})",
+        &[MachineState::Preparing, MachineState::Running],
+        to,
+    );
+    tx.execute(sql, args![name, to]).await?;
+    let sql = "SELECT name FROM machines WHERE name = $1 AND state = $2";
+    Ok(tx.row(sql, args![name, to]).await?.is_some())
+}
+
+/// The end of its attempt: it is kept when somebody asked for that and it was started, else it is to be
+/// removed. One statement, so that whoever asks at the same moment was in time or is told that it was not.
+pub(super) async fn attempt_ended(tx: &mut Tx, name: &MachineName) -> Result<(), StoreError> {
+    let sql = guarded(
+        "UPDATE machines
+         SET state = CASE WHEN state = 'running' AND keep_for_ms IS NOT NULL THEN 'kept' ELSE 'draining' END,
+             keep_until_ms = $2 + keep_for_ms
+         WHERE name = $1 AND state IN ({from})",
+        &[MachineState::Preparing, MachineState::Running],
+        MachineState::Draining,
+    );
+    tx.execute(sql, args![name, tx.now]).await.map(drop)
 }
 
 /// See [`Store::machine_state`].

@@ -32,6 +32,7 @@ mod deliveries;
 mod ending;
 mod error;
 mod jobs;
+mod keeping;
 mod law;
 mod look;
 mod machines;
@@ -71,7 +72,8 @@ pub use self::{
     ending::{AttemptEnd, EndOutcome},
     error::StoreError,
     jobs::JobRow,
-    machines::MachineRow,
+    keeping::{KeepOutcome, ReleaseOutcome},
+    machines::{Keep, MachineRow},
     nodes::Registered,
     pages::{JobDetail, RunAttemptRow, RunDetail, RunFilter, RunSummary},
     reports::ClaimedReport,

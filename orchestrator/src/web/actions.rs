@@ -1,4 +1,4 @@
-//! Cancel and re-run: intents written into the store, each with a row in the audit log. The forms of
+//! Cancel, re-run and keep: intents written into the store, each with a row in the audit log. The forms of
 //! the pages and the calls of the API end here.
 
 use axum::{
@@ -13,6 +13,7 @@ use super::{
     api::{job_for, run_for, store_failed},
     authorize::Action,
     identity::{Caller, check_origin},
+    machines,
     problem::Problem,
 };
 use crate::{
@@ -146,5 +147,35 @@ pub async fn cancel_job(
     let job = job_for(&state, &caller, Action::Cancel, &id).await?;
     caller.check_csrf(&form.csrf)?;
     cancel_one_job(&state, &caller, job.job.id).await?;
+    Ok(Redirect::to(&format!("/jobs/{}", job.job.id)))
+}
+
+/// `POST /jobs/{id}/keep`
+pub async fn keep(
+    State(state): State<AppState>,
+    caller: Caller,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    Form(form): Form<ButtonForm>,
+) -> Result<Redirect, Problem> {
+    check_origin(&state, &headers)?;
+    let job = job_for(&state, &caller, Action::Keep, &id).await?;
+    caller.check_csrf(&form.csrf)?;
+    machines::keep_of_job(&state, &caller, &job.job.id.to_string()).await?;
+    Ok(Redirect::to(&format!("/jobs/{}", job.job.id)))
+}
+
+/// `POST /jobs/{id}/release`
+pub async fn release(
+    State(state): State<AppState>,
+    caller: Caller,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    Form(form): Form<ButtonForm>,
+) -> Result<Redirect, Problem> {
+    check_origin(&state, &headers)?;
+    let job = job_for(&state, &caller, Action::Keep, &id).await?;
+    caller.check_csrf(&form.csrf)?;
+    machines::release_of_job(&state, &caller, &job.job.id.to_string()).await?;
     Ok(Redirect::to(&format!("/jobs/{}", job.job.id)))
 }

@@ -17,13 +17,15 @@ use super::{
     actions::{self, Which},
     authorize::Action,
     identity::Caller,
+    machines,
     problem::Problem,
     view::rfc3339,
 };
 use crate::{
+    clock::now_ms,
     model::{
         ids::{JobId, RunId, TriggerId},
-        names::{CommitSha, ConnectionId, RefName, RepoPath},
+        names::{CommitSha, ConnectionId, MachineName, RefName, RepoPath},
         state::{JobState, RunState},
         trigger::{Event, Trigger},
     },
@@ -391,7 +393,31 @@ pub async fn job(
     value["run_attempt"] = json!(job.run_attempt);
     value["attempts"] = json!(tries);
     value["steps"] = json!(steps);
+    value["keep"] = keep_of(&state, &caller, &job).await?;
     Ok(Json(value))
+}
+
+/// How the machine of a job's newest try is kept, or is to be.
+async fn keep_of(state: &AppState, caller: &Caller, job: &JobDetail) -> Result<Value, Problem> {
+    let Some(newest) = job.attempts.iter().max_by_key(|attempt| attempt.number) else {
+        return Ok(Value::Null);
+    };
+    let row = state
+        .store()
+        .machine(&MachineName::of(newest.id))
+        .await
+        .map_err(store_failed)?;
+    let mut keep = row.map_or(Value::Null, |row| machines::keep_json(&row, now_ms()));
+    if keep.is_object() {
+        keep["machine"] = json!(MachineName::of(newest.id));
+        // The way to a console is for those who may watch it.
+        if caller.may(state, Action::Watch, Some(&job.run.repository)).is_err() {
+            for private in ["attach", "console_by", "console_free"] {
+                keep[private] = Value::Null;
+            }
+        }
+    }
+    Ok(keep)
 }
 
 /// `POST /api/v1/jobs/{id}/cancel`
@@ -433,6 +459,7 @@ pub async fn why(
         .ok_or_else(Problem::not_found)?;
     let refused = refused_here(&state, &job).await?;
     Ok(Json(json!({
+        "keep": keep_of(&state, &caller, &job).await?,
         "node": state.config().node, "refused_here": refused,
         "state": why.state, "reason": why.reason, "position": why.position,
         "class_running": why.class_running, "waiting_for": why.waiting_for,

@@ -53,6 +53,14 @@ pub enum Action {
     Rerun,
     /// Ask for runs of a branch or tag.
     Dispatch,
+    /// Keep the machine of a trusted run after its job, and let it go.
+    Keep,
+    /// Watch the console of a machine, which no mask has passed.
+    Watch,
+    /// Type on the console of a kept machine, and have its node let go of it.
+    Type,
+    /// See the machines of all repositories.
+    Machines,
 }
 
 /// The repository an action is about.
@@ -102,11 +110,24 @@ pub fn authorize(identity: &Identity, action: Action, repository: Option<&Reposi
         (_, Action::Open | Action::List) => Decision::Allow,
         (Identity::SiteAdmin { .. }, _) => Decision::Allow,
         (Identity::Anonymous, Action::See) if visible => Decision::Allow,
-        (Identity::Anonymous, Action::Cancel | Action::Rerun) if visible => Decision::Deny,
+        (Identity::Anonymous, Action::Cancel | Action::Rerun | Action::Keep | Action::Watch | Action::Type)
+            if visible =>
+        {
+            Decision::Deny
+        }
         // Asking for runs names a repository that may or may not exist; whoever is not logged in
         // learns only that logging in is needed, before any repository is looked up.
-        (Identity::Anonymous, Action::Dispatch) => Decision::Deny,
-        (Identity::Anonymous, Action::See | Action::SeeTrigger | Action::Cancel | Action::Rerun) => Decision::Hide,
+        (Identity::Anonymous, Action::Dispatch | Action::Machines) => Decision::Deny,
+        (
+            Identity::Anonymous,
+            Action::See
+            | Action::SeeTrigger
+            | Action::Cancel
+            | Action::Rerun
+            | Action::Keep
+            | Action::Watch
+            | Action::Type,
+        ) => Decision::Hide,
     }
 }
 
@@ -125,7 +146,15 @@ mod tests {
     #[test]
     fn nobody_changes_anything_without_login_and_a_private_repository_does_not_exist() {
         let nobody = Identity::Anonymous;
-        for action in [Action::See, Action::SeeTrigger, Action::Cancel, Action::Rerun] {
+        for action in [
+            Action::See,
+            Action::SeeTrigger,
+            Action::Cancel,
+            Action::Rerun,
+            Action::Keep,
+            Action::Watch,
+            Action::Type,
+        ] {
             assert_eq!(
                 authorize(&nobody, action, Some(&repository(false))),
                 Decision::Hide,
@@ -133,7 +162,16 @@ mod tests {
             );
             assert_eq!(authorize(&nobody, action, None), Decision::Hide, "{action:?}");
         }
-        for action in [Action::SeeTrigger, Action::Cancel, Action::Rerun, Action::Dispatch] {
+        for action in [
+            Action::SeeTrigger,
+            Action::Cancel,
+            Action::Rerun,
+            Action::Dispatch,
+            Action::Keep,
+            Action::Watch,
+            Action::Type,
+            Action::Machines,
+        ] {
             assert_ne!(
                 authorize(&nobody, action, Some(&repository(true))),
                 Decision::Allow,
@@ -158,6 +196,10 @@ mod tests {
             Action::Cancel,
             Action::Rerun,
             Action::Dispatch,
+            Action::Keep,
+            Action::Watch,
+            Action::Type,
+            Action::Machines,
         ] {
             assert_eq!(
                 authorize(&admin, action, Some(&repository(false))),

@@ -16,6 +16,7 @@ use super::{
     identity::Caller,
     log_text::{self, attempt_of},
     log_view::{Group, Mark, Renderer, WINDOW},
+    machines::{self, KeepView},
     pages::{Frame, RunView, cancel_words, html, waiting},
     problem::Problem,
     stream::Cursor,
@@ -26,6 +27,7 @@ use crate::{
     logs::{Line, LogError, Position, StepSpan},
     model::{
         ids::AttemptId,
+        names::MachineName,
         state::{AttemptState, JobState, StepState},
     },
     store::{AttemptRow, JobDetail, StepRow},
@@ -162,6 +164,7 @@ struct JobPage<'a> {
     log_removed: bool,
     no_log: bool,
     may_cancel: bool,
+    keep: Option<KeepView>,
 }
 
 /// `queued for 3 s, ran for 5 s`, in the words that fit the state.
@@ -375,7 +378,12 @@ async fn build(state: &AppState, caller: &Caller, job: &JobDetail, query: &LogQu
     for step in &mut steps {
         step.open |= marked_step == Some(step.index) || ((query.from.is_some()) && !step.groups.is_empty());
     }
+    let keep = match newest.filter(|_| is_newest) {
+        Some(newest) => machines::keep_view(state, caller, &job.run.repository, &MachineName::of(newest.id)).await?,
+        None => None,
+    };
     let page = JobPage {
+        keep,
         head: RunView::of(&job.run, now),
         badge: view::job(job.job.state),
         status: status(job, now),

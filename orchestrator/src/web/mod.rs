@@ -4,6 +4,7 @@
 //! - [`routes`]: the table of all routes, from which the router is made
 //! - [`authorize`], [`identity`], [`session`]: who may do what, and how they prove who they are
 //! - [`pages`], [`job_page`], [`log_view`], [`actions`]: HTML
+//! - [`machines`]: machines that are kept, and consoles
 //! - [`log_text`], [`stream`]: raw logs with `Range`, live logs as server-sent events
 //! - [`api`] serves `/api/v1`
 //! - [`serve`]: listeners, TLS, limits on connections
@@ -20,6 +21,7 @@ pub mod job_page;
 pub mod limits;
 pub mod log_text;
 pub mod log_view;
+pub mod machines;
 pub mod metrics;
 pub mod pages;
 pub mod problem;
@@ -42,6 +44,7 @@ use crate::{
     config::Config,
     forge::ForgeError,
     logs::LogStore,
+    machine::Machines,
     model::{
         ids::AttemptId,
         names::{ConnectionId, RepoPath},
@@ -71,6 +74,8 @@ pub enum Changed {
     Queue,
     /// An end was asked for; these attempts run.
     Cancel(Vec<AttemptId>),
+    /// Something about a kept machine.
+    Kept,
 }
 
 /// Takes the hints.
@@ -84,6 +89,7 @@ struct Inner {
     store: Store,
     logs: LogStore,
     config: Arc<Config>,
+    machines: Arc<dyn Machines>,
     repositories: Arc<dyn Repositories>,
     on_change: OnChange,
     metrics: Metrics,
@@ -102,6 +108,8 @@ pub struct Parts {
     pub logs: LogStore,
     /// The configuration.
     pub config: Arc<Config>,
+    /// This node's machines, whose consoles are read and typed on.
+    pub machines: Arc<dyn Machines>,
     /// Repositories by path, asked for by `POST /api/v1/builds`.
     pub repositories: Arc<dyn Repositories>,
     /// Takes hints about what changed.
@@ -121,6 +129,7 @@ impl AppState {
             store: parts.store,
             logs: parts.logs,
             config: parts.config,
+            machines: parts.machines,
             repositories: parts.repositories,
             on_change: parts.on_change,
             metrics: parts.metrics,
@@ -147,6 +156,12 @@ impl AppState {
     #[must_use]
     pub fn config(&self) -> &Config {
         &self.0.config
+    }
+
+    /// This node's machines.
+    #[must_use]
+    pub fn machines(&self) -> &dyn Machines {
+        &*self.0.machines
     }
 
     /// The metrics.

@@ -13,7 +13,7 @@ use axum::{
 use tower_http::timeout::TimeoutLayer;
 
 use super::{
-    AppState, actions, api, assets, authorize::Action, headers, health, job_page, log_text, pages, problem,
+    AppState, actions, api, assets, authorize::Action, headers, health, job_page, log_text, machines, pages, problem,
     problem::Problem, session, stream,
 };
 
@@ -36,7 +36,7 @@ pub struct Route {
 /// Every route there is.
 #[must_use]
 pub fn table() -> Vec<Route> {
-    use Action::{Cancel, Dispatch, List, Open, Rerun, See, SeeTrigger};
+    use Action::{Cancel, Dispatch, Keep, List, Machines, Open, Rerun, See, SeeTrigger, Type, Watch};
     let read = |path, action, handler| Route {
         method: Method::GET,
         path,
@@ -56,6 +56,8 @@ pub fn table() -> Vec<Route> {
         write("/runs/{id}/rerun", Rerun, post(actions::rerun)),
         read("/jobs/{id}", See, get(job_page::job)),
         write("/jobs/{id}/cancel", Cancel, post(actions::cancel_job)),
+        write("/jobs/{id}/keep", Keep, post(actions::keep)),
+        write("/jobs/{id}/release", Keep, post(actions::release)),
         read("/jobs/{id}/log", See, get(job_page::log)),
         read("/jobs/{id}/log.txt", See, get(log_text::page)),
         read("/jobs/{id}/log/stream", See, get(stream::page)),
@@ -78,6 +80,18 @@ pub fn table() -> Vec<Route> {
         read("/api/v1/jobs/{id}/why", See, get(api::why)),
         read("/api/v1/jobs/{id}/logs", See, get(log_text::api)),
         read("/api/v1/jobs/{id}/logs/stream", See, get(stream::api)),
+        read("/api/v1/machines", Machines, get(machines::list)),
+        read("/api/v1/machines/{id}", Watch, get(machines::one)),
+        write("/api/v1/machines/{id}/keep", Keep, post(machines::keep)),
+        write("/api/v1/machines/{id}/release", Keep, post(machines::release)),
+        write("/api/v1/machines/{id}/destroy", Keep, post(machines::destroy)),
+        read("/api/v1/machines/{id}/console", Watch, get(machines::console)),
+        write("/api/v1/machines/{id}/console", Type, post(machines::write)),
+        write(
+            "/api/v1/machines/{id}/console/release",
+            Type,
+            post(machines::release_console),
+        ),
     ]
 }
 

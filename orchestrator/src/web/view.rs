@@ -104,6 +104,19 @@ pub fn ago(ms: i64, now: i64) -> String {
     }
 }
 
+/// `in 27 min`, `in 45 s`, `in 3 h`; `now` when it is past.
+#[must_use]
+pub fn ahead(ms: i64, now: i64) -> String {
+    let s = (ms - now).max(0) / 1000;
+    match s {
+        0 => "now".to_owned(),
+        1..60 => format!("in {s} s"),
+        60..7200 => format!("in {} min", s / 60),
+        7200..172_800 => format!("in {} h", s / 3600),
+        _ => format!("in {} d", s / 86_400),
+    }
+}
+
 /// Year, month, day of a number of days since 1970 (proleptic Gregorian calendar).
 fn civil(days: i64) -> (i64, i64, i64) {
     // Days are counted in eras of 400 years that begin in March, so that the leap day is the last.
@@ -207,6 +220,16 @@ mod tests {
         assert_eq!(elapsed(None, None, 5), None);
         assert_eq!(elapsed(Some(1000), None, 4000).as_deref(), Some("3.0 s"));
         assert_eq!(ago(0, 120_000), "2 min ago");
+        for (ms, want) in [
+            (0, "now"),
+            (-5000, "now"),
+            (45_900, "in 45 s"),
+            (1_620_000, "in 27 min"),
+            (10_800_000, "in 3 h"),
+            (345_600_000, "in 4 d"),
+        ] {
+            assert_eq!(ahead(1000 + ms, 1000), want);
+        }
         assert_eq!(bytes(1536), "1.5 KiB");
         assert_eq!(count(1, "job"), "1 job");
     }

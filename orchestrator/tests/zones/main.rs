@@ -7,6 +7,7 @@ mod bed;
 mod faults;
 mod guard;
 mod images;
+mod keep;
 mod life;
 
 /// Runs the other tests of this file inside a simulated host of their own each.
@@ -21,6 +22,8 @@ fn zones_on_a_simulated_host() {
         "life::twenty_machines_at_once",
         "life::a_rebooted_host_keeps_what_zfs_keeps_and_all_of_it_goes",
         "life::look_alikes_are_reported_and_left_alone",
+        "keep::a_kept_machine_is_cut_off_and_its_console_is_free",
+        "keep::a_kept_machine_that_stops_or_loses_its_host_goes_without_a_trace",
         "guard::a_running_machine_without_protection_loses_its_power",
         "guard::what_only_a_person_can_mend_is_named",
         "faults::a_guest_that_dies_at_once_is_seen_with_its_last_words",

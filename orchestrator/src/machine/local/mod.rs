@@ -117,6 +117,12 @@ pub(crate) trait Kind: Send + Sync + fmt::Debug + 'static {
     /// Sees that the console of a running machine is recorded.
     fn record_console(&self, dir: &Path) -> Result<(), Trouble>;
 
+    /// Takes away what the guest's side reaches on this node.
+    fn cut_off(&self, dir: &Path) -> Result<(), Trouble>;
+
+    /// Types on the console of a kept machine.
+    async fn write_console(&self, dir: &Path, bytes: &[u8]) -> Result<(), Trouble>;
+
     /// Asks the running machine to stop.
     async fn ask_to_stop(&self, dir: &Path, name: &MachineName, main: Process) -> Result<(), Trouble>;
 }
@@ -172,11 +178,7 @@ impl<K: Kind> Local<K> {
         let dir = self.place.dir(name);
         let found = proc::leader(&dir, &self.kind.word(&dir, name))?;
         if let Some(main) = found {
-            let run = Run {
-                main,
-                stop_asked: false,
-            };
-            self.place.set_run(name, run)?;
+            self.place.set_run(name, Run::of(main))?;
         }
         Ok(found)
     }
@@ -253,13 +255,7 @@ impl<K: Kind> Local<K> {
                 let pid = cmd.detach(&log)?;
                 let main = Process::of(pid)
                     .ok_or_else(|| Trouble::passing(format!("its main process ended at once: {}", tail(&log))))?;
-                self.place.set_run(
-                    name,
-                    Run {
-                        main,
-                        stop_asked: false,
-                    },
-                )?;
+                self.place.set_run(name, Run::of(main))?;
                 main
             }
         };
@@ -272,7 +268,14 @@ impl<K: Kind> Local<K> {
         }
         let Some(main) = self.main(name)? else { return Ok(()) };
         let dir = self.place.dir(name);
-        self.place.set_run(name, Run { main, stop_asked: true })?;
+        let run = self.place.run(name)?.unwrap_or(Run::of(main));
+        self.place.set_run(
+            name,
+            Run {
+                stop_asked: true,
+                ..run
+            },
+        )?;
         if !grace.is_zero() {
             let until = tokio::time::Instant::now() + grace;
             loop {
@@ -291,6 +294,38 @@ impl<K: Kind> Local<K> {
             }
         }
         Ok(proc::kill_marked(&dir, Some(main), KILL_DEADLINE).await?)
+    }
+
+    fn do_keep(&self, name: &MachineName) -> Result<(), Trouble> {
+        if self.ours(name)?.is_none() {
+            return Err(Trouble::lasting("it does not exist"));
+        }
+        self.main(name)?;
+        let Some(run) = self.place.run(name)? else {
+            return Err(Trouble::lasting("it was never started"));
+        };
+        self.kind.cut_off(&self.place.dir(name))?;
+        Ok(self.place.set_run(name, Run { kept: true, ..run })?)
+    }
+
+    /// Only a kept machine's console is anybody's.
+    fn kept(&self, name: &MachineName) -> Result<(), Trouble> {
+        let ours = self.ours(name)?.is_some();
+        match self.place.run(name)? {
+            Some(run) if ours && run.kept => Ok(()),
+            _ => Err(Trouble::lasting("it is not kept")),
+        }
+    }
+
+    async fn do_write(&self, name: &MachineName, bytes: &[u8]) -> Result<(), Trouble> {
+        super::check_input(bytes)?;
+        self.kept(name)?;
+        if self.main(name)?.is_none() {
+            return Err(Trouble::lasting("it no longer runs"));
+        }
+        let dir = self.place.dir(name);
+        self.kind.record_console(&dir)?;
+        self.kind.write_console(&dir, bytes).await
     }
 
     async fn do_destroy(&self, name: &MachineName) -> Result<(), Trouble> {
@@ -374,6 +409,22 @@ impl<K: Kind> Machines for Local<K> {
         self.do_stop(name, grace)
             .await
             .map_err(Trouble::named(Operation::Stop, name))
+    }
+
+    async fn keep(&self, name: &MachineName) -> Result<(), MachineError> {
+        let _lock = self.locks.lock(name).await;
+        self.do_keep(name).map_err(Trouble::named(Operation::Keep, name))
+    }
+
+    async fn write_console(&self, name: &MachineName, bytes: &[u8]) -> Result<(), MachineError> {
+        self.do_write(name, bytes)
+            .await
+            .map_err(Trouble::named(Operation::Write, name))
+    }
+
+    /// Everybody may read and type side by side here, so nobody holds anything.
+    async fn release_console(&self, name: &MachineName) -> Result<(), MachineError> {
+        self.kept(name).map_err(Trouble::named(Operation::Release, name))
     }
 
     async fn destroy(&self, name: &MachineName) -> Result<(), MachineError> {

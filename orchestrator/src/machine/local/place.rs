@@ -48,6 +48,20 @@ pub(crate) struct Run {
     pub main: Process,
     /// We asked it to stop.
     pub stop_asked: bool,
+    /// It is cut off from its node and stays for a person.
+    #[serde(default)]
+    pub kept: bool,
+}
+
+impl Run {
+    /// Started just now.
+    pub(crate) fn of(main: Process) -> Self {
+        Self {
+            main,
+            stop_asked: false,
+            kept: false,
+        }
+    }
 }
 
 /// What lies under a machine's name.

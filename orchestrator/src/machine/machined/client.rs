@@ -34,6 +34,8 @@ const FIRST: Duration = Duration::from_secs(20);
 const AGAIN: Duration = Duration::from_millis(200);
 /// How long an answer that needs no work may take, machined's absence included.
 const QUICK: Duration = Duration::from_secs(15 * 60);
+/// How long typing may take.
+const TYPING: Duration = Duration::from_secs(20);
 /// How long making, starting and removing may take; each command below has its own, shorter deadline.
 const SLOW: Duration = Duration::from_secs(30 * 60);
 
@@ -113,7 +115,7 @@ fn is_an_answer(code: Code) -> bool {
 
 impl Remote {
     /// Asks until machined answers, at most `deadline` long, of which it may be away for `away` in one
-    /// piece.
+    /// piece; zero asks once.
     async fn ask<T, F, Fut>(&self, deadline: Duration, away: Duration, call: F) -> Result<T, Status>
     where
         F: Fn(MachinedClient<Channel>) -> Fut,
@@ -139,7 +141,7 @@ impl Remote {
             if asked.elapsed() > AGAIN {
                 last_seen = Instant::now();
             }
-            if last_seen.elapsed() > away {
+            if away.is_zero() || last_seen.elapsed() > away {
                 return Err(status);
             }
             tracing::debug!(%status, socket = %self.socket.display(), "machined is away; asking again");
@@ -241,6 +243,39 @@ impl Machines for Remote {
         self.call(Operation::Stop, name.as_str(), SLOW + grace, |mut client| {
             let name = name.to_string();
             async move { client.stop(wire::StopRequest { name, grace_ms }).await }
+        })
+        .await?;
+        Ok(())
+    }
+
+    async fn keep(&self, name: &MachineName) -> Result<(), MachineError> {
+        self.call(Operation::Keep, name.as_str(), SLOW, |mut client| {
+            let request = machine(name);
+            async move { client.keep(request).await }
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// Asked once: nobody knows what became of bytes whose answer was lost, and typing them again may do harm.
+    async fn write_console(&self, name: &MachineName, bytes: &[u8]) -> Result<(), MachineError> {
+        let request = wire::InputRequest {
+            name: name.to_string(),
+            data: bytes.to_vec(),
+        };
+        self.ask(TYPING, Duration::ZERO, |mut client| {
+            let request = request.clone();
+            async move { client.write_console(request).await }
+        })
+        .await
+        .map_err(|status| self.error(Operation::Write, name.as_str(), &status))?;
+        Ok(())
+    }
+
+    async fn release_console(&self, name: &MachineName) -> Result<(), MachineError> {
+        self.call(Operation::Release, name.as_str(), QUICK, |mut client| {
+            let request = machine(name);
+            async move { client.release_console(request).await }
         })
         .await?;
         Ok(())

@@ -180,6 +180,26 @@ impl Machined for Service {
         Ok(Response::new(wire::Done {}))
     }
 
+    async fn keep(&self, request: Request<wire::Machine>) -> Result<Response<wire::Done>, Status> {
+        let name = convert::name(&request.into_inner().name)?;
+        self.perform(|m| async move { m.keep(&name).await }).await?;
+        Ok(Response::new(wire::Done {}))
+    }
+
+    async fn write_console(&self, request: Request<wire::InputRequest>) -> Result<Response<wire::Done>, Status> {
+        let request = request.into_inner();
+        let (name, bytes) = (convert::name(&request.name)?, convert::input(request.data)?);
+        self.perform(|m| async move { m.write_console(&name, &bytes).await })
+            .await?;
+        Ok(Response::new(wire::Done {}))
+    }
+
+    async fn release_console(&self, request: Request<wire::Machine>) -> Result<Response<wire::Done>, Status> {
+        let name = convert::name(&request.into_inner().name)?;
+        self.perform(|m| async move { m.release_console(&name).await }).await?;
+        Ok(Response::new(wire::Done {}))
+    }
+
     async fn destroy(&self, request: Request<wire::Machine>) -> Result<Response<wire::Done>, Status> {
         let name = convert::name(&request.into_inner().name)?;
         self.perform(|m| async move { m.destroy(&name).await }).await?;

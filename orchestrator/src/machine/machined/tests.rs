@@ -33,6 +33,7 @@ struct Held {
     began: Notify,
     ended: AtomicUsize,
     died: Notify,
+    typed: std::sync::Mutex<Vec<Vec<u8>>>,
 }
 
 #[async_trait]
@@ -63,6 +64,19 @@ impl Machines for Held {
             &format!("grace {}", grace.as_millis()),
             true,
         ))
+    }
+    async fn keep(&self, name: &MachineName) -> Result<(), MachineError> {
+        Err(error(Operation::Keep, name, "a process cannot be kept", false))
+    }
+    async fn write_console(&self, name: &MachineName, bytes: &[u8]) -> Result<(), MachineError> {
+        self.typed.lock().unwrap().push(bytes.to_vec());
+        if bytes == b"again" {
+            return Err(error(Operation::Write, name, "the guest does not read", true));
+        }
+        Ok(())
+    }
+    async fn release_console(&self, _: &MachineName) -> Result<(), MachineError> {
+        Ok(())
     }
     async fn destroy(&self, _: &MachineName) -> Result<(), MachineError> {
         self.began.notify_one();
@@ -199,6 +213,43 @@ async fn every_call_travels_and_its_failure_too() {
     assert!(!failed.retryable);
     let failed = machines.stop(name, Duration::from_millis(1500)).await.unwrap_err();
     assert_eq!((failed.reason.as_str(), failed.retryable), ("grace 1500", true));
+}
+
+#[tokio::test]
+async fn what_is_typed_arrives_once_whatever_becomes_of_it() {
+    let room = Room::open().await;
+    let (machines, name) = (room.client().await, &spec().name);
+    machines.write_console(name, b"").await.unwrap();
+    machines.write_console(name, &[0, 255, b'\r']).await.unwrap();
+    let failed = machines.write_console(name, b"again").await.unwrap_err();
+    assert_eq!(
+        failed.to_string(),
+        format!("cannot write to the console of machine {name}: the guest does not read")
+    );
+    let long = machines.write_console(name, &[b'x'; 4097]).await.unwrap_err();
+    assert!(
+        long.reason.contains("more than 4096 bytes") && !long.retryable,
+        "{long}"
+    );
+    assert_eq!(
+        *room.held.typed.lock().unwrap(),
+        [b"".to_vec(), vec![0, 255, b'\r'], b"again".to_vec()]
+    );
+    machines.release_console(name).await.unwrap();
+    let failed = machines.keep(name).await.unwrap_err();
+    assert_eq!(
+        failed.to_string(),
+        format!("cannot keep machine {name}: a process cannot be kept")
+    );
+    assert!(!failed.retryable);
+    // With machined away nothing is asked a second time.
+    room.stop.cancel();
+    room.served.await.unwrap().unwrap();
+    tokio::time::timeout(PATIENCE, machines.write_console(name, b"lost"))
+        .await
+        .unwrap()
+        .unwrap_err();
+    assert_eq!(room.held.typed.lock().unwrap().len(), 3);
 }
 
 #[tokio::test]
@@ -370,6 +421,12 @@ proptest! {
             prop_assert!(spec.cpus >= 1 && spec.cpus <= 1024);
             prop_assert!(spec.seed.fingerprint.len() == 64);
         }
+    }
+
+    #[test]
+    fn any_input_is_refused_or_within_bounds(data in proptest::collection::vec(any::<u8>(), 0..9000)) {
+        let fits = data.len() <= crate::machine::INPUT_LIMIT;
+        prop_assert_eq!(wire::input(data.clone()).ok(), fits.then_some(data));
     }
 
     #[test]

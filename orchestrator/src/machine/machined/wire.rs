@@ -7,7 +7,7 @@ use helios_proto::machine as wire;
 use tonic::Status;
 
 use crate::{
-    machine::{Console, Endpoints, ListenAt, MachineSpec, Observed, Owned, Seed},
+    machine::{Console, Endpoints, INPUT_LIMIT, ListenAt, MachineSpec, Observed, Owned, Seed},
     model::names::MachineName,
     secret::Secret,
 };
@@ -80,6 +80,14 @@ pub(super) fn grace(ms: u64) -> Result<Duration, Refused> {
         0,
         u64::try_from(GRACE.as_millis()).unwrap_or(u64::MAX),
     )?))
+}
+
+/// What is typed on a console: any bytes, but not many.
+pub(super) fn input(data: Vec<u8>) -> Result<Vec<u8>, Refused> {
+    if data.len() > INPUT_LIMIT {
+        return Err(Refused::new("data", format!("has more than {INPUT_LIMIT} bytes")));
+    }
+    Ok(data)
 }
 
 pub(super) fn spec_to_wire(spec: &MachineSpec) -> wire::PrepareRequest {

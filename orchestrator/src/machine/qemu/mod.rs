@@ -213,6 +213,23 @@ impl Kind for Qemu {
         Ok(())
     }
 
+    /// The daemon's sockets go; a relay that QEMU starts from now on finds nobody.
+    fn cut_off(&self, dir: &Path) -> Result<(), Trouble> {
+        for socket in [command::AGENT_SOCKET, command::GIT_SOCKET] {
+            match std::fs::remove_file(dir.join(socket)) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    async fn write_console(&self, dir: &Path, bytes: &[u8]) -> Result<(), Trouble> {
+        let (socket, bytes) = (relay::input_socket(&dir.join(CONSOLE)), bytes.to_owned());
+        let typed = tokio::task::spawn_blocking(move || relay::type_into(&socket, &bytes)).await;
+        Ok(typed.map_err(Trouble::passing)??)
+    }
+
     async fn ask_to_stop(&self, dir: &Path, name: &MachineName, _main: Process) -> Result<(), Trouble> {
         monitor(dir, name).await?.run("system_powerdown", ANSWER).await?;
         Ok(())

@@ -9,19 +9,24 @@
 //! *Recorder*: carries the guest's serial port into the console's segments. It is a process of its
 //! own because the console must be bounded and kept while the daemon is away. QEMU's `file` back
 //! end has no bound, its ring buffer dies with QEMU, and both are needed most when a guest dies.
+//! What people type comes over a socket of its own and is passed on by another thread, with a time limit:
+//! a guest that does not read cannot stop the recording, and nobody who types can stop the guest.
 
 use std::{
     fs::File,
     io::{self, Read, Write},
     net::Shutdown,
-    os::{fd::AsFd, unix::net::UnixStream},
+    os::{
+        fd::AsFd,
+        unix::net::{UnixListener, UnixStream},
+    },
     path::{Path, PathBuf},
     process::ExitCode,
     thread,
     time::{Duration, Instant},
 };
 
-use crate::machine::{console, files};
+use crate::machine::{INPUT_LIMIT, console, files};
 
 /// One copy moves at most this much: throughput falls sharply below.
 const BLOCK: usize = 64 * 1024;
@@ -31,6 +36,15 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const TURN: Duration = Duration::from_millis(500);
 /// The most that is kept of a console.
 pub const CONSOLE_CAP: u64 = 4 << 20;
+/// Where a recorder listens for what people type, beside its console.
+const INPUT: &str = "input.sock";
+/// A guest that takes nothing for so long does not read its console; what was typed is lost then.
+const GUEST_READS: Duration = Duration::from_secs(2);
+/// Longer than it, so that the recorder's own word is heard.
+const ANSWER: Duration = Duration::from_secs(5);
+/// What a recorder answers when it has passed everything on.
+const TAKEN: &[u8] = b"ok";
+
 /// Held by a console's recorder for as long as it lives.
 const LOCK: &str = "recorder.lock";
 
@@ -117,14 +131,82 @@ pub fn record(socket: &Path, dir: &Path, cap: u64) -> io::Result<()> {
             Err(_) => pause(),
         }
     };
+    // The time limit is for writing alone; reading waits for as long as QEMU lives.
+    stream.set_write_timeout(Some(GUEST_READS))?;
+    listen_for_input(&input_socket(dir), stream.try_clone()?)?;
     let mut block = vec![0; BLOCK];
     loop {
         match stream.read(&mut block) {
             Ok(0) => return Ok(()),
             Ok(n) => writer.write(&block[..n])?,
+            // QEMU ended before its guest had read everything that was typed.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(()),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
+    }
+}
+
+/// Where the recorder of a console listens for what people type.
+#[must_use]
+pub fn input_socket(console: &Path) -> PathBuf {
+    console.with_file_name(INPUT)
+}
+
+/// Takes what people type, one after another, on a thread that ends with the process.
+fn listen_for_input(socket: &Path, guest: UnixStream) -> io::Result<()> {
+    // Who holds the console's lock is its only recorder, so what lies there is a dead one's.
+    match std::fs::remove_file(socket) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(socket)?;
+    thread::spawn(move || {
+        for typist in listener.incoming().flatten() {
+            // Its failure is the typist's, who hears no answer.
+            let _not_taken = pass_on(typist, &guest);
+        }
+    });
+    Ok(())
+}
+
+fn pass_on(mut typist: UnixStream, mut guest: &UnixStream) -> io::Result<()> {
+    typist.set_read_timeout(Some(GUEST_READS))?;
+    let mut bytes = Vec::new();
+    let limit = u64::try_from(INPUT_LIMIT).unwrap_or(u64::MAX);
+    (&mut typist).take(limit).read_to_end(&mut bytes)?;
+    guest.write_all(&bytes)?;
+    typist.write_all(TAKEN)
+}
+
+/// Types into the console whose recorder listens at `socket`.
+///
+/// # Errors
+/// When no recorder listens there, or the guest does not read its console.
+pub fn type_into(socket: &Path, bytes: &[u8]) -> io::Result<()> {
+    let until = Instant::now() + TURN;
+    let mut recorder = loop {
+        match UnixStream::connect(socket) {
+            Ok(recorder) => break recorder,
+            // One that was started just now makes its socket in a moment.
+            Err(_) if Instant::now() < until => pause(),
+            Err(error) => {
+                let reason =
+                    format!("its console's recorder takes no input ({error}); restart the daemon and try again");
+                return Err(io::Error::new(error.kind(), reason));
+            }
+        }
+    };
+    recorder.set_read_timeout(Some(ANSWER))?;
+    recorder.write_all(bytes)?;
+    recorder.shutdown(Shutdown::Write)?;
+    let mut answer = Vec::new();
+    match recorder.read_to_end(&mut answer) {
+        Ok(_) if answer == TAKEN => Ok(()),
+        _ => Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            "the guest does not read its console; what was typed is lost",
+        )),
     }
 }
 
@@ -203,6 +285,36 @@ mod tests {
     #[test]
     fn nobody_at_the_socket_is_an_error() {
         assert!(run(Path::new("/nonexistent/socket")).is_err());
+    }
+
+    #[test]
+    fn what_is_typed_reaches_the_guest_and_one_that_does_not_read_is_recorded_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let (socket, console) = (dir.path().join("s"), dir.path().join("console"));
+        let input = input_socket(&console);
+        assert!(type_into(&input, b"x").is_err(), "nobody records");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let recorder = thread::spawn({
+            let (socket, console) = (socket.clone(), console.clone());
+            move || super::record(&socket, &console, 1 << 20)
+        });
+        let (mut qemu, _) = listener.accept().unwrap();
+        type_into(&input, b"").unwrap();
+        type_into(&input, b"uname -a\r\0\xff").unwrap();
+        let mut typed = [0; 11];
+        qemu.read_exact(&mut typed).unwrap();
+        assert_eq!(&typed, b"uname -a\r\0\xff");
+        // Its socket's buffer is full some time, for the guest reads nothing more.
+        let refused = (0..1000).find_map(|_| type_into(&input, &[b'y'; INPUT_LIMIT]).err());
+        assert!(refused.unwrap().to_string().contains("does not read its console"));
+        qemu.write_all(b"still talking").unwrap();
+        let until = Instant::now() + PATIENCE;
+        while console::read(&console, 0).unwrap().bytes != b"still talking" {
+            assert!(Instant::now() < until, "the recording stopped");
+            pause();
+        }
+        drop(qemu);
+        recorder.join().unwrap().unwrap();
     }
 
     #[test]

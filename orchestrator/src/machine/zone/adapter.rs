@@ -10,15 +10,12 @@ use std::{
     time::Duration,
 };
 
-use async_trait::async_trait;
-use tokio::task::AbortHandle;
-
 use super::{
     command::{
         ipf, zfs,
         zoneadm::{self, State},
     },
-    console,
+    console::{self, Attached},
     create::Create,
     destroy::Destroy,
     host::{Host, Whose},
@@ -42,6 +39,7 @@ use crate::{
         names::{Label, MachineName, NodeName},
     },
 };
+use async_trait::async_trait;
 
 /// What the zone back end needs.
 #[derive(Debug, Clone)]
@@ -81,6 +79,7 @@ pub fn open(options: Options) -> Arc<dyn Machines> {
         },
         records: Records::new(options.run.join("machines")),
         consoles: Mutex::default(),
+        attaching: Locks::default(),
         locks: Locks::default(),
         options,
     })
@@ -92,7 +91,9 @@ struct Zones {
     host: Host,
     records: Records,
     /// Who reads which console.
-    consoles: Mutex<HashMap<MachineName, AbortHandle>>,
+    consoles: Mutex<HashMap<MachineName, Attached>>,
+    /// One connects to a console at a time.
+    attaching: Locks,
     locks: Locks,
 }
 
@@ -100,7 +101,7 @@ struct Zones {
 impl Drop for Zones {
     fn drop(&mut self) {
         let consoles = self.consoles.get_mut().unwrap_or_else(PoisonError::into_inner);
-        consoles.values().for_each(AbortHandle::abort);
+        consoles.values().for_each(Attached::abort);
     }
 }
 
@@ -181,6 +182,8 @@ impl Zones {
                 endpoints: self.endpoints_of(slot)?,
                 prepared: false,
                 started: false,
+                kept: false,
+                released: false,
             })
         };
         let record = self.records.choose(name, slots, make)?;
@@ -252,31 +255,134 @@ impl Zones {
         Ok(())
     }
 
+    /// The way to a console that is read here.
+    fn input(&self, name: &MachineName) -> Option<console::Input> {
+        let consoles = self.consoles.lock().unwrap_or_else(PoisonError::into_inner);
+        consoles
+            .get(name)
+            .filter(|console| console.lives())
+            .map(Attached::input)
+    }
+
     /// Reads a console unless somebody here does.
-    async fn read_console(&self, name: &MachineName) -> Result<(), Trouble> {
-        let known =
-            |consoles: &HashMap<MachineName, AbortHandle>| consoles.get(name).is_some_and(|task| !task.is_finished());
-        if known(&self.consoles.lock().unwrap_or_else(PoisonError::into_inner)) {
-            return Ok(());
+    async fn read_console(&self, name: &MachineName) -> Result<console::Input, Trouble> {
+        let _one = self.attaching.lock(name).await;
+        if let Some(input) = self.input(name) {
+            return Ok(input);
         }
         let dir = self.console_dir(name);
         files::private_dir(&dir)?;
-        let task = console::record(name, &dir).await?;
+        let attached = console::record(name, &dir).await?;
+        let input = attached.input();
         self.consoles
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .insert(name.clone(), task);
-        Ok(())
+            .insert(name.clone(), attached);
+        Ok(input)
     }
 
-    fn leave_console(&self, name: &MachineName) {
-        if let Some(task) = self
+    async fn leave_console(&self, name: &MachineName) {
+        let _one = self.attaching.lock(name).await;
+        let left = self
             .consoles
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .remove(name)
+            .remove(name);
+        if let Some(attached) = left {
+            attached.close().await;
+        }
+    }
+
+    /// Reads again from a console that may be ours to read.
+    async fn see_console(&self, name: &MachineName, from: u64) -> Result<Console, Trouble> {
+        let Some(record) = self.records.read(name)? else {
+            return Err(Trouble::lasting("it does not exist"));
+        };
+        // Who follows a console asks often; the host is asked only when nobody here reads it.
+        if !record.released
+            && self.input(name).is_none()
+            && self
+                .host
+                .zone(name)
+                .await?
+                .is_some_and(|zone| zone.state == State::Running)
         {
-            task.abort();
+            self.read_console(name).await?;
+        }
+        Ok(crate::machine::console::read(&self.console_dir(name), from)?)
+    }
+
+    /// A machine's own record, when it is kept.
+    fn kept(&self, name: &MachineName) -> Result<Record, Trouble> {
+        let record = self.records.read(name)?.filter(|record| record.kept);
+        record.ok_or_else(|| Trouble::lasting("it is not kept"))
+    }
+
+    async fn do_keep(&self, name: &MachineName) -> Result<(), Trouble> {
+        let Some(mut record) = self.records.read(name)?.filter(|record| record.started) else {
+            return Err(Trouble::lasting(
+                "it was never started, or the host was rebooted since; nothing of it runs",
+            ));
+        };
+        if self.host.whose_zone(name).await? != Whose::Ours {
+            return Err(Trouble::lasting("its zone does not carry our marks"));
+        }
+        if !record.kept {
+            // Said before it is done, so that nobody here connects to the console again.
+            (record.kept, record.released) = (true, true);
+            self.records.write(name, &record)?;
+            self.leave_console(name).await;
+        }
+        let network = self.network(&record)?;
+        let network = network.ok_or_else(|| Trouble::lasting("its slot has no network"))?;
+        let (disk, zonepath) = (self.below("machines", name)?, self.below("zones", name)?);
+        self.removal(name, &disk, &zonepath, Some(&network))
+            .cut_off(&network)
+            .await
+    }
+
+    async fn do_write(&self, name: &MachineName, bytes: &[u8]) -> Result<(), Trouble> {
+        crate::machine::check_input(bytes)?;
+        let mut record = self.kept(name)?;
+        if record.released {
+            if !bytes.is_empty() {
+                return Err(Trouble::lasting("its console was released; take it again first"));
+            }
+            record.released = false;
+            self.records.write(name, &record)?;
+            if let Err(trouble) = self.read_console(name).await {
+                record.released = true;
+                self.records.write(name, &record)?;
+                return Err(trouble);
+            }
+            return Ok(());
+        }
+        let input = self.read_console(name).await?;
+        Ok(console::type_into(&input, bytes).await?)
+    }
+
+    async fn do_release(&self, name: &MachineName) -> Result<(), Trouble> {
+        let mut record = self.kept(name)?;
+        record.released = true;
+        self.records.write(name, &record)?;
+        self.leave_console(name).await;
+        Ok(())
+    }
+
+    fn removal<'a>(
+        &'a self,
+        name: &'a MachineName,
+        disk: &'a DatasetName,
+        zonepath: &'a DatasetName,
+        network: Option<&'a SlotNetwork>,
+    ) -> Destroy<'a> {
+        Destroy {
+            host: &self.host,
+            name,
+            disk,
+            zonepath,
+            path: format!("{}/{name}", self.options.zone.path),
+            network,
         }
     }
 
@@ -288,18 +394,9 @@ impl Zones {
             .transpose()?
             .flatten();
         // zoneadmd does not end while somebody reads.
-        self.leave_console(name);
+        self.leave_console(name).await;
         let (disk, zonepath) = (self.below("machines", name)?, self.below("zones", name)?);
-        Destroy {
-            host: &self.host,
-            name,
-            disk: &disk,
-            zonepath: &zonepath,
-            path: format!("{}/{name}", self.options.zone.path),
-            network: network.as_ref(),
-        }
-        .run()
-        .await?;
+        self.removal(name, &disk, &zonepath, network.as_ref()).run().await?;
         let half_written = self.options.run.join(format!("{name}.zonecfg"));
         for path in [self.console_dir(name), half_written] {
             match std::fs::symlink_metadata(&path) {
@@ -427,21 +524,9 @@ impl Machines for Zones {
     }
 
     async fn console(&self, name: &MachineName, from: u64) -> Result<Console, MachineError> {
-        let read = async {
-            if self.records.read(name)?.is_none() {
-                return Err(Trouble::lasting("it does not exist"));
-            }
-            let running = self
-                .host
-                .zone(name)
-                .await?
-                .is_some_and(|zone| zone.state == State::Running);
-            if running {
-                self.read_console(name).await?;
-            }
-            Ok(crate::machine::console::read(&self.console_dir(name), from)?)
-        };
-        read.await.map_err(Trouble::named(Operation::Console, name))
+        self.see_console(name, from)
+            .await
+            .map_err(Trouble::named(Operation::Console, name))
     }
 
     async fn stop(&self, name: &MachineName, _grace: Duration) -> Result<(), MachineError> {
@@ -452,17 +537,28 @@ impl Machines for Zones {
                 return Ok(());
             }
             let (disk, zonepath) = (self.below("machines", name)?, self.below("zones", name)?);
-            let destroy = Destroy {
-                host: &self.host,
-                name,
-                disk: &disk,
-                zonepath: &zonepath,
-                path: format!("{}/{name}", self.options.zone.path),
-                network: None,
-            };
-            destroy.halt().await
+            self.removal(name, &disk, &zonepath, None).halt().await
         };
         stop.await.map_err(Trouble::named(Operation::Stop, name))
+    }
+
+    async fn keep(&self, name: &MachineName) -> Result<(), MachineError> {
+        let _lock = self.locks.lock(name).await;
+        self.do_keep(name).await.map_err(Trouble::named(Operation::Keep, name))
+    }
+
+    async fn write_console(&self, name: &MachineName, bytes: &[u8]) -> Result<(), MachineError> {
+        let _lock = self.locks.lock(name).await;
+        self.do_write(name, bytes)
+            .await
+            .map_err(Trouble::named(Operation::Write, name))
+    }
+
+    async fn release_console(&self, name: &MachineName) -> Result<(), MachineError> {
+        let _lock = self.locks.lock(name).await;
+        self.do_release(name)
+            .await
+            .map_err(Trouble::named(Operation::Release, name))
     }
 
     async fn destroy(&self, name: &MachineName) -> Result<(), MachineError> {

@@ -8,9 +8,10 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, WriteHalf},
     net::UnixStream,
-    task::AbortHandle,
+    sync::Mutex,
+    task::JoinHandle,
 };
 
 use crate::machine::console::Writer;
@@ -21,17 +22,68 @@ const CAP: u64 = 1 << 20;
 /// zoneadmd has made its socket within this time.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// A guest that takes nothing for so long does not read its console.
+const GUEST_READS: Duration = Duration::from_secs(2);
+
+/// A console that is read here. Dropping it does not end the reading.
+#[derive(Debug)]
+pub(super) struct Attached {
+    task: JoinHandle<()>,
+    input: Input,
+}
+
+/// The way to a guest's keyboard.
+pub(super) type Input = std::sync::Arc<Mutex<WriteHalf<BufReader<UnixStream>>>>;
+
+impl Attached {
+    /// Whether the console is still read.
+    pub(super) fn lives(&self) -> bool {
+        !self.task.is_finished()
+    }
+
+    /// Where to type.
+    pub(super) fn input(&self) -> Input {
+        Input::clone(&self.input)
+    }
+
+    /// Closes our end some time soon.
+    pub(super) fn abort(&self) {
+        self.task.abort();
+    }
+
+    /// Closes our end; when this returns, somebody else can have the console.
+    pub(super) async fn close(self) {
+        self.task.abort();
+        // Cancelled, or ended by itself: both ways its half of the connection is closed.
+        let _ended = self.task.await;
+    }
+}
+
+/// Types on a console.
+pub(super) async fn type_into(input: &Input, bytes: &[u8]) -> io::Result<()> {
+    let typed = async {
+        let mut input = input.lock().await;
+        input.write_all(bytes).await?;
+        input.flush().await
+    };
+    tokio::time::timeout(GUEST_READS, typed).await.unwrap_or_else(|_| {
+        Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            "the guest does not read its console; what was typed is lost",
+        ))
+    })
+}
+
 /// Where zoneadmd listens.
 fn socket(name: &MachineName) -> PathBuf {
     PathBuf::from(format!("/var/run/zones/{name}.console_sock"))
 }
 
 /// Connects to a zone's console and records it until it ends.
-pub(super) async fn record(name: &MachineName, dir: &Path) -> io::Result<AbortHandle> {
-    let stream = connect(&socket(name), PATIENCE).await?;
+pub(super) async fn record(name: &MachineName, dir: &Path) -> io::Result<Attached> {
+    let (mut stream, input) = tokio::io::split(connect(&socket(name), PATIENCE).await?);
     let mut writer = Writer::open(dir, CAP)?;
     let task = tokio::spawn(async move {
-        let mut stream = stream;
         let mut buffer = vec![0; 16 << 10];
         // An end is zoneadmd's; an error of ours is seen in the console's silence.
         while let Ok(count @ 1..) = stream.read(&mut buffer).await {
@@ -40,7 +92,10 @@ pub(super) async fn record(name: &MachineName, dir: &Path) -> io::Result<AbortHa
             }
         }
     });
-    Ok(task.abort_handle())
+    Ok(Attached {
+        task,
+        input: Input::new(Mutex::new(input)),
+    })
 }
 
 /// zlogin(1)'s handshake: who we are and that we stay when the zone halts, then `OK` or the process id of the

@@ -48,6 +48,13 @@ fn unless_absent(result: Result<(), CommandError>) -> Result<(), CommandError> {
     }
 }
 
+/// Removes the address of the host's end of a slot.
+async fn address(host: &Host, network: &SlotNetwork) -> Result<(), Trouble> {
+    unless_absent(ipadm::done(&host.run(ipadm::delete_address(&network.host)).await?))?;
+    unless_absent(ipadm::done(&host.run(ipadm::delete_interface(&network.host)).await?))?;
+    Ok(())
+}
+
 /// Removes a slot's address and links.
 pub(super) async fn links(host: &Host, network: &SlotNetwork) -> Result<(), Trouble> {
     let [ours, guest] = host.vnics(network).await?;
@@ -57,8 +64,7 @@ pub(super) async fn links(host: &Host, network: &SlotNetwork) -> Result<(), Trou
         }
     }
     if ours == Whose::Ours {
-        unless_absent(ipadm::done(&host.run(ipadm::delete_address(&network.host)).await?))?;
-        unless_absent(ipadm::done(&host.run(ipadm::delete_interface(&network.host)).await?))?;
+        address(host, network).await?;
     }
     for (whose, link) in [(guest, &network.guest), (ours, &network.host)] {
         if whose == Whose::Ours {
@@ -186,6 +192,22 @@ impl Destroy<'_> {
                     &self.act(zfs::destroy_zonepath(self.zonepath)).await?,
                 ))?)
             }
+        }
+    }
+
+    /// Takes the host's end of the guest's link away: what is left of the network leads nowhere.
+    pub(super) async fn cut_off(&self, network: &SlotNetwork) -> Result<(), Trouble> {
+        let [host, _] = self.host.vnics(network).await?;
+        match host {
+            Whose::Nobodys => return Ok(()),
+            Whose::Anothers(why) => return Err(Trouble::lasting(format!("{why}; it is left alone"))),
+            Whose::Ours => {}
+        }
+        address(self.host, network).await?;
+        unless_absent(dladm::done(&self.act(dladm::delete_vnic(&network.host)).await?))?;
+        match self.host.vnics(network).await? {
+            [Whose::Nobodys, _] => Ok(()),
+            _ => Err(Trouble::passing(format!("VNIC {} is still there", network.host))),
         }
     }
 

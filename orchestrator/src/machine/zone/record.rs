@@ -25,6 +25,12 @@ pub(super) struct Record {
     pub(super) prepared: bool,
     /// It was booted; a machine boots once.
     pub(super) started: bool,
+    /// It is cut off from its node and stays for a person.
+    #[serde(default)]
+    pub(super) kept: bool,
+    /// Its console is left to others: nobody here connects to it.
+    #[serde(default)]
+    pub(super) released: bool,
 }
 
 /// All records of this host.
@@ -121,6 +127,8 @@ mod tests {
             },
             prepared: false,
             started: false,
+            kept: false,
+            released: false,
         })
     }
 

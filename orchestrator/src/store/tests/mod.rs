@@ -4,6 +4,7 @@ mod access;
 mod attempts;
 mod cancelling;
 mod intake;
+mod keeping;
 mod moves;
 mod nodes;
 mod opening;

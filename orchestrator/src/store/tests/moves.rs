@@ -22,7 +22,7 @@ type Op = (u8, Index, Index, i64);
 
 fn ops() -> impl Strategy<Value = Vec<Op>> {
     let epoch = prop_oneof![4 => Just(0_i64), 1 => -1..2_i64];
-    proptest::collection::vec((0..18_u8, any::<Index>(), any::<Index>(), epoch), 1..50)
+    proptest::collection::vec((0..24_u8, any::<Index>(), any::<Index>(), epoch), 1..50)
 }
 
 const SHAPES: &[&[(&str, &[&str])]] = &[
@@ -145,6 +145,16 @@ async fn agree(lab: &Lab) -> Result<(), TestCaseError> {
              WHERE a.state = 'ended' AND m.state IN ('preparing', 'running')",
         ),
         (
+            "a machine is kept after its attempt and only when somebody asked, and knows until when",
+            "SELECT COUNT(*) AS n FROM machines m JOIN attempts a ON a.id = m.attempt_id
+             WHERE m.state = 'kept' AND (a.state <> 'ended' OR m.keep_by IS NULL OR m.keep_until_ms IS NULL)
+                 OR m.state <> 'kept' AND m.state NOT IN ('draining', 'gone') AND m.keep_until_ms IS NOT NULL",
+        ),
+        (
+            "nobody types on the console of a machine that was not kept",
+            "SELECT COUNT(*) AS n FROM machines m WHERE m.console_by IS NOT NULL AND m.keep_backend IS NULL",
+        ),
+        (
             "a check is final exactly when the job that owns it is over",
             "SELECT COUNT(*) AS n FROM jobs j JOIN reports r ON r.connection = j.connection
                  AND r.repository_id = j.repository_id AND r.name = j.check_name AND r.generation = j.generation
@@ -244,8 +254,20 @@ async fn of_attempt(store: &Store, op: &Op, id: AttemptId, off: &i64) -> Result<
         }
         16 => {
             let to = MachineState::ALL[b.index(MachineState::ALL.len())];
-            store.machine_state(&MachineName::of(id), to).await?;
+            // Only the end of an attempt keeps a machine.
+            if to != MachineState::Kept {
+                store.machine_state(&MachineName::of(id), to).await?;
+            }
         }
+        18 | 19 => {
+            let time = Duration::from_millis(u64::try_from(b.index(2)).unwrap() * 60_000);
+            store.keep_machine(&MachineName::of(id), "ann", time).await?;
+        }
+        20 if b.index(2) == 0 => drop(store.release_machine(&MachineName::of(id)).await?),
+        20 => drop(store.drain(&MachineName::of(id)).await?),
+        21 => drop(store.end_keeps(&"node-a".parse().unwrap()).await?),
+        22 => store.machine_cut_off(&MachineName::of(id), "qemu").await?,
+        23 => drop(store.take_console(&MachineName::of(id), "ann").await?),
         _ => {
             let step = StepUpdate {
                 index: 0,

@@ -40,7 +40,7 @@ async fn everything_is_there_after_closing_and_opening() {
 }
 
 #[tokio::test]
-async fn the_first_migration_is_not_repeated_on_a_filled_database() {
+async fn the_migrations_are_not_repeated_on_a_filled_database() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("helios-ci.db");
     let (lab, ..) = filled(&path).await;
@@ -52,7 +52,7 @@ async fn the_first_migration_is_not_repeated_on_a_filled_database() {
         .await
         .unwrap();
     let versions: Vec<i64> = rows.iter().map(|row| row.int("version").unwrap()).collect();
-    assert_eq!(versions, [1]);
+    assert_eq!(versions, [1, 2]);
 }
 
 #[tokio::test]

@@ -167,6 +167,7 @@ async fn the_numbers_add_up(lab: Lab) {
     let machines = [
         (MachineState::Preparing, 1),
         (MachineState::Running, 0),
+        (MachineState::Kept, 0),
         (MachineState::Draining, 0),
     ];
     assert_eq!(counts.machines, machines.into_iter().collect());

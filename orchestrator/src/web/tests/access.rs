@@ -6,7 +6,7 @@ use super::fixture::{FORM, Made, ORIGIN, Site, between, set_cookie};
 use crate::web::{authorize::Action, routes::table};
 
 fn filled(path: &str, made: &Made) -> String {
-    let id = if path.contains("/jobs/") {
+    let id = if path.contains("/jobs/") || path.contains("/machines/") {
         made.jobs[0].to_string()
     } else if path.contains("/builds/") {
         made.trigger.to_string()
@@ -24,6 +24,8 @@ const KNOWN: &[(&str, &str, Action)] = &[
     ("POST", "/runs/{id}/rerun", Action::Rerun),
     ("GET", "/jobs/{id}", Action::See),
     ("POST", "/jobs/{id}/cancel", Action::Cancel),
+    ("POST", "/jobs/{id}/keep", Action::Keep),
+    ("POST", "/jobs/{id}/release", Action::Keep),
     ("GET", "/jobs/{id}/log", Action::See),
     ("GET", "/jobs/{id}/log.txt", Action::See),
     ("GET", "/jobs/{id}/log/stream", Action::See),
@@ -46,6 +48,14 @@ const KNOWN: &[(&str, &str, Action)] = &[
     ("GET", "/api/v1/jobs/{id}/why", Action::See),
     ("GET", "/api/v1/jobs/{id}/logs", Action::See),
     ("GET", "/api/v1/jobs/{id}/logs/stream", Action::See),
+    ("GET", "/api/v1/machines", Action::Machines),
+    ("GET", "/api/v1/machines/{id}", Action::Watch),
+    ("POST", "/api/v1/machines/{id}/keep", Action::Keep),
+    ("POST", "/api/v1/machines/{id}/release", Action::Keep),
+    ("POST", "/api/v1/machines/{id}/destroy", Action::Keep),
+    ("GET", "/api/v1/machines/{id}/console", Action::Watch),
+    ("POST", "/api/v1/machines/{id}/console", Action::Type),
+    ("POST", "/api/v1/machines/{id}/console/release", Action::Type),
 ];
 
 #[test]
@@ -73,13 +83,19 @@ async fn without_login_the_private_is_absent_and_the_public_can_only_be_read() {
         };
         match route.action {
             Action::Open | Action::List => {}
-            Action::Dispatch => assert_eq!(
+            Action::Dispatch | Action::Machines => assert_eq!(
                 send(route.path).await.status,
                 StatusCode::UNAUTHORIZED,
                 "{}",
                 route.path
             ),
-            Action::See | Action::SeeTrigger | Action::Cancel | Action::Rerun => {
+            Action::See
+            | Action::SeeTrigger
+            | Action::Cancel
+            | Action::Rerun
+            | Action::Keep
+            | Action::Watch
+            | Action::Type => {
                 let private = send(&filled(route.path, &site.private)).await;
                 let absent = send(&filled(route.path, &absent())).await;
                 assert_eq!(private.status, StatusCode::NOT_FOUND, "{} {}", route.method, route.path);

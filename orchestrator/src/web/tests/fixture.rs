@@ -19,6 +19,7 @@ use crate::{
         intake::{Delivery, DeliverySink, Intake, NotStored, Recorded},
     },
     logs::{Channel, LogStore, LogWriter},
+    machine::process,
     model::{
         diagnostic::Diagnostic,
         ids::{AttemptId, InstanceId, JobId, RunId, TriggerId},
@@ -127,7 +128,8 @@ fn config(folder: &std::path::Path) -> Config {
         database: Database::Sqlite(folder.join("db")),
         connections: BTreeMap::from([("berg".parse().unwrap(), connection)]),
         agent: "/nonexistent/helios-agent".into(),
-        backend: Backend::Process,
+        // So that machines may be kept; nothing here starts one.
+        backend: Backend::Qemu,
         machined: None,
         images: BTreeMap::new(),
         aliases: BTreeMap::new(),
@@ -151,6 +153,7 @@ fn config(folder: &std::path::Path) -> Config {
             min_free_bytes: 0,
             repository_bytes: 1 << 30,
         },
+        keep: crate::config::Keep::default(),
         retention: Retention {
             logs_days: 90,
             runs_days: 365,
@@ -230,6 +233,12 @@ impl Site {
             store: store.clone(),
             logs: logs.clone(),
             config: Arc::new(config(folder.path())),
+            machines: process::open(process::Options {
+                node: node(),
+                data_dir: folder.path().to_owned(),
+                agent: "/nonexistent/helios-agent".into(),
+            })
+            .unwrap(),
             repositories: Arc::new(Found),
             on_change: Arc::new(|_| ()),
             metrics: Metrics::new(),

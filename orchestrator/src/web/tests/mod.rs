@@ -3,4 +3,5 @@
 mod access;
 mod fixture;
 mod html;
+mod keep;
 mod logs;

@@ -1,0 +1,160 @@
+use std::{
+    io::{Read, Write},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use helios_ci::{machine::Machines, model::names::MachineName};
+
+use super::bed::{self, host, left, machines, spec};
+
+/// Ends a hang, nothing else.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn wait<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < until, "never: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn print(name: &MachineName, text: &str) {
+    illumos_sim::console::print(host().dir(), name.as_str(), text.as_bytes()).unwrap();
+}
+
+fn heard(name: &MachineName) -> String {
+    String::from_utf8_lossy(&illumos_sim::console::heard(host().dir(), name.as_str()).unwrap()).into_owned()
+}
+
+async fn recorded(machines: &dyn Machines, name: &MachineName, word: &str) {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let said = machines.console(name, 0).await.unwrap().bytes;
+        if String::from_utf8_lossy(&said).contains(word) {
+            return;
+        }
+        assert!(Instant::now() < until, "never {word} on the console");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// `zlogin -C`, as the person at the host types it: what it answers to a line of the guest's.
+fn zlogin(name: &MachineName, line: &str) -> String {
+    let mut zlogin = Command::new("/usr/sbin/zlogin")
+        .args(["-C", name.as_str()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut out = zlogin.stdout.take().unwrap();
+    let (mut said, mut buffer) = (Vec::new(), [0; 1024]);
+    while let Ok(count @ 1..) = out.read(&mut buffer) {
+        said.extend_from_slice(&buffer[..count]);
+        let text = String::from_utf8_lossy(&said);
+        if text.contains("[Connected to zone") {
+            print(name, line);
+        }
+        if text.contains(line) {
+            break;
+        }
+    }
+    // One that was refused hears nothing any more.
+    zlogin.stdin.take().unwrap().write_all(b"typed by hand\r").ok();
+    drop(out);
+    let ended = zlogin.wait_with_output().unwrap();
+    String::from_utf8_lossy(&said).into_owned() + &String::from_utf8_lossy(&ended.stderr)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run inside a simulated host by zones_on_a_simulated_host"]
+async fn a_kept_machine_is_cut_off_and_its_console_is_free() {
+    bed::prepare();
+    let (machines, spec) = (machines(), spec());
+    let name = &spec.name;
+    assert!(machines.keep(name).await.is_err(), "there is none");
+    machines.prepare(&spec).await.unwrap();
+    assert!(machines.keep(name).await.is_err(), "it was never started");
+    machines.start(name).await.unwrap();
+    let before = host().state().unwrap();
+    assert!(before.links.contains_key("hcih0") && before.interfaces.contains_key("hcih0"));
+    print(name, "login: ");
+    recorded(&*machines, name, "login: ").await;
+    assert!(machines.write_console(name, b"x").await.is_err(), "its job runs");
+    assert!(machines.release_console(name).await.is_err(), "its job runs");
+    assert!(zlogin(name, "no").contains("already in use"), "we read it");
+
+    machines.keep(name).await.unwrap();
+    machines.keep(name).await.unwrap();
+    let state = host().state().unwrap();
+    for (link, there) in [("hcih0", false), ("hciv0", true), ("hcis0", true)] {
+        assert_eq!(state.links.contains_key(link), there, "{link}");
+    }
+    assert!(!state.interfaces.contains_key("hcih0"), "neither is its address");
+    assert!(state.zones.contains_key(name.as_str()), "the guest runs on");
+
+    // The host's own way in; what is on the console now nobody records.
+    let said = zlogin(name, "hello by hand");
+    assert!(said.contains("hello by hand"), "{said}");
+    wait("typed by hand", || heard(name).contains("typed by hand").then_some(()));
+
+    // A machined that was restarted knows that it is kept, and leaves the console alone until it is taken.
+    let again = bed::machines();
+    recorded(&*again, name, "login: ").await;
+    assert!(again.write_console(name, b"ls\r").await.is_err(), "taken first");
+    let taken = Instant::now() + PATIENCE;
+    while let Err(error) = again.write_console(name, b"").await {
+        // The other one has only just hung up.
+        assert!(
+            error.reason.contains("another process") && Instant::now() < taken,
+            "{error}"
+        );
+    }
+    again.write_console(name, b"uname -a\r").await.unwrap();
+    wait("uname", || heard(name).contains("uname -a\r").then_some(()));
+    print(name, "SunOS here");
+    recorded(&*again, name, "SunOS here").await;
+    assert!(zlogin(name, "no").contains("already in use"), "it is taken");
+    again.release_console(name).await.unwrap();
+    again.release_console(name).await.unwrap();
+    assert!(again.write_console(name, b"ls\r").await.is_err(), "it was released");
+    assert!(zlogin(name, "hello again").contains("hello again"));
+
+    again.destroy(name).await.unwrap();
+    assert_eq!(left(), Vec::<String>::new());
+    // Its slot is free again, both ends of the link included.
+    let next = bed::spec();
+    again.prepare(&next).await.unwrap();
+    assert!(host().state().unwrap().links.contains_key("hcih0"));
+    again.destroy(&next.name).await.unwrap();
+    assert_eq!(left(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run inside a simulated host by zones_on_a_simulated_host"]
+async fn a_kept_machine_that_stops_or_loses_its_host_goes_without_a_trace() {
+    bed::prepare();
+    let (machines, stopped, rebooted) = (machines(), spec(), spec());
+    for spec in [&stopped, &rebooted] {
+        machines.prepare(spec).await.unwrap();
+        machines.start(&spec.name).await.unwrap();
+    }
+    // It may have ended before anybody kept it: its disk and its last words stay.
+    machines.stop(&stopped.name, Duration::ZERO).await.unwrap();
+    machines.keep(&stopped.name).await.unwrap();
+    assert!(machines.write_console(&stopped.name, b"").await.is_err());
+    machines.keep(&rebooted.name).await.unwrap();
+    host().host_reboot().unwrap();
+    std::fs::remove_dir_all("/run/helios-ci").unwrap();
+    let machines = bed::machines();
+    let gone = machines.keep(&rebooted.name).await.unwrap_err();
+    assert!(!gone.retryable && gone.reason.contains("rebooted"), "{gone}");
+    for machine in machines.list().await.unwrap() {
+        machines.destroy(&machine.name).await.unwrap();
+    }
+    assert_eq!(left(), Vec::<String>::new());
+}
