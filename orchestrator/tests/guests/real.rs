@@ -26,6 +26,8 @@ use super::{
 
 /// Only ends a hang: emulated guests on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(240);
+/// The name of this host's node, as in the installation that `support` makes.
+const NODE: &str = "test-node";
 /// The label of the only image.
 pub const LABEL: &str = "tiny";
 /// Where the golden disk lies, for the host that the others are copies of.
@@ -35,7 +37,7 @@ const TEMPLATE: &str = "HELIOS_CI_TEMPLATE";
 /// A network, processes and mounts of its own: whatever a test leaves, even when it is killed, dies with it.
 const NAMESPACES: &[&str] = &["--net", "--pid", "--fork", "--kill-child", "--mount-proc"];
 /// Room for a job beside what the tiny guest has on its disk.
-const DISK_MIB: u64 = 320;
+const DISK_MIB: u64 = 192;
 
 /// Why there can be no real guests here.
 fn hindrance() -> Option<String> {
@@ -126,7 +128,7 @@ pub fn run_inside(tests: &[&str]) {
 #[test]
 #[ignore = "run inside a simulated host by zones_with_real_guests"]
 fn a_host_is_set_up_and_given_a_golden_disk() {
-    let node = "n1".parse().expect("a node");
+    let node = NODE.parse().expect("a node");
     for act in zone::setup::missing(&node, &bed::zone()).expect("a look") {
         zone::setup::perform(&act).unwrap_or_else(|error| panic!("{act}: {error:?}"));
     }
@@ -136,7 +138,11 @@ fn a_host_is_set_up_and_given_a_golden_disk() {
         .split(' ')
         .next()
         .map(str::to_owned);
-    let imported = bed::golden().import(&disk, &LABEL.parse().expect("a label"), &digest.expect("a digest"));
+    let golden = zone::golden::Golden {
+        node,
+        root: bed::zone().dataset,
+    };
+    let imported = golden.import(&disk, &LABEL.parse().expect("a label"), &digest.expect("a digest"));
     assert_eq!(imported.expect("an import").number, 1);
     bed::copy(host().dir(), Path::new(&std::env::var_os(TEMPLATE).expect("a place")));
 }
@@ -182,7 +188,7 @@ pub fn machines(agent: &[u8]) -> Arc<dyn Machines> {
     fs::write(&program, agent).expect("an agent");
     let images = BTreeMap::from([(LABEL.parse().expect("a label"), image)]);
     zone::open(zone::Options::new(
-        "n1".parse().expect("a node"),
+        NODE.parse().expect("a node"),
         bed::zone(),
         images,
         program,
@@ -192,14 +198,14 @@ pub fn machines(agent: &[u8]) -> Arc<dyn Machines> {
 pub fn spec(fingerprint: &str) -> MachineSpec {
     MachineSpec {
         name: MachineName::of(AttemptId::new()),
-        node: "n1".parse().expect("a node"),
+        node: NODE.parse().expect("a node"),
         image: LABEL.parse().expect("a label"),
         cpus: 1,
         memory_mib: 256,
         disk_gib: Some(1),
         seed: Seed {
             fingerprint: fingerprint.to_owned(),
-            token: Secret::new("t0ken"),
+            token: Secret::new("hjt_nobody_ever_made_this_token"),
             time_ms: helios_ci::clock::now_ms(),
         },
     }
@@ -275,4 +281,13 @@ pub fn emulators() -> Vec<i32> {
         cmdline.starts_with(b"qemu-system") || cmdline.starts_with(b"setpriv")
     })
     .collect()
+}
+
+/// Waits until something is so.
+pub async fn until(what: &str, mut so: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !so() {
+        assert!(started.elapsed() < PATIENCE, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
