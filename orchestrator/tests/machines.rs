@@ -13,7 +13,7 @@ use std::{
 use helios_ci::{
     config::{Image, Size},
     machine::{
-        ListenAt, MachineSpec, Machines, Observed, Seed,
+        Endpoints, ListenAt, MachineSpec, Machines, Observed, Seed,
         machined::{self, Callers},
         process,
         qemu::{self, Accel},

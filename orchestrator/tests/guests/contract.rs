@@ -1,23 +1,53 @@
 //! The contract of every back end, on zones.
 
-use std::{fs, sync::Arc};
+use std::{
+    fs,
+    process::Command,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
 
 use helios_ci::{
-    machine::{Endpoints, ListenAt, MachineSpec, Machines},
+    machine::{Endpoints, ListenAt, MachineSpec, Machines, machined},
     model::names::MachineName,
 };
 
 use super::{
     bed::host,
-    real::{self, left, machines, spec},
-    support::contract::{self, AGENT},
+    push::Keeper,
+    real::{self, left, spec},
+    support::{
+        self,
+        contract::{self, AGENT},
+    },
 };
 
-struct Zones;
+const CONFIG: &str = "/run/config.yaml";
+const TEXT: &str = "node: test-node\nbackend: zone\ndata_dir: /run/data\nagent: /run/agent\nzone: {path: /mnt/hci}\n\
+    machined: {socket: /run/machined.sock, user: root}\nimages: {tiny: {size: {cpus: 1, memory_mib: 256}}}\n";
+
+/// Each time a machined that was just started; the one before it was killed.
+#[derive(Default)]
+struct Zones {
+    machined: Mutex<Option<Keeper>>,
+}
 
 impl contract::Bench for Zones {
     async fn open(&self) -> Arc<dyn Machines> {
-        machines(AGENT.as_bytes())
+        drop(self.machined.lock().expect("one thread").take());
+        fs::write("/run/agent", AGENT).expect("an agent");
+        fs::write(CONFIG, TEXT).expect("a configuration");
+        let mut command = Command::new(support::helios_ci());
+        command.args(["--config", CONFIG, "machined"]);
+        *self.machined.lock().expect("one thread") = Some(Keeper::start(command));
+        let until = Instant::now() + contract::PATIENCE;
+        loop {
+            match machined::connect("/run/machined.sock".as_ref(), &self.spec().node).await {
+                Ok(machines) => return machines,
+                Err(error) => assert!(Instant::now() < until, "{error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     fn spec(&self) -> MachineSpec {
@@ -27,13 +57,13 @@ impl contract::Bench for Zones {
     fn main_pid(&self, name: &MachineName) -> i32 {
         let file = host().dir().join("guests").join(format!("{name}.pid"));
         // The zone's bhyve starts after the command that boots the zone has ended.
-        let until = std::time::Instant::now() + contract::PATIENCE;
+        let until = Instant::now() + contract::PATIENCE;
         loop {
             if let Some(pid) = fs::read_to_string(&file).ok().and_then(|text| text.parse().ok()) {
                 return pid;
             }
-            assert!(std::time::Instant::now() < until, "{name} has no process");
-            super::support::pause();
+            assert!(Instant::now() < until, "{name} has no process");
+            support::pause();
         }
     }
 
@@ -60,7 +90,7 @@ impl contract::Bench for Zones {
 #[ignore = "run inside a simulated host by zones_with_real_guests"]
 async fn a_guest_lives_as_the_contract_says() {
     real::begin();
-    contract::life(&Zones).await;
+    contract::life(&Zones::default()).await;
     assert_eq!(left(), Vec::<String>::new());
 }
 
@@ -68,6 +98,6 @@ async fn a_guest_lives_as_the_contract_says() {
 #[ignore = "run inside a simulated host by zones_with_real_guests"]
 async fn two_guests_run_and_the_death_of_one_is_noticed() {
     real::begin();
-    contract::two_and_a_death(&Zones).await;
+    contract::two_and_a_death(&Zones::default()).await;
     assert_eq!(left(), Vec::<String>::new());
 }

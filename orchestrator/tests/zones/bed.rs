@@ -59,7 +59,10 @@ pub fn run_in(tests: &[&str], at_once: usize, room: Room<'_>) {
         for _ in 0..at_once {
             scope.spawn(|| {
                 while let Some(test) = tests.get(next.fetch_add(1, Ordering::SeqCst)) {
-                    if let Err(said) = inside(&me, &sim, test, room) {
+                    let began = std::time::Instant::now();
+                    let ended = inside(&me, &sim, test, room);
+                    println!("{test}: {} s", began.elapsed().as_secs());
+                    if let Err(said) = ended {
                         failed.lock().expect("a list").push(format!("== {test}\n{said}"));
                     }
                 }
