@@ -1,6 +1,6 @@
 //! The zone back end on a simulated illumos host: a mount namespace in which the host's commands stand at their
-//! real paths over a model of one host. Nothing of it boots; what is proved is what helios-ci says to a host, in
-//! which order, and what it leaves.
+//! real paths over a model of one host. Nothing of it boots here; what is proved is what helios-ci says to a host, in
+//! which order, and what it leaves. `tests/guests` boots real guests on the same host.
 
 mod admin;
 mod bed;
