@@ -14,6 +14,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Instant,
 };
 
 use helios_ci::{
@@ -22,11 +23,17 @@ use helios_ci::{
     model::{ids::AttemptId, illumos::network::Range, names::MachineName},
     secret::Secret,
 };
-use illumos_sim::Sim;
+use illumos_sim::{
+    Sim,
+    faults::{Action, Fault},
+};
 use sha2::{Digest, Sha256};
 
 /// Where the inner tests find their host.
 const STATE: &str = "HELIOS_CI_SIMULATED_HOST";
+
+/// So many tests at a time.
+const LANES: usize = 4;
 
 /// Runs ignored tests of this program, each in a namespace and on a host of its own.
 pub fn run_inside(tests: &[&str]) {
@@ -37,15 +44,17 @@ pub fn run_inside(tests: &[&str]) {
         .expect("a target directory")
         .join("illumos-sim");
     assert!(sim.exists(), "{} is missing: cargo build --workspace", sim.display());
-    // Three at a time: most of a life is waiting.
+    // More at a time than there are processors: most of a life is waiting.
     let (next, failed) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
-        for _ in 0..3 {
+        for _ in 0..LANES {
             scope.spawn(|| {
                 while let Some(test) = tests.get(next.fetch_add(1, Ordering::SeqCst)) {
+                    let begun = Instant::now();
                     if let Err(said) = inside(&me, &sim, test) {
                         failed.lock().expect("a list").push(format!("== {test}\n{said}"));
                     }
+                    println!("{test}: {:.1} s", begun.elapsed().as_secs_f64());
                 }
             });
         }
@@ -100,6 +109,11 @@ pub fn zone() -> Zone {
 
 /// A back end on this host, as a freshly started machined would have it.
 pub fn machines() -> Arc<dyn Machines> {
+    hurried_machines(zone::Patience::default())
+}
+
+/// One that waits for a part of the usual times.
+pub fn hurried_machines(patience: zone::Patience) -> Arc<dyn Machines> {
     let image = Image {
         disk: None,
         kind: GuestKind::LinuxUefi,
@@ -113,12 +127,107 @@ pub fn machines() -> Arc<dyn Machines> {
     };
     let agent = PathBuf::from("/run/agent");
     fs::write(&agent, b"agent").expect("an agent");
-    zone::open(zone::Options::new(
-        "n1".parse().expect("a node"),
-        zone(),
-        BTreeMap::from([("debian".parse().expect("a label"), image)]),
-        agent,
-    ))
+    zone::open(zone::Options {
+        patience,
+        ..zone::Options::new(
+            "n1".parse().expect("a node"),
+            zone(),
+            BTreeMap::from([("debian".parse().expect("a label"), image)]),
+            agent,
+        )
+    })
+}
+
+/// Everything that a machine could leave or an operation could hurt, by what it is: the model but for its counters, and
+/// every file of zones, mountpoints, records and devices.
+pub fn picture() -> BTreeMap<String, String> {
+    let state = host().state().expect("a state");
+    let mut picture = BTreeMap::new();
+    for (name, dataset) in &state.datasets {
+        picture.insert(format!("dataset {name}"), format!("{dataset:?}"));
+    }
+    for (name, zone) in &state.zones {
+        picture.insert(format!("zone {name}"), format!("{zone:?}"));
+    }
+    for (name, link) in &state.links {
+        picture.insert(format!("link {name}"), format!("{link:?}"));
+    }
+    for (name, interface) in &state.interfaces {
+        picture.insert(format!("interface {name}"), format!("{interface:?}"));
+    }
+    picture.insert(
+        "others".to_owned(),
+        format!("{:?} {:?} {:?}", state.vms, state.filter, state.services),
+    );
+    for dir in [
+        "/etc/zones",
+        "/etc/ipf",
+        "/mnt",
+        "/run/helios-ci",
+        "/dev/vmm",
+        "/dev/zvol",
+    ] {
+        files_below(Path::new(dir), &mut picture);
+    }
+    picture
+}
+
+fn files_below(dir: &Path, picture: &mut BTreeMap<String, String>) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let meta = entry.metadata().expect("what was just listed");
+        if meta.is_dir() {
+            // An empty one of ours is no trace: whoever comes next uses it.
+            files_below(&path, picture);
+        } else {
+            let content = (meta.is_file() && meta.len() < 16_384).then(|| fs::read(&path).unwrap_or_default());
+            let text = content.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+            picture.insert(
+                path.display().to_string(),
+                text.unwrap_or_else(|| meta.len().to_string()),
+            );
+        }
+    }
+}
+
+/// What is otherwise than it was, in words.
+pub fn changed(before: &BTreeMap<String, String>) -> Vec<String> {
+    let now = picture();
+    let new = now.iter().filter(|(name, _)| !before.contains_key(*name));
+    let mut changed: Vec<String> = new.map(|(name, value)| format!("new: {name}: {value}")).collect();
+    for (name, was) in before {
+        match now.get(name) {
+            Some(is) if is == was => {}
+            Some(is) => changed.push(format!("{name} was {was} and is {is}")),
+            None => changed.push(format!("gone: {name}")),
+        }
+    }
+    changed
+}
+
+/// Runs a program of the host, which must succeed.
+pub fn run(program: &str, args: &[&str]) -> String {
+    match host().run(program, args).expect("a host") {
+        illumos_sim::sim::Ended::Exit(out) if out.code == 0 => out.stdout,
+        other => panic!("{program} {args:?}: {other:?}"),
+    }
+}
+
+/// What goes wrong from now on, and nothing else.
+pub fn faults(calls: Vec<Fault>) {
+    host().mutate(|host| host.faults.calls = calls).expect("a host");
+}
+
+/// A fault of the `nth` call of a program with these words.
+pub fn fault(program: &str, args: &[&str], nth: u32, action: Action) -> Fault {
+    Fault {
+        program: program.to_owned(),
+        args: args.iter().map(|word| (*word).to_owned()).collect(),
+        nth,
+        times: 1,
+        action,
+        seen: 0,
+    }
 }
 
 pub fn spec() -> MachineSpec {

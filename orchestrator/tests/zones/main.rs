@@ -7,11 +7,21 @@ mod bed;
 mod faults;
 mod images;
 mod life;
+mod strangers;
 
 /// Runs the other tests of this file inside a simulated host of their own each.
 #[test]
 fn zones_on_a_simulated_host() {
+    // The longest first.
     bed::run_inside(&[
+        "faults::a_command_that_hangs_leaves_nothing",
+        "faults::a_command_that_hangs_after_it_acted_leaves_nothing",
+        "faults::a_command_that_fails_leaves_nothing",
+        "faults::a_command_that_did_it_and_says_it_failed_leaves_nothing",
+        "faults::a_command_that_is_killed_before_it_acts_leaves_nothing",
+        "faults::a_command_that_is_killed_leaves_nothing",
+        "faults::an_install_or_removal_killed_midway_leaves_nothing",
+        "faults::zoneadmd_goes_on_without_its_client_and_leaves_nothing",
         "admin::from_a_bare_host_to_a_machine_that_machined_keeps",
         "admin::a_place_that_is_anothers_is_not_taken",
         "images::a_golden_disk_is_imported_verified_and_rolled_back",
@@ -23,8 +33,5 @@ fn zones_on_a_simulated_host() {
         "faults::a_full_pool_is_said_and_costs_nothing",
         "faults::a_disk_that_stays_busy_is_quarantined",
         "faults::a_zone_that_hangs_is_said_and_goes_when_it_can",
-        "faults::a_command_that_fails_leaves_nothing",
-        "faults::a_command_that_did_it_and_says_it_failed_leaves_nothing",
-        "faults::a_command_that_is_killed_leaves_nothing",
     ]);
 }

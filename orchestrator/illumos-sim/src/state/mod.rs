@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 pub use net::{Address, Filter, Interface, Link, LinkClass};
 pub use storage::{Dataset, Kind, Pool, now};
-pub use zones::{KernelZone, ZoneState};
+pub use zones::{KernelZone, Pending, ZoneState};
 
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +39,9 @@ pub struct State {
     /// Processes that hang while they hold a zone's lock.
     #[serde(default)]
     pub locks: BTreeMap<String, u32>,
+    /// What zoneadmd does by itself, its client being gone.
+    #[serde(default)]
+    pub pending: Vec<Pending>,
     /// Virtual machines that vmm holds: `/dev/vmm/NAME`.
     pub vms: Vec<String>,
     /// The packet filter.
@@ -65,6 +68,7 @@ impl State {
             zones: BTreeMap::new(),
             debug_ids: BTreeMap::new(),
             locks: BTreeMap::new(),
+            pending: Vec::new(),
             vms: Vec::new(),
             filter: Filter::default(),
             services: BTreeMap::new(),
@@ -120,6 +124,7 @@ impl State {
         self.zones.clear();
         self.vms.clear();
         self.locks.clear();
+        self.pending.clear();
         self.links
             .retain(|_, link| !link.temporary && link.class != LinkClass::Phys);
         for link in self.links.values_mut() {

@@ -21,8 +21,10 @@ use super::{
     destroy::Destroy,
     host::{Host, Whose},
     inside,
+    patience::Patience,
     plan::{MachinePlan, PlanError, RUN, Wanted},
     record::{Record, Records},
+    watch::{self, Watch},
 };
 use crate::{
     config::{Image, Zone},
@@ -41,6 +43,9 @@ use crate::{
     },
 };
 
+/// So many looks in a row may miss a machine before it counts as gone.
+const MISSES: u32 = 3;
+
 /// What the zone back end needs.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -54,6 +59,8 @@ pub struct Options {
     pub agent: PathBuf,
     /// What must not outlive a boot of the host: normally [`RUN`].
     pub run: PathBuf,
+    /// How long the host is waited for.
+    pub patience: Patience,
 }
 
 impl Options {
@@ -66,6 +73,7 @@ impl Options {
             images,
             agent,
             run: RUN.into(),
+            patience: Patience::default(),
         }
     }
 }
@@ -76,7 +84,9 @@ pub fn open(options: Options) -> Arc<dyn Machines> {
     Arc::new(Zones {
         host: Host {
             node: options.node.to_string(),
+            patience: options.patience,
         },
+        watch: Watch::default(),
         records: Records::new(options.run.join("machines")),
         consoles: Mutex::default(),
         locks: Locks::default(),
@@ -88,6 +98,8 @@ pub fn open(options: Options) -> Arc<dyn Machines> {
 struct Zones {
     options: Options,
     host: Host,
+    /// For those who wait.
+    watch: Watch,
     records: Records,
     /// Who reads which console.
     consoles: Mutex<HashMap<MachineName, AbortHandle>>,
@@ -238,8 +250,9 @@ impl Zones {
         self.read_console(name).await?;
         record.started = true;
         self.records.write(name, &record)?;
-        zoneadm::done(&self.host.run(zoneadm::boot(name)).await?)?;
-        Ok(())
+        let said = self.host.run(zoneadm::boot(name)).await;
+        self.watch.forget().await;
+        Ok(zoneadm::done(&said?)?)
     }
 
     /// Reads a console unless somebody here does.
@@ -290,6 +303,7 @@ impl Zones {
         }
         .run()
         .await?;
+        self.watch.forget().await;
         let half_written = self.options.run.join(format!("{name}.zonecfg"));
         for path in [self.console_dir(name), half_written] {
             match std::fs::symlink_metadata(&path) {
@@ -299,6 +313,22 @@ impl Zones {
             }
         }
         Ok(self.records.remove(name)?)
+    }
+
+    /// Whether a machine runs, as the shared look has it; none when that does not tell: a list may leave out a zone
+    /// that changes, and may call its state what we do not know.
+    async fn seen_running(&self, name: &MachineName) -> Result<Option<bool>, Trouble> {
+        Ok(match self.watch.state(&self.host, name).await? {
+            Some(State::Running | State::Ready) => Some(true),
+            None | Some(State::Other(_)) => None,
+            Some(_) => Some(false),
+        })
+    }
+
+    /// Whether this is a machine of ours that was booted here and runs, without a look of its own.
+    async fn boots(&self, name: &MachineName) -> Result<bool, Trouble> {
+        let started = self.records.read(name)?.is_some_and(|record| record.started);
+        Ok(started && self.seen_running(name).await? == Some(true))
     }
 
     async fn see(&self, name: &MachineName, zone: Option<&State>) -> Result<Observed, Trouble> {
@@ -348,12 +378,14 @@ impl Zones {
             let Ok(name) = zone.name.parse::<MachineName>() else {
                 continue;
             };
-            match self.host.whose_zone(&name).await? {
-                Whose::Ours => {
+            match self.host.whose_zone(&name).await {
+                Ok(Whose::Ours) => {
                     names.insert(name);
                 }
-                Whose::Nobodys => {}
-                Whose::Anothers(why) => tracing::warn!(why, "a zone that looks like a machine is left alone"),
+                Ok(Whose::Nobodys) => {}
+                Ok(Whose::Anothers(why)) => tracing::warn!(why, "a zone that looks like a machine is left alone"),
+                // What cannot be read of one zone must not hide all others.
+                Err(trouble) => tracing::warn!(reason = trouble.reason, "whose this zone is cannot be told now"),
             }
         }
         for kind in ["machines", "zones"] {
@@ -438,7 +470,9 @@ impl Machines for Zones {
                 path: format!("{}/{name}", self.options.zone.path),
                 network: None,
             };
-            destroy.halt().await
+            let ended = destroy.halt().await;
+            self.watch.forget().await;
+            ended
         };
         stop.await.map_err(Trouble::named(Operation::Stop, name))
     }
@@ -452,6 +486,9 @@ impl Machines for Zones {
 
     async fn observe(&self, name: &MachineName) -> Result<Observed, MachineError> {
         let see = async {
+            if self.boots(name).await? {
+                return Ok(Observed::Running);
+            }
             let state = self.host.zone(name).await?.map(|zone| zone.state);
             if state.is_some() && !matches!(self.host.whose_zone(name).await?, Whose::Ours) {
                 return Ok(Observed::Absent);
@@ -471,11 +508,20 @@ impl Machines for Zones {
     }
 
     async fn wait_stopped(&self, name: &MachineName) -> Result<Observed, MachineError> {
+        let mut missed = 0;
         loop {
-            match self.observe(name).await? {
-                Observed::Running => tokio::time::sleep(Duration::from_secs(1)).await,
-                other => return Ok(other),
+            // While nothing can be learnt of it, a machine may well run: its job's own clocks decide.
+            match self.seen_running(name).await {
+                Ok(Some(true)) => missed = 0,
+                Ok(None) if missed < MISSES => missed += 1,
+                Ok(_) => match self.observe(name).await {
+                    Ok(Observed::Running) => missed = 0,
+                    Err(error) if error.retryable => tracing::warn!(%error, "a machine cannot be seen"),
+                    other => return other,
+                },
+                Err(trouble) => tracing::warn!(machine = %name, reason = trouble.reason, "no zone can be seen"),
             }
+            tokio::time::sleep(watch::AGE).await;
         }
     }
 }

@@ -87,6 +87,14 @@ impl Create<'_> {
     async fn zone(&self) -> Result<(), Trouble> {
         let (plan, name) = (self.plan, &self.spec.name);
         let attempt = name.attempt();
+        // ZFS would mount the child all the same, over a directory that hides when its parent comes.
+        let parent = self.host.dataset(&plan.zones).await?;
+        if !parent.is_some_and(|parent| parent.mounted) {
+            return Err(Trouble::lasting(format!(
+                "{zones} is not mounted: `zfs mount {zones}`, after removing what lies at its mountpoint",
+                zones = plan.zones
+            )));
+        }
         let said = zfs::done(
             &self
                 .act(zfs::create_zonepath(&plan.zonepath, &self.spec.node, attempt))

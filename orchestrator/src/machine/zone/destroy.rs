@@ -10,6 +10,7 @@ use super::{
         zonecfg,
     },
     host::{Host, Whose, vmm},
+    index,
 };
 use crate::{
     exec::{Cmd, Output},
@@ -24,8 +25,9 @@ use crate::{
 const POWER: Duration = Duration::from_secs(15);
 /// A teardown that goes on in zoneadmd.
 const TEARDOWN: Duration = Duration::from_secs(30);
-/// bhyve's last writes to its disk end within this many seconds.
+/// bhyve's last writes to its disk end within so many tries, so far apart.
 const BUSY_TRIES: u32 = 10;
+const BUSY: Duration = Duration::from_secs(1);
 
 /// What is to be removed.
 pub(super) struct Destroy<'a> {
@@ -67,23 +69,30 @@ impl Destroy<'_> {
     }
 
     async fn zone(&self) -> Result<(), Trouble> {
-        match self.host.whose_zone(self.name).await? {
-            Whose::Nobodys => return Ok(()),
-            Whose::Ours => {}
-            Whose::Anothers(why) => {
+        match self.host.whose_zone(self.name).await {
+            Ok(Whose::Nobodys) => return self.half_a_zone(false).await,
+            Ok(Whose::Ours) => {}
+            Ok(Whose::Anothers(why)) => {
                 // Half of a configuration has no marks yet; its path below our own dataset is the proof then.
                 let zone = self.host.zone(self.name).await?;
-                let here = zone.is_some_and(|zone| zone.zonepath == self.path);
-                if !here || self.host.whose_dataset(self.zonepath, self.name).await? != Whose::Ours {
+                if !zone.is_some_and(|zone| zone.zonepath == self.path) || !self.has_dataset().await? {
                     return Err(Trouble::lasting(format!("{why}; it is left alone")));
                 }
+            }
+            Err(trouble) => {
+                return Err(Trouble::passing(format!(
+                    "whose zone {name} is cannot be told: {}. If /etc/zones/{name}.xml is damaged and the zone is not \
+                     running, remove it with `zonecfg -z {name} delete -F`",
+                    trouble.reason,
+                    name = self.name
+                )));
             }
         }
         self.halt().await?;
         self.uninstall().await?;
         match self.state().await? {
-            None => return Ok(()),
-            Some(State::Configured) => unless_absent(zonecfg::done(&self.act(zonecfg::delete(self.name)).await?))?,
+            None => return self.half_a_zone(true).await,
+            Some(State::Configured) => self.delete().await?,
             // Deleting an installed zone would orphan its dataset.
             Some(state) => return Err(Trouble::passing(format!("zone {} is still {state:?}", self.name))),
         }
@@ -91,6 +100,47 @@ impl Destroy<'_> {
             None => Ok(()),
             Some(state) => Err(Trouble::passing(format!("zone {} is still {state:?}", self.name))),
         }
+    }
+
+    async fn delete(&self) -> Result<(), Trouble> {
+        Ok(unless_absent(zonecfg::done(
+            &self.act(zonecfg::delete(self.name)).await?,
+        ))?)
+    }
+
+    async fn has_dataset(&self) -> Result<bool, Trouble> {
+        Ok(self.host.whose_dataset(self.zonepath, self.name).await? == Whose::Ours)
+    }
+
+    /// No list has the zone. It is gone, or half of it is: its configuration without a line in the index (which is
+    /// `configured` and known by its marks), or such a line without a configuration, as a boot environment may bring
+    /// back. A list also leaves out a zone that is just changing: that one has both and is asked for again.
+    async fn half_a_zone(&self, configured: bool) -> Result<(), Trouble> {
+        let line = index::zonepath(self.name)?;
+        let ours = match (&line, configured) {
+            (None, configured) => configured,
+            (Some(_), true) => {
+                return Err(Trouble::passing(format!(
+                    "zone {} is in no list just now, and is not gone",
+                    self.name
+                )));
+            }
+            (Some(path), false) => *path == self.path && (self.network.is_some() || self.has_dataset().await?),
+        };
+        if !ours {
+            return match line {
+                None => Ok(()),
+                Some(path) => Err(Trouble::lasting(format!(
+                    "/etc/zones/index has a zone {} at {path} without a configuration; it is left alone",
+                    self.name
+                ))),
+            };
+        }
+        self.delete().await?;
+        if index::zonepath(self.name)?.is_none() && self.host.exported(self.name).await?.is_none() {
+            return Ok(());
+        }
+        Err(Trouble::passing(format!("half of zone {} is still there", self.name)))
     }
 
     /// Never begins with `zoneadm halt`, which would wait half an hour for the guest.
@@ -197,7 +247,7 @@ impl Destroy<'_> {
         for _ in 0..BUSY_TRIES {
             match unless_absent(zfs::done(&self.act(zfs::destroy(self.disk)).await?)) {
                 Ok(()) => return Ok(()),
-                Err(error) if error.is_busy() => tokio::time::sleep(Duration::from_secs(1)).await,
+                Err(error) if error.is_busy() => tokio::time::sleep(self.host.patience.of(BUSY)).await,
                 Err(error) => return Err(error.into()),
             }
         }

@@ -10,9 +10,15 @@ mod destroy;
 pub mod export;
 pub mod golden;
 mod host;
+mod index;
 mod inside;
+mod patience;
 pub mod plan;
 mod record;
 pub mod setup;
+mod watch;
 
-pub use self::adapter::{Options, open};
+pub use self::{
+    adapter::{Options, open},
+    patience::Patience,
+};
