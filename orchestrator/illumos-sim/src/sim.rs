@@ -189,6 +189,8 @@ impl Sim {
     /// The state folder cannot be read or written.
     pub fn pass(&self, program: &str, args: &[String], pass: Pass) -> io::Result<Ended> {
         let (start, begun) = (Instant::now(), trace::now());
+        // Now, because it may be gone at the end.
+        let parent = std::os::unix::process::parent_id();
         let action = match pass {
             Pass::First => self.mutate(|host| host.faults.next(program, args))?,
             Pass::Again => None,
@@ -256,6 +258,7 @@ impl Sim {
             stderr: said.stderr,
             ms: u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX),
             pid: std::process::id(),
+            parent,
             begun,
             ended: trace::now(),
         };

@@ -27,6 +27,9 @@ pub struct Line {
     pub ms: u64,
     /// Process id.
     pub pid: u32,
+    /// The process that started it.
+    #[serde(default)]
+    pub parent: u32,
     /// When it began, in microseconds since the epoch; a slow one, before it is slow.
     #[serde(default)]
     pub begun: u64,

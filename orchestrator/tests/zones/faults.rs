@@ -7,45 +7,43 @@ use illumos_sim::faults::{Action, Fault, Quirks};
 
 use super::{
     bed::{self, host, left, machines, spec},
-    strangers,
+    budget, strangers,
 };
 
-const PROGRAMS: [&str; 7] = ["zfs", "zonecfg", "zoneadm", "zoneadmd", "dladm", "ipadm", "bhyvectl"];
+/// What of its own accord never ends is given up after 200 ms to 400 ms instead of 30 s to 60 s.
+const HURRIED: Patience = Patience::part(150);
+const USUAL: Patience = Patience::part(10);
 
-/// Kinds of faults, all at every call of these programs, each in a life of its own.
-async fn every_call(programs: &[&'static str], action: &Action) {
+/// One fault at a time, in a life of its own each: `action` at the nth call of these words, for all that a life
+/// without faults calls. Up to that call each life is such a life, so no call is left out.
+async fn every_call(only_acts: bool, patience: Patience, action: &Action) {
     bed::prepare();
     strangers::settle();
     let before = bed::picture();
-    // Commands that hang are given up after 300 ms to 600 ms instead of 30 s to 60 s.
-    let part = if matches!(action, Action::Hang | Action::HangAfter) {
-        100
-    } else {
-        10
-    };
-    let mut met = BTreeMap::new();
-    for program in programs {
-        for nth in 1.. {
-            assert!(nth < 60, "{program} is called without end");
-            bed::faults(vec![bed::fault(program, &[], nth, action.clone())]);
-            life(Patience::part(part), &format!("{program} call {nth}")).await;
-            let untouched = host().faults().unwrap().calls[0].seen < nth;
-            assert_eq!(bed::changed(&before), Vec::<String>::new(), "{program} call {nth}");
-            if untouched {
-                met.insert(*program, nth - 1);
-                break;
-            }
-        }
+    let from = host().trace().unwrap().len();
+    life(USUAL, "without faults").await;
+    let mut calls: BTreeMap<(String, Option<String>), u32> = BTreeMap::new();
+    for line in host()
+        .trace()
+        .unwrap()
+        .iter()
+        .skip(from)
+        .filter(|line| !only_acts || budget::acts(line))
+    {
+        let verb = only_acts.then(|| budget::verb(line).to_owned());
+        *calls.entry((line.argv[0].clone(), verb)).or_default() += 1;
     }
-    // The loop is worth something only if it met what a life consists of.
-    for (program, least) in [
-        ("zfs", 8),
-        ("dladm", 8),
-        ("zoneadm", 8),
-        ("zonecfg", 4),
-        ("zoneadmd", 1),
-    ] {
-        assert!(!programs.contains(&program) || met[program] >= least, "{met:?}");
+    // The loop is worth something only if it meets what a life consists of.
+    assert!(calls.len() >= if only_acts { 18 } else { 8 }, "{calls:?}");
+    for ((program, verb), count) in calls {
+        for nth in 1..=count {
+            let what = format!("{program} {verb:?} call {nth}");
+            let words: Vec<&str> = verb.iter().map(String::as_str).collect();
+            bed::faults(vec![bed::fault(&program, &words, nth, action.clone())]);
+            life(patience, &what).await;
+            assert!(host().faults().unwrap().calls[0].seen >= nth, "{what} did not come");
+            assert_eq!(bed::changed(&before), Vec::<String>::new(), "{what}");
+        }
     }
 }
 
@@ -67,7 +65,8 @@ async fn life(patience: Patience, what: &str) {
 #[ignore = "run inside a simulated host by zones_on_a_simulated_host"]
 async fn a_command_that_fails_leaves_nothing() {
     every_call(
-        &PROGRAMS,
+        false,
+        USUAL,
         &Action::Fail {
             code: 1,
             stderr: "the moon is full\n".to_owned(),
@@ -80,7 +79,8 @@ async fn a_command_that_fails_leaves_nothing() {
 #[ignore = "run inside a simulated host by zones_on_a_simulated_host"]
 async fn a_command_that_did_it_and_says_it_failed_leaves_nothing() {
     every_call(
-        &PROGRAMS,
+        true,
+        USUAL,
         &Action::FailAfter {
             code: 1,
             stderr: "I/O error\n".to_owned(),
@@ -92,31 +92,44 @@ async fn a_command_that_did_it_and_says_it_failed_leaves_nothing() {
 #[tokio::test]
 #[ignore = "run inside a simulated host by zones_on_a_simulated_host"]
 async fn a_command_that_is_killed_before_it_acts_leaves_nothing() {
-    every_call(&PROGRAMS, &Action::Kill).await;
+    every_call(false, USUAL, &Action::Kill).await;
 }
 
 #[tokio::test]
 #[ignore = "run inside a simulated host by zones_on_a_simulated_host"]
 async fn a_command_that_is_killed_leaves_nothing() {
-    every_call(&PROGRAMS, &Action::KillAfter).await;
+    every_call(true, USUAL, &Action::KillAfter).await;
 }
 
 #[tokio::test]
 #[ignore = "run inside a simulated host by zones_on_a_simulated_host"]
-async fn an_install_or_removal_killed_midway_leaves_nothing() {
-    every_call(&["zoneadm"], &Action::KillMidway).await;
+async fn an_install_a_removal_or_a_halt_killed_midway_leaves_nothing() {
+    bed::prepare();
+    strangers::settle();
+    let before = bed::picture();
+    for verb in ["install", "uninstall", "halt"] {
+        let lingers = if verb == "halt" { 1000 } else { 0 };
+        quirk(Quirks {
+            lingers,
+            ..Quirks::default()
+        });
+        bed::faults(vec![bed::fault("zoneadm", &[verb], 1, Action::KillMidway)]);
+        life(HURRIED, verb).await;
+        assert!(host().faults().unwrap().calls[0].seen > 0, "{verb} was not called");
+        assert_eq!(bed::changed(&before), Vec::<String>::new(), "{verb}");
+    }
 }
 
 #[tokio::test]
 #[ignore = "run inside a simulated host by zones_on_a_simulated_host"]
 async fn a_command_that_hangs_leaves_nothing() {
-    every_call(&PROGRAMS, &Action::Hang).await;
+    every_call(false, HURRIED, &Action::Hang).await;
 }
 
 #[tokio::test]
 #[ignore = "run inside a simulated host by zones_on_a_simulated_host"]
 async fn a_command_that_hangs_after_it_acted_leaves_nothing() {
-    every_call(&PROGRAMS, &Action::HangAfter).await;
+    every_call(true, HURRIED, &Action::HangAfter).await;
 }
 
 #[tokio::test]
@@ -139,7 +152,7 @@ async fn zoneadmd_goes_on_without_its_client_and_leaves_nothing() {
         ] {
             quirk(quirks);
             bed::faults(vec![bed::fault("zoneadm", &[verb], 1, Action::KillClient { after })]);
-            life(Patience::part(100), &format!("{verb}, done {after} calls later")).await;
+            life(HURRIED, &format!("{verb}, done {after} calls later")).await;
             assert!(host().faults().unwrap().calls[0].seen > 0, "{verb} was not called");
             while !host().state().unwrap().pending.is_empty() {
                 bed::run("zoneadm", &["list"]);
@@ -225,7 +238,7 @@ async fn a_disk_that_stays_busy_is_quarantined() {
             }];
         })
         .unwrap();
-    let (machines, spec) = (machines(), spec());
+    let (machines, spec) = (bed::hurried_machines(USUAL), spec());
     machines.prepare(&spec).await.unwrap();
     machines.start(&spec.name).await.unwrap();
     machines.destroy(&spec.name).await.unwrap();
@@ -244,7 +257,7 @@ async fn a_disk_that_stays_busy_is_quarantined() {
 #[ignore = "run inside a simulated host by zones_on_a_simulated_host"]
 async fn a_zone_that_hangs_is_said_and_goes_when_it_can() {
     bed::prepare();
-    let (machines, spec) = (machines(), spec());
+    let (machines, spec) = (bed::hurried_machines(USUAL), spec());
     machines.prepare(&spec).await.unwrap();
     machines.start(&spec.name).await.unwrap();
     quirk(Quirks {

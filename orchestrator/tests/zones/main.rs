@@ -4,26 +4,43 @@
 
 mod admin;
 mod bed;
+mod budget;
 mod faults;
 mod images;
+mod keeper;
 mod life;
+mod names;
+mod storm;
 mod strangers;
+mod surprises;
 
 /// Runs the other tests of this file inside a simulated host of their own each.
 #[test]
 fn zones_on_a_simulated_host() {
     // The longest first.
     bed::run_inside(&[
+        "admin::from_a_bare_host_to_a_machine_that_machined_keeps",
+        "keeper::machined_may_be_killed_during_any_command",
         "faults::a_command_that_hangs_leaves_nothing",
         "faults::a_command_that_hangs_after_it_acted_leaves_nothing",
         "faults::a_command_that_fails_leaves_nothing",
         "faults::a_command_that_did_it_and_says_it_failed_leaves_nothing",
         "faults::a_command_that_is_killed_before_it_acts_leaves_nothing",
         "faults::a_command_that_is_killed_leaves_nothing",
-        "faults::an_install_or_removal_killed_midway_leaves_nothing",
+        "faults::an_install_a_removal_or_a_halt_killed_midway_leaves_nothing",
         "faults::zoneadmd_goes_on_without_its_client_and_leaves_nothing",
-        "admin::from_a_bare_host_to_a_machine_that_machined_keeps",
         "admin::a_place_that_is_anothers_is_not_taken",
+        "keeper::machined_told_to_stop_ends_what_has_begun",
+        "storm::twenty_machines_in_a_storm_leave_nothing",
+        "budget::a_life_costs_what_was_budgeted",
+        "budget::twenty_that_wait_cost_one_look_a_second",
+        "surprises::what_a_boot_environment_brings_back_goes",
+        "surprises::a_damaged_configuration_is_said_and_hides_no_other_machine",
+        "surprises::nothing_is_made_below_a_dataset_that_is_not_mounted",
+        "surprises::a_machine_that_cannot_be_seen_for_a_while_is_not_lost",
+        "surprises::a_halt_during_boot_is_seen_as_one",
+        "names::every_value_is_carried_unchanged_or_refused_by_name",
+        "names::no_value_becomes_syntax_of_zonecfg",
         "images::a_golden_disk_is_imported_verified_and_rolled_back",
         "life::a_machine_is_made_run_and_removed_without_a_trace",
         "life::twenty_machines_at_once",
