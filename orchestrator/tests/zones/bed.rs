@@ -6,7 +6,7 @@
 )]
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -35,8 +35,9 @@ const STATE: &str = "HELIOS_CI_SIMULATED_HOST";
 /// So many tests at a time.
 const LANES: usize = 5;
 
-/// Runs ignored tests of this program, each in a namespace and on a host of its own.
-pub fn run_inside(tests: &[&str]) {
+/// Runs ignored tests of this program, each in a namespace and on a host of its own. The programs that all of them
+/// ran together.
+pub fn run_inside(tests: &[&str]) -> BTreeSet<String> {
     let me = std::env::current_exe().expect("this program");
     let sim = me
         .parent()
@@ -45,14 +46,15 @@ pub fn run_inside(tests: &[&str]) {
         .join("illumos-sim");
     assert!(sim.exists(), "{} is missing: cargo build --workspace", sim.display());
     // More at a time than there are processors: most of a life is waiting.
-    let (next, failed) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let (next, failed, ran) = (AtomicUsize::new(0), Mutex::new(Vec::new()), Mutex::new(BTreeSet::new()));
     std::thread::scope(|scope| {
         for _ in 0..LANES {
             scope.spawn(|| {
                 while let Some(test) = tests.get(next.fetch_add(1, Ordering::SeqCst)) {
                     let begun = Instant::now();
-                    if let Err(said) = inside(&me, &sim, test) {
-                        failed.lock().expect("a list").push(format!("== {test}\n{said}"));
+                    match inside(&me, &sim, test) {
+                        Ok(programs) => ran.lock().expect("a set").extend(programs),
+                        Err(said) => failed.lock().expect("a list").push(format!("== {test}\n{said}")),
                     }
                     println!("{test}: {:.1} s", begun.elapsed().as_secs_f64());
                 }
@@ -61,9 +63,10 @@ pub fn run_inside(tests: &[&str]) {
     });
     let failed = failed.into_inner().expect("a list");
     assert!(failed.is_empty(), "{}", failed.join("\n"));
+    ran.into_inner().expect("a set")
 }
 
-fn inside(me: &Path, sim: &Path, test: &str) -> Result<(), String> {
+fn inside(me: &Path, sim: &Path, test: &str) -> Result<Vec<String>, String> {
     let dir = tempfile::tempdir().expect("a folder");
     let (state, work) = (dir.path().join("host"), dir.path().join("work"));
     Sim::create(&state).expect("a host");
@@ -83,7 +86,8 @@ fn inside(me: &Path, sim: &Path, test: &str) -> Result<(), String> {
         .expect("unshare, of util-linux");
     let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     if output.status.success() && said.contains("1 passed") {
-        Ok(())
+        let trace = Sim::open(&state).and_then(|sim| sim.trace()).expect("a trace");
+        Ok(trace.into_iter().map(|line| line.argv[0].clone()).collect())
     } else {
         Err(said)
     }
@@ -139,7 +143,7 @@ pub fn hurried_machines(patience: zone::Patience) -> Arc<dyn Machines> {
 }
 
 /// Everything that a machine could leave or an operation could hurt, by what it is: the model but for its counters, and
-/// every file of zones, mountpoints, records and devices.
+/// every file of zones, mountpoints and records.
 pub fn picture() -> BTreeMap<String, String> {
     let state = host().state().expect("a state");
     let mut picture = BTreeMap::new();

@@ -10,12 +10,12 @@ use super::{
     budget, strangers,
 };
 
-/// What of its own accord never ends is given up after 200 ms to 400 ms instead of 30 s to 60 s.
-const HURRIED: Patience = Patience::part(150);
+/// What of its own accord never ends is given up after 300 ms to 600 ms instead of 30 s to 60 s.
+const HURRIED: Patience = Patience::part(100);
 const USUAL: Patience = Patience::part(10);
 
 /// One fault at a time, in a life of its own each: `action` at the nth call of these words, for all that a life
-/// without faults calls. Up to that call each life is such a life, so no call is left out.
+/// without faults calls; with `only_acts`, where a look that goes wrong is the same as one that fails. Up to that call each life is such a life, so no call is left out.
 async fn every_call(only_acts: bool, patience: Patience, action: &Action) {
     bed::prepare();
     strangers::settle();
@@ -30,7 +30,7 @@ async fn every_call(only_acts: bool, patience: Patience, action: &Action) {
         .skip(from)
         .filter(|line| !only_acts || budget::acts(line))
     {
-        let verb = only_acts.then(|| budget::verb(line).to_owned());
+        let verb = Some(budget::verb(line).to_owned()).filter(|verb| only_acts && !verb.is_empty());
         *calls.entry((line.argv[0].clone(), verb)).or_default() += 1;
     }
     // The loop is worth something only if it meets what a life consists of.
@@ -39,12 +39,33 @@ async fn every_call(only_acts: bool, patience: Patience, action: &Action) {
         for nth in 1..=count {
             let what = format!("{program} {verb:?} call {nth}");
             let words: Vec<&str> = verb.iter().map(String::as_str).collect();
-            bed::faults(vec![bed::fault(&program, &words, nth, action.clone())]);
-            life(patience, &what).await;
-            assert!(host().faults().unwrap().calls[0].seen >= nth, "{what} did not come");
-            assert_eq!(bed::changed(&before), Vec::<String>::new(), "{what}");
+            met(
+                &before,
+                patience,
+                &what,
+                bed::fault(&program, &words, nth, action.clone()),
+            )
+            .await;
         }
     }
+}
+
+/// A life that meets this fault and leaves everything as it was before.
+async fn met(before: &BTreeMap<String, String>, patience: Patience, what: &str, fault: Fault) {
+    // On a busy computer a life in a hurry may end before it comes to that call.
+    for _ in 0..8 {
+        bed::faults(vec![fault.clone()]);
+        life(patience, what).await;
+        // What zoneadmd does by itself is over, too.
+        while !host().state().unwrap().pending.is_empty() {
+            bed::run("zoneadm", &["list"]);
+        }
+        assert_eq!(bed::changed(before), Vec::<String>::new(), "{what}");
+        if host().faults().unwrap().calls[0].seen >= fault.nth {
+            return;
+        }
+    }
+    panic!("{what} did not come");
 }
 
 /// One machine's life, whatever happens in it; at its end the machine is gone.
@@ -57,7 +78,7 @@ async fn life(patience: Patience, what: &str) {
     let mut tries = 0;
     while let Err(error) = machines.destroy(&spec.name).await {
         tries += 1;
-        assert!(tries < 8, "{what}: {error}");
+        assert!(tries < 20, "{what}: {error}");
     }
 }
 
@@ -92,7 +113,7 @@ async fn a_command_that_did_it_and_says_it_failed_leaves_nothing() {
 #[tokio::test]
 #[ignore = "run inside a simulated host by zones_on_a_simulated_host"]
 async fn a_command_that_is_killed_before_it_acts_leaves_nothing() {
-    every_call(false, USUAL, &Action::Kill).await;
+    every_call(true, USUAL, &Action::Kill).await;
 }
 
 #[tokio::test]
@@ -113,10 +134,13 @@ async fn an_install_a_removal_or_a_halt_killed_midway_leaves_nothing() {
             lingers,
             ..Quirks::default()
         });
-        bed::faults(vec![bed::fault("zoneadm", &[verb], 1, Action::KillMidway)]);
-        life(HURRIED, verb).await;
-        assert!(host().faults().unwrap().calls[0].seen > 0, "{verb} was not called");
-        assert_eq!(bed::changed(&before), Vec::<String>::new(), "{verb}");
+        met(
+            &before,
+            HURRIED,
+            verb,
+            bed::fault("zoneadm", &[verb], 1, Action::KillMidway),
+        )
+        .await;
     }
 }
 
@@ -151,19 +175,34 @@ async fn zoneadmd_goes_on_without_its_client_and_leaves_nothing() {
             ),
         ] {
             quirk(quirks);
-            bed::faults(vec![bed::fault("zoneadm", &[verb], 1, Action::KillClient { after })]);
-            life(HURRIED, &format!("{verb}, done {after} calls later")).await;
-            assert!(host().faults().unwrap().calls[0].seen > 0, "{verb} was not called");
-            while !host().state().unwrap().pending.is_empty() {
-                bed::run("zoneadm", &["list"]);
-            }
-            assert_eq!(
-                bed::changed(&before),
-                Vec::<String>::new(),
-                "{verb}, done {after} calls later"
-            );
+            let what = format!("{verb}, done {after} calls later");
+            met(
+                &before,
+                HURRIED,
+                &what,
+                bed::fault("zoneadm", &[verb], 1, Action::KillClient { after }),
+            )
+            .await;
         }
     }
+}
+
+#[tokio::test]
+#[ignore = "run inside a simulated host by zones_on_a_simulated_host"]
+async fn a_guest_that_bhyvectl_cannot_end_is_killed() {
+    bed::prepare();
+    let before = bed::picture();
+    let (machines, spec) = (bed::hurried_machines(USUAL), spec());
+    machines.prepare(&spec).await.unwrap();
+    machines.start(&spec.name).await.unwrap();
+    bed::faults(vec![Fault {
+        times: 1000,
+        ..bed::fault("bhyvectl", &[], 1, Action::Hang)
+    }]);
+    machines.destroy(&spec.name).await.unwrap();
+    let killed = format!("pkill -9 -z {} bhyve", spec.name);
+    assert!(host().trace().unwrap().iter().any(|line| line.command() == killed));
+    assert_eq!(bed::changed(&before), Vec::<String>::new());
 }
 
 /// What is odd about every zone of this host from now on.

@@ -2,6 +2,8 @@
 //! real paths over a model of one host. Nothing of it boots; what is proved is what helios-ci says to a host, in
 //! which order, and what it leaves.
 
+use std::{collections::BTreeSet, path::Path};
+
 mod admin;
 mod bed;
 mod budget;
@@ -18,7 +20,7 @@ mod surprises;
 #[test]
 fn zones_on_a_simulated_host() {
     // The longest first.
-    bed::run_inside(&[
+    let ran = bed::run_inside(&[
         "admin::from_a_bare_host_to_a_machine_that_machined_keeps",
         "keeper::machined_may_be_killed_during_any_command",
         "faults::a_command_that_hangs_leaves_nothing",
@@ -46,9 +48,76 @@ fn zones_on_a_simulated_host() {
         "life::twenty_machines_at_once",
         "life::a_rebooted_host_keeps_what_zfs_keeps_and_all_of_it_goes",
         "life::look_alikes_are_reported_and_left_alone",
+        "faults::a_guest_that_bhyvectl_cannot_end_is_killed",
         "faults::a_guest_that_dies_at_once_is_seen_with_its_last_words",
         "faults::a_full_pool_is_said_and_costs_nothing",
         "faults::a_disk_that_stays_busy_is_quarantined",
         "faults::a_zone_that_hangs_is_said_and_goes_when_it_can",
     ]);
+    // pfexec becomes what it runs.
+    let mut documented = documented();
+    documented.remove("pfexec");
+    assert_eq!(
+        ran, documented,
+        "what ran on simulated hosts, and what docs/operations.md says that runs"
+    );
+}
+
+/// The programs that the documentation names as those of machined and of the administrator's commands.
+fn documented() -> BTreeSet<String> {
+    let text = include_str!("../../../docs/operations.md");
+    let (_, rest) = text.split_once("The programs that machined, ").expect("the list");
+    let (list, _) = rest.split_once("\n\n").expect("its end");
+    let words = list.split('`').skip(1).step_by(2);
+    words
+        .filter(|word| illumos_sim::program::NAMES.contains(word))
+        .map(str::to_owned)
+        .collect()
+}
+
+fn sources(dir: &Path, text: &mut String) {
+    for entry in std::fs::read_dir(dir).expect("a folder").flatten() {
+        if entry.file_type().expect("a type").is_dir() {
+            sources(&entry.path(), text);
+        } else {
+            text.push_str(&std::fs::read_to_string(entry.path()).expect("a source"));
+        }
+    }
+}
+
+/// What the zone back end could run at all is what is documented, and nobody gets a right to it but who keeps zones
+/// for debugging.
+#[test]
+fn the_programs_are_those_of_the_documentation() {
+    let mut text = String::new();
+    sources(
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join("src/machine/zone"),
+        &mut text,
+    );
+    let named: BTreeSet<String> = text
+        .split('"')
+        .filter(|word| !word.contains(' '))
+        .filter_map(|word| {
+            let dirs = ["/sbin/", "/usr/sbin/", "/usr/bin/", "/usr/lib/zones/"];
+            dirs.iter().find_map(|dir| word.strip_prefix(dir)).map(str::to_owned)
+        })
+        .collect();
+    let documented = documented();
+    let unknown: Vec<_> = named.difference(&documented).collect();
+    assert!(named.len() >= 8 && unknown.is_empty(), "{named:?} {unknown:?}");
+    let rights = include_str!("../../../smf/rbac/exec_attr");
+    for line in rights.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
+        let allowed = ["/usr/sbin/zlogin:uid=0", "/usr/sbin/zoneadm:uid=0"];
+        let fits = allowed
+            .iter()
+            .any(|end| *line == format!("helios-ci Debug:solaris:cmd:::{end}"));
+        assert!(fits, "{line}");
+    }
+    // machined needs no profile: it is root, whole.
+    let manifest = include_str!("../../../smf/machined.xml");
+    assert!(
+        manifest.contains("<method_credential user=\"root\" group=\"root\"/>") && !manifest.contains("privileges=")
+    );
+    let package = include_str!("../../../smf/helios-ci.p5m");
+    assert!(!package.contains("profiles=") && !package.contains("user_attr"));
 }

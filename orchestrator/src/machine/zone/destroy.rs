@@ -75,7 +75,7 @@ impl Destroy<'_> {
             Ok(Whose::Anothers(why)) => {
                 // Half of a configuration has no marks yet; its path below our own dataset is the proof then.
                 let zone = self.host.zone(self.name).await?;
-                if !zone.is_some_and(|zone| zone.zonepath == self.path) || !self.has_dataset().await? {
+                if zone.is_none_or(|zone| zone.zonepath != self.path) || !self.has_dataset().await? {
                     return Err(Trouble::lasting(format!("{why}; it is left alone")));
                 }
             }
@@ -154,28 +154,33 @@ impl Destroy<'_> {
         if !alive(self.state().await?.as_ref()) {
             return Ok(());
         }
-        // Its failure says that the virtual machine is gone already, or nothing at all: the state decides.
-        let _said = self.act(bhyvectl::power_off(self.name)).await?;
+        // Its failure says that the virtual machine is gone already, or nothing at all, and it may hang: the state decides.
+        let _said = self.act(bhyvectl::power_off(self.name)).await;
         let ended = |state: Option<&State>| !matches!(state, Some(State::Running));
         if !ended(self.host.wait(self.name, POWER, ended).await?.as_ref()) {
-            let _said = self.act(bhyvectl::kill(self.name)).await?;
+            let _said = self.act(bhyvectl::kill(self.name)).await;
             self.host.wait(self.name, POWER, ended).await?;
         }
-        let mut said = Ok(());
+        let mut words = String::new();
         let state = self.state().await?;
         if alive(state.as_ref()) {
-            said = zoneadm::done(&self.act(zoneadm::halt(self.name)).await?);
+            // zoneadmd goes on with it, whatever becomes of the command.
+            let said = self.act(zoneadm::halt(self.name)).await;
+            let said = said.and_then(|output| Ok(zoneadm::done(&output)?));
+            words = said
+                .err()
+                .map(|trouble| format!(": {}", trouble.reason))
+                .unwrap_or_default();
         }
         let state = self.host.wait(self.name, TEARDOWN, |state| !alive(state)).await?;
         if alive(state.as_ref()) {
-            let words = said.err().map(|error| format!(": {error}")).unwrap_or_default();
             return Err(Trouble::passing(format!(
                 "zone {} hangs in {state:?}{words}; a host that cannot end its zones needs a reboot",
                 self.name
             )));
         }
         if vmm(self.name).exists() {
-            let _said = self.act(bhyvectl::destroy(self.name)).await?;
+            let _said = self.act(bhyvectl::destroy(self.name)).await;
         }
         Ok(())
     }
