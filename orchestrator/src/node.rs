@@ -317,10 +317,29 @@ async fn watch(deps: &Deps, stop: &CancellationToken) {
     }
 }
 
+/// Says what a person must look at, once for each, and counts it.
+async fn tell(deps: &Deps, known: &mut Vec<String>) {
+    match deps.machines.troubles().await {
+        Ok(troubles) => {
+            for trouble in troubles.iter().filter(|trouble| !known.contains(trouble)) {
+                tracing::error!(trouble, "a person must look at this");
+            }
+            deps.metrics.machine_troubles(troubles.len());
+            *known = troubles;
+        }
+        Err(error) => tracing::error!(
+            error = &error as &dyn std::error::Error,
+            "cannot look for troubles of machines"
+        ),
+    }
+}
+
 async fn sweeps(deps: &Deps, stop: &CancellationToken) {
     let mut timer = tokio::time::interval(SWEEP);
     timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut troubles = Vec::new();
     while stop.run_until_cancelled(timer.tick()).await.is_some() {
+        stop.run_until_cancelled(tell(deps, &mut troubles)).await;
         match stop.run_until_cancelled(sweep(deps)).await {
             None | Some(Ok(())) => {}
             Some(Err(error)) => {

@@ -10,10 +10,16 @@ use crate::{
     driver::{self, Deps, Start},
     failpoint::{self, Point},
     files::free_bytes,
-    model::{ids::InstanceId, names::Label},
+    model::{
+        ids::InstanceId,
+        names::{Label, MachineName},
+    },
     queue::{Hint, Wake},
     store::{MachineUse, Store, StoreError},
 };
+
+/// A machine whose removal takes longer drains the node; a zone that hangs in the kernel needs a reboot.
+const STUCK: Duration = Duration::from_secs(600);
 
 /// Why a job of some class cannot start on this node now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +59,12 @@ pub enum NoRoom {
         /// What.
         what: String,
     },
+    /// A machine cannot be removed. What holds it holds the next one too, so the node starts no more until a person
+    /// has looked.
+    Stuck {
+        /// Which.
+        machine: MachineName,
+    },
     /// The data directory is nearly full.
     Disk {
         /// Free now, bytes.
@@ -72,6 +84,11 @@ impl fmt::Display for NoRoom {
                 write!(f, "{needed_mib} MiB of memory are needed and {free_mib} MiB are free")
             }
             Self::Never { what } => write!(f, "this node can never run it: {what}"),
+            Self::Stuck { machine } => write!(
+                f,
+                "machine {machine} cannot be removed for {} minutes; `helios-ci doctor` on the node says more",
+                STUCK.as_secs() / 60
+            ),
             Self::Disk { free, needed } => write!(
                 f,
                 "the node's disk is nearly full: {} MiB are free and {} MiB are kept in reserve",
@@ -150,6 +167,12 @@ pub fn disk_room(config: &Config) -> Result<(), NoRoom> {
     }
 }
 
+/// Whether every machine that should be gone is, or will be soon.
+async fn none_stuck(store: &Store, config: &Config) -> Result<Result<(), NoRoom>, StoreError> {
+    let stuck = store.stuck_machine(&config.node, STUCK).await?;
+    Ok(stuck.map_or(Ok(()), |machine| Err(NoRoom::Stuck { machine })))
+}
+
 /// Why this node would not start a job of this label and size now, in words; none when it would.
 ///
 /// # Errors
@@ -159,7 +182,10 @@ pub async fn refusal(store: &Store, config: &Config, label: &Label, size: Size) 
         return Ok(Some(format!("this node has no image {label}")));
     }
     let used = store.node_usage(&config.node).await?;
-    let fits = disk_room(config).and_then(|()| room(&config.capacity, &used, label, size));
+    let free = none_stuck(store, config).await?;
+    let fits = free
+        .and_then(|()| disk_room(config))
+        .and_then(|()| room(&config.capacity, &used, label, size));
     Ok(fits.err().map(|no_room| no_room.to_string()))
 }
 
@@ -202,8 +228,9 @@ async fn claim(
         if queued.is_empty() {
             return Ok(());
         }
-        if let Err(full) = disk_room(&deps.config) {
-            tracing::error!(%full, "no new jobs are started");
+        let free = none_stuck(&deps.store, &deps.config).await?;
+        if let Err(reason) = free.and_then(|()| disk_room(&deps.config)) {
+            tracing::error!(%reason, "no new jobs are started");
             return Ok(());
         }
         let used = deps.store.node_usage(&deps.config.node).await?;

@@ -6,7 +6,7 @@ use std::{fmt, io::IsTerminal as _, sync::Arc, time::Duration};
 use http::Method;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
-    metrics::{counter::Counter, family::Family, histogram::Histogram},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::{Registry, Unit},
 };
 use tracing_subscriber::EnvFilter;
@@ -65,6 +65,7 @@ struct Inner {
     registry: Registry,
     http: Family<HttpLabels, Histogram, fn() -> Histogram>,
     log_bytes: Counter,
+    troubles: Gauge,
 }
 
 impl fmt::Debug for Metrics {
@@ -94,6 +95,12 @@ impl Metrics {
         let seconds = || Histogram::new([0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 30.0]);
         let http = Family::<HttpLabels, Histogram, fn() -> Histogram>::new_with_constructor(seconds);
         let log_bytes = Counter::default();
+        let troubles = Gauge::default();
+        registry.register(
+            "machine_troubles",
+            "Things of this node's machines that a person must look at",
+            troubles.clone(),
+        );
         registry.register_with_unit(
             "http_request_duration",
             "Time until an answer began",
@@ -105,6 +112,7 @@ impl Metrics {
             registry,
             http,
             log_bytes,
+            troubles,
         }))
     }
 
@@ -128,6 +136,11 @@ impl Metrics {
     /// An agent sent so many bytes of log.
     pub fn log_bytes(&self, bytes: u64) {
         self.0.log_bytes.inc_by(bytes);
+    }
+
+    /// So many things of machines need a person.
+    pub fn machine_troubles(&self, number: usize) {
+        self.0.troubles.set(i64::try_from(number).unwrap_or(i64::MAX));
     }
 
     /// Everything as OpenMetrics text: `more` first, then what was counted here.

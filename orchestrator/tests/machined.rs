@@ -55,6 +55,15 @@ impl Split {
         child.wait().unwrap();
     }
 
+    /// SIGHUP, until it has said something so often.
+    fn keeper_refreshed(&self, what: &str, times: usize) {
+        let pid = i32::try_from(self.machined.as_ref().unwrap().id()).unwrap();
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGHUP).unwrap();
+        self.world.until(what, || {
+            (self.keeper_log().matches(what).count() >= times).then_some(())
+        });
+    }
+
     fn keeper_log(&self) -> String {
         fs::read_to_string(self.world.dir.path().join("machined.log")).unwrap_or_default()
     }
@@ -111,6 +120,23 @@ async fn machined_or_the_daemon_may_die_while_a_job_runs() {
     fs::write(gate.join("2"), "").unwrap();
     split.counted(&sha, 40);
     split.keeper_up();
+    split.all_is_well(&sha).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn machined_reads_its_configuration_again_while_a_job_runs() {
+    let split = Split::start(Machines::Process).await;
+    let gate = split.world.dir.path().join("gate");
+    fs::create_dir(&gate).unwrap();
+    let sha = split.world.push(&gated(&gate)).await;
+    split.counted(&sha, 20);
+    let good = fs::read_to_string(split.world.config()).unwrap();
+    fs::write(split.world.config(), good.replace("node: test-node", "node: another")).unwrap();
+    split.keeper_refreshed("cannot change while it runs", 1);
+    fs::write(split.world.config(), &good).unwrap();
+    split.keeper_refreshed("machined is ready", 2);
+    fs::write(gate.join("1"), "").unwrap();
+    fs::write(gate.join("2"), "").unwrap();
     split.all_is_well(&sha).await;
 }
 

@@ -3,7 +3,8 @@
 use std::{
     fs,
     os::unix::fs::DirBuilderExt,
-    path::Path,
+    path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -14,11 +15,11 @@ use rustix::{
     fs::{FlockOperation, flock},
     io::Errno,
 };
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::{Common, Exit, Outcome, backend, parts, report};
+use super::{Common, Exit, Outcome, backend, parts, report, signals};
 use crate::{
+    config::Config,
     exec,
     machine::machined::{Callers, serve},
     telemetry::{self, LogFormat},
@@ -47,6 +48,76 @@ pub(super) async fn run(common: &Common, args: MachinedArgs) -> Outcome {
     };
     telemetry::log_to_stderr(format).map_err(report)?;
     let config = super::config::load(common)?;
+    let (socket, callers) = door(common, &config)?;
+    // The directory of the socket is for everybody to pass through; what follows is private.
+    let directory = socket.parent().unwrap_or(Path::new("/"));
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(directory)
+        .map_err(|e| miette!("cannot make {} for machined's socket: {e}", directory.display()))?;
+    parts::private_files();
+    let end = CancellationToken::new();
+    let reload = signals::watch(&end)?;
+    exec::children_hold(lock(&socket.with_extension("lock"), &end).await?);
+    let mut machines = backend::local(&config, args.allow_unisolated).await?;
+    loop {
+        tracing::info!(
+            node = %config.node, backend = machines.backend(), socket = %socket.display(), "machined is ready"
+        );
+        let stop = end.child_token();
+        let served = async {
+            let (machines, node) = (Arc::clone(&machines), config.node.clone());
+            let served = serve(machines, node, &socket, callers, stop.clone(), STOP_WITHIN).await;
+            stop.cancel();
+            served
+        };
+        let next = async {
+            let next = loop {
+                reload.notified().await;
+                let loaded = async {
+                    let next = super::config::load(common)?;
+                    if next.node != config.node || door(common, &next)?.0 != socket {
+                        return Err(miette!(
+                            help = "restart machined",
+                            "`node` and `machined.socket` cannot change while it runs"
+                        ));
+                    }
+                    backend::local(&next, args.allow_unisolated).await
+                };
+                match loaded.await {
+                    Ok(next) => break next,
+                    Err(error) => tracing::error!(
+                        reason = format!("{error:?}"),
+                        "the new configuration is refused; going on with the one before"
+                    ),
+                }
+            };
+            stop.cancel();
+            next
+        };
+        let next = stop.run_until_cancelled(next);
+        let (served, next) = tokio::join!(served, next);
+        let finished = served.map_err(report)?;
+        match next {
+            // Two back ends must not work on one machine.
+            Some(_) if !finished => {
+                return Err(miette!(
+                    help = "the service manager starts it again, with the new configuration",
+                    "some operations could not be finished before a new configuration"
+                ));
+            }
+            Some(next) => machines = next,
+            None => {
+                tracing::info!("stopped; machines stay as they are");
+                return Ok(Exit::Success);
+            }
+        }
+    }
+}
+
+/// Where machined listens, and to whom.
+fn door(common: &Common, config: &Config) -> miette::Result<(PathBuf, Callers)> {
     let Some(machined) = &config.machined else {
         return Err(miette!(
             help = "add a `machined:` section, and the daemon will use it too",
@@ -68,49 +139,7 @@ pub(super) async fn run(common: &Common, args: MachinedArgs) -> Outcome {
                 .uid,
         ),
     };
-    // The directory of the socket is for everybody to pass through; what follows is private.
-    let directory = machined.socket.parent().unwrap_or(Path::new("/"));
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o755)
-        .create(directory)
-        .map_err(|e| miette!("cannot make {} for machined's socket: {e}", directory.display()))?;
-    parts::private_files();
-    let stop = CancellationToken::new();
-    tokio::spawn(signalled(stop.clone())?);
-    exec::children_hold(lock(&machined.socket.with_extension("lock"), &stop).await?);
-    let machines = backend::local(&config, args.allow_unisolated).await?;
-    tracing::info!(
-        node = %config.node, backend = machines.backend(), socket = %machined.socket.display(), "machined is ready"
-    );
-    serve(
-        machines,
-        config.node.clone(),
-        &machined.socket,
-        Callers { user },
-        stop,
-        STOP_WITHIN,
-    )
-    .await
-    .map_err(report)?;
-    Ok(Exit::Success)
-}
-
-/// Cancels `stop` at SIGTERM and SIGINT.
-fn signalled(stop: CancellationToken) -> miette::Result<impl Future<Output = ()>> {
-    let failed = |e: std::io::Error| miette!("cannot wait for signals: {e}");
-    let (mut terminate, mut interrupt) = (
-        signal(SignalKind::terminate()).map_err(failed)?,
-        signal(SignalKind::interrupt()).map_err(failed)?,
-    );
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        tracing::info!("stopping; machines stay as they are");
-        stop.cancel();
-    })
+    Ok((machined.socket.clone(), Callers { user }))
 }
 
 /// Waits for the commands of an earlier machined, which hold this lock too.

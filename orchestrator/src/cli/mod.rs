@@ -16,6 +16,7 @@ mod runs;
 mod serve;
 mod setup;
 mod show;
+mod signals;
 mod token;
 mod trigger;
 mod why;

@@ -1,22 +1,20 @@
 //! `helios-ci serve`: the daemon. Everything is wired here.
 
+mod ready;
+
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use clap::Args;
 use miette::miette;
-use tokio::{
-    net::TcpListener,
-    signal::unix::{SignalKind, signal},
-};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Common, Exit, Outcome, backend, parts, report};
+use self::ready::{Door, Ready};
+use super::{Common, Exit, Outcome, parts, report, signals};
 use crate::{
-    config::Config,
     failpoint::{self, Point},
     forge::{
-        self, Forge, ForgeError,
+        Forge, ForgeError,
         intake::{Delivery, DeliverySink, Intake, NotStored, Recorded},
     },
     janitor,
@@ -29,13 +27,15 @@ use crate::{
     queue::{Hint, Hints, InProcess},
     reporter::Reporter,
     scheduler,
-    store::{self, NewDelivery, Store},
+    store::{self, AuditEntry, NewDelivery, Store},
     telemetry::{self, LogFormat, Metrics},
     web::{self, AppState, Changed, Parts, Placed, Repositories, serve},
 };
 
 /// How long running parts may take to stop.
 const STOP_WITHIN: Duration = Duration::from_secs(20);
+/// How long attempts may take to be handed over to a new configuration; the longest is a machine's removal.
+const HAND_OVER_WITHIN: Duration = Duration::from_secs(600);
 
 #[derive(Debug, Args)]
 pub(super) struct ServeArgs {
@@ -54,13 +54,50 @@ pub(super) async fn run(common: &Common, args: ServeArgs) -> Outcome {
         LogFormat::Text
     };
     telemetry::log_to_stderr(format).map_err(report)?;
-    let config = Arc::new(super::config::load(common)?);
+    let config = super::config::load(common)?;
     parts::private_files();
     parts::make_data_dir(&config.data_dir)?;
     let lock = node::DataLock::take(&config.data_dir).map_err(report)?;
     let store = Store::open(&config.database).await.map_err(report)?;
+    let end = CancellationToken::new();
+    let reload = signals::watch(&end)?;
+    let again = async |before: &Ready| {
+        reload.notified().await;
+        Ready::new(super::config::load(common)?, Some(before), args.allow_unisolated).await
+    };
+    let mut ready = Ready::new(config, None, args.allow_unisolated).await?;
+    while let Some(next) = serve_with(&ready, &store, &lock, end.child_token(), again).await? {
+        ready = next;
+        let audited = store.audit(AuditEntry {
+            who: "whoever may signal the daemon".to_owned(),
+            action: "configuration.reload".to_owned(),
+            subject: common.config.display().to_string(),
+            evidence: "SIGHUP".to_owned(),
+            request_id: String::new(),
+        });
+        if let Err(error) = audited.await {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "cannot write to the audit log"
+            );
+        }
+    }
+    store.close().await;
+    drop(lock);
+    Ok(Exit::Success)
+}
+
+/// Runs everything with one configuration until `stop` (`None`) or until `again` has the next one. Whatever runs in
+/// machines goes on in either case, as at a restart.
+async fn serve_with(
+    ready: &Ready,
+    store: &Store,
+    lock: &node::DataLock,
+    stop: CancellationToken,
+    again: impl AsyncFn(&Ready) -> miette::Result<Ready>,
+) -> miette::Result<Option<Ready>> {
+    let config = Arc::clone(&ready.config);
     let hints: Arc<dyn Hints> = Arc::new(InProcess::new());
-    let forges = connect_forges(&config)?;
     let intake = Intake::new(
         &config.connections,
         Arc::new(StoredDeliveries {
@@ -68,46 +105,42 @@ pub(super) async fn run(common: &Common, args: ServeArgs) -> Outcome {
             hints: Arc::clone(&hints),
         }),
     );
-    let reporter = Reporter::new(store.clone(), forges.clone(), Arc::clone(&config), Arc::clone(&hints));
+    let reporter = Reporter::new(
+        store.clone(),
+        ready.forges.clone(),
+        Arc::clone(&config),
+        Arc::clone(&hints),
+    );
     let metrics = Metrics::with(|registry| {
         intake.register(registry);
         reporter.register(registry);
     });
-    let machines = backend::machines(&config, args.allow_unisolated).await?;
     let deps = parts::deps(parts::Outside {
         config: Arc::clone(&config),
         store: store.clone(),
         hints: Arc::clone(&hints),
-        forges: forges.clone(),
+        forges: ready.forges.clone(),
         metrics: metrics.clone(),
-        machines,
+        machines: Arc::clone(&ready.machines),
     })?;
-    let source = deps.source.clone();
-    let listener = TcpListener::bind(config.listen)
-        .await
-        .map_err(|e| miette!("cannot listen on {}: {e}", config.listen))?;
-    let metrics_listener = match config.metrics_listen {
-        Some(at) => Some(
-            TcpListener::bind(at)
-                .await
-                .map_err(|e| miette!("cannot listen on {at}: {e}"))?,
-        ),
-        None => None,
-    };
-    let tls = config.tls.as_ref().map(serve::tls_config).transpose().map_err(report)?;
+    let listener = ready.web.listener()?;
+    let metrics_listener = ready.metrics.as_ref().map(Door::listener).transpose()?;
 
     // From here on the node's name is ours.
     let instance = InstanceId::new();
-    node::register(&deps, &lock, instance).await.map_err(report)?;
-    let stop = CancellationToken::new();
+    node::register(&deps, lock, instance).await.map_err(report)?;
+    // What drives attempts ends first at a reload, while everybody else is still served.
+    let driving = stop.child_token();
     let (attempts, tasks) = (TaskTracker::new(), TaskTracker::new());
-    node::recover(&deps, instance, &attempts, &stop).await.map_err(report)?;
+    node::recover(&deps, instance, &attempts, &driving)
+        .await
+        .map_err(report)?;
 
     let state = AppState::new(Parts {
         store: store.clone(),
         logs: deps.logs.clone(),
         config: Arc::clone(&config),
-        repositories: Arc::new(ForgeRepositories(forges.clone())),
+        repositories: Arc::new(ForgeRepositories(ready.forges.clone())),
         on_change: on_change(Arc::clone(&hints)),
         metrics: metrics.clone(),
         draining: stop.clone(),
@@ -115,7 +148,7 @@ pub(super) async fn run(common: &Common, args: ServeArgs) -> Outcome {
     let router = web::router(state, intake.router());
     tasks.spawn(serve::serve(
         listener,
-        tls,
+        ready.tls.clone(),
         router,
         web::proxies::Proxies::new(&config.trusted_proxies),
         stop.clone(),
@@ -130,23 +163,49 @@ pub(super) async fn run(common: &Common, args: ServeArgs) -> Outcome {
     }
     let planner = Planner::new(
         store.clone(),
-        forges.clone(),
-        source,
+        ready.forges.clone(),
+        deps.source.clone(),
         Arc::clone(&config),
         Arc::clone(&hints),
     );
     tasks.spawn(planner.run(stop.clone()));
     tasks.spawn(reporter.run(stop.clone()));
-    tasks.spawn(scheduler::run(deps.clone(), instance, attempts.clone(), stop.clone()));
+    tasks.spawn(scheduler::run(
+        deps.clone(),
+        instance,
+        attempts.clone(),
+        driving.clone(),
+    ));
     tasks.spawn(node::run(deps.clone(), instance, stop.clone()));
     tasks.spawn(janitor::run(deps.clone(), stop.clone()));
     tracing::info!(node = %config.node, listen = %config.listen, url = %config.public_url, "helios-ci is ready");
 
-    wait_for_the_end(&stop).await?;
-    tracing::info!("stopping; machines that run go on and are taken up at the next start");
-    stop.cancel();
-    tasks.close();
+    let next = loop {
+        match stop.run_until_cancelled(again(ready)).await {
+            None => break None,
+            Some(Ok(next)) => break Some(next),
+            Some(Err(error)) => tracing::error!(
+                reason = format!("{error:?}"),
+                "the new configuration is refused; going on with the one before"
+            ),
+        }
+    };
     attempts.close();
+    tasks.close();
+    if next.is_some() {
+        tracing::info!("taking up a new configuration; machines that run go on");
+        driving.cancel();
+        // A machine that is being made is finished first, so that nobody has to make it again.
+        if tokio::time::timeout(HAND_OVER_WITHIN, attempts.wait()).await.is_err() {
+            return Err(miette!(
+                help = "the service manager starts it again, with the new configuration",
+                "some attempts could not be handed over to the new configuration"
+            ));
+        }
+    } else {
+        tracing::info!("stopping; machines that run go on and are taken up at the next start");
+    }
+    stop.cancel();
     let stopped = async {
         attempts.wait().await;
         tasks.wait().await;
@@ -160,32 +219,7 @@ pub(super) async fn run(common: &Common, args: ServeArgs) -> Outcome {
             "cannot sign this node off; its next start may have to wait"
         );
     }
-    store.close().await;
-    drop(lock);
-    Ok(Exit::Success)
-}
-
-/// Ends at SIGTERM, SIGINT, or when something of ours asked for the end.
-async fn wait_for_the_end(stop: &CancellationToken) -> miette::Result<()> {
-    let failed = |e: std::io::Error| miette!("cannot wait for signals: {e}");
-    let (mut terminate, mut interrupt) = (
-        signal(SignalKind::terminate()).map_err(failed)?,
-        signal(SignalKind::interrupt()).map_err(failed)?,
-    );
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-        () = stop.cancelled() => {}
-    }
-    Ok(())
-}
-
-fn connect_forges(config: &Config) -> miette::Result<HashMap<ConnectionId, Arc<dyn Forge>>> {
-    let mut forges = HashMap::new();
-    for (id, connection) in &config.connections {
-        forges.insert(id.clone(), forge::connect(id, connection).map_err(report)?);
-    }
-    Ok(forges)
+    Ok(next)
 }
 
 fn on_change(hints: Arc<dyn Hints>) -> web::OnChange {

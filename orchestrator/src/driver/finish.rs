@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
+
 use super::{
     Deps,
     progress::End,
@@ -25,7 +27,13 @@ const DESTROY_AGAIN: Duration = Duration::from_secs(2);
 const CONSOLE_TAIL: u64 = 4096;
 
 /// Seals the log, stores the result, destroys the machine.
-pub(super) async fn finish(deps: &Deps, attempt: &AttemptRow, mut log: LogWriter, end: End) -> Result<(), Stopped> {
+pub(super) async fn finish(
+    deps: &Deps,
+    attempt: &AttemptRow,
+    mut log: LogWriter,
+    end: End,
+    stop: &CancellationToken,
+) -> Result<(), Stopped> {
     let name = MachineName::of(attempt.id);
     if !deps.store.attempt_finishing(attempt.id, attempt.epoch).await? {
         return Err(Stopped::Fenced);
@@ -45,16 +53,26 @@ pub(super) async fn finish(deps: &Deps, attempt: &AttemptRow, mut log: LogWriter
         tracing::warn!(attempt = %attempt.id, error = &error as &dyn std::error::Error, "a log was not sealed");
     }
     failpoint::hit(Point::BeforeResult);
-    commit(deps, attempt, end).await
+    commit(deps, attempt, end, stop).await
 }
 
 /// As [`finish`], for an attempt whose log or checkpoint cannot be used.
-pub(super) async fn unlogged(deps: &Deps, attempt: &AttemptRow, cause: String) -> Result<(), Stopped> {
-    commit(deps, attempt, End::Infra { cause }).await
+pub(super) async fn unlogged(
+    deps: &Deps,
+    attempt: &AttemptRow,
+    cause: String,
+    stop: &CancellationToken,
+) -> Result<(), Stopped> {
+    commit(deps, attempt, End::Infra { cause }, stop).await
 }
 
 /// Stores the result and destroys the machine.
-pub(super) async fn commit(deps: &Deps, attempt: &AttemptRow, end: End) -> Result<(), Stopped> {
+pub(super) async fn commit(
+    deps: &Deps,
+    attempt: &AttemptRow,
+    end: End,
+    stop: &CancellationToken,
+) -> Result<(), Stopped> {
     tracing::info!(attempt = %attempt.id, job = %attempt.job, ?end, "attempt ended");
     let end = match end {
         End::Result { result, message } => AttemptEnd::Result { result, message },
@@ -76,16 +94,12 @@ pub(super) async fn commit(deps: &Deps, attempt: &AttemptRow, end: End) -> Resul
     for hint in [Hint::Job, Hint::Report, Hint::Run(attempt.run)] {
         deps.hints.notify(hint);
     }
-    destroy(deps, &MachineName::of(attempt.id)).await;
-    Ok(())
-}
-
-/// Destroys a machine and everything of it, however often that takes. A daemon that dies meanwhile
-/// leaves the row draining, and the next one goes on.
-async fn destroy(deps: &Deps, name: &MachineName) {
-    while !destroy_once(deps, name).await {
-        tokio::time::sleep(DESTROY_AGAIN).await;
+    // However often that takes. Who stops meanwhile leaves the row draining, and the next daemon goes on.
+    while !destroy_once(deps, &MachineName::of(attempt.id)).await {
+        let again = tokio::time::sleep(DESTROY_AGAIN);
+        stop.run_until_cancelled(again).await.ok_or(Stopped::Shutdown)?;
     }
+    Ok(())
 }
 
 /// One try to destroy a machine and everything of it; whether nothing is left.

@@ -114,12 +114,15 @@ async fn run(deps: &Deps, attempt: AttemptRow, start: Start, stop: CancellationT
                     deps,
                     &attempt,
                     "the node was interrupted while the machine was being made".into(),
+                    &stop,
                 )
                 .await;
             }
             Ok(checkpoint) => checkpoint,
             Err(CheckpointError::Store(error)) => return Err(error.into()),
-            Err(error) => return finish::unlogged(deps, &attempt, format!("the node was interrupted: {error}")).await,
+            Err(error) => {
+                return finish::unlogged(deps, &attempt, format!("the node was interrupted: {error}"), &stop).await;
+            }
         },
     };
     let ended = checkpoint.as_ref().and_then(|c| match &c.progress.phase {
@@ -132,13 +135,21 @@ async fn run(deps: &Deps, attempt: AttemptRow, start: Start, stop: CancellationT
     let mut log = match LogWriter::open(&deps.logs, attempt.id, masks, deps.config.limits.log_bytes, log_state).await {
         Ok(log) => log,
         // The daemon died between sealing the log and storing the result.
-        Err(LogError::Sealed { .. }) if let Some(end) = ended => return finish::commit(deps, &attempt, end).await,
+        Err(LogError::Sealed { .. }) if let Some(end) = ended => {
+            return finish::commit(deps, &attempt, end, &stop).await;
+        }
         Err(error) => {
-            return finish::unlogged(deps, &attempt, format!("the log cannot be written: {}", chain(&error))).await;
+            return finish::unlogged(
+                deps,
+                &attempt,
+                format!("the log cannot be written: {}", chain(&error)),
+                &stop,
+            )
+            .await;
         }
     };
     if let Some(end) = ended {
-        return finish::finish(deps, &attempt, log, end).await;
+        return finish::finish(deps, &attempt, log, end, &stop).await;
     }
     let made = if checkpoint.is_some() {
         adopt(deps, &attempt, &name).await
@@ -153,7 +164,7 @@ async fn run(deps: &Deps, attempt: AttemptRow, start: Start, stop: CancellationT
             log.system(0, line).ok();
         };
         if let Some(end) = fetch::commit(deps, &attempt, &detail.plan, &stop, missing).await? {
-            return finish::finish(deps, &attempt, log, end).await;
+            return finish::finish(deps, &attempt, log, end, &stop).await;
         }
         prepare::start(deps, &attempt).await
     };
@@ -163,7 +174,7 @@ async fn run(deps: &Deps, attempt: AttemptRow, start: Start, stop: CancellationT
         Err(PrepareError::Store(error)) => return Err(error.into()),
         Err(error) => {
             let cause = chain(&error);
-            return finish::finish(deps, &attempt, log, End::Infra { cause }).await;
+            return finish::finish(deps, &attempt, log, End::Infra { cause }, &stop).await;
         }
     };
     let job = prepare::job(deps, &attempt, &detail, &endpoints);
@@ -194,8 +205,8 @@ async fn run(deps: &Deps, attempt: AttemptRow, start: Start, stop: CancellationT
     let (started, adoptable) = tokio::join!(started, task.checkpoint());
     started?;
     adoptable?;
-    let end = task.drive(stop).await?;
-    finish::finish(deps, &attempt, task.log, end).await
+    let end = task.drive(&stop).await?;
+    finish::finish(deps, &attempt, task.log, end, &stop).await
 }
 
 /// The endpoints of a machine that an earlier daemon started.
@@ -261,7 +272,7 @@ enum Turn {
 }
 
 impl Task<'_> {
-    async fn drive(&mut self, stop: CancellationToken) -> Result<End, Stopped> {
+    async fn drive(&mut self, stop: &CancellationToken) -> Result<End, Stopped> {
         let mut hints = self.deps.hints.subscribe();
         let (machines, name) = (Arc::clone(&self.deps.machines), self.name.clone());
         let stopped = async move {

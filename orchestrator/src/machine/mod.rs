@@ -193,8 +193,15 @@ pub trait Machines: Send + Sync + fmt::Debug {
     /// What is there now.
     async fn observe(&self, name: &MachineName) -> Result<Observed, MachineError>;
 
-    /// Every machine that carries this node's mark.
+    /// Every machine that carries this node's mark. One that runs but is not held to its network as it was when it
+    /// was started loses its power first.
     async fn list(&self) -> Result<Vec<Owned>, MachineError>;
+
+    /// What a person must look at, in words: things of machines' names that are another's, disks that could not be
+    /// destroyed, zones that hang. Nothing here is touched again by itself.
+    async fn troubles(&self) -> Result<Vec<String>, MachineError> {
+        Ok(Vec::new())
+    }
 
     /// Resolves when the machine is no longer running (at once when it is not), so that a death is
     /// noticed without waiting for a time-out.

@@ -44,6 +44,7 @@ mod retention;
 mod runs;
 mod sessions;
 mod steps;
+mod stuck;
 #[cfg(test)]
 mod tests;
 mod triggers;

@@ -119,9 +119,10 @@ fn the_daemon_is_an_ordinary_user_and_says_itself_what_is_missing() {
             !manifest.contains("type=\"path\""),
             "a missing configuration must be said, not waited for"
         );
-        assert!(
-            !manifest.contains("name=\"refresh\""),
-            "SIGHUP ends both programs; a refresh must not send it"
+        let (refresh, _) = method(&manifest, "refresh");
+        assert_eq!(
+            refresh, "/opt/helios-ci/lib/svc/method/tell refresh %{restarter/contract} %{restarter/start_pid}",
+            "the whole contract must not be signalled: SIGHUP ends its commands"
         );
     }
 }
@@ -130,7 +131,7 @@ fn the_daemon_is_an_ordinary_user_and_says_itself_what_is_missing() {
 fn machined_keeps_every_privilege_and_its_commands_outlive_a_stop() {
     let manifest = manifest("smf/machined.xml");
     assert!(manifest.contains("<create_default_instance enabled=\"true\"/>"));
-    assert_eq!(manifest.matches("user=\"root\" group=\"root\"/>").count(), 2);
+    assert_eq!(manifest.matches("user=\"root\" group=\"root\"/>").count(), 3);
     assert!(
         !manifest.contains("privileges"),
         "zoneadm refuses a caller that lacks any privilege"
@@ -138,7 +139,7 @@ fn machined_keeps_every_privilege_and_its_commands_outlive_a_stop() {
     let (stop, seconds) = method(&manifest, "stop");
     assert_eq!(
         stop,
-        "/opt/helios-ci/lib/svc/method/machined stop %{restarter/contract} %{restarter/start_pid}"
+        "/opt/helios-ci/lib/svc/method/tell stop %{restarter/contract} %{restarter/start_pid}"
     );
     // machined gives what has begun 45 s, and one command's longest deadline is 90 s.
     assert!(seconds >= 45 + 90, "{seconds} s kill a command in the middle");
@@ -167,7 +168,7 @@ fn methods_are_installed_and_their_properties_exist() {
     let token = Regex::new("%\\{([^}]*)\\}").expect("a pattern");
     for name in manifests() {
         let manifest = manifest(&name);
-        for run in [method(&manifest, "start").0, method(&manifest, "stop").0] {
+        for run in ["start", "stop", "refresh"].map(|name| method(&manifest, name).0) {
             if run == ":kill" {
                 continue;
             }

@@ -34,7 +34,7 @@ impl Installed {
             fakes: Fakes::new(),
             shell,
         };
-        for name in ["helios-ci", "machined"] {
+        for name in ["helios-ci", "machined", "tell"] {
             write_program(&installed.method(name), &read(&format!("smf/method/{name}")));
         }
         write_program(
@@ -197,7 +197,12 @@ fn an_idle_machined_stops() {
         errors.read_line(&mut said).expect("a line");
         let pid = idle.id().to_string();
         installed.contract(&format!("echo {pid}"));
-        installed.ends("machined", &["stop", "77", &pid], 0, "");
+        installed.ends("tell", &["refresh", "77", &pid], 0, "");
+        assert!(
+            idle.try_wait().expect("a state").is_none(),
+            "{shell}: a refresh ended it"
+        );
+        installed.ends("tell", &["stop", "77", &pid], 0, "");
         // mksh turns the signal into an exit code.
         let end = idle.wait().expect("an end");
         assert!(
@@ -208,19 +213,22 @@ fn an_idle_machined_stops() {
 }
 
 #[test]
-fn a_stop_tells_the_main_process_alone() {
-    for shell in SHELLS {
+fn the_main_process_alone_is_told() {
+    for (shell, act, signal) in SHELLS
+        .iter()
+        .flat_map(|shell| [(shell, "stop", 15), (shell, "refresh", 1)])
+    {
         let installed = Installed::new(shell);
         let mut main = spawn(Command::new("sleep").arg("600"));
         let mut command = spawn(Command::new("sleep").arg("600"));
         let (pid, other) = (main.id().to_string(), command.id().to_string());
         // First a process that is not of this contract: it is left alone.
         installed.contract(&format!("echo {other}"));
-        installed.ends("machined", &["stop", "77", &pid], 0, "ended already");
+        installed.ends("tell", &[act, "77", &pid], 0, "ended already");
         assert!(main.try_wait().expect("a state").is_none(), "{shell}");
         installed.contract(&format!("echo {other}\necho {pid}"));
-        installed.ends("machined", &["stop", "77", &pid], 0, "");
-        assert_eq!(main.wait().expect("an end").signal(), Some(15), "{shell}");
+        installed.ends("tell", &[act, "77", &pid], 0, "");
+        assert_eq!(main.wait().expect("an end").signal(), Some(signal), "{shell} {act}");
         assert!(command.try_wait().expect("a state").is_none(), "{shell}");
         command.kill().expect("killed");
         // 9: it was never sent another.
@@ -234,24 +242,25 @@ fn a_stop_of_what_has_ended_is_done_and_a_stop_that_cannot_be_says_so() {
         let installed = Installed::new(shell);
         let stop = ["stop", "77", NOBODY];
         installed.contract("exit 1");
-        installed.ends("machined", &stop, 0, "ended already");
+        installed.ends("tell", &stop, 0, "ended already");
         // It ends between the question and the signal.
         let asked = installed.dir.path().join("asked");
         installed.contract(&format!(
             "[ ! -e {asked} ] || exit 1\n: >{asked}\necho {NOBODY}",
             asked = asked.display()
         ));
-        installed.ends("machined", &stop, 0, "");
+        installed.ends("tell", &stop, 0, "");
         assert!(asked.exists(), "{shell}");
         installed.contract(&format!("echo {NOBODY}"));
-        installed.ends("machined", &stop, FATAL, "cannot be signalled");
+        installed.ends("tell", &stop, FATAL, "cannot be signalled");
         installed.contract("exit 3");
-        installed.ends("machined", &stop, FATAL, "by hand: kill");
+        installed.ends("tell", &stop, FATAL, "by hand: kill");
         for wrong in ["", "x", "-1", "7 7", "1x"] {
-            installed.ends("machined", &["stop", wrong, "1"], CONFIG, "is no number");
-            installed.ends("machined", &["stop", "77", wrong], CONFIG, "is no number");
+            installed.ends("tell", &["stop", wrong, "1"], CONFIG, "is no number");
+            installed.ends("tell", &["stop", "77", wrong], CONFIG, "is no number");
         }
-        installed.ends("machined", &["stop", "77"], CONFIG, "usage");
-        installed.ends("machined", &["stop", "77", "1", "more"], CONFIG, "usage");
+        installed.ends("tell", &["kill", "77", "1"], CONFIG, "usage");
+        installed.ends("tell", &["stop", "77"], CONFIG, "usage");
+        installed.ends("tell", &["stop", "77", "1", "more"], CONFIG, "usage");
     }
 }

@@ -306,10 +306,16 @@ default_label: tiny
 
     /// SIGTERM, and its exit code.
     pub fn down(&mut self) -> Option<i32> {
-        let mut daemon = self.daemon.take()?;
-        let pid = nix::unistd::Pid::from_raw(i32::try_from(daemon.id()).expect("a pid"));
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).ok();
-        daemon.wait().expect("the daemon is gone").code()
+        self.signal(nix::sys::signal::Signal::SIGTERM);
+        self.daemon.take()?.wait().expect("the daemon is gone").code()
+    }
+
+    /// A signal to the daemon, if it runs.
+    pub fn signal(&self, signal: nix::sys::signal::Signal) {
+        if let Some(daemon) = &self.daemon {
+            let pid = nix::unistd::Pid::from_raw(i32::try_from(daemon.id()).expect("a pid"));
+            nix::sys::signal::kill(pid, signal).ok();
+        }
     }
 
     /// Waits until the daemon died by itself (a fail point).

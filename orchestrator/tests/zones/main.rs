@@ -8,6 +8,7 @@ mod admin;
 mod bed;
 mod budget;
 mod faults;
+mod guard;
 mod images;
 mod keeper;
 mod life;
@@ -43,12 +44,15 @@ fn zones_on_a_simulated_host() {
         "surprises::a_halt_during_boot_is_seen_as_one",
         "names::every_value_is_carried_unchanged_or_refused_by_name",
         "names::no_value_becomes_syntax_of_zonecfg",
+        "admin::addresses_of_the_host_are_not_taken",
         "images::a_golden_disk_is_imported_verified_and_rolled_back",
         "life::a_machine_is_made_run_and_removed_without_a_trace",
         "life::twenty_machines_at_once",
         "life::a_rebooted_host_keeps_what_zfs_keeps_and_all_of_it_goes",
         "life::look_alikes_are_reported_and_left_alone",
         "faults::a_guest_that_bhyvectl_cannot_end_is_killed",
+        "guard::a_running_machine_without_protection_loses_its_power",
+        "guard::what_only_a_person_can_mend_is_named",
         "faults::a_guest_that_dies_at_once_is_seen_with_its_last_words",
         "faults::a_full_pool_is_said_and_costs_nothing",
         "faults::a_disk_that_stays_busy_is_quarantined",

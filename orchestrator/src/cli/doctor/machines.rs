@@ -8,7 +8,7 @@ use crate::{
     driver::chain,
     exec::Cmd,
     images::Library,
-    machine::{machined, qemu::firmware},
+    machine::{Machines, machined, qemu::firmware},
 };
 
 /// Protocol version 2 and `--end-of-options` everywhere.
@@ -18,19 +18,22 @@ const SOON: Duration = Duration::from_secs(20);
 pub(super) async fn look(config: &Config, findings: &mut Findings) {
     findings.add(git().await);
     match (&config.machined, config.backend) {
-        (Some(keeper), _) => {
-            findings.add(match machined::connect(&keeper.socket, &config.node).await {
-                Ok(machines) => Line::ok(
-                    "machined",
-                    format!(
-                        "answers on {}, back end {}",
-                        keeper.socket.display(),
-                        machines.backend()
-                    ),
-                ),
-                Err(error) => Line::failure("machined", chain(&error), "svcadm enable helios-ci/machined"),
-            });
-        }
+        (Some(keeper), _) => match machined::connect(&keeper.socket, &config.node).await {
+            Ok(machines) => {
+                let detail = format!(
+                    "answers on {}, back end {}",
+                    keeper.socket.display(),
+                    machines.backend()
+                );
+                findings.add(Line::ok("machined", detail));
+                troubles(machines.as_ref(), findings).await;
+            }
+            Err(error) => findings.add(Line::failure(
+                "machined",
+                chain(&error),
+                "svcadm enable helios-ci/machined",
+            )),
+        },
         (None, Backend::Qemu) => {
             qemu(findings).await;
             firmware(config, findings);
@@ -45,6 +48,20 @@ pub(super) async fn look(config: &Config, findings: &mut Findings) {
     findings.add(agent(config).await);
     if config.backend != Backend::Zone {
         images(config, findings);
+    }
+}
+
+/// What only a person can mend.
+async fn troubles(machines: &dyn Machines, findings: &mut Findings) {
+    match machines.troubles().await {
+        Ok(troubles) => troubles.into_iter().for_each(|trouble| {
+            findings.add(Line::warning(
+                "machines",
+                trouble,
+                "look into it, then run doctor again",
+            ));
+        }),
+        Err(error) => findings.add(Line::warning("machines", chain(&error), "svcs -xv")),
     }
 }
 

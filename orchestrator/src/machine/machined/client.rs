@@ -275,6 +275,15 @@ impl Machines for Remote {
         machines.map_err(|refused| self.refused(Operation::Observe, "*", &refused))
     }
 
+    async fn troubles(&self) -> Result<Vec<String>, MachineError> {
+        let reply = self
+            .call(Operation::Observe, "*", QUICK, |mut client| async move {
+                client.troubles(wire::TroublesRequest {}).await
+            })
+            .await?;
+        Ok(reply.troubles)
+    }
+
     /// While machined is away, nothing is known of the machine; it may well run. So this waits on, and
     /// the job's own clocks decide.
     async fn wait_stopped(&self, name: &MachineName) -> Result<Observed, MachineError> {

@@ -42,7 +42,7 @@ impl Callers {
 }
 
 /// Serves a back end on a socket until `stop`; then finishes the calls that have begun, for at most
-/// `patience`. Machines are left as they are.
+/// `patience`: `true` when all of them ended. Machines are left as they are.
 ///
 /// # Errors
 /// When the socket cannot be made, or another machined answers on it.
@@ -53,7 +53,7 @@ pub async fn serve(
     callers: Callers,
     stop: CancellationToken,
     patience: Duration,
-) -> Result<(), MachinedError> {
+) -> Result<bool, MachinedError> {
     let listener = bind(socket, &callers).await?;
     let operations = TaskTracker::new();
     let service = Service {
@@ -83,7 +83,7 @@ pub async fn serve(
         }
     }
     let _replaced_by_the_next = std::fs::remove_file(socket);
-    Ok(())
+    Ok(operations.is_empty())
 }
 
 struct Service {
@@ -197,6 +197,11 @@ impl Machined for Service {
         Ok(Response::new(wire::ListReply {
             machines: machines.into_iter().map(convert::owned_to_wire).collect(),
         }))
+    }
+
+    async fn troubles(&self, _: Request<wire::TroublesRequest>) -> Result<Response<wire::TroublesReply>, Status> {
+        let troubles = self.perform(|m| async move { m.troubles().await }).await?;
+        Ok(Response::new(wire::TroublesReply { troubles }))
     }
 
     /// Not an operation: nothing is left half done when the caller goes away.

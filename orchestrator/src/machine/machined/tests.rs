@@ -132,7 +132,7 @@ struct Room {
     socket: PathBuf,
     held: Arc<Held>,
     stop: CancellationToken,
-    served: JoinHandle<Result<(), MachinedError>>,
+    served: JoinHandle<Result<bool, MachinedError>>,
 }
 
 impl Room {
@@ -158,7 +158,11 @@ impl Room {
     }
 }
 
-fn run(held: &Arc<Held>, socket: &std::path::Path, stop: &CancellationToken) -> JoinHandle<Result<(), MachinedError>> {
+fn run(
+    held: &Arc<Held>,
+    socket: &std::path::Path,
+    stop: &CancellationToken,
+) -> JoinHandle<Result<bool, MachinedError>> {
     let (held, socket, stop) = (Arc::clone(held), socket.to_owned(), stop.clone());
     tokio::spawn(async move {
         serve(

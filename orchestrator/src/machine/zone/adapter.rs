@@ -1,5 +1,8 @@
 //! The Machine port on bhyve zones.
 
+mod guard;
+mod wait;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::SocketAddr,
@@ -24,7 +27,7 @@ use super::{
     patience::Patience,
     plan::{MachinePlan, PlanError, RUN, Wanted},
     record::{Record, Records},
-    watch::{self, Watch},
+    watch::Watch,
 };
 use crate::{
     config::{Image, Zone},
@@ -42,9 +45,6 @@ use crate::{
         names::{Label, MachineName, NodeName},
     },
 };
-
-/// So many looks in a row may miss a machine before it counts as gone.
-const MISSES: u32 = 3;
 
 /// What the zone back end needs.
 #[derive(Debug, Clone)]
@@ -104,6 +104,14 @@ struct Zones {
     /// Who reads which console.
     consoles: Mutex<HashMap<MachineName, AbortHandle>>,
     locks: Locks,
+}
+
+/// A console has one reader: who keeps machines next must find it free.
+impl Drop for Zones {
+    fn drop(&mut self) {
+        let consoles = self.consoles.get_mut().unwrap_or_else(PoisonError::into_inner);
+        consoles.values().for_each(AbortHandle::abort);
+    }
 }
 
 impl From<PlanError> for Trouble {
@@ -315,22 +323,6 @@ impl Zones {
         Ok(self.records.remove(name)?)
     }
 
-    /// Whether a machine runs, as the shared look has it; none when that does not tell: a list may leave out a zone
-    /// that changes, and may call its state what we do not know.
-    async fn seen_running(&self, name: &MachineName) -> Result<Option<bool>, Trouble> {
-        Ok(match self.watch.state(&self.host, name).await? {
-            Some(State::Running | State::Ready) => Some(true),
-            None | Some(State::Other(_)) => None,
-            Some(_) => Some(false),
-        })
-    }
-
-    /// Whether this is a machine of ours that was booted here and runs, without a look of its own.
-    async fn boots(&self, name: &MachineName) -> Result<bool, Trouble> {
-        let started = self.records.read(name)?.is_some_and(|record| record.started);
-        Ok(started && self.seen_running(name).await? == Some(true))
-    }
-
     async fn see(&self, name: &MachineName, zone: Option<&State>) -> Result<Observed, Trouble> {
         let record = self.records.read(name)?;
         let started = record.as_ref().is_some_and(|record| record.started);
@@ -380,10 +372,12 @@ impl Zones {
             };
             match self.host.whose_zone(&name).await {
                 Ok(Whose::Ours) => {
+                    if zone.state == State::Running {
+                        self.power_off_unless_protected(&name).await?;
+                    }
                     names.insert(name);
                 }
-                Ok(Whose::Nobodys) => {}
-                Ok(Whose::Anothers(why)) => tracing::warn!(why, "a zone that looks like a machine is left alone"),
+                Ok(Whose::Nobodys | Whose::Anothers(_)) => {}
                 // What cannot be read of one zone must not hide all others.
                 Err(trouble) => tracing::warn!(reason = trouble.reason, "whose this zone is cannot be told now"),
             }
@@ -391,9 +385,10 @@ impl Zones {
         for kind in ["machines", "zones"] {
             let parent = self.options.zone.dataset.child(kind)?;
             let output = self.host.run(zfs::list(&parent)).await?;
-            let below = zfs::owned_by(&parent, &self.options.node, &output)?;
-            names.extend(below.iter().filter_map(|name| name.parse().ok()));
+            let below = zfs::marks(&parent, &self.options.node, &output)?;
+            names.extend(below.ours.iter().filter_map(|name| name.parse().ok()));
         }
+        self.remove_stray_links().await?;
         let mut machines = Vec::new();
         for name in names {
             let state = zones
@@ -404,6 +399,15 @@ impl Zones {
             machines.push(Owned { name, observed });
         }
         Ok(machines)
+    }
+}
+
+fn of_this_node(trouble: Trouble) -> MachineError {
+    MachineError {
+        operation: Operation::Observe,
+        machine: "of this node".to_owned(),
+        reason: trouble.reason,
+        retryable: trouble.retryable,
     }
 }
 
@@ -499,29 +503,14 @@ impl Machines for Zones {
     }
 
     async fn list(&self) -> Result<Vec<Owned>, MachineError> {
-        self.every().await.map_err(|trouble| MachineError {
-            operation: Operation::Observe,
-            machine: "of this node".to_owned(),
-            reason: trouble.reason,
-            retryable: trouble.retryable,
-        })
+        self.every().await.map_err(of_this_node)
+    }
+
+    async fn troubles(&self) -> Result<Vec<String>, MachineError> {
+        self.for_a_person().await.map_err(of_this_node)
     }
 
     async fn wait_stopped(&self, name: &MachineName) -> Result<Observed, MachineError> {
-        let mut missed = 0;
-        loop {
-            // While nothing can be learnt of it, a machine may well run: its job's own clocks decide.
-            match self.seen_running(name).await {
-                Ok(Some(true)) => missed = 0,
-                Ok(None) if missed < MISSES => missed += 1,
-                Ok(_) => match self.observe(name).await {
-                    Ok(Observed::Running) => missed = 0,
-                    Err(error) if error.retryable => tracing::warn!(%error, "a machine cannot be seen"),
-                    other => return other,
-                },
-                Err(trouble) => tracing::warn!(machine = %name, reason = trouble.reason, "no zone can be seen"),
-            }
-            tokio::time::sleep(watch::AGE).await;
-        }
+        self.until_stopped(name).await
     }
 }

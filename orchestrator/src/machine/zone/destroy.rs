@@ -50,12 +50,36 @@ fn unless_absent(result: Result<(), CommandError>) -> Result<(), CommandError> {
     }
 }
 
+/// Removes a slot's address and links.
+pub(super) async fn links(host: &Host, network: &SlotNetwork) -> Result<(), Trouble> {
+    let [ours, guest] = host.vnics(network).await?;
+    for whose in [&ours, &guest] {
+        if let Whose::Anothers(why) = whose {
+            return Err(Trouble::lasting(format!("{why}; it is left alone")));
+        }
+    }
+    if ours == Whose::Ours {
+        unless_absent(ipadm::done(&host.run(ipadm::delete_address(&network.host)).await?))?;
+        unless_absent(ipadm::done(&host.run(ipadm::delete_interface(&network.host)).await?))?;
+    }
+    for (whose, link) in [(guest, &network.guest), (ours, &network.host)] {
+        if whose == Whose::Ours {
+            unless_absent(dladm::done(&host.run(dladm::delete_vnic(link)).await?))?;
+        }
+    }
+    unless_absent(dladm::done(&host.run(dladm::delete_stub(&network.stub)).await?))?;
+    match host.vnics(network).await? {
+        [Whose::Nobodys, Whose::Nobodys] => Ok(()),
+        _ => Err(Trouble::passing(format!("VNICs of {} are still there", network.stub))),
+    }
+}
+
 impl Destroy<'_> {
     pub(super) async fn run(&self) -> Result<(), Trouble> {
         self.zone().await?;
         self.zonepath().await?;
         if let Some(network) = self.network {
-            self.network(network).await?;
+            links(self.host, network).await?;
         }
         self.disk().await
     }
@@ -217,29 +241,6 @@ impl Destroy<'_> {
                     &self.act(zfs::destroy_zonepath(self.zonepath)).await?,
                 ))?)
             }
-        }
-    }
-
-    async fn network(&self, network: &SlotNetwork) -> Result<(), Trouble> {
-        let [host, guest] = self.host.vnics(network).await?;
-        for whose in [&host, &guest] {
-            if let Whose::Anothers(why) = whose {
-                return Err(Trouble::lasting(format!("{why}; it is left alone")));
-            }
-        }
-        if host == Whose::Ours {
-            unless_absent(ipadm::done(&self.act(ipadm::delete_address(&network.host)).await?))?;
-            unless_absent(ipadm::done(&self.act(ipadm::delete_interface(&network.host)).await?))?;
-        }
-        for (whose, link) in [(guest, &network.guest), (host, &network.host)] {
-            if whose == Whose::Ours {
-                unless_absent(dladm::done(&self.act(dladm::delete_vnic(link)).await?))?;
-            }
-        }
-        unless_absent(dladm::done(&self.act(dladm::delete_stub(&network.stub)).await?))?;
-        match self.host.vnics(network).await? {
-            [Whose::Nobodys, Whose::Nobodys] => Ok(()),
-            _ => Err(Trouble::passing(format!("VNICs of {} are still there", network.stub))),
         }
     }
 

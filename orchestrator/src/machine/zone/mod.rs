@@ -12,9 +12,11 @@ pub mod golden;
 mod host;
 mod index;
 mod inside;
+pub mod memory;
 mod patience;
 pub mod plan;
 mod record;
+pub mod scratch;
 pub mod setup;
 mod watch;
 

@@ -65,6 +65,15 @@ impl Records {
         }
     }
 
+    /// The slots that machines have.
+    pub(super) fn slots(&self) -> io::Result<BTreeSet<u32>> {
+        let mut taken = BTreeSet::new();
+        for name in self.names()? {
+            taken.extend(self.read(&name)?.map(|record| record.slot));
+        }
+        Ok(taken)
+    }
+
     /// Gives a machine the lowest slot that no other has, and writes that down. `make` says what the record
     /// is for a slot.
     pub(super) fn choose(
@@ -75,10 +84,7 @@ impl Records {
     ) -> io::Result<Option<Record>> {
         let _one_at_a_time = self.choosing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         files::private_dir(&self.dir)?;
-        let mut taken = BTreeSet::new();
-        for other in self.names()? {
-            taken.extend(self.read(&other)?.map(|record| record.slot));
-        }
+        let taken = self.slots()?;
         let mut free = (0..slots).filter(|number| !taken.contains(number));
         let Some(record) = free.find_map(|number| make(Slot::new(number)?)) else {
             return Ok(None);

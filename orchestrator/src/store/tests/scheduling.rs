@@ -3,13 +3,14 @@
 use std::collections::HashSet;
 
 use super::*;
-use crate::model::state::MachineState;
+use crate::model::{names::MachineName, state::MachineState};
 
 contract!(
     repositories_take_turns_and_jobs_keep_their_order,
     a_full_class_does_not_block_another,
     two_claimers_take_each_job_once,
     a_claim_leaves_an_attempt_and_a_machine,
+    a_machine_that_cannot_be_removed_is_found,
     only_the_registered_instance_claims,
     jobs_that_wait_too_long_time_out,
     why_tells_the_place_in_turn_order,
@@ -54,6 +55,30 @@ async fn a_full_class_does_not_block_another(lab: Lab) {
     assert_eq!(lab.claim_of(&["free"]).await, None);
     assert_eq!(lab.claim_of(&[]).await, None);
     assert!(lab.claim_of(&["free", "full"]).await.is_some());
+}
+
+async fn a_machine_that_cannot_be_removed_is_found(lab: Lab) {
+    let (node, at_once, later) = (lab.node.clone(), Duration::ZERO, Duration::from_secs(600));
+    lab.run(&ci(ONE)).await;
+    let claimed = lab.claim().await.unwrap();
+    let name = MachineName::of(claimed.attempt);
+    // One that is in use is none, however long.
+    assert_eq!(lab.store.stuck_machine(&node, at_once).await.unwrap(), None);
+    lab.end(&claimed, JobResult::Success).await;
+    assert_eq!(
+        lab.store.stuck_machine(&node, at_once).await.unwrap(),
+        Some(name.clone())
+    );
+    assert_eq!(lab.store.stuck_machine(&node, later).await.unwrap(), None);
+    assert_eq!(
+        lab.store
+            .stuck_machine(&"another".parse().unwrap(), at_once)
+            .await
+            .unwrap(),
+        None
+    );
+    assert!(lab.store.machine_state(&name, MachineState::Gone).await.unwrap());
+    assert_eq!(lab.store.stuck_machine(&node, at_once).await.unwrap(), None);
 }
 
 async fn two_claimers_take_each_job_once(lab: Lab) {

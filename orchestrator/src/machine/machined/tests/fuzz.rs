@@ -122,7 +122,7 @@ struct Target {
     _dir: tempfile::TempDir,
     socket: PathBuf,
     judge: Arc<Judge>,
-    served: JoinHandle<Result<(), MachinedError>>,
+    served: JoinHandle<Result<bool, MachinedError>>,
 }
 
 impl Target {

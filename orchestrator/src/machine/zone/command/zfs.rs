@@ -265,6 +265,20 @@ pub fn noted(output: &Output) -> Result<BTreeMap<String, String>, CommandError> 
     Ok(noted)
 }
 
+/// `zfs get available`.
+#[must_use]
+pub fn space(dataset: &DatasetName) -> Cmd {
+    zfs("get").args(["-Hp", "-o", "value", "available"]).arg(dataset)
+}
+
+/// The bytes that [`space`] printed; none when it printed something else.
+///
+/// # Errors
+/// When it failed.
+pub fn bytes_left(output: &Output) -> Result<Option<u64>, CommandError> {
+    Ok(judge(output, WORDS)?.trim().parse().ok())
+}
+
 /// `zfs get` of the mark of whose it is, for everything below a dataset.
 #[must_use]
 pub fn list(parent: &DatasetName) -> Cmd {
@@ -274,30 +288,46 @@ pub fn list(parent: &DatasetName) -> Cmd {
         .arg(parent)
 }
 
-/// Names below `parent` that bear a node's own local mark and are not quarantined, from what [`list`] printed; none
-/// when there is no such dataset.
+/// What lies directly below a dataset, by its marks; each is a name without its parent's.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Marks {
+    /// Bears the node's own local mark.
+    pub ours: Vec<String>,
+    /// Ours, and given up.
+    pub quarantined: Vec<String>,
+    /// Bears no mark, or another node's.
+    pub others: Vec<String>,
+}
+
+/// What [`list`] printed; nothing when there is no such dataset.
 ///
 /// # Errors
 /// When it failed otherwise.
-pub fn owned_by(parent: &DatasetName, node: &NodeName, output: &Output) -> Result<Vec<String>, CommandError> {
+pub fn marks(parent: &DatasetName, node: &NodeName, output: &Output) -> Result<Marks, CommandError> {
     let text = match judge(output, WORDS) {
         Ok(text) => text,
-        Err(error) if error.is_absent() => return Ok(Vec::new()),
+        Err(error) if error.is_absent() => return Ok(Marks::default()),
         Err(error) => return Err(error),
     };
-    let prefix = format!("{parent}/");
-    let (mut names, mut given_up) = (Vec::new(), Vec::new());
+    let (prefix, mut marks) = (format!("{parent}/"), Marks::default());
     for line in text.lines() {
-        match line.split('\t').collect::<Vec<_>>().as_slice() {
-            [name, NODE, value, "local"] if *value == node.as_str() => {
-                names.extend(name.strip_prefix(&prefix).map(str::to_owned));
-            }
-            [name, STATE, "quarantined", "local"] => given_up.extend(name.strip_prefix(&prefix)),
+        let [name, property, value, source] = line.split('\t').collect::<Vec<_>>()[..] else {
+            continue;
+        };
+        let Some(name) = name.strip_prefix(&prefix).filter(|name| !name.contains(['/', '@'])) else {
+            continue;
+        };
+        match (property, value, source) {
+            (NODE, value, "local") if value == node.as_str() => marks.ours.push(name.to_owned()),
+            (NODE, ..) => marks.others.push(name.to_owned()),
+            (STATE, "quarantined", "local") => marks.quarantined.push(name.to_owned()),
             _ => {}
         }
     }
-    names.retain(|name| !given_up.contains(&name.as_str()));
-    Ok(names)
+    // Who is not ours cannot be given up by us.
+    marks.quarantined.retain(|name| marks.ours.contains(name));
+    marks.ours.retain(|name| !marks.quarantined.contains(name));
+    Ok(marks)
 }
 
 /// Judges a command that prints nothing.
@@ -395,9 +425,17 @@ mod tests {
                 .to_vec(),
         );
         let parent = dataset("p/m");
-        assert_eq!(owned_by(&parent, &"n1".parse().unwrap(), &output).unwrap(), ["a"]);
+        let marks = marks(&parent, &"n1".parse().unwrap(), &output).unwrap();
+        assert_eq!(
+            (marks.ours, marks.quarantined),
+            (vec!["a".to_owned()], vec!["d".to_owned()])
+        );
+        assert_eq!(marks.others, ["b", "c"]);
         let absent = failed("cannot open 'p/m': dataset does not exist");
-        assert!(owned_by(&parent, &"n1".parse().unwrap(), &absent).unwrap().is_empty());
+        assert_eq!(
+            super::marks(&parent, &"n1".parse().unwrap(), &absent).unwrap(),
+            Marks::default()
+        );
     }
 
     #[test]

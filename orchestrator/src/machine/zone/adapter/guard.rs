@@ -1,0 +1,118 @@
+//! What is looked at again and again: that machines which run are still held to their network, and what only a
+//! person can mend.
+
+use std::collections::BTreeSet;
+
+use super::Zones;
+use crate::{
+    machine::{
+        trouble::Trouble,
+        zone::{
+            command::{bhyvectl, dladm, zfs, zoneadm::State},
+            destroy,
+            host::Whose,
+        },
+    },
+    model::{
+        illumos::network::{Slot, SlotNetwork},
+        names::MachineName,
+    },
+};
+
+impl Zones {
+    /// Takes the power of a running machine whose link is no longer protected: zoneadmd clears protection at
+    /// every halt, and a guest that comes back without it could speak for others. Whether it did.
+    pub(super) async fn power_off_unless_protected(&self, name: &MachineName) -> Result<bool, Trouble> {
+        let network = match self.records.read(name)? {
+            Some(record) => self.network(&record)?,
+            None => None,
+        };
+        if let Some(network) = network {
+            match self.host.is_protected(&network).await {
+                Ok(true) => return Ok(false),
+                Ok(false) => {}
+                // Who cannot look must not end what may be in order; a guest without its link reaches nobody.
+                Err(error) => {
+                    tracing::warn!(machine = %name, error = error.reason, "cannot look whether its link is protected");
+                    return Ok(false);
+                }
+            }
+        }
+        tracing::error!(machine = %name, "it runs without protection of its link: its power is taken");
+        // Its failure says that it went by itself: the next look tells.
+        let _said = self.host.run(bhyvectl::power_off(name)).await;
+        self.watch.forget().await;
+        Ok(true)
+    }
+
+    /// Removes links that are ours by name and address and whose slot no record names: a slot's record is written
+    /// before its links are made and removed after they are, so only a person's hand leaves such. Links in use stay
+    /// for the next time.
+    pub(super) async fn remove_stray_links(&self) -> Result<(), Trouble> {
+        let vnics = dladm::vnics(&self.host.run(dladm::show_vnics()).await?)?;
+        let slots: BTreeSet<u32> = vnics
+            .iter()
+            .filter_map(|vnic| {
+                let number = vnic.link.strip_prefix("hcih").or(vnic.link.strip_prefix("hciv"))?;
+                number.parse().ok()
+            })
+            .collect();
+        for slot in slots.into_iter().filter_map(Slot::new) {
+            // Asked for each slot anew: a preparation may have begun meanwhile.
+            if self.records.slots()?.contains(&slot.number()) {
+                continue;
+            }
+            let (zone, node) = (&self.options.zone, &self.options.node);
+            let Some(network) = SlotNetwork::of(node, zone.network, slot)? else {
+                continue;
+            };
+            let seen = self.host.vnics(&network).await?;
+            if seen.iter().any(|whose| matches!(whose, Whose::Anothers(_))) {
+                continue;
+            }
+            tracing::warn!(stub = %network.stub, "removing links that belong to no machine");
+            if let Err(error) = destroy::links(&self.host, &network).await {
+                tracing::warn!(stub = %network.stub, error = error.reason, "they could not be removed now");
+            }
+        }
+        Ok(())
+    }
+
+    /// See [`crate::machine::Machines::troubles`].
+    pub(super) async fn for_a_person(&self) -> Result<Vec<String>, Trouble> {
+        let mut troubles = Vec::new();
+        for zone in self.host.zones().await? {
+            let Ok(name) = zone.name.parse::<MachineName>() else {
+                continue;
+            };
+            match self.host.whose_zone(&name).await {
+                Ok(Whose::Anothers(why)) => {
+                    troubles.push(format!("{why}, though it has a machine's name; it is left alone"))
+                }
+                Err(trouble) => troubles.push(format!("whose zone {name} is cannot be told: {}", trouble.reason)),
+                Ok(Whose::Ours) if matches!(zone.state, State::ShuttingDown | State::Down) => troubles.push(format!(
+                    "zone {name} is in state {:?}: unless that passes within ten minutes, the host needs a reboot",
+                    zone.state
+                )),
+                Ok(Whose::Ours | Whose::Nobodys) => {}
+            }
+        }
+        for kind in ["machines", "zones"] {
+            let parent = self.options.zone.dataset.child(kind)?;
+            let marks = zfs::marks(&parent, &self.options.node, &self.host.run(zfs::list(&parent)).await?)?;
+            troubles.extend(marks.quarantined.iter().map(|name| {
+                format!(
+                    "{parent}/{name} could not be destroyed and is quarantined: find who holds it with fuser, then zfs \
+                     destroy {parent}/{name}"
+                )
+            }));
+            troubles.extend(marks.others.iter().map(|name| {
+                format!(
+                    "{parent}/{name} does not carry the mark of node {}; it is left alone",
+                    self.options.node
+                )
+            }));
+        }
+        Ok(troubles)
+    }
+}
