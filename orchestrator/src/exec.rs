@@ -11,9 +11,15 @@ use std::{
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::Stdio,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        mpsc::{Receiver, RecvTimeoutError},
+    },
     time::{Duration, Instant},
 };
+
+/// What a program that has ended wrote is read within this time, even if its deadline is over.
+const PIPES: Duration = Duration::from_millis(500);
 
 /// See [`children_hold`].
 static HELD: OnceLock<File> = OnceLock::new();
@@ -154,6 +160,13 @@ impl Cmd {
         self
     }
 
+    /// Cuts the deadline to so small a part: 1 leaves it.
+    #[must_use]
+    pub fn hurried(mut self, part: u32) -> Self {
+        self.deadline /= part.max(1);
+        self
+    }
+
     /// Keeps at most this many bytes of each output.
     #[must_use]
     pub fn cap(mut self, bytes: usize) -> Self {
@@ -230,25 +243,37 @@ impl Cmd {
             }
         }
         let cap = self.cap;
-        let stdout = std::thread::spawn(move || read_capped(out_read, cap));
-        let stderr = std::thread::spawn(move || read_capped(err_read, cap));
+        let (stdout, stderr) = (reader(out_read, cap), reader(err_read, cap));
         let waited = handle.wait_timeout(self.deadline);
+        let late = || ExecError::Deadline {
+            command: command.clone(),
+            seconds: self.deadline.as_secs(),
+        };
         // What has ended is no longer ours to end: its number may soon be another's.
         let groups = std::mem::take(&mut running.lock().unwrap_or_else(PoisonError::into_inner).groups);
         let Some(output) = waited.map_err(io_error)? else {
             end(&groups);
             let _killed = handle.kill();
-            return Err(ExecError::Deadline {
-                command,
-                seconds: self.deadline.as_secs(),
-            });
+            return Err(late());
         };
         let code = output.status.code();
-        let lost = |_| io_error(io::Error::other("a reader thread panicked"));
+        // What it started may outlive it and hold its pipes: the deadline is for that, too. The group's number
+        // is nobody else's while a member of it lives.
+        let text = |from: Receiver<io::Result<Vec<u8>>>| {
+            let left = self.deadline.saturating_sub(started.elapsed()).max(PIPES);
+            match from.recv_timeout(left) {
+                Ok(read) => read.map_err(io_error),
+                Err(RecvTimeoutError::Timeout) => {
+                    end(&groups);
+                    Err(late())
+                }
+                Err(RecvTimeoutError::Disconnected) => Err(io_error(io::Error::other("a reader thread panicked"))),
+            }
+        };
         Ok(Output {
             code,
-            stdout: stdout.join().map_err(lost)?.map_err(io_error)?,
-            stderr: stderr.join().map_err(lost)?.map_err(io_error)?,
+            stdout: text(stdout)?,
+            stderr: text(stderr)?,
             elapsed: started.elapsed(),
             command: command.clone(),
         })
@@ -423,6 +448,15 @@ fn end(groups: &[u32]) {
     }
 }
 
+/// Reads a pipe to its end, in a thread of its own.
+fn reader(from: io::PipeReader, cap: usize) -> Receiver<io::Result<Vec<u8>>> {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let _nobody_waits_any_more = sender.send(read_capped(from, cap));
+    });
+    receiver
+}
+
 fn read_capped(mut from: impl Read, cap: usize) -> io::Result<Vec<u8>> {
     let mut kept = Vec::new();
     let mut buffer = [0; 16 * 1024];
@@ -488,6 +522,17 @@ mod tests {
     fn the_deadline_ends_the_command_and_its_children() {
         let started = Instant::now();
         let error = sh("sleep 600 & sleep 600")
+            .deadline(Duration::from_millis(200))
+            .run_blocking()
+            .unwrap_err();
+        assert!(matches!(error, ExecError::Deadline { .. }), "{error}");
+        assert!(started.elapsed() < Duration::from_secs(30));
+    }
+
+    #[test]
+    fn the_deadline_ends_children_that_outlive_the_command() {
+        let started = Instant::now();
+        let error = sh("sleep 600 & exit 0")
             .deadline(Duration::from_millis(200))
             .run_blocking()
             .unwrap_err();

@@ -76,6 +76,12 @@ pub enum Action {
     KillAfter,
     /// Killed in the middle of an install, uninstall or halt: what was begun stays as it is.
     KillMidway,
+    /// The client is killed at once; zoneadmd, which has its word, does the act later by itself. Whoever asks
+    /// zoneadmd meanwhile waits. For `boot` and `halt`; another program's act is done by the kernel at once.
+    KillClient {
+        /// After so many passes of any program.
+        after: u32,
+    },
     /// It takes so much longer.
     Slow {
         /// Milliseconds.

@@ -22,7 +22,7 @@ use crate::{
     kernel, mount,
     out::Out,
     program,
-    state::State,
+    state::{Pending, State},
     trace::{self, Line},
 };
 
@@ -190,7 +190,9 @@ impl Sim {
     /// # Errors
     /// The state folder cannot be read or written.
     pub fn pass(&self, program: &str, args: &[String], pass: Pass) -> io::Result<Ended> {
-        let start = Instant::now();
+        let (start, begun) = (Instant::now(), trace::now());
+        // Now, because it may be gone at the end.
+        let parent = std::os::unix::process::parent_id();
         let action = match pass {
             Pass::First => self.mutate(|host| host.faults.next(program, args))?,
             Pass::Again => None,
@@ -207,8 +209,14 @@ impl Sim {
             }),
             Some(Action::Hang) => Ended::Hung,
             Some(Action::Kill) => Ended::Killed,
+            Some(Action::KillClient { after }) if program::zoneadm::is_daemons(program, args) => {
+                let (args, after) = (args.to_vec(), *after);
+                self.mutate(|host| host.state.pending.push(Pending { args, after }))?;
+                Ended::Killed
+            }
             _ => {
                 let (out, killed, waiting) = self.mutate(|host| {
+                    program::zoneadm::go_on(host);
                     host.midway = action == Some(Action::KillMidway);
                     let out = program::run(host, program, args);
                     (out, host.killed, host.waiting)
@@ -222,7 +230,7 @@ impl Sim {
                         code: *code,
                     }),
                     Some(Action::HangAfter) => Ended::Hung,
-                    Some(Action::KillAfter) => Ended::Killed,
+                    Some(Action::KillAfter | Action::KillClient { .. }) => Ended::Killed,
                     _ if waiting => return Ok(Ended::Waiting),
                     _ => Ended::Exit(out),
                 }
@@ -252,6 +260,9 @@ impl Sim {
             stderr: said.stderr,
             ms: u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX),
             pid: std::process::id(),
+            parent,
+            begun,
+            ended: trace::now(),
         };
         trace::append(&self.dir.join("trace.jsonl"), &line)?;
         Ok(ended)

@@ -4,6 +4,7 @@ use std::{
     fs::{File, OpenOptions},
     io::{self, BufRead, BufReader, Write},
     path::Path,
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use serde::{Deserialize, Serialize};
@@ -26,6 +27,15 @@ pub struct Line {
     pub ms: u64,
     /// Process id.
     pub pid: u32,
+    /// The process that started it.
+    #[serde(default)]
+    pub parent: u32,
+    /// When it began, in microseconds since the epoch; a slow one, before it is slow.
+    #[serde(default)]
+    pub begun: u64,
+    /// When it ended.
+    #[serde(default)]
+    pub ended: u64,
 }
 
 impl Line {
@@ -34,6 +44,13 @@ impl Line {
     pub fn command(&self) -> String {
         self.argv.join(" ")
     }
+}
+
+/// Microseconds since the epoch.
+#[must_use]
+pub fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Appends one line in one write, so that lines of programs running side by side do not mix.

@@ -47,7 +47,9 @@ macro_rules! names {
                 if check(text) {
                     Ok(Self(text.to_owned()))
                 } else {
-                    Err(BadName { kind: $kind, text: text.chars().take(80).collect(), rule: $rule })
+                    // It is shown on terminals and in logs, which must not obey it.
+                    let shown = text.chars().take(80).map(|c| if c.is_control() { '\u{fffd}' } else { c });
+                    Err(BadName { kind: $kind, text: shown.collect(), rule: $rule })
                 }
             }
         }

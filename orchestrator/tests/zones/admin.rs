@@ -17,19 +17,19 @@ use sha2::{Digest, Sha256};
 
 use super::bed::{host, left, spec};
 
-const CONFIG: &str = "/run/config.yaml";
+pub const CONFIG: &str = "/run/config.yaml";
 
-fn command(args: &[&str]) -> Command {
+pub fn command(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_helios-ci"));
     command.args(["--config", CONFIG]).args(args);
     command
 }
 
-fn run(args: &[&str]) -> Output {
+pub fn run(args: &[&str]) -> Output {
     command(args).output().expect("helios-ci")
 }
 
-fn said(args: &[&str]) -> String {
+pub fn said(args: &[&str]) -> String {
     let output = run(args);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(
@@ -40,7 +40,7 @@ fn said(args: &[&str]) -> String {
     text
 }
 
-fn configure() {
+pub fn configure() {
     fs::write("/run/agent", b"agent").unwrap();
     fs::write(
         CONFIG,
@@ -51,10 +51,10 @@ fn configure() {
 }
 
 /// A machined that is killed when the test ends.
-struct Keeper(Child);
+pub struct Keeper(pub Child);
 
 impl Keeper {
-    fn start() -> Self {
+    pub fn start() -> Self {
         let log = fs::File::create("/run/machined.log").unwrap();
         Self(command(&["machined"]).stdin(Stdio::null()).stderr(log).spawn().unwrap())
     }
@@ -67,7 +67,7 @@ impl Drop for Keeper {
     }
 }
 
-async fn connected() -> std::sync::Arc<dyn Machines> {
+pub async fn connected() -> std::sync::Arc<dyn Machines> {
     let until = Instant::now() + Duration::from_secs(60);
     loop {
         match machined::connect(Path::new("/run/machined.sock"), &"n1".parse().unwrap()).await {

@@ -6,7 +6,7 @@
 )]
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -14,6 +14,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Instant,
 };
 
 use helios_ci::{
@@ -22,7 +23,10 @@ use helios_ci::{
     model::{ids::AttemptId, illumos::network::Range, names::MachineName},
     secret::Secret,
 };
-use illumos_sim::Sim;
+use illumos_sim::{
+    Sim,
+    faults::{Action, Fault},
+};
 use sha2::{Digest, Sha256};
 
 /// Where the inner tests find their host.
@@ -39,14 +43,15 @@ pub struct Room<'a> {
     pub env: &'a [(&'a str, &'a Path)],
 }
 
-/// Runs ignored tests of this program, each in a namespace and on a host of its own.
-pub fn run_inside(tests: &[&str]) {
-    // Three at a time: most of a life is waiting.
-    run_in(tests, 3, Room::default());
+/// Runs ignored tests of this program, each in a namespace and on a host of its own. The programs that all of them
+/// ran together.
+pub fn run_inside(tests: &[&str]) -> BTreeSet<String> {
+    // More at a time than there are processors: most of a life is waiting.
+    run_in(tests, 5, Room::default())
 }
 
 /// The same in rooms of this kind, so many at a time.
-pub fn run_in(tests: &[&str], at_once: usize, room: Room<'_>) {
+pub fn run_in(tests: &[&str], at_once: usize, room: Room<'_>) -> BTreeSet<String> {
     let me = std::env::current_exe().expect("this program");
     let sim = me
         .parent()
@@ -54,23 +59,24 @@ pub fn run_in(tests: &[&str], at_once: usize, room: Room<'_>) {
         .expect("a target directory")
         .join("illumos-sim");
     assert!(sim.exists(), "{} is missing: cargo build --workspace", sim.display());
-    let (next, failed) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let (next, failed, ran) = (AtomicUsize::new(0), Mutex::new(Vec::new()), Mutex::new(BTreeSet::new()));
     std::thread::scope(|scope| {
         for _ in 0..at_once {
             scope.spawn(|| {
                 while let Some(test) = tests.get(next.fetch_add(1, Ordering::SeqCst)) {
-                    let began = std::time::Instant::now();
-                    let ended = inside(&me, &sim, test, room);
-                    println!("{test}: {} s", began.elapsed().as_secs());
-                    if let Err(said) = ended {
-                        failed.lock().expect("a list").push(format!("== {test}\n{said}"));
+                    let begun = Instant::now();
+                    match inside(&me, &sim, test, room) {
+                        Ok(programs) => ran.lock().expect("a set").extend(programs),
+                        Err(said) => failed.lock().expect("a list").push(format!("== {test}\n{said}")),
                     }
+                    println!("{test}: {:.1} s", begun.elapsed().as_secs_f64());
                 }
             });
         }
     });
     let failed = failed.into_inner().expect("a list");
     assert!(failed.is_empty(), "{}", failed.join("\n"));
+    ran.into_inner().expect("a set")
 }
 
 /// A copy of a host; holes stay holes.
@@ -82,7 +88,7 @@ pub fn copy(from: &Path, to: &Path) {
     assert!(copied.is_ok_and(|status| status.success()), "cp {}", from.display());
 }
 
-fn inside(me: &Path, sim: &Path, test: &str, room: Room<'_>) -> Result<(), String> {
+fn inside(me: &Path, sim: &Path, test: &str, room: Room<'_>) -> Result<Vec<String>, String> {
     let dir = tempfile::tempdir().expect("a folder");
     let (state, work) = (dir.path().join("host"), dir.path().join("work"));
     match room.host {
@@ -106,7 +112,8 @@ fn inside(me: &Path, sim: &Path, test: &str, room: Room<'_>) -> Result<(), Strin
         .expect("unshare, of util-linux");
     let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     if output.status.success() && said.contains("1 passed") {
-        Ok(())
+        let trace = Sim::open(&state).and_then(|sim| sim.trace()).expect("a trace");
+        Ok(trace.into_iter().map(|line| line.argv[0].clone()).collect())
     } else {
         Err(said)
     }
@@ -132,6 +139,11 @@ pub fn zone() -> Zone {
 
 /// A back end on this host, as a freshly started machined would have it.
 pub fn machines() -> Arc<dyn Machines> {
+    hurried_machines(zone::Patience::default())
+}
+
+/// One that waits for a part of the usual times.
+pub fn hurried_machines(patience: zone::Patience) -> Arc<dyn Machines> {
     let image = Image {
         disk: None,
         kind: GuestKind::LinuxUefi,
@@ -145,12 +157,111 @@ pub fn machines() -> Arc<dyn Machines> {
     };
     let agent = PathBuf::from("/run/agent");
     fs::write(&agent, b"agent").expect("an agent");
-    zone::open(zone::Options::new(
-        "n1".parse().expect("a node"),
-        zone(),
-        BTreeMap::from([("debian".parse().expect("a label"), image)]),
-        agent,
-    ))
+    zone::open(zone::Options {
+        patience,
+        ..zone::Options::new(
+            "n1".parse().expect("a node"),
+            zone(),
+            BTreeMap::from([("debian".parse().expect("a label"), image)]),
+            agent,
+        )
+    })
+}
+
+/// Everything that a machine could leave or an operation could hurt, by what it is: the model but for its counters, and
+/// every file of zones, mountpoints and records.
+pub fn picture() -> BTreeMap<String, String> {
+    let state = host().state().expect("a state");
+    let mut picture = BTreeMap::new();
+    for (name, dataset) in &state.datasets {
+        picture.insert(format!("dataset {name}"), format!("{dataset:?}"));
+    }
+    for (name, zone) in &state.zones {
+        picture.insert(format!("zone {name}"), format!("{zone:?}"));
+    }
+    for (name, link) in &state.links {
+        picture.insert(format!("link {name}"), format!("{link:?}"));
+    }
+    for (name, interface) in &state.interfaces {
+        picture.insert(format!("interface {name}"), format!("{interface:?}"));
+    }
+    picture.insert(
+        "others".to_owned(),
+        format!("{:?} {:?} {:?}", state.vms, state.filter, state.services),
+    );
+    for dir in [
+        "/etc/zones",
+        "/etc/ipf",
+        "/mnt",
+        "/run/helios-ci",
+        "/dev/vmm",
+        "/dev/zvol",
+    ] {
+        files_below(Path::new(dir), &mut picture);
+    }
+    picture
+}
+
+fn files_below(dir: &Path, picture: &mut BTreeMap<String, String>) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        // What a killed zonecfg leaves beside its files: `zonecfg.XXXXXX` on a real host, and harmless there.
+        if entry.file_name().to_string_lossy().starts_with(".tmp") {
+            continue;
+        }
+        let Ok(meta) = entry.metadata() else { continue };
+        if meta.is_dir() {
+            // An empty one of ours is no trace: whoever comes next uses it.
+            files_below(&path, picture);
+        } else {
+            let content = (meta.is_file() && meta.len() < 16_384).then(|| fs::read(&path).unwrap_or_default());
+            let text = content.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+            picture.insert(
+                path.display().to_string(),
+                text.unwrap_or_else(|| meta.len().to_string()),
+            );
+        }
+    }
+}
+
+/// What is otherwise than it was, in words.
+pub fn changed(before: &BTreeMap<String, String>) -> Vec<String> {
+    let now = picture();
+    let new = now.iter().filter(|(name, _)| !before.contains_key(*name));
+    let mut changed: Vec<String> = new.map(|(name, value)| format!("new: {name}: {value}")).collect();
+    for (name, was) in before {
+        match now.get(name) {
+            Some(is) if is == was => {}
+            Some(is) => changed.push(format!("{name} was {was} and is {is}")),
+            None => changed.push(format!("gone: {name}")),
+        }
+    }
+    changed
+}
+
+/// Runs a program of the host, which must succeed.
+pub fn run(program: &str, args: &[&str]) -> String {
+    match host().run(program, args).expect("a host") {
+        illumos_sim::sim::Ended::Exit(out) if out.code == 0 => out.stdout,
+        other => panic!("{program} {args:?}: {other:?}"),
+    }
+}
+
+/// What goes wrong from now on, and nothing else.
+pub fn faults(calls: Vec<Fault>) {
+    host().mutate(|host| host.faults.calls = calls).expect("a host");
+}
+
+/// A fault of the `nth` call of a program with these words.
+pub fn fault(program: &str, args: &[&str], nth: u32, action: Action) -> Fault {
+    Fault {
+        program: program.to_owned(),
+        args: args.iter().map(|word| (*word).to_owned()).collect(),
+        nth,
+        times: 1,
+        action,
+        seen: 0,
+    }
 }
 
 pub fn spec() -> MachineSpec {

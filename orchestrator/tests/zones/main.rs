@@ -2,20 +2,49 @@
 //! real paths over a model of one host. Nothing of it boots here; what is proved is what helios-ci says to a host, in
 //! which order, and what it leaves. `tests/guests` boots real guests on the same host.
 
+use std::{collections::BTreeSet, path::Path};
+
 mod admin;
 mod bed;
+mod budget;
 mod faults;
 mod guard;
 mod images;
 mod keep;
+mod keeper;
 mod life;
+mod names;
+mod storm;
+mod strangers;
+mod surprises;
 
 /// Runs the other tests of this file inside a simulated host of their own each.
 #[test]
 fn zones_on_a_simulated_host() {
-    bed::run_inside(&[
+    // The longest first.
+    let ran = bed::run_inside(&[
         "admin::from_a_bare_host_to_a_machine_that_machined_keeps",
+        "keeper::machined_may_be_killed_during_any_command",
+        "faults::a_command_that_hangs_leaves_nothing",
+        "faults::a_command_that_hangs_after_it_acted_leaves_nothing",
+        "faults::a_command_that_fails_leaves_nothing",
+        "faults::a_command_that_did_it_and_says_it_failed_leaves_nothing",
+        "faults::a_command_that_is_killed_before_it_acts_leaves_nothing",
+        "faults::a_command_that_is_killed_leaves_nothing",
+        "faults::an_install_a_removal_or_a_halt_killed_midway_leaves_nothing",
+        "faults::zoneadmd_goes_on_without_its_client_and_leaves_nothing",
         "admin::a_place_that_is_anothers_is_not_taken",
+        "keeper::machined_told_to_stop_ends_what_has_begun",
+        "storm::twenty_machines_in_a_storm_leave_nothing",
+        "budget::a_life_costs_what_was_budgeted",
+        "budget::twenty_that_wait_cost_one_look_a_second",
+        "surprises::what_a_boot_environment_brings_back_goes",
+        "surprises::a_damaged_configuration_is_said_and_hides_no_other_machine",
+        "surprises::nothing_is_made_below_a_dataset_that_is_not_mounted",
+        "surprises::a_machine_that_cannot_be_seen_for_a_while_is_not_lost",
+        "surprises::a_halt_during_boot_is_seen_as_one",
+        "names::every_value_is_carried_unchanged_or_refused_by_name",
+        "names::no_value_becomes_syntax_of_zonecfg",
         "admin::addresses_of_the_host_are_not_taken",
         "images::a_golden_disk_is_imported_verified_and_rolled_back",
         "life::a_machine_is_made_run_and_removed_without_a_trace",
@@ -24,14 +53,78 @@ fn zones_on_a_simulated_host() {
         "life::look_alikes_are_reported_and_left_alone",
         "keep::a_kept_machine_is_cut_off_and_its_console_is_free",
         "keep::a_kept_machine_that_stops_or_loses_its_host_goes_without_a_trace",
+        "faults::a_guest_that_bhyvectl_cannot_end_is_killed",
         "guard::a_running_machine_without_protection_loses_its_power",
         "guard::what_only_a_person_can_mend_is_named",
         "faults::a_guest_that_dies_at_once_is_seen_with_its_last_words",
         "faults::a_full_pool_is_said_and_costs_nothing",
         "faults::a_disk_that_stays_busy_is_quarantined",
         "faults::a_zone_that_hangs_is_said_and_goes_when_it_can",
-        "faults::a_command_that_fails_leaves_nothing",
-        "faults::a_command_that_did_it_and_says_it_failed_leaves_nothing",
-        "faults::a_command_that_is_killed_leaves_nothing",
     ]);
+    // pfexec becomes what it runs.
+    let mut documented = documented();
+    documented.remove("pfexec");
+    assert_eq!(
+        ran, documented,
+        "what ran on simulated hosts, and what docs/operations.md says that runs"
+    );
+}
+
+/// The programs that the documentation names as those of machined and of the administrator's commands.
+fn documented() -> BTreeSet<String> {
+    let text = include_str!("../../../docs/operations.md");
+    let (_, rest) = text.split_once("The programs that machined, ").expect("the list");
+    let (list, _) = rest.split_once("\n\n").expect("its end");
+    let words = list.split('`').skip(1).step_by(2);
+    words
+        .filter(|word| illumos_sim::program::NAMES.contains(word))
+        .map(str::to_owned)
+        .collect()
+}
+
+fn sources(dir: &Path, text: &mut String) {
+    for entry in std::fs::read_dir(dir).expect("a folder").flatten() {
+        if entry.file_type().expect("a type").is_dir() {
+            sources(&entry.path(), text);
+        } else {
+            text.push_str(&std::fs::read_to_string(entry.path()).expect("a source"));
+        }
+    }
+}
+
+/// What the zone back end could run at all is what is documented, and nobody gets a right to it but who keeps zones
+/// for debugging.
+#[test]
+fn the_programs_are_those_of_the_documentation() {
+    let mut text = String::new();
+    sources(
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join("src/machine/zone"),
+        &mut text,
+    );
+    let named: BTreeSet<String> = text
+        .split('"')
+        .filter(|word| !word.contains(' '))
+        .filter_map(|word| {
+            let dirs = ["/sbin/", "/usr/sbin/", "/usr/bin/", "/usr/lib/zones/"];
+            dirs.iter().find_map(|dir| word.strip_prefix(dir)).map(str::to_owned)
+        })
+        .collect();
+    let documented = documented();
+    let unknown: Vec<_> = named.difference(&documented).collect();
+    assert!(named.len() >= 8 && unknown.is_empty(), "{named:?} {unknown:?}");
+    let rights = include_str!("../../../smf/rbac/exec_attr");
+    for line in rights.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
+        let allowed = ["/usr/sbin/zlogin:uid=0", "/usr/sbin/zoneadm:uid=0"];
+        let fits = allowed
+            .iter()
+            .any(|end| *line == format!("helios-ci Debug:solaris:cmd:::{end}"));
+        assert!(fits, "{line}");
+    }
+    // machined needs no profile: it is root, whole.
+    let manifest = include_str!("../../../smf/machined.xml");
+    assert!(
+        manifest.contains("<method_credential user=\"root\" group=\"root\"/>") && !manifest.contains("privileges=")
+    );
+    let package = include_str!("../../../smf/helios-ci.p5m");
+    assert!(!package.contains("profiles=") && !package.contains("user_attr"));
 }

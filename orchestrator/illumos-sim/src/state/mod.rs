@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 pub use net::{Address, Filter, Interface, Link, LinkClass};
 pub use real::Real;
 pub use storage::{Dataset, Kind, Pool, now};
-pub use zones::{KernelZone, ZoneState};
+pub use zones::{KernelZone, Pending, ZoneState};
 
 use serde::{Deserialize, Serialize};
 
@@ -41,6 +41,9 @@ pub struct State {
     /// Processes that hang while they hold a zone's lock.
     #[serde(default)]
     pub locks: BTreeMap<String, u32>,
+    /// What zoneadmd does by itself, its client being gone.
+    #[serde(default)]
+    pub pending: Vec<Pending>,
     /// Virtual machines that vmm holds: `/dev/vmm/NAME`.
     pub vms: Vec<String>,
     /// The packet filter.
@@ -70,6 +73,7 @@ impl State {
             zones: BTreeMap::new(),
             debug_ids: BTreeMap::new(),
             locks: BTreeMap::new(),
+            pending: Vec::new(),
             vms: Vec::new(),
             filter: Filter::default(),
             services: BTreeMap::new(),
@@ -142,6 +146,7 @@ impl State {
         self.zones.clear();
         self.vms.clear();
         self.locks.clear();
+        self.pending.clear();
         self.links
             .retain(|_, link| !link.temporary && link.class != LinkClass::Phys);
         for link in self.links.values_mut() {

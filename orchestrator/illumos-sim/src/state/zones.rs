@@ -76,3 +76,12 @@ pub struct KernelZone {
     #[serde(default)]
     pub status: i64,
 }
+
+/// An act of zoneadmd whose client is gone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pending {
+    /// The arguments of the zoneadm that was killed.
+    pub args: Vec<String>,
+    /// Passes of any program until it is done.
+    pub after: u32,
+}

@@ -30,9 +30,12 @@ pub fn file(host: &Host, name: &str) -> std::path::PathBuf {
 pub fn load(host: &Host, name: &str) -> io::Result<Option<Config>> {
     match files::text(&file(host, name))? {
         None => Ok(None),
-        Some(text) => xml::read(&text)
-            .map(Some)
-            .ok_or_else(|| io::Error::other(format!("{name}.xml is no zone's configuration"))),
+        Some(text) => xml::read(&text).map(Some).ok_or_else(|| {
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("{name}.xml is no zone's configuration"),
+            )
+        }),
     }
 }
 

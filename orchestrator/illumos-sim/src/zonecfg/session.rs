@@ -28,6 +28,8 @@ struct Session<'a> {
     host: &'a mut Host,
     name: String,
     config: Option<Config>,
+    /// There is a configuration, and it cannot be read.
+    damaged: bool,
     scope: Option<Resource>,
     /// What was selected, to be put back by a cancel.
     selected: Option<Resource>,
@@ -51,15 +53,17 @@ fn broken(error: &io::Error) -> String {
 /// # Errors
 /// None that is not in the exit code: the type is that of all programs.
 pub fn run(host: &mut Host, name: &str, text: &str, source: &Source) -> Ran {
-    let config = load(host, name).map_err(|error| Out::error(broken(&error)))?;
-    let known = index::find(host, name)
-        .map_err(|error| Out::error(broken(&error)))?
-        .is_some();
-    let config = config.filter(|_| known);
+    // Which zone it is decides the file; the index only says where the zone stands.
+    let (config, damaged) = match load(host, name) {
+        Ok(config) => (config, false),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => (None, true),
+        Err(error) => return Err(Out::error(broken(&error))),
+    };
     let mut session = Session {
         host,
         name: name.into(),
         config,
+        damaged,
         scope: None,
         selected: None,
         changed: false,
@@ -101,7 +105,12 @@ impl Session<'_> {
     }
 
     fn config(&mut self) -> Result<&mut Config, String> {
-        let missing = format!("{}: No such zone configured", self.name);
+        let why = if self.damaged {
+            "Bad document property"
+        } else {
+            "No such zone configured"
+        };
+        let missing = format!("{}: {why}", self.name);
         self.config.as_mut().ok_or(missing)
     }
 
@@ -233,7 +242,9 @@ impl Session<'_> {
     fn delete(&mut self, force: bool) -> Said {
         let name = &self.name;
         match self.state()? {
-            None => return Err(format!("{name}: No such zone configured")),
+            // Either half of a zone is enough for its removal.
+            None if !file(self.host, name).exists() => return Err(format!("{name}: No such zone configured")),
+            None => {}
             Some(state) if state > ZoneState::Installed => {
                 return Err(format!("{name}: Zone state is invalid for the requested operation"));
             }

@@ -1,5 +1,7 @@
 //! Both ends over a real socket, with a back end that a test can hold.
 
+mod fuzz;
+
 use std::{
     path::PathBuf,
     sync::{

@@ -1,6 +1,7 @@
 //! The Machine port on bhyve zones.
 
 mod guard;
+mod wait;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -20,8 +21,10 @@ use super::{
     destroy::Destroy,
     host::{Host, Whose},
     inside,
+    patience::Patience,
     plan::{MachinePlan, PlanError, RUN, Wanted},
     record::{Record, Records},
+    watch::Watch,
 };
 use crate::{
     config::{Image, Zone},
@@ -54,6 +57,8 @@ pub struct Options {
     pub agent: PathBuf,
     /// What must not outlive a boot of the host: normally [`RUN`].
     pub run: PathBuf,
+    /// How long the host is waited for.
+    pub patience: Patience,
 }
 
 impl Options {
@@ -66,6 +71,7 @@ impl Options {
             images,
             agent,
             run: RUN.into(),
+            patience: Patience::default(),
         }
     }
 }
@@ -76,7 +82,9 @@ pub fn open(options: Options) -> Arc<dyn Machines> {
     Arc::new(Zones {
         host: Host {
             node: options.node.to_string(),
+            patience: options.patience,
         },
+        watch: Watch::default(),
         records: Records::new(options.run.join("machines")),
         consoles: Mutex::default(),
         attaching: Locks::default(),
@@ -89,6 +97,8 @@ pub fn open(options: Options) -> Arc<dyn Machines> {
 struct Zones {
     options: Options,
     host: Host,
+    /// For those who wait.
+    watch: Watch,
     records: Records,
     /// Who reads which console.
     consoles: Mutex<HashMap<MachineName, Attached>>,
@@ -251,8 +261,9 @@ impl Zones {
         self.read_console(name).await?;
         record.started = true;
         self.records.write(name, &record)?;
-        zoneadm::done(&self.host.run(zoneadm::boot(name)).await?)?;
-        Ok(())
+        let said = self.host.run(zoneadm::boot(name)).await;
+        self.watch.forget().await;
+        Ok(zoneadm::done(&said?)?)
     }
 
     /// The way to a console that is read here.
@@ -397,6 +408,7 @@ impl Zones {
         self.leave_console(name).await;
         let (disk, zonepath) = (self.below("machines", name)?, self.below("zones", name)?);
         self.removal(name, &disk, &zonepath, network.as_ref()).run().await?;
+        self.watch.forget().await;
         let half_written = self.options.run.join(format!("{name}.zonecfg"));
         for path in [self.console_dir(name), half_written] {
             match std::fs::symlink_metadata(&path) {
@@ -455,14 +467,16 @@ impl Zones {
             let Ok(name) = zone.name.parse::<MachineName>() else {
                 continue;
             };
-            match self.host.whose_zone(&name).await? {
-                Whose::Ours => {
+            match self.host.whose_zone(&name).await {
+                Ok(Whose::Ours) => {
                     if zone.state == State::Running {
                         self.power_off_unless_protected(&name).await?;
                     }
                     names.insert(name);
                 }
-                Whose::Nobodys | Whose::Anothers(_) => {}
+                Ok(Whose::Nobodys | Whose::Anothers(_)) => {}
+                // What cannot be read of one zone must not hide all others.
+                Err(trouble) => tracing::warn!(reason = trouble.reason, "whose this zone is cannot be told now"),
             }
         }
         for kind in ["machines", "zones"] {
@@ -537,7 +551,9 @@ impl Machines for Zones {
                 return Ok(());
             }
             let (disk, zonepath) = (self.below("machines", name)?, self.below("zones", name)?);
-            self.removal(name, &disk, &zonepath, None).halt().await
+            let ended = self.removal(name, &disk, &zonepath, None).halt().await;
+            self.watch.forget().await;
+            ended
         };
         stop.await.map_err(Trouble::named(Operation::Stop, name))
     }
@@ -570,6 +586,9 @@ impl Machines for Zones {
 
     async fn observe(&self, name: &MachineName) -> Result<Observed, MachineError> {
         let see = async {
+            if self.boots(name).await? {
+                return Ok(Observed::Running);
+            }
             let state = self.host.zone(name).await?.map(|zone| zone.state);
             if state.is_some() && !matches!(self.host.whose_zone(name).await?, Whose::Ours) {
                 return Ok(Observed::Absent);
@@ -588,11 +607,6 @@ impl Machines for Zones {
     }
 
     async fn wait_stopped(&self, name: &MachineName) -> Result<Observed, MachineError> {
-        loop {
-            match self.observe(name).await? {
-                Observed::Running => tokio::time::sleep(Duration::from_secs(1)).await,
-                other => return Ok(other),
-            }
-        }
+        self.until_stopped(name).await
     }
 }

@@ -33,7 +33,9 @@ fn undone(what: &str, said: Result<(), impl std::fmt::Display>) -> Trouble {
 impl Create<'_> {
     /// Everything up to what booting takes.
     pub(super) async fn run(&self) -> Result<(), Trouble> {
-        tokio::try_join!(self.disk(), self.zone(), self.network())?;
+        // All of them to their ends: to leave the others when one fails would kill their commands midway.
+        let (disk, zone, network) = tokio::join!(self.disk(), self.zone(), self.network());
+        disk.and(zone).and(network)?;
         self.protected().await
     }
 
@@ -87,6 +89,14 @@ impl Create<'_> {
     async fn zone(&self) -> Result<(), Trouble> {
         let (plan, name) = (self.plan, &self.spec.name);
         let attempt = name.attempt();
+        // ZFS would mount the child all the same, over a directory that hides when its parent comes.
+        let parent = self.host.dataset(&plan.zones).await?;
+        if !parent.is_some_and(|parent| parent.mounted) {
+            return Err(Trouble::lasting(format!(
+                "{zones} is not mounted: `zfs mount {zones}`, after removing what lies at its mountpoint",
+                zones = plan.zones
+            )));
+        }
         let said = zfs::done(
             &self
                 .act(zfs::create_zonepath(&plan.zonepath, &self.spec.node, attempt))
@@ -128,11 +138,11 @@ impl Create<'_> {
     async fn network(&self) -> Result<(), Trouble> {
         let network = &self.plan.network;
         let stub = dladm::done(&self.act(dladm::create_stub(&network.stub)).await?);
-        let (host, guest) = tokio::try_join!(
+        let (host, guest) = tokio::join!(
             self.act(dladm::create_vnic(&network.stub, network.host_mac, &network.host)),
             self.act(dladm::create_vnic(&network.stub, network.guest_mac, &network.guest)),
-        )?;
-        let said = stub.and(dladm::done(&host)).and(dladm::done(&guest));
+        );
+        let said = stub.and(dladm::done(&host?)).and(dladm::done(&guest?));
         for (whose, link) in self
             .host
             .vnics(network)
@@ -146,12 +156,12 @@ impl Create<'_> {
                 Whose::Anothers(why) => return Err(Trouble::lasting(format!("{why}; it is left alone"))),
             }
         }
-        let (host, guest) = tokio::try_join!(
+        let (host, guest) = tokio::join!(
             self.act(dladm::set_host(network)),
             self.act(dladm::protect(network, self.bandwidth)),
-        )?;
-        dladm::done(&host)?;
-        dladm::done(&guest)?;
+        );
+        dladm::done(&host?)?;
+        dladm::done(&guest?)?;
         let said = ipadm::done(&self.act(ipadm::create_address(network)).await?);
         if !self.host.has_address(network).await? {
             return Err(undone(

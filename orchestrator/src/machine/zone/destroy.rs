@@ -10,6 +10,7 @@ use super::{
         zonecfg,
     },
     host::{Host, Whose, vmm},
+    index,
 };
 use crate::{
     exec::{Cmd, Output},
@@ -24,8 +25,9 @@ use crate::{
 const POWER: Duration = Duration::from_secs(15);
 /// A teardown that goes on in zoneadmd.
 const TEARDOWN: Duration = Duration::from_secs(30);
-/// bhyve's last writes to its disk end within this many seconds.
+/// bhyve's last writes to its disk end within so many tries, so far apart.
 const BUSY_TRIES: u32 = 10;
+const BUSY: Duration = Duration::from_secs(1);
 
 /// What is to be removed.
 pub(super) struct Destroy<'a> {
@@ -97,23 +99,30 @@ impl Destroy<'_> {
     }
 
     async fn zone(&self) -> Result<(), Trouble> {
-        match self.host.whose_zone(self.name).await? {
-            Whose::Nobodys => return Ok(()),
-            Whose::Ours => {}
-            Whose::Anothers(why) => {
+        match self.host.whose_zone(self.name).await {
+            Ok(Whose::Nobodys) => return self.half_a_zone(false).await,
+            Ok(Whose::Ours) => {}
+            Ok(Whose::Anothers(why)) => {
                 // Half of a configuration has no marks yet; its path below our own dataset is the proof then.
                 let zone = self.host.zone(self.name).await?;
-                let here = zone.is_some_and(|zone| zone.zonepath == self.path);
-                if !here || self.host.whose_dataset(self.zonepath, self.name).await? != Whose::Ours {
+                if zone.is_none_or(|zone| zone.zonepath != self.path) || !self.has_dataset().await? {
                     return Err(Trouble::lasting(format!("{why}; it is left alone")));
                 }
+            }
+            Err(trouble) => {
+                return Err(Trouble::passing(format!(
+                    "whose zone {name} is cannot be told: {}. If /etc/zones/{name}.xml is damaged and the zone is not \
+                     running, remove it with `zonecfg -z {name} delete -F`",
+                    trouble.reason,
+                    name = self.name
+                )));
             }
         }
         self.halt().await?;
         self.uninstall().await?;
         match self.state().await? {
-            None => return Ok(()),
-            Some(State::Configured) => unless_absent(zonecfg::done(&self.act(zonecfg::delete(self.name)).await?))?,
+            None => return self.half_a_zone(true).await,
+            Some(State::Configured) => self.delete().await?,
             // Deleting an installed zone would orphan its dataset.
             Some(state) => return Err(Trouble::passing(format!("zone {} is still {state:?}", self.name))),
         }
@@ -121,6 +130,47 @@ impl Destroy<'_> {
             None => Ok(()),
             Some(state) => Err(Trouble::passing(format!("zone {} is still {state:?}", self.name))),
         }
+    }
+
+    async fn delete(&self) -> Result<(), Trouble> {
+        Ok(unless_absent(zonecfg::done(
+            &self.act(zonecfg::delete(self.name)).await?,
+        ))?)
+    }
+
+    async fn has_dataset(&self) -> Result<bool, Trouble> {
+        Ok(self.host.whose_dataset(self.zonepath, self.name).await? == Whose::Ours)
+    }
+
+    /// No list has the zone. It is gone, or half of it is: its configuration without a line in the index (which is
+    /// `configured` and known by its marks), or such a line without a configuration, as a boot environment may bring
+    /// back. A list also leaves out a zone that is just changing: that one has both and is asked for again.
+    async fn half_a_zone(&self, configured: bool) -> Result<(), Trouble> {
+        let line = index::zonepath(self.name)?;
+        let ours = match (&line, configured) {
+            (None, configured) => configured,
+            (Some(_), true) => {
+                return Err(Trouble::passing(format!(
+                    "zone {} is in no list just now, and is not gone",
+                    self.name
+                )));
+            }
+            (Some(path), false) => *path == self.path && (self.network.is_some() || self.has_dataset().await?),
+        };
+        if !ours {
+            return match line {
+                None => Ok(()),
+                Some(path) => Err(Trouble::lasting(format!(
+                    "/etc/zones/index has a zone {} at {path} without a configuration; it is left alone",
+                    self.name
+                ))),
+            };
+        }
+        self.delete().await?;
+        if index::zonepath(self.name)?.is_none() && self.host.exported(self.name).await?.is_none() {
+            return Ok(());
+        }
+        Err(Trouble::passing(format!("half of zone {} is still there", self.name)))
     }
 
     /// Never begins with `zoneadm halt`, which would wait half an hour for the guest.
@@ -134,28 +184,33 @@ impl Destroy<'_> {
         if !alive(self.state().await?.as_ref()) {
             return Ok(());
         }
-        // Its failure says that the virtual machine is gone already, or nothing at all: the state decides.
-        let _said = self.act(bhyvectl::power_off(self.name)).await?;
+        // Its failure says that the virtual machine is gone already, or nothing at all, and it may hang: the state decides.
+        let _said = self.act(bhyvectl::power_off(self.name)).await;
         let ended = |state: Option<&State>| !matches!(state, Some(State::Running));
         if !ended(self.host.wait(self.name, POWER, ended).await?.as_ref()) {
-            let _said = self.act(bhyvectl::kill(self.name)).await?;
+            let _said = self.act(bhyvectl::kill(self.name)).await;
             self.host.wait(self.name, POWER, ended).await?;
         }
-        let mut said = Ok(());
+        let mut words = String::new();
         let state = self.state().await?;
         if alive(state.as_ref()) {
-            said = zoneadm::done(&self.act(zoneadm::halt(self.name)).await?);
+            // zoneadmd goes on with it, whatever becomes of the command.
+            let said = self.act(zoneadm::halt(self.name)).await;
+            let said = said.and_then(|output| Ok(zoneadm::done(&output)?));
+            words = said
+                .err()
+                .map(|trouble| format!(": {}", trouble.reason))
+                .unwrap_or_default();
         }
         let state = self.host.wait(self.name, TEARDOWN, |state| !alive(state)).await?;
         if alive(state.as_ref()) {
-            let words = said.err().map(|error| format!(": {error}")).unwrap_or_default();
             return Err(Trouble::passing(format!(
                 "zone {} hangs in {state:?}{words}; a host that cannot end its zones needs a reboot",
                 self.name
             )));
         }
         if vmm(self.name).exists() {
-            let _said = self.act(bhyvectl::destroy(self.name)).await?;
+            let _said = self.act(bhyvectl::destroy(self.name)).await;
         }
         Ok(())
     }
@@ -220,7 +275,7 @@ impl Destroy<'_> {
         for _ in 0..BUSY_TRIES {
             match unless_absent(zfs::done(&self.act(zfs::destroy(self.disk)).await?)) {
                 Ok(()) => return Ok(()),
-                Err(error) if error.is_busy() => tokio::time::sleep(Duration::from_secs(1)).await,
+                Err(error) if error.is_busy() => tokio::time::sleep(self.host.patience.of(BUSY)).await,
                 Err(error) => return Err(error.into()),
             }
         }

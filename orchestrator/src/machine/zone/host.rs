@@ -10,6 +10,7 @@ use super::{
         zonecfg,
     },
     export::Exported,
+    patience::Patience,
 };
 use crate::{
     exec::{Cmd, Output},
@@ -35,6 +36,9 @@ impl From<FieldError> for Trouble {
     }
 }
 
+/// Between two looks at a zone that is about to change.
+const AGAIN: Duration = Duration::from_millis(100);
+
 /// Whose a thing is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Whose {
@@ -51,11 +55,13 @@ pub(super) enum Whose {
 pub(super) struct Host {
     /// This node's name, as the marks have it.
     pub(super) node: String,
+    /// How long its commands are waited for.
+    pub(super) patience: Patience,
 }
 
 impl Host {
     pub(super) async fn run(&self, command: Cmd) -> Result<Output, Trouble> {
-        Ok(command.run().await?)
+        Ok(self.patience.command(command).run().await?)
     }
 
     /// Every zone of the host.
@@ -147,13 +153,13 @@ impl Host {
         patience: Duration,
         wanted: impl Fn(Option<&State>) -> bool,
     ) -> Result<Option<State>, Trouble> {
-        let until = tokio::time::Instant::now() + patience;
+        let until = tokio::time::Instant::now() + self.patience.of(patience);
         loop {
             let state = self.zone(name).await?.map(|zone| zone.state);
             if wanted(state.as_ref()) || tokio::time::Instant::now() >= until {
                 return Ok(state);
             }
-            tokio::time::sleep(Duration::from_millis(250)).await;
+            tokio::time::sleep(AGAIN).await;
         }
     }
 }

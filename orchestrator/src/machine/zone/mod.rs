@@ -10,11 +10,17 @@ mod destroy;
 pub mod export;
 pub mod golden;
 mod host;
+mod index;
 mod inside;
 pub mod memory;
+mod patience;
 pub mod plan;
 mod record;
 pub mod scratch;
 pub mod setup;
+mod watch;
 
-pub use self::adapter::{Options, open};
+pub use self::{
+    adapter::{Options, open},
+    patience::Patience,
+};

@@ -80,6 +80,8 @@ pub struct MachinePlan {
     pub origin: SnapshotName,
     /// The machine's disk.
     pub disk: DatasetName,
+    /// The parent of all zones' filesystems.
+    pub zones: DatasetName,
     /// The zone's own filesystem.
     pub zonepath: DatasetName,
     /// The zone.
@@ -132,7 +134,8 @@ impl MachinePlan {
         })?;
         let origin = golden(&zone.dataset, &spec.image, version)?;
         let disk = zone.dataset.child("machines")?.child(name.as_str())?;
-        let zonepath = zone.dataset.child("zones")?.child(name.as_str())?;
+        let zones = zone.dataset.child("zones")?;
+        let zonepath = zones.child(name.as_str())?;
         let attributes = attributes(spec, image, &disk)?;
         let config = ZoneConfig {
             name: name.clone(),
@@ -191,6 +194,7 @@ impl MachinePlan {
             devices: devices(&config, image),
             origin,
             disk,
+            zones,
             zonepath,
             config,
             config_file,

@@ -13,7 +13,7 @@ use crate::{
     files,
     host::Host,
     out::{Out, Ran, options},
-    state::ZoneState,
+    state::{Pending, ZoneState},
     zonecfg::{self, Config, index, index::Entry},
 };
 
@@ -55,6 +55,11 @@ pub fn run(host: &mut Host, args: &[String]) -> Ran {
         host.waiting = true;
         return Ok(Out::silent());
     }
+    let busy = |act: &Pending| asks(&act.args).is_some_and(|(zone, _)| zone == name);
+    if asks(args).is_some() && host.state.pending.iter().any(busy) {
+        host.waiting = true;
+        return Ok(Out::silent());
+    }
     let zone = find(host, name)?;
     match *verb {
         "install" => install::install(host, &zone, &rest),
@@ -80,6 +85,40 @@ pub fn lock_of(args: &[String]) -> Option<&str> {
     match args {
         [z, name, verb, ..] if z == "-z" && locks(verb) => Some(name),
         _ => None,
+    }
+}
+
+/// The zone and verb of what zoneadm only asks zoneadmd to do.
+fn asks(args: &[String]) -> Option<(&str, &str)> {
+    match args {
+        [z, name, verb, ..] if z == "-z" && ["boot", "halt", "reboot", "shutdown"].contains(&verb.as_str()) => {
+            Some((name, verb))
+        }
+        _ => None,
+    }
+}
+
+/// Whether zoneadmd does this act, and goes on with it without its client.
+#[must_use]
+pub fn is_daemons(program: &str, args: &[String]) -> bool {
+    program == "zoneadm" && asks(args).is_some()
+}
+
+/// zoneadmd goes on with what killed clients have asked for.
+pub fn go_on(host: &mut Host) {
+    for mut act in std::mem::take(&mut host.state.pending) {
+        if act.after > 0 {
+            act.after -= 1;
+            host.state.pending.push(act);
+            continue;
+        }
+        let left = std::mem::take(&mut host.state.pending);
+        // Nobody hears how it ended.
+        let _said = run(host, &act.args);
+        host.state.pending = left;
+        if std::mem::take(&mut host.waiting) {
+            host.state.pending.push(act);
+        }
     }
 }
 

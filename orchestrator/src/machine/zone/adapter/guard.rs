@@ -40,7 +40,8 @@ impl Zones {
         }
         tracing::error!(machine = %name, "it runs without protection of its link: its power is taken");
         // Its failure says that it went by itself: the next look tells.
-        let _said = self.host.run(bhyvectl::power_off(name)).await?;
+        let _said = self.host.run(bhyvectl::power_off(name)).await;
+        self.watch.forget().await;
         Ok(true)
     }
 
@@ -84,15 +85,16 @@ impl Zones {
             let Ok(name) = zone.name.parse::<MachineName>() else {
                 continue;
             };
-            match self.host.whose_zone(&name).await? {
-                Whose::Anothers(why) => {
+            match self.host.whose_zone(&name).await {
+                Ok(Whose::Anothers(why)) => {
                     troubles.push(format!("{why}, though it has a machine's name; it is left alone"))
                 }
-                Whose::Ours if matches!(zone.state, State::ShuttingDown | State::Down) => troubles.push(format!(
+                Err(trouble) => troubles.push(format!("whose zone {name} is cannot be told: {}", trouble.reason)),
+                Ok(Whose::Ours) if matches!(zone.state, State::ShuttingDown | State::Down) => troubles.push(format!(
                     "zone {name} is in state {:?}: unless that passes within ten minutes, the host needs a reboot",
                     zone.state
                 )),
-                Whose::Ours | Whose::Nobodys => {}
+                Ok(Whose::Ours | Whose::Nobodys) => {}
             }
         }
         for kind in ["machines", "zones"] {
