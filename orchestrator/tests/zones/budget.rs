@@ -66,9 +66,11 @@ async fn a_life_costs_what_was_budgeted() {
     assert!(chain(&["dladm", "ipadm"], &join) <= 7, "{:#?}", shown(&making));
     assert!(chain(&["zfs"], &join) <= 7, "{:#?}", shown(&making));
     // Neither zone nor network waits for the disk.
-    let clone = making.iter().find(|line| line.argv[1] == "clone").unwrap();
-    let beside = making.iter().filter(|line| line.begun < clone.ended).count();
-    assert!(beside >= making.len() - 3, "{beside} of {:#?}", shown(&making));
+    let found = |wanted: &str| making.iter().find(|line| verb(line) == wanted).unwrap();
+    let clone = found("clone");
+    for other in ["create", "create-etherstub"] {
+        assert!(found(other).begun < clone.ended, "{:#?}", shown(&making));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -108,6 +108,10 @@ fn tags(text: &str) -> Option<Vec<Tag>> {
 /// Reads a configuration; none when it is not one.
 #[must_use]
 pub fn read(text: &str) -> Option<Config> {
+    // Half a document is none.
+    if !text.trim_end().ends_with("</zone>") {
+        return None;
+    }
     let mut tags = tags(text)?.into_iter();
     let mut zone = tags.next().filter(|tag| tag.name == "zone")?;
     let mut config = Config::template(&zone.attributes.remove("name")?, "SUNWblank")?;

@@ -212,6 +212,54 @@ fn boot_is_refused_by_network_and_attributes() {
 }
 
 #[test]
+fn zoneadmd_goes_on_when_its_client_is_killed() {
+    let bed = installed();
+    fault(&bed, "zoneadm", &["boot"], Action::KillClient { after: 2 });
+    assert_eq!(bed.ended("zoneadm -z z1 boot"), Ended::Killed);
+    assert_eq!(state(&bed), "installed");
+    // Who asks zoneadmd waits for what it does; who asks the kernel sees it when it is done.
+    assert_eq!(bed.ended("zoneadm -z z1 halt"), Ended::Waiting);
+    assert_eq!(state(&bed), "running");
+    fault(&bed, "zoneadm", &["halt"], Action::KillClient { after: 0 });
+    bed.sim.mutate(|host| host.faults.calls.remove(0)).unwrap();
+    assert_eq!(bed.ended("zoneadm -z z1 halt"), Ended::Killed);
+    // It waits for the guest as any halt does.
+    assert_eq!(state(&bed), "running");
+    bed.ok("bhyvectl --vm=z1 --force-poweroff");
+    bed.ok("zoneadm list");
+    assert_eq!(state(&bed), "installed");
+    assert!(bed.sim.state().unwrap().pending.is_empty());
+}
+
+#[test]
+fn either_half_of_a_zone_can_be_deleted() {
+    let bed = bed();
+    let (xml, index) = (
+        bed.sim.root().join("etc/zones/z1.xml"),
+        bed.sim.root().join("etc/zones/index"),
+    );
+    let (config, lines) = (std::fs::read(&xml).unwrap(), std::fs::read(&index).unwrap());
+    std::fs::remove_file(&xml).unwrap();
+    assert!(!bed.ok("zoneadm list -cp").contains("z1"));
+    assert!(
+        bed.no("zonecfg -z z1 export", 1)
+            .contains("z1: No such zone configured")
+    );
+    bed.ok("zonecfg -z z1 delete -F");
+    assert!(!std::fs::read_to_string(&index).unwrap().contains("z1"));
+    std::fs::write(&xml, &config).unwrap();
+    assert!(bed.ok("zonecfg -z z1 export").contains("set brand=bhyve"));
+    bed.ok("zonecfg -z z1 delete -F");
+    assert!(!xml.exists());
+    // One that is damaged can only be deleted.
+    std::fs::write(&xml, &config[..config.len() / 2]).unwrap();
+    std::fs::write(&index, &lines).unwrap();
+    assert!(bed.no("zonecfg -z z1 export", 1).contains("z1: Bad document property"));
+    bed.ok("zonecfg -z z1 delete -F");
+    assert!(bed.no("zonecfg -z z1 delete -F", 1).contains("No such zone configured"));
+}
+
+#[test]
 fn an_install_that_was_killed_is_incomplete() {
     let bed = bed();
     fault(&bed, "zoneadm", &["install"], Action::KillMidway);
