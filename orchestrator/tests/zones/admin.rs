@@ -40,7 +40,7 @@ fn said(args: &[&str]) -> String {
     text
 }
 
-fn configure() {
+pub fn configure() {
     fs::write("/run/agent", b"agent").unwrap();
     fs::write(
         CONFIG,
