@@ -10,6 +10,7 @@ ILLUMOS := x86_64-unknown-illumos
 AGENT := target/$(MUSL)/agent/helios-agent
 GUEST := build/images/tiny
 DEBIAN := build/images/debian
+OPENZFS := build/openzfs
 
 # A type-check compiles the C parts of dependencies and never links them, so any C compiler will do.
 ILLUMOS_ENV := PKG_CONFIG_ALLOW_CROSS=1 CC_x86_64_unknown_illumos=gcc AR_x86_64_unknown_illumos=ar
@@ -20,21 +21,23 @@ HELIOS_AGENT ?= $(AGENT)
 LAYING := HELIOS_CI_BIN=$(abspath $(HELIOS_CI_BIN)) HELIOS_AGENT=$(abspath $(HELIOS_AGENT))
 PACKAGE_DIR ?= build/package
 
-TESTING := HELIOS_CI_AGENT=$(abspath $(AGENT)) HELIOS_CI_GUEST=$(abspath $(GUEST)) HELIOS_CI_DEBIAN=$(abspath $(DEBIAN))
+TESTING := HELIOS_CI_AGENT=$(abspath $(AGENT)) HELIOS_CI_GUEST=$(abspath $(GUEST)) HELIOS_CI_DEBIAN=$(abspath $(DEBIAN)) \
+	HELIOS_CI_OPENZFS=$(abspath $(OPENZFS))
 TEST_DIRS := agent/tests proto/tests orchestrator/tests orchestrator/fakeforge/tests orchestrator/illumos-sim/tests
 TESTS := $(basename $(notdir $(wildcard $(addsuffix /*.rs,$(TEST_DIRS))))) \
 	$(notdir $(patsubst %/main.rs,%,$(wildcard $(addsuffix /*/main.rs,$(TEST_DIRS)))))
 # What mostly waits, for guests and time-outs, runs beside the rest.
-WAITING := debian disk guests hang network nodes privacy time zones
+WAITING := debian disk guests hang network nodes openzfs privacy time zones
 
-.PHONY: help setup build agent guest image-debian demo test test-full lint illumos unit unit-quick unit-waiting docs bench audit install package clean
+.PHONY: help setup build agent guest image-debian openzfs demo test test-full lint illumos unit unit-quick unit-waiting docs bench audit install package clean
 
 help:
 	@echo "make demo        everything once on this machine: forge, push, virtual machine, live log, statuses"
 	@echo "make demo KEEP=1 the same, and leave it running"
 	@echo "make test        format, lints, illumos type-check, all tests (what CI runs)"
-	@echo "make test-full   also what takes long: the Debian guest"
+	@echo "make test-full   also what takes long: the Debian guest, and ZFS itself"
 	@echo "make image-debian  a golden disk with all of Debian 12, for UEFI: $(DEBIAN)"
+	@echo "make openzfs     a guest with real OpenZFS, for tests of the zone back end: $(OPENZFS)"
 	@echo "make bench       measurements, as ratios within one run"
 	@echo "make install     programs, services, rights below DESTDIR, as smf/helios-ci.p5m lists them"
 	@echo "make package     the same as an archive with an install script: $(PACKAGE_DIR)/helios-ci-VERSION.tar.gz"
@@ -58,14 +61,18 @@ image-debian:
 	@.ci/setup mmdebstrap dosfstools mtools fdisk fakeroot uidmap ovmf
 	images/debian/build.sh
 
+openzfs:
+	@.ci/setup libelf1
+	images/openzfs/build.sh
+
 demo: build agent guest
 	HELIOS_CI_AGENT=$(abspath $(AGENT)) HELIOS_CI_GUEST=$(abspath $(GUEST)) HELIOS_CI_DEMO_KEEP=$(KEEP) \
 		$(CARGO) run --locked -q -p helios-ci --example demo
 
 test: lint illumos agent guest unit docs
 
-# The tests look for the Debian guest when they run, so it comes first.
-test-full: image-debian
+# The tests look for these guests when they run, so they come first.
+test-full: image-debian openzfs
 	$(MAKE) --no-print-directory test
 
 lint: setup

@@ -1,7 +1,7 @@
-//! Places where a test may let the daemon die as if by `kill -9`. In a release build they are
+//! Places where a test may let the daemon, or an import, die as if by `kill -9`. In a release build they are
 //! nothing. `HELIOS_CI_FAILPOINT=<name>` aborts at the first pass, `<name>:<n>` at the n-th.
 
-/// Every place, in the order of an attempt's life.
+/// Every place, in the order of an attempt's life, then of an import's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Point {
     /// The delivery is durable, the answer not yet sent.
@@ -38,10 +38,32 @@ pub enum Point {
     MachineDestroyed,
     /// A forge has been told, and the outbox does not know it.
     ReportSent,
+    /// A golden disk's volume exists, empty.
+    ImageDrafted,
+    /// A block of a golden disk is written, others are not.
+    ImageBlockWritten,
+    /// All of a golden disk was read back; nothing is noted yet.
+    ImageReadBack,
+    /// A golden disk's digest is noted, and its snapshot exists.
+    ImageSnapped,
+    /// The snapshot is held, the volume has not got its name.
+    ImageHeld,
+    /// A golden disk is in use; older ones were not looked at.
+    ImageNamed,
 }
 
 impl Point {
-    /// All of them, for tests that loop.
+    /// All of an import's, in their order.
+    pub const IMPORT: &'static [Self] = &[
+        Self::ImageDrafted,
+        Self::ImageBlockWritten,
+        Self::ImageReadBack,
+        Self::ImageSnapped,
+        Self::ImageHeld,
+        Self::ImageNamed,
+    ];
+
+    /// All of an attempt's, for tests that loop.
     pub const ALL: &'static [Self] = &[
         Self::DeliveryStored,
         Self::TriggerClaimed,

@@ -1,17 +1,30 @@
 //! `helios-ci image`
 
-use std::path::PathBuf;
+use std::{
+    fs,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
 
 use clap::{Subcommand, ValueEnum};
 use miette::miette;
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::Errno,
+};
 
 use super::{Common, Exit, Outcome, local::trial, report};
 use crate::{
     config::{Backend, Config},
+    exec,
     images::{Format, Library},
-    machine::zone::golden::Golden,
+    machine::zone::{golden::Golden, plan::RUN},
     model::names::Label,
 };
+
+/// How long another one's end is waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ImageCommand {
@@ -142,12 +155,55 @@ fn on_disk(config: Config, command: ImageCommand) -> Outcome {
     Ok(Exit::Success)
 }
 
+/// Only one changes golden disks at a time; and the last command of one that was killed ends first, which holds this
+/// lock too.
+fn alone(run: &Path) -> miette::Result<fs::File> {
+    let path = run.join("images.lock");
+    let cannot = |e: &dyn std::fmt::Display| miette!("cannot lock {}: {e}", path.display());
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(run)
+        .map_err(|e| cannot(&e))?;
+    // Readable and empty: commands get it as their standard input.
+    let mut options = fs::OpenOptions::new();
+    let file = options
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .open(&path)
+        .map_err(|e| cannot(&e))?;
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(Errno::WOULDBLOCK) if Instant::now() < until => {
+                #[allow(clippy::disallowed_methods, reason = "nothing tells when a lock is free")]
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            Err(Errno::WOULDBLOCK) => {
+                return Err(miette!(
+                    help = "wait until it has ended; `fuser` on the file names who holds it",
+                    "{} is held by another `helios-ci image`, or by the last command of one",
+                    path.display()
+                ));
+            }
+            Err(errno) => return Err(cannot(&errno)),
+        }
+    }
+}
+
 /// The same on a zone host, where golden disks are volumes.
 fn golden(config: &Config, command: ImageCommand) -> Outcome {
     let images = Golden {
         node: config.node.clone(),
         root: config.zone.dataset.clone(),
     };
+    let changes = !matches!(command, ImageCommand::List { .. } | ImageCommand::Verify { .. });
+    if changes {
+        exec::children_hold(alone(Path::new(RUN))?);
+    }
     match command {
         ImageCommand::List { json } => {
             let mut rows = Vec::new();

@@ -12,7 +12,7 @@ pub mod proc;
 pub mod process;
 pub mod qemu;
 pub mod seed;
-mod trouble;
+pub mod trouble;
 pub mod zone;
 
 use std::{

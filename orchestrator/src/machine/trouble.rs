@@ -7,10 +7,11 @@ use crate::{exec::ExecError, model::names::MachineName};
 
 /// Why a step failed.
 #[derive(Debug)]
-pub(crate) struct Trouble {
-    pub(crate) reason: String,
+pub struct Trouble {
+    /// What failed, on what.
+    pub reason: String,
     /// Another try, maybe on another machine, may succeed.
-    pub(crate) retryable: bool,
+    pub retryable: bool,
 }
 
 impl Trouble {

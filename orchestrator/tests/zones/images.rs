@@ -1,4 +1,247 @@
-use super::bed::{self, golden, host, import};
+#![allow(clippy::disallowed_methods, reason = "an import is killed as only a process can be")]
+
+use std::{
+    fs,
+    os::unix::process::ExitStatusExt,
+    path::Path,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use helios_ci::{failpoint::Point, machine::zone::golden::GoldenError};
+use illumos_sim::faults::{Action, Fault};
+use sha2::{Digest, Sha256};
+
+use super::{
+    admin::configure,
+    bed::{self, golden, host, import},
+};
+
+const IMAGE: &str = "rpool/hci/images/debian/";
+
+/// More than three of the blocks that are written at a time.
+const BLOCKS: usize = 3_200_001;
+
+/// A disk that holds something at its begin and its end; its digest.
+fn disk(file: &Path, seed: u32, size: usize) -> String {
+    let mut content = vec![0; size];
+    content[..4].copy_from_slice(&seed.to_be_bytes());
+    content[size - 1] = 1;
+    fs::write(file, &content).unwrap();
+    hex::encode(Sha256::digest(&content))
+}
+
+/// `helios-ci image import`, as an administrator types it.
+fn command(file: &Path, digest: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_helios-ci"));
+    command
+        .args(["--config", "/run/config.yaml", "image", "import"])
+        .arg(file);
+    command.args(["debian", "--sha256", digest]).stdin(Stdio::null());
+    command
+}
+
+/// Nothing is there but the version that is used, the one before it, and their held snapshots.
+fn only_two_versions(newest: u32, when: &str) {
+    let state = host().state().unwrap();
+    let below = |name: &&String| name.starts_with(IMAGE);
+    let names: Vec<&str> = state
+        .datasets
+        .keys()
+        .filter(below)
+        .map(|name| &name[IMAGE.len()..])
+        .collect();
+    let mut wanted: Vec<String> = [newest - 1, newest]
+        .iter()
+        .flat_map(|n| [format!("v{n}"), format!("v{n}@gold")])
+        .collect();
+    wanted.sort();
+    assert_eq!(names, wanted, "{when}");
+    for (name, dataset) in &state.datasets {
+        let gold = name.starts_with(IMAGE) && name.ends_with("@gold");
+        assert!(
+            !gold || dataset.holds.contains_key("helios-ci"),
+            "{when}: {name} is not held"
+        );
+    }
+}
+
+fn fault(args: &[&str], nth: u32, action: Action) {
+    let args = args.iter().map(|word| (*word).to_owned()).collect();
+    let fault = Fault {
+        program: "zfs".to_owned(),
+        args,
+        nth,
+        times: 1,
+        action,
+        seen: 0,
+    };
+    host().mutate(|host| host.faults.calls = vec![fault]).unwrap();
+}
+
+#[test]
+#[ignore = "run inside a simulated host by zones_on_a_simulated_host"]
+fn an_import_that_is_killed_anywhere_is_made_good_by_the_next() {
+    bed::prepare();
+    configure();
+    let (file, mut newest) = (Path::new("/run/disk.raw"), 1);
+    for (seed, point) in (0..).zip(Point::IMPORT) {
+        let digest = disk(file, seed, BLOCKS);
+        let killed = command(file, &digest)
+            .env("HELIOS_CI_FAILPOINT", format!("{point:?}"))
+            .output()
+            .unwrap();
+        assert_eq!(killed.status.signal(), Some(9), "{point:?}: {killed:?}");
+        // What was in use still is, whole; or all of the new one is.
+        let used = golden().verify(&"debian".parse().unwrap()).unwrap().0.number;
+        assert_eq!(
+            used,
+            if *point == Point::ImageNamed {
+                newest + 1
+            } else {
+                newest
+            },
+            "{point:?}"
+        );
+        let again = command(file, &digest).output().unwrap();
+        assert!(again.status.success(), "{point:?}: {again:?}");
+        newest += 1;
+        assert_eq!(
+            golden().verify(&"debian".parse().unwrap()).unwrap().1,
+            digest,
+            "{point:?}"
+        );
+        only_two_versions(newest, &format!("{point:?}"));
+    }
+    // Half a disk of a version that will never be: its number was given back by a rollback.
+    let digest = disk(file, 100, BLOCKS);
+    command(file, &digest)
+        .env("HELIOS_CI_FAILPOINT", "ImageSnapped")
+        .output()
+        .unwrap();
+    golden().rollback(&"debian".parse().unwrap()).unwrap();
+    import(b"another");
+    only_two_versions_after_rollback(newest);
+}
+
+/// The one that was rolled back is gone with the next import, and its number is not used again.
+fn only_two_versions_after_rollback(rolled_back: u32) {
+    let state = host().state().unwrap();
+    let names: Vec<&String> = state.datasets.keys().filter(|name| name.starts_with(IMAGE)).collect();
+    let (old, new) = (rolled_back - 1, rolled_back + 1);
+    let mut wanted: Vec<String> = [old, new]
+        .iter()
+        .flat_map(|n| [format!("{IMAGE}v{n}"), format!("{IMAGE}v{n}@gold")])
+        .collect();
+    wanted.sort();
+    assert_eq!(names, wanted.iter().collect::<Vec<_>>());
+}
+
+#[test]
+#[ignore = "run inside a simulated host by zones_on_a_simulated_host"]
+fn an_import_in_which_any_command_goes_wrong_is_made_good_by_the_next() {
+    bed::prepare();
+    let (file, label) = (Path::new("/run/disk.raw"), "debian".parse().unwrap());
+    let (mut newest, mut seed) = (1, 0);
+    let (code, stderr) = (1, "the moon is full\n".to_owned());
+    let fail = Action::Fail {
+        code,
+        stderr: stderr.clone(),
+    };
+    let fail_after = Action::FailAfter { code, stderr };
+    for action in [fail, fail_after, Action::Kill, Action::KillAfter] {
+        for nth in 1.. {
+            assert!(nth < 80, "zfs is called without end");
+            let when = format!("{action:?} at call {nth}");
+            let digest = disk(file, seed, 10_001);
+            seed += 1;
+            fault(&[], nth, action.clone());
+            let first = golden().import(file, &label, &digest);
+            let untouched = host().faults().unwrap().calls[0].seen < nth;
+            host().mutate(|host| host.faults.calls.clear()).unwrap();
+            let used = golden().verify(&label).unwrap();
+            assert!(used.0.number == newest || used.1 == digest, "{when}: {used:?}");
+            let again = golden()
+                .import(file, &label, &digest)
+                .unwrap_or_else(|error| panic!("{when}: {error}"));
+            newest += 1;
+            assert_eq!(again.number, newest, "{when}: {first:?}");
+            only_two_versions(newest, &when);
+            if untouched {
+                assert!(nth > 15, "an import consists of more than {nth} commands");
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+#[ignore = "run inside a simulated host by zones_on_a_simulated_host"]
+fn one_import_at_a_time_and_never_beside_the_last_command_of_another() {
+    bed::prepare();
+    configure();
+    let file = Path::new("/run/disk.raw");
+    let digest = disk(file, 7, 10_001);
+    fault(&["snapshot"], 1, Action::HangAfter);
+    let mut hanging = command(file, &digest).spawn().unwrap();
+    let until = Instant::now() + Duration::from_secs(60);
+    let children = format!("/proc/{0}/task", hanging.id());
+    let zfs = loop {
+        assert!(Instant::now() < until, "it never comes to its snapshot");
+        let tasks = fs::read_dir(&children).unwrap().flatten();
+        let pids: String = tasks
+            .filter_map(|task| fs::read_to_string(task.path().join("children")).ok())
+            .collect();
+        let seen = host().faults().unwrap().calls[0].seen == 1;
+        if let (true, Ok(pid)) = (seen, pids.trim().parse::<i32>()) {
+            break nix::unistd::Pid::from_raw(pid);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    host().mutate(|host| host.faults.calls.clear()).unwrap();
+    let refused = || {
+        let output = command(file, &digest).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(
+            !output.status.success() && text.contains("is held by another"),
+            "{text}"
+        );
+    };
+    refused();
+    hanging.kill().unwrap();
+    hanging.wait().unwrap();
+    // Its command is still at it.
+    refused();
+    nix::sys::signal::kill(zfs, nix::sys::signal::Signal::SIGKILL).unwrap();
+    let output = command(file, &digest).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    only_two_versions(2, "after all");
+}
+
+#[test]
+#[ignore = "run inside a simulated host by zones_on_a_simulated_host"]
+fn no_room_for_an_image_is_said_and_nothing_is_kept() {
+    bed::prepare();
+    let (file, label) = (Path::new("/run/disk.raw"), "debian".parse().unwrap());
+    let digest = disk(file, 8, 10_001);
+    let before = host().state().unwrap().datasets.into_keys().collect::<Vec<_>>();
+    for command in ["create", "set", "snapshot"] {
+        let stderr = format!("cannot {command} 'x': out of space\n");
+        fault(
+            &[command, "rpool/hci/images/debian/.new*"],
+            1,
+            Action::Fail { code: 1, stderr },
+        );
+        let error = golden().import(file, &label, &digest).unwrap_err();
+        assert!(matches!(error, GoldenError::Full { .. }), "{command}: {error:?}");
+        assert_eq!(
+            host().state().unwrap().datasets.into_keys().collect::<Vec<_>>(),
+            before,
+            "{command}"
+        );
+    }
+    assert_eq!(golden().import(file, &label, &digest).unwrap().number, 2);
+}
 
 #[test]
 #[ignore = "run inside a simulated host by zones_on_a_simulated_host"]

@@ -164,7 +164,7 @@ async fn space(config: &Config) -> Line {
     let asked = async {
         let machines = config.zone.dataset.child("machines").map_err(|e| chain(&e))?;
         let output = zfs::space(&machines).run().await.map_err(|e| chain(&e))?;
-        let left = zfs::bytes_left(&output).map_err(|e| chain(&e))?;
+        let left = zfs::available(&output).map_err(|e| chain(&e))?;
         left.ok_or_else(|| format!("zfs says nothing of {machines}'s space"))
     };
     match asked.await {

@@ -1,15 +1,14 @@
 //! Makes a machine: disk, zone and network side by side, each act followed by a look at what it did.
 
 use super::{
-    command::{dladm, ipadm, zfs, zoneadm, zonecfg},
-    host::{Host, Whose},
+    command::{dladm, ipadm, zoneadm, zonecfg},
+    host::{Host, Whose, undone},
     inside,
     plan::MachinePlan,
 };
 use crate::{
     exec::{Cmd, Output},
     machine::{MachineSpec, files, trouble::Trouble},
-    model::illumos::names::{DatasetName, VolumeSize},
 };
 
 /// A plan being carried out.
@@ -22,19 +21,12 @@ pub(super) struct Create<'a> {
     pub(super) bandwidth: &'a crate::model::illumos::names::Bandwidth,
 }
 
-/// What an act left undone: the command's own words, or that nothing was to be seen of it.
-fn undone(what: &str, said: Result<(), impl std::fmt::Display>) -> Trouble {
-    match said {
-        Err(error) => Trouble::passing(format!("{what}: {error}")),
-        Ok(()) => Trouble::passing(format!("{what}, though the command said that it did")),
-    }
-}
-
 impl Create<'_> {
     /// Everything up to what booting takes.
     pub(super) async fn run(&self) -> Result<(), Trouble> {
         // All of them to their ends: to leave the others when one fails would kill their commands midway.
-        let (disk, zone, network) = tokio::join!(self.disk(), self.zone(), self.network());
+        let disk = self.host.make_disk(self.spec, &self.plan.origin, &self.plan.disk);
+        let (disk, zone, network) = tokio::join!(disk, self.zone(), self.network());
         disk.and(zone).and(network)?;
         self.protected().await
     }
@@ -43,52 +35,8 @@ impl Create<'_> {
         self.host.run(command).await
     }
 
-    async fn owned(
-        &self,
-        dataset: &DatasetName,
-        said: Result<(), impl std::fmt::Display>,
-    ) -> Result<zfs::Seen, Trouble> {
-        match self.host.dataset(dataset).await? {
-            None => Err(undone(&format!("{dataset} was not made"), said)),
-            Some(seen) if self.host.is_ours(&seen, &self.spec.name) => Ok(seen),
-            Some(_) => Err(Trouble::lasting(format!(
-                "{}; it is left alone",
-                self.host.unmarked(dataset)
-            ))),
-        }
-    }
-
-    async fn disk(&self) -> Result<(), Trouble> {
-        let (plan, spec) = (self.plan, self.spec);
-        let attempt = spec.name.attempt();
-        let said = zfs::done(
-            &self
-                .act(zfs::clone(&plan.origin, &plan.disk, &spec.node, attempt))
-                .await?,
-        );
-        let seen = self.owned(&plan.disk, said).await?;
-        if seen.origin.as_deref() != Some(plan.origin.to_string().as_str()) {
-            return Err(Trouble::lasting(format!(
-                "{} is no clone of {}",
-                plan.disk, plan.origin
-            )));
-        }
-        let wanted = spec
-            .disk_gib
-            .map(|gib| VolumeSize::at_least(gib.saturating_mul(1 << 30)));
-        if let Some(size) = wanted.filter(|size| seen.volsize.is_some_and(|has| has < size.bytes())) {
-            let said = zfs::done(&self.act(zfs::grow(&plan.disk, size)).await?);
-            let grown = self.host.dataset(&plan.disk).await?.and_then(|seen| seen.volsize);
-            if grown != Some(size.bytes()) {
-                return Err(undone(&format!("{} was not grown to {size} bytes", plan.disk), said));
-            }
-        }
-        Ok(())
-    }
-
     async fn zone(&self) -> Result<(), Trouble> {
         let (plan, name) = (self.plan, &self.spec.name);
-        let attempt = name.attempt();
         // ZFS would mount the child all the same, over a directory that hides when its parent comes.
         let parent = self.host.dataset(&plan.zones).await?;
         if !parent.is_some_and(|parent| parent.mounted) {
@@ -97,18 +45,7 @@ impl Create<'_> {
                 zones = plan.zones
             )));
         }
-        let said = zfs::done(
-            &self
-                .act(zfs::create_zonepath(&plan.zonepath, &self.spec.node, attempt))
-                .await?,
-        );
-        if !self.owned(&plan.zonepath, said).await?.mounted {
-            // An install into a plain directory could not be removed with its dataset.
-            return Err(Trouble::lasting(format!(
-                "{} is not mounted: is its parent?",
-                plan.zonepath
-            )));
-        }
+        self.host.make_zonepath(self.spec, &plan.zonepath).await?;
         files::write_atomic(&plan.config_file, plan.config.to_file().as_bytes())?;
         let said = zonecfg::done(&self.act(zonecfg::configure(name, &plan.config_file)).await?);
         match self.host.exported(name).await? {

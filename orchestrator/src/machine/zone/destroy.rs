@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use super::{
     command::{
-        CommandError, bhyvectl, dladm, ipadm, zfs,
+        bhyvectl, dladm, ipadm, zfs,
         zoneadm::{self, State},
         zonecfg,
     },
-    host::{Host, Whose, vmm},
+    host::{Host, Whose, unless_absent, vmm},
     index,
 };
 use crate::{
@@ -25,9 +25,6 @@ use crate::{
 const POWER: Duration = Duration::from_secs(15);
 /// A teardown that goes on in zoneadmd.
 const TEARDOWN: Duration = Duration::from_secs(30);
-/// bhyve's last writes to its disk end within so many tries, so far apart.
-const BUSY_TRIES: u32 = 10;
-const BUSY: Duration = Duration::from_secs(1);
 
 /// What is to be removed.
 pub(super) struct Destroy<'a> {
@@ -40,14 +37,6 @@ pub(super) struct Destroy<'a> {
     /// The slot's network; none when no record of it is left, which is so after a reboot of the host, when
     /// the links are gone too.
     pub(super) network: Option<&'a SlotNetwork>,
-}
-
-/// An absent thing is a removed one.
-fn unless_absent(result: Result<(), CommandError>) -> Result<(), CommandError> {
-    match result {
-        Err(error) if error.is_absent() => Ok(()),
-        other => other,
-    }
 }
 
 /// Removes the address of the host's end of a slot.
@@ -87,7 +76,7 @@ impl Destroy<'_> {
         if let Some(network) = self.network {
             links(self.host, network).await?;
         }
-        self.disk().await
+        self.host.remove_disk(self.name, self.disk).await
     }
 
     async fn act(&self, command: Cmd) -> Result<Output, Trouble> {
@@ -264,23 +253,5 @@ impl Destroy<'_> {
             [Whose::Nobodys, _] => Ok(()),
             _ => Err(Trouble::passing(format!("VNIC {} is still there", network.host))),
         }
-    }
-
-    async fn disk(&self) -> Result<(), Trouble> {
-        match self.host.whose_dataset(self.disk, self.name).await? {
-            Whose::Nobodys => return Ok(()),
-            Whose::Anothers(why) => return Err(Trouble::lasting(format!("{why}; it is left alone"))),
-            Whose::Ours => {}
-        }
-        for _ in 0..BUSY_TRIES {
-            match unless_absent(zfs::done(&self.act(zfs::destroy(self.disk)).await?)) {
-                Ok(()) => return Ok(()),
-                Err(error) if error.is_busy() => tokio::time::sleep(self.host.patience.of(BUSY)).await,
-                Err(error) => return Err(error.into()),
-            }
-        }
-        tracing::error!(disk = %self.disk, "a disk stays busy: it is quarantined; find who holds it with fuser, then destroy it by hand");
-        zfs::done(&self.act(zfs::quarantine(self.disk)).await?)?;
-        Ok(())
     }
 }

@@ -1,40 +1,40 @@
 //! Golden disks as volumes: `images/LABEL/vN@gold`, held. An import writes into `.new-vN` and gives it its name only
 //! when all of it was read back; a version that is in use is never touched.
 
+mod raw;
+
 use std::{
-    fs::{File, OpenOptions},
-    io::{self, Read, Write},
-    os::unix::fs::FileExt,
+    io,
     path::Path,
     time::{Duration, Instant},
 };
 
-use sha2::{Digest, Sha256};
+use nix::errno::Errno;
 
 use super::{
-    command::{CommandError, zfs},
+    command::{CommandError, Failure, zfs},
+    host::unless_absent,
     plan::golden,
 };
 use crate::{
     exec::{Cmd, ExecError},
+    failpoint::{self, Point},
     model::{
         illumos::names::{DatasetName, Unfit, VolumeSize},
         names::{Label, NodeName},
     },
 };
 
-/// What is read and written at a time: zeroes of this size are not written at all.
-const BLOCK: usize = 1 << 20;
 /// Where a digest is kept.
 const DIGEST: &str = "helios-ci:sha256";
 /// How many bytes the digest is of; the volume may be larger by less than one block.
 const BYTES: &str = "helios-ci:bytes";
-/// A zstd frame begins so (RFC 8878).
-const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
-/// A new volume's device can be opened after this long at the latest.
-const DEVICE: Duration = Duration::from_secs(2);
-/// Largest disk that is imported.
-const LARGEST: u64 = 16 << 40;
+/// What is not yet a version.
+const DRAFT: &str = ".new-v";
+/// What is one no longer.
+const WITHDRAWN: &str = ".withdrawn-v";
+/// A device that was just written to is no longer open after this long.
+const SETTLED: Duration = Duration::from_secs(10);
 
 /// An operation on golden disks that failed.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +71,23 @@ pub enum GoldenError {
         /// What it is.
         actual: String,
     },
+    /// No room for it.
+    #[error(
+        "no room for the disk of {path}, {bytes} bytes of which only empty ones take none: {available} bytes were left below {image} when it ended; remove old versions with `helios-ci image remove`, or enlarge the pool; nothing of it was kept"
+    )]
+    Full {
+        /// The file.
+        path: String,
+        /// Size of the unpacked disk.
+        bytes: u64,
+        /// Where it should go.
+        image: String,
+        /// Room, in bytes.
+        available: u64,
+        /// What was refused.
+        #[source]
+        source: Box<GoldenError>,
+    },
     /// What was written is not what is read.
     #[error("{volume} does not read back as it was written: look at `zpool status`; it was not put into use")]
     Damaged {
@@ -88,6 +105,21 @@ pub enum GoldenError {
     /// Nothing to go back to, or nothing at all.
     #[error("{0}")]
     Nothing(String),
+}
+
+impl GoldenError {
+    /// Whether a pool or a quota had no room for it, where so many bytes are left. A device may say so with EIO only.
+    fn is_full(&self, available: u64, bytes: u64) -> bool {
+        match self {
+            Self::Command(error) => error.failure == Failure::Full,
+            Self::Io { source, .. } => match source.raw_os_error().map(Errno::from_raw) {
+                Some(Errno::ENOSPC | Errno::EDQUOT) => true,
+                Some(Errno::EIO) => available < bytes,
+                _ => false,
+            },
+            _ => false,
+        }
+    }
 }
 
 fn io_error(doing: &'static str, path: impl ToString) -> impl FnOnce(io::Error) -> GoldenError {
@@ -158,14 +190,17 @@ impl Golden {
     /// Imports a raw disk, or a raw disk packed with zstd, as the next version; `sha256` is of the unpacked disk.
     /// Machines that run keep theirs. The version before the last is removed when nothing uses it.
     ///
+    /// It may die anywhere: the next import begins anew with what is not in use yet, and ends what an earlier one left
+    /// undone. When the newest version is this very disk already, nothing is imported.
+    ///
     /// # Errors
-    /// When the file is not the expected one (then nothing was changed), ZFS refuses, or what was written is
-    /// not what is read back.
+    /// When the file is not the expected one (then nothing was changed), ZFS refuses, there is no room, or what was
+    /// written is not what is read back.
     pub fn import(&self, file: &Path, label: &Label, sha256: &str) -> Result<Version, GoldenError> {
         let expected = sha256.to_ascii_lowercase();
         // All of the file is read before anything is made.
-        let mut disk = unpacked(file)?;
-        let (actual, bytes) = digest(&mut disk, u64::MAX).map_err(io_error("read", file.display()))?;
+        let mut disk = raw::unpacked(file).map_err(io_error("open", file.display()))?;
+        let (actual, bytes) = raw::digest(&mut disk, u64::MAX).map_err(io_error("read", file.display()))?;
         if actual != expected {
             return Err(GoldenError::Digest {
                 path: file.display().to_string(),
@@ -177,32 +212,103 @@ impl Golden {
         if self.owned(&image)?.is_none() {
             self.act(zfs::create_filesystem(&image, &self.node, &[]))?;
         }
-        let number = self.versions(label)?.last().map_or(1, |version| version.number + 1);
-        let draft = image.child(&format!(".new-v{number}"))?;
-        self.discard(&draft)?;
-        self.act(zfs::create_volume(&draft, &self.node, VolumeSize::at_least(bytes)))?;
+        // First, as they take room: what an earlier import left.
+        self.clear(label, |name| !name.starts_with(WITHDRAWN))?;
+        let version = match self.versions(label)?.pop() {
+            Some(newest) if self.is_whole(&newest.volume, &expected) => newest,
+            _ => self.draft(file, label, &expected, bytes)?,
+        };
+        failpoint::hit(Point::ImageNamed);
+        self.retire(label)?;
+        Ok(version)
+    }
+
+    /// Makes a new version out of a file.
+    fn draft(&self, file: &Path, label: &Label, expected: &str, bytes: u64) -> Result<Version, GoldenError> {
+        let image = self.image(label)?;
+        let names = zfs::children(&image, &zfs::list(&image).run_blocking()?)?;
+        // A version that was rolled back keeps its number: a new disk is not confused with it.
+        let number = names.iter().filter_map(|name| number_of(name)).max().unwrap_or(0) + 1;
+        let draft = image.child(&format!("{DRAFT}{number}"))?;
+        let volume = image.child(&format!("v{number}"))?;
+        let made = self.fill(file, &draft, expected, bytes);
+        if let Err(error) = made.and_then(|()| self.act(zfs::rename(&draft, &volume))) {
+            let left = zfs::space(&image).run_blocking().ok();
+            let available = left.and_then(|output| zfs::available(&output).ok()).flatten();
+            if let Err(left) = self.discard(&draft) {
+                tracing::warn!(volume = %draft, error = %left, "half a disk is left; the next import of this image removes it");
+            }
+            return Err(match available {
+                Some(available) if error.is_full(available, bytes) => GoldenError::Full {
+                    path: file.display().to_string(),
+                    bytes,
+                    image: image.to_string(),
+                    available,
+                    source: Box::new(error),
+                },
+                _ => error,
+            });
+        }
+        Ok(Version { number, volume })
+    }
+
+    /// Makes a volume out of a file, up to its held snapshot.
+    fn fill(&self, file: &Path, draft: &DatasetName, expected: &str, bytes: u64) -> Result<(), GoldenError> {
+        self.act(zfs::create_volume(draft, &self.node, VolumeSize::at_least(bytes)))?;
+        failpoint::hit(Point::ImageDrafted);
         let device = draft.device()?.to_string();
-        write_disk(&mut unpacked(file)?, Path::new(&device)).map_err(io_error("write", &device))?;
-        let (read, rest) = read_back(Path::new(&device), bytes).map_err(io_error("read", &device))?;
-        if read != expected || !rest {
-            self.discard(&draft)?;
+        let mut disk = raw::unpacked(file).map_err(io_error("open", file.display()))?;
+        raw::write(&mut disk, Path::new(&device)).map_err(io_error("write", &device))?;
+        if !reads_as(draft, expected, bytes)? {
             return Err(GoldenError::Damaged {
                 volume: draft.to_string(),
             });
         }
-        self.act(zfs::set(&draft, DIGEST, &expected))?;
-        self.act(zfs::set(&draft, BYTES, &bytes.to_string()))?;
+        failpoint::hit(Point::ImageReadBack);
+        self.act(zfs::set(draft, DIGEST, expected))?;
+        self.act(zfs::set(draft, BYTES, &bytes.to_string()))?;
         let gold = draft.snapshot("gold")?;
         self.act(zfs::snapshot(&gold))?;
+        failpoint::hit(Point::ImageSnapped);
         self.act(zfs::hold(&gold))?;
-        let volume = image.child(&format!("v{number}"))?;
-        self.act(zfs::rename(&draft, &volume))?;
-        for old in self.versions(label)?.iter().rev().skip(2) {
-            if let Err(error) = self.remove_version(label, old.number) {
-                tracing::warn!(image = %label, version = old.number, %error, "an old version is kept: something still uses it");
+        failpoint::hit(Point::ImageHeld);
+        Ok(())
+    }
+
+    /// Keeps the two newest versions, held, and removes what is older or was withdrawn and is used by no machine.
+    fn retire(&self, label: &Label) -> Result<(), GoldenError> {
+        for (age, version) in self.versions(label)?.iter().rev().enumerate() {
+            if age < 2 {
+                // A removal that was refused or died may have left it without.
+                match self.run(zfs::hold(&golden(&self.root, label, version.number)?))? {
+                    Err(error) if error.failure != Failure::Exists => return Err(error.into()),
+                    _ => {}
+                }
+            } else if let Err(error) = self.remove_version(label, version.number) {
+                tracing::warn!(image = %label, version = version.number, %error, "an old version is kept: something still uses it");
             }
         }
-        Ok(Version { number, volume })
+        self.clear(label, |_| true)
+    }
+
+    /// Removes volumes of ours that are neither in use nor used by a machine: drafts, halves of a removal, withdrawn
+    /// versions.
+    fn clear(&self, label: &Label, wanted: impl Fn(&str) -> bool) -> Result<(), GoldenError> {
+        let image = self.image(label)?;
+        let used: Vec<String> = self.versions(label)?.iter().map(|v| format!("v{}", v.number)).collect();
+        for name in zfs::marks(&image, &self.node, &zfs::list(&image).run_blocking()?)?.ours {
+            let known = number_of(&name).is_some() || name.starts_with(DRAFT);
+            if !known || !wanted(&name) || used.contains(&name) {
+                continue;
+            }
+            match self.discard(&image.child(&name)?) {
+                Err(GoldenError::Command(error)) if error.is_busy() => {
+                    tracing::warn!(image = %label, volume = name, %error, "it is kept: something still uses it");
+                }
+                done => done?,
+            }
+        }
+        Ok(())
     }
 
     /// Takes the newest version out of use; machines that run keep it. Returns the one that is used now.
@@ -216,33 +322,27 @@ impl Golden {
                 "image {label} has no version to go back to"
             )));
         };
-        let withdrawn = self.image(label)?.child(&format!(".withdrawn-v{}", newest.number))?;
+        let withdrawn = self.image(label)?.child(&format!("{WITHDRAWN}{}", newest.number))?;
         self.owned(&newest.volume)?;
         self.act(zfs::rename(&newest.volume, &withdrawn))?;
         Ok(before)
     }
 
-    /// Removes one version: never while a machine is a clone of it.
+    /// Removes one version, withdrawn or not: never while a machine is a clone of it.
     ///
     /// # Errors
     /// When it is in use, or not ours.
     pub fn remove_version(&self, label: &Label, number: u32) -> Result<(), GoldenError> {
-        let gold = golden(&self.root, label, number)?;
-        let volume = self.image(label)?.child(&format!("v{number}"))?;
-        if self.owned(&volume)?.is_none() {
-            return Err(GoldenError::Nothing(format!(
-                "there is no version {number} of image {label}"
-            )));
+        let image = self.image(label)?;
+        for name in [format!("v{number}"), format!("{WITHDRAWN}{number}")] {
+            let volume = image.child(&name)?;
+            if self.owned(&volume)?.is_some() {
+                return self.discard(&volume);
+            }
         }
-        absent_is_done(self.run(zfs::release(&gold))?)?;
-        if let Err(error) = self.run(zfs::destroy_snapshot(&gold))?
-            && !error.is_absent()
-        {
-            // It stays whole: held again, as it was.
-            self.act(zfs::hold(&gold))?;
-            return Err(error.into());
-        }
-        self.act(zfs::destroy(&volume))
+        Err(GoldenError::Nothing(format!(
+            "there is no version {number} of image {label}"
+        )))
     }
 
     /// Reads a version's disk whole and compares its digest with the one noted at its import.
@@ -252,172 +352,70 @@ impl Golden {
     pub fn verify(&self, label: &Label) -> Result<(Version, String), GoldenError> {
         let newest = self.versions(label)?.pop();
         let newest = newest.ok_or_else(|| GoldenError::Nothing(format!("image {label} has no version here")))?;
-        let noted = zfs::noted(&zfs::get(&newest.volume, &[DIGEST, BYTES]).run_blocking()?)?;
-        let (Some(expected), Some(bytes)) = (noted.get(DIGEST), noted.get(BYTES).and_then(|bytes| bytes.parse().ok()))
-        else {
+        let Some((digest, bytes)) = self.noted(&newest.volume)? else {
             return Err(GoldenError::Nothing(format!(
                 "{} has no digest: import it again",
                 newest.volume
             )));
         };
-        let device = newest.volume.device()?.to_string();
-        let (actual, rest) = read_back(Path::new(&device), bytes).map_err(io_error("read", &device))?;
-        if actual != *expected || !rest {
+        if !reads_as(&newest.volume, &digest, bytes)? {
             return Err(GoldenError::Damaged {
                 volume: newest.volume.to_string(),
             });
         }
-        Ok((newest, actual))
+        Ok((newest, digest))
     }
 
-    /// What an interrupted import left.
-    fn discard(&self, draft: &DatasetName) -> Result<(), GoldenError> {
-        if self.owned(draft)?.is_none() {
+    /// The digest that was noted at a version's import, and of how many bytes it is.
+    fn noted(&self, volume: &DatasetName) -> Result<Option<(String, u64)>, GoldenError> {
+        let mut noted = zfs::noted(&zfs::get(volume, &[DIGEST, BYTES]).run_blocking()?)?;
+        let bytes = noted.get(BYTES).and_then(|bytes| bytes.parse().ok());
+        Ok(noted.remove(DIGEST).zip(bytes))
+    }
+
+    /// Whether a volume is this disk, and undamaged; one that cannot be read is not.
+    fn is_whole(&self, volume: &DatasetName, expected: &str) -> bool {
+        match self.noted(volume) {
+            Ok(Some((digest, bytes))) => digest == expected && reads_as(volume, &digest, bytes).unwrap_or(false),
+            _ => false,
+        }
+    }
+
+    /// Destroys a volume of ours with its golden snapshot, whatever of it is there. One that a machine is a clone of
+    /// stays whole.
+    fn discard(&self, volume: &DatasetName) -> Result<(), GoldenError> {
+        if self.owned(volume)?.is_none() {
             return Ok(());
         }
-        let gold = draft.snapshot("gold")?;
-        absent_is_done(self.run(zfs::release(&gold))?)?;
-        absent_is_done(self.run(zfs::destroy_snapshot(&gold))?)?;
-        self.act(zfs::destroy(draft))
-    }
-}
-
-fn absent_is_done(result: Result<(), CommandError>) -> Result<(), CommandError> {
-    match result {
-        Err(error) if error.is_absent() => Ok(()),
-        other => other,
-    }
-}
-
-/// The disk in a file, packed or not.
-fn unpacked(path: &Path) -> Result<Box<dyn Read>, GoldenError> {
-    let open = || -> io::Result<Box<dyn Read>> {
-        let file = File::open(path)?;
-        let mut begin = [0; 4];
-        let read = file.read_at(&mut begin, 0)?;
-        Ok(if read == 4 && begin == ZSTD {
-            Box::new(zstd::Decoder::new(file)?)
-        } else {
-            Box::new(file)
-        })
-    };
-    open().map_err(io_error("open", path.display()))
-}
-
-/// Fills a block as far as there is something; 0 at the end.
-fn fill(from: &mut dyn Read, block: &mut [u8]) -> io::Result<usize> {
-    let mut filled = 0;
-    while filled < block.len() {
-        match from.read(&mut block[filled..]) {
-            Ok(0) => break,
-            Ok(count) => filled += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+        let gold = volume.snapshot("gold")?;
+        unless_absent(self.run(zfs::release(&gold))?)?;
+        if let Err(error) = unless_absent(self.run(zfs::destroy_snapshot(&gold))?) {
+            // Held again, as it was.
+            self.act(zfs::hold(&gold))?;
+            return Err(error.into());
         }
-    }
-    Ok(filled)
-}
-
-/// Digest and size of at most `limit` bytes.
-fn digest(from: &mut dyn Read, limit: u64) -> io::Result<(String, u64)> {
-    let (mut hash, mut bytes, mut block) = (Sha256::new(), 0_u64, vec![0; BLOCK]);
-    while bytes < limit {
-        let room = usize::try_from(limit - bytes).unwrap_or(BLOCK).min(BLOCK);
-        let count = fill(from, &mut block[..room])?;
-        if count == 0 {
-            break;
-        }
-        hash.update(&block[..count]);
-        bytes += count as u64;
-        if bytes > LARGEST {
-            return Err(io::Error::other("the disk is larger than 16 TiB"));
-        }
-    }
-    Ok((hex::encode(hash.finalize()), bytes))
-}
-
-/// Writes everything that is not zero to a fresh volume, which reads as zeroes.
-fn write_disk(from: &mut dyn Read, device: &Path) -> io::Result<()> {
-    let until = Instant::now() + DEVICE;
-    let to = loop {
-        // The device of a new volume appears when it is first looked for, or a moment later.
-        match OpenOptions::new().write(true).open(device) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound && Instant::now() < until => {
-                #[allow(clippy::disallowed_methods, reason = "nothing tells when a device node appears")]
-                std::thread::sleep(Duration::from_millis(50));
-            }
-            opened => break opened?,
-        }
-    };
-    let (mut at, mut block) = (0_u64, vec![0; BLOCK]);
-    loop {
-        let count = fill(from, &mut block)?;
-        if count == 0 {
-            break;
-        }
-        // A raw device takes whole sectors; what is beyond the end of the disk is zero anyway.
-        let whole = count.next_multiple_of(512).min(BLOCK);
-        block[count..whole].fill(0);
-        if block[..whole].iter().any(|byte| *byte != 0) {
-            to.write_all_at(&block[..whole], at)?;
-        }
-        at += count as u64;
-    }
-    let mut to = to;
-    to.flush()?;
-    to.sync_all()
-}
-
-/// The digest of a volume's first bytes, and whether the rest is zero.
-fn read_back(device: &Path, bytes: u64) -> io::Result<(String, bool)> {
-    let mut file = File::open(device)?;
-    let (digest, read) = digest(&mut file, bytes)?;
-    if read != bytes {
-        return Ok((digest, false));
-    }
-    let mut block = vec![0; BLOCK];
-    loop {
-        match fill(&mut file, &mut block)? {
-            0 => return Ok((digest, true)),
-            count if block[..count].iter().any(|byte| *byte != 0) => return Ok((digest, false)),
-            _ => {}
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(16))]
-        /// A sparse file stands for the volume.
-        #[test]
-        fn what_is_written_is_read_back_whatever_its_size(
-            size in 0usize..3_000_000, packed: bool, holes in prop::collection::vec(0usize..3_000_000, 0..4),
-        ) {
-            let dir = tempfile::tempdir().unwrap();
-            let (source, device) = (dir.path().join("disk"), dir.path().join("device"));
-            let mut disk: Vec<u8> = (0..size).map(|n| u8::try_from(n % 251).unwrap() + 1).collect();
-            for hole in holes {
-                let end = (hole + 1_200_000).min(size);
-                disk[hole.min(end)..end].fill(0);
-            }
-            let bytes = if packed { zstd::encode_all(disk.as_slice(), 1).unwrap() } else { disk.clone() };
-            std::fs::write(&source, bytes).unwrap();
-            let volume = File::create(&device).unwrap();
-            volume.set_len(VolumeSize::at_least(size as u64).bytes()).unwrap();
-            let (wanted, length) = digest(&mut unpacked(&source).unwrap(), u64::MAX).unwrap();
-            prop_assert_eq!(length, size as u64);
-            prop_assert_eq!(&wanted, &hex::encode(Sha256::digest(&disk)));
-            write_disk(&mut unpacked(&source).unwrap(), &device).unwrap();
-            prop_assert_eq!(read_back(&device, length).unwrap(), (wanted.clone(), true));
-            if size > 0 {
-                volume.write_all_at(&[disk[size - 1].wrapping_add(1)], length - 1).unwrap();
-                prop_assert_ne!(read_back(&device, length).unwrap(), (wanted, true));
+        let until = Instant::now() + SETTLED;
+        loop {
+            match unless_absent(self.run(zfs::destroy(volume))?) {
+                Err(error) if error.is_busy() && Instant::now() < until => {
+                    #[allow(clippy::disallowed_methods, reason = "nothing tells when a device was let go")]
+                    std::thread::sleep(Duration::from_millis(200));
+                }
+                done => return Ok(done?),
             }
         }
     }
+}
+
+/// Whether a volume's first bytes have this digest, and zeroes follow.
+fn reads_as(volume: &DatasetName, digest: &str, bytes: u64) -> Result<bool, GoldenError> {
+    let device = volume.device()?.to_string();
+    let (actual, rest) = raw::read_back(Path::new(&device), bytes).map_err(io_error("read", &device))?;
+    Ok(actual == digest && rest)
+}
+
+/// The number of a version, in use or withdrawn, by its volume's name.
+fn number_of(name: &str) -> Option<u32> {
+    let number = name.strip_prefix(WITHDRAWN).or_else(|| name.strip_prefix('v'))?;
+    number.parse().ok()
 }

@@ -52,11 +52,11 @@ pub(super) enum Whose {
 
 /// The host.
 #[derive(Debug, Clone)]
-pub(super) struct Host {
+pub struct Host {
     /// This node's name, as the marks have it.
-    pub(super) node: String,
+    pub node: String,
     /// How long its commands are waited for.
-    pub(super) patience: Patience,
+    pub patience: Patience,
 }
 
 impl Host {
@@ -161,6 +161,22 @@ impl Host {
             }
             tokio::time::sleep(AGAIN).await;
         }
+    }
+}
+
+/// What an act left undone: the command's own words, or that nothing was to be seen of it.
+pub(super) fn undone(what: &str, said: Result<(), impl std::fmt::Display>) -> Trouble {
+    match said {
+        Err(error) => Trouble::passing(format!("{what}: {error}")),
+        Ok(()) => Trouble::passing(format!("{what}, though the command said that it did")),
+    }
+}
+
+/// An absent thing is a removed one.
+pub(super) fn unless_absent(result: Result<(), CommandError>) -> Result<(), CommandError> {
+    match result {
+        Err(error) if error.is_absent() => Ok(()),
+        other => other,
     }
 }
 

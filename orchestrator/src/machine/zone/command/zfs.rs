@@ -26,19 +26,20 @@ pub const STATE: &str = "helios-ci:state";
 /// The tag of our holds.
 const HOLD: &str = "helios-ci";
 
-/// The most specific words first: a busy snapshot says more than one thing.
+/// The most telling words first: `destroy -r` that meets a busy snapshot ends with `dataset already exists`, which is
+/// then said of the parent.
 const WORDS: &[(&str, Failure)] = &[
     ("dataset does not exist", Failure::Absent),
     ("could not find any snapshots to destroy", Failure::Absent),
     ("no such tag on this dataset", Failure::Absent),
-    ("dataset already exists", Failure::Exists),
-    ("tag already exists on this dataset", Failure::Exists),
     ("dataset is busy", Failure::Busy),
     ("it's being held", Failure::Busy),
     ("has dependent clones", Failure::Busy),
     ("has children", Failure::Busy),
     ("snapshot is cloned", Failure::Busy),
     ("pool I/O is currently suspended", Failure::Busy),
+    ("dataset already exists", Failure::Exists),
+    ("tag already exists on this dataset", Failure::Exists),
     ("out of space", Failure::Full),
 ];
 
@@ -265,20 +266,6 @@ pub fn noted(output: &Output) -> Result<BTreeMap<String, String>, CommandError> 
     Ok(noted)
 }
 
-/// `zfs get available`.
-#[must_use]
-pub fn space(dataset: &DatasetName) -> Cmd {
-    zfs("get").args(["-Hp", "-o", "value", "available"]).arg(dataset)
-}
-
-/// The bytes that [`space`] printed; none when it printed something else.
-///
-/// # Errors
-/// When it failed.
-pub fn bytes_left(output: &Output) -> Result<Option<u64>, CommandError> {
-    Ok(judge(output, WORDS)?.trim().parse().ok())
-}
-
 /// `zfs get` of the mark of whose it is, for everything below a dataset.
 #[must_use]
 pub fn list(parent: &DatasetName) -> Cmd {
@@ -314,7 +301,10 @@ pub fn marks(parent: &DatasetName, node: &NodeName, output: &Output) -> Result<M
         let [name, property, value, source] = line.split('\t').collect::<Vec<_>>()[..] else {
             continue;
         };
-        let Some(name) = name.strip_prefix(&prefix).filter(|name| !name.contains(['/', '@'])) else {
+        let Some(name) = name
+            .strip_prefix(&prefix)
+            .filter(|name| !name.contains(['/', '@', '#']))
+        else {
             continue;
         };
         match (property, value, source) {
@@ -328,6 +318,35 @@ pub fn marks(parent: &DatasetName, node: &NodeName, output: &Output) -> Result<M
     marks.quarantined.retain(|name| marks.ours.contains(name));
     marks.ours.retain(|name| !marks.quarantined.contains(name));
     Ok(marks)
+}
+
+/// Names right below `parent`, whosever they are, from what [`list`] printed.
+///
+/// # Errors
+/// When it failed.
+pub fn children(parent: &DatasetName, output: &Output) -> Result<Vec<String>, CommandError> {
+    let (text, prefix) = (judge(output, WORDS)?, format!("{parent}/"));
+    let name = |line: &str| Some(line.split('\t').next()?.strip_prefix(&prefix)?.to_owned());
+    let mut names: Vec<String> = text.lines().filter_map(name).collect();
+    names.retain(|name| !name.contains(['/', '@', '#']));
+    names.dedup();
+    Ok(names)
+}
+
+/// `zfs get` of how many bytes may still be written below a dataset.
+#[must_use]
+pub fn space(dataset: &DatasetName) -> Cmd {
+    get(dataset, &["available"])
+}
+
+/// Reads what [`space`] printed; a volume has a number too, but not a snapshot.
+///
+/// # Errors
+/// When it failed.
+pub fn available(output: &Output) -> Result<Option<u64>, CommandError> {
+    let text = judge(output, WORDS)?;
+    let value = |line: &str| line.strip_prefix("available\t")?.split('\t').next()?.parse().ok();
+    Ok(text.lines().find_map(value))
 }
 
 /// Judges a command that prints nothing.
@@ -394,6 +413,10 @@ mod tests {
                 "cannot destroy 'p/v': volume has children\nuse '-r' to destroy …",
                 Failure::Busy,
             ),
+            (
+                "cannot destroy snapshot p/v@s: dataset is busy\ncannot destroy 'p': dataset already exists",
+                Failure::Busy,
+            ),
             ("cannot create 'p/v': out of space", Failure::Full),
             ("cannot open 'p/v': the moon is full", Failure::Unknown),
         ] {
@@ -436,6 +459,33 @@ mod tests {
             super::marks(&parent, &"n1".parse().unwrap(), &absent).unwrap(),
             Marks::default()
         );
+    }
+
+    #[test]
+    fn children_are_named_once_without_what_is_below_or_of_them() {
+        let mut output = failed("");
+        output.code = Some(0);
+        output.stdout = b"p/i\thelios-ci:node\tn1\tlocal\np/i\thelios-ci:state\t-\t-\n\
+            p/i/v1\thelios-ci:node\tn1\tlocal\np/i/v1\thelios-ci:state\t-\t-\n\
+            p/i/v1@gold\thelios-ci:node\tn1\tinherited from p/i/v1\np/i/v2/x\thelios-ci:node\t-\t-\n\
+            p/ix\thelios-ci:node\t-\t-\n"
+            .to_vec();
+        assert_eq!(children(&dataset("p/i"), &output).unwrap(), ["v1"]);
+    }
+
+    #[test]
+    fn space_is_a_number_of_bytes() {
+        let mut output = failed("");
+        output.code = Some(0);
+        for (said, bytes) in [
+            ("available\t1234567890123\t-\n", Some(1_234_567_890_123)),
+            ("available\t0\t-\n", Some(0)),
+            ("available\t-\t-\n", None),
+            ("", None),
+        ] {
+            output.stdout = said.as_bytes().to_vec();
+            assert_eq!(available(&output).unwrap(), bytes, "{said:?}");
+        }
     }
 
     #[test]
