@@ -27,6 +27,8 @@ while :; do nc "$node" 9417 -e /bin/sh; usleep 200000; done
 "#;
 /// A shell's answer takes no longer.
 const ANSWER: Duration = Duration::from_secs(60);
+/// What should succeed is tried so often.
+const TRIES: u32 = 5;
 /// An address of the host in the network around it.
 const LAN: &str = "192.0.2.1";
 
@@ -74,6 +76,18 @@ impl Shell {
         // The time-out is for a connection that is silently held back.
         let (said, _) = self.run(&format!("nc -w 3 {address} {port} </dev/null")).await;
         said.contains("here")
+    }
+}
+
+impl Shell {
+    /// Whether it is reached at last: on a busy machine an answer may be late, and a late one is one.
+    async fn reaches_at_last(&mut self, address: impl std::fmt::Display, port: u16) -> bool {
+        for _ in 0..TRIES {
+            if self.reaches(&address, port).await {
+                return true;
+            }
+        }
+        false
     }
 }
 
@@ -145,7 +159,7 @@ async fn a_guest_reaches_its_node_and_nothing_else_of_the_host_or_its_neighbours
     let git = one.git_port();
     let (mine, theirs) = (one.node.ip(), other.node.ip());
     let guest = &mut one.shell;
-    assert!(guest.reaches(mine, git).await, "its node serves it");
+    assert!(guest.reaches_at_last(mine, git).await, "its node serves it");
     let held = [
         ("the host's address in the LAN", LAN.parse().unwrap(), 8080),
         ("a service of the host on the guest's own gateway", mine, 22),
@@ -165,7 +179,10 @@ async fn a_guest_reaches_its_node_and_nothing_else_of_the_host_or_its_neighbours
     run("ipadm set-prop -t -p forwarding=off ipv4");
     run("ipf -Fa");
     for (what, address, port) in &held[..3] {
-        assert!(guest.reaches(address, *port).await, "without rules {what} is reached");
+        assert!(
+            guest.reaches_at_last(address, *port).await,
+            "without rules {what} is reached"
+        );
     }
     // The filter has no say in whose a neighbour's port is: the listener has.
     assert!(!guest.reaches(theirs, git).await, "the node serves a stranger");
@@ -174,12 +191,15 @@ async fn a_guest_reaches_its_node_and_nothing_else_of_the_host_or_its_neighbours
         "a host that forwards nothing is no way"
     );
     run("ipadm set-prop -t -p forwarding=on ipv4");
-    assert!(guest.reaches(other.address, 8080).await, "a host that forwards is one");
+    assert!(
+        guest.reaches_at_last(other.address, 8080).await,
+        "a host that forwards is one"
+    );
     run("ipf -Fa -f /etc/ipf/ipf.conf");
     for (what, address, port) in held {
         assert!(!guest.reaches(address, port).await, "{what} is reached again");
     }
-    assert!(guest.reaches(mine, git).await, "its node serves it still");
+    assert!(guest.reaches_at_last(mine, git).await, "its node serves it still");
     for guest in [one, other] {
         machines.destroy(&guest.spec.name).await.unwrap();
     }
@@ -301,10 +321,11 @@ async fn a_guest_is_held_to_its_own_addresses_by_each_property_of_its_link() {
         let mut others = all.clone();
         others.remove(kind);
         protect(&others);
-        assert!(
-            gets_out(shell, kind, node).await,
-            "without {kind} the probe should succeed"
-        );
+        let mut out = false;
+        for _ in 0..TRIES {
+            out = out || gets_out(shell, kind, node).await;
+        }
+        assert!(out, "without {kind} the probe should succeed");
         protect(&all);
     }
     // Nothing is allowed then but what was learned from DHCP: not even this shell's own words.
