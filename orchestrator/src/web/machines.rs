@@ -89,12 +89,13 @@ pub(super) fn keep_json(row: &MachineRow, now: i64) -> Value {
 
 /// `kept until 12:03:00 UTC (in 27 min) by ann`.
 fn words(row: &MachineRow, keep: &Keep, now: i64) -> String {
+    // The name alone reads better; the audit log knows the token too.
+    let by = keep.by.split(" (token ").next().unwrap_or_default();
     match (row.state, keep.until_ms) {
         (MachineState::Kept, Some(until)) => format!(
-            "kept until {} ({}) by {}",
+            "kept until {} ({}) by {by}",
             view::moment(until),
             view::ahead(until, now),
-            keep.by
         ),
         (MachineState::Preparing | MachineState::Running, _) => {
             format!(
