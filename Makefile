@@ -25,7 +25,7 @@ TEST_DIRS := agent/tests proto/tests orchestrator/tests orchestrator/fakeforge/t
 TESTS := $(basename $(notdir $(wildcard $(addsuffix /*.rs,$(TEST_DIRS))))) \
 	$(notdir $(patsubst %/main.rs,%,$(wildcard $(addsuffix /*/main.rs,$(TEST_DIRS)))))
 # What mostly waits, for guests and time-outs, runs beside the rest.
-WAITING := debian disk hang network nodes privacy time zones
+WAITING := debian disk guests hang network nodes privacy time zones
 
 .PHONY: help setup build agent guest image-debian demo test test-full lint illumos unit unit-quick unit-waiting docs bench audit install package clean
 

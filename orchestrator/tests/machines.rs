@@ -1,5 +1,5 @@
-//! One contract suite for the Machine port, run on the process and the QEMU back ends, and on the
-//! former behind machined, with stand-in agents: what is tested here is the machine, not the agent.
+//! The contract suite of the Machine port on the process and the QEMU back ends, and on the former behind
+//! machined; zones with real guests are given the same in `tests/guests`. What is one back end's alone is here.
 
 use std::{
     collections::BTreeMap,
@@ -7,13 +7,13 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use helios_ci::{
     config::{Image, Size},
     machine::{
-        ListenAt, MachineSpec, Machines, Observed, Seed,
+        Endpoints, ListenAt, MachineSpec, Machines, Observed, Seed,
         machined::{self, Callers},
         process,
         qemu::{self, Accel},
@@ -22,10 +22,10 @@ use helios_ci::{
     secret::Secret,
 };
 
-/// Says that it is here, and stays until it is ended.
-const AGENT: &str = "#!/bin/sh\necho \"agent $1 $2 is here\"\ntrap 'exit 0' TERM\nwhile :; do sleep 1; done\n";
-/// Ends a hang, nothing else.
-const PATIENCE: Duration = Duration::from_secs(120);
+#[path = "support/contract.rs"]
+mod contract;
+
+use contract::{AGENT, Bench as _, PATIENCE, console_says, life, stopped, two_and_a_death};
 
 /// One data directory on which adapters are opened, again and again, as by restarted daemons.
 struct Bench {
@@ -60,7 +60,7 @@ impl Bench {
         self
     }
 
-    async fn open(&self) -> Arc<dyn Machines> {
+    async fn opened(&self) -> Arc<dyn Machines> {
         let machines = self.local();
         if !self.behind {
             return machines;
@@ -109,6 +109,16 @@ impl Bench {
         .unwrap()
     }
 
+    fn machine_dir(&self, name: &MachineName) -> PathBuf {
+        self.dir.path().join("machines").join(name.as_str())
+    }
+}
+
+impl contract::Bench for Bench {
+    async fn open(&self) -> Arc<dyn Machines> {
+        self.opened().await
+    }
+
     fn spec(&self) -> MachineSpec {
         MachineSpec {
             name: MachineName::of(AttemptId::new()),
@@ -125,14 +135,32 @@ impl Bench {
         }
     }
 
-    fn machine_dir(&self, name: &MachineName) -> PathBuf {
-        self.dir.path().join("machines").join(name.as_str())
-    }
-
     fn main_pid(&self, name: &MachineName) -> i32 {
         let run = std::fs::read(self.machine_dir(name).join("run.json")).unwrap();
         let run: serde_json::Value = serde_json::from_slice(&run).unwrap();
         i32::try_from(run["main"]["pid"].as_i64().unwrap()).unwrap()
+    }
+
+    /// The sockets lie in the machine's own directory.
+    fn assert_private(&self, endpoints: &Endpoints) {
+        let ListenAt::Unix(socket) = &endpoints.agent else {
+            panic!("{endpoints:?}")
+        };
+        let mode = std::fs::metadata(socket.parent().unwrap())
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o700);
+    }
+
+    /// It is found again by its marker.
+    fn forget_start(&self, name: &MachineName) {
+        std::fs::remove_file(self.machine_dir(name).join("run.json")).unwrap();
+    }
+
+    fn remains(&self, name: &MachineName) -> Vec<String> {
+        let dir = self.machine_dir(name);
+        dir.exists().then(|| dir.display().to_string()).into_iter().collect()
     }
 }
 
@@ -154,110 +182,6 @@ impl Drop for Bench {
             }
         }
     }
-}
-
-async fn console_says(machines: &Arc<dyn Machines>, name: &MachineName, word: &str) -> String {
-    let (mut text, mut from, until) = (Vec::new(), 0, Instant::now() + PATIENCE);
-    loop {
-        let part = machines.console(name, from).await.unwrap();
-        from = part.next;
-        text.extend(part.bytes);
-        let said = String::from_utf8_lossy(&text).into_owned();
-        if said.contains(word) {
-            return said;
-        }
-        assert!(Instant::now() < until, "the console never said {word:?} but {said:?}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-async fn stopped(machines: &Arc<dyn Machines>, name: &MachineName) -> Observed {
-    tokio::time::timeout(PATIENCE, machines.wait_stopped(name))
-        .await
-        .expect("it stops")
-        .unwrap()
-}
-
-/// The whole life, each call twice, the adapter renewed before each.
-async fn life(bench: &Bench) {
-    let spec = bench.spec();
-    let name = &spec.name;
-    assert_eq!(bench.open().await.observe(name).await.unwrap(), Observed::Absent);
-    assert_eq!(bench.open().await.endpoints(name).await.unwrap(), None);
-    bench.open().await.destroy(name).await.unwrap();
-    bench.open().await.start(name).await.unwrap_err();
-    bench.open().await.stop(name, Duration::ZERO).await.unwrap();
-    assert_eq!(stopped(&bench.open().await, name).await, Observed::Absent);
-
-    let endpoints = bench.open().await.prepare(&spec).await.unwrap();
-    assert_eq!(bench.open().await.prepare(&spec).await.unwrap(), endpoints);
-    assert_eq!(
-        bench.open().await.endpoints(name).await.unwrap().as_ref(),
-        Some(&endpoints)
-    );
-    let ListenAt::Unix(socket) = &endpoints.agent else {
-        panic!("{endpoints:?}")
-    };
-    let mode = std::fs::metadata(socket.parent().unwrap())
-        .unwrap()
-        .permissions()
-        .mode();
-    assert_eq!(mode & 0o777, 0o700);
-    assert_eq!(bench.open().await.observe(name).await.unwrap(), Observed::Prepared);
-
-    bench.open().await.start(name).await.unwrap();
-    let pid = bench.main_pid(name);
-    bench.open().await.start(name).await.unwrap();
-    assert_eq!(bench.main_pid(name), pid, "a running machine is left alone");
-    // Started just before a crash, never written down: found again by its marker.
-    std::fs::remove_file(bench.machine_dir(name).join("run.json")).unwrap();
-    bench.open().await.start(name).await.unwrap();
-    assert_eq!(bench.main_pid(name), pid);
-    assert_eq!(bench.open().await.observe(name).await.unwrap(), Observed::Running);
-    bench.open().await.prepare(&spec).await.unwrap_err();
-    console_says(&bench.open().await, name, "agent --seed").await;
-
-    bench.open().await.stop(name, Duration::from_secs(30)).await.unwrap();
-    bench.open().await.stop(name, Duration::from_secs(30)).await.unwrap();
-    assert!(matches!(stopped(&bench.open().await, name).await, Observed::Stopped(_)));
-    bench.open().await.start(name).await.unwrap_err();
-    console_says(&bench.open().await, name, "agent --seed").await;
-    bench.open().await.destroy(name).await.unwrap();
-    bench.open().await.destroy(name).await.unwrap();
-    assert_eq!(bench.open().await.observe(name).await.unwrap(), Observed::Absent);
-    assert!(!bench.machine_dir(name).exists());
-}
-
-/// Two at once; one is killed and noticed, the other is not touched; both are destroyed as they are.
-async fn two_and_a_death(bench: &Bench) {
-    let (machines, one, two) = (bench.open().await, bench.spec(), bench.spec());
-    for spec in [&one, &two] {
-        machines.prepare(spec).await.unwrap();
-        machines.start(&spec.name).await.unwrap();
-    }
-    let listed = bench.open().await.list().await.unwrap();
-    assert_eq!(listed.len(), 2);
-    assert!(
-        listed.iter().all(|owned| owned.observed == Observed::Running),
-        "{listed:?}"
-    );
-    let waiting = tokio::spawn({
-        let (machines, name) = (machines.clone(), one.name.clone());
-        async move { machines.wait_stopped(&name).await.unwrap() }
-    });
-    let pid = nix::unistd::Pid::from_raw(bench.main_pid(&one.name));
-    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
-    let seen = tokio::time::timeout(PATIENCE, waiting)
-        .await
-        .expect("the death is noticed")
-        .unwrap();
-    assert!(matches!(seen, Observed::Stopped(_)), "{seen:?}");
-    assert_eq!(machines.observe(&two.name).await.unwrap(), Observed::Running);
-    let pid = bench.main_pid(&two.name);
-    machines.destroy(&one.name).await.unwrap();
-    machines.destroy(&two.name).await.unwrap();
-    assert!(!Path::new(&format!("/proc/{pid}/exe")).exists());
-    assert_eq!(machines.list().await.unwrap(), []);
 }
 
 /// What a crash leaves half-made or half-removed is listed and goes; what is not ours stays.

@@ -2,66 +2,11 @@
 
 mod support;
 
-use support::{Machines, World};
-
-const PASSING: &str = "\
-name: ci
-on: push
-jobs:
-  build:
-    runs-on: ubuntu-latest
-    env:
-      GREETING: hello
-    steps:
-      - uses: actions/checkout@v4
-      - name: Greet
-        run: |
-          echo \"$GREETING from $(uname -s)\"
-          test \"$(git rev-parse HEAD)\" = \"$GITHUB_SHA\" && echo exact commit
-          cat README
-  after:
-    needs: build
-    steps:
-      - run: echo second job
-";
-
-async fn a_push_is_tested(machines: Machines) {
-    let world = World::start(machines).await;
-    let sha = world.push(PASSING).await;
-    world.wait(&sha, "success").await;
-    assert_eq!(
-        world.words(&sha, "helios-ci").last().map(String::as_str),
-        Some("success")
-    );
-    let job = world.wait_job(&sha, "build", "success");
-    let log = world.log(job["id"].as_str().unwrap());
-    assert!(
-        log.contains("hello from Linux") && log.contains("exact commit") && log.contains("pushed at"),
-        "{log}"
-    );
-    world.wait_job(&sha, "after", "success");
-    let descriptions: Vec<String> = world
-        .forge
-        .history(&sha)
-        .into_iter()
-        .filter(|r| r.context == "helios-ci / ci / build")
-        .map(|r| r.description)
-        .collect();
-    assert!(
-        descriptions.iter().any(|d| d.to_lowercase().contains("queued")),
-        "{descriptions:?}"
-    );
-    assert!(
-        descriptions.iter().any(|d| d.to_lowercase().contains("running")),
-        "{descriptions:?}"
-    );
-    assert_eq!(world.forge.violations(), []);
-    world.wait_clean();
-}
+use support::{Machines, World, spine::a_push_is_tested};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_push_is_tested_in_a_process() {
-    a_push_is_tested(Machines::Process).await;
+    a_push_is_tested(World::start(Machines::Process).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -70,5 +15,5 @@ async fn a_push_is_tested_in_a_guest() {
         println!("skipped: the tiny guest is not built (`make guest`)");
         return;
     }
-    a_push_is_tested(Machines::Qemu).await;
+    a_push_is_tested(World::start(Machines::Qemu).await).await;
 }

@@ -12,7 +12,7 @@ use std::{
 
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::{files, host::Host, sim::Sim, state::ZoneState, zonecfg::index};
+use crate::{boot::keeper::Keeper, files, host::Host, sim::Sim, state::ZoneState, zonecfg::index};
 
 /// How often the guest's output is looked at.
 const TICK: Duration = Duration::from_millis(5);
@@ -178,6 +178,7 @@ pub fn serve(sim: &Sim, zone: &str) -> io::Result<()> {
         }
     });
     let (start, mut looked) = (Instant::now(), None::<Instant>);
+    let (mut keeper, mut keys) = (Keeper::new(zone), Tail::new(input(sim.dir(), zone))?);
     let mut ran = false;
     loop {
         let fresh = tail.read()?;
@@ -193,6 +194,7 @@ pub fn serve(sim: &Sim, zone: &str) -> io::Result<()> {
                 stream.write_all(fresh.get(old..).unwrap_or_default()).ok();
             }
         }
+        keeper.hand_over(sim.dir(), &keys.read()?)?;
         if looked.is_none_or(|at| at.elapsed() >= LOOK) {
             looked = Some(Instant::now());
             if !socket.exists() {
@@ -201,6 +203,9 @@ pub fn serve(sim: &Sim, zone: &str) -> io::Result<()> {
             // Decided under the lock of the model: a boot comes before, and is seen, or after, and finds no
             // socket any more.
             let ends = sim.mutate(|host| -> io::Result<bool> {
+                if host.state.real.is_some() {
+                    keeper.look(host)?;
+                }
                 let installed = index::find(host, zone)?.is_some_and(|entry| entry.state >= ZoneState::Installed);
                 let up = host.state.zones.contains_key(zone);
                 let mut seat = held(&holder);

@@ -2,11 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::{
-    faults::Faults,
-    files::below,
-    state::{LinkClass, State},
-};
+use crate::{faults::Faults, files::below, state::State};
 
 /// One pass of a program over the host.
 #[derive(Debug)]
@@ -58,16 +54,6 @@ impl Host {
     /// The MTU of a link: its own value, else that of its class.
     #[must_use]
     pub fn mtu(&self, name: &str) -> u32 {
-        let Some(link) = self.state.links.get(name) else {
-            return 0;
-        };
-        if let Some(mtu) = link.prop("mtu").first().and_then(|value| value.parse().ok()) {
-            return mtu;
-        }
-        match (link.class, &link.over) {
-            (LinkClass::Etherstub, _) => 9000,
-            (LinkClass::Vnic, Some(over)) => self.mtu(over),
-            _ => 1500,
-        }
+        self.state.mtu(name)
     }
 }

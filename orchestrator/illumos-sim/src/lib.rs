@@ -13,6 +13,7 @@ pub mod console;
 pub mod faults;
 pub mod files;
 pub mod host;
+pub mod kernel;
 pub mod mount;
 pub mod out;
 pub mod program;

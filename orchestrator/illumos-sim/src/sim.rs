@@ -12,13 +12,14 @@ use nix::fcntl::{Flock, FlockArg};
 use crate::{
     boot::{
         brand,
+        guest::guest,
         life::{self, End},
     },
     console,
     faults::{Action, Faults},
     files,
     host::Host,
-    mount,
+    kernel, mount,
     out::Out,
     program,
     state::State,
@@ -166,6 +167,7 @@ impl Sim {
         };
         let value = change(&mut host);
         if host.state != state {
+            kernel::follow(&state, &host.state)?;
             files::replace(&self.dir.join("state.json"), &serde_json::to_vec(&host.state)?)?;
         }
         if host.faults != faults {
@@ -286,6 +288,10 @@ impl Sim {
     /// The state folder cannot be read or written.
     pub fn host_reboot(&self) -> io::Result<()> {
         self.mutate(|host| {
+            let running: Vec<String> = host.state.zones.keys().cloned().collect();
+            for zone in running {
+                guest(host).kill(host, &zone);
+            }
             host.state.power_cycle();
             for gone in ["/var/run", "/dev/vmm"] {
                 files::remove(&host.path(gone))?;

@@ -10,7 +10,7 @@ use miette::miette;
 use super::report;
 use crate::{
     config::{Backend, Config},
-    machine::{Machines, machined, process, qemu, zone},
+    machine::{Machines, machined, process, qemu, zone, zone::memory::Memory},
 };
 
 /// Without it there are no zones.
@@ -44,6 +44,15 @@ fn open_qemu(config: &Config, accel: qemu::Accel) -> miette::Result<Arc<dyn Mach
         accel,
     })
     .map_err(report)
+}
+
+/// What all machines of a zone host may have is counted there, unless it is configured: a guest's memory is wired.
+pub(super) fn admit(config: &mut Config) -> miette::Result<()> {
+    if config.backend == Backend::Zone && config.capacity.memory_mib.is_none() {
+        let memory = Memory::of_this_host().map_err(|e| miette!("cannot ask for this host's memory: {e}"))?;
+        config.capacity.memory_mib = Some(memory.for_machines_mib());
+    }
+    Ok(())
 }
 
 /// The back end itself, in this process.

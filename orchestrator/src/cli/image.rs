@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Subcommand, ValueEnum};
 use miette::miette;
 
-use super::{Common, Exit, Outcome, report};
+use super::{Common, Exit, Outcome, local::trial, report};
 use crate::{
     config::{Backend, Config},
     images::{Format, Library},
@@ -25,6 +25,9 @@ pub(super) enum ImageCommand {
     Verify {
         /// Its label.
         label: Label,
+        /// Then boot a machine from it, and try what a job needs: agent, network, clock, growth, power-off.
+        #[arg(long)]
+        boot: bool,
     },
     /// Copy a disk into the data directory, checking its digest on the way.
     Import {
@@ -62,8 +65,21 @@ pub(super) enum Kind {
     Raw,
 }
 
-pub(super) fn run(common: &Common, command: ImageCommand) -> Outcome {
+pub(super) async fn run(common: &Common, command: ImageCommand) -> Outcome {
     let config = super::config::load(common)?;
+    let boot = match &command {
+        ImageCommand::Verify { label, boot: true } => Some(label.clone()),
+        _ => None,
+    };
+    let done = on_disk(config, command)?;
+    match boot {
+        Some(label) => trial::run(common, &label).await,
+        None => Ok(done),
+    }
+}
+
+/// All that needs no machine.
+fn on_disk(config: Config, command: ImageCommand) -> Outcome {
     if config.backend == Backend::Zone {
         return golden(&config, command);
     }
@@ -100,7 +116,7 @@ pub(super) fn run(common: &Common, command: ImageCommand) -> Outcome {
                 println!("{:<20} {used:<10} {}  {state}", entry.label, entry.disk.display());
             }
         }
-        ImageCommand::Verify { label } => {
+        ImageCommand::Verify { label, .. } => {
             let verified = library.verify(&label).map_err(report)?;
             println!(
                 "{label}: ok, sha256 {} ({} bytes, {})",
@@ -152,7 +168,7 @@ fn golden(config: &Config, command: ImageCommand) -> Outcome {
                 }
             }
         }
-        ImageCommand::Verify { label } => {
+        ImageCommand::Verify { label, .. } => {
             let (version, sha256) = images.verify(&label).map_err(report)?;
             println!("{label}: ok, version {}, sha256 {sha256}", version.number);
         }

@@ -218,7 +218,7 @@ fn run(cli: Cli) -> Outcome {
             Command::Why(args) => why::run(common, args).await,
             Command::Trigger(args) => trigger::run(common, args).await,
             Command::Token(command) => token::run(common, command).await,
-            Command::Image(command) => image::run(common, command),
+            Command::Image(command) => image::run(common, command).await,
             Command::Setup(args) => setup::run(common, &args),
             Command::Machine(command) => machine::run(common, command).await,
             Command::Doctor(args) => doctor::run(common, args).await,

@@ -265,7 +265,8 @@ pub struct Capacity {
     pub machines: u32,
     /// Virtual processors of all machines together; none means no limit.
     pub cpus: Option<u32>,
-    /// Memory of all machines together, in MiB.
+    /// Memory of all machines together, in MiB. Default on a zone host: what the largest ARC and a reserve for
+    /// the host leave; elsewhere no limit.
     pub memory_mib: Option<u64>,
     /// Machines per label; 0 keeps this node from running any of it.
     pub labels: BTreeMap<Label, u32>,

@@ -5,8 +5,10 @@
 #![allow(clippy::disallowed_methods, reason = "tests start the daemon as a person would")]
 #![allow(clippy::missing_panics_doc, reason = "tests")]
 
+pub mod contract;
 pub mod hold;
 pub mod peer;
+pub mod spine;
 
 use std::{
     fs,
@@ -30,6 +32,8 @@ pub enum Machines {
     Qemu,
     /// The real agent as a process.
     Process,
+    /// Zones of an illumos host; its image was imported.
+    Zone,
 }
 
 /// A forge, a daemon's files, and the daemon.
@@ -179,12 +183,14 @@ impl World {
         let backend = match self.machines {
             Machines::Qemu => "qemu",
             Machines::Process => "process",
+            Machines::Zone => "zone",
         };
         let image = match guest() {
             Some(guest) if self.machines == Machines::Qemu => {
                 let guest = guest.display();
                 format!("disk: {guest}/disk.qcow2\n    kernel: {guest}/vmlinuz\n    initrd: {guest}/initrd.img")
             }
+            _ if self.machines == Machines::Zone => "kind: linux-uefi".to_owned(),
             _ => "disk: /nonexistent/not-used-by-processes.qcow2".to_owned(),
         };
         let text = format!(

@@ -136,6 +136,13 @@ async fn from_a_bare_host_to_a_machine_that_machined_keeps() {
         "{found}"
     );
     assert!(found.contains("ok       forwarding: off"), "{found}");
+    assert!(found.contains("ok       links: a VNIC was made"), "{found}");
+    assert!(
+        found.contains("warning  memory: ") && found.contains("zfs_arc_max"),
+        "{found}"
+    );
+    assert!(found.contains("pool: "), "{found}");
+    assert_eq!(left(), Vec::<String>::new(), "the links that were tried are gone");
     let content = vec![3; 100_000];
     fs::write("/run/disk.zst", zstd::encode_all(content.as_slice(), 1).unwrap()).unwrap();
     let digest = hex::encode(Sha256::digest(&content));
@@ -195,4 +202,28 @@ async fn a_place_that_is_anothers_is_not_taken() {
         "{text}"
     );
     assert!(!host().state().unwrap().datasets.contains_key("rpool/hci/images"));
+}
+
+#[tokio::test]
+#[ignore = "run inside a simulated host by zones_on_a_simulated_host"]
+async fn addresses_of_the_host_are_not_taken() {
+    configure();
+    for (program, args) in [
+        ("dladm", &["create-etherstub", "-t", "lan0"][..]),
+        ("dladm", &["create-vnic", "-t", "-l", "lan0", "lan1"]),
+        (
+            "ipadm",
+            &["create-addr", "-t", "-T", "static", "-a", "10.77.9.1/24", "lan1/v4"],
+        ),
+    ] {
+        let made = host().run(program, args).unwrap();
+        assert!(format!("{made:?}").contains("code: 0"), "{args:?}: {made:?}");
+    }
+    let output = run(&["setup", "--yes"]);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    let words: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(
+        !output.status.success() && words.contains("overlap 10.77.9.1/24 of lan1/v4"),
+        "{text}"
+    );
 }

@@ -28,8 +28,25 @@ use sha2::{Digest, Sha256};
 /// Where the inner tests find their host.
 const STATE: &str = "HELIOS_CI_SIMULATED_HOST";
 
+/// What a test is run in.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Room<'a> {
+    /// Namespaces of its own beside that of mounts, as unshare(1) calls them.
+    pub namespaces: &'a [&'a str],
+    /// A host to start from; an empty one without.
+    pub host: Option<&'a Path>,
+    /// Its memory of the outside: names and values.
+    pub env: &'a [(&'a str, &'a Path)],
+}
+
 /// Runs ignored tests of this program, each in a namespace and on a host of its own.
 pub fn run_inside(tests: &[&str]) {
+    // Three at a time: most of a life is waiting.
+    run_in(tests, 3, Room::default());
+}
+
+/// The same in rooms of this kind, so many at a time.
+pub fn run_in(tests: &[&str], at_once: usize, room: Room<'_>) {
     let me = std::env::current_exe().expect("this program");
     let sim = me
         .parent()
@@ -37,13 +54,15 @@ pub fn run_inside(tests: &[&str]) {
         .expect("a target directory")
         .join("illumos-sim");
     assert!(sim.exists(), "{} is missing: cargo build --workspace", sim.display());
-    // Three at a time: most of a life is waiting.
     let (next, failed) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
-        for _ in 0..3 {
+        for _ in 0..at_once {
             scope.spawn(|| {
                 while let Some(test) = tests.get(next.fetch_add(1, Ordering::SeqCst)) {
-                    if let Err(said) = inside(&me, &sim, test) {
+                    let began = std::time::Instant::now();
+                    let ended = inside(&me, &sim, test, room);
+                    println!("{test}: {} s", began.elapsed().as_secs());
+                    if let Err(said) = ended {
                         failed.lock().expect("a list").push(format!("== {test}\n{said}"));
                     }
                 }
@@ -54,13 +73,25 @@ pub fn run_inside(tests: &[&str]) {
     assert!(failed.is_empty(), "{}", failed.join("\n"));
 }
 
-fn inside(me: &Path, sim: &Path, test: &str) -> Result<(), String> {
+/// A copy of a host; holes stay holes.
+pub fn copy(from: &Path, to: &Path) {
+    let copied = Command::new("cp")
+        .args(["-a", "--sparse=always"])
+        .args([from, to])
+        .status();
+    assert!(copied.is_ok_and(|status| status.success()), "cp {}", from.display());
+}
+
+fn inside(me: &Path, sim: &Path, test: &str, room: Room<'_>) -> Result<(), String> {
     let dir = tempfile::tempdir().expect("a folder");
     let (state, work) = (dir.path().join("host"), dir.path().join("work"));
-    Sim::create(&state).expect("a host");
+    match room.host {
+        Some(host) => copy(host, &state),
+        None => drop(Sim::create(&state).expect("a host")),
+    }
     fs::create_dir(&work).expect("a folder");
     let mut unshare = Command::new("unshare");
-    unshare.arg("--mount");
+    unshare.arg("--mount").args(room.namespaces);
     if !nix::unistd::geteuid().is_root() {
         unshare.args(["--user", "--map-root-user"]);
     }
@@ -70,6 +101,7 @@ fn inside(me: &Path, sim: &Path, test: &str) -> Result<(), String> {
         .arg(me)
         .args([test, "--exact", "--ignored", "--nocapture"])
         .env(STATE, &state)
+        .envs(room.env.iter().copied())
         .output()
         .expect("unshare, of util-linux");
     let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);

@@ -1,6 +1,6 @@
 //! The zone back end on a simulated illumos host: a mount namespace in which the host's commands stand at their
-//! real paths over a model of one host. Nothing of it boots; what is proved is what helios-ci says to a host, in
-//! which order, and what it leaves.
+//! real paths over a model of one host. Nothing of it boots here; what is proved is what helios-ci says to a host, in
+//! which order, and what it leaves. `tests/guests` boots real guests on the same host.
 
 mod admin;
 mod bed;
@@ -16,6 +16,7 @@ fn zones_on_a_simulated_host() {
     bed::run_inside(&[
         "admin::from_a_bare_host_to_a_machine_that_machined_keeps",
         "admin::a_place_that_is_anothers_is_not_taken",
+        "admin::addresses_of_the_host_are_not_taken",
         "images::a_golden_disk_is_imported_verified_and_rolled_back",
         "life::a_machine_is_made_run_and_removed_without_a_trace",
         "life::twenty_machines_at_once",

@@ -27,6 +27,12 @@ for device in null zero random urandom; do
 	mount --bind "/dev/$device" "$work/dev/$device"
 done
 ln -s /proc/self/fd "$work/dev/fd"
+# Where guests are real, their links are taps.
+if [ -e /dev/net/tun ]; then
+	mkdir "$work/dev/net"
+	: >"$work/dev/net/tun"
+	mount --bind /dev/net/tun "$work/dev/net/tun"
+fi
 mkdir -p "$work/dev/zvol" "$work/dev/vmm" "$root/mnt" "$root/var/run/zones" "$root/etc/zones" "$root/etc/ipf"
 mount --bind "$root/dev/zvol" "$work/dev/zvol"
 mount --bind "$root/dev/vmm" "$work/dev/vmm"

@@ -1,6 +1,7 @@
-//! The seam to the guest: what runs in the zone once it is booted. Today a state; a real machine later.
+//! The seam to the guest: what runs in the zone once it is booted. A state of the model, or a real machine
+//! where the host's setting says so.
 
-use super::Machine;
+use super::{Machine, emulated::Emulated};
 use crate::host::Host;
 
 /// What became of a start.
@@ -19,6 +20,9 @@ pub trait Guest {
 
     /// Presses the power button; whether the guest went down on it.
     fn power_button(&self, host: &Host, zone: &str) -> bool;
+
+    /// bhyve was started again in place.
+    fn reset(&self, host: &Host, zone: &str);
 
     /// Ends it at once.
     fn kill(&self, host: &mut Host, zone: &str);
@@ -41,6 +45,8 @@ impl Guest for Modelled {
         host.faults.quirks(zone).obeys_power_button
     }
 
+    fn reset(&self, _host: &Host, _zone: &str) {}
+
     fn kill(&self, host: &mut Host, zone: &str) {
         if let Some(zone) = host.state.zones.get_mut(zone) {
             zone.guest = false;
@@ -50,6 +56,10 @@ impl Guest for Modelled {
 
 /// The guest of this host.
 #[must_use]
-pub fn guest(_host: &Host) -> &'static dyn Guest {
-    &Modelled
+pub fn guest(host: &Host) -> &'static dyn Guest {
+    if host.state.real.is_some() {
+        &Emulated
+    } else {
+        &Modelled
+    }
 }

@@ -209,6 +209,7 @@ pub fn ended(host: &mut Host, name: &str, end: End) -> io::Result<()> {
             if let Some(zone) = host.state.zones.get_mut(name) {
                 zone.starts += 1;
             }
+            guest(host).reset(host, name);
             Ok(())
         }
         End::Code(code) => goes_down(host, name, i64::from(code) * 256),

@@ -2,7 +2,9 @@
 //! bhyve itself refuses, and the life of the zone around it.
 
 pub mod brand;
+pub mod emulated;
 pub mod guest;
+pub mod keeper;
 pub mod life;
 
 pub use brand::Machine;

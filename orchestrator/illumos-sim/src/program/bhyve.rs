@@ -1,7 +1,10 @@
 //! bhyvectl(8) and `pkill -9 -z ZONE bhyve`: the two ways to end a guest at once.
 
 use crate::{
-    boot::life::{End, ended, forget_vm},
+    boot::{
+        guest::guest,
+        life::{End, ended, forget_vm},
+    },
     host::Host,
     out::{Out, Ran, options},
 };
@@ -93,7 +96,7 @@ pub fn pkill(host: &mut Host, args: &[String]) -> Ran {
         // The gentle signal is the power button, which this guest may not heed.
         if signal == 9 {
             ended(host, zone, End::Signal(9)).map_err(broken)?;
-        } else if host.faults.quirks(zone).obeys_power_button {
+        } else if guest(host).power_button(host, zone) {
             ended(host, zone, End::Code(1)).map_err(broken)?;
         }
     }

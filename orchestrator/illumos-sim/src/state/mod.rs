@@ -2,12 +2,14 @@
 //! root, as on the real thing.
 
 mod net;
+mod real;
 mod storage;
 mod zones;
 
 use std::collections::BTreeMap;
 
 pub use net::{Address, Filter, Interface, Link, LinkClass};
+pub use real::Real;
 pub use storage::{Dataset, Kind, Pool, now};
 pub use zones::{KernelZone, ZoneState};
 
@@ -47,6 +49,9 @@ pub struct State {
     pub services: BTreeMap<String, String>,
     /// Properties of services: FMRI, then `group/name`.
     pub service_props: BTreeMap<String, BTreeMap<String, String>>,
+    /// Guests and their network are real, not modelled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub real: Option<Real>,
 }
 
 impl State {
@@ -69,6 +74,7 @@ impl State {
             filter: Filter::default(),
             services: BTreeMap::new(),
             service_props: BTreeMap::new(),
+            real: None,
         };
         state.pools.insert(
             "rpool".into(),
@@ -101,6 +107,22 @@ impl State {
     pub fn take_number(&mut self) -> u64 {
         self.serial += 1;
         self.serial
+    }
+
+    /// The MTU of a link: its own value, else that of its class.
+    #[must_use]
+    pub fn mtu(&self, name: &str) -> u32 {
+        let Some(link) = self.links.get(name) else {
+            return 0;
+        };
+        if let Some(mtu) = link.prop("mtu").first().and_then(|value| value.parse().ok()) {
+            return mtu;
+        }
+        match (link.class, &link.over) {
+            (LinkClass::Etherstub, _) => 9000,
+            (LinkClass::Vnic, Some(over)) => self.mtu(over),
+            _ => 1500,
+        }
     }
 
     /// What the hardware has at power-on: one network card, loopback.

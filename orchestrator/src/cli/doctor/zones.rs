@@ -9,13 +9,19 @@ use crate::{
     driver::chain,
     exec::Cmd,
     machine::zone::{
-        command::zoneadm::{self, State},
+        command::{
+            zfs,
+            zoneadm::{self, State},
+        },
         golden::Golden,
-        setup,
+        memory::Memory,
+        scratch, setup,
     },
 };
 
 const SOON: Duration = Duration::from_secs(20);
+/// Less is soon none.
+const SPACE: u64 = 10 << 30;
 const BRAND: &str = "/usr/lib/brand/bhyve";
 const FIRMWARE: &str = "/usr/share/bhyve/firmware/BHYVE_RELEASE.fd";
 const VMM: &str = "/dev/vmmctl";
@@ -35,7 +41,10 @@ pub(super) async fn look(config: &Config, findings: &mut Findings) {
     }
     if !fatal(&lines) {
         lines.extend(zones().await);
+        lines.push(space(config).await);
+        lines.push(links(config).await);
         lines.push(forwarding().await);
+        lines.push(memory(config));
         lines.extend(images(config).await);
     }
     for line in lines {
@@ -148,6 +157,70 @@ async fn zones() -> Vec<Line> {
         )];
     }
     lines
+}
+
+async fn space(config: &Config) -> Line {
+    let fix = "zpool list; remove what is not needed, or helios-ci image remove";
+    let asked = async {
+        let machines = config.zone.dataset.child("machines").map_err(|e| chain(&e))?;
+        let output = zfs::space(&machines).run().await.map_err(|e| chain(&e))?;
+        let left = zfs::bytes_left(&output).map_err(|e| chain(&e))?;
+        left.ok_or_else(|| format!("zfs says nothing of {machines}'s space"))
+    };
+    match asked.await {
+        Ok(left) if left < SPACE => Line::warning("pool", format!("{} MiB are free for machines", left >> 20), fix),
+        Ok(left) => Line::ok("pool", format!("{} GiB are free for machines", left >> 30)),
+        Err(error) => Line::failure("pool", error, fix),
+    }
+}
+
+/// Only root may make links, so a doctor of another user leaves this out.
+async fn links(config: &Config) -> Line {
+    if !nix::unistd::geteuid().is_root() {
+        return Line::ok(
+            "links",
+            "not tried: only root can; sudo or pfexec helios-ci doctor does",
+        );
+    }
+    let (node, zone) = (config.node.clone(), config.zone.clone());
+    let tried = tokio::task::spawn_blocking(move || scratch::try_links(&node, &zone)).await;
+    let fix = "dladm show-vnic; dladm show-linkprop -p protection; is the release one that docs/operations.md names?";
+    match tried {
+        Ok(Ok(())) => Line::ok("links", "a VNIC was made, held to its address, and removed"),
+        Ok(Err(error)) => Line::failure("links", chain(&error), fix),
+        Err(error) => Line::failure("links", error, fix),
+    }
+}
+
+fn memory(config: &Config) -> Line {
+    let memory = match Memory::of_this_host() {
+        Ok(memory) => memory,
+        Err(error) => return Line::warning("memory", error, "set capacity.memory_mib"),
+    };
+    let (physical, room) = (memory.physical >> 20, memory.for_machines_mib());
+    let most = config.capacity.memory_mib.unwrap_or(room);
+    let detail = format!("{physical} MiB, of which machines may have {most} MiB");
+    let Some(arc) = memory.arc_max else {
+        return Line::warning(
+            "memory",
+            format!("{detail}; ZFS's cache is not limited, so a machine may find none left"),
+            format!(
+                "add `set zfs:zfs_arc_max = {}` to /etc/system and reboot",
+                memory.physical / 4
+            ),
+        );
+    };
+    if most > room {
+        return Line::warning(
+            "memory",
+            format!(
+                "{detail}, but beside an ARC of {} MiB only {room} MiB are left",
+                arc >> 20
+            ),
+            "lower capacity.memory_mib, or zfs_arc_max",
+        );
+    }
+    Line::ok("memory", format!("{detail} beside an ARC of {} MiB", arc >> 20))
 }
 
 async fn forwarding() -> Line {

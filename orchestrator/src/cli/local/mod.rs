@@ -4,8 +4,14 @@
 mod place;
 mod show;
 mod tree;
+pub(super) mod trial;
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use clap::Args;
 use miette::miette;
@@ -65,64 +71,83 @@ pub(super) struct RunArgs {
 pub(super) async fn run(common: &Common, args: RunArgs) -> Outcome {
     parts::private_files();
     let tree = Tree::find(args.r#as.as_deref()).await?;
-    let place = Place::make(common, args.keep)?;
-    let lock = node::DataLock::take(&place.config.data_dir).map_err(report)?;
-    let machines = backend::local(&place.config, args.allow_unisolated).await?;
-    let store = Store::open(&place.config.database).await.map_err(report)?;
-    let deps = parts::deps(parts::Outside {
-        config: Arc::clone(&place.config),
-        store,
-        hints: Arc::new(InProcess::new()),
-        forges: HashMap::new(),
-        metrics: Metrics::new(),
-        machines,
-    })?;
-    let instance = InstanceId::new();
-    node::register(&deps, &lock, instance).await.map_err(report)?;
-    let outcome = run_once(&deps, instance, &tree, &args).await;
-    deps.store.close().await;
-    drop(lock);
+    let place = Place::make(common, args.keep, place::no_zones)?;
+    let once = Once::open(&place, args.allow_unisolated).await?;
+    let ended = once.run(&tree, args.file.as_deref(), args.dirty).await;
+    once.close().await;
     place.leave();
-    outcome
+    Ok(Exit::of_state(&ended?.1))
 }
 
-/// Plans, runs, shows, and leaves nothing.
-async fn run_once(deps: &Deps, instance: InstanceId, tree: &Tree, args: &RunArgs) -> Outcome {
-    let repository = tree.repository();
-    deps.source
-        .adopt(&repository, &tree.root, &tree.head)
-        .await
-        .map_err(report)?;
-    let commit = if args.dirty {
-        let made = deps.source.snapshot(&repository, &tree.root, &tree.head).await;
-        made.map_err(report)?
-    } else {
-        if tree.changed {
-            eprintln!("note: changes that are not committed do not run; --dirty includes them");
-        }
-        tree.head.clone()
-    };
-    let file = pick(deps, &repository, &commit, tree, args.file.as_deref()).await?;
-    let title = deps.source.commit_title(&repository, &commit).await.map_err(report)?;
-    let (event, new) = plan(deps, file, tree, &commit)?;
-    let run = store_run(deps, tree, &commit, event, title, new).await?;
+/// The parts of a daemon, for one run.
+struct Once {
+    deps: Deps,
+    instance: InstanceId,
+    lock: node::DataLock,
+}
 
-    let (stop, attempts) = (CancellationToken::new(), TaskTracker::new());
-    let scheduling = tokio::spawn(scheduler::run(deps.clone(), instance, attempts.clone(), stop.clone()));
-    let beating = tokio::spawn(node::run(deps.clone(), instance, stop.clone()));
-    let cancelling = tokio::spawn(cancel_on_signal(deps.clone(), run)?);
-    deps.hints.notify(Hint::Job);
-    let shown = show::until_the_end(deps, run).await;
-    // Every attempt has ended; what is left are removals.
-    let clean = clean(deps).await;
-    cancelling.abort();
-    stop.cancel();
-    attempts.close();
-    attempts.wait().await;
-    let _ended = tokio::join!(scheduling, beating);
-    let state = shown?;
-    clean?;
-    Ok(Exit::of_state(&state))
+impl Once {
+    async fn open(place: &Place, allow_unisolated: bool) -> miette::Result<Self> {
+        let lock = node::DataLock::take(&place.config.data_dir).map_err(report)?;
+        let machines = backend::local(&place.config, allow_unisolated).await?;
+        let store = Store::open(&place.config.database).await.map_err(report)?;
+        let deps = parts::deps(parts::Outside {
+            config: Arc::clone(&place.config),
+            store,
+            hints: Arc::new(InProcess::new()),
+            forges: HashMap::new(),
+            metrics: Metrics::new(),
+            machines,
+        })?;
+        let instance = InstanceId::new();
+        node::register(&deps, &lock, instance).await.map_err(report)?;
+        Ok(Self { deps, instance, lock })
+    }
+
+    async fn close(self) {
+        self.deps.store.close().await;
+        drop(self.lock);
+    }
+
+    /// Plans, runs, shows, and leaves no machine; the run and its final state.
+    async fn run(&self, tree: &Tree, file: Option<&Path>, dirty: bool) -> miette::Result<(RunId, String)> {
+        let (deps, instance) = (&self.deps, self.instance);
+        let repository = tree.repository();
+        deps.source
+            .adopt(&repository, &tree.root, &tree.head)
+            .await
+            .map_err(report)?;
+        let commit = if dirty {
+            let made = deps.source.snapshot(&repository, &tree.root, &tree.head).await;
+            made.map_err(report)?
+        } else {
+            if tree.changed {
+                eprintln!("note: changes that are not committed do not run; --dirty includes them");
+            }
+            tree.head.clone()
+        };
+        let file = pick(deps, &repository, &commit, tree, file).await?;
+        let title = deps.source.commit_title(&repository, &commit).await.map_err(report)?;
+        let (event, new) = plan(deps, file, tree, &commit)?;
+        let run = store_run(deps, tree, &commit, event, title, new).await?;
+
+        let (stop, attempts) = (CancellationToken::new(), TaskTracker::new());
+        let scheduling = tokio::spawn(scheduler::run(deps.clone(), instance, attempts.clone(), stop.clone()));
+        let beating = tokio::spawn(node::run(deps.clone(), instance, stop.clone()));
+        let cancelling = tokio::spawn(cancel_on_signal(deps.clone(), run)?);
+        deps.hints.notify(Hint::Job);
+        let shown = show::until_the_end(deps, run).await;
+        // Every attempt has ended; what is left are removals.
+        let clean = clean(deps).await;
+        cancelling.abort();
+        stop.cancel();
+        attempts.close();
+        attempts.wait().await;
+        let _ended = tokio::join!(scheduling, beating);
+        let state = shown?;
+        clean?;
+        Ok((run, state))
+    }
 }
 
 /// The file to run, as it is in the commit.
@@ -131,7 +156,7 @@ async fn pick(
     repository: &Repository,
     commit: &CommitSha,
     tree: &Tree,
-    asked: Option<&std::path::Path>,
+    asked: Option<&Path>,
 ) -> miette::Result<WorkflowFile> {
     let path = match asked {
         Some(file) => tree.relative(file)?,

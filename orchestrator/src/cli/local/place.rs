@@ -21,8 +21,24 @@ pub(super) struct Place {
     keep: bool,
 }
 
+/// What a run of a working tree needs of a configuration.
+pub(super) fn no_zones(config: &mut Config) -> miette::Result<()> {
+    if config.backend == Backend::Zone {
+        return Err(miette!(
+            help = "push to the server, or `helios-ci trigger` it",
+            "local runs in zones are not there: making zones needs the server's privileges"
+        ));
+    }
+    Ok(())
+}
+
 impl Place {
-    pub fn make(common: &Common, keep: bool) -> miette::Result<Self> {
+    /// With the configuration as `change` makes it.
+    pub fn make(
+        common: &Common,
+        keep: bool,
+        change: impl FnOnce(&mut Config) -> miette::Result<()>,
+    ) -> miette::Result<Self> {
         let parent = Some(std::env::temp_dir())
             .filter(|dir| dir.as_os_str().len() <= SHORT)
             .unwrap_or_else(|| PathBuf::from("/tmp"));
@@ -35,12 +51,7 @@ impl Place {
         } else {
             without_a_file()?
         };
-        if config.backend == Backend::Zone {
-            return Err(miette!(
-                help = "push to the server, or `helios-ci trigger` it",
-                "local runs in zones are not there: making zones needs the server's privileges"
-            ));
-        }
+        change(&mut config)?;
         config.data_dir = dir.path().join("data");
         config.database = Database::Sqlite(config.data_dir.join("helios-ci.db"));
         config.connections.clear();

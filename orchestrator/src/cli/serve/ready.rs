@@ -27,10 +27,11 @@ pub(super) struct Ready {
 impl Ready {
     /// Makes everything, with the doors of the configuration before where they stay the same: who knocks while
     /// the parts behind are exchanged waits in the kernel's queue.
-    pub(super) async fn new(config: Config, before: Option<&Self>, allow_unisolated: bool) -> miette::Result<Self> {
+    pub(super) async fn new(mut config: Config, before: Option<&Self>, allow_unisolated: bool) -> miette::Result<Self> {
         if let Some(before) = before {
             same_daemon(&before.config, &config)?;
         }
+        backend::admit(&mut config)?;
         let mut forges = HashMap::new();
         for (id, connection) in &config.connections {
             forges.insert(id.clone(), forge::connect(id, connection).map_err(report)?);

@@ -11,8 +11,10 @@ pub mod export;
 pub mod golden;
 mod host;
 mod inside;
+pub mod memory;
 pub mod plan;
 mod record;
+pub mod scratch;
 pub mod setup;
 
 pub use self::adapter::{Options, open};

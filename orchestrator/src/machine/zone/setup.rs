@@ -3,13 +3,18 @@
 
 use std::{fs, io, path::Path, time::Duration};
 
-use super::command::{CommandError, ipf, zfs};
+use ipnet::Ipv4Net;
+
+use super::command::{CommandError, ipadm, ipf, zfs};
 use crate::{
     config::Zone,
     exec::{Cmd, ExecError},
     machine::files,
     model::{
-        illumos::names::{DatasetName, Unfit},
+        illumos::{
+            names::{DatasetName, Unfit},
+            network::{Slot, SlotNetwork},
+        },
         names::NodeName,
     },
 };
@@ -64,6 +69,16 @@ pub enum SetupError {
         #[source]
         source: io::Error,
     },
+    /// The machines' addresses are the host's, too.
+    #[error("the machines' addresses {range} overlap {address} of {interface}: choose another range as `zone.network`")]
+    Overlap {
+        /// Ours.
+        range: String,
+        /// The host's, with its network.
+        address: String,
+        /// Which of its address objects.
+        interface: String,
+    },
     /// The tree's place is taken.
     #[error(
         "{dataset} exists and does not carry the mark of node {node}: choose another `zone.dataset`, or, if it is meant, mark it with `zfs set helios-ci:node={node} {dataset}`"
@@ -81,6 +96,7 @@ pub enum SetupError {
 /// # Errors
 /// When the host cannot be looked at, or the tree's place is another's.
 pub fn missing(node: &NodeName, zone: &Zone) -> Result<Vec<Act>, SetupError> {
+    apart(node, zone)?;
     let mut acts = Vec::new();
     for (dataset, properties) in tree(zone)? {
         let seen = zfs::seen(&dataset, &zfs::look(&dataset).run_blocking()?)?;
@@ -130,6 +146,29 @@ pub fn missing(node: &NodeName, zone: &Zone) -> Result<Vec<Act>, SetupError> {
         acts.push(Act::Run(Cmd::new("/usr/sbin/ipf").args(["-Fa", "-f", IPF_CONF])));
     }
     Ok(acts)
+}
+
+/// Whether no network of the host is among the machines'.
+fn apart(node: &NodeName, zone: &Zone) -> Result<(), SetupError> {
+    for (object, address) in ipadm::addresses(&ipadm::show_addresses().run_blocking()?)? {
+        if !zone.network.overlaps(address) || is_slots(node, zone, &object, address) {
+            continue;
+        }
+        return Err(SetupError::Overlap {
+            range: zone.network.to_string(),
+            address: address.to_string(),
+            interface: object,
+        });
+    }
+    Ok(())
+}
+
+/// Whether it is the host's end of one of our slots.
+fn is_slots(node: &NodeName, zone: &Zone, object: &str, address: Ipv4Net) -> bool {
+    let number = object.strip_prefix("hcih").and_then(|rest| rest.strip_suffix("/v4"));
+    let slot = number.and_then(|number| number.parse().ok()).and_then(Slot::new);
+    let network = slot.and_then(|slot| SlotNetwork::of(node, zone.network, slot).ok().flatten());
+    network.is_some_and(|network| address.addr() == network.host_address)
 }
 
 /// What a dataset is created with.

@@ -136,6 +136,12 @@ impl Range {
         1 << (30 - self.0.prefix_len())
     }
 
+    /// Whether some address is in both.
+    #[must_use]
+    pub fn overlaps(self, other: Ipv4Net) -> bool {
+        self.0.contains(&other.addr()) || other.contains(&self.0.network())
+    }
+
     /// The `/30` of a slot: the host's address and the guest's.
     #[must_use]
     pub fn addresses(self, slot: Slot) -> Option<(Ipv4Addr, Ipv4Addr)> {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use ipnet::Ipv4Net;
+
 use super::{CommandError, Failure, FieldError, fields, judge};
 use crate::{
     exec::{Cmd, Output},
@@ -50,6 +52,26 @@ pub fn show_address(link: &LinkName) -> Cmd {
     ipadm("show-addr")
         .args(["-p", "-o", "addrobj,state,addr"])
         .arg(object(link))
+}
+
+/// `ipadm show-addr` of all.
+#[must_use]
+pub fn show_addresses() -> Cmd {
+    ipadm("show-addr").args(["-p", "-o", "addrobj,addr"])
+}
+
+/// The IPv4 addresses that [`show_addresses`] printed, with their objects. One that is not known yet (`?`), of
+/// another family or of a tunnel is passed over.
+///
+/// # Errors
+/// When the command failed.
+pub fn addresses(output: &Output) -> Result<Vec<(String, Ipv4Net)>, CommandError> {
+    let text = judge(output, WORDS)?;
+    let address = |line: &str| {
+        let (object, address) = line.split_once(':')?;
+        Some((object.to_owned(), address.parse().ok()?))
+    };
+    Ok(text.lines().filter_map(address).collect())
 }
 
 /// Whether what [`show_address`] printed is the slot's address, usable.
@@ -124,6 +146,13 @@ mod tests {
             delete_interface(&network.host).to_string(),
             "/sbin/ipadm delete-if hcih0"
         );
+        let mut all = failed("");
+        let printed =
+            "lo0/v4:127.0.0.1/8\nlo0/v6:\\:\\:1/128\nnet0/dhcp:192.168.1.5/24\nnet1/d:?\ntun/a:10.0.0.1->10.0.0.2\n";
+        (all.code, all.stdout) = (Some(0), printed.into());
+        let all = addresses(&all).unwrap();
+        assert_eq!(all.len(), 2);
+        assert_eq!(all[1], ("net0/dhcp".to_owned(), "192.168.1.5/24".parse().unwrap()));
         let mut output = failed("");
         (output.code, output.stdout) = (Some(0), b"hcih0/v4:ok:10.77.0.1/30\n".to_vec());
         assert!(is_usable(&network, &output).unwrap());

@@ -265,6 +265,20 @@ pub fn noted(output: &Output) -> Result<BTreeMap<String, String>, CommandError> 
     Ok(noted)
 }
 
+/// `zfs get available`.
+#[must_use]
+pub fn space(dataset: &DatasetName) -> Cmd {
+    zfs("get").args(["-Hp", "-o", "value", "available"]).arg(dataset)
+}
+
+/// The bytes that [`space`] printed; none when it printed something else.
+///
+/// # Errors
+/// When it failed.
+pub fn bytes_left(output: &Output) -> Result<Option<u64>, CommandError> {
+    Ok(judge(output, WORDS)?.trim().parse().ok())
+}
+
 /// `zfs get` of the mark of whose it is, for everything below a dataset.
 #[must_use]
 pub fn list(parent: &DatasetName) -> Cmd {

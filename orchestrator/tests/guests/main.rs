@@ -1,0 +1,39 @@
+//! The zone back end with real guests: on the simulated illumos host of `tests/zones`, each zone's bhyve is an
+//! emulated machine, and its network is the kernel's own, in a namespace: a stub is a bridge, a VNIC a tap, and
+//! the packet filter is made from the link properties and ipfilter rules that helios-ci stored. What is proved
+//! is that a machine made with our commands boots, reaches its node, and reaches nothing else; what is not: that
+//! illumos's own bhyve, viona and ipfilter do as they document.
+
+#![cfg(target_os = "linux")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests start programs and namespaces as a host would"
+)]
+
+#[path = "../zones/bed.rs"]
+#[allow(dead_code, reason = "shared with tests that have no guests")]
+mod bed;
+mod contract;
+mod life;
+mod push;
+mod reach;
+mod real;
+#[path = "../support/mod.rs"]
+mod support;
+
+/// Runs the other tests of this file inside a simulated host of their own each, with real guests.
+#[test]
+fn zones_with_real_guests() {
+    real::run_inside(&[
+        "push::a_push_is_tested_in_zones_that_machined_keeps",
+        "push::a_job_that_reboots_its_guest_ends_and_says_why",
+        "reach::a_guest_reaches_its_node_and_nothing_else_of_the_host_or_its_neighbours",
+        "reach::a_guest_is_held_to_its_own_addresses_by_each_property_of_its_link",
+        "reach::a_machine_whose_link_lost_a_property_is_not_booted",
+        "life::a_guest_boots_its_agent_says_hello_and_nothing_of_it_stays",
+        "life::a_guest_that_reboots_is_started_again_in_place",
+        "life::a_halt_presses_the_power_button_and_waits",
+        "contract::a_guest_lives_as_the_contract_says",
+        "contract::two_guests_run_and_the_death_of_one_is_noticed",
+    ]);
+}

@@ -1,0 +1,90 @@
+//! A whole installation on a zone host: a forge, a daemon, machined as a process of its own, and real guests.
+
+use std::{
+    fs,
+    process::{Child, Command, Stdio},
+};
+
+use super::{
+    real::{self, left},
+    support::{Machines, World, spine::a_push_is_tested},
+};
+
+/// What zones need beside the images.
+const EXTRA: &str = "zone: {path: /mnt/hci}\nmachined: {socket: /run/machined.sock, user: root}\n";
+
+/// A machined that is killed when the test ends.
+pub struct Keeper(Child);
+
+impl Keeper {
+    pub fn start(mut command: Command) -> Self {
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open("/run/machined.log")
+            .expect("a log");
+        command.env("RUST_LOG", "info,helios_ci=debug").stdin(Stdio::null());
+        Self(command.stdout(Stdio::null()).stderr(log).spawn().expect("machined"))
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+        if std::thread::panicking() {
+            eprintln!(
+                "machined: {}",
+                fs::read_to_string("/run/machined.log").unwrap_or_default()
+            );
+        }
+    }
+}
+
+async fn world(more: &str) -> (World, Keeper) {
+    real::begin();
+    let mut world = World::stopped(Machines::Zone, &format!("{EXTRA}{more}")).await;
+    let keeper = Keeper::start(world.command(&["machined"]));
+    world.up();
+    (world, keeper)
+}
+
+/// Every machine is gone from the daemon's books, from the host, from its kernel.
+fn nothing_left(world: &World, keeper: Keeper) {
+    world.until("the machines are gone", || {
+        (world.rows("machines WHERE state <> 'gone'") == 0).then_some(())
+    });
+    // It is of the daemon's program too.
+    drop(keeper);
+    world.nothing_left();
+    assert_eq!(left(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run inside a simulated host by zones_with_real_guests"]
+async fn a_push_is_tested_in_zones_that_machined_keeps() {
+    let (world, keeper) = world("").await;
+    let world = a_push_is_tested(world).await;
+    nothing_left(&world, keeper);
+}
+
+/// bhyve is started again in place, but what the agent was about is over: the node does not take it back, and
+/// an attempt without an agent ends.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run inside a simulated host by zones_with_real_guests"]
+async fn a_job_that_reboots_its_guest_ends_and_says_why() {
+    let (world, keeper) = world("limits: {infra_tries: 1}\n").await;
+    let sha = world
+        .push("name: ci\non: push\njobs:\n  turn:\n    steps:\n      - run: reboot -f\n      - run: echo unreached\n")
+        .await;
+    let job = world.wait_job(&sha, "turn", "error");
+    let detail = world.detail(job["id"].as_str().expect("an id"));
+    let cause = detail["attempts"][0]["cause"].as_str().unwrap_or_default();
+    assert_eq!(cause, "the machine stopped: the guest powered itself off", "{detail:#}");
+    let zones = super::bed::host().trace().expect("a trace");
+    let boots = zones
+        .iter()
+        .filter(|line| line.argv.last().is_some_and(|word| word == "boot"));
+    assert_eq!(boots.count(), 1, "the zone was booted once");
+    nothing_left(&world, keeper);
+}
