@@ -33,7 +33,7 @@ use crate::{
 /// The longest that an answer about a console waits for something to say.
 const LONGEST_WAIT: u64 = 20;
 /// How often a silent console is looked at meanwhile.
-const LOOK: Duration = Duration::from_millis(50);
+const LOOK: Duration = Duration::from_millis(100);
 /// How often the machine's row is.
 const LOOK_AT_ROW: Duration = Duration::from_secs(1);
 
@@ -98,11 +98,7 @@ fn words(row: &MachineRow, keep: &Keep, now: i64) -> String {
             view::ahead(until, now),
         ),
         (MachineState::Preparing | MachineState::Running, _) => {
-            format!(
-                "to be kept for {} after its job by {}",
-                view::duration(keep.for_ms),
-                keep.by
-            )
+            format!("to be kept for {} after its job by {by}", view::duration(keep.for_ms))
         }
         _ => "being removed".to_owned(),
     }
