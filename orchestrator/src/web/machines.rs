@@ -33,7 +33,7 @@ use crate::{
 /// The longest that an answer about a console waits for something to say.
 const LONGEST_WAIT: u64 = 20;
 /// How often a silent console is looked at meanwhile.
-const LOOK: Duration = Duration::from_millis(50);
+const LOOK: Duration = Duration::from_millis(100);
 /// How often the machine's row is.
 const LOOK_AT_ROW: Duration = Duration::from_secs(1);
 
@@ -89,19 +89,16 @@ pub(super) fn keep_json(row: &MachineRow, now: i64) -> Value {
 
 /// `kept until 12:03:00 UTC (in 27 min) by ann`.
 fn words(row: &MachineRow, keep: &Keep, now: i64) -> String {
+    // The name alone reads better; the audit log knows the token too.
+    let by = keep.by.split(" (token ").next().unwrap_or_default();
     match (row.state, keep.until_ms) {
         (MachineState::Kept, Some(until)) => format!(
-            "kept until {} ({}) by {}",
+            "kept until {} ({}) by {by}",
             view::moment(until),
             view::ahead(until, now),
-            keep.by
         ),
         (MachineState::Preparing | MachineState::Running, _) => {
-            format!(
-                "to be kept for {} after its job by {}",
-                view::duration(keep.for_ms),
-                keep.by
-            )
+            format!("to be kept for {} after its job by {by}", view::duration(keep.for_ms))
         }
         _ => "being removed".to_owned(),
     }

@@ -14,6 +14,7 @@
 #[allow(dead_code, reason = "shared with tests that have no guests")]
 mod bed;
 mod contract;
+mod keep;
 mod life;
 mod push;
 mod reach;
@@ -33,6 +34,7 @@ fn zones_with_real_guests() {
         "life::a_guest_boots_its_agent_says_hello_and_nothing_of_it_stays",
         "life::a_guest_that_reboots_is_started_again_in_place",
         "life::a_halt_presses_the_power_button_and_waits",
+        "keep::a_kept_guest_is_cut_off_and_answers_on_its_console",
         "contract::a_guest_lives_as_the_contract_says",
         "contract::two_guests_run_and_the_death_of_one_is_noticed",
     ]);

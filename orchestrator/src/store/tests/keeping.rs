@@ -108,7 +108,8 @@ async fn a_keep_can_be_withdrawn_extended_and_ended(lab: Lab) {
     );
     let late = lab.store.keep_machine(&name, "ann", MINUTE).await.unwrap();
     assert_eq!(late, KeepOutcome::TooLate, "who was told that it goes can rely on that");
-    assert_eq!(lab.store.end_keeps(&lab.node).await.unwrap(), [name.clone()]);
+    let over = lab.store.end_keeps(&lab.node).await.unwrap();
+    assert_eq!(over, std::slice::from_ref(&name));
     assert!(lab.store.machine_state(&name, MachineState::Gone).await.unwrap());
     assert_eq!(lab.store.release_machine(&name).await.unwrap(), ReleaseOutcome::Gone);
 }
