@@ -124,6 +124,7 @@ hosts: files dns' >"$root/etc/nsswitch.conf"
 cp -R "$here/rootfs/." "$root/"
 chmod 0755 "$root/etc/init.d/rcS" "$root/usr/lib/helios-ci/start-agent" "$root/etc/acpi/PWRF/00000080"
 chmod 0644 "$root/etc/inittab"
+echo "$((mib * 2048))" >"$root/usr/lib/helios-ci/sectors"
 
 say "checking that every program finds its libraries"
 find "$root/usr" -type f \( -perm -u+x -o -name '*.so*' \) | sort | while read -r file; do

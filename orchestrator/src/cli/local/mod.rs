@@ -22,6 +22,7 @@ use self::{place::Place, tree::Tree};
 use super::{Common, Exit, Outcome, backend, parts, report};
 use crate::{
     driver::Deps,
+    machine::Machines,
     model::{
         ids::{InstanceId, RunId},
         names::CommitSha,
@@ -72,7 +73,8 @@ pub(super) async fn run(common: &Common, args: RunArgs) -> Outcome {
     parts::private_files();
     let tree = Tree::find(args.r#as.as_deref()).await?;
     let place = Place::make(common, args.keep, place::no_zones)?;
-    let once = Once::open(&place, args.allow_unisolated).await?;
+    let machines = backend::local(&place.config, args.allow_unisolated).await?;
+    let once = Once::open(&place, machines).await?;
     let ended = once.run(&tree, args.file.as_deref(), args.dirty).await;
     once.close().await;
     place.leave();
@@ -87,9 +89,8 @@ struct Once {
 }
 
 impl Once {
-    async fn open(place: &Place, allow_unisolated: bool) -> miette::Result<Self> {
+    async fn open(place: &Place, machines: Arc<dyn Machines>) -> miette::Result<Self> {
         let lock = node::DataLock::take(&place.config.data_dir).map_err(report)?;
-        let machines = backend::local(&place.config, allow_unisolated).await?;
         let store = Store::open(&place.config.database).await.map_err(report)?;
         let deps = parts::deps(parts::Outside {
             config: Arc::clone(&place.config),

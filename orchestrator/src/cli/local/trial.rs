@@ -1,12 +1,15 @@
 //! `helios-ci image verify LABEL --boot`: one machine of an image, made and driven as for a job, in which the things
 //! are tried that a golden disk can be wrong about.
 
+mod patient;
+
 use std::path::{Path, PathBuf};
 
 use miette::miette;
 
+use self::patient::{Gone, Patient};
 use super::{
-    super::{Common, Exit, Outcome, parts, report},
+    super::{Common, Exit, Outcome, backend, parts, report},
     Once,
     place::Place,
     tree::Tree,
@@ -58,11 +61,12 @@ pub(in crate::cli) async fn run(common: &Common, label: &Label) -> Outcome {
     })?;
     let sample = tempfile::tempdir().map_err(|e| miette!("cannot make a directory: {e}"))?;
     let tree = sample_tree(sample.path(), label).await?;
-    let once = Once::open(&place, false).await?;
+    let machines = Patient::new(backend::local(&place.config, false).await?);
+    let once = Once::open(&place, machines.clone()).await?;
     let began = now_ms();
     let ended = once.run(&tree, Some(&sample.path().join(FILE)), false).await;
     let findings = match ended {
-        Ok((run, _)) => judge(&once.deps, run, golden, began).await,
+        Ok((run, _)) => judge(&once.deps, run, golden, began, machines.gone()).await,
         Err(error) => Err(error),
     };
     once.close().await;
@@ -127,7 +131,8 @@ fn adapt(config: &mut Config, label: &Label, golden: u64) -> miette::Result<()> 
     Ok(())
 }
 
-/// The job: source over the machine's own link, what the guest says of itself, and a power-off from inside.
+/// The job: source over the machine's own link, and what the guest says of itself. At its end the agent turns the
+/// machine off.
 fn workflow(label: &Label) -> String {
     format!(
         "name: image
@@ -143,11 +148,6 @@ jobs:
           test -s {FILE}
           echo \"clock $(date +%s)\"
           df -k / | tail -n 1
-      - name: Power off
-        run: |
-          if [ \"$(id -u)\" = 0 ]; then as=; else as='sudo -n'; fi
-          $as poweroff || $as /usr/sbin/shutdown -y -i5 -g0
-          sleep 600
 "
     )
 }
@@ -180,7 +180,7 @@ async fn sample_tree(dir: &Path, label: &Label) -> miette::Result<Tree> {
 }
 
 /// What the ended job tells of the image.
-async fn judge(deps: &Deps, run: RunId, golden: u64, began: i64) -> miette::Result<Vec<Finding>> {
+async fn judge(deps: &Deps, run: RunId, golden: u64, began: i64, gone: Option<Gone>) -> miette::Result<Vec<Finding>> {
     let lost = || miette!("the trial is gone from its own database");
     let detail = deps.store.run(run).await.map_err(report)?.ok_or_else(lost)?;
     let job = detail.attempts.last().and_then(|a| a.jobs.first()).ok_or_else(lost)?;
@@ -219,17 +219,19 @@ async fn judge(deps: &Deps, run: RunId, golden: u64, began: i64) -> miette::Resu
     }
     findings.push(clock(&log, began, now_ms()));
     findings.push(growth(&log, golden));
-    // The job cannot end otherwise than by its machine's.
-    let off = reason.contains("the machine stopped");
-    findings.push(finding(
-        "shutdown",
-        off,
-        if off {
-            "it turned itself off".to_owned()
-        } else {
-            format!("it did not turn itself off: {reason}")
-        },
-    ));
+    findings.push(match gone {
+        Some(Gone::ByItself(after)) => finding(
+            "shutdown",
+            true,
+            format!("it turned itself off within {:.1} s", after.as_secs_f64()),
+        ),
+        Some(Gone::NotWithin(patience)) => finding(
+            "shutdown",
+            false,
+            format!("it did not turn itself off within {} s", patience.as_secs()),
+        ),
+        None => finding("shutdown", false, format!("it was gone before its job ended: {reason}")),
+    });
     Ok(findings)
 }
 
