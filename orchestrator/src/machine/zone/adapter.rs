@@ -1,10 +1,12 @@
 //! The Machine port on bhyve zones.
 
+mod attend;
 mod guard;
+mod look;
 mod wait;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     net::SocketAddr,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
@@ -16,11 +18,10 @@ use super::{
         ipf, zfs,
         zoneadm::{self, State},
     },
-    console::{self, Attached},
+    console::Attached,
     create::Create,
     destroy::Destroy,
     host::{Host, Whose},
-    inside,
     patience::Patience,
     plan::{MachinePlan, PlanError, RUN, Wanted},
     record::{Record, Records},
@@ -266,120 +267,6 @@ impl Zones {
         Ok(zoneadm::done(&said?)?)
     }
 
-    /// The way to a console that is read here.
-    fn input(&self, name: &MachineName) -> Option<console::Input> {
-        let consoles = self.consoles.lock().unwrap_or_else(PoisonError::into_inner);
-        consoles
-            .get(name)
-            .filter(|console| console.lives())
-            .map(Attached::input)
-    }
-
-    /// Reads a console unless somebody here does.
-    async fn read_console(&self, name: &MachineName) -> Result<console::Input, Trouble> {
-        let _one = self.attaching.lock(name).await;
-        if let Some(input) = self.input(name) {
-            return Ok(input);
-        }
-        let dir = self.console_dir(name);
-        files::private_dir(&dir)?;
-        let attached = console::record(name, &dir).await?;
-        let input = attached.input();
-        self.consoles
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(name.clone(), attached);
-        Ok(input)
-    }
-
-    async fn leave_console(&self, name: &MachineName) {
-        let _one = self.attaching.lock(name).await;
-        let left = self
-            .consoles
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(name);
-        if let Some(attached) = left {
-            attached.close().await;
-        }
-    }
-
-    /// Reads again from a console that may be ours to read.
-    async fn see_console(&self, name: &MachineName, from: u64) -> Result<Console, Trouble> {
-        let Some(record) = self.records.read(name)? else {
-            return Err(Trouble::lasting("it does not exist"));
-        };
-        // Who follows a console asks often; the host is asked only when nobody here reads it.
-        if !record.released
-            && self.input(name).is_none()
-            && self
-                .host
-                .zone(name)
-                .await?
-                .is_some_and(|zone| zone.state == State::Running)
-        {
-            self.read_console(name).await?;
-        }
-        Ok(crate::machine::console::read(&self.console_dir(name), from)?)
-    }
-
-    /// A machine's own record, when it is kept.
-    fn kept(&self, name: &MachineName) -> Result<Record, Trouble> {
-        let record = self.records.read(name)?.filter(|record| record.kept);
-        record.ok_or_else(|| Trouble::lasting("it is not kept"))
-    }
-
-    async fn do_keep(&self, name: &MachineName) -> Result<(), Trouble> {
-        let Some(mut record) = self.records.read(name)?.filter(|record| record.started) else {
-            return Err(Trouble::lasting(
-                "it was never started, or the host was rebooted since; nothing of it runs",
-            ));
-        };
-        if self.host.whose_zone(name).await? != Whose::Ours {
-            return Err(Trouble::lasting("its zone does not carry our marks"));
-        }
-        if !record.kept {
-            // Said before it is done, so that nobody here connects to the console again.
-            (record.kept, record.released) = (true, true);
-            self.records.write(name, &record)?;
-            self.leave_console(name).await;
-        }
-        let network = self.network(&record)?;
-        let network = network.ok_or_else(|| Trouble::lasting("its slot has no network"))?;
-        let (disk, zonepath) = (self.below("machines", name)?, self.below("zones", name)?);
-        self.removal(name, &disk, &zonepath, Some(&network))
-            .cut_off(&network)
-            .await
-    }
-
-    async fn do_write(&self, name: &MachineName, bytes: &[u8]) -> Result<(), Trouble> {
-        crate::machine::check_input(bytes)?;
-        let mut record = self.kept(name)?;
-        if record.released {
-            if !bytes.is_empty() {
-                return Err(Trouble::lasting("its console was released; take it again first"));
-            }
-            record.released = false;
-            self.records.write(name, &record)?;
-            if let Err(trouble) = self.read_console(name).await {
-                record.released = true;
-                self.records.write(name, &record)?;
-                return Err(trouble);
-            }
-            return Ok(());
-        }
-        let input = self.read_console(name).await?;
-        Ok(console::type_into(&input, bytes).await?)
-    }
-
-    async fn do_release(&self, name: &MachineName) -> Result<(), Trouble> {
-        let mut record = self.kept(name)?;
-        record.released = true;
-        self.records.write(name, &record)?;
-        self.leave_console(name).await;
-        Ok(())
-    }
-
     fn removal<'a>(
         &'a self,
         name: &'a MachineName,
@@ -418,84 +305,6 @@ impl Zones {
             }
         }
         Ok(self.records.remove(name)?)
-    }
-
-    async fn see(&self, name: &MachineName, zone: Option<&State>) -> Result<Observed, Trouble> {
-        let record = self.records.read(name)?;
-        let started = record.as_ref().is_some_and(|record| record.started);
-        Ok(match zone {
-            Some(State::Running | State::Ready) => Observed::Running,
-            Some(State::ShuttingDown | State::Down) => Observed::Stopped("its zone is being torn down".into()),
-            // A host that was rebooted has forgotten the record, and the guest with it.
-            Some(State::Installed) if started => Observed::Stopped(self.last_words(name)),
-            Some(_) => Observed::Prepared,
-            None if record.is_some() => Observed::Prepared,
-            None => {
-                let disk = self.host.whose_dataset(&self.below("machines", name)?, name).await?;
-                let zonepath = self.host.whose_dataset(&self.below("zones", name)?, name).await?;
-                if disk == Whose::Ours || zonepath == Whose::Ours {
-                    Observed::Prepared
-                } else {
-                    Observed::Absent
-                }
-            }
-        })
-    }
-
-    /// How bhyve ended: what zoneadmd wrote down, and bhyve's own last line.
-    fn last_words(&self, name: &MachineName) -> String {
-        let path = PathBuf::from(self.options.zone.path.to_string()).join(name.as_str());
-        let status = inside::tail(&path, &[], "lastexited", 100);
-        let code = status.and_then(|text| text.split_whitespace().nth(1)?.parse::<i64>().ok());
-        let how = match code {
-            Some(256) => "the guest powered itself off".to_owned(),
-            Some(-1) => "its zone was halted".to_owned(),
-            Some(signal @ 1..=127) => format!("its bhyve was ended by signal {signal}"),
-            Some(status) => format!("its bhyve ended with exit code {}", status >> 8),
-            None => "its zone halted".to_owned(),
-        };
-        match inside::tail(&path, &["root", "tmp"], "init.log", 400) {
-            Some(said) => format!("{how}; its last words: {said}"),
-            None => how,
-        }
-    }
-
-    async fn every(&self) -> Result<Vec<Owned>, Trouble> {
-        let zones = self.host.zones().await?;
-        let mut names: BTreeSet<MachineName> = self.records.names()?.into_iter().collect();
-        for zone in &zones {
-            let Ok(name) = zone.name.parse::<MachineName>() else {
-                continue;
-            };
-            match self.host.whose_zone(&name).await {
-                Ok(Whose::Ours) => {
-                    if zone.state == State::Running {
-                        self.power_off_unless_protected(&name).await?;
-                    }
-                    names.insert(name);
-                }
-                Ok(Whose::Nobodys | Whose::Anothers(_)) => {}
-                // What cannot be read of one zone must not hide all others.
-                Err(trouble) => tracing::warn!(reason = trouble.reason, "whose this zone is cannot be told now"),
-            }
-        }
-        for kind in ["machines", "zones"] {
-            let parent = self.options.zone.dataset.child(kind)?;
-            let output = self.host.run(zfs::list(&parent)).await?;
-            let below = zfs::marks(&parent, &self.options.node, &output)?;
-            names.extend(below.ours.iter().filter_map(|name| name.parse().ok()));
-        }
-        self.remove_stray_links().await?;
-        let mut machines = Vec::new();
-        for name in names {
-            let state = zones
-                .iter()
-                .find(|zone| zone.name == name.as_str())
-                .map(|zone| &zone.state);
-            let observed = self.see(&name, state).await?;
-            machines.push(Owned { name, observed });
-        }
-        Ok(machines)
     }
 }
 

@@ -1,0 +1,97 @@
+//! What is there of one machine, and of all.
+
+use std::{collections::BTreeSet, path::PathBuf};
+
+use super::Zones;
+use crate::{
+    machine::{
+        Observed, Owned,
+        trouble::Trouble,
+        zone::{
+            command::{zfs, zoneadm::State},
+            host::Whose,
+            inside,
+        },
+    },
+    model::names::MachineName,
+};
+
+impl Zones {
+    pub(super) async fn see(&self, name: &MachineName, zone: Option<&State>) -> Result<Observed, Trouble> {
+        let record = self.records.read(name)?;
+        let started = record.as_ref().is_some_and(|record| record.started);
+        Ok(match zone {
+            Some(State::Running | State::Ready) => Observed::Running,
+            Some(State::ShuttingDown | State::Down) => Observed::Stopped("its zone is being torn down".into()),
+            // A host that was rebooted has forgotten the record, and the guest with it.
+            Some(State::Installed) if started => Observed::Stopped(self.last_words(name)),
+            Some(_) => Observed::Prepared,
+            None if record.is_some() => Observed::Prepared,
+            None => {
+                let disk = self.host.whose_dataset(&self.below("machines", name)?, name).await?;
+                let zonepath = self.host.whose_dataset(&self.below("zones", name)?, name).await?;
+                if disk == Whose::Ours || zonepath == Whose::Ours {
+                    Observed::Prepared
+                } else {
+                    Observed::Absent
+                }
+            }
+        })
+    }
+
+    /// How bhyve ended: what zoneadmd wrote down, and bhyve's own last line.
+    fn last_words(&self, name: &MachineName) -> String {
+        let path = PathBuf::from(self.options.zone.path.to_string()).join(name.as_str());
+        let status = inside::tail(&path, &[], "lastexited", 100);
+        let code = status.and_then(|text| text.split_whitespace().nth(1)?.parse::<i64>().ok());
+        let how = match code {
+            Some(256) => "the guest powered itself off".to_owned(),
+            Some(-1) => "its zone was halted".to_owned(),
+            Some(signal @ 1..=127) => format!("its bhyve was ended by signal {signal}"),
+            Some(status) => format!("its bhyve ended with exit code {}", status >> 8),
+            None => "its zone halted".to_owned(),
+        };
+        match inside::tail(&path, &["root", "tmp"], "init.log", 400) {
+            Some(said) => format!("{how}; its last words: {said}"),
+            None => how,
+        }
+    }
+
+    pub(super) async fn every(&self) -> Result<Vec<Owned>, Trouble> {
+        let zones = self.host.zones().await?;
+        let mut names: BTreeSet<MachineName> = self.records.names()?.into_iter().collect();
+        for zone in &zones {
+            let Ok(name) = zone.name.parse::<MachineName>() else {
+                continue;
+            };
+            match self.host.whose_zone(&name).await {
+                Ok(Whose::Ours) => {
+                    if zone.state == State::Running {
+                        self.power_off_unless_protected(&name).await?;
+                    }
+                    names.insert(name);
+                }
+                Ok(Whose::Nobodys | Whose::Anothers(_)) => {}
+                // What cannot be read of one zone must not hide all others.
+                Err(trouble) => tracing::warn!(reason = trouble.reason, "whose this zone is cannot be told now"),
+            }
+        }
+        for kind in ["machines", "zones"] {
+            let parent = self.options.zone.dataset.child(kind)?;
+            let output = self.host.run(zfs::list(&parent)).await?;
+            let below = zfs::marks(&parent, &self.options.node, &output)?;
+            names.extend(below.ours.iter().filter_map(|name| name.parse().ok()));
+        }
+        self.remove_stray_links().await?;
+        let mut machines = Vec::new();
+        for name in names {
+            let state = zones
+                .iter()
+                .find(|zone| zone.name == name.as_str())
+                .map(|zone| &zone.state);
+            let observed = self.see(&name, state).await?;
+            machines.push(Owned { name, observed });
+        }
+        Ok(machines)
+    }
+}
