@@ -167,6 +167,33 @@ fn nothing_is_left_behind() {
 }
 
 #[test]
+fn proofs_of_ownership_are_not_assumed() {
+    let mut assumed = Vec::new();
+    for file in sources() {
+        let path = file.display().to_string();
+        let Some((_, name)) = path.rsplit_once("orchestrator/src/") else {
+            continue;
+        };
+        let text = fs::read_to_string(&file).expect("a source");
+        let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+        if code.contains("Owned::assumed(") {
+            assumed.push(name.to_owned());
+        }
+        // Whoever says so by a rule is one of few, who look first.
+        let rules = ["destroy", "golden", "host", "scratch"].map(|file| format!("machine/zone/{file}.rs"));
+        assert!(
+            !code.contains("Owned::by_rule(") || rules.iter().any(|rule| rule == name),
+            "{path}"
+        );
+    }
+    assert_eq!(
+        assumed,
+        ["plan.rs"],
+        "only what is shown and never run may be assumed to be ours"
+    );
+}
+
+#[test]
 fn the_top_level_is_what_the_design_says() {
     let known = [
         "Cargo.toml",

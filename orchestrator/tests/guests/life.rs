@@ -103,12 +103,12 @@ async fn a_halt_presses_the_power_button_and_waits() {
     let said = real::console(&machines, &halted.name).await;
     assert!(said.contains("Power down"), "{said}");
     assert_eq!(
-        machines.observe(&halted.name).await.unwrap(),
+        machines.wait_stopped(&halted.name).await.unwrap(),
         Observed::Stopped("its zone was halted".into())
     );
     run(&format!("pkill -9 -z {} bhyve", killed.name));
     assert_eq!(
-        machines.observe(&killed.name).await.unwrap(),
+        machines.wait_stopped(&killed.name).await.unwrap(),
         Observed::Stopped("its bhyve was ended by signal 9".into())
     );
     assert_eq!(real::emulators(), Vec::<i32>::new());

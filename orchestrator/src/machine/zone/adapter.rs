@@ -241,7 +241,7 @@ impl Zones {
             _ if record.started => return Err(Trouble::passing("it has run and ended; a machine runs once")),
             other => return Err(Trouble::passing(format!("its zone is {other:?} and cannot boot"))),
         }
-        if self.host.whose_zone(name).await? != Whose::Ours {
+        if !matches!(self.host.whose_zone(name).await?, Whose::Ours(_)) {
             return Err(Trouble::lasting("its zone does not carry our marks"));
         }
         let network = self
@@ -356,11 +356,11 @@ impl Machines for Zones {
         // A zone's halt would ask the guest and wait half an hour; what matters to a job is said over gRPC.
         let _lock = self.locks.lock(name).await;
         let stop = async {
-            if self.host.whose_zone(name).await? != Whose::Ours {
+            let Whose::Ours(zone) = self.host.whose_zone(name).await? else {
                 return Ok(());
-            }
+            };
             let (disk, zonepath) = (self.below("machines", name)?, self.below("zones", name)?);
-            let ended = self.removal(name, &disk, &zonepath, None).halt().await;
+            let ended = self.removal(name, &disk, &zonepath, None).halt(&zone).await;
             self.watch.forget().await;
             ended
         };
@@ -399,7 +399,7 @@ impl Machines for Zones {
                 return Ok(Observed::Running);
             }
             let state = self.host.zone(name).await?.map(|zone| zone.state);
-            if state.is_some() && !matches!(self.host.whose_zone(name).await?, Whose::Ours) {
+            if state.is_some() && !matches!(self.host.whose_zone(name).await?, Whose::Ours(_)) {
                 return Ok(Observed::Absent);
             }
             self.see(name, state.as_ref()).await

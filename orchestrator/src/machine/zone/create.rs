@@ -88,7 +88,7 @@ impl Create<'_> {
             .zip([&network.host, &network.guest])
         {
             match whose {
-                Whose::Ours => {}
+                Whose::Ours(_) => {}
                 Whose::Nobodys => return Err(undone(&format!("VNIC {link} was not made"), said)),
                 Whose::Anothers(why) => return Err(Trouble::lasting(format!("{why}; it is left alone"))),
             }

@@ -87,20 +87,20 @@ impl Host {
     /// # Errors
     /// When it is somebody else's, or cannot be removed for another reason.
     pub async fn remove_disk(&self, machine: &MachineName, disk: &DatasetName) -> Result<(), Trouble> {
-        match self.whose_dataset(disk, machine).await? {
+        let ours = match self.whose_dataset(disk, machine).await? {
             Whose::Nobodys => return Ok(()),
             Whose::Anothers(why) => return Err(Trouble::lasting(format!("{why}; it is left alone"))),
-            Whose::Ours => {}
-        }
+            Whose::Ours(ours) => ours,
+        };
         for _ in 0..BUSY_TRIES {
-            match unless_absent(zfs::done(&self.run(zfs::destroy(disk)).await?)) {
+            match unless_absent(zfs::done(&self.run(zfs::destroy(&ours)).await?)) {
                 Ok(()) => return Ok(()),
                 Err(error) if error.is_busy() => tokio::time::sleep(self.patience.of(BUSY)).await,
                 Err(error) => return Err(error.into()),
             }
         }
         tracing::error!(%disk, "a disk stays busy: it is quarantined; find who holds it with fuser, then destroy it by hand");
-        zfs::done(&self.run(zfs::quarantine(disk)).await?)?;
+        zfs::done(&self.run(zfs::quarantine(&ours)).await?)?;
         Ok(())
     }
 }

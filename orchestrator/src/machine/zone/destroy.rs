@@ -11,12 +11,16 @@ use super::{
     },
     host::{Host, Whose, unless_absent, vmm},
     index,
+    owned::Owned,
 };
 use crate::{
     exec::{Cmd, Output},
     machine::trouble::Trouble,
     model::{
-        illumos::{names::DatasetName, network::SlotNetwork},
+        illumos::{
+            names::{DatasetName, LinkName},
+            network::SlotNetwork,
+        },
         names::MachineName,
     },
 };
@@ -40,9 +44,9 @@ pub(super) struct Destroy<'a> {
 }
 
 /// Removes the address of the host's end of a slot.
-async fn address(host: &Host, network: &SlotNetwork) -> Result<(), Trouble> {
-    unless_absent(ipadm::done(&host.run(ipadm::delete_address(&network.host)).await?))?;
-    unless_absent(ipadm::done(&host.run(ipadm::delete_interface(&network.host)).await?))?;
+async fn address(host: &Host, link: &Owned<LinkName>) -> Result<(), Trouble> {
+    unless_absent(ipadm::done(&host.run(ipadm::delete_address(link)).await?))?;
+    unless_absent(ipadm::done(&host.run(ipadm::delete_interface(link)).await?))?;
     Ok(())
 }
 
@@ -54,15 +58,17 @@ pub(super) async fn links(host: &Host, network: &SlotNetwork) -> Result<(), Trou
             return Err(Trouble::lasting(format!("{why}; it is left alone")));
         }
     }
-    if ours == Whose::Ours {
-        address(host, network).await?;
+    if let Whose::Ours(link) = &ours {
+        address(host, link).await?;
     }
-    for (whose, link) in [(guest, &network.guest), (ours, &network.host)] {
-        if whose == Whose::Ours {
-            unless_absent(dladm::done(&host.run(dladm::delete_vnic(link)).await?))?;
+    for whose in [guest, ours] {
+        if let Whose::Ours(link) = whose {
+            unless_absent(dladm::done(&host.run(dladm::delete_vnic(&link)).await?))?;
         }
     }
-    unless_absent(dladm::done(&host.run(dladm::delete_stub(&network.stub)).await?))?;
+    // Of a slot that a record names, or whose VNICs were ours; what is above it otherwise keeps it.
+    let stub = Owned::by_rule(network.stub.clone());
+    unless_absent(dladm::done(&host.run(dladm::delete_stub(&stub)).await?))?;
     match host.vnics(network).await? {
         [Whose::Nobodys, Whose::Nobodys] => Ok(()),
         _ => Err(Trouble::passing(format!("VNICs of {} are still there", network.stub))),
@@ -88,15 +94,16 @@ impl Destroy<'_> {
     }
 
     async fn zone(&self) -> Result<(), Trouble> {
-        match self.host.whose_zone(self.name).await {
-            Ok(Whose::Nobodys) => return self.half_a_zone(false).await,
-            Ok(Whose::Ours) => {}
+        let ours = match self.host.whose_zone(self.name).await {
+            Ok(Whose::Nobodys) => return self.half_a_zone(None).await,
+            Ok(Whose::Ours(ours)) => ours,
             Ok(Whose::Anothers(why)) => {
                 // Half of a configuration has no marks yet; its path below our own dataset is the proof then.
                 let zone = self.host.zone(self.name).await?;
                 if zone.is_none_or(|zone| zone.zonepath != self.path) || !self.has_dataset().await? {
                     return Err(Trouble::lasting(format!("{why}; it is left alone")));
                 }
+                Owned::by_rule(self.name.clone())
             }
             Err(trouble) => {
                 return Err(Trouble::passing(format!(
@@ -106,12 +113,12 @@ impl Destroy<'_> {
                     name = self.name
                 )));
             }
-        }
-        self.halt().await?;
-        self.uninstall().await?;
+        };
+        self.halt(&ours).await?;
+        self.uninstall(&ours).await?;
         match self.state().await? {
-            None => return self.half_a_zone(true).await,
-            Some(State::Configured) => self.delete().await?,
+            None => return self.half_a_zone(Some(ours)).await,
+            Some(State::Configured) => self.delete(&ours).await?,
             // Deleting an installed zone would orphan its dataset.
             Some(state) => return Err(Trouble::passing(format!("zone {} is still {state:?}", self.name))),
         }
@@ -121,32 +128,34 @@ impl Destroy<'_> {
         }
     }
 
-    async fn delete(&self) -> Result<(), Trouble> {
-        Ok(unless_absent(zonecfg::done(
-            &self.act(zonecfg::delete(self.name)).await?,
-        ))?)
+    async fn delete(&self, zone: &Owned<MachineName>) -> Result<(), Trouble> {
+        Ok(unless_absent(zonecfg::done(&self.act(zonecfg::delete(zone)).await?))?)
     }
 
     async fn has_dataset(&self) -> Result<bool, Trouble> {
-        Ok(self.host.whose_dataset(self.zonepath, self.name).await? == Whose::Ours)
+        let whose = self.host.whose_dataset(self.zonepath, self.name).await?;
+        Ok(matches!(whose, Whose::Ours(_)))
     }
 
     /// No list has the zone. It is gone, or half of it is: its configuration without a line in the index (which is
     /// `configured` and known by its marks), or such a line without a configuration, as a boot environment may bring
     /// back. A list also leaves out a zone that is just changing: that one has both and is asked for again.
-    async fn half_a_zone(&self, configured: bool) -> Result<(), Trouble> {
+    async fn half_a_zone(&self, configured: Option<Owned<MachineName>>) -> Result<(), Trouble> {
         let line = index::zonepath(self.name)?;
         let ours = match (&line, configured) {
             (None, configured) => configured,
-            (Some(_), true) => {
+            (Some(_), Some(_)) => {
                 return Err(Trouble::passing(format!(
                     "zone {} is in no list just now, and is not gone",
                     self.name
                 )));
             }
-            (Some(path), false) => *path == self.path && (self.network.is_some() || self.has_dataset().await?),
+            (Some(path), None) => {
+                let known = *path == self.path && (self.network.is_some() || self.has_dataset().await?);
+                known.then(|| Owned::by_rule(self.name.clone()))
+            }
         };
-        if !ours {
+        let Some(ours) = ours else {
             return match line {
                 None => Ok(()),
                 Some(path) => Err(Trouble::lasting(format!(
@@ -154,8 +163,8 @@ impl Destroy<'_> {
                     self.name
                 ))),
             };
-        }
-        self.delete().await?;
+        };
+        self.delete(&ours).await?;
         if index::zonepath(self.name)?.is_none() && self.host.exported(self.name).await?.is_none() {
             return Ok(());
         }
@@ -163,7 +172,7 @@ impl Destroy<'_> {
     }
 
     /// Never begins with `zoneadm halt`, which would wait half an hour for the guest.
-    pub(super) async fn halt(&self) -> Result<(), Trouble> {
+    pub(super) async fn halt(&self, zone: &Owned<MachineName>) -> Result<(), Trouble> {
         let alive = |state: Option<&State>| {
             matches!(
                 state,
@@ -174,17 +183,17 @@ impl Destroy<'_> {
             return Ok(());
         }
         // Its failure says that the virtual machine is gone already, or nothing at all, and it may hang: the state decides.
-        let _said = self.act(bhyvectl::power_off(self.name)).await;
+        let _said = self.act(bhyvectl::power_off(zone)).await;
         let ended = |state: Option<&State>| !matches!(state, Some(State::Running));
         if !ended(self.host.wait(self.name, POWER, ended).await?.as_ref()) {
-            let _said = self.act(bhyvectl::kill(self.name)).await;
+            let _said = self.act(bhyvectl::kill(zone)).await;
             self.host.wait(self.name, POWER, ended).await?;
         }
         let mut words = String::new();
         let state = self.state().await?;
         if alive(state.as_ref()) {
             // zoneadmd goes on with it, whatever becomes of the command.
-            let said = self.act(zoneadm::halt(self.name)).await;
+            let said = self.act(zoneadm::halt(zone)).await;
             let said = said.and_then(|output| Ok(zoneadm::done(&output)?));
             words = said
                 .err()
@@ -199,22 +208,22 @@ impl Destroy<'_> {
             )));
         }
         if vmm(self.name).exists() {
-            let _said = self.act(bhyvectl::destroy(self.name)).await;
+            let _said = self.act(bhyvectl::destroy(zone)).await;
         }
         Ok(())
     }
 
-    async fn uninstall(&self) -> Result<(), Trouble> {
+    async fn uninstall(&self, zone: &Owned<MachineName>) -> Result<(), Trouble> {
         if !matches!(self.state().await?, Some(State::Installed | State::Incomplete)) {
             return Ok(());
         }
-        let output = self.act(zoneadm::uninstall(self.name)).await?;
+        let output = self.act(zoneadm::uninstall(zone)).await?;
         let Err(error) = unless_absent(zoneadm::done(&output)) else {
             return Ok(());
         };
         if error.said.contains("is not a directory") {
             // Its data is gone already.
-            zoneadm::done(&self.act(zoneadm::mark_configured(self.name)).await?)?;
+            zoneadm::done(&self.act(zoneadm::mark_configured(zone)).await?)?;
             return Ok(());
         }
         if matches!(self.state().await?, Some(State::Configured) | None) {
@@ -228,12 +237,12 @@ impl Destroy<'_> {
         match self.host.whose_dataset(self.zonepath, self.name).await? {
             Whose::Nobodys => Ok(()),
             Whose::Anothers(why) => Err(Trouble::lasting(format!("{why}; it is left alone"))),
-            Whose::Ours => {
+            Whose::Ours(ours) => {
                 if self.host.zones().await?.iter().any(|zone| zone.zonepath == self.path) {
                     return Err(Trouble::passing(format!("a zone still lies at {}", self.path)));
                 }
                 Ok(unless_absent(zfs::done(
-                    &self.act(zfs::destroy_zonepath(self.zonepath)).await?,
+                    &self.act(zfs::destroy_zonepath(&ours)).await?,
                 ))?)
             }
         }
@@ -242,13 +251,13 @@ impl Destroy<'_> {
     /// Takes the host's end of the guest's link away: what is left of the network leads nowhere.
     pub(super) async fn cut_off(&self, network: &SlotNetwork) -> Result<(), Trouble> {
         let [host, _] = self.host.vnics(network).await?;
-        match host {
+        let link = match host {
             Whose::Nobodys => return Ok(()),
             Whose::Anothers(why) => return Err(Trouble::lasting(format!("{why}; it is left alone"))),
-            Whose::Ours => {}
-        }
-        address(self.host, network).await?;
-        unless_absent(dladm::done(&self.act(dladm::delete_vnic(&network.host)).await?))?;
+            Whose::Ours(link) => link,
+        };
+        address(self.host, &link).await?;
+        unless_absent(dladm::done(&self.act(dladm::delete_vnic(&link)).await?))?;
         match self.host.vnics(network).await? {
             [Whose::Nobodys, _] => Ok(()),
             _ => Err(Trouble::passing(format!("VNIC {} is still there", network.host))),

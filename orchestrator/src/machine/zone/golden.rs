@@ -14,6 +14,7 @@ use nix::errno::Errno;
 use super::{
     command::{CommandError, Failure, zfs},
     host::unless_absent,
+    owned::Owned,
     plan::golden,
 };
 use crate::{
@@ -159,14 +160,20 @@ impl Golden {
     }
 
     /// A dataset that exists and is ours; an error when it is another's.
-    fn owned(&self, dataset: &DatasetName) -> Result<Option<zfs::Seen>, GoldenError> {
+    fn owned(&self, dataset: &DatasetName) -> Result<Option<Owned<DatasetName>>, GoldenError> {
         match zfs::seen(dataset, &zfs::look(dataset).run_blocking()?)? {
             Some(seen) if seen.node.as_deref() != Some(self.node.as_str()) => Err(GoldenError::Foreign {
                 dataset: dataset.to_string(),
                 node: self.node.to_string(),
             }),
-            seen => Ok(seen),
+            seen => Ok(seen.map(|_| Owned::by_rule(dataset.clone()))),
         }
+    }
+
+    /// As [`Self::owned`], for one that must be there.
+    fn ours(&self, dataset: &DatasetName) -> Result<Owned<DatasetName>, GoldenError> {
+        let ours = self.owned(dataset)?;
+        ours.ok_or_else(|| GoldenError::Nothing(format!("there is no {dataset} any more")))
     }
 
     /// The versions of an image, the newest last.
@@ -232,7 +239,7 @@ impl Golden {
         let draft = image.child(&format!("{DRAFT}{number}"))?;
         let volume = image.child(&format!("v{number}"))?;
         let made = self.fill(file, &draft, expected, bytes);
-        if let Err(error) = made.and_then(|()| self.act(zfs::rename(&draft, &volume))) {
+        if let Err(error) = made.and_then(|()| self.act(zfs::rename(&self.ours(&draft)?, &volume))) {
             let left = zfs::space(&image).run_blocking().ok();
             let available = left.and_then(|output| zfs::available(&output).ok()).flatten();
             if let Err(left) = self.discard(&draft) {
@@ -323,8 +330,7 @@ impl Golden {
             )));
         };
         let withdrawn = self.image(label)?.child(&format!("{WITHDRAWN}{}", newest.number))?;
-        self.owned(&newest.volume)?;
-        self.act(zfs::rename(&newest.volume, &withdrawn))?;
+        self.act(zfs::rename(&self.ours(&newest.volume)?, &withdrawn))?;
         Ok(before)
     }
 
@@ -384,9 +390,9 @@ impl Golden {
     /// Destroys a volume of ours with its golden snapshot, whatever of it is there. One that a machine is a clone of
     /// stays whole.
     fn discard(&self, volume: &DatasetName) -> Result<(), GoldenError> {
-        if self.owned(volume)?.is_none() {
+        let Some(volume) = self.owned(volume)? else {
             return Ok(());
-        }
+        };
         let gold = volume.snapshot("gold")?;
         unless_absent(self.run(zfs::release(&gold))?)?;
         if let Err(error) = unless_absent(self.run(zfs::destroy_snapshot(&gold))?) {
@@ -396,7 +402,7 @@ impl Golden {
         }
         let until = Instant::now() + SETTLED;
         loop {
-            match unless_absent(self.run(zfs::destroy(volume))?) {
+            match unless_absent(self.run(zfs::destroy(&volume))?) {
                 Err(error) if error.is_busy() && Instant::now() < until => {
                     #[allow(clippy::disallowed_methods, reason = "nothing tells when a device was let go")]
                     std::thread::sleep(Duration::from_millis(200));

@@ -10,12 +10,17 @@ use super::{
         zonecfg,
     },
     export::Exported,
+    owned::Owned,
     patience::Patience,
 };
 use crate::{
     exec::{Cmd, Output},
     machine::trouble::Trouble,
-    model::{illumos::names::DatasetName, illumos::network::SlotNetwork, names::MachineName},
+    model::{
+        illumos::names::{DatasetName, LinkName},
+        illumos::network::SlotNetwork,
+        names::MachineName,
+    },
 };
 
 impl From<CommandError> for Trouble {
@@ -41,11 +46,11 @@ const AGAIN: Duration = Duration::from_millis(100);
 
 /// Whose a thing is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Whose {
+pub(super) enum Whose<T> {
     /// There is none.
     Nobodys,
     /// It carries this node's mark for this machine.
-    Ours,
+    Ours(Owned<T>),
     /// It is somebody else's, and why that is known.
     Anothers(String),
 }
@@ -81,14 +86,14 @@ impl Host {
     }
 
     /// Whose a zone is, by the marks in its configuration.
-    pub(super) async fn whose_zone(&self, name: &MachineName) -> Result<Whose, Trouble> {
+    pub(super) async fn whose_zone(&self, name: &MachineName) -> Result<Whose<MachineName>, Trouble> {
         let Some(exported) = self.exported(name).await? else {
             return Ok(Whose::Nobodys);
         };
         let marks = (exported.attr("hci-node"), exported.attr("hci-attempt"));
         let attempt = name.attempt().to_string();
         Ok(if marks == (Some(self.node.as_str()), Some(attempt.as_str())) {
-            Whose::Ours
+            Whose::Ours(Owned::by_rule(name.clone()))
         } else {
             Whose::Anothers(format!("zone {name} does not carry the marks of node {}", self.node))
         })
@@ -100,10 +105,14 @@ impl Host {
     }
 
     /// Whose a dataset is, by its own local marks.
-    pub(super) async fn whose_dataset(&self, name: &DatasetName, machine: &MachineName) -> Result<Whose, Trouble> {
+    pub(super) async fn whose_dataset(
+        &self,
+        name: &DatasetName,
+        machine: &MachineName,
+    ) -> Result<Whose<DatasetName>, Trouble> {
         Ok(match self.dataset(name).await? {
             None => Whose::Nobodys,
-            Some(seen) if self.is_ours(&seen, machine) => Whose::Ours,
+            Some(seen) if self.is_ours(&seen, machine) => Whose::Ours(Owned::by_rule(name.clone())),
             Some(_) => Whose::Anothers(self.unmarked(name)),
         })
     }
@@ -121,13 +130,15 @@ impl Host {
 
     /// Which of a slot's two VNICs exist: exact name, stub and address. One of the name that is otherwise is
     /// somebody else's.
-    pub(super) async fn vnics(&self, network: &SlotNetwork) -> Result<[Whose; 2], Trouble> {
+    pub(super) async fn vnics(&self, network: &SlotNetwork) -> Result<[Whose<LinkName>; 2], Trouble> {
         let vnics = dladm::vnics(&self.run(dladm::show_vnics()).await?)?;
         Ok(
             [(&network.host, network.host_mac), (&network.guest, network.guest_mac)].map(|(link, mac)| {
                 match vnics.iter().find(|vnic| vnic.link == link.to_string()) {
                     None => Whose::Nobodys,
-                    Some(vnic) if vnic.over == network.stub.to_string() && vnic.mac == Some(mac) => Whose::Ours,
+                    Some(vnic) if vnic.over == network.stub.to_string() && vnic.mac == Some(mac) => {
+                        Whose::Ours(Owned::by_rule(link.clone()))
+                    }
                     Some(vnic) => Whose::Anothers(format!("VNIC {link} is over {} and has another address", vnic.over)),
                 }
             }),

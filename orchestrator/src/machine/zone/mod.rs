@@ -14,6 +14,7 @@ pub mod host;
 mod index;
 mod inside;
 pub mod memory;
+pub mod owned;
 mod patience;
 pub mod plan;
 mod record;

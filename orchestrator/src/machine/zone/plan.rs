@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::{
     command::{bhyvectl, dladm, ipadm, zfs, zoneadm, zonecfg},
     config::ZoneConfig,
+    owned::Owned,
 };
 use crate::{
     config::{GuestKind, Image, Size, Zone},
@@ -175,17 +176,21 @@ impl MachinePlan {
             step(Chain::Join, zoneadm::daemon(name)),
             step(Chain::Join, zoneadm::boot(name)),
         ]);
+        // Only to be shown: whoever removes looks first.
+        let ours = Owned::assumed(name.clone());
+        let [host, guest, stub] =
+            [&network.host, &network.guest, &network.stub].map(|link| Owned::assumed(link.clone()));
         let destroy = vec![
-            bhyvectl::power_off(name),
-            zoneadm::halt(name),
-            zoneadm::uninstall(name),
-            zonecfg::delete(name),
-            ipadm::delete_address(&network.host),
-            ipadm::delete_interface(&network.host),
-            dladm::delete_vnic(&network.guest),
-            dladm::delete_vnic(&network.host),
-            dladm::delete_stub(&network.stub),
-            zfs::destroy(&disk),
+            bhyvectl::power_off(&ours),
+            zoneadm::halt(&ours),
+            zoneadm::uninstall(&ours),
+            zonecfg::delete(&ours),
+            ipadm::delete_address(&host),
+            ipadm::delete_interface(&host),
+            dladm::delete_vnic(&guest),
+            dladm::delete_vnic(&host),
+            dladm::delete_stub(&stub),
+            zfs::destroy(&Owned::assumed(disk.clone())),
         ];
         let addresses = addresses(&network, zone);
         Ok(Self {

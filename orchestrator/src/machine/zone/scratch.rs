@@ -3,6 +3,7 @@
 
 use super::{
     command::dladm::{self, ShowError},
+    owned::Owned,
     setup::SetupError,
 };
 use crate::{
@@ -45,6 +46,11 @@ pub fn try_links(node: &NodeName, zone: &Zone) -> Result<(), ScratchError> {
     let done = |output: &Output| dladm::done(output).map_err(SetupError::from);
     // One that exists may be a machine's: nothing of it is touched.
     done(&run(dladm::create_stub(&network.stub))?)?;
+    // Made a moment ago, by commands that refuse what exists.
+    let (stub, guest) = (
+        Owned::by_rule(network.stub.clone()),
+        Owned::by_rule(network.guest.clone()),
+    );
     let tried = (|| {
         done(&run(dladm::create_vnic(
             &network.stub,
@@ -60,9 +66,9 @@ pub fn try_links(node: &NodeName, zone: &Zone) -> Result<(), ScratchError> {
                 Err(ScratchError::Unprotected(network.guest.to_string()))
             }
         })();
-        let removed = done(&run(dladm::delete_vnic(&network.guest))?);
+        let removed = done(&run(dladm::delete_vnic(&guest))?);
         tried.and_then(|()| Ok(removed?))
     })();
-    let removed = done(&run(dladm::delete_stub(&network.stub))?);
+    let removed = done(&run(dladm::delete_stub(&stub))?);
     tried.and_then(|()| Ok(removed?))
 }

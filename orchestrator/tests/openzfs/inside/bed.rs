@@ -12,7 +12,7 @@ use helios_ci::{
     exec::{Cmd, Output},
     machine::{
         MachineSpec, Seed,
-        zone::{Patience, command::CommandError, golden::Golden, host::Host, setup},
+        zone::{Patience, command::CommandError, golden::Golden, host::Host, owned::Owned, setup},
     },
     model::{
         ids::AttemptId,
@@ -61,6 +61,11 @@ pub fn node() -> NodeName {
 
 pub fn label() -> Label {
     "debian".parse().expect("a label")
+}
+
+/// For commands whose words are asked for.
+pub fn ours<T: Clone>(thing: &T) -> Owned<T> {
+    Owned::assumed(thing.clone())
 }
 
 pub fn host() -> Host {

@@ -7,7 +7,7 @@ use helios_ci::machine::zone::{
 use sha2::{Digest, Sha256};
 
 use super::{
-    bed::{self, Tree, done, label, noise, property},
+    bed::{self, Tree, done, label, noise, ours, property},
     links,
 };
 
@@ -82,7 +82,7 @@ fn versions_come_go_back_and_go() {
     assert_eq!((tree.import(&disks[1]), tree.import(&disks[2])), (2, 3));
     assert_eq!(tree.versions(), [2, 3], "one to go back to is kept");
     let gold = tree.below("images/debian/v3").snapshot("gold").unwrap();
-    let error = done(zfs::destroy_snapshot(&gold)).unwrap_err();
+    let error = done(zfs::destroy_snapshot(&ours(&gold))).unwrap_err();
     assert_eq!(error.failure, Failure::Busy, "{error}");
 
     assert_eq!(tree.golden().rollback(&label()).unwrap().number, 2);

@@ -11,7 +11,7 @@ use helios_ci::machine::{
 };
 
 use super::{
-    bed::{self, Tree, done, host, label, node, noise, property, ran},
+    bed::{self, Tree, done, host, label, node, noise, ours, property, ran},
     links,
 };
 
@@ -110,7 +110,7 @@ async fn a_busy_disk_is_waited_for_and_then_quarantined() {
         .unwrap_or_else(|trouble| panic!("{}", trouble.reason));
     let open = || std::fs::File::open(links::of(&disk)).unwrap();
     let guest = open();
-    let error = done(zfs::destroy(&disk)).unwrap_err();
+    let error = done(zfs::destroy(&ours(&disk))).unwrap_err();
     assert_eq!(error.failure, Failure::Busy, "{error}");
     assert_eq!(error.said, format!("cannot destroy '{disk}': dataset is busy"));
     // Whoever has it open lets go after a while: it is gone.
@@ -141,7 +141,7 @@ async fn a_busy_disk_is_waited_for_and_then_quarantined() {
         "{marks:?}"
     );
     drop(guest);
-    done(zfs::destroy(&disk)).unwrap();
+    done(zfs::destroy(&ours(&disk))).unwrap();
 }
 
 /// Writes to a device as a guest would, a megabyte at a time, until it is told that it cannot.

@@ -6,7 +6,7 @@ use helios_ci::{
     model::illumos::names::DatasetName,
 };
 
-use super::bed::{self, Tree, done, host, node, property, ran};
+use super::bed::{self, Tree, done, host, node, ours, property, ran};
 
 #[test]
 #[ignore = "run inside a guest by the_zone_back_end_on_real_openzfs"]
@@ -68,7 +68,7 @@ fn an_inherited_mark_proves_nothing() {
         zfs::children(&machines, &ran(zfs::list(&machines))).unwrap(),
         ["strange"]
     );
-    done(zfs::quarantine(&strange)).unwrap();
+    done(zfs::quarantine(&ours(&strange))).unwrap();
     assert!(owned().is_empty(), "what is quarantined is nobody's");
     done(zfs::set(&strange, zfs::NODE, "n2")).unwrap();
     assert!(owned().is_empty());
@@ -103,8 +103,8 @@ async fn a_zonepath_is_mounted_and_goes_with_all_below_it() {
         trouble.reason
     );
     bed::zfs(&["create", &format!("{path}/below")]);
-    assert!(done(zfs::destroy(&path)).unwrap_err().is_busy());
-    done(zfs::destroy_zonepath(&path)).unwrap();
+    assert!(done(zfs::destroy(&ours(&path))).unwrap_err().is_busy());
+    done(zfs::destroy_zonepath(&ours(&path))).unwrap();
     assert!(zfs::seen(&path, &ran(zfs::look(&path))).unwrap().is_none());
     // Where its parent is not mounted it would be a plain folder's neighbour: that is refused.
     bed::zfs(&["set", "canmount=off", &tree.below("zones").to_string()]);

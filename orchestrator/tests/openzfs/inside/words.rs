@@ -4,7 +4,7 @@ use helios_ci::{
 };
 
 use super::{
-    bed::{self, Tree, done, node},
+    bed::{self, Tree, done, node, ours},
     links,
 };
 
@@ -36,17 +36,17 @@ fn what_zfs_says_is_understood() {
     let attempt = bed::spec(None).name.attempt();
 
     otherwise.failure(
-        done(zfs::destroy(&absent)),
+        done(zfs::destroy(&ours(&absent))),
         Failure::Absent,
         "cannot open 'rpool/words/images/absent': dataset does not exist",
     );
     otherwise.failure(
-        done(zfs::quarantine(&absent)),
+        done(zfs::quarantine(&ours(&absent))),
         Failure::Absent,
         "cannot open 'rpool/words/images/absent': dataset does not exist",
     );
     otherwise.failure(
-        done(zfs::rename(&absent, &volume)),
+        done(zfs::rename(&ours(&absent), &volume)),
         Failure::Absent,
         "cannot open 'rpool/words/images/absent': dataset does not exist",
     );
@@ -72,16 +72,20 @@ fn what_zfs_says_is_understood() {
     );
 
     otherwise.failure(
-        done(zfs::destroy_snapshot(&never)),
+        done(zfs::destroy_snapshot(&ours(&never))),
         Failure::Absent,
         "could not find any snapshots to destroy; check snapshot names.",
     );
-    otherwise.failure(done(zfs::release(&never)), Failure::Absent, "dataset does not exist");
+    otherwise.failure(
+        done(zfs::release(&ours(&never))),
+        Failure::Absent,
+        "dataset does not exist",
+    );
     otherwise.failure(done(zfs::hold(&never)), Failure::Absent, "dataset does not exist");
     done(zfs::snapshot(&gold)).unwrap();
     otherwise.failure(done(zfs::snapshot(&gold)), Failure::Exists, "dataset already exists");
     otherwise.failure(
-        done(zfs::release(&gold)),
+        done(zfs::release(&ours(&gold))),
         Failure::Absent,
         "no such tag on this dataset",
     );
@@ -93,12 +97,16 @@ fn what_zfs_says_is_understood() {
     );
     // Later releases: `it's being held. Run 'zfs holds -r …' to see holders.`
     otherwise.failure(
-        done(zfs::destroy_snapshot(&gold)),
+        done(zfs::destroy_snapshot(&ours(&gold))),
         Failure::Busy,
         "cannot destroy snapshot rpool/words/images/v@gold: dataset is busy",
     );
-    otherwise.failure(done(zfs::destroy(&volume)), Failure::Busy, "volume has children");
-    otherwise.failure(done(zfs::destroy_zonepath(&images)), Failure::Busy, "dataset is busy");
+    otherwise.failure(done(zfs::destroy(&ours(&volume))), Failure::Busy, "volume has children");
+    otherwise.failure(
+        done(zfs::destroy_zonepath(&ours(&images))),
+        Failure::Busy,
+        "dataset is busy",
+    );
     done(zfs::clone(&gold, &clone, &node(), attempt)).unwrap();
     links::of(&clone);
     otherwise.failure(
@@ -106,20 +114,20 @@ fn what_zfs_says_is_understood() {
         Failure::Exists,
         "dataset already exists",
     );
-    done(zfs::release(&gold)).unwrap();
+    done(zfs::release(&ours(&gold))).unwrap();
     // illumos: `cannot destroy snapshot …: snapshot is cloned`.
     otherwise.failure(
-        done(zfs::destroy_snapshot(&gold)),
+        done(zfs::destroy_snapshot(&ours(&gold))),
         Failure::Busy,
         "snapshot has dependent clones",
     );
     otherwise.failure(
-        done(zfs::destroy_zonepath(&images)),
+        done(zfs::destroy_zonepath(&ours(&images))),
         Failure::Busy,
         "has dependent clones",
     );
     otherwise.failure(
-        done(zfs::rename(&volume, &clone)),
+        done(zfs::rename(&ours(&volume), &clone)),
         Failure::Exists,
         "dataset already exists",
     );
@@ -133,8 +141,8 @@ fn what_zfs_says_is_understood() {
         Failure::Unknown,
         "invalid property 'colour'",
     );
-    done(zfs::destroy(&clone)).unwrap();
-    done(zfs::destroy_snapshot(&gold)).unwrap();
-    done(zfs::destroy(&volume)).unwrap();
+    done(zfs::destroy(&ours(&clone))).unwrap();
+    done(zfs::destroy_snapshot(&ours(&gold))).unwrap();
+    done(zfs::destroy(&ours(&volume))).unwrap();
     assert!(otherwise.0.is_empty(), "{}", otherwise.0.join("\n"));
 }

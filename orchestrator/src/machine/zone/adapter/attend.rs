@@ -87,7 +87,7 @@ impl Zones {
                 "it was never started, or the host was rebooted since; nothing of it runs",
             ));
         };
-        if self.host.whose_zone(name).await? != Whose::Ours {
+        if !matches!(self.host.whose_zone(name).await?, Whose::Ours(_)) {
             return Err(Trouble::lasting("its zone does not carry our marks"));
         }
         if !record.kept {

@@ -11,6 +11,7 @@ use crate::{
             command::{bhyvectl, dladm, zfs, zoneadm::State},
             destroy,
             host::Whose,
+            owned::Owned,
         },
     },
     model::{
@@ -22,7 +23,7 @@ use crate::{
 impl Zones {
     /// Takes the power of a running machine whose link is no longer protected: zoneadmd clears protection at
     /// every halt, and a guest that comes back without it could speak for others. Whether it did.
-    pub(super) async fn power_off_unless_protected(&self, name: &MachineName) -> Result<bool, Trouble> {
+    pub(super) async fn power_off_unless_protected(&self, name: &Owned<MachineName>) -> Result<bool, Trouble> {
         let network = match self.records.read(name)? {
             Some(record) => self.network(&record)?,
             None => None,
@@ -33,12 +34,12 @@ impl Zones {
                 Ok(false) => {}
                 // Who cannot look must not end what may be in order; a guest without its link reaches nobody.
                 Err(error) => {
-                    tracing::warn!(machine = %name, error = error.reason, "cannot look whether its link is protected");
+                    tracing::warn!(machine = %**name, error = error.reason, "cannot look whether its link is protected");
                     return Ok(false);
                 }
             }
         }
-        tracing::error!(machine = %name, "it runs without protection of its link: its power is taken");
+        tracing::error!(machine = %**name, "it runs without protection of its link: its power is taken");
         // Its failure says that it went by itself: the next look tells.
         let _said = self.host.run(bhyvectl::power_off(name)).await;
         self.watch.forget().await;
@@ -90,11 +91,13 @@ impl Zones {
                     troubles.push(format!("{why}, though it has a machine's name; it is left alone"))
                 }
                 Err(trouble) => troubles.push(format!("whose zone {name} is cannot be told: {}", trouble.reason)),
-                Ok(Whose::Ours) if matches!(zone.state, State::ShuttingDown | State::Down) => troubles.push(format!(
-                    "zone {name} is in state {:?}: unless that passes within ten minutes, the host needs a reboot",
-                    zone.state
-                )),
-                Ok(Whose::Ours | Whose::Nobodys) => {}
+                Ok(Whose::Ours(_)) if matches!(zone.state, State::ShuttingDown | State::Down) => {
+                    troubles.push(format!(
+                        "zone {name} is in state {:?}: unless that passes within ten minutes, the host needs a reboot",
+                        zone.state
+                    ))
+                }
+                Ok(Whose::Ours(_) | Whose::Nobodys) => {}
             }
         }
         for kind in ["machines", "zones"] {

@@ -30,7 +30,7 @@ impl Zones {
             None => {
                 let disk = self.host.whose_dataset(&self.below("machines", name)?, name).await?;
                 let zonepath = self.host.whose_dataset(&self.below("zones", name)?, name).await?;
-                if disk == Whose::Ours || zonepath == Whose::Ours {
+                if matches!(disk, Whose::Ours(_)) || matches!(zonepath, Whose::Ours(_)) {
                     Observed::Prepared
                 } else {
                     Observed::Absent
@@ -65,9 +65,9 @@ impl Zones {
                 continue;
             };
             match self.host.whose_zone(&name).await {
-                Ok(Whose::Ours) => {
+                Ok(Whose::Ours(ours)) => {
                     if zone.state == State::Running {
-                        self.power_off_unless_protected(&name).await?;
+                        self.power_off_unless_protected(&ours).await?;
                     }
                     names.insert(name);
                 }

@@ -3,18 +3,18 @@
 
 use std::time::Duration;
 
-use crate::{exec::Cmd, model::names::MachineName};
+use crate::{exec::Cmd, machine::zone::owned::Owned, model::names::MachineName};
 
 /// Ends the virtual machine at once.
 #[must_use]
-pub fn power_off(name: &MachineName) -> Cmd {
-    bhyvectl(name, "--force-poweroff")
+pub fn power_off(zone: &Owned<MachineName>) -> Cmd {
+    bhyvectl(zone, "--force-poweroff")
 }
 
 /// Frees a virtual machine that outlived its bhyve, and with it its memory.
 #[must_use]
-pub fn destroy(name: &MachineName) -> Cmd {
-    bhyvectl(name, "--destroy")
+pub fn destroy(zone: &Owned<MachineName>) -> Cmd {
+    bhyvectl(zone, "--destroy")
 }
 
 fn bhyvectl(name: &MachineName, act: &str) -> Cmd {
@@ -26,10 +26,10 @@ fn bhyvectl(name: &MachineName, act: &str) -> Cmd {
 
 /// Kills bhyve inside its zone.
 #[must_use]
-pub fn kill(name: &MachineName) -> Cmd {
+pub fn kill(zone: &Owned<MachineName>) -> Cmd {
     Cmd::new("/usr/bin/pkill")
         .args(["-9", "-z"])
-        .arg(name.as_str())
+        .arg(zone.as_str())
         .arg("bhyve")
         .deadline(Duration::from_secs(10))
 }
@@ -41,9 +41,10 @@ mod tests {
     #[test]
     fn the_commands_are_what_the_manual_says() {
         let name: MachineName = "hci-01k9zk6x0f5t3b8w2q7m4d1c0e".parse().unwrap();
+        let zone = Owned::assumed(name.clone());
         let shown = |cmd: Cmd| cmd.to_string().replace(name.as_str(), "Z");
-        assert_eq!(shown(power_off(&name)), "/usr/sbin/bhyvectl --vm=Z --force-poweroff");
-        assert_eq!(shown(destroy(&name)), "/usr/sbin/bhyvectl --vm=Z --destroy");
-        assert_eq!(shown(kill(&name)), "/usr/bin/pkill -9 -z Z bhyve");
+        assert_eq!(shown(power_off(&zone)), "/usr/sbin/bhyvectl --vm=Z --force-poweroff");
+        assert_eq!(shown(destroy(&zone)), "/usr/sbin/bhyvectl --vm=Z --destroy");
+        assert_eq!(shown(kill(&zone)), "/usr/bin/pkill -9 -z Z bhyve");
     }
 }

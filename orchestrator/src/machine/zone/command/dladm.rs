@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{CommandError, Failure, FieldError, fields, judge};
 use crate::{
     exec::{Cmd, Output},
+    machine::zone::owned::Owned,
     model::illumos::{
         names::{Bandwidth, LinkName},
         network::{MacAddress, SlotNetwork},
@@ -149,14 +150,14 @@ pub fn vnics(output: &Output) -> Result<Vec<Vnic>, ShowError> {
 
 /// `dladm delete-vnic -t`.
 #[must_use]
-pub fn delete_vnic(vnic: &LinkName) -> Cmd {
-    dladm("delete-vnic").arg("-t").arg(vnic)
+pub fn delete_vnic(vnic: &Owned<LinkName>) -> Cmd {
+    dladm("delete-vnic").arg("-t").arg(&**vnic)
 }
 
 /// `dladm delete-etherstub -t`.
 #[must_use]
-pub fn delete_stub(stub: &LinkName) -> Cmd {
-    dladm("delete-etherstub").arg("-t").arg(stub)
+pub fn delete_stub(stub: &Owned<LinkName>) -> Cmd {
+    dladm("delete-etherstub").arg("-t").arg(&**stub)
 }
 
 /// Judges a command that prints nothing.

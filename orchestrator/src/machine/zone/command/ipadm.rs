@@ -7,6 +7,7 @@ use ipnet::Ipv4Net;
 use super::{CommandError, Failure, FieldError, fields, judge};
 use crate::{
     exec::{Cmd, Output},
+    machine::zone::owned::Owned,
     model::illumos::{names::LinkName, network::SlotNetwork},
 };
 
@@ -99,14 +100,14 @@ pub fn is_usable(network: &SlotNetwork, output: &Output) -> Result<bool, FieldEr
 
 /// `ipadm delete-addr LINK/v4`.
 #[must_use]
-pub fn delete_address(link: &LinkName) -> Cmd {
+pub fn delete_address(link: &Owned<LinkName>) -> Cmd {
     ipadm("delete-addr").arg(object(link))
 }
 
 /// `ipadm delete-if LINK`.
 #[must_use]
-pub fn delete_interface(link: &LinkName) -> Cmd {
-    ipadm("delete-if").arg(link)
+pub fn delete_interface(link: &Owned<LinkName>) -> Cmd {
+    ipadm("delete-if").arg(&**link)
 }
 
 /// Judges a command that prints nothing.
@@ -139,11 +140,11 @@ mod tests {
             "/sbin/ipadm set-ifprop -t -p forwarding=off -m ipv4 hcih0"
         );
         assert_eq!(
-            delete_address(&network.host).to_string(),
+            delete_address(&Owned::assumed(network.host.clone())).to_string(),
             "/sbin/ipadm delete-addr hcih0/v4"
         );
         assert_eq!(
-            delete_interface(&network.host).to_string(),
+            delete_interface(&Owned::assumed(network.host.clone())).to_string(),
             "/sbin/ipadm delete-if hcih0"
         );
         let mut all = failed("");

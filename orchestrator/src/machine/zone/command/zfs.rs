@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use super::{CommandError, Failure, judge};
 use crate::{
     exec::{Cmd, Output},
+    machine::zone::owned::Owned,
     model::{
         ids::AttemptId,
         illumos::names::{DatasetName, SnapshotName, VolumeSize},
@@ -83,20 +84,20 @@ pub fn create_zonepath(dataset: &DatasetName, node: &NodeName, attempt: AttemptI
 
 /// `zfs destroy` of one volume, which has neither children nor snapshots.
 #[must_use]
-pub fn destroy(dataset: &DatasetName) -> Cmd {
-    zfs("destroy").arg(dataset)
+pub fn destroy(dataset: &Owned<DatasetName>) -> Cmd {
+    zfs("destroy").arg(&**dataset)
 }
 
 /// `zfs destroy -r` of a zone's own filesystem: never of anything else.
 #[must_use]
-pub fn destroy_zonepath(dataset: &DatasetName) -> Cmd {
-    zfs("destroy").arg("-r").arg(dataset)
+pub fn destroy_zonepath(dataset: &Owned<DatasetName>) -> Cmd {
+    zfs("destroy").arg("-r").arg(&**dataset)
 }
 
 /// `zfs set helios-ci:state=quarantined`: what could not be destroyed is nobody's any more.
 #[must_use]
-pub fn quarantine(dataset: &DatasetName) -> Cmd {
-    zfs("set").arg(format!("{STATE}=quarantined")).arg(dataset)
+pub fn quarantine(dataset: &Owned<DatasetName>) -> Cmd {
+    zfs("set").arg(format!("{STATE}=quarantined")).arg(&**dataset)
 }
 
 /// What of a dataset is asked for by [`look`].
@@ -200,20 +201,20 @@ pub fn hold(snapshot: &SnapshotName) -> Cmd {
 
 /// `zfs release`.
 #[must_use]
-pub fn release(snapshot: &SnapshotName) -> Cmd {
-    zfs("release").arg(HOLD).arg(snapshot)
+pub fn release(snapshot: &Owned<SnapshotName>) -> Cmd {
+    zfs("release").arg(HOLD).arg(&**snapshot)
 }
 
 /// `zfs destroy` of one snapshot.
 #[must_use]
-pub fn destroy_snapshot(snapshot: &SnapshotName) -> Cmd {
-    zfs("destroy").arg(snapshot)
+pub fn destroy_snapshot(snapshot: &Owned<SnapshotName>) -> Cmd {
+    zfs("destroy").arg(&**snapshot)
 }
 
 /// `zfs rename`, which keeps holds and clones.
 #[must_use]
-pub fn rename(from: &DatasetName, to: &DatasetName) -> Cmd {
-    zfs("rename").arg(from).arg(to)
+pub fn rename(from: &Owned<DatasetName>, to: &DatasetName) -> Cmd {
+    zfs("rename").arg(&**from).arg(to)
 }
 
 /// `zfs list` of an image's snapshots.
@@ -366,6 +367,10 @@ mod tests {
         text.parse().unwrap()
     }
 
+    fn ours(text: &str) -> Owned<DatasetName> {
+        Owned::assumed(dataset(text))
+    }
+
     #[test]
     fn the_commands_are_what_the_plan_says() {
         let (node, attempt) = ("n1".parse().unwrap(), "01k9zk6x0f5t3b8w2q7m4d1c0e".parse().unwrap());
@@ -389,16 +394,16 @@ mod tests {
         );
         let gold = dataset("p/i/v2").snapshot("gold").unwrap();
         assert_eq!(hold(&gold).to_string(), "/sbin/zfs hold helios-ci p/i/v2@gold");
-        assert_eq!(release(&gold).to_string(), "/sbin/zfs release helios-ci p/i/v2@gold");
-        let renamed = rename(&dataset("p/i/.new-v2"), &dataset("p/i/v2"));
-        assert_eq!(renamed.to_string(), "/sbin/zfs rename p/i/.new-v2 p/i/v2");
-        assert_eq!(destroy(&dataset("p/v")).to_string(), "/sbin/zfs destroy p/v");
         assert_eq!(
-            destroy_zonepath(&dataset("p/z")).to_string(),
-            "/sbin/zfs destroy -r p/z"
+            release(&Owned::assumed(gold)).to_string(),
+            "/sbin/zfs release helios-ci p/i/v2@gold"
         );
+        let renamed = rename(&ours("p/i/.new-v2"), &dataset("p/i/v2"));
+        assert_eq!(renamed.to_string(), "/sbin/zfs rename p/i/.new-v2 p/i/v2");
+        assert_eq!(destroy(&ours("p/v")).to_string(), "/sbin/zfs destroy p/v");
+        assert_eq!(destroy_zonepath(&ours("p/z")).to_string(), "/sbin/zfs destroy -r p/z");
         assert_eq!(
-            quarantine(&dataset("p/v")).to_string(),
+            quarantine(&ours("p/v")).to_string(),
             "/sbin/zfs set helios-ci:state=quarantined p/v"
         );
     }

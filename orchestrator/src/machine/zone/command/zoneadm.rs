@@ -6,6 +6,7 @@ use std::{process::Command, time::Duration};
 use super::{CommandError, Failure, fields::split, judge};
 use crate::{
     exec::{Cmd, Output},
+    machine::zone::owned::Owned,
     model::names::MachineName,
 };
 
@@ -35,25 +36,25 @@ pub fn boot(name: &MachineName) -> Cmd {
 
 /// `zoneadm -z NAME halt`: only after bhyve was made to end, because it waits half an hour for a guest.
 #[must_use]
-pub fn halt(name: &MachineName) -> Cmd {
-    cmd(&zone::Adm::new(name).halt_command(), HALT)
+pub fn halt(zone: &Owned<MachineName>) -> Cmd {
+    cmd(&zone::Adm::new(zone.as_str()).halt_command(), HALT)
 }
 
 /// `zoneadm -z NAME uninstall -F`.
 #[must_use]
-pub fn uninstall(name: &MachineName) -> Cmd {
-    cmd(&zone::Adm::new(name).uninstall_command(true), LONG)
+pub fn uninstall(zone: &Owned<MachineName>) -> Cmd {
+    cmd(&zone::Adm::new(zone.as_str()).uninstall_command(true), LONG)
 }
 
 /// `zoneadm -z NAME mark -F configured`: where the data of an incomplete zone is gone already.
 #[must_use]
-pub fn mark_configured(name: &MachineName) -> Cmd {
+pub fn mark_configured(zone: &Owned<MachineName>) -> Cmd {
     let list = zone::Adm::list_command();
     // The crate has no `mark`; its program and wrapper are those of its `list`.
     let program: Vec<_> = list.get_args().take(1).collect();
     Cmd::new(list.get_program())
         .args(program)
-        .args(["-z", name.as_str(), "mark", "-F", "configured"])
+        .args(["-z", zone.as_str(), "mark", "-F", "configured"])
         .deadline(LONG)
 }
 
@@ -171,13 +172,16 @@ mod tests {
         let shown = |cmd: Cmd| cmd.to_string().replace(name.as_str(), "Z");
         assert_eq!(shown(install(&name)), "/usr/bin/pfexec /usr/sbin/zoneadm -z Z install");
         assert_eq!(shown(boot(&name)), "/usr/bin/pfexec /usr/sbin/zoneadm -z Z boot");
-        assert_eq!(shown(halt(&name)), "/usr/bin/pfexec /usr/sbin/zoneadm -z Z halt");
         assert_eq!(
-            shown(uninstall(&name)),
+            shown(halt(&Owned::assumed(name.clone()))),
+            "/usr/bin/pfexec /usr/sbin/zoneadm -z Z halt"
+        );
+        assert_eq!(
+            shown(uninstall(&Owned::assumed(name.clone()))),
             "/usr/bin/pfexec /usr/sbin/zoneadm -z Z uninstall -F"
         );
         assert_eq!(
-            shown(mark_configured(&name)),
+            shown(mark_configured(&Owned::assumed(name.clone()))),
             "/usr/bin/pfexec /usr/sbin/zoneadm -z Z mark -F configured"
         );
         assert_eq!(shown(daemon(&name)), "/usr/lib/zones/zoneadmd -z Z");

@@ -5,6 +5,7 @@ use std::{path::Path, time::Duration};
 use super::{CommandError, Failure, judge};
 use crate::{
     exec::{Cmd, Output},
+    machine::zone::owned::Owned,
     model::names::MachineName,
 };
 
@@ -32,8 +33,8 @@ pub fn configure(name: &MachineName, file: &Path) -> Cmd {
 /// `zonecfg -z NAME delete -F`, by the `zone` crate: only in state configured; of an installed zone it orphans the
 /// dataset.
 #[must_use]
-pub fn delete(name: &MachineName) -> Cmd {
-    let command = zone::Config::new(name).delete(true).as_command();
+pub fn delete(zone: &Owned<MachineName>) -> Cmd {
+    let command = zone::Config::new(zone.as_str()).delete(true).as_command();
     Cmd::new(command.get_program())
         .args(command.get_args())
         .deadline(DEADLINE)
@@ -80,7 +81,10 @@ mod tests {
         let shown = |cmd: Cmd| cmd.to_string().replace(name.as_str(), "Z");
         assert_eq!(shown(configure(&name, Path::new("/f"))), "/usr/sbin/zonecfg -z Z -f /f");
         assert_eq!(shown(export(&name)), "/usr/sbin/zonecfg -z Z export");
-        assert_eq!(shown(delete(&name)), "/usr/bin/pfexec /usr/sbin/zonecfg -z Z delete -F");
+        assert_eq!(
+            shown(delete(&Owned::assumed(name.clone()))),
+            "/usr/bin/pfexec /usr/sbin/zonecfg -z Z delete -F"
+        );
     }
 
     #[test]
