@@ -155,7 +155,7 @@ async fn a_guest_reaches_its_node_and_nothing_else_of_the_host_or_its_neighbours
         tokio::spawn(greet(TcpListener::bind((address, port)).await.unwrap()));
     }
     let machines = machines(AGENT.as_bytes());
-    let (mut one, other) = (Guest::start(&machines).await, Guest::start(&machines).await);
+    let (mut one, mut other) = (Guest::start(&machines).await, Guest::start(&machines).await);
     let git = one.git_port();
     let (mine, theirs) = (one.node.ip(), other.node.ip());
     let guest = &mut one.shell;
@@ -191,10 +191,16 @@ async fn a_guest_reaches_its_node_and_nothing_else_of_the_host_or_its_neighbours
         "a host that forwards nothing is no way"
     );
     run("ipadm set-prop -t -p forwarding=on ipv4");
-    assert!(
-        guest.reaches_at_last(other.address, 8080).await,
-        "a host that forwards is one"
-    );
+    if !guest.reaches_at_last(other.address, 8080).await {
+        let (there, _) = other.shell.run("ip addr; ip route; netstat -ltn; ip neigh").await;
+        let (here, _) = guest.run("ip addr; ip route; ip neigh").await;
+        panic!(
+            "a host that forwards is one:\n{}\n{}\n{}\nthere:\n{there}\nhere:\n{here}",
+            run("ip -4 neigh"),
+            run("grep . /proc/sys/net/ipv4/conf/hcih0/forwarding /proc/sys/net/ipv4/conf/hcih1/forwarding"),
+            run("nft list ruleset"),
+        );
+    }
     run("ipf -Fa -f /etc/ipf/ipf.conf");
     for (what, address, port) in held {
         assert!(!guest.reaches(address, port).await, "{what} is reached again");

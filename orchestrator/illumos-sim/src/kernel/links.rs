@@ -116,9 +116,13 @@ pub fn change(before: Option<&State>, after: &State) -> Result<Change, String> {
         if was.is_none() {
             let (mac, over) = (&device.mac, device.over.as_deref().unwrap_or_default());
             match device.kind {
-                Kind::Bridge => say(format_args!(
-                    "link add name {name} type bridge stp_state 0 forward_delay 0 mcast_snooping 0"
-                )),
+                Kind::Bridge => {
+                    say(format_args!(
+                        "link add name {name} type bridge stp_state 0 forward_delay 0 mcast_snooping 0"
+                    ));
+                    // A stub is no end of a wire, and this kernel would answer there for the host's addresses.
+                    say(format_args!("link set {name} arp off"));
+                }
                 Kind::Card => say(format_args!("link add name {name} address {mac} type bridge")),
                 Kind::Pair => {
                     let peer = peer(name);
@@ -184,6 +188,7 @@ mod tests {
         assert_eq!(
             made.lines,
             "link add name hcis7 type bridge stp_state 0 forward_delay 0 mcast_snooping 0\n\
+             link set hcis7 arp off\n\
              link set hcis7 up\n\
              link add name ixgbe0 address 90:e2:ba:11:22:33 type bridge\n\
              link set ixgbe0 mtu 1500\n\
