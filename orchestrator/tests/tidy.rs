@@ -188,7 +188,7 @@ fn proofs_of_ownership_are_not_assumed() {
     }
     assert_eq!(
         assumed,
-        ["plan.rs"],
+        ["machine/zone/plan.rs"],
         "only what is shown and never run may be assumed to be ours"
     );
 }

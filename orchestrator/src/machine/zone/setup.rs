@@ -97,6 +97,16 @@ pub enum SetupError {
 /// When the host cannot be looked at, or the tree's place is another's.
 pub fn missing(node: &NodeName, zone: &Zone) -> Result<Vec<Act>, SetupError> {
     apart(node, zone)?;
+    let mut acts = missing_datasets(node, zone)?;
+    acts.extend(missing_rules(zone)?);
+    Ok(acts)
+}
+
+/// The part of [`missing`] that is ZFS's.
+///
+/// # Errors
+/// As there.
+pub fn missing_datasets(node: &NodeName, zone: &Zone) -> Result<Vec<Act>, SetupError> {
     let mut acts = Vec::new();
     for (dataset, properties) in tree(zone)? {
         let seen = zfs::seen(&dataset, &zfs::look(&dataset).run_blocking()?)?;
@@ -114,6 +124,12 @@ pub fn missing(node: &NodeName, zone: &Zone) -> Result<Vec<Act>, SetupError> {
             }
         }
     }
+    Ok(acts)
+}
+
+/// The part of [`missing`] that is ipfilter's.
+fn missing_rules(zone: &Zone) -> Result<Vec<Act>, SetupError> {
+    let mut acts = Vec::new();
     let text = match fs::read_to_string(IPF_CONF) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),

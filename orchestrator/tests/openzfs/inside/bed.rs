@@ -106,11 +106,9 @@ pub struct Tree {
     pub root: DatasetName,
 }
 
-/// The acts of setup that are ZFS's: there is no ipfilter here.
+/// The acts of setup that are ZFS's: there is neither ipadm nor ipfilter here.
 pub fn zfs_acts(zone: &Zone) -> Vec<setup::Act> {
-    let mut acts = setup::missing(&node(), zone).expect("a look");
-    acts.retain(|act| act.to_string().starts_with("/sbin/zfs "));
-    acts
+    setup::missing_datasets(&node(), zone).expect("a look")
 }
 
 impl Tree {

@@ -36,7 +36,7 @@ fn setup_makes_its_tree_once_and_takes_no_other() {
     );
 
     bed::zfs(&["create", "-o", "mountpoint=none", "rpool/foreign"]);
-    let error = setup::missing(&node(), &bed::zone("rpool/foreign")).unwrap_err();
+    let error = setup::missing_datasets(&node(), &bed::zone("rpool/foreign")).unwrap_err();
     assert!(matches!(error, SetupError::Foreign { .. }), "{error}");
     assert!(
         error.to_string().contains("zfs set helios-ci:node=n1 rpool/foreign"),

@@ -62,17 +62,15 @@ impl Zones {
             return Err(Trouble::lasting("it does not exist"));
         };
         // Who follows a console asks often; the host is asked only when nobody here reads it.
-        if !record.released
-            && self.input(name).is_none()
-            && self
-                .host
-                .zone(name)
-                .await?
-                .is_some_and(|zone| zone.state == State::Running)
-        {
+        if !record.released && self.input(name).is_none() && self.runs(name).await? {
             self.read_console(name).await?;
         }
         Ok(crate::machine::console::read(&self.console_dir(name), from)?)
+    }
+
+    async fn runs(&self, name: &MachineName) -> Result<bool, Trouble> {
+        let zone = self.host.zone(name).await?;
+        Ok(zone.is_some_and(|zone| zone.state == State::Running))
     }
 
     /// A machine's own record, when it is kept.
@@ -110,6 +108,12 @@ impl Zones {
         if record.released {
             if !bytes.is_empty() {
                 return Err(Trouble::lasting("its console was released; take it again first"));
+            }
+            // zoneadmd may outlive the zone for a while, and would still take us for a reader.
+            if !self.runs(name).await? {
+                return Err(Trouble::lasting(
+                    "it does not run any more; nobody listens at its console",
+                ));
             }
             record.released = false;
             self.records.write(name, &record)?;
