@@ -59,12 +59,14 @@ fn zlogin(name: &MachineName, line: &str) -> String {
         .spawn()
         .unwrap();
     let mut out = zlogin.stdout.take().unwrap();
-    let (mut said, mut buffer) = (Vec::new(), [0; 1024]);
+    let (mut said, mut buffer, mut asked) = (Vec::new(), [0; 1024], false);
     while let Ok(count @ 1..) = out.read(&mut buffer) {
         said.extend_from_slice(&buffer[..count]);
         let text = String::from_utf8_lossy(&said);
-        if text.contains("[Connected to zone") {
+        // Once: what came after we stop reading would end it before it has passed on what is typed.
+        if !asked && text.contains("[Connected to zone") {
             print(name, line);
+            asked = true;
         }
         if text.contains(line) {
             break;
