@@ -19,6 +19,7 @@ use tokio::{
 use super::{
     Common, Exit, Outcome,
     client::{Client, ClientError},
+    machine::plain,
     runs::{encode, text},
 };
 use crate::machine::INPUT_LIMIT;
@@ -183,9 +184,7 @@ impl Session<'_> {
         if self.typing.as_ref().is_some_and(|typing| typing.escape.is_some()) {
             out.write_all(&bytes)?;
         } else {
-            let plain = |c: &char| *c == '\n' || !c.is_control();
-            let text: String = String::from_utf8_lossy(&bytes).chars().filter(plain).collect();
-            out.write_all(text.as_bytes())?;
+            out.write_all(plain(&String::from_utf8_lossy(&bytes)).as_bytes())?;
         }
         out.flush()
     }

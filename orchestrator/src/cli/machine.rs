@@ -220,7 +220,7 @@ async fn list(common: &Common, json: bool) -> Outcome {
 }
 
 /// A guest's words, for a terminal that must not obey them.
-fn plain(text: &str) -> String {
+pub(super) fn plain(text: &str) -> String {
     text.chars().filter(|c| *c == '\n' || !c.is_control()).collect()
 }
 

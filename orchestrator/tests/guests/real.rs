@@ -11,7 +11,6 @@ use std::{
 };
 
 use helios_ci::{
-    config::{GuestKind, Image, Size},
     machine::{Endpoints, ListenAt, MachineSpec, Machines, Observed, Seed, zone},
     model::{ids::AttemptId, names::MachineName},
     secret::Secret,
@@ -173,20 +172,9 @@ pub fn run(command: &str) -> String {
 
 /// A back end on this host whose guests start this program as their agent.
 pub fn machines(agent: &[u8]) -> Arc<dyn Machines> {
-    let image = Image {
-        disk: None,
-        kind: GuestKind::LinuxUefi,
-        attributes: BTreeMap::new(),
-        sha256: None,
-        kernel: None,
-        initrd: None,
-        cmdline: None,
-        size: Size::default(),
-        boot_timeout_s: 60,
-    };
     let program = PathBuf::from(format!("/run/agent-{}", &hex::encode(Sha256::digest(agent))[..8]));
     fs::write(&program, agent).expect("an agent");
-    let images = BTreeMap::from([(LABEL.parse().expect("a label"), image)]);
+    let images = BTreeMap::from([(LABEL.parse().expect("a label"), bed::image())]);
     zone::open(zone::Options::new(
         NODE.parse().expect("a node"),
         bed::zone(),

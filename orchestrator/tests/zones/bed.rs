@@ -142,9 +142,9 @@ pub fn machines() -> Arc<dyn Machines> {
     hurried_machines(zone::Patience::default())
 }
 
-/// One that waits for a part of the usual times.
-pub fn hurried_machines(patience: zone::Patience) -> Arc<dyn Machines> {
-    let image = Image {
+/// A golden disk that is a volume, with nothing of its own.
+pub fn image() -> Image {
+    Image {
         disk: None,
         kind: GuestKind::LinuxUefi,
         attributes: BTreeMap::new(),
@@ -154,7 +154,11 @@ pub fn hurried_machines(patience: zone::Patience) -> Arc<dyn Machines> {
         cmdline: None,
         size: Size::default(),
         boot_timeout_s: 60,
-    };
+    }
+}
+
+/// One that waits for a part of the usual times.
+pub fn hurried_machines(patience: zone::Patience) -> Arc<dyn Machines> {
     let agent = PathBuf::from("/run/agent");
     fs::write(&agent, b"agent").expect("an agent");
     zone::open(zone::Options {
@@ -162,7 +166,7 @@ pub fn hurried_machines(patience: zone::Patience) -> Arc<dyn Machines> {
         ..zone::Options::new(
             "n1".parse().expect("a node"),
             zone(),
-            BTreeMap::from([("debian".parse().expect("a label"), image)]),
+            BTreeMap::from([("debian".parse().expect("a label"), image())]),
             agent,
         )
     })

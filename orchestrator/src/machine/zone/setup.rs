@@ -181,10 +181,9 @@ fn apart(node: &NodeName, zone: &Zone) -> Result<(), SetupError> {
 
 /// Whether it is the host's end of one of our slots.
 fn is_slots(node: &NodeName, zone: &Zone, object: &str, address: Ipv4Net) -> bool {
-    let number = object.strip_prefix("hcih").and_then(|rest| rest.strip_suffix("/v4"));
-    let slot = number.and_then(|number| number.parse().ok()).and_then(Slot::new);
+    let slot = object.strip_suffix("/v4").and_then(Slot::of_vnic);
     let network = slot.and_then(|slot| SlotNetwork::of(node, zone.network, slot).ok().flatten());
-    network.is_some_and(|network| address.addr() == network.host_address)
+    network.is_some_and(|network| object == format!("{}/v4", network.host) && address.addr() == network.host_address)
 }
 
 /// What a dataset is created with.

@@ -13,6 +13,11 @@ use crate::model::names::NodeName;
 /// A node's slots are numbered from 0; a MAC address has 15 bits for them.
 pub const SLOTS: u32 = 1 << 15;
 
+/// What the names of a slot's links begin with; its number follows.
+const STUB: &str = "hcis";
+const HOST: &str = "hcih";
+const GUEST: &str = "hciv";
+
 /// The number of a machine among those that exist at one time on a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot(u16);
@@ -63,6 +68,13 @@ impl Slot {
     #[must_use]
     pub fn new(number: u32) -> Option<Self> {
         (number < SLOTS).then(|| u16::try_from(number).ok().map(Self))?
+    }
+
+    /// The slot whose host's or guest's VNIC has this name, which proves nothing of whose it is.
+    #[must_use]
+    pub fn of_vnic(link: &str) -> Option<Self> {
+        let number = link.strip_prefix(HOST).or_else(|| link.strip_prefix(GUEST))?;
+        Self::new(number.parse().ok()?)
     }
 
     /// Its number.
@@ -182,9 +194,9 @@ impl SlotNetwork {
         };
         let link = |kind: &str| format!("{kind}{}", slot.number()).parse();
         Ok(Some(Self {
-            stub: link("hcis")?,
-            host: link("hcih")?,
-            guest: link("hciv")?,
+            stub: link(STUB)?,
+            host: link(HOST)?,
+            guest: link(GUEST)?,
             host_mac: MacAddress::of(node, slot, Role::Host),
             guest_mac: MacAddress::of(node, slot, Role::Guest),
             host_address,
@@ -201,6 +213,21 @@ mod tests {
 
     fn range(text: &str) -> Range {
         Range::new(text.parse().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_vnic_names_its_slot() {
+        for (link, slot) in [
+            ("hcih0", Slot::new(0)),
+            ("hciv32767", Slot::new(32767)),
+            ("hciv32768", None),
+            ("hcis0", None),
+            ("hcih", None),
+            ("hcihx", None),
+            ("net0", None),
+        ] {
+            assert_eq!(Slot::of_vnic(link), slot, "{link}");
+        }
     }
 
     #[test]

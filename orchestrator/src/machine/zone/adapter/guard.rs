@@ -51,14 +51,8 @@ impl Zones {
     /// for the next time.
     pub(super) async fn remove_stray_links(&self) -> Result<(), Trouble> {
         let vnics = dladm::vnics(&self.host.run(dladm::show_vnics()).await?)?;
-        let slots: BTreeSet<u32> = vnics
-            .iter()
-            .filter_map(|vnic| {
-                let number = vnic.link.strip_prefix("hcih").or(vnic.link.strip_prefix("hciv"))?;
-                number.parse().ok()
-            })
-            .collect();
-        for slot in slots.into_iter().filter_map(Slot::new) {
+        let slots: BTreeSet<Slot> = vnics.iter().filter_map(|vnic| Slot::of_vnic(&vnic.link)).collect();
+        for slot in slots {
             // Asked for each slot anew: a preparation may have begun meanwhile.
             if self.records.slots()?.contains(&slot.number()) {
                 continue;
