@@ -15,6 +15,9 @@ pub use zones::{KernelZone, Pending, ZoneState};
 
 use serde::{Deserialize, Serialize};
 
+/// The packet filter's service.
+pub const FIREWALL: &str = "svc:/network/ipfilter:default";
+
 /// One host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
@@ -98,11 +101,16 @@ impl State {
         state.plug();
         for (fmri, is) in [
             ("svc:/system/zones:default", "online"),
-            ("svc:/network/ipfilter:default", "online"),
+            (FIREWALL, "online"),
             ("svc:/milestone/network:default", "online"),
             ("svc:/system/filesystem/local:default", "online"),
         ] {
             state.services.insert(fmri.into(), is.into());
+        }
+        // As an administrator sets them who keeps rules in that file.
+        for (name, value) in [("policy", "custom"), ("custom_policy_file", "/etc/ipf/ipf.conf")] {
+            let props = state.service_props.entry(FIREWALL.into()).or_default();
+            props.insert(format!("firewall_config_default/{name}"), value.into());
         }
         state
     }
@@ -164,7 +172,7 @@ impl State {
             dataset.busy = 0;
         }
         self.forwarding = false;
-        self.filter.rules = self.filter.boot_rules.clone();
+        self.filter = Filter::default();
         self.plug();
     }
 }
