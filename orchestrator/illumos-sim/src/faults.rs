@@ -16,6 +16,8 @@ pub struct Faults {
     pub busy_after_close: u32,
     /// A zonecfg file that errs commits nothing, instead of what verifies: both were seen.
     pub zonecfg_commits_nothing_on_error: bool,
+    /// A property of a zone that this release's zonecfg does not know.
+    pub zonecfg_lacks: Option<String>,
     /// `create-vnic` takes `-p mtu=` and does nothing with it: that was seen.
     pub create_vnic_ignores_mtu: bool,
     /// So many looks show a new address as `tentative`: it is probed first.
