@@ -39,7 +39,7 @@ pub fn boot(host: &mut Host, entry: &Entry, config: &Config) -> Result<String, S
     if let Some(text) = host.faults.quirks(name).boot_error {
         return Err(text);
     }
-    let machine = brand::machine(config)?;
+    let machine = brand::machine(host, config)?;
     let mut said = String::new();
     let mut taken = Vec::new();
     for net in config.of("net") {
@@ -97,16 +97,12 @@ pub fn boot(host: &mut Host, entry: &Entry, config: &Config) -> Result<String, S
     };
     host.state.zones.insert(name.clone(), zone);
     let root = host.path(&entry.zonepath).join("root");
+    brand::furnish(host, config, &machine)?;
     let written = files::replace(&root.join("tmp/init.log"), b"")
-        .and_then(|()| {
-            files::replace(
-                &root.join("etc/bhyve.cfg"),
-                machine.argv(&entry.uuid).join("\n").as_bytes(),
-            )
-        })
+        .and_then(|()| files::replace(&root.join("etc/bhyve.cfg"), machine.argv().join("\n").as_bytes()))
         .and_then(|()| {
             let log = host.path(&entry.zonepath).join("log/zone.log");
-            files::replace(&log, format!("{}\n", machine.argv(&entry.uuid).join(" ")).as_bytes())
+            files::replace(&log, format!("{}\n", machine.argv().join(" ")).as_bytes())
         });
     written.map_err(|error| format!("I/O error of the simulator: {error}"))?;
     let end = match refusal(host, entry, config, &machine, &taken) {

@@ -182,6 +182,29 @@ fn a_boot_that_succeeds_may_be_dead() {
 }
 
 #[test]
+fn the_boot_hook_furnishes_the_root() {
+    let bed = installed();
+    let root = bed.sim.root().join("zones/hci/z1/root");
+    let uuid = std::fs::read_to_string(root.join("etc/uuid")).unwrap();
+    assert!(bed.ok("boot -t z1").contains(&format!("-U {} -H", uuid.trim())));
+    bed.ok("zonecfg -z z1 add attr ; set name=bootrom ; set type=string ; set value=BHYVE_RELEASE ; end ; add attr ; set name=cloud-init ; set type=string ; set value=on ; end");
+    assert!(!root.join("etc/uefivars").exists());
+    bed.ok("zoneadm -z z1 boot");
+    assert_eq!(state(&bed), "running");
+    let meta = std::fs::read_to_string(root.join("cloud-init/meta-data")).unwrap();
+    assert_eq!(meta, format!("instance-id: {uuid}local-hostname: z1\n"));
+    bed.ok("bhyvectl --vm=z1 --force-poweroff");
+    // What the guest has stored there is kept.
+    std::fs::write(root.join("etc/uefivars"), "mine").unwrap();
+    bed.ok(PROTECT);
+    bed.ok("zoneadm -z z1 boot");
+    assert_eq!(std::fs::read_to_string(root.join("etc/uefivars")).unwrap(), "mine");
+    bed.ok("bhyvectl --vm=z1 --force-poweroff");
+    std::fs::remove_file(root.join("etc/uuid")).unwrap();
+    assert!(!bed.ok("boot -t z1").contains("-U "));
+}
+
+#[test]
 fn boot_is_refused_by_network_and_attributes() {
     let bed = installed();
     bed.ok("zonecfg -z z1 select net physical=hciv7 ; set allowed-address=10.77.0.30/30 ; end");
