@@ -170,21 +170,29 @@ fn load(host: &mut Host, file: &str, text: &str, removes: bool, out: &mut Out) -
     Ok(())
 }
 
-/// What the service does at its start and its refresh: the rules become those of the file that its properties name,
-/// up to the first that cannot be read. Another policy than `custom` reads no file; what it makes is not simulated.
-pub fn reload(host: &mut Host) {
-    host.state.filter.rules.clear();
+/// What the service does at its start and its refresh: the rules become those of the file that its properties name;
+/// false when one of them cannot be read, and then they are what they were. Another policy than `custom` reads no
+/// file; what it makes is not simulated.
+pub fn reload(host: &mut Host) -> bool {
+    let before = std::mem::take(&mut host.state.filter.rules);
     let props = host.state.service_props.get(FIREWALL);
     let prop = |name: &str| props.and_then(|props| props.get(&format!("firewall_config_default/{name}")));
     let Some(file) = prop("custom_policy_file").filter(|_| prop("policy").is_some_and(|policy| policy == "custom"))
     else {
-        return;
+        return true;
     };
     let file = file.clone();
-    // Without the file there are no rules; what is said of them is in the service's log, which is not simulated.
-    if let Ok(text) = std::fs::read_to_string(host.path(&file)) {
-        load(host, &file, &text, false, &mut Out::silent()).ok();
+    // Without the file there are no rules.
+    let Ok(text) = std::fs::read_to_string(host.path(&file)) else {
+        return true;
+    };
+    // What is said of them is in the service's log, which is not simulated.
+    let mut said = Out::silent();
+    let loaded = load(host, &file, &text, false, &mut said).is_ok() && said.code == 0;
+    if !loaded {
+        host.state.filter.rules = before;
     }
+    loaded
 }
 
 /// `ipfstat -io`.

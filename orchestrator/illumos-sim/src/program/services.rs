@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// The full names that a pattern means: an FMRI, or its end with or without the instance.
-fn matching<'a>(host: &'a Host, pattern: &str) -> Vec<&'a String> {
+pub(super) fn matching<'a>(host: &'a Host, pattern: &str) -> Vec<&'a String> {
     let tail = pattern.trim_start_matches("svc:/");
     let fits = |fmri: &str| {
         let whole = fmri.trim_start_matches("svc:/");
@@ -109,12 +109,20 @@ pub fn svcadm(host: &mut Host, args: &[String]) -> Ran {
             "enable" | "clear" if state != "maintenance" || verb == "clear" => *state = "online".into(),
             _ => {}
         }
+        if verb == "refresh"
+            && let Some(edits) = host.state.service_edits.remove(fmri)
+        {
+            host.state.service_props.entry(fmri.clone()).or_default().extend(edits);
+        }
         if fmri == FIREWALL {
             let runs = host.state.services.get(fmri).is_some_and(|state| state == "online");
             host.state.filter.disabled = !runs;
             // A service that runs already is not started by its `enable`.
-            if runs && !(verb == "enable" && ran) {
+            if runs && verb == "refresh" {
+                // What it was stays when the new cannot be read.
                 filter::reload(host);
+            } else if runs && !(verb == "enable" && ran) {
+                start_filter(host);
             }
         }
     }
@@ -125,7 +133,16 @@ pub fn svcadm(host: &mut Host, args: &[String]) -> Ran {
 pub fn boot(host: &mut Host) {
     host.state.filter.disabled = host.state.services.get(FIREWALL).is_none_or(|state| state != "online");
     if !host.state.filter.disabled {
-        filter::reload(host);
+        start_filter(host);
+    }
+}
+
+/// The start of ipfilter: one whose rules cannot be read ends as any method does whose configuration is bad.
+fn start_filter(host: &mut Host) {
+    host.state.filter.rules.clear();
+    if !filter::reload(host) {
+        host.state.filter.disabled = true;
+        host.state.services.insert(FIREWALL.into(), "maintenance".into());
     }
 }
 
@@ -200,11 +217,7 @@ mod tests {
         bed.no("svcadm frobnicate x", 2);
         // The filter's rules are those of its file whenever it starts or is told to look again.
         let conf = bed.sim.root().join("etc/ipf/ipf.conf");
-        std::fs::write(
-            &conf,
-            "# ours\nblock in quick from 10.77.0.0/16 to any\nno rule\npass in all\n",
-        )
-        .unwrap();
+        std::fs::write(&conf, "# ours\nblock in quick from 10.77.0.0/16 to any\n").unwrap();
         let rules = "block in quick from 10.77.0.0/16 to any\n";
         bed.ok("svcadm enable network/ipfilter");
         assert_eq!(bed.ok("ipfstat -i"), "empty list for ipfilter(in)\n", "it runs already");
@@ -221,6 +234,16 @@ mod tests {
             bed.ok("svcprop -p firewall_config_default/policy network/ipfilter"),
             "custom\n"
         );
+        // One line that is no rule: the rules stay what they were, and nothing comes of a start.
+        std::fs::write(&conf, "pass in all\nno rule\n").unwrap();
+        bed.ok("svcadm refresh network/ipfilter");
+        assert_eq!(bed.ok("ipfstat -i"), rules);
+        bed.sim.host_reboot().unwrap();
+        assert_eq!(bed.ok("svcs -H -o state network/ipfilter"), "maintenance\n");
+        assert_eq!(bed.ok("ipfstat -i"), "empty list for ipfilter(in)\n");
+        std::fs::write(&conf, rules).unwrap();
+        bed.ok("svcadm clear network/ipfilter");
+        assert_eq!(bed.ok("ipfstat -i"), rules);
         let none = |host: &mut crate::host::Host| {
             let props = host.state.service_props.get_mut(crate::state::FIREWALL).unwrap();
             props.insert("firewall_config_default/policy".into(), "none".into());

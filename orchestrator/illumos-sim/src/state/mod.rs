@@ -55,6 +55,9 @@ pub struct State {
     pub services: BTreeMap<String, String>,
     /// Properties of services: FMRI, then `group/name`.
     pub service_props: BTreeMap<String, BTreeMap<String, String>>,
+    /// What svccfg has set and no refresh has made effective.
+    #[serde(default)]
+    pub service_edits: BTreeMap<String, BTreeMap<String, String>>,
     /// Guests and their network are real, not modelled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub real: Option<Real>,
@@ -81,6 +84,7 @@ impl State {
             filter: Filter::default(),
             services: BTreeMap::new(),
             service_props: BTreeMap::new(),
+            service_edits: BTreeMap::new(),
             real: None,
         };
         state.pools.insert(
@@ -104,6 +108,9 @@ impl State {
             (FIREWALL, "online"),
             ("svc:/milestone/network:default", "online"),
             ("svc:/system/filesystem/local:default", "online"),
+            ("svc:/system/manifest-import:default", "online"),
+            ("svc:/system/rbac:default", "online"),
+            ("svc:/system/logadm-upgrade:default", "online"),
         ] {
             state.services.insert(fmri.into(), is.into());
         }
