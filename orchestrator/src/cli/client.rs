@@ -74,11 +74,16 @@ impl Client {
             (None, Ok(token)) if !token.is_empty() => Some(Secret::new(token)),
             _ => None,
         };
+        let mut at = None;
         let (server, token, own) = match (&common.server, given) {
             (Some(server), Some(token)) => (server.clone(), token, None),
             (server, given) => {
                 let config = super::config::load(common)?;
-                let server = server.clone().unwrap_or_else(|| local_url(&config));
+                let server = server.clone().unwrap_or_else(|| {
+                    let (server, host) = local_url(&config);
+                    at = host.map(|host| (host, config.listen));
+                    server
+                });
                 match given {
                     Some(token) => (server, token, None),
                     None => {
@@ -88,15 +93,17 @@ impl Client {
                 }
             }
         };
-        let http = reqwest::Client::builder()
+        let mut http = reqwest::Client::builder()
             .connect_timeout(Duration::from_secs(10))
             .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .build()
-            .map_err(|e| ClientError::Unreachable {
-                server: server.clone(),
-                reason: e.to_string(),
-            })?;
+            .no_proxy();
+        if let Some((host, listen)) = at {
+            http = http.resolve(&host, listen);
+        }
+        let http = http.build().map_err(|e| ClientError::Unreachable {
+            server: server.clone(),
+            reason: e.to_string(),
+        })?;
         Ok(Self {
             http,
             server: server.trim_end_matches('/').to_owned(),
@@ -207,9 +214,21 @@ fn read_token(path: &Path) -> Result<Secret, ClientError> {
     Ok(Secret::new(text.trim()))
 }
 
-fn local_url(config: &Config) -> String {
-    let scheme = if config.tls.is_some() { "https" } else { "http" };
-    format!("{scheme}://{}", config.listen)
+/// This host's daemon. With TLS it is called by the name that its certificate is for, which is also returned: it is at
+/// the listener's address, wherever the name leads others.
+fn local_url(config: &Config) -> (String, Option<String>) {
+    let public = reqwest::Url::parse(&config.public_url).ok();
+    match public
+        .as_ref()
+        .and_then(reqwest::Url::host_str)
+        .filter(|_| config.tls.is_some())
+    {
+        Some(host) => (
+            format!("https://{host}:{}", config.listen.port()),
+            Some(host.to_owned()),
+        ),
+        None => (format!("http://{}", config.listen), None),
+    }
 }
 
 /// Whoever may write the database administers the daemon anyway.
@@ -232,4 +251,30 @@ async fn local_token(config: &Config) -> Result<(Secret, (Store, crate::model::i
         .await
         .map_err(failed)?;
     Ok((token, (store, id)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::LoadOptions;
+
+    #[test]
+    fn with_a_certificate_the_daemon_is_called_by_its_name() {
+        let url = |text: &str| {
+            let text = format!("node: n\nbackend: qemu\n{text}\n");
+            let loaded = Config::parse(Path::new("ci.yaml"), &text, LoadOptions::default()).unwrap();
+            local_url(&loaded.config)
+        };
+        assert_eq!(
+            url("listen: 127.0.0.1:8080"),
+            ("http://127.0.0.1:8080".to_owned(), None)
+        );
+        assert_eq!(
+            url("listen: 0.0.0.0:8443\npublic_url: https://ci.example.org\ntls: {certificate: /c, key: /k}"),
+            (
+                "https://ci.example.org:8443".to_owned(),
+                Some("ci.example.org".to_owned())
+            )
+        );
+    }
 }

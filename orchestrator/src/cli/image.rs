@@ -125,7 +125,11 @@ fn on_disk(config: Config, command: ImageCommand) -> Outcome {
                     Err(error) => error.clone(),
                 };
                 let used = if entry.configured { "configured" } else { "unused" };
-                println!("{:<20} {used:<10} {}  {state}", entry.label, entry.disk.display());
+                println!(
+                    "{:<20} {used:<10} {}  {state}",
+                    entry.label.as_str(),
+                    entry.disk.display()
+                );
             }
         }
         ImageCommand::Verify { label, .. } => {

@@ -264,9 +264,7 @@ fn zero_is_possible_only_where_it_has_a_documented_meaning() {
         "limits: {repository_bytes: 0}",
         "keep: {default_minutes: 0}",
         "keep: {max_minutes: 0}",
-        "retention: {logs_days: 0}",
-        "retention: {runs_days: 0}",
-        "retention: {deliveries_days: 0}",
+        "zone: {quota_gib: 0}",
     ];
     for text in refused {
         let found = problems(&format!("node: n\n{text}"));
@@ -276,9 +274,12 @@ fn zero_is_possible_only_where_it_has_a_documented_meaning() {
         );
     }
     let config = parse(
-        "node: n\nimages: {a: {disk: /d}}\ncapacity: {labels: {a: 0}}\nlimits: {cancel_grace_s: 0, min_free_bytes: 0}",
+        "node: n\nimages: {a: {disk: /d}}\ncapacity: {labels: {a: 0}}\nlimits: {cancel_grace_s: 0, min_free_bytes: 0}\n\
+         retention: {logs_days: 0, runs_days: 0, deliveries_days: 0}",
     );
     let config = config.unwrap().config;
+    // For ever.
+    assert_eq!((config.retention.logs_days, config.retention.runs_days), (0, 0));
     assert_eq!(config.capacity.labels[&"a".parse().unwrap()], 0);
     assert_eq!((config.limits.cancel_grace_s, config.limits.min_free_bytes), (0, 0));
 }
