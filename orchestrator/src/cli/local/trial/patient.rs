@@ -1,8 +1,10 @@
 //! A back end whose machines are removed only when they had time to turn themselves off, and that remembers whether
-//! they did.
+//! they did. It knows no machines but those that were made through it: on a zone host there are others of the same node,
+//! of jobs that wait for their daemon and of people who look into one, and they are none of the trial's business.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    collections::BTreeSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -30,6 +32,7 @@ pub(super) enum Gone {
 pub(super) struct Patient {
     inner: Arc<dyn Machines>,
     gone: Mutex<Option<Gone>>,
+    made: Mutex<BTreeSet<MachineName>>,
 }
 
 impl Patient {
@@ -37,12 +40,17 @@ impl Patient {
         Arc::new(Self {
             inner,
             gone: Mutex::default(),
+            made: Mutex::default(),
         })
     }
 
     /// How the first machine went that was removed while it ran.
     pub(super) fn gone(&self) -> Option<Gone> {
         self.gone.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn made(&self) -> MutexGuard<'_, BTreeSet<MachineName>> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -53,6 +61,7 @@ impl Machines for Patient {
     }
 
     async fn prepare(&self, spec: &MachineSpec) -> Result<Endpoints, MachineError> {
+        self.made().insert(spec.name.clone());
         self.inner.prepare(spec).await
     }
 
@@ -108,7 +117,9 @@ impl Machines for Patient {
     }
 
     async fn list(&self) -> Result<Vec<Owned>, MachineError> {
-        self.inner.list().await
+        let mut all = self.inner.list().await?;
+        all.retain(|machine| self.made().contains(&machine.name));
+        Ok(all)
     }
 
     async fn troubles(&self) -> Result<Vec<String>, MachineError> {
