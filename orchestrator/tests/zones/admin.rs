@@ -15,7 +15,7 @@ use std::{
 use helios_ci::machine::{Machines, Observed, machined};
 use sha2::{Digest, Sha256};
 
-use super::bed::{host, left, spec};
+use super::bed::{host, left, prepare, spec};
 
 pub const CONFIG: &str = "/run/config.yaml";
 
@@ -150,7 +150,13 @@ async fn from_a_bare_host_to_a_machine_that_machined_keeps() {
     assert!(imported.contains("version 1"), "{imported}");
     assert!(said(&["image", "list"]).contains("rpool/hci/images/debian/v1"));
     said(&["image", "verify", "debian"]);
-    assert!(doctor().contains("ok       image debian: version 1"), "{}", doctor());
+    let found = doctor();
+    assert!(found.contains("ok       image debian: version 1"), "{found}");
+    assert!(
+        found.contains("ok       devices of debian: the brand's dry run is as planned"),
+        "{found}"
+    );
+    assert_eq!(left(), Vec::<String>::new(), "the zone that was tried is gone");
 
     let keeper = Keeper::start();
     let (machines, spec) = (connected().await, spec());
@@ -202,6 +208,44 @@ async fn a_place_that_is_anothers_is_not_taken() {
         "{text}"
     );
     assert!(!host().state().unwrap().datasets.contains_key("rpool/hci/images"));
+}
+
+/// A brand of another release, which knows one attribute less and one device more, and one that fails.
+#[tokio::test]
+#[ignore = "run inside a simulated host by zones_on_a_simulated_host"]
+async fn a_brand_that_ignores_an_attribute_is_told_by_doctor() {
+    const HOOK: &str = "/usr/lib/brand/bhyve/boot";
+    configure();
+    prepare();
+    fs::create_dir("/usr/lib/brand/bhyve/real").unwrap();
+    fs::rename(HOOK, "/usr/lib/brand/bhyve/real/boot").unwrap();
+    let doctor_with = |hook: &str| {
+        fs::write(HOOK, format!("#!/bin/sh\n{hook}\n")).unwrap();
+        fs::set_permissions(HOOK, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let found = String::from_utf8_lossy(&run(&["doctor"]).stdout).into_owned();
+        let lines = found.lines().filter(|line| line.contains("devices of debian"));
+        lines.collect::<Vec<_>>().join("\n")
+    };
+    let hook = "/usr/lib/brand/bhyve/real/boot \"$@\" | sed 's/-s 10:0,virtio-rnd/-s 0,hostbridge/'";
+    let found = doctor_with(hook);
+    assert!(
+        found.starts_with("FAILURE") && found.contains("`-s 10:0,virtio-rnd`"),
+        "{found}"
+    );
+    let hook = "/usr/lib/brand/bhyve/real/boot \"$@\" | sed 's/-s 1,lpc/-s 0,hostbridge &/'";
+    let found = doctor_with(hook);
+    assert!(
+        found.starts_with("ok") && found.contains("`-s 0,hostbridge`"),
+        "{found}"
+    );
+    let found = doctor_with("echo bootrom BHYVE_RELEASE not found. >&2; exit 1");
+    assert!(found.starts_with("warning") && found.contains("not found."), "{found}");
+    let found = doctor_with("echo hello");
+    assert!(
+        found.starts_with("warning") && found.contains("no command line of bhyve"),
+        "{found}"
+    );
+    assert_eq!(left(), Vec::<String>::new());
 }
 
 #[tokio::test]

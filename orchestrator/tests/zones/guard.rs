@@ -60,6 +60,14 @@ async fn what_only_a_person_can_mend_is_named() {
     ] {
         host().run("zfs", args).unwrap();
     }
+    for args in [
+        &["create-etherstub", "-t", "hcis8"][..],
+        &["create-vnic", "-t", "-l", "hcis8", "hciv9"],
+        // Of no slot that this node has.
+        &["create-etherstub", "-t", "hcis16384"],
+    ] {
+        bed::run("dladm", args);
+    }
     host()
         .mutate(|host| {
             let zone = host.state.zones.get_mut(ours.name.as_str()).unwrap();
@@ -68,7 +76,9 @@ async fn what_only_a_person_can_mend_is_named() {
         .unwrap();
     let troubles = machines.troubles().await.unwrap();
     let named = |words: [&str; 2]| troubles.iter().any(|t| words.iter().all(|word| t.contains(word)));
-    assert_eq!(troubles.len(), 3, "{troubles:#?}");
+    assert_eq!(troubles.len(), 5, "{troubles:#?}");
+    assert!(named(["stub hcis8", "slot 8"]), "{troubles:#?}");
+    assert!(named(["VNIC hciv9 is over hcis8", "slot 9"]), "{troubles:#?}");
     assert!(named([&disk, "left alone"]), "{troubles:#?}");
     assert!(named([given_up, "quarantined"]), "{troubles:#?}");
     assert!(named([ours.name.as_str(), "reboot"]), "{troubles:#?}");

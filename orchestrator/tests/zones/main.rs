@@ -34,6 +34,7 @@ fn zones_on_a_simulated_host() {
         "faults::an_install_a_removal_or_a_halt_killed_midway_leaves_nothing",
         "faults::zoneadmd_goes_on_without_its_client_and_leaves_nothing",
         "admin::a_place_that_is_anothers_is_not_taken",
+        "admin::a_brand_that_ignores_an_attribute_is_told_by_doctor",
         "keeper::machined_told_to_stop_ends_what_has_begun",
         "storm::twenty_machines_in_a_storm_leave_nothing",
         "budget::a_life_costs_what_was_budgeted",
@@ -111,7 +112,13 @@ fn the_programs_are_those_of_the_documentation() {
         .split('"')
         .filter(|word| !word.contains(' '))
         .filter_map(|word| {
-            let dirs = ["/sbin/", "/usr/sbin/", "/usr/bin/", "/usr/lib/zones/"];
+            let dirs = [
+                "/sbin/",
+                "/usr/sbin/",
+                "/usr/bin/",
+                "/usr/lib/zones/",
+                "/usr/lib/brand/bhyve/",
+            ];
             dirs.iter().find_map(|dir| word.strip_prefix(dir)).map(str::to_owned)
         })
         .collect();

@@ -18,7 +18,7 @@ echo "$state" >"$work/etc/illumos-sim"
 # The brand of OmniOS, as far as doctor looks at it.
 mkdir -p "$work/lib/brand/bhyve" "$work/share/bhyve/firmware"
 echo '<brand name="bhyve"><restartinit0>true</restartinit0></brand>' >"$work/lib/brand/bhyve/config.xml"
-: >"$work/lib/brand/bhyve/boot"
+ln -s "$sim" "$work/lib/brand/bhyve/boot"
 : >"$work/share/bhyve/firmware/BHYVE_RELEASE.fd"
 : >"$work/dev/vmmctl"
 
@@ -41,6 +41,8 @@ overlay() { mount -t overlay overlay -o "lowerdir=$1:$2" "$2"; }
 overlay "$work/sbin" /usr/sbin
 overlay "$work/bin" /usr/bin
 overlay "$work/lib" /usr/lib
+# A test may be of another release's brand.
+mount --bind "$work/lib/brand/bhyve" /usr/lib/brand/bhyve
 overlay "$work/share" /usr/share
 overlay "$work/etc" /etc
 mount --bind "$root/etc/zones" /etc/zones

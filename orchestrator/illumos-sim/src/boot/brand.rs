@@ -219,6 +219,8 @@ impl Machine {
             "-U",
             self.uuid.as_deref().unwrap_or(uuid),
             "-H",
+            "-B",
+            "1,manufacturer=OmniOS,product=OmniOS HVM,version=1.0,serial=,sku=001,family=Virtual Machine",
             "-c",
         ]
         .map(str::to_owned)

@@ -1,6 +1,7 @@
 //! The programs, by the name they are called by.
 
 pub mod bhyve;
+pub mod brand;
 pub mod dladm;
 pub mod filter;
 pub mod ipadm;
@@ -21,7 +22,7 @@ use crate::{host::Host, out::Out};
 /// Every name this binary answers to.
 pub const NAMES: &[&str] = &[
     "zfs", "zpool", "zonecfg", "zoneadm", "zoneadmd", "dladm", "ipadm", "bhyvectl", "pkill", "ipf", "ipfstat",
-    "zonename", "uname", "svcs", "svcprop", "pfexec", "fuser", "svcadm", "zlogin",
+    "zonename", "uname", "svcs", "svcprop", "pfexec", "fuser", "svcadm", "zlogin", "boot",
 ];
 
 /// Runs a program over the model.
@@ -35,6 +36,7 @@ pub fn run(host: &mut Host, name: &str, args: &[String]) -> Out {
         "dladm" => dladm::run(host, args),
         "ipadm" => ipadm::run(host, args),
         "bhyvectl" => bhyve::bhyvectl(host, args),
+        "boot" => brand::boot(host, args),
         "pkill" => bhyve::pkill(host, args),
         "ipf" => filter::ipf(host, args),
         "ipfstat" => filter::ipfstat(host, args),

@@ -5,7 +5,7 @@ use std::{fs, path::Path, time::Duration};
 
 use super::{Findings, Line, Status};
 use crate::{
-    config::Config,
+    config::{Config, Image},
     driver::chain,
     exec::Cmd,
     machine::zone::{
@@ -15,8 +15,9 @@ use crate::{
         },
         golden::Golden,
         memory::Memory,
-        scratch, setup,
+        rehearsal, scratch, setup,
     },
+    model::names::Label,
 };
 
 const SOON: Duration = Duration::from_secs(20);
@@ -25,6 +26,7 @@ const SPACE: u64 = 10 << 30;
 const BRAND: &str = "/usr/lib/brand/bhyve";
 const FIRMWARE: &str = "/usr/share/bhyve/firmware/BHYVE_RELEASE.fd";
 const VMM: &str = "/dev/vmmctl";
+const ONLY_ROOT: &str = "not tried: only root can; sudo or pfexec helios-ci doctor does";
 
 pub(super) async fn look(config: &Config, findings: &mut Findings) {
     let mut lines = Vec::new();
@@ -177,10 +179,7 @@ async fn space(config: &Config) -> Line {
 /// Only root may make links, so a doctor of another user leaves this out.
 async fn links(config: &Config) -> Line {
     if !nix::unistd::geteuid().is_root() {
-        return Line::ok(
-            "links",
-            "not tried: only root can; sudo or pfexec helios-ci doctor does",
-        );
+        return Line::ok("links", ONLY_ROOT);
     }
     let (node, zone) = (config.node.clone(), config.zone.clone());
     let tried = tokio::task::spawn_blocking(move || scratch::try_links(&node, &zone)).await;
@@ -242,17 +241,47 @@ async fn images(config: &Config) -> Vec<Line> {
         root: config.zone.dataset.clone(),
     };
     let mut lines = Vec::new();
-    for label in config.images.keys() {
-        let label = label.clone();
+    for (label, image) in &config.images {
         let (golden, name) = (golden.clone(), format!("image {label}"));
         let fix = format!("helios-ci image import FILE {label} --sha256 DIGEST");
-        let versions = tokio::task::spawn_blocking(move || golden.versions(&label)).await;
-        lines.push(match versions.map(|versions| versions.map(|mut all| all.pop())) {
-            Ok(Ok(Some(newest))) => Line::ok(name, format!("version {}", newest.number)),
-            Ok(Ok(None)) => Line::failure(name, "no golden disk on this host", fix),
-            Ok(Err(error)) => Line::failure(name, chain(&error), fix),
-            Err(error) => Line::failure(name, error, fix),
-        });
+        let of = label.clone();
+        let versions = tokio::task::spawn_blocking(move || golden.versions(&of)).await;
+        match versions.map(|versions| versions.map(|mut all| all.pop())) {
+            Ok(Ok(Some(newest))) => {
+                lines.push(Line::ok(name, format!("version {}", newest.number)));
+                lines.push(devices(config, label, image, newest.number).await);
+            }
+            Ok(Ok(None)) => lines.push(Line::failure(name, "no golden disk on this host", fix)),
+            Ok(Err(error)) => lines.push(Line::failure(name, chain(&error), fix)),
+            Err(error) => lines.push(Line::failure(name, error, fix)),
+        }
     }
     lines
+}
+
+/// Only root may configure zones, so a doctor of another user leaves this out.
+async fn devices(config: &Config, label: &Label, image: &Image, version: u32) -> Line {
+    let name = format!("devices of {label}");
+    if !nix::unistd::geteuid().is_root() {
+        return Line::ok(name, ONLY_ROOT);
+    }
+    let fix = format!(
+        "compare `helios-ci machine plan --image {label}` with bhyve(7) of this release; a machine may lack a device"
+    );
+    match rehearsal::rehearse(&config.node, &config.zone, label, image, version).await {
+        Ok(found) if !found.missing.is_empty() => Line::failure(
+            name,
+            format!("the brand makes no `{}` of its attributes", found.missing.join("`, `")),
+            fix,
+        ),
+        Ok(found) if found.besides.is_empty() => Line::ok(name, "the brand's dry run is as planned"),
+        Ok(found) => Line::ok(
+            name,
+            format!(
+                "the brand's dry run is as planned, with `{}`",
+                found.besides.join("`, `")
+            ),
+        ),
+        Err(error) => Line::warning(name, chain(&error), fix),
+    }
 }

@@ -15,7 +15,7 @@ use std::{
 
 use super::{
     command::{
-        ipf, zfs,
+        dladm, ipf, zfs,
         zoneadm::{self, State},
     },
     console::Attached,
@@ -187,7 +187,12 @@ impl Zones {
         }
         let version = self.newest(&spec.image).await?;
         let slots = self.options.zone.network.slots();
+        // A link that is there before its slot is chosen is somebody's, whatever its name: the slot is passed over.
+        let links = dladm::links(&self.host.run(dladm::show_links()).await?)?;
         let make = |slot: Slot| {
+            let network = SlotNetwork::of(&spec.node, self.options.zone.network, slot).ok()??;
+            let taken = network.links().iter().any(|link| links.contains(&link.to_string()));
+            (!taken).then_some(())?;
             Some(Record {
                 slot: slot.number(),
                 endpoints: self.endpoints_of(slot)?,

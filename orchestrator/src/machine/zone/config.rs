@@ -24,6 +24,13 @@ pub struct ZoneConfig {
 }
 
 impl ZoneConfig {
+    /// The value of an attribute.
+    #[must_use]
+    pub fn attr(&self, name: &str) -> Option<String> {
+        let found = self.attrs.iter().find(|(known, _)| known.to_string() == name);
+        found.map(|(_, value)| value.to_string())
+    }
+
     /// The command file for `zonecfg -z NAME -f FILE`. `-b` makes an empty configuration whatever the
     /// distribution's template says, so brand and ip-type are always named.
     #[must_use]

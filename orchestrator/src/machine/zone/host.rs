@@ -128,21 +128,10 @@ impl Host {
         format!("{name} does not carry the marks of node {} and this attempt", self.node)
     }
 
-    /// Which of a slot's two VNICs exist: exact name, stub and address. One of the name that is otherwise is
-    /// somebody else's.
+    /// Which of a slot's two VNICs exist.
     pub(super) async fn vnics(&self, network: &SlotNetwork) -> Result<[Whose<LinkName>; 2], Trouble> {
         let vnics = dladm::vnics(&self.run(dladm::show_vnics()).await?)?;
-        Ok(
-            [(&network.host, network.host_mac), (&network.guest, network.guest_mac)].map(|(link, mac)| {
-                match vnics.iter().find(|vnic| vnic.link == link.to_string()) {
-                    None => Whose::Nobodys,
-                    Some(vnic) if vnic.over == network.stub.to_string() && vnic.mac == Some(mac) => {
-                        Whose::Ours(Owned::by_rule(link.clone()))
-                    }
-                    Some(vnic) => Whose::Anothers(format!("VNIC {link} is over {} and has another address", vnic.over)),
-                }
-            }),
-        )
+        Ok(whose_vnics(&vnics, network))
     }
 
     /// Whether the slot's address can be listened on.
@@ -173,6 +162,23 @@ impl Host {
             tokio::time::sleep(AGAIN).await;
         }
     }
+}
+
+/// Whose a slot's VNICs are, host's and guest's: exact name, stub and address. One of the name that is otherwise is
+/// somebody else's.
+pub(super) fn whose_vnics(vnics: &[dladm::Vnic], network: &SlotNetwork) -> [Whose<LinkName>; 2] {
+    [(&network.host, network.host_mac), (&network.guest, network.guest_mac)].map(|(link, mac)| {
+        match vnics.iter().find(|vnic| vnic.link == link.to_string()) {
+            None => Whose::Nobodys,
+            Some(vnic) if vnic.over == network.stub.to_string() && vnic.mac == Some(mac) => {
+                Whose::Ours(Owned::by_rule(link.clone()))
+            }
+            Some(vnic) => Whose::Anothers(format!(
+                "VNIC {link} is over {} and has not the address that ours would have",
+                vnic.over
+            )),
+        }
+    })
 }
 
 /// What an act left undone: the command's own words, or that nothing was to be seen of it.

@@ -18,6 +18,7 @@ pub mod owned;
 mod patience;
 pub mod plan;
 mod record;
+pub mod rehearsal;
 pub mod scratch;
 pub mod setup;
 mod watch;

@@ -292,23 +292,21 @@ fn attributes(spec: &MachineSpec, image: &Image, disk: &DatasetName) -> Result<V
 /// bhyve's options as the brand makes them of the configuration: firmware, console, and the slots of
 /// boot disk, seed, network and random numbers.
 fn devices(config: &ZoneConfig, image: &Image) -> Vec<String> {
-    let value = |name: &str| {
-        let found = config.attrs.iter().find(|(known, _)| known.to_string() == name);
-        found.map(|(_, value)| value.to_string())
-    };
     let on = |name: &str, default: bool| {
-        value(name).map_or(default, |text| ["true", "yes", "on", "1"].contains(&text.as_str()))
+        config
+            .attr(name)
+            .map_or(default, |text| ["true", "yes", "on", "1"].contains(&text.as_str()))
     };
     let disk_interface = |text: Option<String>| match text.as_deref() {
         None | Some("virtio" | "virtio-blk") => "virtio-blk".to_owned(),
         Some("ahci") => "ahci-hd".to_owned(),
         Some(other) => other.to_owned(),
     };
-    let net_interface = match value("netif").as_deref() {
+    let net_interface = match config.attr("netif").as_deref() {
         None | Some("virtio" | "virtio-net-viona") => "virtio-net-viona".to_owned(),
         Some(other) => other.to_owned(),
     };
-    let firmware = value("bootrom").unwrap_or_default();
+    let firmware = config.attr("bootrom").unwrap_or_default();
     let variables = if !firmware.contains("CSM") && on("uefivars", image.kind != GuestKind::LinuxBios) {
         ",/etc/uefivars"
     } else {
@@ -320,7 +318,7 @@ fn devices(config: &ZoneConfig, image: &Image) -> Vec<String> {
         "-l com1,/dev/zconsole".to_owned(),
     ];
     for device in &config.devices {
-        devices.push(format!("-s 4:0,{},{device}", disk_interface(value("bootdiskif"))));
+        devices.push(format!("-s 4:0,{},{device}", disk_interface(config.attr("bootdiskif"))));
     }
     devices.push(format!("-s 5:1,virtio-blk,{SEED}"));
     devices.push(format!("-s 6:0,{net_interface},{}", config.vnic));

@@ -9,10 +9,7 @@ use super::{
 use crate::{
     config::Zone,
     exec::{Cmd, Output},
-    model::{
-        illumos::network::{Slot, SlotNetwork},
-        names::NodeName,
-    },
+    model::{illumos::network::SlotNetwork, names::NodeName},
 };
 
 /// Why links cannot be used.
@@ -38,8 +35,7 @@ pub enum ScratchError {
 /// At the first thing that the host does not do; what was made is removed in any case.
 pub fn try_links(node: &NodeName, zone: &Zone) -> Result<(), ScratchError> {
     let no_slot = || ScratchError::NoSlot(zone.network.to_string());
-    let last = Slot::new(zone.network.slots().saturating_sub(1)).ok_or_else(no_slot)?;
-    let network = SlotNetwork::of(node, zone.network, last)
+    let network = SlotNetwork::of(node, zone.network, zone.network.last_slot())
         .map_err(SetupError::from)?
         .ok_or_else(no_slot)?;
     let run = |command: Cmd| -> Result<Output, ScratchError> { Ok(command.run_blocking().map_err(SetupError::from)?) };

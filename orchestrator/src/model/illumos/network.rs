@@ -77,6 +77,12 @@ impl Slot {
         Self::new(number.parse().ok()?)
     }
 
+    /// The slot of which some link has this name, which proves nothing of whose it is.
+    #[must_use]
+    pub fn of_link(link: &str) -> Option<Self> {
+        Self::of_vnic(link).or_else(|| Self::new(link.strip_prefix(STUB)?.parse().ok()?))
+    }
+
     /// Its number.
     #[must_use]
     pub fn number(self) -> u32 {
@@ -148,6 +154,13 @@ impl Range {
         1 << (30 - self.0.prefix_len())
     }
 
+    /// The slot that is used last, after all others.
+    #[must_use]
+    pub fn last_slot(self) -> Slot {
+        // A /16 has room for all slots there are, and it is the largest range.
+        Slot(u16::try_from(self.slots() - 1).unwrap_or_default())
+    }
+
     /// Whether some address is in both.
     #[must_use]
     pub fn overlaps(self, other: Ipv4Net) -> bool {
@@ -184,6 +197,12 @@ impl fmt::Display for Range {
 }
 
 impl SlotNetwork {
+    /// Its three links: the stub, the host's and the guest's.
+    #[must_use]
+    pub fn links(&self) -> [&LinkName; 3] {
+        [&self.stub, &self.host, &self.guest]
+    }
+
     /// The names and addresses of a slot. `None` when the range has no room for it.
     ///
     /// # Errors

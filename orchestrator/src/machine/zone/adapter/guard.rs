@@ -10,7 +10,7 @@ use crate::{
         zone::{
             command::{bhyvectl, dladm, zfs, zoneadm::State},
             destroy,
-            host::Whose,
+            host::{Whose, whose_vnics},
             owned::Owned,
         },
     },
@@ -110,6 +110,39 @@ impl Zones {
                 )
             }));
         }
+        troubles.extend(self.foreign_links().await?);
         Ok(troubles)
+    }
+
+    /// Links that have names of slots and are not ours, in words.
+    async fn foreign_links(&self) -> Result<Vec<String>, Trouble> {
+        let links = dladm::links(&self.host.run(dladm::show_links()).await?)?;
+        let vnics = dladm::vnics(&self.host.run(dladm::show_vnics()).await?)?;
+        // Asked after the lists: a link that was seen has its record.
+        let with_record = self.records.slots()?;
+        let slots: BTreeSet<Slot> = links.iter().filter_map(|link| Slot::of_link(link)).collect();
+        let mut foreign = Vec::new();
+        for slot in slots {
+            let Some(network) = SlotNetwork::of(&self.options.node, self.options.zone.network, slot)? else {
+                continue;
+            };
+            let whose = whose_vnics(&vnics, &network);
+            let any_ours = whose.iter().any(|whose| matches!(whose, Whose::Ours(_)));
+            foreign.extend(whose.into_iter().filter_map(|whose| match whose {
+                Whose::Anothers(why) => Some(format!(
+                    "{why}; it is left alone, and slot {} is not used",
+                    slot.number()
+                )),
+                Whose::Ours(_) | Whose::Nobodys => None,
+            }));
+            if links.contains(&network.stub.to_string()) && !any_ours && !with_record.contains(&slot.number()) {
+                foreign.push(format!(
+                    "stub {} belongs to no machine; it is left alone, and slot {} is not used",
+                    network.stub,
+                    slot.number()
+                ));
+            }
+        }
+        Ok(foreign)
     }
 }

@@ -1,6 +1,6 @@
 //! dladm(8): etherstubs, VNICs and their properties, all temporary (`-t`): gone after a reboot of the host.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use super::{CommandError, Failure, FieldError, fields, judge};
 use crate::{
@@ -122,6 +122,25 @@ pub struct Vnic {
     pub mac: Option<MacAddress>,
 }
 
+/// `dladm show-link` of all.
+#[must_use]
+pub fn show_links() -> Cmd {
+    dladm("show-link").args(["-p", "-o", "link"])
+}
+
+/// Names of links of every class, as [`show_links`] printed them.
+///
+/// # Errors
+/// When the command failed.
+pub fn links(output: &Output) -> Result<BTreeSet<String>, CommandError> {
+    let text = judge(output, WORDS)?;
+    Ok(text
+        .lines()
+        .filter(|line| !line.is_empty())
+        .map(str::to_owned)
+        .collect())
+}
+
 /// `dladm show-vnic` of all.
 #[must_use]
 pub fn show_vnics() -> Cmd {
@@ -197,6 +216,7 @@ mod tests {
             create_stub(&network.stub).to_string(),
             "/sbin/dladm create-etherstub -t hcis7"
         );
+        assert_eq!(show_links().to_string(), "/sbin/dladm show-link -p -o link");
         let vnic = create_vnic(&network.stub, network.guest_mac, &network.guest).to_string();
         assert_eq!(
             vnic,

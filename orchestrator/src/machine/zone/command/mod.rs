@@ -2,6 +2,7 @@
 //! what is typed comes out. Nothing here runs anything, so all of it is tested anywhere.
 
 pub mod bhyvectl;
+pub mod brand;
 pub mod dladm;
 mod fields;
 pub mod ipadm;
