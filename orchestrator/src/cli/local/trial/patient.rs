@@ -1,10 +1,9 @@
 //! A back end whose machines are removed only when they had time to turn themselves off, and that remembers whether
-//! they did. It knows no machines but those that were made through it: on a zone host there are others of the same node,
-//! of jobs that wait for their daemon and of people who look into one, and they are none of the trial's business.
+//! they did.
 
 use std::{
-    collections::BTreeSet,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    collections::HashSet,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -32,7 +31,8 @@ pub(super) enum Gone {
 pub(super) struct Patient {
     inner: Arc<dyn Machines>,
     gone: Mutex<Option<Gone>>,
-    made: Mutex<BTreeSet<MachineName>>,
+    /// The node's other machines are jobs': whoever sweeps by this back end's list must not find them.
+    made: Mutex<HashSet<MachineName>>,
 }
 
 impl Patient {
@@ -48,10 +48,6 @@ impl Patient {
     pub(super) fn gone(&self) -> Option<Gone> {
         self.gone.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
-
-    fn made(&self) -> MutexGuard<'_, BTreeSet<MachineName>> {
-        self.made.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 #[async_trait]
@@ -61,7 +57,10 @@ impl Machines for Patient {
     }
 
     async fn prepare(&self, spec: &MachineSpec) -> Result<Endpoints, MachineError> {
-        self.made().insert(spec.name.clone());
+        self.made
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(spec.name.clone());
         self.inner.prepare(spec).await
     }
 
@@ -117,9 +116,10 @@ impl Machines for Patient {
     }
 
     async fn list(&self) -> Result<Vec<Owned>, MachineError> {
-        let mut all = self.inner.list().await?;
-        all.retain(|machine| self.made().contains(&machine.name));
-        Ok(all)
+        let mut found = self.inner.list().await?;
+        let made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        found.retain(|machine| made.contains(&machine.name));
+        Ok(found)
     }
 
     async fn troubles(&self) -> Result<Vec<String>, MachineError> {
