@@ -5,8 +5,8 @@ use std::{fs, os::unix::fs::PermissionsExt};
 use serde_json::Value;
 
 use super::{
-    bed::host,
     push::{nothing_left, world_with},
+    real::boots,
     support::{self, World},
 };
 
@@ -40,14 +40,6 @@ fn give(agent: &[u8]) {
     fs::write(&fresh, agent).unwrap();
     fs::set_permissions(&fresh, fs::Permissions::from_mode(0o755)).unwrap();
     fs::rename(fresh, AGENT).unwrap();
-}
-
-fn boots() -> usize {
-    let trace = host().trace().unwrap();
-    let boots = trace
-        .iter()
-        .filter(|line| line.argv.last().is_some_and(|word| word == "boot"));
-    boots.count()
 }
 
 /// The tries of the job of a commit, once it is in this state.

@@ -91,10 +91,6 @@ async fn a_job_that_reboots_its_guest_ends_and_says_why() {
         cause.starts_with("the guest rebooted, or its agent was started again"),
         "{detail:#}"
     );
-    let zones = super::bed::host().trace().expect("a trace");
-    let boots = zones
-        .iter()
-        .filter(|line| line.argv.last().is_some_and(|word| word == "boot"));
-    assert_eq!(boots.count(), 1, "the zone was booted once");
+    assert_eq!(real::boots(), 1, "the zone was booted once");
     nothing_left(&world, keeper);
 }

@@ -3,9 +3,8 @@
 use std::{fs, process::Output};
 
 use super::{
-    bed::host,
     push::{nothing_left, world},
-    real::left,
+    real::{boots, left},
     support::World,
 };
 
@@ -45,14 +44,6 @@ fn is_well(world: &World) {
     }
     assert_eq!((left(), boots()), (before.0, before.1 + 1), "{said}");
     assert_eq!(fs::read_dir(FOLDERS).unwrap().count(), 0);
-}
-
-fn boots() -> usize {
-    let trace = host().trace().unwrap();
-    let boots = trace
-        .iter()
-        .filter(|line| line.argv.last().is_some_and(|word| word == "boot"));
-    boots.count()
 }
 
 fn ticks(world: &World, job: &str) -> usize {
