@@ -21,6 +21,7 @@ mod life;
 mod push;
 mod reach;
 mod real;
+mod reboot;
 #[path = "../support/mod.rs"]
 mod support;
 mod trial;
@@ -30,6 +31,7 @@ mod trial;
 fn zones_with_real_guests() {
     real::run_inside(&[
         "push::a_push_is_tested_in_zones_that_machined_keeps",
+        "reboot::a_host_that_reboots_in_mid_job_costs_the_job_one_machine",
         "push::a_job_that_reboots_its_guest_ends_and_says_why",
         "halts::a_guest_that_halts_around_its_hello_costs_a_try_and_no_job",
         "full::a_guest_hears_that_the_pool_is_full_and_its_neighbours_and_the_node_go_on",

@@ -14,6 +14,7 @@ mod keep;
 mod keeper;
 mod life;
 mod names;
+mod oddities;
 mod storm;
 mod strangers;
 mod surprises;
@@ -39,6 +40,7 @@ fn zones_on_a_simulated_host() {
         "storm::twenty_machines_in_a_storm_leave_nothing",
         "budget::a_life_costs_what_was_budgeted",
         "budget::twenty_that_wait_cost_one_look_a_second",
+        "oddities::a_life_on_every_odd_host_leaves_nothing",
         "surprises::what_a_boot_environment_brings_back_goes",
         "surprises::a_damaged_configuration_is_said_and_hides_no_other_machine",
         "surprises::nothing_is_made_below_a_dataset_that_is_not_mounted",
