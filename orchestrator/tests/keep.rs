@@ -3,10 +3,14 @@
 mod support;
 
 use std::{
-    io::{BufRead, BufReader, Write},
-    process::{Output, Stdio},
+    fs::File,
+    io::{BufRead, BufReader, Read, Write},
+    os::fd::OwnedFd,
+    process::{Child, Output, Stdio},
+    sync::{Arc, Mutex},
 };
 
+use rustix::termios::{LocalModes, Termios, tcgetattr};
 use serde_json::Value;
 use support::{Machines, World};
 
@@ -221,5 +225,122 @@ async fn a_process_is_not_kept_and_says_so() {
     }
     done(&world, &["cancel", &job]);
     world.wait_job(&sha, "build", "cancelled");
+    world.wait_clean();
+}
+
+/// A terminal: what a person sees of it and types on it, and the end that programs have.
+struct Terminal {
+    keys: File,
+    seen: Arc<Mutex<Vec<u8>>>,
+    line: OwnedFd,
+}
+
+impl Terminal {
+    fn open() -> Self {
+        let pair = nix::pty::openpty(None, None).expect("a terminal");
+        let keys = File::from(pair.master);
+        let (mut screen, seen) = (keys.try_clone().expect("its screen"), Arc::default());
+        let all: Arc<Mutex<Vec<u8>>> = Arc::clone(&seen);
+        // Ends with the last program at the other end.
+        std::thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(count @ 1..) = screen.read(&mut bytes) {
+                all.lock().expect("one writer").extend_from_slice(&bytes[..count]);
+            }
+        });
+        Self {
+            keys,
+            seen,
+            line: pair.slave,
+        }
+    }
+
+    /// A console's program at it, once it takes what is typed.
+    fn console(&self, world: &World, name: &str) -> Child {
+        let already = self.seen().matches("what is typed goes to the machine").count();
+        let end = || Stdio::from(self.line.try_clone().expect("the line"));
+        let mut command = world.command(&["console", name]);
+        let console = command.stdin(end()).stdout(end()).stderr(end()).spawn();
+        world.until("the console may be typed on", || {
+            let said = self.seen().matches("what is typed goes to the machine").count() > already;
+            (said && !self.modes().local_modes.contains(LocalModes::ICANON)).then_some(())
+        });
+        console.expect("a console")
+    }
+
+    fn press(&mut self, keys: &str) {
+        self.keys.write_all(keys.as_bytes()).expect("it is typed");
+    }
+
+    fn seen(&self) -> String {
+        String::from_utf8_lossy(&self.seen.lock().expect("one writer")).into_owned()
+    }
+
+    fn hears(&self, world: &World, words: &str) {
+        world.until(&format!("{words:?} on the screen"), || {
+            self.seen().contains(words).then_some(())
+        });
+    }
+
+    fn modes(&self) -> Termios {
+        tcgetattr(&self.line).expect("its settings")
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_becomes_the_guests_and_is_given_back_as_it_was() {
+    if support::guest().is_none() {
+        println!("skipped: no guest image");
+        return;
+    }
+    let world = World::start(Machines::Qemu).await;
+    let sha = world.push(FAILS).await;
+    let job = id(&world.wait_job(&sha, "build", "active"));
+    done(&world, &["machine", "keep", &job]);
+    world.wait(&sha, "failure").await;
+    let name = kept(&world, &job);
+
+    let mut terminal = Terminal::open();
+    let before = format!("{:?}", terminal.modes());
+    assert!(
+        terminal
+            .modes()
+            .local_modes
+            .contains(LocalModes::ICANON | LocalModes::ECHO)
+    );
+    let mut console = terminal.console(&world, &name);
+    // Every key is the guest's: no line, no echo and no interrupt of this terminal's own.
+    let taken = [
+        LocalModes::ICANON,
+        LocalModes::ECHO,
+        LocalModes::ISIG,
+        LocalModes::IEXTEN,
+    ];
+    assert!(taken.iter().all(|mode| !terminal.modes().local_modes.contains(*mode)));
+    // A guest that was built with a shell on its console wants Enter first.
+    terminal.press("\recho $((6 * 7))-typed\r");
+    terminal.hears(&world, "42-typed");
+    assert!(
+        terminal.seen().contains("echo $((6 * 7))-typed"),
+        "the guest shows what it gets"
+    );
+    // An interrupt is the guest's, and so is the escape in the middle of a line.
+    terminal.press("\x03");
+    terminal.hears(&world, "^C");
+    terminal.press("echo $((7 * 7))~.-again\r");
+    terminal.hears(&world, "49~.-again");
+    assert_eq!(console.try_wait().expect("its state"), None);
+    terminal.press("~.");
+    let left = console.wait().expect("it ends");
+    assert!(left.success(), "{left:?}: {}", terminal.seen());
+    assert_eq!(format!("{:?}", terminal.modes()), before);
+
+    // Also when it is told to end.
+    let mut console = terminal.console(&world, &name);
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(console.id()).expect("a pid"));
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("a signal");
+    assert!(console.wait().expect("it ends").success(), "{}", terminal.seen());
+    assert_eq!(format!("{:?}", terminal.modes()), before);
+    done(&world, &["machine", "destroy", &name]);
     world.wait_clean();
 }

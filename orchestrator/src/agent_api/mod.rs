@@ -35,6 +35,8 @@ pub enum LinkEvent {
     Event(v1::Event),
     /// The newest connection ended.
     Disconnected,
+    /// An agent of this machine began anew, and was refused: the one that was driven is no more.
+    Anew,
 }
 
 /// How many events may wait for the driver: with 64 KiB each this bounds memory to 2 MiB an attempt,

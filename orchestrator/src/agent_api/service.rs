@@ -75,7 +75,11 @@ impl Service {
                     .join(self.attempt, &sha256(token.as_bytes()), &key)
                     .await
                     .map_err(unavailable)?;
-                !matches!(joined, Join::Refused)
+                if joined == Join::Anew {
+                    // A driver that is gone has an end already.
+                    let _over = self.events.send(LinkEvent::Anew).await;
+                }
+                matches!(joined, Join::Joined | Join::Again)
             }
             Some(v1::hello::Credential::Resume(true)) => {
                 self.store.session(self.attempt, &key).await.map_err(unavailable)?

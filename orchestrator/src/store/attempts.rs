@@ -77,7 +77,10 @@ pub enum Join {
     Joined,
     /// It had joined with this very key.
     Again,
-    /// Wrong or used token, another key, or the attempt is over.
+    /// The token is right and was used with another key: whoever joined then lives no more, as after a reboot of its
+    /// machine. It has not joined.
+    Anew,
+    /// Wrong token, or the attempt is over.
     Refused,
 }
 
@@ -215,11 +218,15 @@ async fn join(tx: &mut Tx, id: AttemptId, token: &[u8; 32], key: &[u8; 32]) -> R
         return Ok(Join::Joined);
     }
     let sql = among(
-        "SELECT id FROM attempts WHERE id = $1 AND token_hash = $2 AND key_hash = $3 AND state IN ({from})",
+        "SELECT CASE WHEN key_hash = $3 THEN CAST(1 AS BIGINT) ELSE CAST(0 AS BIGINT) END AS same FROM attempts
+         WHERE id = $1 AND token_hash = $2 AND key_hash IS NOT NULL AND state IN ({from})",
         live::<AttemptState>(),
     );
-    let again = tx.row(sql, args![id, token, key]).await?;
-    Ok(if again.is_some() { Join::Again } else { Join::Refused })
+    Ok(match tx.row(sql, args![id, token, key]).await? {
+        Some(row) if row.int("same")? == 1 => Join::Again,
+        Some(_) => Join::Anew,
+        None => Join::Refused,
+    })
 }
 
 /// Whether the attempt is in `state` under this epoch: the move was made before.

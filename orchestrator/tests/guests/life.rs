@@ -107,10 +107,10 @@ async fn a_halt_presses_the_power_button_and_waits() {
         Observed::Stopped("its zone was halted".into())
     );
     run(&format!("pkill -9 -z {} bhyve", killed.name));
-    assert_eq!(
-        machines.wait_stopped(&killed.name).await.unwrap(),
-        Observed::Stopped("its bhyve was ended by signal 9".into())
-    );
+    let Observed::Stopped(words) = machines.wait_stopped(&killed.name).await.unwrap() else {
+        panic!("{} runs", killed.name)
+    };
+    assert!(words.starts_with("its bhyve was ended by signal 9"), "{words}");
     assert_eq!(real::emulators(), Vec::<i32>::new());
     for spec in [halted, killed] {
         machines.destroy(&spec.name).await.unwrap();

@@ -14,6 +14,8 @@
 #[allow(dead_code, reason = "shared with tests that have no guests")]
 mod bed;
 mod contract;
+mod full;
+mod halts;
 mod keep;
 mod life;
 mod push;
@@ -22,6 +24,7 @@ mod real;
 mod reboot;
 #[path = "../support/mod.rs"]
 mod support;
+mod trial;
 
 /// Runs the other tests of this file inside a simulated host of their own each, with real guests.
 #[test]
@@ -30,6 +33,9 @@ fn zones_with_real_guests() {
         "push::a_push_is_tested_in_zones_that_machined_keeps",
         "reboot::a_host_that_reboots_in_mid_job_costs_the_job_one_machine",
         "push::a_job_that_reboots_its_guest_ends_and_says_why",
+        "halts::a_guest_that_halts_around_its_hello_costs_a_try_and_no_job",
+        "full::a_guest_hears_that_the_pool_is_full_and_its_neighbours_and_the_node_go_on",
+        "trial::a_golden_disk_is_tried_beside_the_machines_of_jobs_with_machined_and_without",
         "reach::a_guest_reaches_its_node_and_nothing_else_of_the_host_or_its_neighbours",
         "reach::a_guest_is_held_to_its_own_addresses_by_each_property_of_its_link",
         "reach::a_machine_whose_link_lost_a_property_is_not_booted",

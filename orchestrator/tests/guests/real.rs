@@ -170,6 +170,15 @@ pub fn run(command: &str) -> String {
     said
 }
 
+/// How often a zone was booted on this host.
+pub fn boots() -> usize {
+    let trace = host().trace().expect("a trace");
+    let boots = trace
+        .iter()
+        .filter(|line| line.argv.last().is_some_and(|word| word == "boot"));
+    boots.count()
+}
+
 /// A back end on this host whose guests start this program as their agent.
 pub fn machines(agent: &[u8]) -> Arc<dyn Machines> {
     let program = PathBuf::from(format!("/run/agent-{}", &hex::encode(Sha256::digest(agent))[..8]));

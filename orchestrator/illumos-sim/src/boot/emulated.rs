@@ -105,7 +105,10 @@ fn command(host: &Host, machine: &Machine) -> Result<Vec<String>, String> {
         let path = quoted(&place(host, &zonepath, disk));
         argv.extend([
             "-drive".into(),
-            format!("if=none,id=disk{number},file={path},format=raw,cache=unsafe{readonly}"),
+            // A full pool is the guest's to hear of, as from bhyve; the emulator would stop it and wait for room.
+            format!(
+                "if=none,id=disk{number},file={path},format=raw,cache=unsafe,werror=report,rerror=report{readonly}"
+            ),
             "-device".into(),
             format!("virtio-blk-pci,drive=disk{number}"),
         ]);

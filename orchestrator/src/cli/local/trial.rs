@@ -3,7 +3,10 @@
 
 mod patient;
 
-use std::path::{Path, PathBuf};
+use std::{
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+};
 
 use miette::miette;
 
@@ -21,7 +24,10 @@ use crate::{
     exec::Cmd,
     images::qcow2,
     logs::Position,
-    machine::zone::{command::zfs, golden::Golden},
+    machine::{
+        machined,
+        zone::{command::zfs, golden::Golden},
+    },
     model::{ids::RunId, names::Label, state::StepState},
     node::DataLock,
 };
@@ -41,7 +47,7 @@ struct Finding {
 /// Boots one machine from the image and says what is well.
 pub(in crate::cli) async fn run(common: &Common, label: &Label) -> Outcome {
     parts::private_files();
-    let mut golden = 0;
+    let (mut golden, mut socket) = (0, None);
     let place = Place::make(common, false, |config| {
         // The trial turns its machine off, which must not be this host.
         if config.backend == Backend::Process {
@@ -56,12 +62,20 @@ pub(in crate::cli) async fn run(common: &Common, label: &Label) -> Outcome {
                 "the daemon runs, and would remove a machine that belongs to no job"
             ));
         }
+        if config.backend == Backend::Zone {
+            socket = config.machined.as_ref().map(|machined| machined.socket.clone());
+        }
         golden = golden_bytes(config, label)?;
         adapt(config, label, golden)
     })?;
     let sample = tempfile::tempdir().map_err(|e| miette!("cannot make a directory: {e}"))?;
     let tree = sample_tree(sample.path(), label).await?;
-    let machines = Patient::new(backend::local(&place.config, false).await?);
+    // What holds the privileges makes the trial's machine too; without it, this process does.
+    let machines = match socket.filter(|socket| UnixStream::connect(socket).is_ok()) {
+        Some(socket) => machined::connect(&socket, &place.config.node).await.map_err(report)?,
+        None => backend::local(&place.config, false).await?,
+    };
+    let machines = Patient::new(machines);
     let once = Once::open(&place, machines.clone()).await?;
     let began = now_ms();
     let ended = once.run(&tree, Some(&sample.path().join(FILE)), false).await;
