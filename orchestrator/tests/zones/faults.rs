@@ -7,7 +7,7 @@ use illumos_sim::faults::{Action, Fault, Quirks};
 
 use super::{
     bed::{self, host, left, machines, spec},
-    budget, strangers,
+    budget, right, strangers,
 };
 
 /// What of its own accord never ends is given up after 300 ms to 600 ms instead of 30 s to 60 s.
@@ -68,18 +68,54 @@ async fn met(before: &BTreeMap<String, String>, patience: Patience, what: &str, 
     panic!("{what} did not come");
 }
 
-/// One machine's life, whatever happens in it; at its end the machine is gone.
+/// One machine's life, whatever happens in it; at its end the machine is gone. Each call says what is so: a success is
+/// a whole one, and a failure is one to be tried again that says where it comes from.
 async fn life(patience: Patience, what: &str) {
     let (machines, spec) = (bed::hurried_machines(patience), spec());
-    if machines.prepare(&spec).await.is_ok() {
-        // A boot that fails is the driver's affair: it destroys the machine in any case.
-        let _ends_in_any_case = machines.start(&spec.name).await;
+    match machines.prepare(&spec).await {
+        Ok(endpoints) => {
+            right::prepared(&spec, &endpoints, what);
+            match machines.start(&spec.name).await {
+                // An exit of 0 is not a life: whoever looks is told.
+                Ok(()) if boot_was_not_done() => {
+                    let seen = machines.observe(&spec.name).await.expect(what);
+                    assert!(matches!(seen, Observed::Stopped(_)), "{what}: {seen:?}");
+                }
+                Ok(()) => right::runs(&spec, &endpoints, what),
+                // The driver's affair: it destroys the machine in any case.
+                Err(error) => right::refused(&spec, &error, what),
+            }
+        }
+        Err(error) => right::refused(&spec, &error, what),
     }
     let mut tries = 0;
     while let Err(error) = machines.destroy(&spec.name).await {
+        right::refused(&spec, &error, what);
         tries += 1;
         assert!(tries < 20, "{what}: {error}");
     }
+}
+
+/// Whether a boot was said to be done and was not.
+fn boot_was_not_done() -> bool {
+    let faults = host().faults().expect("the faults").calls;
+    faults.iter().any(|fault| {
+        fault.seen >= fault.nth && fault.args == ["boot"] && matches!(fault.action, Action::Fail { code: 0, .. })
+    })
+}
+
+#[tokio::test]
+#[ignore = "run inside a simulated host by zones_on_a_simulated_host"]
+async fn a_command_that_says_that_it_did_and_did_not_leaves_nothing() {
+    every_call(
+        true,
+        USUAL,
+        &Action::Fail {
+            code: 0,
+            stderr: String::new(),
+        },
+    )
+    .await;
 }
 
 #[tokio::test]

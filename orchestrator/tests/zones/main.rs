@@ -14,6 +14,7 @@ mod keep;
 mod keeper;
 mod life;
 mod names;
+mod right;
 mod storm;
 mod strangers;
 mod surprises;
@@ -25,10 +26,12 @@ fn zones_on_a_simulated_host() {
     let mut ran = bed::run_inside(&[
         "admin::from_a_bare_host_to_a_machine_that_machined_keeps",
         "keeper::machined_may_be_killed_during_any_command",
+        "keeper::machined_may_be_killed_during_any_other_command",
         "faults::a_command_that_hangs_leaves_nothing",
         "faults::a_command_that_hangs_after_it_acted_leaves_nothing",
         "faults::a_command_that_fails_leaves_nothing",
         "faults::a_command_that_did_it_and_says_it_failed_leaves_nothing",
+        "faults::a_command_that_says_that_it_did_and_did_not_leaves_nothing",
         "faults::a_command_that_is_killed_before_it_acts_leaves_nothing",
         "faults::a_command_that_is_killed_leaves_nothing",
         "faults::an_install_a_removal_or_a_halt_killed_midway_leaves_nothing",
@@ -36,6 +39,7 @@ fn zones_on_a_simulated_host() {
         "admin::a_place_that_is_anothers_is_not_taken",
         "admin::a_brand_that_ignores_an_attribute_is_told_by_doctor",
         "keeper::machined_told_to_stop_ends_what_has_begun",
+        "keeper::twenty_attempts_at_once_over_the_socket",
         "storm::twenty_machines_in_a_storm_leave_nothing",
         "budget::a_life_costs_what_was_budgeted",
         "budget::twenty_that_wait_cost_one_look_a_second",
@@ -55,6 +59,7 @@ fn zones_on_a_simulated_host() {
         "life::a_machine_is_made_run_and_removed_without_a_trace",
         "life::twenty_machines_at_once",
         "life::a_rebooted_host_keeps_what_zfs_keeps_and_all_of_it_goes",
+        "strangers::each_is_named_and_none_is_touched",
         "life::look_alikes_are_reported_and_left_alone",
         "keep::a_kept_machine_is_cut_off_and_its_console_is_free",
         "keep::a_kept_machine_that_stops_or_loses_its_host_goes_without_a_trace",
