@@ -12,6 +12,7 @@ mod guard;
 mod images;
 mod keep;
 mod keeper;
+mod lies;
 mod life;
 mod names;
 mod right;
@@ -31,7 +32,7 @@ fn zones_on_a_simulated_host() {
         "faults::a_command_that_hangs_after_it_acted_leaves_nothing",
         "faults::a_command_that_fails_leaves_nothing",
         "faults::a_command_that_did_it_and_says_it_failed_leaves_nothing",
-        "faults::a_command_that_says_that_it_did_and_did_not_leaves_nothing",
+        "lies::an_act_that_was_not_done_is_found_out",
         "faults::a_command_that_is_killed_before_it_acts_leaves_nothing",
         "faults::a_command_that_is_killed_leaves_nothing",
         "faults::an_install_a_removal_or_a_halt_killed_midway_leaves_nothing",
