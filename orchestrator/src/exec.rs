@@ -13,6 +13,7 @@ use std::{
     process::Stdio,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, RecvTimeoutError},
     },
     time::{Duration, Instant},
@@ -433,8 +434,20 @@ struct Running {
 /// Ends what still runs when it is dropped.
 struct GiveUp(Arc<Mutex<Running>>);
 
+/// Commands are left to their ends, whoever asked for them.
+static FINISHED: AtomicBool = AtomicBool::new(false);
+
+/// From now on commands that nobody waits for any more are not ended, but run to their ends or deadlines: a process that
+/// stops leaves none of them half done. The runtime's own end waits for them.
+pub fn finish_commands() {
+    FINISHED.store(true, Ordering::SeqCst);
+}
+
 impl Drop for GiveUp {
     fn drop(&mut self) {
+        if FINISHED.load(Ordering::SeqCst) {
+            return;
+        }
         let mut running = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         running.given_up = true;
         end(&running.groups);

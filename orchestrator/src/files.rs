@@ -1,6 +1,11 @@
-//! Small files that must exist whole or not at all.
+//! Small files that must exist whole or not at all, and directories.
 
-use std::{fs, io, io::Write, os::unix::fs::OpenOptionsExt, path::Path};
+use std::{
+    fs, io,
+    io::Write,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::Path,
+};
 
 /// Writes a file of mode 0600 so that it exists whole or not at all.
 ///
@@ -31,6 +36,22 @@ pub fn free_bytes(path: &Path) -> io::Result<u64> {
     let stat = nix::sys::statvfs::statvfs(path)?;
     #[allow(clippy::useless_conversion, reason = "these types differ between systems")]
     Ok(u64::from(stat.blocks_available()).saturating_mul(u64::from(stat.fragment_size())))
+}
+
+/// Makes a directory (and those above it) that everybody may pass through, whatever the umask; one that exists stays
+/// as it is.
+///
+/// # Errors
+/// As the file system's.
+pub(crate) fn passage(dir: &Path) -> io::Result<()> {
+    for dir in dir.ancestors().collect::<Vec<_>>().into_iter().rev() {
+        match fs::create_dir(dir) {
+            Ok(()) => fs::set_permissions(dir, fs::Permissions::from_mode(0o755))?,
+            Err(error) if dir.is_dir() => drop(error),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -48,11 +48,19 @@ fn open_qemu(config: &Config, accel: qemu::Accel) -> miette::Result<Arc<dyn Mach
 
 /// What all machines of a zone host may have is counted there, unless it is configured: a guest's memory is wired.
 pub(super) fn admit(config: &mut Config) -> miette::Result<()> {
-    if config.backend == Backend::Zone && config.capacity.memory_mib.is_none() {
-        let memory = Memory::of_this_host().map_err(|e| miette!("cannot ask for this host's memory: {e}"))?;
-        config.capacity.memory_mib = Some(memory.for_machines_mib());
+    if config.backend == Backend::Zone {
+        config.capacity.memory_mib = Some(memory_mib(config)?);
     }
     Ok(())
+}
+
+fn memory_mib(config: &Config) -> miette::Result<u64> {
+    match config.capacity.memory_mib {
+        Some(configured) => Ok(configured),
+        None => Ok(Memory::of_this_host()
+            .map_err(|e| miette!("cannot ask for this host's memory: {e}"))?
+            .for_machines_mib()),
+    }
 }
 
 /// The back end itself, in this process.
@@ -78,12 +86,11 @@ pub(super) async fn local(config: &Config, allow_unisolated: bool) -> miette::Re
             help = "use `backend: qemu`",
             "the back end `process` isolates nothing and is only for tests; it needs --allow-unisolated"
         )),
-        Backend::Zone if Path::new(ZONEADM).exists() => Ok(zone::open(zone::Options::new(
-            node,
-            config.zone.clone(),
-            config.images.clone(),
-            agent,
-        ))),
+        Backend::Zone if Path::new(ZONEADM).exists() => Ok(zone::open(zone::Options {
+            // Also where machined is asked by a daemon that counts itself: it need not be believed.
+            memory_mib: Some(memory_mib(config)?),
+            ..zone::Options::new(node, config.zone.clone(), config.images.clone(), agent)
+        })),
         Backend::Zone => Err(miette!(
             help = "on Linux use `backend: qemu`",
             "the back end `zone` needs an illumos host: there is no {ZONEADM}"

@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -17,7 +16,7 @@ use rustix::{
 use super::{Common, Exit, Outcome, local::trial, report};
 use crate::{
     config::{Backend, Config},
-    exec,
+    exec, files,
     images::{Format, Library},
     machine::zone::{golden::Golden, plan::RUN},
     model::names::Label,
@@ -160,11 +159,7 @@ fn on_disk(config: Config, command: ImageCommand) -> Outcome {
 fn alone(run: &Path) -> miette::Result<fs::File> {
     let path = run.join("images.lock");
     let cannot = |e: &dyn std::fmt::Display| miette!("cannot lock {}: {e}", path.display());
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(run)
-        .map_err(|e| cannot(&e))?;
+    files::passage(run).map_err(|e| cannot(&e))?;
     // Readable and empty: commands get it as their standard input.
     let mut options = fs::OpenOptions::new();
     let file = options

@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -20,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Common, Exit, Outcome, backend, parts, report, signals};
 use crate::{
     config::Config,
-    exec,
+    exec, files,
     machine::machined::{Callers, serve},
     telemetry::{self, LogFormat},
 };
@@ -48,14 +47,9 @@ pub(super) async fn run(common: &Common, args: MachinedArgs) -> Outcome {
     };
     telemetry::log_to_stderr(format).map_err(report)?;
     let config = super::config::load(common)?;
-    let (socket, callers) = door(common, &config)?;
-    // The directory of the socket is for everybody to pass through; what follows is private.
+    let (socket, mut callers) = door(common, &config)?;
     let directory = socket.parent().unwrap_or(Path::new("/"));
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o755)
-        .create(directory)
-        .map_err(|e| miette!("cannot make {} for machined's socket: {e}", directory.display()))?;
+    files::passage(directory).map_err(|e| miette!("cannot make {} for machined's socket: {e}", directory.display()))?;
     parts::private_files();
     let end = CancellationToken::new();
     let reload = signals::watch(&end)?;
@@ -72,18 +66,28 @@ pub(super) async fn run(common: &Common, args: MachinedArgs) -> Outcome {
             stop.cancel();
             served
         };
+        // Their consoles have no reader since the last machined, or the last configuration.
+        let reading = tokio::spawn({
+            let machines = Arc::clone(&machines);
+            async move {
+                if let Err(error) = machines.list().await {
+                    tracing::warn!(%error, "the machines of before cannot be looked at yet");
+                }
+            }
+        });
         let next = async {
             let next = loop {
                 reload.notified().await;
                 let loaded = async {
                     let next = super::config::load(common)?;
-                    if next.node != config.node || door(common, &next)?.0 != socket {
+                    let (new_socket, callers) = door(common, &next)?;
+                    if next.node != config.node || new_socket != socket {
                         return Err(miette!(
                             help = "restart machined",
                             "`node` and `machined.socket` cannot change while it runs"
                         ));
                     }
-                    backend::local(&next, args.allow_unisolated).await
+                    Ok((backend::local(&next, args.allow_unisolated).await?, callers))
                 };
                 match loaded.await {
                     Ok(next) => break next,
@@ -98,7 +102,11 @@ pub(super) async fn run(common: &Common, args: MachinedArgs) -> Outcome {
         };
         let next = stop.run_until_cancelled(next);
         let (served, next) = tokio::join!(served, next);
+        reading.abort();
         let finished = served.map_err(report)?;
+        if !finished {
+            exec::finish_commands();
+        }
         match next {
             // Two back ends must not work on one machine.
             Some(_) if !finished => {
@@ -107,7 +115,7 @@ pub(super) async fn run(common: &Common, args: MachinedArgs) -> Outcome {
                     "some operations could not be finished before a new configuration"
                 ));
             }
-            Some(next) => machines = next,
+            Some(next) => (machines, callers) = next,
             None => {
                 tracing::info!("stopped; machines stay as they are");
                 return Ok(Exit::Success);

@@ -182,6 +182,8 @@ pub struct Zone {
     pub port: u16,
     /// The greatest rate of a guest's link. Default `1G`.
     pub bandwidth: Bandwidth,
+    /// What all machines' disks may take together, in GiB. Default: only the pool bounds them.
+    pub quota_gib: Option<u64>,
 }
 
 /// What a golden disk holds, as far as firmware and devices depend on it.

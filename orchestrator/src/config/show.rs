@@ -101,6 +101,7 @@ pub(super) fn yaml(config: &Config, references: &BTreeMap<String, String>) -> St
                 ("network", Some(config.zone.network.to_string().into())),
                 ("port", Some(config.zone.port.into())),
                 ("bandwidth", Some(config.zone.bandwidth.to_string().into())),
+                ("quota_gib", config.zone.quota_gib.map(Value::from)),
             ])),
         ),
         ("agent", path(&config.agent)),

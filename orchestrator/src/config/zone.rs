@@ -16,7 +16,13 @@ use crate::model::illumos::{
 /// The section, with its defaults. `None` only together with a problem.
 pub(super) fn read(reader: &mut Reader, top: &Map<'_>) -> Option<Zone> {
     let node = top.get("zone");
-    let map = node.map(|node| reader.map(node, "zone", &["dataset", "path", "network", "port", "bandwidth"]));
+    let map = node.map(|node| {
+        reader.map(
+            node,
+            "zone",
+            &["dataset", "path", "network", "port", "bandwidth", "quota_gib"],
+        )
+    });
     let get = |key: &str| map.as_ref().and_then(|map| map.get(key));
     let network = match get("network") {
         None => Some(Range::default()),
@@ -32,12 +38,14 @@ pub(super) fn read(reader: &mut Reader, top: &Map<'_>) -> Option<Zone> {
     let path: Option<PlainPath> = or(reader, get("path"), "zone.path", "/zones/hci");
     let bandwidth: Option<Bandwidth> = or(reader, get("bandwidth"), "zone.bandwidth", "1G");
     let port = reader.small(get("port"), "zone.port", 1024..=65534).unwrap_or(9417);
+    let quota_gib = reader.number(get("quota_gib"), "zone.quota_gib", 1..=1 << 20);
     Some(Zone {
         dataset: dataset?,
         path: path?,
         network: network?,
         port: u16::try_from(port).unwrap_or(u16::MAX),
         bandwidth: bandwidth?,
+        quota_gib,
     })
 }
 

@@ -53,7 +53,7 @@ pub fn configure() {
     fs::write(
         CONFIG,
         "node: n1\nbackend: zone\ndata_dir: /run/data\nagent: /run/agent\nzone: {path: /mnt/hci}\n\
-         machined: {socket: /run/machined.sock, user: root}\nimages: {debian: {size: {cpus: 2, memory_mib: 1024, disk_gib: 1}}}\n",
+         machined: {socket: /run/machined.sock, user: root}\ncapacity: {memory_mib: 65536}\nimages: {debian: {size: {cpus: 2, memory_mib: 1024, disk_gib: 1}}}\n",
     )
     .unwrap();
 }

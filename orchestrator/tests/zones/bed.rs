@@ -134,6 +134,7 @@ pub fn zone() -> Zone {
         network: Range::default(),
         port: 9417,
         bandwidth: "1G".parse().expect("a bandwidth"),
+        quota_gib: None,
     }
 }
 

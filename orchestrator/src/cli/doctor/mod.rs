@@ -122,10 +122,11 @@ pub(super) async fn run(common: &Common, args: DoctorArgs) -> Outcome {
     // Nothing else can be looked at without a configuration.
     if let Some(config) = configuration(common, &mut findings) {
         place::look(&config, &mut findings).await;
-        if config.backend == Backend::Zone {
-            zones::look(&config, &mut findings).await;
-        }
+        let zones = config.backend == Backend::Zone && zones::host(&mut findings).await;
         machines::look(&config, &mut findings).await;
+        if zones {
+            zones::rest(&config, &mut findings).await;
+        }
         forges::look(&config, &mut findings).await;
     }
     Ok(findings.end())

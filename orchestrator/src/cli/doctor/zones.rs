@@ -1,5 +1,4 @@
-//! What only an illumos host has: the zone, the brand, the processor's help, the tree, the rules, images. Each
-//! line needs the ones before it, so the first failure ends this part.
+//! What only an illumos host has: the zone, the brand, the processor's help, the tree, the rules, images.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -28,29 +27,51 @@ const FIRMWARE: &str = "/usr/share/bhyve/firmware/BHYVE_RELEASE.fd";
 const VMM: &str = "/dev/vmmctl";
 const ONLY_ROOT: &str = "not tried: only root can; sudo or pfexec helios-ci doctor does";
 
-pub(super) async fn look(config: &Config, findings: &mut Findings) {
-    let mut lines = Vec::new();
-    let fatal = |lines: &[Line]| lines.last().is_some_and(|line| line.status == Status::Failure);
-    lines.push(place().await);
-    if !fatal(&lines) {
-        lines.push(brand());
+/// Whether this host can have zones at all. Each line needs the ones before it; false after the first failure.
+pub(super) async fn host(findings: &mut Findings) -> bool {
+    findings.add(user());
+    all_well(findings, [place().await, brand(), processor()])
+}
+
+/// What was set up for zones, which needs a host that can have them and, to be used, a machined.
+pub(super) async fn rest(config: &Config, findings: &mut Findings) {
+    if !all_well(findings, [tree(config).await]) {
+        return;
     }
-    if !fatal(&lines) {
-        lines.push(processor());
-    }
-    if !fatal(&lines) {
-        lines.push(tree(config).await);
-    }
-    if !fatal(&lines) {
-        lines.extend(zones().await);
-        lines.push(space(config).await);
-        lines.push(links(config).await);
-        lines.push(forwarding().await);
-        lines.push(memory(config));
-        lines.extend(images(config).await);
-    }
+    let mut lines = zones().await;
+    lines.extend(space(config).await);
+    lines.push(links(config).await);
+    lines.push(forwarding().await);
+    lines.push(memory(config));
+    lines.extend(images(config).await);
     for line in lines {
         findings.add(line);
+    }
+}
+
+/// Adds lines up to the first failure; whether there was none.
+fn all_well(findings: &mut Findings, lines: impl IntoIterator<Item = Line>) -> bool {
+    for line in lines {
+        let fatal = line.status == Status::Failure;
+        findings.add(line);
+        if fatal {
+            return false;
+        }
+    }
+    true
+}
+
+fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+fn user() -> Line {
+    match is_root() {
+        true => Line::ok("user", "root"),
+        false => Line::ok(
+            "user",
+            "not root: filter rules, links and the brand are left out; pfexec helios-ci doctor looks at them too",
+        ),
     }
 }
 
@@ -103,8 +124,13 @@ fn brand() -> Line {
 }
 
 fn processor() -> Line {
-    match fs::symlink_metadata(VMM) {
-        Ok(_) => Line::ok(
+    // Only root may open it.
+    let there = match is_root() {
+        true => fs::File::options().read(true).write(true).open(VMM).map(drop),
+        false => fs::symlink_metadata(VMM).map(drop),
+    };
+    match there {
+        Ok(()) => Line::ok(
             "processor",
             format!("{VMM} is there; only a guest that boots proves more"),
         ),
@@ -118,11 +144,25 @@ fn processor() -> Line {
 
 async fn tree(config: &Config) -> Line {
     let (node, zone) = (config.node.clone(), config.zone.clone());
-    let looked = tokio::task::spawn_blocking(move || setup::missing(&node, &zone)).await;
+    let looked = tokio::task::spawn_blocking(move || match is_root() {
+        true => setup::missing(&node, &zone),
+        // ipfilter tells only root.
+        false => setup::missing_datasets(&node, &zone),
+    });
     let fix = "helios-ci setup --yes, as root";
-    match looked {
-        Ok(Ok(acts)) if acts.is_empty() => Line::ok("datasets and rules", format!("below {}", config.zone.dataset)),
-        Ok(Ok(acts)) => Line::failure("datasets and rules", format!("{} things are missing", acts.len()), fix),
+    match looked.await {
+        Ok(Ok(acts)) if acts.is_empty() => {
+            let rules = if is_root() {
+                ""
+            } else {
+                "; the rules were not looked at"
+            };
+            Line::ok("datasets and rules", format!("below {}{rules}", config.zone.dataset))
+        }
+        Ok(Ok(acts)) => {
+            let acts: Vec<String> = acts.iter().map(ToString::to_string).collect();
+            Line::failure("datasets and rules", format!("not done yet: {}", acts.join("; ")), fix)
+        }
         Ok(Err(error)) => Line::failure("datasets and rules", chain(&error), fix),
         Err(error) => Line::failure("datasets and rules", error, fix),
     }
@@ -161,29 +201,47 @@ async fn zones() -> Vec<Line> {
     lines
 }
 
-async fn space(config: &Config) -> Line {
+async fn space(config: &Config) -> Vec<Line> {
     let fix = "zpool list; remove what is not needed, or helios-ci image remove";
     let asked = async {
         let machines = config.zone.dataset.child("machines").map_err(|e| chain(&e))?;
         let output = zfs::space(&machines).run().await.map_err(|e| chain(&e))?;
         let left = zfs::available(&output).map_err(|e| chain(&e))?;
-        left.ok_or_else(|| format!("zfs says nothing of {machines}'s space"))
+        let left = left.ok_or_else(|| format!("zfs says nothing of {machines}'s space"))?;
+        let output = zfs::look(&machines).run().await.map_err(|e| chain(&e))?;
+        let seen = zfs::seen(&machines, &output).map_err(|e| chain(&e))?;
+        Ok::<_, String>((left, seen.and_then(|seen| seen.quota)))
     };
-    match asked.await {
-        Ok(left) if left < SPACE => Line::warning("pool", format!("{} MiB are free for machines", left >> 20), fix),
-        Ok(left) => Line::ok("pool", format!("{} GiB are free for machines", left >> 30)),
-        Err(error) => Line::failure("pool", error, fix),
+    let (left, quota) = match asked.await {
+        Ok(found) => found,
+        Err(error) => return vec![Line::failure("pool", error, fix)],
+    };
+    let mut lines = vec![match left {
+        left if left < SPACE => Line::warning("pool", format!("{} MiB are free for machines", left >> 20), fix),
+        left => Line::ok("pool", format!("{} GiB are free for machines", left >> 30)),
+    }];
+    if quota.is_none() {
+        lines.push(Line::warning(
+            "quota",
+            "nothing bounds the machines' disks but the pool: a job that fills its disk may stop the host's other work",
+            "set zone.quota_gib, then helios-ci setup --yes",
+        ));
     }
+    lines
 }
 
 /// Only root may make links, so a doctor of another user leaves this out.
 async fn links(config: &Config) -> Line {
-    if !nix::unistd::geteuid().is_root() {
+    if !is_root() {
         return Line::ok("links", ONLY_ROOT);
     }
     let (node, zone) = (config.node.clone(), config.zone.clone());
     let tried = tokio::task::spawn_blocking(move || scratch::try_links(&node, &zone)).await;
-    let fix = "dladm show-vnic; dladm show-linkprop -p protection; is the release one that docs/operations.md names?";
+    let fix = format!(
+        "dladm show-vnic; dladm show-linkprop -p protection; is the release one that docs/operations.md names? If an earlier \
+         doctor was killed: dladm delete-etherstub -t hcis{}",
+        config.zone.network.last_slot().number()
+    );
     match tried {
         Ok(Ok(())) => Line::ok("links", "a VNIC was made, held to its address, and removed"),
         Ok(Err(error)) => Line::failure("links", chain(&error), fix),
@@ -262,7 +320,7 @@ async fn images(config: &Config) -> Vec<Line> {
 /// Only root may configure zones, so a doctor of another user leaves this out.
 async fn devices(config: &Config, label: &Label, image: &Image, version: u32) -> Line {
     let name = format!("devices of {label}");
-    if !nix::unistd::geteuid().is_root() {
+    if !is_root() {
         return Line::ok(name, ONLY_ROOT);
     }
     let fix = format!(

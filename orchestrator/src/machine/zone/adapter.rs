@@ -24,7 +24,7 @@ use super::{
     host::{Host, Whose},
     patience::Patience,
     plan::{MachinePlan, PlanError, RUN, Wanted},
-    record::{Record, Records},
+    record::{Record, Records, Room},
     watch::Watch,
 };
 use crate::{
@@ -45,6 +45,9 @@ use crate::{
 };
 use async_trait::async_trait;
 
+/// With less left no machine is begun.
+const SPACE: u64 = 1 << 30;
+
 /// What the zone back end needs.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -60,6 +63,8 @@ pub struct Options {
     pub run: PathBuf,
     /// How long the host is waited for.
     pub patience: Patience,
+    /// What all machines may have together, in MiB; whoever calls may ask for more.
+    pub memory_mib: Option<u64>,
 }
 
 impl Options {
@@ -73,6 +78,7 @@ impl Options {
             agent,
             run: RUN.into(),
             patience: Patience::default(),
+            memory_mib: None,
         }
     }
 }
@@ -168,6 +174,18 @@ impl Zones {
             .ok_or_else(|| Trouble::lasting(format!("there is no golden disk below {image}: import the image first")))
     }
 
+    /// A clone costs nothing, but a guest that finds no room to write into is of no use.
+    async fn has_space(&self) -> Result<(), Trouble> {
+        let machines = self.options.zone.dataset.child("machines")?;
+        match zfs::available(&self.host.run(zfs::space(&machines)).await?)? {
+            Some(left) if left < SPACE => Err(Trouble::passing(format!(
+                "only {} MiB are free below {machines}: the pool, or a quota above, is full",
+                left >> 20
+            ))),
+            _ => Ok(()),
+        }
+    }
+
     async fn do_prepare(&self, spec: &MachineSpec) -> Result<Endpoints, Trouble> {
         let name = &spec.name;
         let image = self.options.images.get(&spec.image);
@@ -186,7 +204,7 @@ impl Zones {
             self.do_destroy(name).await?;
         }
         let version = self.newest(&spec.image).await?;
-        let slots = self.options.zone.network.slots();
+        self.has_space().await?;
         // A link that is there before its slot is chosen is somebody's, whatever its name: the slot is passed over.
         let links = dladm::links(&self.host.run(dladm::show_links()).await?)?;
         let make = |slot: Slot| {
@@ -195,6 +213,7 @@ impl Zones {
             (!taken).then_some(())?;
             Some(Record {
                 slot: slot.number(),
+                memory_mib: spec.memory_mib,
                 endpoints: self.endpoints_of(slot)?,
                 prepared: false,
                 started: false,
@@ -202,13 +221,11 @@ impl Zones {
                 released: false,
             })
         };
-        let record = self.records.choose(name, slots, make)?;
-        let mut record = record.ok_or_else(|| {
-            Trouble::passing(format!(
-                "all {slots} networks of {} are in use",
-                self.options.zone.network
-            ))
-        })?;
+        let room = Room {
+            slots: self.options.zone.network.slots(),
+            memory_mib: self.options.memory_mib,
+        };
+        let mut record = self.records.choose(name, room, make).map_err(Trouble::passing)?;
         let slot = Slot::new(record.slot).ok_or_else(|| Trouble::lasting("its slot is no slot"))?;
         let plan = MachinePlan::new(Wanted {
             spec,
@@ -257,9 +274,9 @@ impl Zones {
             return Err(Trouble::passing(format!("link {} is not protected", network.guest)));
         }
         let zone = &self.options.zone;
-        if let Some(rule) = ipf::missing(zone.network, zone.port, &self.host.run(ipf::list()).await?)? {
+        if let Some(wrong) = ipf::wrong(zone.network, zone.port, &self.host.run(ipf::list()).await?)? {
             return Err(Trouble::lasting(format!(
-                "ipfilter does not hold the guests back: the rule `{rule}` is not in force"
+                "ipfilter does not hold the guests back: {wrong}"
             )));
         }
         // Before the guest's first word: what nobody reads is lost.

@@ -14,7 +14,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use crate::machine::console::Writer;
+use crate::machine::console::{self, Writer};
 use crate::model::names::MachineName;
 
 /// What is kept of a console.
@@ -79,10 +79,16 @@ fn socket(name: &MachineName) -> PathBuf {
     PathBuf::from(format!("/var/run/zones/{name}.console_sock"))
 }
 
-/// Connects to a zone's console and records it until it ends.
+/// What stands where nobody read.
+const GAP: &[u8] = b"\r\n[helios-ci: what the console said meanwhile was not read]\r\n";
+
+/// Connects to a zone's console and records it until it ends; after what was recorded before, and a word of the gap.
 pub(super) async fn record(name: &MachineName, dir: &Path) -> io::Result<Attached> {
     let (mut stream, input) = tokio::io::split(connect(&socket(name), PATIENCE).await?);
     let mut writer = Writer::open(dir, CAP)?;
+    if console::read(dir, 0)?.next > 0 {
+        writer.write(GAP)?;
+    }
     let task = tokio::spawn(async move {
         let mut buffer = vec![0; 16 << 10];
         // An end is zoneadmd's; an error of ours is seen in the console's silence.

@@ -1,5 +1,7 @@
 //! Makes a machine: disk, zone and network side by side, each act followed by a look at what it did.
 
+use std::time::Duration;
+
 use super::{
     command::{dladm, ipadm, zoneadm, zonecfg},
     host::{Host, Whose, undone},
@@ -9,7 +11,13 @@ use super::{
 use crate::{
     exec::{Cmd, Output},
     machine::{MachineSpec, files, trouble::Trouble},
+    model::illumos::network::SlotNetwork,
 };
+
+/// A new address is `ok` after this long.
+const ADDRESS: Duration = Duration::from_secs(10);
+/// Between two looks at it.
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// A plan being carried out.
 pub(super) struct Create<'a> {
@@ -65,7 +73,19 @@ impl Create<'_> {
         if state != Some(zoneadm::State::Installed) {
             return Err(undone(&format!("zone {name} was not installed, it is {state:?}"), said));
         }
+        // Into the dataset, and not into a directory of its name that hides when the dataset comes.
+        if !self
+            .host
+            .dataset(&plan.zonepath)
+            .await?
+            .is_some_and(|seen| seen.mounted)
+        {
+            return Err(Trouble::passing(format!("{} is not mounted any more", plan.zonepath)));
+        }
         let path = std::path::PathBuf::from(plan.config.zonepath.to_string());
+        if inside::tail(&path, &["root", "etc"], "uuid", 100).is_none() {
+            return Err(undone(&format!("zone {name} has no root/etc/uuid"), said));
+        }
         inside::create(&path, &["root"], "seed.img", &self.seed)?;
         // The brand's own log lines in one time zone.
         inside::create(&path, &["root", "etc"], "bhyve.env", b"TZ=UTC\n")?;
@@ -100,14 +120,31 @@ impl Create<'_> {
         dladm::done(&host?)?;
         dladm::done(&guest?)?;
         let said = ipadm::done(&self.act(ipadm::create_address(network)).await?);
-        if !self.host.has_address(network).await? {
+        if !self.address(network, said.is_ok()).await? {
             return Err(undone(
                 &format!("{} has no address {}", network.host, network.host_address),
                 said,
             ));
         }
-        ipadm::done(&self.act(ipadm::forward_nothing(&network.host)).await?)?;
-        Ok(())
+        let said = ipadm::done(&self.act(ipadm::forward_nothing(&network.host)).await?);
+        if self.host.is_end(network).await? {
+            return Ok(());
+        }
+        let what = format!("{} forwards packets, or has not the MTU of 1500", network.host);
+        Err(undone(&what, said))
+    }
+
+    /// Whether the slot's address is usable. One that was made may have to be looked for on the link first, which is
+    /// waited for.
+    async fn address(&self, network: &SlotNetwork, made: bool) -> Result<bool, Trouble> {
+        let until = tokio::time::Instant::now() + self.host.patience.of(ADDRESS);
+        loop {
+            let usable = self.host.has_address(network).await?;
+            if usable || !made || tokio::time::Instant::now() >= until {
+                return Ok(usable);
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
     }
 
     /// A guest whose link is not held to its own addresses is never booted.

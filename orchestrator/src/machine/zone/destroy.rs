@@ -9,7 +9,7 @@ use super::{
         zoneadm::{self, State},
         zonecfg,
     },
-    host::{Host, Whose, unless_absent, vmm},
+    host::{Host, Whose, undone, unless_absent, vmm},
     index,
     owned::Owned,
 };
@@ -179,9 +179,24 @@ impl Destroy<'_> {
                 Some(State::Running | State::Ready | State::ShuttingDown | State::Down)
             )
         };
-        if !alive(self.state().await?.as_ref()) {
-            return Ok(());
+        if alive(self.state().await?.as_ref()) {
+            self.end(zone, alive).await?;
         }
+        // It may outlive its bhyve, also one that ended by itself, and keeps the guest's memory.
+        if vmm(self.name).exists() {
+            let said = bhyvectl::done(&self.act(bhyvectl::destroy(zone)).await?);
+            if vmm(self.name).exists() {
+                return Err(undone(
+                    &format!("the virtual machine {} is still there", self.name),
+                    said,
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends a zone that is up, and waits for its teardown.
+    async fn end(&self, zone: &Owned<MachineName>, alive: impl Fn(Option<&State>) -> bool) -> Result<(), Trouble> {
         // Its failure says that the virtual machine is gone already, or nothing at all, and it may hang: the state decides.
         let _said = self.act(bhyvectl::power_off(zone)).await;
         let ended = |state: Option<&State>| !matches!(state, Some(State::Running));
@@ -206,9 +221,6 @@ impl Destroy<'_> {
                 "zone {} hangs in {state:?}{words}; a host that cannot end its zones needs a reboot",
                 self.name
             )));
-        }
-        if vmm(self.name).exists() {
-            let _said = self.act(bhyvectl::destroy(zone)).await;
         }
         Ok(())
     }

@@ -25,7 +25,11 @@ use crate::{
 
 impl From<CommandError> for Trouble {
     fn from(error: CommandError) -> Self {
-        Self::passing(error)
+        if error.is_retryable() {
+            Self::passing(error)
+        } else {
+            Self::lasting(error)
+        }
     }
 }
 
@@ -132,6 +136,16 @@ impl Host {
     pub(super) async fn vnics(&self, network: &SlotNetwork) -> Result<[Whose<LinkName>; 2], Trouble> {
         let vnics = dladm::vnics(&self.run(dladm::show_vnics()).await?)?;
         Ok(whose_vnics(&vnics, network))
+    }
+
+    /// Whether the host's end of a slot is as it must be before a guest may run: frames of an ordinary size, and
+    /// nothing forwarded.
+    pub(super) async fn is_end(&self, network: &SlotNetwork) -> Result<bool, Trouble> {
+        let (mtu, forwarding) = tokio::join!(
+            self.run(dladm::show_mtu(&network.host)),
+            self.run(ipadm::show_forwarding(&network.host)),
+        );
+        Ok(dladm::is_ordinary(&mtu?)? && !ipadm::forwards(&forwarding?)?)
     }
 
     /// Whether the slot's address can be listened on.

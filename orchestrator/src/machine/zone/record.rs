@@ -19,6 +19,9 @@ const LIMIT: u64 = 64 << 10;
 pub(super) struct Record {
     /// Its slot's number.
     pub(super) slot: u32,
+    /// Its memory in MiB, which is the host's no more while it runs.
+    #[serde(default)]
+    pub(super) memory_mib: u64,
     /// Where the daemon listens for it.
     pub(super) endpoints: Endpoints,
     /// Everything was made.
@@ -31,6 +34,29 @@ pub(super) struct Record {
     /// Its console is left to others: nobody here connects to it.
     #[serde(default)]
     pub(super) released: bool,
+}
+
+/// Why there is no room for one more machine.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Full {
+    #[error("all {0} slots of the machines' network are in use, or their links are another's")]
+    Slots(u32),
+    #[error(
+        "machines have {used} MiB of memory, and may have {limit} MiB together: {asked} MiB more are not to be had \
+         (`capacity.memory_mib`, or what ZFS's cache leaves)"
+    )]
+    Memory { used: u64, limit: u64, asked: u64 },
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// What all machines share.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Room {
+    /// How many slots there are.
+    pub(super) slots: u32,
+    /// How much memory, when that is bounded.
+    pub(super) memory_mib: Option<u64>,
 }
 
 /// All records of this host.
@@ -82,21 +108,34 @@ impl Records {
 
     /// Gives a machine the lowest slot that no other has, and writes that down. `make` says what the record
     /// is for a slot.
+    ///
+    /// # Errors
+    /// When there is no slot for it, or not its memory.
     pub(super) fn choose(
         &self,
         name: &MachineName,
-        slots: u32,
+        room: Room,
         make: impl Fn(Slot) -> Option<Record>,
-    ) -> io::Result<Option<Record>> {
+    ) -> Result<Record, Full> {
         let _one_at_a_time = self.choosing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         files::private_dir(&self.dir)?;
-        let taken = self.slots()?;
-        let mut free = (0..slots).filter(|number| !taken.contains(number));
-        let Some(record) = free.find_map(|number| make(Slot::new(number)?)) else {
-            return Ok(None);
-        };
+        let (mut taken, mut used) = (BTreeSet::new(), 0_u64);
+        for other in self.names()? {
+            if let Some(record) = self.read(&other)? {
+                taken.insert(record.slot);
+                used = used.saturating_add(record.memory_mib);
+            }
+        }
+        let mut free = (0..room.slots).filter(|number| !taken.contains(number));
+        let record = free.find_map(|number| make(Slot::new(number)?));
+        let record = record.ok_or(Full::Slots(room.slots))?;
+        let asked = record.memory_mib;
+        match room.memory_mib {
+            Some(limit) if used.saturating_add(asked) > limit => return Err(Full::Memory { used, limit, asked }),
+            _ => {}
+        }
         self.write(name, &record)?;
-        Ok(Some(record))
+        Ok(record)
     }
 
     /// Every machine that has a record.
@@ -119,6 +158,7 @@ mod tests {
     fn record(slot: Slot) -> Option<Record> {
         Some(Record {
             slot: slot.number(),
+            memory_mib: 1024,
             endpoints: Endpoints {
                 agent: ListenAt::Tcp("10.77.0.1:9417".parse().unwrap()),
                 git: ListenAt::Tcp("10.77.0.1:9418".parse().unwrap()),
@@ -137,7 +177,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let records = Records::new(dir.path().join("machines"));
         let names: Vec<_> = (0..3).map(|_| MachineName::of(AttemptId::new())).collect();
-        let slot = |name: &MachineName| records.choose(name, 2, record).unwrap().map(|record| record.slot);
+        let room = Room {
+            slots: 2,
+            memory_mib: None,
+        };
+        let slot = |name: &MachineName| records.choose(name, room, record).ok().map(|record| record.slot);
         assert_eq!(
             (slot(&names[0]), slot(&names[1]), slot(&names[2])),
             (Some(0), Some(1), None)
@@ -152,5 +196,33 @@ mod tests {
         started.started = true;
         records.write(&names[1], &started).unwrap();
         assert_eq!(records.read(&names[1]).unwrap(), Some(started));
+    }
+
+    #[test]
+    fn machines_have_no_more_memory_together_than_there_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = Records::new(dir.path().join("machines"));
+        let names: Vec<_> = (0..3).map(|_| MachineName::of(AttemptId::new())).collect();
+        let room = Room {
+            slots: 9,
+            memory_mib: Some(2048),
+        };
+        records.choose(&names[0], room, record).unwrap();
+        records.choose(&names[1], room, record).unwrap();
+        let full = records.choose(&names[2], room, record).unwrap_err();
+        assert!(
+            matches!(
+                full,
+                Full::Memory {
+                    used: 2048,
+                    limit: 2048,
+                    asked: 1024
+                }
+            ),
+            "{full}"
+        );
+        assert_eq!(records.read(&names[2]).unwrap(), None);
+        records.remove(&names[1]).unwrap();
+        records.choose(&names[2], room, record).unwrap();
     }
 }

@@ -85,7 +85,7 @@ pub async fn rehearse(
         slot: zone.network.last_slot(),
         zone,
     })?;
-    let written = files::private_dir(Path::new(RUN))
+    let written = crate::files::passage(Path::new(RUN))
         .and_then(|()| files::write_atomic(&plan.config_file, plan.config.to_file().as_bytes()));
     written.map_err(|source| RehearsalError::Io {
         path: plan.config_file.display().to_string(),

@@ -1,7 +1,7 @@
 //! What a zone host needs before its first machine: the tree of datasets and the rules of ipfilter. It looks first,
 //! and says what is missing as the commands that would make it; nothing that is another's is touched.
 
-use std::{fs, io, path::Path, time::Duration};
+use std::{fs, io, os::unix::fs::MetadataExt, path::Path, time::Duration};
 
 use ipnet::Ipv4Net;
 
@@ -79,6 +79,23 @@ pub enum SetupError {
         /// Which of its address objects.
         interface: String,
     },
+    /// Our part of a file has no end.
+    #[error(
+        "{path} has a line `{BEGIN}` and none `{END}` after it: restore that line where our rules end, or remove them"
+    )]
+    Marks {
+        /// Which file.
+        path: String,
+    },
+    /// Others could put something else in the zones' place.
+    #[error(
+        "{path} does not belong to root, or its group or everybody may write to it; zones lie below it: \
+         `chown root {path}; chmod go-w {path}`, or choose another `zone.path`"
+    )]
+    Writable {
+        /// Which directory.
+        path: String,
+    },
     /// The tree's place is taken.
     #[error(
         "{dataset} exists and does not carry the mark of node {node}: choose another `zone.dataset`, or, if it is meant, mark it with `zfs set helios-ci:node={node} {dataset}`"
@@ -108,10 +125,20 @@ pub fn missing(node: &NodeName, zone: &Zone) -> Result<Vec<Act>, SetupError> {
 /// As there.
 pub fn missing_datasets(node: &NodeName, zone: &Zone) -> Result<Vec<Act>, SetupError> {
     let mut acts = Vec::new();
+    rooted(zone)?;
+    let (machines, zones) = (zone.dataset.child("machines")?, zone.dataset.child("zones")?);
     for (dataset, properties) in tree(zone)? {
         let seen = zfs::seen(&dataset, &zfs::look(&dataset).run_blocking()?)?;
         match seen {
-            Some(seen) if seen.node.as_deref() == Some(node.as_str()) => {}
+            Some(seen) if seen.node.as_deref() == Some(node.as_str()) => {
+                match zone.quota_gib.filter(|_| dataset == machines) {
+                    Some(gib) if seen.quota != Some(gib << 30) => acts.push(Act::Run(zfs::set_quota(&dataset, gib))),
+                    _ => {}
+                }
+                if dataset == zones && !seen.mounted {
+                    acts.push(Act::Run(zfs::mount(&dataset)));
+                }
+            }
             Some(_) => {
                 return Err(SetupError::Foreign {
                     dataset: dataset.to_string(),
@@ -140,7 +167,9 @@ fn missing_rules(zone: &Zone) -> Result<Vec<Act>, SetupError> {
             });
         }
     };
-    let wanted = with_rules(&text, zone);
+    let wanted = with_rules(&text, zone).ok_or_else(|| SetupError::Marks {
+        path: IPF_CONF.to_owned(),
+    })?;
     let rewritten = wanted != text;
     if rewritten {
         acts.push(Act::Write {
@@ -151,7 +180,7 @@ fn missing_rules(zone: &Zone) -> Result<Vec<Act>, SetupError> {
     let in_force = ipf::list()
         .run_blocking()
         .ok()
-        .and_then(|output| ipf::missing(zone.network, zone.port, &output).ok());
+        .and_then(|output| ipf::wrong(zone.network, zone.port, &output).ok());
     if rewritten || in_force != Some(None) {
         acts.push(Act::Run(Cmd::new("/usr/sbin/svcadm").args([
             "enable",
@@ -162,6 +191,31 @@ fn missing_rules(zone: &Zone) -> Result<Vec<Act>, SetupError> {
         acts.push(Act::Run(Cmd::new("/usr/sbin/ipf").args(["-Fa", "-f", IPF_CONF])));
     }
     Ok(acts)
+}
+
+/// Whether nobody but root can put another directory in the place of the zones: zoneadm refuses such a parent.
+fn rooted(zone: &Zone) -> Result<(), SetupError> {
+    let path = zone.path.to_string();
+    // Where this program's root is not the system's, the latter's files are somebody else's and safe all the same.
+    let roots = [0, fs::metadata("/").map_or(0, |meta| meta.uid())];
+    for dir in Path::new(&path).ancestors() {
+        let meta = match fs::metadata(dir) {
+            Ok(meta) => meta,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(source) => {
+                return Err(SetupError::Io {
+                    path: dir.display().to_string(),
+                    source,
+                });
+            }
+        };
+        if !roots.contains(&meta.uid()) || meta.mode() & 0o022 != 0 {
+            return Err(SetupError::Writable {
+                path: dir.display().to_string(),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Whether no network of the host is among the machines'.
@@ -199,10 +253,11 @@ fn tree(zone: &Zone) -> Result<Vec<(DatasetName, Properties)>, Unfit> {
         ("atime", "off".to_owned()),
         ("compression", "lz4".to_owned()),
     ];
+    let quota = zone.quota_gib.map(|gib| ("quota", format!("{gib}G")));
     Ok(vec![
         (root.clone(), off()),
         (root.child("images")?, off()),
-        (root.child("machines")?, off()),
+        (root.child("machines")?, off().into_iter().chain(quota).collect()),
         (root.child("zones")?, zones),
         (
             root.child("state")?,
@@ -211,8 +266,9 @@ fn tree(zone: &Zone) -> Result<Vec<(DatasetName, Properties)>, Unfit> {
     ])
 }
 
-/// ipf.conf with our rules before all others: ipfilter takes the first that says `quick`.
-fn with_rules(text: &str, zone: &Zone) -> String {
+/// ipf.conf with our rules before all others: ipfilter takes the first that says `quick`. None when it cannot be told
+/// where the rules end that were ours before.
+fn with_rules(text: &str, zone: &Zone) -> Option<String> {
     let mut others = String::new();
     let mut inside = false;
     for line in text.lines() {
@@ -227,7 +283,7 @@ fn with_rules(text: &str, zone: &Zone) -> String {
         }
     }
     let rules = zone.network.filter_rules(zone.port).join("\n");
-    format!("{BEGIN}\n{rules}\n{END}\n{others}")
+    (!inside).then(|| format!("{BEGIN}\n{rules}\n{END}\n{others}"))
 }
 
 /// Does one thing.
@@ -266,26 +322,29 @@ mod tests {
             network: Range::default(),
             port: 9417,
             bandwidth: "1G".parse().unwrap(),
+            quota_gib: None,
         }
     }
 
     #[test]
     fn our_rules_come_first_once_and_others_stay() {
         let mine = "pass out all\nblock in on net0 all\n";
-        let once = with_rules(mine, &zone());
+        let once = with_rules(mine, &zone()).unwrap();
         assert!(
             once.starts_with("# helios-ci: begin\npass in quick") && once.ends_with(mine),
             "{once}"
         );
-        assert_eq!(with_rules(&once, &zone()), once);
+        assert_eq!(with_rules(&once, &zone()).unwrap(), once);
         let mut other = zone();
         other.port = 7000;
-        let changed = with_rules(&once, &other);
+        let changed = with_rules(&once, &other).unwrap();
         assert!(
             changed.contains("port = 7000") && !changed.contains("9417"),
             "{changed}"
         );
         assert_eq!(changed.matches("helios-ci: begin").count(), 1);
+        // Whatever follows a beginning without an end may be the administrator's.
+        assert_eq!(with_rules(&once.replace(END, ""), &zone()), None);
     }
 
     #[test]

@@ -117,6 +117,7 @@ fn config(folder: &std::path::Path) -> Config {
             network: crate::model::illumos::network::Range::default(),
             port: 9417,
             bandwidth: "1G".parse().unwrap(),
+            quota_gib: None,
         },
         node: node(),
         data_dir: folder.to_owned(),

@@ -82,6 +82,7 @@ pub fn zone(root: &str) -> Zone {
         network: Range::default(),
         port: 9417,
         bandwidth: "1G".parse().expect("a bandwidth"),
+        quota_gib: None,
     }
 }
 

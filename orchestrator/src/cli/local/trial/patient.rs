@@ -2,6 +2,7 @@
 //! they did.
 
 use std::{
+    collections::HashSet,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -30,6 +31,8 @@ pub(super) enum Gone {
 pub(super) struct Patient {
     inner: Arc<dyn Machines>,
     gone: Mutex<Option<Gone>>,
+    /// The node's other machines are jobs': whoever sweeps by this back end's list must not find them.
+    made: Mutex<HashSet<MachineName>>,
 }
 
 impl Patient {
@@ -37,6 +40,7 @@ impl Patient {
         Arc::new(Self {
             inner,
             gone: Mutex::default(),
+            made: Mutex::default(),
         })
     }
 
@@ -53,6 +57,10 @@ impl Machines for Patient {
     }
 
     async fn prepare(&self, spec: &MachineSpec) -> Result<Endpoints, MachineError> {
+        self.made
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(spec.name.clone());
         self.inner.prepare(spec).await
     }
 
@@ -108,7 +116,10 @@ impl Machines for Patient {
     }
 
     async fn list(&self) -> Result<Vec<Owned>, MachineError> {
-        self.inner.list().await
+        let mut found = self.inner.list().await?;
+        let made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        found.retain(|machine| made.contains(&machine.name));
+        Ok(found)
     }
 
     async fn troubles(&self) -> Result<Vec<String>, MachineError> {

@@ -44,6 +44,18 @@ impl Zones {
         Ok(input)
     }
 
+    /// Reads on at the console of a running machine that nobody reads since machined was restarted: the guest would
+    /// wait for its reader, or its words would be lost.
+    pub(super) async fn read_on(&self, name: &MachineName) {
+        let ours = matches!(self.records.read(name), Ok(Some(record)) if record.started && !record.released);
+        if !ours || self.input(name).is_some() {
+            return;
+        }
+        if let Err(trouble) = self.read_console(name).await {
+            tracing::warn!(machine = %name, reason = trouble.reason, "its console cannot be read now");
+        }
+    }
+
     pub(super) async fn leave_console(&self, name: &MachineName) {
         let _one = self.attaching.lock(name).await;
         let left = self

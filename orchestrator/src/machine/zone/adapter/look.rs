@@ -16,12 +16,26 @@ use crate::{
     model::names::MachineName,
 };
 
+/// What a wait status in `lastexited` means. bhyve's exit code 1 is the guest's own power-off.
+fn ended(status: Option<i64>) -> String {
+    match status {
+        Some(256) => "the guest powered itself off".to_owned(),
+        Some(-1) => "its zone was halted".to_owned(),
+        // The signal, and a bit that says whether a core was written.
+        Some(status) if status & 0x7f != 0 => format!("its bhyve was ended by signal {}", status & 0x7f),
+        Some(status) => format!("its bhyve ended with exit code {}", status >> 8),
+        None => "its zone halted".to_owned(),
+    }
+}
+
 impl Zones {
     pub(super) async fn see(&self, name: &MachineName, zone: Option<&State>) -> Result<Observed, Trouble> {
         let record = self.records.read(name)?;
         let started = record.as_ref().is_some_and(|record| record.started);
         Ok(match zone {
             Some(State::Running | State::Ready) => Observed::Running,
+            // Of a state that is not known nothing is concluded: its job's own clocks decide.
+            Some(State::Other(_)) if started => Observed::Running,
             Some(State::ShuttingDown | State::Down) => Observed::Stopped("its zone is being torn down".into()),
             // A host that was rebooted has forgotten the record, and the guest with it.
             Some(State::Installed) if started => Observed::Stopped(self.last_words(name)),
@@ -43,16 +57,14 @@ impl Zones {
     fn last_words(&self, name: &MachineName) -> String {
         let path = PathBuf::from(self.options.zone.path.to_string()).join(name.as_str());
         let status = inside::tail(&path, &[], "lastexited", 100);
-        let code = status.and_then(|text| text.split_whitespace().nth(1)?.parse::<i64>().ok());
-        let how = match code {
-            Some(256) => "the guest powered itself off".to_owned(),
-            Some(-1) => "its zone was halted".to_owned(),
-            Some(signal @ 1..=127) => format!("its bhyve was ended by signal {signal}"),
-            Some(status) => format!("its bhyve ended with exit code {}", status >> 8),
-            None => "its zone halted".to_owned(),
-        };
-        match inside::tail(&path, &["root", "tmp"], "init.log", 400) {
-            Some(said) => format!("{how}; its last words: {said}"),
+        let status = status.and_then(|text| text.split_whitespace().nth(1)?.parse::<i64>().ok());
+        let mut how = ended(status);
+        if let Some(said) = inside::tail(&path, &["root", "tmp"], "init.log", 400) {
+            how = format!("{how}; its last words: {said}");
+        }
+        // The brand's hooks have their own log, which tells why there was no bhyve, or how it was called.
+        match inside::tail(&path, &["log"], "zone.log", 400).filter(|_| !matches!(status, Some(256 | -1))) {
+            Some(said) => format!("{how}; the end of its zone's log: {said}"),
             None => how,
         }
     }
@@ -66,8 +78,8 @@ impl Zones {
             };
             match self.host.whose_zone(&name).await {
                 Ok(Whose::Ours(ours)) => {
-                    if zone.state == State::Running {
-                        self.power_off_unless_protected(&ours).await?;
+                    if zone.state == State::Running && !self.power_off_unless_protected(&ours).await? {
+                        self.read_on(&name).await;
                     }
                     names.insert(name);
                 }
@@ -93,5 +105,19 @@ impl Zones {
             machines.push(Owned { name, observed });
         }
         Ok(machines)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ended;
+
+    #[test]
+    fn wait_statuses_are_told_apart() {
+        assert_eq!(ended(Some(256)), "the guest powered itself off");
+        assert_eq!(ended(Some(-1)), "its zone was halted");
+        assert_eq!(ended(Some(1024)), "its bhyve ended with exit code 4");
+        assert_eq!(ended(Some(9)), "its bhyve was ended by signal 9");
+        assert_eq!(ended(Some(139)), "its bhyve was ended by signal 11");
     }
 }

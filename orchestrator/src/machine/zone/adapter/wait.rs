@@ -15,11 +15,11 @@ const MISSES: u32 = 3;
 
 impl Zones {
     /// Whether a machine runs, as the shared look has it; none when that does not tell: a list may leave out a zone
-    /// that changes, and may call its state what we do not know.
+    /// that changes. In a state that we do not know it may run.
     async fn seen_running(&self, name: &MachineName) -> Result<Option<bool>, Trouble> {
         Ok(match self.watch.state(&self.host, name).await? {
-            Some(State::Running | State::Ready) => Some(true),
-            None | Some(State::Other(_)) => None,
+            Some(State::Running | State::Ready | State::Other(_)) => Some(true),
+            None => None,
             Some(_) => Some(false),
         })
     }

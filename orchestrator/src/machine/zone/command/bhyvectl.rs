@@ -3,7 +3,12 @@
 
 use std::time::Duration;
 
-use crate::{exec::Cmd, machine::zone::owned::Owned, model::names::MachineName};
+use super::{CommandError, judge};
+use crate::{
+    exec::{Cmd, Output},
+    machine::zone::owned::Owned,
+    model::names::MachineName,
+};
 
 /// Ends the virtual machine at once.
 #[must_use]
@@ -22,6 +27,14 @@ fn bhyvectl(name: &MachineName, act: &str) -> Cmd {
         .arg(format!("--vm={name}"))
         .arg(act)
         .deadline(Duration::from_secs(10))
+}
+
+/// Judges a command that prints nothing.
+///
+/// # Errors
+/// When it failed, which also says that there was no such machine: whoever asks looks.
+pub fn done(output: &Output) -> Result<(), CommandError> {
+    judge(output, &[]).map(drop)
 }
 
 /// Kills bhyve inside its zone.

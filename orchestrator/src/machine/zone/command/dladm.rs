@@ -100,6 +100,24 @@ pub fn is_protected(network: &SlotNetwork, output: &Output) -> Result<bool, Show
     Ok(found == [true; 3])
 }
 
+/// `dladm show-linkprop` of what [`set_host`] set.
+#[must_use]
+pub fn show_mtu(vnic: &LinkName) -> Cmd {
+    dladm("show-linkprop")
+        .args(["-c", "-o", "property,value", "-p", "mtu"])
+        .arg(vnic)
+}
+
+/// Whether what [`show_mtu`] printed is what [`set_host`] meant.
+///
+/// # Errors
+/// When the command failed, or a line has another shape.
+pub fn is_ordinary(output: &Output) -> Result<bool, ShowError> {
+    let text = judge(output, WORDS)?;
+    let line = text.lines().find(|line| !line.is_empty()).unwrap_or_default();
+    Ok(fields(line, 2)?.join("=") == MTU)
+}
+
 /// Output that could not be had or read.
 #[derive(Debug, thiserror::Error)]
 pub enum ShowError {

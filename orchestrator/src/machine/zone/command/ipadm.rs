@@ -47,6 +47,22 @@ pub fn forward_nothing(link: &LinkName) -> Cmd {
         .arg(link)
 }
 
+/// `ipadm show-ifprop` of what [`forward_nothing`] set.
+#[must_use]
+pub fn show_forwarding(link: &LinkName) -> Cmd {
+    ipadm("show-ifprop")
+        .args(["-c", "-o", "current", "-p", "forwarding", "-m", "ipv4"])
+        .arg(link)
+}
+
+/// Whether what [`show_forwarding`] printed is anything but `off`.
+///
+/// # Errors
+/// When the command failed.
+pub fn forwards(output: &Output) -> Result<bool, CommandError> {
+    Ok(judge(output, WORDS)?.trim() != "off")
+}
+
 /// `ipadm show-addr` of one.
 #[must_use]
 pub fn show_address(link: &LinkName) -> Cmd {
@@ -139,6 +155,16 @@ mod tests {
             forward_nothing(&network.host).to_string(),
             "/sbin/ipadm set-ifprop -t -p forwarding=off -m ipv4 hcih0"
         );
+        assert_eq!(
+            show_forwarding(&network.host).to_string(),
+            "/sbin/ipadm show-ifprop -c -o current -p forwarding -m ipv4 hcih0"
+        );
+        let says = |text: &str| {
+            let mut output = failed("");
+            (output.code, output.stdout) = (Some(0), text.into());
+            forwards(&output).unwrap()
+        };
+        assert!(!says("off\n") && says("on\n") && says(""));
         assert_eq!(
             delete_address(&Owned::assumed(network.host.clone())).to_string(),
             "/sbin/ipadm delete-addr hcih0/v4"

@@ -58,10 +58,11 @@ impl CommandError {
         self.failure == Failure::Busy
     }
 
-    /// Another try, maybe elsewhere, may succeed.
+    /// Another try, maybe elsewhere, may succeed: unless what was named is not there, or is there already. Of words that
+    /// nobody has told us nothing is known, so they are no reason to give up.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        matches!(self.failure, Failure::Busy | Failure::Full)
+        !matches!(self.failure, Failure::Absent | Failure::Exists)
     }
 }
 
@@ -94,5 +95,23 @@ pub(super) fn failed(said: &str) -> Output {
         stdout: Vec::new(),
         stderr: said.as_bytes().to_vec(),
         elapsed: std::time::Duration::ZERO,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_there_or_there_already_is_no_reason_to_try_again() {
+        let table = [
+            ("does not exist", Failure::Absent),
+            ("already exists", Failure::Exists),
+            ("is busy", Failure::Busy),
+            ("out of space", Failure::Full),
+        ];
+        let retried = |said: &str| judge(&failed(said), &table).unwrap_err().is_retryable();
+        assert!(!retried("p/x does not exist") && !retried("p/x already exists"));
+        assert!(retried("p/x is busy") && retried("out of space") && retried("the moon is full"));
     }
 }

@@ -115,6 +115,8 @@ pub struct Seen {
     pub volsize: Option<u64>,
     /// Whether a filesystem is mounted.
     pub mounted: bool,
+    /// What a filesystem and all below it may take, in bytes; none when only the pool bounds it.
+    pub quota: Option<u64>,
 }
 
 /// `zfs get` of all that proves what a dataset is; user properties count where they are local.
@@ -122,7 +124,7 @@ pub struct Seen {
 pub fn look(dataset: &DatasetName) -> Cmd {
     zfs("get")
         .args(["-Hp", "-o", "property,value,source"])
-        .arg(format!("{NODE},{ATTEMPT},origin,volsize,mounted"))
+        .arg(format!("{NODE},{ATTEMPT},origin,volsize,mounted,quota"))
         .arg(dataset)
 }
 
@@ -143,6 +145,7 @@ pub fn seen(dataset: &DatasetName, output: &Output) -> Result<Option<Seen>, Comm
         origin: None,
         volsize: None,
         mounted: false,
+        quota: None,
     };
     for line in text.lines() {
         let mut parts = line.split('\t');
@@ -156,6 +159,7 @@ pub fn seen(dataset: &DatasetName, output: &Output) -> Result<Option<Seen>, Comm
             "origin" => seen.origin = set,
             "volsize" => seen.volsize = value.parse().ok(),
             "mounted" => seen.mounted = value == "yes",
+            "quota" => seen.quota = value.parse().ok().filter(|bytes| *bytes > 0),
             _ => {}
         }
     }
@@ -167,6 +171,18 @@ pub fn seen(dataset: &DatasetName, output: &Output) -> Result<Option<Seen>, Comm
 pub fn create_filesystem(dataset: &DatasetName, node: &NodeName, properties: &[(&str, &str)]) -> Cmd {
     let own = properties.iter().flat_map(|(name, value)| property(name, value));
     zfs("create").args(property(NODE, node.as_str())).args(own).arg(dataset)
+}
+
+/// `zfs set quota=`: what all below a filesystem of the tree may take together.
+#[must_use]
+pub fn set_quota(dataset: &DatasetName, gib: u64) -> Cmd {
+    zfs("set").arg(format!("quota={gib}G")).arg(dataset)
+}
+
+/// `zfs mount` of a filesystem of the tree.
+#[must_use]
+pub fn mount(dataset: &DatasetName) -> Cmd {
+    zfs("mount").arg(dataset)
 }
 
 /// `zfs create -s -V` of a golden disk to be: sparse, so that zeroes that are never written cost nothing.

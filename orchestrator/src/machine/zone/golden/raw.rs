@@ -48,12 +48,11 @@ fn fill(from: &mut dyn Read, block: &mut [u8]) -> io::Result<usize> {
     Ok(filled)
 }
 
-/// Digest and size of at most `limit` bytes.
-pub(super) fn digest(from: &mut dyn Read, limit: u64) -> io::Result<(String, u64)> {
+/// Digest and size of all that is there.
+pub(super) fn digest(from: &mut dyn Read) -> io::Result<(String, u64)> {
     let (mut hash, mut bytes, mut block) = (Sha256::new(), 0_u64, vec![0; BLOCK]);
-    while bytes < limit {
-        let room = usize::try_from(limit - bytes).unwrap_or(BLOCK).min(BLOCK);
-        let count = fill(from, &mut block[..room])?;
+    loop {
+        let count = fill(from, &mut block)?;
         if count == 0 {
             break;
         }
@@ -101,18 +100,21 @@ pub(super) fn write(from: &mut dyn Read, device: &Path) -> io::Result<()> {
 
 /// The digest of a volume's first bytes, and whether the rest is zero.
 pub(super) fn read_back(device: &Path, bytes: u64) -> io::Result<(String, bool)> {
-    let mut file = File::open(device)?;
-    let (digest, read) = digest(&mut file, bytes)?;
-    if read != bytes {
-        return Ok((digest, false));
-    }
-    let mut block = vec![0; BLOCK];
+    compared(&mut File::open(device)?, bytes)
+}
+
+fn compared(from: &mut dyn Read, bytes: u64) -> io::Result<(String, bool)> {
+    let (mut hash, mut left, mut zero, mut block) = (Sha256::new(), bytes, true, vec![0; BLOCK]);
     loop {
-        match fill(&mut file, &mut block)? {
-            0 => return Ok((digest, true)),
-            count if block[..count].iter().any(|byte| *byte != 0) => return Ok((digest, false)),
-            _ => {}
+        // Whole blocks: a raw device is read in sectors, wherever the disk ends.
+        let count = fill(from, &mut block)?;
+        if count == 0 {
+            return Ok((hex::encode(hash.finalize()), zero && left == 0));
         }
+        let (disk, rest) = block[..count].split_at(usize::try_from(left).unwrap_or(count).min(count));
+        hash.update(disk);
+        left -= disk.len() as u64;
+        zero &= rest.iter().all(|byte| *byte == 0);
     }
 }
 
@@ -129,7 +131,7 @@ mod tests {
         let file = dir.path().join("disk.zst");
         let read = |bytes: &[u8]| {
             std::fs::write(&file, bytes).unwrap();
-            digest(&mut unpacked(&file).unwrap(), u64::MAX)
+            digest(&mut unpacked(&file).unwrap())
         };
         let half = zstd::encode_all([7; 100_000].as_slice(), 1).unwrap();
         // Several frames are one disk, as `zstd` itself reads them.
@@ -143,6 +145,32 @@ mod tests {
         let greedy = encoder.finish().unwrap();
         let error = read(&greedy).unwrap_err();
         assert!(error.to_string().contains("memory"), "{error}");
+    }
+
+    /// A raw device as illumos has it: lengths and places are whole sectors.
+    struct Raw(io::Cursor<Vec<u8>>);
+
+    impl Read for Raw {
+        fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+            if !to.len().is_multiple_of(512) || !self.0.position().is_multiple_of(512) {
+                return Err(io::ErrorKind::InvalidInput.into());
+            }
+            self.0.read(to)
+        }
+    }
+
+    #[test]
+    fn a_raw_device_is_read_in_whole_sectors() {
+        for size in [1, 512, 100_003, BLOCK, BLOCK + 1, 2 * BLOCK + 511] {
+            let disk = vec![7; size];
+            let mut volume = disk.clone();
+            volume.resize(size.next_multiple_of(4096) + 2 * BLOCK, 0);
+            let wanted = hex::encode(Sha256::digest(&disk));
+            let read = |volume: &[u8]| compared(&mut Raw(io::Cursor::new(volume.to_vec())), size as u64).unwrap();
+            assert_eq!(read(&volume), (wanted.clone(), true), "{size}");
+            *volume.last_mut().unwrap() = 1;
+            assert_eq!(read(&volume), (wanted, false), "{size}");
+        }
     }
 
     proptest! {
@@ -163,7 +191,7 @@ mod tests {
             std::fs::write(&source, bytes).unwrap();
             let volume = File::create(&device).unwrap();
             volume.set_len(VolumeSize::at_least(size as u64).bytes()).unwrap();
-            let (wanted, length) = digest(&mut unpacked(&source).unwrap(), u64::MAX).unwrap();
+            let (wanted, length) = digest(&mut unpacked(&source).unwrap()).unwrap();
             prop_assert_eq!(length, size as u64);
             prop_assert_eq!(&wanted, &hex::encode(Sha256::digest(&disk)));
             write(&mut unpacked(&source).unwrap(), &device).unwrap();

@@ -12,6 +12,7 @@ fn zone() -> Zone {
         network: Range::default(),
         port: 9417,
         bandwidth: "1G".parse().unwrap(),
+        quota_gib: None,
     }
 }
 
