@@ -19,6 +19,7 @@ mod life;
 mod push;
 mod reach;
 mod real;
+mod reboot;
 mod restart;
 #[path = "../support/mod.rs"]
 mod support;
@@ -28,6 +29,7 @@ mod support;
 fn zones_with_real_guests() {
     real::run_inside(&[
         "push::a_push_is_tested_in_zones_that_machined_keeps",
+        "reboot::a_host_that_reboots_in_mid_job_costs_the_job_one_machine",
         "push::a_job_that_reboots_its_guest_ends_and_says_why",
         "restart::machined_and_the_daemon_die_one_after_the_other_while_a_guest_is_in_a_step",
         "reach::a_guest_reaches_its_node_and_nothing_else_of_the_host_or_its_neighbours",

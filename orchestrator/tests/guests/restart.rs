@@ -44,7 +44,7 @@ fn screen(zone: &str) -> String {
 /// The job's log so far has so many lines.
 fn counted(world: &World, sha: &str, lines: u32) -> Value {
     world.until(&format!("line {lines}"), || {
-        let job = world.jobs(sha).pop().filter(|job| job["state"] == "running")?;
+        let job = world.jobs(sha).pop().filter(|job| job["state"] != "queued")?;
         let output = world.cli(&["logs", job["id"].as_str()?]);
         let log = String::from_utf8_lossy(&output.stdout);
         log.contains(&format!("line {lines} of 60")).then_some(job)

@@ -171,6 +171,7 @@ async fn from_a_bare_host_to_a_machine_that_machined_keeps() {
     assert_eq!(host().state().unwrap(), before);
     let doctor = || String::from_utf8_lossy(&run(&["doctor"]).stdout).into_owned();
     let found = doctor();
+    assert!(found.contains("FAILURE  machined"), "{found}");
     assert!(
         found.contains("ok       illumos: omnios-") && found.contains("ok       bhyve brand"),
         "{found}"
@@ -181,7 +182,10 @@ async fn from_a_bare_host_to_a_machine_that_machined_keeps() {
     );
     said(&["setup", "--yes"]);
     assert!(said(&["setup"]).contains("Nothing to do"));
+    let keeper = Keeper::start();
+    let machines = connected().await;
     let found = doctor();
+    assert!(found.contains("ok       machined"), "{found}");
     assert!(
         found.contains("ok       datasets and rules") && found.contains("FAILURE  image debian"),
         "{found}"
@@ -209,8 +213,7 @@ async fn from_a_bare_host_to_a_machine_that_machined_keeps() {
     );
     assert_eq!(left(), Vec::<String>::new(), "the zone that was tried is gone");
 
-    let keeper = Keeper::start();
-    let (machines, spec) = (connected().await, planned_spec());
+    let spec = planned_spec();
     let begun = host().trace().unwrap().len();
     machines.prepare(&spec).await.unwrap();
     let seed = right::seed_files(Path::new(&format!("/mnt/hci/{}/root/seed.img", spec.name)));
@@ -264,12 +267,14 @@ async fn a_place_that_is_anothers_is_not_taken() {
 }
 
 /// A brand of another release, which knows one attribute less and one device more, and one that fails.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 #[ignore = "run inside a simulated host by zones_on_a_simulated_host"]
 async fn a_brand_that_ignores_an_attribute_is_told_by_doctor() {
     const HOOK: &str = "/usr/lib/brand/bhyve/boot";
     configure();
     prepare();
+    let _keeper = Keeper::start();
+    connected().await;
     fs::create_dir("/usr/lib/brand/bhyve/real").unwrap();
     fs::rename(HOOK, "/usr/lib/brand/bhyve/real/boot").unwrap();
     let doctor_with = |hook: &str| {

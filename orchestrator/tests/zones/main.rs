@@ -7,6 +7,7 @@ use std::{collections::BTreeSet, path::Path};
 mod admin;
 mod bed;
 mod budget;
+mod doctor;
 mod faults;
 mod guard;
 mod images;
@@ -15,6 +16,7 @@ mod keeper;
 mod lies;
 mod life;
 mod names;
+mod oddities;
 mod right;
 mod storm;
 mod strangers;
@@ -44,6 +46,7 @@ fn zones_on_a_simulated_host() {
         "storm::twenty_machines_in_a_storm_leave_nothing",
         "budget::a_life_costs_what_was_budgeted",
         "budget::twenty_that_wait_cost_one_look_a_second",
+        "oddities::a_life_on_every_odd_host_leaves_nothing",
         "surprises::what_a_boot_environment_brings_back_goes",
         "surprises::a_damaged_configuration_is_said_and_hides_no_other_machine",
         "surprises::nothing_is_made_below_a_dataset_that_is_not_mounted",
@@ -66,6 +69,8 @@ fn zones_on_a_simulated_host() {
         "keep::a_kept_machine_that_stops_or_loses_its_host_goes_without_a_trace",
         "faults::a_guest_that_bhyvectl_cannot_end_is_killed",
         "guard::a_running_machine_without_protection_loses_its_power",
+        "doctor::a_host_that_lacks_something_is_told_what_and_how_to_mend_it",
+        "doctor::zones_that_are_stuck_are_named_and_stop_nothing",
         "guard::what_only_a_person_can_mend_is_named",
         "faults::a_guest_that_dies_at_once_is_seen_with_its_last_words",
         "faults::a_full_pool_is_said_and_costs_nothing",
