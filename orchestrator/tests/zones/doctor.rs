@@ -73,7 +73,9 @@ const LACKS: &[Lack] = &[
             fs::copy(BRAND, "/run/brand.xml").unwrap();
             fs::write(BRAND, "<brand name=\"bhyve\"><restartinit>true</restartinit></brand>\n").unwrap();
         },
-        mend: || drop(fs::copy("/run/brand.xml", BRAND).unwrap()),
+        mend: || {
+            fs::copy("/run/brand.xml", BRAND).unwrap();
+        },
     },
     Lack {
         line: "bhyve brand",
@@ -87,7 +89,9 @@ const LACKS: &[Lack] = &[
         words: BRAND,
         fix: "pkg install",
         take: || fs::remove_file(BRAND).unwrap(),
-        mend: || drop(fs::copy("/run/brand.xml", BRAND).unwrap()),
+        mend: || {
+            fs::copy("/run/brand.xml", BRAND).unwrap();
+        },
     },
     Lack {
         line: "processor",
