@@ -181,3 +181,55 @@ async fn machined_without_a_section_says_what_to_write() {
     let output = world.command(&["machined"]).env("SMF_FMRI", "svc:/x").output().unwrap();
     assert_eq!(output.status.code(), Some(96));
 }
+
+/// A file that nobody can read sends the service to maintenance, with the reason in its log; a person who types the
+/// command gets it as a misuse.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_malformed_configuration_is_said_and_not_tried_again() {
+    let world = World::stopped(Machines::Process, "machined: {}\n").await;
+    let good = fs::read_to_string(world.config()).unwrap();
+    for (bad, reason) in [
+        ("node: [n1\n".to_owned(), "config.yaml"),
+        (format!("{good}bakend: zone\n"), "bakend"),
+        (good.replace("backend: process", "backend: jail"), "jail"),
+        (good.replace("node: test-node", "node: a node"), "a node"),
+        (format!("{good}zone: {{network: 8.8.8.0/24}}\n"), "8.8.8.0/24"),
+    ] {
+        fs::write(world.config(), &bad).unwrap();
+        for service in ["serve", "machined"] {
+            for (fmri, code) in [(Some("svc:/application/helios-ci:default"), 96), (None, 2)] {
+                let (ended, text) = ended(&world, service, fmri);
+                let words: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
+                assert_eq!(ended, Some(code), "{service} under {fmri:?}: {text}");
+                assert!(words.contains(reason), "{service} does not say {reason}: {text}");
+            }
+        }
+    }
+    fs::remove_file(world.config()).unwrap();
+    for service in ["serve", "machined"] {
+        let (ended, text) = ended(&world, service, Some("svc:/application/helios-ci:default"));
+        assert_eq!(ended, Some(96), "{text}");
+        assert!(text.contains("config.yaml"), "{text}");
+    }
+}
+
+/// How a service that should not even start ended, and what it said.
+fn ended(world: &World, service: &str, fmri: Option<&str>) -> (Option<i32>, String) {
+    let mut command = world.command(&[service, "--allow-unisolated"]);
+    command.env_remove("SMF_FMRI").envs(fmri.map(|fmri| ("SMF_FMRI", fmri)));
+    let log = world.dir.path().join("ended.log");
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    let mut child = command.stderr(fs::File::create(&log).unwrap()).spawn().unwrap();
+    let started = std::time::Instant::now();
+    let code = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status.code();
+        }
+        if started.elapsed() > DEADLINE {
+            child.kill().unwrap();
+            panic!("{service} did not end: {}", fs::read_to_string(&log).unwrap());
+        }
+        pause();
+    };
+    (code, fs::read_to_string(&log).unwrap())
+}

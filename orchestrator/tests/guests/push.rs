@@ -17,6 +17,12 @@ const EXTRA: &str = "zone: {path: /mnt/hci}\nmachined: {socket: /run/machined.so
 pub struct Keeper(Child);
 
 impl Keeper {
+    /// `kill -9`.
+    pub fn killed(mut self) {
+        self.0.kill().expect("it runs");
+        self.0.wait().expect("it is gone");
+    }
+
     pub fn start(mut command: Command) -> Self {
         let log = fs::OpenOptions::new()
             .create(true)

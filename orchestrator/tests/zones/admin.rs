@@ -6,16 +6,24 @@
 )]
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::Path,
     process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
 };
 
-use helios_ci::machine::{Machines, Observed, machined};
+use helios_ci::{
+    machine::{MachineSpec, Machines, Observed, Seed, machined},
+    secret::Secret,
+};
+use illumos_sim::trace::Line;
 use sha2::{Digest, Sha256};
 
-use super::bed::{self, host, left, prepare, spec};
+use super::{
+    bed::{self, host, left, prepare, spec},
+    budget, right,
+};
 
 pub const CONFIG: &str = "/run/config.yaml";
 
@@ -45,7 +53,7 @@ pub fn configure() {
     fs::write(
         CONFIG,
         "node: n1\nbackend: zone\ndata_dir: /run/data\nagent: /run/agent\nzone: {path: /mnt/hci}\n\
-         machined: {socket: /run/machined.sock, user: root}\ncapacity: {memory_mib: 65536}\nimages: {debian: {size: {cpus: 2, memory_mib: 1024}}}\n",
+         machined: {socket: /run/machined.sock, user: root}\ncapacity: {memory_mib: 65536}\nimages: {debian: {size: {cpus: 2, memory_mib: 1024, disk_gib: 1}}}\n",
     )
     .unwrap();
 }
@@ -83,27 +91,70 @@ pub async fn connected() -> std::sync::Arc<dyn Machines> {
     }
 }
 
-/// Each command that `machine plan` prints is one that the host has seen, to the letter.
-fn what_was_planned_was_done(machine: &str) {
+/// What `machine plan` prints is what the host saw of this machine's life, to the letter: each command of the plan was
+/// run, each act was planned, and the seed says what was planned but for the token, which nobody is shown.
+fn what_was_planned_was_done(machine: &str, life: &[Line], seed: BTreeMap<String, Vec<u8>>) {
     let attempt = machine.trim_start_matches("hci-");
     let plan = said(&["machine", "plan", "--image", "debian", "--attempt", attempt, "--json"]);
     let plan: serde_json::Value = serde_json::from_str(&plan).unwrap();
-    let trace = host().trace().unwrap();
-    let seen: Vec<String> = trace.iter().map(illumos_sim::trace::Line::command).collect();
-    for command in ["commands", "teardown"]
+    let seen: Vec<String> = life.iter().map(Line::command).collect();
+    let planned = ["commands", "teardown"]
         .iter()
-        .flat_map(|part| plan[part].as_array().unwrap())
-    {
-        // The trace has programs by their names, and what pfexec runs instead of pfexec.
+        .flat_map(|part| plan[part].as_array().unwrap());
+    // The trace has programs by their names, and what pfexec runs instead of pfexec.
+    let planned = planned.map(|command| {
         let words = command.as_str().unwrap().trim_start_matches("/usr/bin/pfexec ");
         let (program, words) = words.split_once(' ').unwrap();
-        let command = format!("{} {words}", program.rsplit('/').next().unwrap());
+        format!("{} {words}", program.rsplit('/').next().unwrap())
+    });
+    let planned: BTreeSet<String> = planned.collect();
+    for command in &planned {
         // A zone whose power was taken halts by itself.
         let needless = command.ends_with(" halt");
         assert!(
-            needless || seen.contains(&command),
+            needless || seen.contains(command),
             "{command} is planned and was not run: {seen:#?}"
         );
+    }
+    let acts: Vec<String> = life
+        .iter()
+        .filter(|line| budget::acts(line))
+        .map(Line::command)
+        .collect();
+    assert!(acts.len() >= 20, "{acts:#?}");
+    for act in acts {
+        assert!(planned.contains(&act), "{act} was run and is not planned: {planned:#?}");
+    }
+    let shown = plan["seed"].as_object().unwrap();
+    let mut files = seed;
+    assert_eq!(files.remove("agent").as_deref(), Some(&b"agent"[..]));
+    assert!(files.keys().eq(shown.keys()), "{files:?} {shown:?}");
+    for (name, bytes) in files {
+        let (is, planned) = (String::from_utf8(bytes).unwrap(), shown[&name].as_str().unwrap());
+        assert!(!planned.contains(TOKEN), "{planned}");
+        if name == "helios.json" {
+            let mut is: serde_json::Value = serde_json::from_str(&is).unwrap();
+            assert_eq!(is["token"], TOKEN);
+            is["token"] = "[secret]".into();
+            assert_eq!(is, serde_json::from_str::<serde_json::Value>(planned).unwrap());
+        } else {
+            assert_eq!(is, planned, "{name}");
+        }
+    }
+}
+
+/// The token of the machine that is compared with its plan.
+const TOKEN: &str = "hjt_for_this_machine_alone";
+
+/// A machine of which a plan can know everything but its token: no certificate, and the beginning of time.
+fn planned_spec() -> MachineSpec {
+    MachineSpec {
+        seed: Seed {
+            fingerprint: "0".repeat(64),
+            token: Secret::new(TOKEN),
+            time_ms: 0,
+        },
+        ..spec()
     }
 }
 
@@ -120,6 +171,7 @@ async fn from_a_bare_host_to_a_machine_that_machined_keeps() {
     assert_eq!(host().state().unwrap(), before);
     let doctor = || String::from_utf8_lossy(&run(&["doctor"]).stdout).into_owned();
     let found = doctor();
+    assert!(found.contains("FAILURE  machined"), "{found}");
     assert!(
         found.contains("ok       illumos: omnios-") && found.contains("ok       bhyve brand"),
         "{found}"
@@ -130,7 +182,10 @@ async fn from_a_bare_host_to_a_machine_that_machined_keeps() {
     );
     said(&["setup", "--yes"]);
     assert!(said(&["setup"]).contains("Nothing to do"));
+    let keeper = Keeper::start();
+    let machines = connected().await;
     let found = doctor();
+    assert!(found.contains("ok       machined"), "{found}");
     assert!(
         found.contains("ok       datasets and rules") && found.contains("FAILURE  image debian"),
         "{found}"
@@ -158,9 +213,10 @@ async fn from_a_bare_host_to_a_machine_that_machined_keeps() {
     );
     assert_eq!(left(), Vec::<String>::new(), "the zone that was tried is gone");
 
-    let keeper = Keeper::start();
-    let (machines, spec) = (connected().await, spec());
+    let spec = planned_spec();
+    let begun = host().trace().unwrap().len();
     machines.prepare(&spec).await.unwrap();
+    let seed = right::seed_files(Path::new(&format!("/mnt/hci/{}/root/seed.img", spec.name)));
     machines.start(&spec.name).await.unwrap();
     let name = spec.name.to_string();
     assert!(said(&["machine", "list"]).contains(&format!("{name}  running")));
@@ -178,8 +234,8 @@ async fn from_a_bare_host_to_a_machine_that_machined_keeps() {
     assert_eq!(machines.observe(&spec.name).await.unwrap(), Observed::Running);
     machines.destroy(&spec.name).await.unwrap();
     assert_eq!(left(), Vec::<String>::new());
-    what_was_planned_was_done(&name);
-    let ran: std::collections::BTreeSet<String> = host()
+    what_was_planned_was_done(&name, &host().trace().unwrap()[begun..], seed);
+    let ran: BTreeSet<String> = host()
         .trace()
         .unwrap()
         .into_iter()
@@ -211,12 +267,14 @@ async fn a_place_that_is_anothers_is_not_taken() {
 }
 
 /// A brand of another release, which knows one attribute less and one device more, and one that fails.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 #[ignore = "run inside a simulated host by zones_on_a_simulated_host"]
 async fn a_brand_that_ignores_an_attribute_is_told_by_doctor() {
     const HOOK: &str = "/usr/lib/brand/bhyve/boot";
     configure();
     prepare();
+    let _keeper = Keeper::start();
+    connected().await;
     fs::create_dir("/usr/lib/brand/bhyve/real").unwrap();
     fs::rename(HOOK, "/usr/lib/brand/bhyve/real/boot").unwrap();
     let doctor_with = |hook: &str| {

@@ -10,12 +10,12 @@ use illumos_sim::{
 
 use super::{
     bed::{self, host, left, machines, spec},
-    budget, strangers,
+    budget, right, strangers,
 };
 
 /// What of its own accord never ends is given up after 300 ms to 600 ms instead of 30 s to 60 s.
 const HURRIED: Patience = Patience::part(100);
-const USUAL: Patience = Patience::part(10);
+pub const USUAL: Patience = Patience::part(10);
 
 /// One fault at a time, in a life of its own each: `action` at the nth call of these words, for all that a life
 /// without faults calls; with `only_acts`, where a look that goes wrong is the same as one that fails. Up to that call each life is such a life, so no call is left out.
@@ -54,7 +54,7 @@ async fn every_call(only_acts: bool, patience: Patience, action: &Action) {
 }
 
 /// A life that meets this fault and leaves everything as it was before.
-async fn met(before: &BTreeMap<String, String>, patience: Patience, what: &str, fault: Fault) {
+pub async fn met(before: &BTreeMap<String, String>, patience: Patience, what: &str, fault: Fault) {
     // On a busy computer a life in a hurry may end before it comes to that call.
     for _ in 0..8 {
         bed::faults(vec![fault.clone()]);
@@ -71,18 +71,40 @@ async fn met(before: &BTreeMap<String, String>, patience: Patience, what: &str, 
     panic!("{what} did not come");
 }
 
-/// One machine's life, whatever happens in it; at its end the machine is gone.
-async fn life(patience: Patience, what: &str) {
+/// One machine's life, whatever happens in it; at its end the machine is gone. Each call says what is so: a success is
+/// a whole one, and a failure is one to be tried again that says where it comes from.
+pub async fn life(patience: Patience, what: &str) {
     let (machines, spec) = (bed::hurried_machines(patience), spec());
-    if machines.prepare(&spec).await.is_ok() {
-        // A boot that fails is the driver's affair: it destroys the machine in any case.
-        let _ends_in_any_case = machines.start(&spec.name).await;
+    match machines.prepare(&spec).await {
+        Ok(endpoints) => {
+            right::prepared(&spec, &endpoints, what);
+            match machines.start(&spec.name).await {
+                // An exit of 0 is not a life: whoever looks is told.
+                Ok(()) if boot_was_not_done() => {
+                    let seen = machines.observe(&spec.name).await.expect(what);
+                    assert!(matches!(seen, Observed::Stopped(_)), "{what}: {seen:?}");
+                }
+                Ok(()) => right::runs(&spec, &endpoints, what),
+                // The driver's affair: it destroys the machine in any case.
+                Err(error) => right::refused(&spec, &error, what),
+            }
+        }
+        Err(error) => right::refused(&spec, &error, what),
     }
     let mut tries = 0;
     while let Err(error) = machines.destroy(&spec.name).await {
+        right::refused(&spec, &error, what);
         tries += 1;
         assert!(tries < 20, "{what}: {error}");
     }
+}
+
+/// Whether a boot was said to be done and was not.
+fn boot_was_not_done() -> bool {
+    let faults = host().faults().expect("the faults").calls;
+    faults.iter().any(|fault| {
+        fault.seen >= fault.nth && fault.args == ["boot"] && matches!(fault.action, Action::Fail { code: 0, .. })
+    })
 }
 
 #[tokio::test]

@@ -7,14 +7,17 @@ use std::{collections::BTreeSet, path::Path};
 mod admin;
 mod bed;
 mod budget;
+mod doctor;
 mod faults;
 mod guard;
 mod images;
 mod keep;
 mod keeper;
+mod lies;
 mod life;
 mod names;
 mod oddities;
+mod right;
 mod storm;
 mod strangers;
 mod surprises;
@@ -26,10 +29,12 @@ fn zones_on_a_simulated_host() {
     let mut ran = bed::run_inside(&[
         "admin::from_a_bare_host_to_a_machine_that_machined_keeps",
         "keeper::machined_may_be_killed_during_any_command",
+        "keeper::machined_may_be_killed_during_any_other_command",
         "faults::a_command_that_hangs_leaves_nothing",
         "faults::a_command_that_hangs_after_it_acted_leaves_nothing",
         "faults::a_command_that_fails_leaves_nothing",
         "faults::a_command_that_did_it_and_says_it_failed_leaves_nothing",
+        "lies::an_act_that_was_not_done_is_found_out",
         "faults::a_command_that_is_killed_before_it_acts_leaves_nothing",
         "faults::a_command_that_is_killed_leaves_nothing",
         "faults::an_install_a_removal_or_a_halt_killed_midway_leaves_nothing",
@@ -39,6 +44,7 @@ fn zones_on_a_simulated_host() {
         "admin::setup_makes_rules_last_and_leaves_anothers_policy_alone",
         "admin::setup_bounds_the_machines_mounts_the_zones_and_wants_their_parents_roots",
         "keeper::machined_told_to_stop_ends_what_has_begun",
+        "keeper::twenty_attempts_at_once_over_the_socket",
         "storm::twenty_machines_in_a_storm_leave_nothing",
         "budget::a_life_costs_what_was_budgeted",
         "budget::twenty_that_wait_cost_one_look_a_second",
@@ -59,11 +65,14 @@ fn zones_on_a_simulated_host() {
         "life::a_machine_is_made_run_and_removed_without_a_trace",
         "life::twenty_machines_at_once",
         "life::a_rebooted_host_keeps_what_zfs_keeps_and_all_of_it_goes",
+        "strangers::each_is_named_and_none_is_touched",
         "life::look_alikes_are_reported_and_left_alone",
         "keep::a_kept_machine_is_cut_off_and_its_console_is_free",
         "keep::a_kept_machine_that_stops_or_loses_its_host_goes_without_a_trace",
         "faults::a_guest_that_bhyvectl_cannot_end_is_killed",
         "guard::a_running_machine_without_protection_loses_its_power",
+        "doctor::a_host_that_lacks_something_is_told_what_and_how_to_mend_it",
+        "doctor::zones_that_are_stuck_are_named_and_stop_nothing",
         "guard::what_only_a_person_can_mend_is_named",
         "faults::a_guest_that_dies_at_once_is_seen_with_its_last_words",
         "faults::a_full_pool_is_said_and_costs_nothing",
