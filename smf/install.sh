@@ -1,7 +1,7 @@
 #!/bin/sh
 # Lays helios-ci's files. What goes where, with which mode and owner, stands in helios-ci.p5m only.
 #
-#   install.sh list             print it: kind, mode, owner:group, path
+#   install.sh list             print it: kind, mode, owner:group, path; of a link path and target
 #   install.sh tree [DIRECTORY] lay it below DIRECTORY, / by default; what `make install` does
 #   install.sh host             on an illumos host without the IPS package: user, files, services
 #   install.sh remove           undo `host`; configuration, data and the user stay
@@ -20,13 +20,13 @@ here=$(cd "$(dirname "$0")" && pwd)
 manifest=$here/helios-ci.p5m
 project=$(dirname "$here")
 
-# Splits a line of the manifest into $kind, $source, $path, $mode, $owner, $group and $restart.
+# Splits a line of the manifest into $kind, $source, $path, $mode, $owner, $group, $target and $restart.
 split() {
 	set -f
 	# shellcheck disable=SC2086 # the words are the point, and nothing in these lines is quoted
 	set -- $1
 	set +f
-	kind=${1-} source='' path='' mode='' owner='' group='' restart=''
+	kind=${1-} source='' path='' mode='' owner='' group='' target='' restart=''
 	[ $# -eq 0 ] || shift
 	for word; do
 		case $word in
@@ -34,6 +34,7 @@ split() {
 		mode=*) mode=${word#*=} ;;
 		owner=*) owner=${word#*=} ;;
 		group=*) group=${word#*=} ;;
+		target=*) target=${word#*=} ;;
 		restart_fmri=*) restart="$restart ${word#*=}" ;;
 		*=*) ;;
 		*) source=$word ;;
@@ -51,22 +52,25 @@ split() {
 	esac
 }
 
-# Calls $1 for every directory and file of the manifest.
+# Calls $1 for every directory, file and link of the manifest.
 each() {
 	while read -r line <&3; do
 		split "$line"
 		case $kind in
-		dir | file) "$1" ;;
+		dir | file | link) "$1" ;;
 		esac
 	done 3<"$manifest"
 }
 
 listed() {
-	echo "$kind $mode $owner:$group $path"
+	case $kind in
+	link) echo "link $path -> $target" ;;
+	*) echo "$kind $mode $owner:$group $path" ;;
+	esac
 }
 
 present() {
-	[ "$kind" = dir ] || [ -f "$source" ] || fail "$source is missing, for $path; build it, or name another"
+	[ "$kind" != file ] || [ -f "$source" ] || fail "$source is missing, for $path; build it, or name another"
 }
 
 lay() {
@@ -77,17 +81,23 @@ lay() {
 	fi
 	mkdir -p "$(dirname "$dest/$path")"
 	# Beside and then renamed: what runs keeps its old file, and nobody sees half a one.
-	cp "$source" "$dest/$path.new"
-	chmod "$mode" "$dest/$path.new"
+	rm -f "$dest/$path.new"
+	if [ "$kind" = link ]; then
+		ln -s "$target" "$dest/$path.new"
+	else
+		cp "$source" "$dest/$path.new"
+		chmod "$mode" "$dest/$path.new"
+	fi
 	mv -f "$dest/$path.new" "$dest/$path"
 }
 
+# Whose a link is means nothing.
 own() {
-	chown "$owner:$group" "$dest/$path"
+	[ "$kind" = link ] || chown "$owner:$group" "$dest/$path"
 }
 
 unowned() {
-	echo "chown $owner:$group $dest/$path"
+	[ "$kind" = link ] || echo "chown $owner:$group $dest/$path"
 }
 
 tree() {
@@ -144,8 +154,8 @@ host() {
 	# Imports were waited for, so this needs no second one.
 	told=svc:/system/manifest-import:default
 	each restarted
-	echo "Now write /etc/helios-ci/config.yaml (see /opt/helios-ci/share/config.example.yaml), then:"
-	echo "svcadm enable -s helios-ci"
+	echo "Now go on with the configuration in /opt/helios-ci/share/illumos.md, \"From a bare OmniOS to the first green"
+	echo "job\": before svcadm enable -s helios-ci there is helios-ci setup to run, and an image to import."
 }
 
 removed() {
@@ -176,7 +186,8 @@ remove() {
 	# Without their manifests the services go, and without their files the rights.
 	told='svc:/application/helios-ci:default svc:/application/helios-ci/machined:default'
 	each restarted
-	echo "The user helios-ci and the entry helios-ci_logs in /etc/logadm.conf stay; remove them by hand if you like."
+	echo "Datasets, the user helios-ci, the rules of ipfilter and the entry helios-ci_logs in /etc/logadm.conf stay:"
+	echo "docs/illumos-host.md, \"Leave nothing\", ends them too."
 }
 
 case ${1-} in

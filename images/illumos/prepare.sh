@@ -7,9 +7,13 @@ export PATH
 here=$(cd "$(dirname "$0")" && pwd)
 [ "$(uname -s)" = SunOS ] || { echo "prepare: run this inside the illumos guest" >&2; exit 1; }
 
-# pkg ends with 4 when there is nothing to do.
-pkg install -q git gnu-tar gzip xz zstd python-3 sudo ca-certificates || [ $? = 4 ] ||
-    echo "prepare: some packages have other names here; install them by hand" >&2
+# One at a time, as one unknown name fails them all. pkg ends with 4 when there is nothing to do.
+for package in git gnu-tar gzip xz zstd python-3 sudo ca-certificates; do
+    pkg install -q "$package" || [ $? = 4 ] ||
+        echo "prepare: no package $package here, or it has another name; install it by hand" >&2
+done
+# Without it no job gets its source.
+command -v git >/dev/null || { echo "prepare: git is missing; nothing was changed but packages" >&2; exit 1; }
 
 cp "$here/start-agent" /lib/svc/method/helios-agent
 chmod 0555 /lib/svc/method/helios-agent

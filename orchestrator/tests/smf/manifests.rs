@@ -71,7 +71,9 @@ fn every_manifest_is_valid() {
         println!("skipped: no conformance data");
         return;
     }
-    for manifest in manifests() {
+    // The agent's, in illumos guests, is read by the same system.
+    let guests = "images/illumos/helios-agent.xml".to_owned();
+    for manifest in manifests().into_iter().chain([guests]) {
         let valid = output(
             Command::new("xmllint")
                 .args(["--noout", "--nonet", "--dtdvalid"])

@@ -106,8 +106,17 @@ pub(crate) fn laid() -> Vec<Laid> {
         .collect()
 }
 
+/// Where the package puts links, and to what.
+fn links() -> Vec<(String, String)> {
+    actions()
+        .into_iter()
+        .filter(|action| action.kind == "link")
+        .map(|action| (action.one("path").to_owned(), action.one("target").to_owned()))
+        .collect()
+}
+
 /// Folders of the system that a package may put files into.
-const SYSTEM: [&str; 8] = [
+const SYSTEM: [&str; 9] = [
     "etc",
     "etc/logadm.d",
     "etc/security/auth_attr.d",
@@ -115,6 +124,7 @@ const SYSTEM: [&str; 8] = [
     "etc/security/prof_attr.d",
     "lib/svc/manifest/application",
     "opt",
+    "usr/bin",
     "var/lib",
 ];
 
@@ -141,6 +151,7 @@ fn every_line_of_the_package_is_an_action_that_ips_knows() {
             ),
             "dir" => (false, &["path", "owner", "group", "mode"]),
             "file" => (true, &["path", "owner", "group", "mode"]),
+            "link" => (false, &["path", "target"]),
             other => panic!("{other} is no action of ours"),
         };
         assert_eq!(action.payload.is_some(), payload, "{action:?}");
@@ -223,6 +234,29 @@ fn the_list_holds_all_of_smf_and_nothing_that_is_not_there() {
     assert!(logadm.is_some_and(|laid| laid.mode == 0o444 && laid.owner == "root:sys"));
 }
 
+/// An administrator reads the pages where they were installed.
+#[test]
+fn links_of_installed_pages_lead_to_installed_files() {
+    let list = laid();
+    let pages = list.iter().filter(|laid| laid.path.ends_with(".md"));
+    let mut seen = 0;
+    for page in pages {
+        let folder = page.path.rsplit_once('/').expect("a folder").0;
+        let text = read(page.payload.as_deref().expect("a file"));
+        for rest in text.split("](").skip(1) {
+            let link = rest.split(')').next().unwrap_or_default();
+            let file = link.split('#').next().unwrap_or_default();
+            if file.is_empty() || file.contains("://") {
+                continue;
+            }
+            seen += 1;
+            let path = format!("{folder}/{file}");
+            assert!(list.iter().any(|laid| laid.path == path), "{}: {link}", page.path);
+        }
+    }
+    assert!(seen > 0);
+}
+
 #[test]
 fn the_rotation_is_one_entry() {
     let fragment = read("smf/logadm.conf");
@@ -300,6 +334,11 @@ impl Build {
                     laid.path
                 ),
             }
+        }
+        for (path, target) in links() {
+            assert!(found.remove(&path).is_some(), "{path} was not laid");
+            assert_eq!(fs::read_link(root.join(&path)).expect("a link"), Path::new(&target));
+            assert!(root.join(&path).is_file(), "{path} leads nowhere");
         }
         // The rest is the way to what is listed.
         for (path, mode) in found {
@@ -399,7 +438,13 @@ fn the_list_that_is_printed_is_the_packages() {
                 format!("{kind} {:04o} {} {}", laid.mode, laid.owner, laid.path)
             })
             .collect();
-        assert_eq!(printed.lines().collect::<Vec<_>>(), wanted, "{shell}");
+        let (linked, printed): (Vec<&str>, Vec<&str>) = printed.lines().partition(|line| line.starts_with("link "));
+        assert_eq!(printed, wanted, "{shell}");
+        assert_eq!(
+            linked,
+            ["link usr/bin/helios-ci -> ../../opt/helios-ci/bin/helios-ci"],
+            "{shell}"
+        );
     }
 }
 
@@ -547,6 +592,12 @@ fn the_archive_installs_upgrades_and_leaves_a_host() {
         assert!(root.join("etc/helios-ci/config.yaml").is_file(), "{shell}");
         for laid in laid().iter().filter(|laid| laid.path != "etc/helios-ci") {
             assert!(!root.join(&laid.path).exists(), "{shell}: {} stayed", laid.path);
+        }
+        for (path, _) in links() {
+            assert!(
+                fs::symlink_metadata(root.join(&path)).is_err(),
+                "{shell}: {path} stayed"
+            );
         }
         assert_eq!(
             build.fakes.recorded(),

@@ -36,6 +36,8 @@ fn zones_on_a_simulated_host() {
         "faults::zoneadmd_goes_on_without_its_client_and_leaves_nothing",
         "admin::a_place_that_is_anothers_is_not_taken",
         "admin::a_brand_that_ignores_an_attribute_is_told_by_doctor",
+        "admin::setup_makes_rules_last_and_leaves_anothers_policy_alone",
+        "admin::setup_bounds_the_machines_mounts_the_zones_and_wants_their_parents_roots",
         "keeper::machined_told_to_stop_ends_what_has_begun",
         "storm::twenty_machines_in_a_storm_leave_nothing",
         "budget::a_life_costs_what_was_budgeted",
