@@ -15,7 +15,7 @@ use std::{
 
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::{boot::keeper::Keeper, files, host::Host, sim::Sim, state::ZoneState, zonecfg::index};
+use crate::{boot::keeper::Keeper, files, host::Host, sim::Sim, state::ZoneState, tty::Raw, zonecfg::index};
 
 /// How often the guest's output is looked at.
 const TICK: Duration = Duration::from_millis(5);
@@ -337,6 +337,7 @@ pub fn attach(sim: &Sim, zone: &str) -> Result<(), String> {
         ));
     }
     println!("[Connected to zone '{zone}' console]");
+    let _raw = Raw::begin()?;
     let mut typed = stream.try_clone().map_err(refused)?;
     std::thread::spawn(move || {
         io::copy(&mut io::stdin(), &mut typed).ok();

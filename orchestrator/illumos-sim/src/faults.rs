@@ -22,6 +22,8 @@ pub struct Faults {
     pub create_vnic_ignores_mtu: bool,
     /// So many looks show a new address as `tentative`: it is probed first.
     pub tentative_looks: u32,
+    /// `show-linkprop -c` leaves the value of an unset property empty, instead of `--`: both were seen.
+    pub unset_linkprop_is_empty: bool,
     /// Whether `zoneadm list` leaves out the eighth field, as illumos without the debug id does.
     pub seven_list_fields: bool,
 }

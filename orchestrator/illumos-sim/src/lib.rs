@@ -21,6 +21,7 @@ pub mod sim;
 pub mod state;
 pub mod table;
 pub mod trace;
+pub mod tty;
 pub mod volume;
 pub mod xml;
 pub mod zonecfg;

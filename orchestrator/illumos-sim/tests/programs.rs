@@ -311,8 +311,20 @@ fn zlogin_sits_at_the_console() {
     assert_eq!(String::from_utf8(said.stderr).unwrap(), text);
     assert_eq!(host.run("zlogin -C z1 date").status.code(), Some(2));
     host.ok("zoneadm -z z1 boot");
+    // Without a terminal it connects, and that is all.
+    let said = host.run("zlogin -C z1");
+    let text = "zlogin: failed to get user terminal settings: Not a typewriter\nzlogin: failed to set stdin pty to raw mode: Not a typewriter\n";
+    assert_eq!(String::from_utf8(said.stderr).unwrap(), text);
+    assert_eq!(
+        String::from_utf8(said.stdout).unwrap(),
+        "[Connected to zone 'z1' console]\n"
+    );
+    assert_eq!(said.status.code(), Some(1));
+    let (mut person, keyboard) = illumos_sim::tty::open().unwrap();
+    // Its end comes a moment after it: the console is free when zoneadmd has seen it.
+    until("the console is free", || ident(&mut connect(&host)) == "OK\n");
     let mut login = host.command("zlogin -C z1");
-    let mut login = login.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut login = login.stdin(keyboard).stdout(Stdio::piped()).spawn().unwrap();
     let mut out = BufReader::new(login.stdout.take().unwrap());
     let mut line = String::new();
     out.read_line(&mut line).unwrap();
@@ -327,7 +339,10 @@ fn zlogin_sits_at_the_console() {
         line.clear();
         out.read_line(&mut line).unwrap();
     }
-    drop(login.stdin.take());
+    // Every byte at once, and as it is.
+    person.write_all(b"\x03\r").unwrap();
+    until("it is heard", || host.sim.guest_heard("z1").unwrap() == b"\x03\r");
+    drop(person);
     assert!(login.wait().unwrap().success());
     host.ok("bhyvectl --vm=z1 --force-poweroff");
 }

@@ -257,9 +257,51 @@ async fn a_guest_that_dies_at_once_is_seen_with_its_last_words() {
     assert_eq!(left(), Vec::<String>::new());
 }
 
+/// A machine is refused for want of room, and nothing of it stays.
+async fn refused(what: &str) {
+    let (machines, spec, before) = (machines(), spec(), left());
+    let error = machines.prepare(&spec).await.unwrap_err();
+    assert!(
+        error.reason.contains("the pool, or a quota above, is full") && error.retryable,
+        "{what}: {error:?}"
+    );
+    machines.destroy(&spec.name).await.unwrap();
+    assert_eq!(left(), before, "{what}");
+}
+
 #[tokio::test]
 #[ignore = "run inside a simulated host by zones_on_a_simulated_host"]
 async fn a_full_pool_is_said_and_costs_nothing() {
+    bed::prepare();
+    let before = bed::picture();
+    let (machines, spec) = (machines(), spec());
+    // What all machines may take together; the golden disk that they share is none of it.
+    bed::run("zfs", &["set", "quota=1030m", "rpool/hci/machines"]);
+    machines.prepare(&spec).await.unwrap();
+    machines.start(&spec.name).await.unwrap();
+    let disk = format!("/dev/zvol/rdsk/rpool/hci/machines/{}", spec.name);
+    let disk = std::fs::OpenOptions::new().write(true).open(disk).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&disk, &[1; 16 << 20], 1 << 20).unwrap();
+    // How much a file takes is known when it was written down.
+    disk.sync_all().unwrap();
+    drop(disk);
+    refused("a quota").await;
+    machines.destroy(&spec.name).await.unwrap();
+    // Its room is free again.
+    let next = bed::spec();
+    machines.prepare(&next).await.unwrap();
+    machines.destroy(&next.name).await.unwrap();
+    bed::run("zfs", &["inherit", "quota", "rpool/hci/machines"]);
+    assert_eq!(bed::changed(&before), Vec::<String>::new());
+    let size = |bytes: u64| host().mutate(|host| host.state.pools.get_mut("rpool").unwrap().size = bytes);
+    size(1 << 30).unwrap();
+    refused("a pool").await;
+    assert_eq!(bed::changed(&before), Vec::<String>::new());
+}
+
+#[tokio::test]
+#[ignore = "run inside a simulated host by zones_on_a_simulated_host"]
+async fn a_pool_that_fills_meanwhile_is_said_and_costs_nothing() {
     bed::prepare();
     host()
         .mutate(|host| {

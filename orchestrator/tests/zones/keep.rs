@@ -51,9 +51,11 @@ async fn recorded(machines: &dyn Machines, name: &MachineName, word: &str) {
 
 /// `zlogin -C`, as the person at the host types it: what it answers to a line of the guest's.
 fn zlogin(name: &MachineName, line: &str) -> String {
+    let (mut person, keyboard) = illumos_sim::tty::open().unwrap();
+    let before = heard(name).len();
     let mut zlogin = Command::new("/usr/sbin/zlogin")
         .args(["-C", name.as_str()])
-        .stdin(Stdio::piped())
+        .stdin(keyboard)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -73,8 +75,13 @@ fn zlogin(name: &MachineName, line: &str) -> String {
         }
     }
     // One that was refused hears nothing any more.
-    zlogin.stdin.take().unwrap().write_all(b"typed by hand\r").ok();
-    drop(out);
+    if asked {
+        person.write_all(b"typed by hand\r").unwrap();
+        wait("what was typed arrives", || {
+            heard(name)[before..].ends_with("typed by hand\r").then_some(())
+        });
+    }
+    drop((out, person));
     let ended = zlogin.wait_with_output().unwrap();
     String::from_utf8_lossy(&said).into_owned() + &String::from_utf8_lossy(&ended.stderr)
 }

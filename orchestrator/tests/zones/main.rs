@@ -76,6 +76,7 @@ fn zones_on_a_simulated_host() {
         "guard::what_only_a_person_can_mend_is_named",
         "faults::a_guest_that_dies_at_once_is_seen_with_its_last_words",
         "faults::a_full_pool_is_said_and_costs_nothing",
+        "faults::a_pool_that_fills_meanwhile_is_said_and_costs_nothing",
         "faults::a_disk_that_stays_busy_is_quarantined",
         "faults::a_zone_that_hangs_is_said_and_goes_when_it_can",
     ]);

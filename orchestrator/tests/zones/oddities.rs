@@ -115,6 +115,11 @@ const ODDITIES: &[Oddity] = &[
         Comes::Unprepared("max-lwps"),
     ),
     (
+        "a property that is not set is shown as nothing",
+        |faults| faults.unset_linkprop_is_empty = true,
+        Comes::Up,
+    ),
+    (
         "an address is probed first",
         |faults| faults.tentative_looks = 3,
         Comes::Up,

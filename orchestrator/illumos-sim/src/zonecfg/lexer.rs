@@ -31,7 +31,7 @@ pub fn lines(text: &str) -> Vec<Line> {
         while let Some(c) = rest.chars().next() {
             let after = &rest[c.len_utf8()..];
             match c {
-                ' ' | '\t' | '\r' => rest = after,
+                ' ' | '\t' => rest = after,
                 '#' if tokens.is_empty() => break,
                 ';' => {
                     flush(&mut lines, at + 1, &mut tokens);
@@ -57,7 +57,7 @@ pub fn lines(text: &str) -> Vec<Line> {
                     rest = after;
                 }
                 _ => {
-                    let ends = |c: char| " \t\r\";=[]()".contains(c) || c == ',' && depth > 0;
+                    let ends = |c: char| " \t\";=[]()".contains(c) || c == ',' && depth > 0;
                     let end = rest.find(ends).unwrap_or(rest.len());
                     tokens.push(Token::Word(rest[..end].to_owned()));
                     rest = &rest[end..];

@@ -1,5 +1,7 @@
 //! Resources of a configuration: their kinds, their properties, and what those may be.
 
+use crate::program::dladm::is_link_name;
+
 /// The value of a property.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value {
@@ -265,7 +267,7 @@ impl Resource {
             }
             ("attr", "value") if text.len() >= 256 => Err("attr value is too long".into()),
             ("device", "match") if text.len() > 1023 || text.is_empty() => Err("match is too long".into()),
-            ("net", "physical") if text.len() >= 32 || text.is_empty() => {
+            ("net", "physical") if text.len() >= 32 || !is_link_name(text) => {
                 Err(format!("{text}: Invalid interface name"))
             }
             ("net", "allowed-address" | "address") if !text.contains('/') && text.is_empty() => {

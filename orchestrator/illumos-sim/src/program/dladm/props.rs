@@ -244,6 +244,10 @@ pub(super) fn show(host: &Host, args: &[String]) -> Ran {
                 (_, "zone") => link.zone.clone().unwrap_or_else(|| "--".into()),
                 _ => "--".into(),
             };
+            let value = match value.as_str() {
+                "--" if options.has('c') && host.faults.unset_linkprop_is_empty => String::new(),
+                _ => value,
+            };
             rows.push(vec![
                 ("link", name.clone()),
                 ("property", (*property).to_owned()),

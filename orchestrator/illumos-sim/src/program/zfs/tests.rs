@@ -243,3 +243,41 @@ fn mounts_carry_their_contents() {
     );
     bed.ok("zfs destroy -r rpool/zones");
 }
+
+#[test]
+fn a_clone_takes_what_is_written_to_it() {
+    use std::os::unix::fs::FileExt;
+    let bed = Bed::new();
+    let number = |property: &str, name: &str| -> u64 {
+        let said = bed.ok(&format!("zfs get -Hp -o value {property} {name}"));
+        said.trim().parse().unwrap()
+    };
+    let write = |name: &str, at: u64| {
+        let node = bed.sim.root().join("dev/zvol/rdsk").join(name);
+        let node = std::fs::OpenOptions::new().write(true).open(node).unwrap();
+        node.write_all_at(&[1; 4 << 20], at).unwrap();
+        node.sync_all().unwrap();
+    };
+    for command in [
+        "zfs create -s -V 16m rpool/gold",
+        "zfs create -o quota=3m rpool/machines",
+    ] {
+        bed.ok(command);
+    }
+    write("rpool/gold", 0);
+    bed.ok("zfs snapshot rpool/gold@v1");
+    bed.ok("zfs clone rpool/gold@v1 rpool/machines/a");
+    assert!(number("referenced", "rpool/machines/a") >= 4 << 20);
+    assert!(number("used", "rpool/machines/a") < 1 << 20);
+    assert!(number("available", "rpool/machines") > 2 << 20);
+    bed.ok("zfs clone rpool/gold@v1 rpool/machines/b");
+    write("rpool/machines/a", 8 << 20);
+    assert!(number("used", "rpool/machines/a") >= 4 << 20);
+    assert_eq!(number("available", "rpool/machines"), 0);
+    assert_eq!(
+        bed.no("zfs clone rpool/gold@v1 rpool/machines/c", 1),
+        "cannot create 'rpool/machines/c': out of space\n"
+    );
+    bed.ok("zfs destroy rpool/machines/a");
+    bed.ok("zfs clone rpool/gold@v1 rpool/machines/c");
+}

@@ -3,7 +3,7 @@
 use super::{Zone, broken, find, install::verify, no, nothing};
 use crate::{
     boot::{guest::guest, life},
-    files,
+    console, files,
     host::Host,
     out::{Out, Ran},
     state::{ZoneState, now},
@@ -44,6 +44,7 @@ pub(super) fn boot(host: &mut Host, zone: &Zone, args: &[String]) -> Ran {
             ..Out::silent()
         }),
         Err(text) => {
+            console::notice(host, name, "Zone boot failed").map_err(broken)?;
             life::teardown(host, name, -1).map_err(broken)?;
             Err(call_failed(name, &text))
         }
@@ -111,6 +112,7 @@ pub(super) fn reboot(host: &mut Host, zone: &Zone, args: &[String]) -> Ran {
     if !guest_gone(host, name, HALT_SECONDS) {
         return Ok(Out::silent());
     }
+    console::notice(host, name, "Zone rebooting").map_err(broken)?;
     life::teardown(host, name, -1).map_err(broken)?;
     let zone = find(host, name)?;
     boot(host, &zone, &[])
