@@ -26,13 +26,17 @@ use crate::files;
 /// # Errors
 /// When it cannot be made, or is another's, a link, or open to others.
 pub fn place(data_dir: &Path) -> Result<PathBuf, DownloadError> {
-    let me = geteuid().as_raw();
-    let dir = match fs::metadata(data_dir) {
-        Ok(there) if there.uid() == me => data_dir.join("downloads"),
-        _ => PathBuf::from(format!("/var/tmp/helios-ci-{me}")),
-    };
+    let dir = chosen(data_dir);
     private(&dir)?;
     Ok(dir)
+}
+
+fn chosen(data_dir: &Path) -> PathBuf {
+    let me = geteuid().as_raw();
+    match fs::metadata(data_dir) {
+        Ok(there) if there.uid() == me => data_dir.join("downloads"),
+        _ => PathBuf::from(format!("/var/tmp/helios-ci-{me}")),
+    }
 }
 
 /// Makes sure of a directory that is the caller's alone.
@@ -206,8 +210,9 @@ mod tests {
             assert!(refused(&place).contains("another user's"));
             // Another's data directory is not written into.
             std::os::unix::fs::chown(dir.path(), Some(12345), None).unwrap();
-            assert_eq!(super::place(dir.path()).unwrap(), Path::new("/var/tmp/helios-ci-0"));
+            assert_eq!(chosen(dir.path()), Path::new("/var/tmp/helios-ci-0"));
         }
+        assert!(chosen(Path::new("/nonexistent")).starts_with("/var/tmp"));
     }
 
     #[test]
