@@ -323,3 +323,14 @@ async fn a_guest_that_is_asked_to_stop_goes_by_itself() {
     console_says(&machines, &spec.name, "Power down").await;
     machines.destroy(&spec.name).await.unwrap();
 }
+
+/// It travels on the seed disk of every machine.
+#[test]
+fn the_agent_is_small() {
+    let Some(agent) = std::env::var_os("HELIOS_CI_AGENT") else {
+        println!("skipped: HELIOS_CI_AGENT names no agent");
+        return;
+    };
+    let size = std::fs::metadata(agent).expect("the agent").len();
+    assert!(size <= 3_000_000, "{size} bytes");
+}

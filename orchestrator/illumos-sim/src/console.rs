@@ -4,7 +4,10 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Seek, SeekFrom, Write},
-    os::unix::net::{UnixListener, UnixStream},
+    os::unix::{
+        fs::MetadataExt,
+        net::{UnixListener, UnixStream},
+    },
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -169,6 +172,8 @@ pub fn serve(sim: &Sim, zone: &str) -> io::Result<()> {
     files::remove(Path::new(&fresh))?;
     let listener = UnixListener::bind(&fresh)?;
     fs::rename(&fresh, &socket)?;
+    // After a reboot the socket of this name may be another daemon's.
+    let ours = fs::metadata(&socket)?.ino();
     let holder: Holder = Holder::default();
     let (accepts, typed, printed) = (Arc::clone(&holder), input(sim.dir(), zone), output(sim.dir(), zone));
     std::thread::spawn(move || {
@@ -197,7 +202,7 @@ pub fn serve(sim: &Sim, zone: &str) -> io::Result<()> {
         keeper.hand_over(sim.dir(), &keys.read()?)?;
         if looked.is_none_or(|at| at.elapsed() >= LOOK) {
             looked = Some(Instant::now());
-            if !socket.exists() {
+            if fs::metadata(&socket).map_or(true, |meta| meta.ino() != ours) {
                 return Ok(());
             }
             // Decided under the lock of the model: a boot comes before, and is seen, or after, and finds no

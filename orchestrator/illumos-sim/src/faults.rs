@@ -16,8 +16,12 @@ pub struct Faults {
     pub busy_after_close: u32,
     /// A zonecfg file that errs commits nothing, instead of what verifies: both were seen.
     pub zonecfg_commits_nothing_on_error: bool,
+    /// A property of a zone that this release's zonecfg does not know.
+    pub zonecfg_lacks: Option<String>,
     /// `create-vnic` takes `-p mtu=` and does nothing with it: that was seen.
     pub create_vnic_ignores_mtu: bool,
+    /// So many looks show a new address as `tentative`: it is probed first.
+    pub tentative_looks: u32,
     /// Whether `zoneadm list` leaves out the eighth field, as illumos without the debug id does.
     pub seven_list_fields: bool,
 }
@@ -93,8 +97,11 @@ pub enum Action {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Quirks {
-    /// bhyve ends with this code right after a boot that succeeded.
+    /// bhyve ends with this code soon after a boot that succeeded.
     pub bhyve_exits: Option<i32>,
+    /// So many listings still show the zone as running when bhyve could not start; two without it. A real host takes
+    /// seconds to halt it.
+    pub dies_late: Option<u32>,
     /// The boot hook fails with this text.
     pub boot_error: Option<String>,
     /// The install hook ends with this code.
@@ -121,6 +128,14 @@ pub enum Listed {
     WithoutId,
     /// A state of some later release.
     As(String),
+}
+
+impl Quirks {
+    /// How many listings go by before a bhyve that could not start is noticed.
+    #[must_use]
+    pub fn deathbed(&self) -> u32 {
+        self.dies_late.unwrap_or(2)
+    }
 }
 
 impl Faults {

@@ -46,6 +46,23 @@ pub fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Removes every file in a folder and below it. The folders stay: one may be mounted elsewhere, and what is mounted
+/// of a folder that was removed and made again is the removed one.
+///
+/// # Errors
+/// Something cannot be removed.
+pub fn empty(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            empty(&entry.path())?;
+        } else {
+            remove(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 /// A path of the simulated host below its root.
 #[must_use]
 pub fn below(root: &Path, path: &str) -> PathBuf {

@@ -22,6 +22,7 @@ pub mod state;
 pub mod table;
 pub mod trace;
 pub mod volume;
+pub mod xml;
 pub mod zonecfg;
 
 pub use out::Out;

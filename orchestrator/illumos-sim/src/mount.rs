@@ -92,8 +92,14 @@ pub fn unmount(host: &mut Host, dataset: &str) -> io::Result<()> {
     };
     let (stash, dir) = (stash(host, entry.guid), host.path(&place));
     fs::create_dir_all(stash.parent().unwrap_or(&stash))?;
-    let mode = fs::metadata(&dir)?.permissions();
-    fs::rename(&dir, stash)?;
+    // A simulator that was killed after it moved them, and before it said so, left the contents there.
+    let moved = stash.exists();
+    let mode = fs::metadata(if moved { &stash } else { &dir })?.permissions();
+    if moved {
+        files::remove(&dir)?;
+    } else {
+        fs::rename(&dir, stash)?;
+    }
     fs::create_dir(&dir)?;
     fs::set_permissions(&dir, mode)?;
     if let Some(entry) = host.state.datasets.get_mut(dataset) {

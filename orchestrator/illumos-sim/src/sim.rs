@@ -304,11 +304,10 @@ impl Sim {
                 guest(host).kill(host, &zone);
             }
             host.state.power_cycle();
-            for gone in ["/var/run", "/dev/vmm"] {
-                files::remove(&host.path(gone))?;
+            for emptied in ["/var/run", "/dev/vmm"] {
+                files::empty(&host.path(emptied))?;
             }
-            fs::create_dir_all(host.path("/var/run/zones"))?;
-            fs::create_dir_all(host.path("/dev/vmm"))?;
+            program::services::boot(host);
             mount::all(host)
         })?
     }

@@ -243,7 +243,8 @@ fn promises(reader: &mut Reader, top: &Map<'_>, config: &Config) {
         reader.warning(place("images"), "no images: this node can run no job");
     }
     for (label, image) in &config.images {
-        if image.sha256.is_none() {
+        // A zone host keeps the digest with the golden disk.
+        if image.sha256.is_none() && config.backend != Backend::Zone {
             reader.warning(
                 place("images"),
                 format!("image `{label}` has no sha256: a changed disk goes unnoticed"),
@@ -683,7 +684,7 @@ fn read_retention(reader: &mut Reader, top: &Map<'_>) -> Retention {
     let map = section(reader, top, "retention", &["logs_days", "runs_days", "deliveries_days"]);
     let mut days = |key: &str, default| {
         reader
-            .small(map.get(key), &map.path(key), 1..=36_500)
+            .small(map.get(key), &map.path(key), 0..=36_500)
             .unwrap_or(default)
     };
     let retention = Retention {
@@ -691,7 +692,9 @@ fn read_retention(reader: &mut Reader, top: &Map<'_>) -> Retention {
         runs_days: days("runs_days", default.runs_days),
         deliveries_days: days("deliveries_days", default.deliveries_days),
     };
-    if retention.logs_days > retention.runs_days {
+    // 0 is for ever.
+    let forever = |days: u32| if days == 0 { u32::MAX } else { days };
+    if forever(retention.logs_days) > forever(retention.runs_days) {
         let message = "retention.logs_days is longer than runs_days: a run's logs go with the run";
         reader.warning(map.place, message);
     }

@@ -92,7 +92,9 @@ fn read_file(path: &Path) -> Result<String, Unusable> {
         ));
     }
     let me = nix::unistd::geteuid().as_raw();
-    if metadata.uid() != me && metadata.uid() != 0 {
+    // Root reads the secrets of the daemon's user, whoever that is: machined and the administrator's commands share
+    // its configuration.
+    if metadata.uid() != me && metadata.uid() != 0 && me != 0 {
         return Err(unusable(
             format!(
                 "{shown} belongs to user {}, not to root or this user ({me})",

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::Path,
     str::FromStr as _,
     sync::Arc,
@@ -272,6 +272,12 @@ fn create_private(path: &Path) -> Result<(), StoreError> {
     if !metadata.is_file() {
         return Err(StoreError::place(path, "it is not a regular file"));
     }
+    // Made by root, for a daemon that is another user; SQLite gives the files beside it to the same one.
+    let directory = path.parent().and_then(|parent| fs::metadata(parent).ok());
+    if let Some(owner) = directory.filter(|owner| metadata.uid() == 0 && owner.uid() != 0 && metadata.len() == 0) {
+        std::os::unix::fs::fchown(&file, Some(owner.uid()), Some(owner.gid()))
+            .map_err(|e| StoreError::place(path, format!("it cannot be given to the directory's owner: {e}")))?;
+    }
     if metadata.permissions().mode() & 0o077 != 0 {
         file.set_permissions(fs::Permissions::from_mode(0o600))
             .map_err(|e| StoreError::place(path, format!("others can read it, and that cannot be changed: {e}")))?;
@@ -326,4 +332,21 @@ async fn migrate(tx: &mut Tx) -> Result<(), StoreError> {
         .await?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_made_by_root_is_the_directory_owners() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        if nix::unistd::geteuid().is_root() {
+            std::os::unix::fs::chown(dir.path(), Some(12_345), Some(12_345)).unwrap();
+        }
+        create_private(&path).unwrap();
+        let (made, owner) = (fs::metadata(&path).unwrap(), fs::metadata(dir.path()).unwrap());
+        assert_eq!((made.uid(), made.mode() & 0o777), (owner.uid(), 0o600));
+    }
 }

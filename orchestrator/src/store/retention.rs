@@ -51,7 +51,11 @@ impl Store {
 }
 
 async fn expired(tx: &mut Tx, retention: &config::Retention) -> Result<Expired, StoreError> {
-    let before = |days: u32| tx.now - i64::from(days) * DAY_MS;
+    let before = |days: u32| match days {
+        // For ever.
+        0 => i64::MIN,
+        days => tx.now - i64::from(days) * DAY_MS,
+    };
     let (logs, runs, deliveries) = (
         before(retention.logs_days),
         before(retention.runs_days),

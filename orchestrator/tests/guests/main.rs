@@ -19,6 +19,7 @@ mod life;
 mod push;
 mod reach;
 mod real;
+mod reboot;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -27,6 +28,7 @@ mod support;
 fn zones_with_real_guests() {
     real::run_inside(&[
         "push::a_push_is_tested_in_zones_that_machined_keeps",
+        "reboot::a_host_that_reboots_in_mid_job_costs_the_job_one_machine",
         "push::a_job_that_reboots_its_guest_ends_and_says_why",
         "reach::a_guest_reaches_its_node_and_nothing_else_of_the_host_or_its_neighbours",
         "reach::a_guest_is_held_to_its_own_addresses_by_each_property_of_its_link",

@@ -41,7 +41,7 @@ impl Drop for Keeper {
     }
 }
 
-async fn world(more: &str) -> (World, Keeper) {
+pub async fn world(more: &str) -> (World, Keeper) {
     real::begin();
     let mut world = World::stopped(Machines::Zone, &format!("{EXTRA}{more}")).await;
     let keeper = Keeper::start(world.command(&["machined"]));
@@ -50,7 +50,7 @@ async fn world(more: &str) -> (World, Keeper) {
 }
 
 /// Every machine is gone from the daemon's books, from the host, from its kernel.
-fn nothing_left(world: &World, keeper: Keeper) {
+pub fn nothing_left(world: &World, keeper: Keeper) {
     world.until("the machines are gone", || {
         (world.rows("machines WHERE state <> 'gone'") == 0).then_some(())
     });

@@ -8,6 +8,7 @@ use std::{
     process::{Command, Output},
 };
 
+use illumos_sim::Sim;
 use tempfile::TempDir;
 
 use crate::{Fakes, SHELLS, manifests::manifests, output, project, read, text};
@@ -440,8 +441,8 @@ fn unpack(build: &Build, archive: &Path) -> PathBuf {
     build.at(&format!("helios-ci-{}", env!("CARGO_PKG_VERSION")))
 }
 
-/// An illumos host, as far as the install script asks.
-fn host(fakes: &Fakes) {
+/// An illumos host, as far as the install script asks; its services are the simulator's.
+fn host(fakes: &Fakes) -> Sim {
     let user = fakes.0.path().join("user");
     let group = fakes.0.path().join("group");
     fakes.add("uname", "echo SunOS");
@@ -452,16 +453,34 @@ fn host(fakes: &Fakes) {
     );
     fakes.add("getent", &format!("[ -e {} ]", group.display()));
     fakes.add("pkg", "exit 1");
-    fakes.add(
-        "svcs",
-        "case $* in *helios-ci:default) echo disabled ;; *) echo online ;; esac",
-    );
     fakes.add("zoneadm", "echo global\necho web");
     fakes.record("groupadd", &format!(": >{}", group.display()));
     fakes.record("useradd", &format!(": >{}", user.display()));
-    for name in ["passwd", "chown", "svccfg", "svcadm"] {
+    for name in ["passwd", "chown"] {
         fakes.record(name, "");
     }
+    let (dir, programs) = (fakes.0.path().join("host"), fakes.0.path().join("programs"));
+    let binary = std::env::current_exe().expect("this program");
+    let target = binary.parent().and_then(Path::parent).expect("a target directory");
+    illumos_sim::cli::install(&programs, &target.join("illumos-sim")).expect("its programs");
+    let run = |name: &str| {
+        let (dir, program) = (dir.display(), programs.join(name));
+        format!("ILLUMOS_SIM={dir} exec {} \"$@\"", program.display())
+    };
+    for name in ["svccfg", "svcadm"] {
+        fakes.record(name, &run(name));
+    }
+    fakes.add("svcs", &run("svcs"));
+    Sim::create(&dir).expect("a host")
+}
+
+/// The states of both services.
+fn states(sim: &Sim) -> [String; 2] {
+    let state = sim.state().expect("a host");
+    ["helios-ci", "helios-ci/machined"].map(|name| {
+        let found = state.services.get(&format!("svc:/application/{name}:default"));
+        found.cloned().unwrap_or_default()
+    })
 }
 
 #[test]
@@ -471,7 +490,7 @@ fn the_archive_installs_upgrades_and_leaves_a_host() {
         successful(&build.make("022", "package", &format!("PACKAGE_DIR={}", build.at("out").display())));
         let name = format!("helios-ci-{}.tar.gz", env!("CARGO_PKG_VERSION"));
         let script = unpack(&build, &build.at("out").join(name)).join("install.sh");
-        host(&build.fakes);
+        let sim = host(&build.fakes);
         let root = build.at("root");
         let run = |verb: &str| {
             output(
@@ -502,6 +521,12 @@ fn the_archive_installs_upgrades_and_leaves_a_host() {
         successful(&run("host"));
         build.assert_laid(&root);
         assert_eq!(build.fakes.recorded(), wanted, "{shell}");
+        assert_eq!(states(&sim), ["disabled", "online"], "{shell}: idle until setup");
+        let props = sim.state().expect("a host").service_props["svc:/application/helios-ci:default"].clone();
+        assert!(
+            props.contains_key("config/file") && props["startd/duration"] == "child",
+            "{shell}: {props:?}"
+        );
 
         // Again, now with the user: an upgrade.
         build.fakes.forget();
@@ -534,6 +559,7 @@ fn the_archive_installs_upgrades_and_leaves_a_host() {
             ],
             "{shell}"
         );
+        assert_eq!(states(&sim), ["disabled", "disabled"], "{shell}");
     }
 }
 

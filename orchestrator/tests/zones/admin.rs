@@ -15,7 +15,7 @@ use std::{
 use helios_ci::machine::{Machines, Observed, machined};
 use sha2::{Digest, Sha256};
 
-use super::bed::{host, left, prepare, spec};
+use super::bed::{self, host, left, prepare, spec};
 
 pub const CONFIG: &str = "/run/config.yaml";
 
@@ -246,6 +246,87 @@ async fn a_brand_that_ignores_an_attribute_is_told_by_doctor() {
         "{found}"
     );
     assert_eq!(left(), Vec::<String>::new());
+}
+
+/// What `setup` refuses, in one line.
+fn setup_refuses() -> String {
+    let output = run(&["setup", "--yes"]);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success(), "{text}");
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[tokio::test]
+#[ignore = "run inside a simulated host by zones_on_a_simulated_host"]
+async fn setup_makes_rules_last_and_leaves_anothers_policy_alone() {
+    configure();
+    let set = |name: &str, value: &str| {
+        let property = format!("firewall_config_default/{name}");
+        bed::run(
+            "svccfg",
+            &[
+                "-s",
+                "network/ipfilter:default",
+                "setprop",
+                &property,
+                "=",
+                "astring:",
+                value,
+            ],
+        );
+        bed::run("svcadm", &["refresh", "network/ipfilter:default"]);
+    };
+    set("policy", "deny");
+    let before = bed::picture();
+    let said_of = setup_refuses();
+    assert!(
+        said_of.contains("policy `deny`") && said_of.contains("svccfg -s network/ipfilter:default setprop"),
+        "{said_of}"
+    );
+    assert_eq!(bed::changed(&before), Vec::<String>::new());
+    set("policy", "custom");
+    set("custom_policy_file", "/etc/own.conf");
+    assert!(setup_refuses().contains("/etc/own.conf"));
+    set("policy", "none");
+    assert!(said(&["setup", "--yes"]).contains("setprop firewall_config_default/policy = astring: custom"));
+    assert!(said(&["setup"]).contains("Nothing to do"));
+    host().host_reboot().unwrap();
+    assert!(said(&["setup"]).contains("Nothing to do"), "{}", said(&["setup"]));
+    // Half of what was ours there is not guessed at.
+    let rules = fs::read_to_string("/etc/ipf/ipf.conf").unwrap();
+    fs::write("/etc/ipf/ipf.conf", rules.replace("# helios-ci: end", "pass in all")).unwrap();
+    assert!(setup_refuses().contains("restore that line"));
+}
+
+#[tokio::test]
+#[ignore = "run inside a simulated host by zones_on_a_simulated_host"]
+async fn setup_bounds_the_machines_mounts_the_zones_and_wants_their_parents_roots() {
+    prepare();
+    configure();
+    let config = fs::read_to_string(CONFIG).unwrap();
+    fs::write(CONFIG, config.replace("path: /mnt/hci", "path: /mnt/hci, quota_gib: 3")).unwrap();
+    bed::run("zfs", &["unmount", "rpool/hci/zones"]);
+    let shown = said(&["setup", "--yes"]);
+    assert!(
+        shown.contains("zfs set quota=3G rpool/hci/machines") && shown.contains("zfs mount rpool/hci/zones"),
+        "{shown}"
+    );
+    assert!(said(&["setup"]).contains("Nothing to do"));
+    let machines = bed::machines();
+    let spec = spec();
+    machines.prepare(&spec).await.unwrap();
+    machines.destroy(&spec.name).await.unwrap();
+    // Less than a machine may be begun with.
+    bed::run("zfs", &["set", "quota=1000m", "rpool/hci/machines"]);
+    let error = machines.prepare(&spec).await.unwrap_err();
+    assert!(
+        error.retryable && error.reason.contains("free below rpool/hci/machines"),
+        "{error}"
+    );
+    machines.destroy(&spec.name).await.unwrap();
+    assert!(said(&["setup"]).contains("quota=3G"), "what was configured is restored");
+    fs::set_permissions("/mnt", std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    assert!(setup_refuses().contains("/mnt does not belong to root"));
 }
 
 #[tokio::test]

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use helios_ci::machine::{Observed, zone::Patience};
-use illumos_sim::faults::{Action, Fault, Quirks};
+use illumos_sim::{
+    faults::{Action, Fault, Quirks},
+    state::ZoneState,
+};
 
 use super::{
     bed::{self, host, left, machines, spec},
@@ -296,25 +299,31 @@ async fn a_disk_that_stays_busy_is_quarantined() {
 #[ignore = "run inside a simulated host by zones_on_a_simulated_host"]
 async fn a_zone_that_hangs_is_said_and_goes_when_it_can() {
     bed::prepare();
-    let (machines, spec) = (bed::hurried_machines(USUAL), spec());
-    machines.prepare(&spec).await.unwrap();
-    machines.start(&spec.name).await.unwrap();
-    quirk(Quirks {
-        halt_leaves: Some("down".to_owned()),
-        ..Quirks::default()
-    });
-    host()
-        .mutate(|host| {
-            let zone = host.state.zones.get_mut(spec.name.as_str()).unwrap();
-            (zone.state, zone.guest) = (illumos_sim::state::ZoneState::Down, false);
-        })
-        .unwrap();
-    let error = machines.destroy(&spec.name).await.unwrap_err();
-    assert!(error.reason.contains("hangs in") && error.retryable, "{error:?}");
-    // Nothing below it was touched: its disk may be open, its links are in use.
-    let links = host().state().unwrap().links.len();
-    assert!(links >= 4 && !left().is_empty(), "{:?}", left());
-    quirk(Quirks::default());
-    machines.destroy(&spec.name).await.unwrap();
-    assert_eq!(left(), Vec::<String>::new());
+    let before = bed::picture();
+    for stuck in [ZoneState::Down, ZoneState::ShuttingDown] {
+        let (machines, spec) = (bed::hurried_machines(USUAL), spec());
+        machines.prepare(&spec).await.unwrap();
+        machines.start(&spec.name).await.unwrap();
+        quirk(Quirks {
+            halt_leaves: Some(stuck.as_str().to_owned()),
+            ..Quirks::default()
+        });
+        host()
+            .mutate(|host| {
+                let zone = host.state.zones.get_mut(spec.name.as_str()).unwrap();
+                (zone.state, zone.guest) = (stuck, false);
+            })
+            .unwrap();
+        let error = machines.destroy(&spec.name).await.unwrap_err();
+        assert!(
+            error.reason.contains("hangs in") && error.retryable,
+            "{stuck:?}: {error:?}"
+        );
+        // Nothing below it was touched: its disk may be open, its links are in use.
+        let links = host().state().unwrap().links.len();
+        assert!(links >= 4 && !left().is_empty(), "{stuck:?}: {:?}", left());
+        quirk(Quirks::default());
+        machines.destroy(&spec.name).await.unwrap();
+        assert_eq!(bed::changed(&before), Vec::<String>::new(), "{stuck:?}");
+    }
 }

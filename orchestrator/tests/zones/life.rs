@@ -86,8 +86,15 @@ async fn a_rebooted_host_keeps_what_zfs_keeps_and_all_of_it_goes() {
     first.prepare(&running).await.unwrap();
     first.start(&running.name).await.unwrap();
     first.prepare(&prepared).await.unwrap();
+    let rules = host().state().unwrap().filter.rules;
+    assert!(rules.len() >= 3, "{rules:?}");
     host().host_reboot().unwrap();
     std::fs::remove_dir_all("/run/helios-ci").unwrap();
+    assert_eq!(
+        host().state().unwrap().filter.rules,
+        rules,
+        "they come back with the host"
+    );
     let machines = machines();
     assert_eq!(machines.list().await.unwrap().len(), 2);
     for machine in machines.list().await.unwrap() {
@@ -98,6 +105,12 @@ async fn a_rebooted_host_keeps_what_zfs_keeps_and_all_of_it_goes() {
     // Slots and names are free again.
     let next = spec();
     machines.prepare(&next).await.unwrap();
+    machines.start(&next.name).await.unwrap();
+    assert_eq!(machines.observe(&next.name).await.unwrap(), Observed::Running);
+    // What the host makes at its boot is where its programs and ours look for it.
+    assert!(std::path::Path::new("/dev/vmm").join(next.name.as_str()).exists());
+    let socket = format!("/run/zones/{}.console_sock", next.name);
+    assert!(std::path::Path::new(&socket).exists());
     machines.destroy(&next.name).await.unwrap();
     assert_eq!(left(), Vec::<String>::new());
 }

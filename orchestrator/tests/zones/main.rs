@@ -14,6 +14,7 @@ mod keep;
 mod keeper;
 mod life;
 mod names;
+mod oddities;
 mod storm;
 mod strangers;
 mod surprises;
@@ -35,10 +36,13 @@ fn zones_on_a_simulated_host() {
         "faults::zoneadmd_goes_on_without_its_client_and_leaves_nothing",
         "admin::a_place_that_is_anothers_is_not_taken",
         "admin::a_brand_that_ignores_an_attribute_is_told_by_doctor",
+        "admin::setup_makes_rules_last_and_leaves_anothers_policy_alone",
+        "admin::setup_bounds_the_machines_mounts_the_zones_and_wants_their_parents_roots",
         "keeper::machined_told_to_stop_ends_what_has_begun",
         "storm::twenty_machines_in_a_storm_leave_nothing",
         "budget::a_life_costs_what_was_budgeted",
         "budget::twenty_that_wait_cost_one_look_a_second",
+        "oddities::a_life_on_every_odd_host_leaves_nothing",
         "surprises::what_a_boot_environment_brings_back_goes",
         "surprises::a_damaged_configuration_is_said_and_hides_no_other_machine",
         "surprises::nothing_is_made_below_a_dataset_that_is_not_mounted",

@@ -39,7 +39,7 @@ pub fn boot(host: &mut Host, entry: &Entry, config: &Config) -> Result<String, S
     if let Some(text) = host.faults.quirks(name).boot_error {
         return Err(text);
     }
-    let machine = brand::machine(config)?;
+    let machine = brand::machine(host, config)?;
     let mut said = String::new();
     let mut taken = Vec::new();
     for net in config.of("net") {
@@ -97,16 +97,12 @@ pub fn boot(host: &mut Host, entry: &Entry, config: &Config) -> Result<String, S
     };
     host.state.zones.insert(name.clone(), zone);
     let root = host.path(&entry.zonepath).join("root");
+    brand::furnish(host, config, &machine)?;
     let written = files::replace(&root.join("tmp/init.log"), b"")
-        .and_then(|()| {
-            files::replace(
-                &root.join("etc/bhyve.cfg"),
-                machine.argv(&entry.uuid).join("\n").as_bytes(),
-            )
-        })
+        .and_then(|()| files::replace(&root.join("etc/bhyve.cfg"), machine.argv().join("\n").as_bytes()))
         .and_then(|()| {
             let log = host.path(&entry.zonepath).join("log/zone.log");
-            files::replace(&log, format!("{}\n", machine.argv(&entry.uuid).join(" ")).as_bytes())
+            files::replace(&log, format!("{}\n", machine.argv().join(" ")).as_bytes())
         });
     written.map_err(|error| format!("I/O error of the simulator: {error}"))?;
     let end = match refusal(host, entry, config, &machine, &taken) {
@@ -127,7 +123,7 @@ pub fn boot(host: &mut Host, entry: &Entry, config: &Config) -> Result<String, S
         }
     };
     if let Some(code) = end {
-        ended(host, name, End::Code(code)).map_err(|error| format!("I/O error of the simulator: {error}"))?;
+        dies(host, name, i64::from(code) * 256).map_err(|error| format!("I/O error of the simulator: {error}"))?;
     }
     Ok(said)
 }
@@ -217,6 +213,18 @@ pub fn ended(host: &mut Host, name: &str, end: End) -> io::Result<()> {
     }
 }
 
+/// bhyve could not start, and its zone is still shown as running for a while.
+fn dies(host: &mut Host, name: &str, status: i64) -> io::Result<()> {
+    let late = host.faults.quirks(name).deathbed();
+    if late == 0 {
+        return goes_down(host, name, status);
+    }
+    if let Some(zone) = host.state.zones.get_mut(name) {
+        (zone.guest, zone.lingers, zone.status) = (false, late, status);
+    }
+    Ok(())
+}
+
 /// The kernel halts the zone: at once, or while some listings still show it on its way.
 fn goes_down(host: &mut Host, name: &str, status: i64) -> io::Result<()> {
     let lingers = host.faults.quirks(name).lingers;
@@ -241,11 +249,13 @@ pub fn settle(host: &mut Host) -> io::Result<()> {
     for (name, zone) in host.state.zones.iter_mut().filter(|(_, zone)| zone.lingers > 0) {
         zone.lingers -= 1;
         if zone.lingers == 0 {
-            down.push((name.clone(), zone.status));
+            down.push((name.clone(), zone.status, zone.state));
         }
     }
-    down.into_iter()
-        .try_for_each(|(name, status)| teardown(host, &name, status))
+    down.into_iter().try_for_each(|(name, status, state)| match state {
+        ZoneState::Running => goes_down(host, &name, status),
+        _ => teardown(host, &name, status),
+    })
 }
 
 /// Takes a zone down to installed: its links come back without protection and allowed addresses, its

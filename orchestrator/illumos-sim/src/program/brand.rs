@@ -4,7 +4,7 @@ use crate::{
     boot::brand,
     host::Host,
     out::{Out, Ran, options},
-    zonecfg::{self, index},
+    zonecfg,
 };
 
 /// `boot -t NAME` prints the command line of bhyve. `-j` and `-x` are refused.
@@ -18,13 +18,11 @@ pub fn boot(host: &Host, args: &[String]) -> Ran {
         return Err(usage("only `-t NAME` is simulated"));
     };
     let broken = |error: std::io::Error| Out::error(format!("/etc/zones/{name}.xml: {error}"));
-    let entry = index::find(host, name).map_err(broken)?;
-    let config = zonecfg::load(host, name).map_err(broken)?;
-    let (Some(entry), Some(config)) = (entry, config) else {
+    let Some(config) = zonecfg::load(host, name).map_err(broken)? else {
         return Err(Out::error(format!(
             "[Errno 2] No such file or directory: '/etc/zones/{name}.xml'"
         )));
     };
-    let machine = brand::machine(&config).map_err(Out::error)?;
-    Ok(Out::text(machine.argv(&entry.uuid).join(" ") + "\n"))
+    let machine = brand::machine(host, &config).map_err(Out::error)?;
+    Ok(Out::text(machine.argv().join(" ") + "\n"))
 }

@@ -3,6 +3,7 @@
 use crate::{
     host::Host,
     out::{Out, Ran, options},
+    state::FIREWALL,
 };
 
 /// Reads one rule and gives it as ipfstat prints it.
@@ -138,29 +139,60 @@ pub fn ipf(host: &mut Host, args: &[String]) -> Ran {
             std::fs::read_to_string(host.given(file))
         };
         let text = text.map_err(|error| Out::error(format!("fopen({file}) failed: {error}")))?;
-        for (number, line) in text.lines().enumerate() {
-            let line = line.split('#').next().unwrap_or_default().trim();
-            if line.is_empty() {
-                continue;
+        load(host, file, &text, options.has('r'), &mut out)?;
+    }
+    Ok(out)
+}
+
+/// Adds the rules of a text, or removes them, up to the first that cannot be read.
+fn load(host: &mut Host, file: &str, text: &str, removes: bool, out: &mut Out) -> Result<(), Out> {
+    for (number, line) in text.lines().enumerate() {
+        let line = line.split('#').next().unwrap_or_default().trim();
+        if line.is_empty() {
+            continue;
+        }
+        let parsed = rule(line).map_err(|why| Out::error(format!("{file}:{}: syntax error, {why}", number + 1)))?;
+        let rules = &mut host.state.filter.rules;
+        let there = rules.iter().position(|rule| *rule == parsed);
+        match (removes, there) {
+            (false, None) => rules.push(parsed),
+            (true, Some(at)) => drop(rules.remove(at)),
+            (false, Some(_)) => {
+                out.stderr += &format!("{}:ioctl(add/insert rule): File exists\n", number + 1);
+                out.code = 1;
             }
-            let parsed = rule(line).map_err(|why| Out::error(format!("{file}:{}: syntax error, {why}", number + 1)))?;
-            let rules = &mut host.state.filter.rules;
-            let there = rules.iter().position(|rule| *rule == parsed);
-            match (options.has('r'), there) {
-                (false, None) => rules.push(parsed),
-                (true, Some(at)) => drop(rules.remove(at)),
-                (false, Some(_)) => {
-                    out.stderr += &format!("{}:ioctl(add/insert rule): File exists\n", number + 1);
-                    out.code = 1;
-                }
-                (true, None) => {
-                    out.stderr += &format!("{}:ioctl(delete rule): No such process\n", number + 1);
-                    out.code = 1;
-                }
+            (true, None) => {
+                out.stderr += &format!("{}:ioctl(delete rule): No such process\n", number + 1);
+                out.code = 1;
             }
         }
     }
-    Ok(out)
+    Ok(())
+}
+
+/// What the service does at its start and its refresh: the rules become those of the file that its properties name;
+/// false when one of them cannot be read, and then they are what they were. Another policy than `custom` reads no
+/// file; what it makes is not simulated.
+pub fn reload(host: &mut Host) -> bool {
+    let before = std::mem::take(&mut host.state.filter.rules);
+    let props = host.state.service_props.get(FIREWALL);
+    let prop = |name: &str| props.and_then(|props| props.get(&format!("firewall_config_default/{name}")));
+    let Some(file) = prop("custom_policy_file").filter(|_| prop("policy").is_some_and(|policy| policy == "custom"))
+    else {
+        return true;
+    };
+    let file = file.clone();
+    // Without the file there are no rules.
+    let Ok(text) = std::fs::read_to_string(host.path(&file)) else {
+        return true;
+    };
+    // What is said of them is in the service's log, which is not simulated.
+    let mut said = Out::silent();
+    let loaded = load(host, &file, &text, false, &mut said).is_ok() && said.code == 0;
+    if !loaded {
+        host.state.filter.rules = before;
+    }
+    loaded
 }
 
 /// `ipfstat -io`.

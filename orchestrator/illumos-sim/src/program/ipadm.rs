@@ -143,6 +143,7 @@ fn create_addr(host: &mut Host, args: &[String]) -> Ran {
             addr: wanted,
             state: state.into(),
             temporary,
+            tentative: host.faults.tentative_looks,
         },
     );
     Ok(Out::silent())
@@ -180,7 +181,7 @@ fn print(options: &Options, parsable: char, known: &[&'static str], rows: &[Row]
     }
 }
 
-fn show_addr(host: &Host, args: &[String]) -> Ran {
+fn show_addr(host: &mut Host, args: &[String]) -> Ran {
     let options = read(args, "po:", 0, 1)?;
     let wanted = options.rest.first().copied();
     let fits = |object: &str| match wanted {
@@ -191,14 +192,19 @@ fn show_addr(host: &Host, args: &[String]) -> Ran {
     let rows: Vec<Row> = host
         .state
         .interfaces
-        .values()
-        .flat_map(|interface| &interface.addresses)
+        .values_mut()
+        .flat_map(|interface| &mut interface.addresses)
         .filter(|(object, _)| fits(object))
         .map(|(object, address)| {
+            let state = match address.tentative {
+                0 => address.state.clone(),
+                _ => "tentative".to_owned(),
+            };
+            address.tentative = address.tentative.saturating_sub(1);
             vec![
                 ("addrobj", object.clone()),
                 ("type", "static".into()),
-                ("state", address.state.clone()),
+                ("state", state),
                 ("addr", address.addr.clone()),
                 ("current", "U--".into()),
                 ("persistent", if address.temporary { "---" } else { "U--" }.into()),
@@ -410,6 +416,12 @@ mod tests {
             ("delete-if hcih8", "Could not delete hcih8: Interface does not exist"),
         ] {
             assert_eq!(bed.no(&format!("ipadm {command}"), 1), format!("ipadm: {text}\n"));
+        }
+        bed.ok("ipadm delete-addr hcih7/v4");
+        bed.sim.mutate(|host| host.faults.tentative_looks = 2).unwrap();
+        bed.ok("ipadm create-addr -t -T static -a 10.77.0.29/30 hcih7/v4");
+        for state in ["tentative", "tentative", "ok", "ok"] {
+            assert_eq!(bed.ok("ipadm show-addr -p -o state hcih7/v4"), format!("{state}\n"));
         }
         bed.ok("ipadm delete-addr hcih7/v4");
         bed.ok("ipadm delete-if hcih7");

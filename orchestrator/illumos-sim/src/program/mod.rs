@@ -7,6 +7,7 @@ pub mod filter;
 pub mod ipadm;
 pub mod pfexec;
 pub mod services;
+pub mod svccfg;
 pub mod system;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -22,7 +23,7 @@ use crate::{host::Host, out::Out};
 /// Every name this binary answers to.
 pub const NAMES: &[&str] = &[
     "zfs", "zpool", "zonecfg", "zoneadm", "zoneadmd", "dladm", "ipadm", "bhyvectl", "pkill", "ipf", "ipfstat",
-    "zonename", "uname", "svcs", "svcprop", "pfexec", "fuser", "svcadm", "zlogin", "boot",
+    "zonename", "uname", "svcs", "svcprop", "pfexec", "fuser", "svcadm", "svccfg", "zlogin", "boot",
 ];
 
 /// Runs a program over the model.
@@ -45,6 +46,7 @@ pub fn run(host: &mut Host, name: &str, args: &[String]) -> Out {
         "fuser" => system::fuser(host, args),
         "svcs" => services::svcs(host, args),
         "svcadm" => services::svcadm(host, args),
+        "svccfg" => svccfg::run(host, args),
         "zlogin" => zoneadm::login(host, args),
         "svcprop" => services::svcprop(host, args),
         other => Err(Out::error(format!("{other}: no such program in this simulator")).code(127)),

@@ -1,12 +1,14 @@
 //! svcs(1) and svcprop(1): the states and properties of the services that the model names.
 
+use super::filter;
 use crate::{
     host::Host,
     out::{Out, Ran, options},
+    state::FIREWALL,
 };
 
 /// The full names that a pattern means: an FMRI, or its end with or without the instance.
-fn matching<'a>(host: &'a Host, pattern: &str) -> Vec<&'a String> {
+pub(super) fn matching<'a>(host: &'a Host, pattern: &str) -> Vec<&'a String> {
     let tail = pattern.trim_start_matches("svc:/");
     let fits = |fmri: &str| {
         let whole = fmri.trim_start_matches("svc:/");
@@ -96,6 +98,7 @@ pub fn svcadm(host: &mut Host, args: &[String]) -> Ran {
             )));
         };
         let state = host.state.services.entry(fmri.clone()).or_default();
+        let ran = state == "online";
         match verb.as_str() {
             "disable" => *state = "disabled".into(),
             "clear" if state != "maintenance" => {
@@ -106,11 +109,41 @@ pub fn svcadm(host: &mut Host, args: &[String]) -> Ran {
             "enable" | "clear" if state != "maintenance" || verb == "clear" => *state = "online".into(),
             _ => {}
         }
-        if fmri == "svc:/network/ipfilter:default" && matches!(verb.as_str(), "enable" | "disable") {
-            host.state.filter.disabled = verb == "disable";
+        if verb == "refresh"
+            && let Some(edits) = host.state.service_edits.remove(fmri)
+        {
+            host.state.service_props.entry(fmri.clone()).or_default().extend(edits);
+        }
+        if fmri == FIREWALL {
+            let runs = host.state.services.get(fmri).is_some_and(|state| state == "online");
+            host.state.filter.disabled = !runs;
+            // A service that runs already is not started by its `enable`.
+            if runs && verb == "refresh" {
+                // What it was stays when the new cannot be read.
+                filter::reload(host);
+            } else if runs && !(verb == "enable" && ran) {
+                start_filter(host);
+            }
         }
     }
     Ok(Out::silent())
+}
+
+/// What services do when the host comes up.
+pub fn boot(host: &mut Host) {
+    host.state.filter.disabled = host.state.services.get(FIREWALL).is_none_or(|state| state != "online");
+    if !host.state.filter.disabled {
+        start_filter(host);
+    }
+}
+
+/// The start of ipfilter: one whose rules cannot be read ends as any method does whose configuration is bad.
+fn start_filter(host: &mut Host) {
+    host.state.filter.rules.clear();
+    if !filter::reload(host) {
+        host.state.filter.disabled = true;
+        host.state.services.insert(FIREWALL.into(), "maintenance".into());
+    }
 }
 
 /// `svcprop -p group/name FMRI`.
@@ -182,6 +215,46 @@ mod tests {
                 .contains("is not in a maintenance")
         );
         bed.no("svcadm frobnicate x", 2);
+        // The filter's rules are those of its file whenever it starts or is told to look again.
+        let conf = bed.sim.root().join("etc/ipf/ipf.conf");
+        std::fs::write(&conf, "# ours\nblock in quick from 10.77.0.0/16 to any\n").unwrap();
+        let rules = "block in quick from 10.77.0.0/16 to any\n";
+        bed.ok("svcadm enable network/ipfilter");
+        assert_eq!(bed.ok("ipfstat -i"), "empty list for ipfilter(in)\n", "it runs already");
+        bed.ok("svcadm refresh network/ipfilter");
+        assert_eq!(bed.ok("ipfstat -i"), rules);
+        bed.ok("svcadm disable network/ipfilter");
+        assert_eq!(bed.ok("ipfstat -i"), "empty list for ipfilter(in)\n");
+        bed.ok("svcadm enable network/ipfilter");
+        assert_eq!(bed.ok("ipfstat -i"), rules);
+        bed.ok("ipf -Fa");
+        bed.sim.host_reboot().unwrap();
+        assert_eq!(bed.ok("ipfstat -i"), rules);
+        assert_eq!(
+            bed.ok("svcprop -p firewall_config_default/policy network/ipfilter"),
+            "custom\n"
+        );
+        // One line that is no rule: the rules stay what they were, and nothing comes of a start.
+        std::fs::write(&conf, "pass in all\nno rule\n").unwrap();
+        bed.ok("svcadm refresh network/ipfilter");
+        assert_eq!(bed.ok("ipfstat -i"), rules);
+        bed.sim.host_reboot().unwrap();
+        assert_eq!(bed.ok("svcs -H -o state network/ipfilter"), "maintenance\n");
+        assert_eq!(bed.ok("ipfstat -i"), "empty list for ipfilter(in)\n");
+        std::fs::write(&conf, rules).unwrap();
+        bed.ok("svcadm clear network/ipfilter");
+        assert_eq!(bed.ok("ipfstat -i"), rules);
+        let none = |host: &mut crate::host::Host| {
+            let props = host.state.service_props.get_mut(crate::state::FIREWALL).unwrap();
+            props.insert("firewall_config_default/policy".into(), "none".into());
+        };
+        bed.sim.mutate(none).unwrap();
+        bed.sim.host_reboot().unwrap();
+        assert_eq!(
+            bed.ok("ipfstat -i"),
+            "empty list for ipfilter(in)\n",
+            "another policy reads no file"
+        );
         assert_eq!(bed.ok("svcprop -p restarter/state system/zones"), "online\n");
         assert!(
             bed.no("svcprop -p config/x system/zones", 1)

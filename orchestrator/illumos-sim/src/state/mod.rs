@@ -15,6 +15,9 @@ pub use zones::{KernelZone, Pending, ZoneState};
 
 use serde::{Deserialize, Serialize};
 
+/// The packet filter's service.
+pub const FIREWALL: &str = "svc:/network/ipfilter:default";
+
 /// One host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
@@ -52,6 +55,9 @@ pub struct State {
     pub services: BTreeMap<String, String>,
     /// Properties of services: FMRI, then `group/name`.
     pub service_props: BTreeMap<String, BTreeMap<String, String>>,
+    /// What svccfg has set and no refresh has made effective.
+    #[serde(default)]
+    pub service_edits: BTreeMap<String, BTreeMap<String, String>>,
     /// Guests and their network are real, not modelled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub real: Option<Real>,
@@ -78,6 +84,7 @@ impl State {
             filter: Filter::default(),
             services: BTreeMap::new(),
             service_props: BTreeMap::new(),
+            service_edits: BTreeMap::new(),
             real: None,
         };
         state.pools.insert(
@@ -98,11 +105,19 @@ impl State {
         state.plug();
         for (fmri, is) in [
             ("svc:/system/zones:default", "online"),
-            ("svc:/network/ipfilter:default", "online"),
+            (FIREWALL, "online"),
             ("svc:/milestone/network:default", "online"),
             ("svc:/system/filesystem/local:default", "online"),
+            ("svc:/system/manifest-import:default", "online"),
+            ("svc:/system/rbac:default", "online"),
+            ("svc:/system/logadm-upgrade:default", "online"),
         ] {
             state.services.insert(fmri.into(), is.into());
+        }
+        // As an administrator sets them who keeps rules in that file.
+        for (name, value) in [("policy", "custom"), ("custom_policy_file", "/etc/ipf/ipf.conf")] {
+            let props = state.service_props.entry(FIREWALL.into()).or_default();
+            props.insert(format!("firewall_config_default/{name}"), value.into());
         }
         state
     }
@@ -164,7 +179,7 @@ impl State {
             dataset.busy = 0;
         }
         self.forwarding = false;
-        self.filter.rules = self.filter.boot_rules.clone();
+        self.filter = Filter::default();
         self.plug();
     }
 }

@@ -92,6 +92,9 @@ pub struct Address {
     pub state: String,
     /// Gone at the next power cycle.
     pub temporary: bool,
+    /// So many looks still show it as `tentative`, whatever its state.
+    #[serde(default)]
+    pub tentative: u32,
 }
 
 impl Address {
@@ -102,6 +105,7 @@ impl Address {
             addr: addr.into(),
             state: "ok".into(),
             temporary: false,
+            tentative: 0,
         }
     }
 }
@@ -111,8 +115,6 @@ impl Address {
 pub struct Filter {
     /// Active rules in their order, as `ipfstat` prints them.
     pub rules: Vec<String>,
-    /// Rules of `/etc/ipf/ipf.conf` at boot.
-    pub boot_rules: Vec<String>,
     /// Switched off: rules are kept and do nothing.
     pub disabled: bool,
 }

@@ -69,7 +69,8 @@ pub struct KernelZone {
     pub volumes: Vec<String>,
     /// When a halt began to wait for the guest, in seconds since the epoch.
     pub halting_since: Option<u64>,
-    /// bhyve is gone and the kernel still halts the zone: so many listings show it, then it is installed.
+    /// bhyve is gone and the kernel does not know it yet (running), or still halts the zone (shutting down): so many
+    /// listings show it, then the next comes.
     #[serde(default)]
     pub lingers: u32,
     /// What `lastexited` will say then.

@@ -152,6 +152,9 @@ impl Session<'_> {
         match command {
             Command::Create { force, template } => self.create(force, &template),
             Command::Delete(force) => self.delete(force),
+            Command::Set(name, _) if self.host.faults.zonecfg_lacks.as_deref() == Some(&name) => {
+                Err(format!("unknown property {name}"))
+            }
             Command::Set(name, value) => {
                 let installed = self.state()?.is_some_and(|state| state >= ZoneState::Incomplete);
                 self.config()?.set(&name, value, installed)?;

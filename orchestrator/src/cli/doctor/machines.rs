@@ -14,11 +14,13 @@ use crate::{
 /// Protocol version 2 and `--end-of-options` everywhere.
 const GIT: (u32, u32) = (2, 30);
 const SOON: Duration = Duration::from_secs(20);
+/// A machined that runs answers within this time.
+const NOW: Duration = Duration::from_secs(3);
 
 pub(super) async fn look(config: &Config, findings: &mut Findings) {
     findings.add(git().await);
     match (&config.machined, config.backend) {
-        (Some(keeper), _) => match machined::connect(&keeper.socket, &config.node).await {
+        (Some(keeper), _) => match machined::connect_within(&keeper.socket, &config.node, NOW).await {
             Ok(machines) => {
                 let detail = format!(
                     "answers on {}, back end {}",

@@ -55,12 +55,24 @@ impl fmt::Debug for Remote {
     }
 }
 
-/// Reaches the machined of this node.
+/// Reaches the machined of this node, which may be starting just now.
 ///
 /// # Errors
 /// When nobody answers within 20 s, or the one that answers keeps another node's machines or is of
 /// another version.
 pub async fn connect(socket: &Path, node: &NodeName) -> Result<Arc<dyn Machines>, MachinedError> {
+    connect_within(socket, node, FIRST).await
+}
+
+/// Reaches the machined of this node.
+///
+/// # Errors
+/// As [`connect`], after `patience`.
+pub async fn connect_within(
+    socket: &Path,
+    node: &NodeName,
+    patience: Duration,
+) -> Result<Arc<dyn Machines>, MachinedError> {
     let path = socket.to_owned();
     let connector = tower::service_fn(move |_| {
         let path = path.clone();
@@ -74,7 +86,7 @@ pub async fn connect(socket: &Path, node: &NodeName) -> Result<Arc<dyn Machines>
         client: MachinedClient::new(channel).max_decoding_message_size(MESSAGE),
     };
     let about = remote
-        .ask(QUICK, FIRST, |mut client| async move {
+        .ask(QUICK, patience, |mut client| async move {
             client.about(wire::AboutRequest {}).await
         })
         .await

@@ -11,7 +11,7 @@ mod wire;
 
 use std::{io, path::PathBuf};
 
-pub use client::connect;
+pub use client::{connect, connect_within};
 pub use server::{Callers, serve};
 
 /// The socket cannot be used.

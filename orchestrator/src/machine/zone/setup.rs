@@ -5,7 +5,7 @@ use std::{fs, io, os::unix::fs::MetadataExt, path::Path, time::Duration};
 
 use ipnet::Ipv4Net;
 
-use super::command::{CommandError, ipadm, ipf, zfs};
+use super::command::{CommandError, ipadm, ipf, smf, zfs};
 use crate::{
     config::Zone,
     exec::{Cmd, ExecError},
@@ -96,6 +96,21 @@ pub enum SetupError {
         /// Which directory.
         path: String,
     },
+    /// ipfilter's rules are made by somebody else.
+    #[error(
+        "ipfilter's service makes its rules by policy `{policy}` {file}, so rules in {IPF_CONF} would be gone at its next \
+         start: put the host's own rules into {IPF_CONF}, and set {policy_name} to `custom` and {file_name} to \
+         {IPF_CONF} with svccfg -s {service} setprop",
+        policy_name = smf::POLICY,
+        file_name = smf::POLICY_FILE,
+        service = smf::IPFILTER,
+    )]
+    Policy {
+        /// `deny`, `allow`, or `custom` with another file.
+        policy: String,
+        /// That file.
+        file: String,
+    },
     /// The tree's place is taken.
     #[error(
         "{dataset} exists and does not carry the mark of node {node}: choose another `zone.dataset`, or, if it is meant, mark it with `zfs set helios-ci:node={node} {dataset}`"
@@ -181,16 +196,36 @@ fn missing_rules(zone: &Zone) -> Result<Vec<Act>, SetupError> {
         .run_blocking()
         .ok()
         .and_then(|output| ipf::wrong(zone.network, zone.port, &output).ok());
-    if rewritten || in_force != Some(None) {
-        acts.push(Act::Run(Cmd::new("/usr/sbin/svcadm").args([
-            "enable",
-            "-s",
-            "network/ipfilter",
-        ])));
+    let lasting = lasting_rules()?;
+    if rewritten || in_force != Some(None) || !lasting.is_empty() {
+        acts.extend(lasting);
+        acts.push(Act::Run(smf::enable(smf::IPFILTER)));
         // Emptied and read anew: rules that were added twice would stand in the wrong order.
         acts.push(Act::Run(Cmd::new("/usr/sbin/ipf").args(["-Fa", "-f", IPF_CONF])));
     }
     Ok(acts)
+}
+
+/// What makes ipfilter's service load our file at its next start, too. Where it was enabled before, it may make its
+/// rules from a policy instead; a release without these properties knows only the file.
+fn lasting_rules() -> Result<Vec<Act>, SetupError> {
+    let property =
+        |name| -> Result<_, SetupError> { Ok(smf::value(&smf::property(smf::IPFILTER, name).run_blocking()?)?) };
+    let Some(policy) = property(smf::POLICY)? else {
+        return Ok(Vec::new());
+    };
+    let file = property(smf::POLICY_FILE)?.unwrap_or_default();
+    match (policy.as_str(), file.as_str()) {
+        ("custom", IPF_CONF) => Ok(Vec::new()),
+        ("none", _) | ("custom", "") => Ok([
+            smf::set(smf::IPFILTER, smf::POLICY, "custom"),
+            smf::set(smf::IPFILTER, smf::POLICY_FILE, IPF_CONF),
+            smf::refresh(smf::IPFILTER),
+        ]
+        .map(Act::Run)
+        .into()),
+        _ => Err(SetupError::Policy { policy, file }),
+    }
 }
 
 /// Whether nobody but root can put another directory in the place of the zones: zoneadm refuses such a parent.

@@ -19,6 +19,12 @@ const KEEP: Retention = Retention {
     deliveries_days: 14,
 };
 
+const FOR_EVER: Retention = Retention {
+    logs_days: 0,
+    runs_days: 0,
+    deliveries_days: 0,
+};
+
 const AGE_RUNS: &str = "UPDATE run_attempts SET ended_ms = ended_ms - 400 * CAST(86400000 AS BIGINT)";
 const AGE_ATTEMPTS: &str = "UPDATE attempts SET ended_ms = ended_ms - 100 * CAST(86400000 AS BIGINT)";
 
@@ -36,6 +42,7 @@ async fn old_logs_then_old_runs_go(lab: Lab) {
     assert_eq!(lab.store.expired(&KEEP).await.unwrap(), Expired::default());
     lab.sql(AGE_RUNS).await;
     assert_eq!(lab.store.expired(&KEEP).await.unwrap().runs, [run]);
+    assert_eq!(lab.store.expired(&FOR_EVER).await.unwrap(), Expired::default());
     lab.store.forget_run(run).await.unwrap();
     lab.store.forget_run(run).await.unwrap();
     assert!(lab.store.run(run).await.unwrap().is_none());

@@ -62,8 +62,9 @@ impl Zones {
         if let Some(said) = inside::tail(&path, &["root", "tmp"], "init.log", 400) {
             how = format!("{how}; its last words: {said}");
         }
-        // The brand's hooks have their own log, which tells why there was no bhyve, or how it was called.
-        match inside::tail(&path, &["log"], "zone.log", 400).filter(|_| !matches!(status, Some(256 | -1))) {
+        // The brand's hooks have their own log, which tells how a bhyve was called that would not run.
+        let failed = status.is_some_and(|status| status & 0x7f == 0 && status != 256);
+        match inside::tail(&path, &["log"], "zone.log", 400).filter(|_| failed) {
             Some(said) => format!("{how}; the end of its zone's log: {said}"),
             None => how,
         }

@@ -7,6 +7,7 @@ pub mod dladm;
 mod fields;
 pub mod ipadm;
 pub mod ipf;
+pub mod smf;
 pub mod zfs;
 pub mod zoneadm;
 pub mod zonecfg;
