@@ -13,12 +13,15 @@ use rustix::{
     io::Errno,
 };
 
-use super::{Common, Exit, Outcome, local::trial, report};
+use super::{Common, Exit, Outcome, fetch::Fetched, local::trial, report};
 use crate::{
     config::{Backend, Config},
     exec, files,
-    images::{Format, Library},
-    machine::zone::{golden::Golden, plan::RUN},
+    images::{Format, ImageError, Library, download::Address, parse_digest},
+    machine::zone::{
+        golden::{Golden, GoldenError},
+        plan::RUN,
+    },
     model::names::Label,
 };
 
@@ -41,13 +44,22 @@ pub(super) enum ImageCommand {
         #[arg(long)]
         boot: bool,
     },
-    /// Copy a disk into the data directory, checking its digest on the way.
+    /// Copy a disk into the data directory, or onto a volume, checking its digest on the way.
+    #[command(after_help = "\
+A download lies in DATA_DIR/downloads if the data directory is yours, otherwise in /var/tmp/helios-ci-UID. When it was
+cut off, the same command continues where the server allows it. It is removed once it is imported, or when it is not
+the file that was expected. https is never left for http; no proxy is used; addresses hold no password.
+
+Examples:
+  helios-ci image import disk.qcow2 debian-13 --sha256 DIGEST
+  helios-ci image import https://images.example.org/debian-13.qcow2 debian-13 --sha256 DIGEST")]
     Import {
-        /// The disk's file.
+        /// The disk's file, or an http or https address to fetch it from.
+        #[arg(value_name = "FILE|URL")]
         file: PathBuf,
         /// Its label.
         label: Label,
-        /// Its SHA-256, 64 hexadecimal digits.
+        /// Its SHA-256, 64 hexadecimal digits; of an address's file just the same.
         #[arg(long)]
         sha256: String,
         /// What the file is. With zones it is always a raw disk, or one packed with zstd, and the digest is of the
@@ -77,23 +89,52 @@ pub(super) enum Kind {
     Raw,
 }
 
-pub(super) async fn run(common: &Common, command: ImageCommand) -> Outcome {
+pub(super) async fn run(common: &Common, mut command: ImageCommand) -> Outcome {
     let config = super::config::load(common)?;
     let boot = match &command {
         ImageCommand::Verify { label, boot: true } => Some(label.clone()),
         _ => None,
     };
-    let done = on_disk(config, command)?;
+    let fetched = fetched(&config, &mut command).await?;
+    let done = on_disk(config, command, fetched)?;
     match boot {
         Some(label) => trial::run(common, &label).await,
         None => Ok(done),
     }
 }
 
+/// Fetches what is to be imported from an address; its file takes the address's place.
+async fn fetched(config: &Config, command: &mut ImageCommand) -> miette::Result<Option<Fetched>> {
+    let ImageCommand::Import { file, sha256, .. } = command else {
+        return Ok(None);
+    };
+    let Some(address) = file.to_str().filter(|text| Address::is_meant(text)) else {
+        return Ok(None);
+    };
+    let address = address.parse().map_err(report)?;
+    // Before gigabytes travel.
+    *sha256 = parse_digest(sha256).map_err(report)?;
+    let fetched = Fetched::new(config, address).await?;
+    fetched.path().clone_into(file);
+    Ok(Some(fetched))
+}
+
+/// What an import ended with, after what was fetched for it was removed, or kept for the next.
+fn settled<T, E: std::error::Error + Send + Sync + 'static>(
+    fetched: Option<Fetched>,
+    imported: Result<T, E>,
+    wrong: impl Fn(&E) -> Option<String>,
+) -> miette::Result<T> {
+    match fetched {
+        Some(fetched) => fetched.settle(imported, wrong),
+        None => imported.map_err(report),
+    }
+}
+
 /// All that needs no machine.
-fn on_disk(config: Config, command: ImageCommand) -> Outcome {
+fn on_disk(config: Config, command: ImageCommand, fetched: Option<Fetched>) -> Outcome {
     if config.backend == Backend::Zone {
-        return golden(&config, command);
+        return golden(&config, command, fetched);
     }
     let library = Library::new(&config.data_dir, config.images);
     match command {
@@ -151,7 +192,11 @@ fn on_disk(config: Config, command: ImageCommand) -> Outcome {
                 Kind::Qcow2 => Format::Qcow2,
                 Kind::Raw => Format::Raw,
             };
-            let (imported, _) = library.import(&file, &sha256, &label, format).map_err(report)?;
+            let imported = library.import(&file, &sha256, &label, format);
+            let (imported, _) = settled(fetched, imported, |error| match error {
+                ImageError::Mismatch { actual, .. } => Some(format!("its digest is {actual}")),
+                _ => None,
+            })?;
             println!("{label}: imported as {}", imported.display());
         }
     }
@@ -194,7 +239,7 @@ fn alone(run: &Path) -> miette::Result<fs::File> {
 }
 
 /// The same on a zone host, where golden disks are volumes.
-fn golden(config: &Config, command: ImageCommand) -> Outcome {
+fn golden(config: &Config, command: ImageCommand, fetched: Option<Fetched>) -> Outcome {
     let images = Golden {
         node: config.node.clone(),
         root: config.zone.dataset.clone(),
@@ -230,7 +275,7 @@ fn golden(config: &Config, command: ImageCommand) -> Outcome {
         ImageCommand::Import {
             file, label, sha256, ..
         } => {
-            let version = images.import(&file, &label, &sha256).map_err(report)?;
+            let version = settled(fetched, images.import(&file, &label, &sha256), GoldenError::wrong_file)?;
             println!("{label}: imported as version {} ({})", version.number, version.volume);
         }
         ImageCommand::Rollback { label } => {

@@ -6,6 +6,7 @@ mod config;
 mod console;
 mod control;
 mod doctor;
+mod fetch;
 mod image;
 mod local;
 mod logs;

@@ -1,7 +1,9 @@
 //! The image library behind `helios-ci image list | verify | import`. An imported image lies at
 //! `<data>/images/<label>/<sha256>.qcow2` beside a `<sha256>.json` that says where it came from.
 //! It gets its name only when it is whole, verified and on disk; a partial file never has it.
+//! [`download`] fetches what is to be imported.
 
+pub mod download;
 pub mod qcow2;
 
 use std::{
@@ -377,7 +379,8 @@ fn entry(label: Label, disk: PathBuf, configured: bool, sha256: Option<String>) 
     }
 }
 
-fn parse_digest(text: &str) -> Result<String, ImageError> {
+/// The digest that a person gave, as it is compared.
+pub(crate) fn parse_digest(text: &str) -> Result<String, ImageError> {
     let lower = text.trim().to_ascii_lowercase();
     if lower.len() == 64 && lower.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         Ok(lower)

@@ -2,6 +2,8 @@
 
 use std::{
     fs,
+    io::{Read, Write},
+    net::TcpListener,
     os::unix::process::ExitStatusExt,
     path::Path,
     process::{Command, Stdio},
@@ -275,4 +277,73 @@ fn a_golden_disk_is_imported_verified_and_rolled_back() {
     // All that setup does is there: the second time there is nothing to do.
     let missing = helios_ci::machine::zone::setup::missing(&"n1".parse().unwrap(), &bed::zone()).unwrap();
     assert!(missing.is_empty(), "{missing:?}");
+}
+
+/// The address of a server that gives this file to whoever asks, once in a connection.
+fn served(content: Vec<u8>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for socket in listener.incoming() {
+            let (mut socket, mut head) = (socket.unwrap(), Vec::new());
+            let mut byte = [0];
+            while !head.ends_with(b"\r\n\r\n") && socket.read(&mut byte).is_ok_and(|count| count == 1) {
+                head.push(byte[0]);
+            }
+            let length = content.len();
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
+            let _closed = socket
+                .write_all(head.as_bytes())
+                .and_then(|()| socket.write_all(&content));
+        }
+    });
+    format!("http://{address}/disk.raw.zst")
+}
+
+#[test]
+#[ignore = "run inside a simulated host by zones_on_a_simulated_host"]
+fn a_golden_disk_is_fetched_from_an_address_and_no_download_stays() {
+    bed::prepare();
+    configure();
+    let downloads = Path::new("/run/data/downloads");
+    fs::create_dir("/run/data").unwrap();
+    let left = || fs::read_dir(downloads).unwrap().count();
+    let file = Path::new("/run/disk.raw");
+    let digest = disk(file, 9, BLOCKS);
+    let packed = zstd::encode_all(fs::read(file).unwrap().as_slice(), 1).unwrap();
+    let url = served(packed.clone());
+    let imported = command(Path::new(&url), &digest).output().unwrap();
+    assert!(imported.status.success(), "{imported:?}");
+    assert_eq!(golden().verify(&"debian".parse().unwrap()).unwrap().1, digest);
+    only_two_versions(2, "fetched");
+    assert_eq!(left(), 0);
+    // Another file, and one that is damaged: gone, and nothing was changed.
+    let before = host().state().unwrap();
+    let cut = served(packed[..packed.len() - 1].to_vec());
+    for (url, digest, word) in [
+        (&url, "0".repeat(64), "digest"),
+        (&cut, digest.clone(), "cannot be unpacked"),
+    ] {
+        let refused = command(Path::new(url), &digest).output().unwrap();
+        let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(!refused.status.success() && text.contains(word), "{text}");
+        assert!(text.contains("did not give the expected file"), "{text}");
+        assert_eq!((left(), host().state().unwrap()), (0, before.clone()), "{text}");
+    }
+    // This host's trouble is not the file's: it stays for the next time.
+    let other = disk(file, 10, BLOCKS);
+    let url = served(zstd::encode_all(fs::read(file).unwrap().as_slice(), 1).unwrap());
+    let stderr = "cannot create 'x': out of space\n".to_owned();
+    fault(
+        &["create", "rpool/hci/images/debian/.new*"],
+        1,
+        Action::Fail { code: 1, stderr },
+    );
+    let full = command(Path::new(&url), &other).output().unwrap();
+    let text = String::from_utf8_lossy(&full.stderr).into_owned();
+    assert!(text.contains("no room") && text.contains("is kept"), "{text}");
+    assert_eq!(left(), 1);
+    let again = command(Path::new(&url), &other).output().unwrap();
+    assert!(again.status.success(), "{again:?}");
+    assert_eq!(left(), 0);
 }

@@ -109,6 +109,19 @@ pub enum GoldenError {
 }
 
 impl GoldenError {
+    /// What is wrong with the file itself, so that it must be fetched again; not with this host.
+    #[must_use]
+    pub fn wrong_file(&self) -> Option<String> {
+        match self {
+            Self::Digest { actual, .. } => Some(format!("it unpacks to a disk with the digest {actual}")),
+            // The system's own words have a number.
+            Self::Io { doing, source, .. } if *doing == "read" && source.raw_os_error().is_none() => {
+                Some(format!("it cannot be unpacked: {source}"))
+            }
+            _ => None,
+        }
+    }
+
     /// Whether a pool or a quota had no room for it, where so many bytes are left. A device may say so with EIO only.
     fn is_full(&self, available: u64, bytes: u64) -> bool {
         match self {
