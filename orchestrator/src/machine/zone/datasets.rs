@@ -94,7 +94,12 @@ impl Host {
         };
         for _ in 0..BUSY_TRIES {
             match unless_absent(zfs::done(&self.run(zfs::destroy(&ours)).await?)) {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    return match self.dataset(disk).await? {
+                        None => Ok(()),
+                        Some(_) => Err(undone(&format!("{disk} is still there"), Ok::<(), String>(()))),
+                    };
+                }
                 Err(error) if error.is_busy() => tokio::time::sleep(self.patience.of(BUSY)).await,
                 Err(error) => return Err(error.into()),
             }

@@ -68,10 +68,15 @@ pub(super) async fn links(host: &Host, network: &SlotNetwork) -> Result<(), Trou
     }
     // Of a slot that a record names, or whose VNICs were ours; what is above it otherwise keeps it.
     let stub = Owned::by_rule(network.stub.clone());
-    unless_absent(dladm::done(&host.run(dladm::delete_stub(&stub)).await?))?;
-    match host.vnics(network).await? {
-        [Whose::Nobodys, Whose::Nobodys] => Ok(()),
-        _ => Err(Trouble::passing(format!("VNICs of {} are still there", network.stub))),
+    let said = unless_absent(dladm::done(&host.run(dladm::delete_stub(&stub)).await?));
+    let there = dladm::links(&host.run(dladm::show_links()).await?)?;
+    match network
+        .links()
+        .into_iter()
+        .find(|link| there.contains(&link.to_string()))
+    {
+        None => Ok(()),
+        Some(link) => Err(undone(&format!("link {link} is still there"), said)),
     }
 }
 
