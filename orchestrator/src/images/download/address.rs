@@ -38,8 +38,9 @@ pub enum AddressError {
 /// be a secret.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Address {
-    url: Url,
-    uri: Uri,
+    // Elsewhere, as errors carry addresses.
+    url: Box<Url>,
+    uri: Box<Uri>,
 }
 
 impl Address {
@@ -52,6 +53,7 @@ impl Address {
         }
         url.set_fragment(None);
         let uri = url.as_str().parse().map_err(|e| not_a_url(&e))?;
+        let (url, uri) = (Box::new(url), Box::new(uri));
         Ok(Self { url, uri })
     }
 
@@ -119,7 +121,7 @@ impl FromStr for Address {
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut shown = self.url.clone();
+        let mut shown = Url::clone(&self.url);
         shown.set_query(None);
         f.write_str(shown.as_str())
     }
