@@ -273,6 +273,8 @@ async fn refused(what: &str) {
 #[ignore = "run inside a simulated host by zones_on_a_simulated_host"]
 async fn a_full_pool_is_said_and_costs_nothing() {
     bed::prepare();
+    // What is set to nothing is set all the same.
+    bed::run("zfs", &["set", "quota=none", "rpool/hci/machines"]);
     let before = bed::picture();
     let (machines, spec) = (machines(), spec());
     // What all machines may take together; the golden disk that they share is none of it.
@@ -291,7 +293,7 @@ async fn a_full_pool_is_said_and_costs_nothing() {
     let next = bed::spec();
     machines.prepare(&next).await.unwrap();
     machines.destroy(&next.name).await.unwrap();
-    bed::run("zfs", &["inherit", "quota", "rpool/hci/machines"]);
+    bed::run("zfs", &["set", "quota=none", "rpool/hci/machines"]);
     assert_eq!(bed::changed(&before), Vec::<String>::new());
     let size = |bytes: u64| host().mutate(|host| host.state.pools.get_mut("rpool").unwrap().size = bytes);
     size(1 << 30).unwrap();

@@ -27,6 +27,10 @@ for device in null zero random urandom; do
 	mount --bind "/dev/$device" "$work/dev/$device"
 done
 ln -s /proc/self/fd "$work/dev/fd"
+# A person's terminal.
+mkdir "$work/dev/pts"
+mount -t devpts -o newinstance,ptmxmode=0666 devpts "$work/dev/pts"
+ln -s pts/ptmx "$work/dev/ptmx"
 # Where guests are real, their links are taps.
 if [ -e /dev/net/tun ]; then
 	mkdir "$work/dev/net"

@@ -1,6 +1,6 @@
 //! Where a disk is fetched from.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::Arc};
 
 use http::Uri;
 use percent_encoding::percent_decode_str;
@@ -37,10 +37,13 @@ pub enum AddressError {
 /// An `http` or `https` address without a user's name or password. It is shown without what follows `?`, as that may
 /// be a secret.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Address {
-    // Elsewhere, as errors carry addresses.
-    url: Box<Url>,
-    uri: Box<Uri>,
+pub struct Address(Arc<Parsed>);
+
+/// The same address as its two users want it.
+#[derive(PartialEq, Eq)]
+struct Parsed {
+    url: Url,
+    uri: Uri,
 }
 
 impl Address {
@@ -53,8 +56,7 @@ impl Address {
         }
         url.set_fragment(None);
         let uri = url.as_str().parse().map_err(|e| not_a_url(&e))?;
-        let (url, uri) = (Box::new(url), Box::new(uri));
-        Ok(Self { url, uri })
+        Ok(Self(Arc::new(Parsed { url, uri })))
     }
 
     /// Whether this is meant for us, rather than a file's name.
@@ -67,17 +69,17 @@ impl Address {
 
     /// What is asked for.
     pub(super) fn uri(&self) -> &Uri {
-        &self.uri
+        &self.0.uri
     }
 
     /// Whether nobody can listen.
     pub(super) fn is_https(&self) -> bool {
-        self.url.scheme() == "https"
+        self.0.url.scheme() == "https"
     }
 
     /// Where an answer from here leads to.
     pub(super) fn follow(&self, location: &str) -> Result<Self, AddressError> {
-        let next = Self::new(self.url.join(location).map_err(|e| not_a_url(&e))?)?;
+        let next = Self::new(self.0.url.join(location).map_err(|e| not_a_url(&e))?)?;
         if self.is_https() && !next.is_https() {
             return Err(AddressError::Downgrade {
                 from: self.to_string(),
@@ -91,6 +93,7 @@ impl Address {
     /// recognise.
     pub(super) fn part_name(&self) -> String {
         let last = self
+            .0
             .url
             .path_segments()
             .and_then(|mut all| all.next_back())
@@ -102,7 +105,7 @@ impl Address {
             "" => "disk",
             name => name,
         };
-        let key = hex::encode(Sha256::digest(self.url.as_str()));
+        let key = hex::encode(Sha256::digest(self.0.url.as_str()));
         format!("{name}.{}.part", &key[..16])
     }
 }
@@ -121,7 +124,7 @@ impl FromStr for Address {
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut shown = Url::clone(&self.url);
+        let mut shown = self.0.url.clone();
         shown.set_query(None);
         f.write_str(shown.as_str())
     }
