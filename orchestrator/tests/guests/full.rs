@@ -40,7 +40,8 @@ fn bound_the_pool() -> PathBuf {
     run(&format!("mount -t tmpfs -o size={size} tmpfs {}", machines.display()));
     let used: u64 = run("zfs list -Hp -o used rpool").trim().parse().unwrap();
     host()
-        .mutate(|host| host.state.pools.get_mut("rpool").unwrap().size = used + size)
+        // Whose clones share what they begin with.
+        .mutate(|host| host.state.pools.get_mut("rpool").unwrap().size = used + TAKEN + ROOM)
         .unwrap();
     machines
 }
