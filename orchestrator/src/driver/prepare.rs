@@ -36,6 +36,14 @@ pub(super) enum PrepareError {
     /// The machine's sockets.
     #[error(transparent)]
     Listen(#[from] listen::ListenError),
+    /// The machine of an attempt that an earlier daemon began.
+    #[error("machine {machine} {how}")]
+    Gone {
+        /// Which.
+        machine: String,
+        /// What became of it.
+        how: String,
+    },
     /// The system.
     #[error("the system gave no random bytes for a join token")]
     Random,

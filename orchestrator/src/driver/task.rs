@@ -221,24 +221,20 @@ async fn adopt(
     attempt: &AttemptRow,
     name: &MachineName,
 ) -> Result<(crate::machine::Endpoints, Doors), PrepareError> {
-    let gone = |reason: String| {
-        PrepareError::Machine(crate::machine::MachineError {
-            operation: crate::machine::Operation::Observe,
-            machine: name.to_string(),
-            reason,
-            retryable: true,
-        })
+    let gone = |how: String| PrepareError::Gone {
+        machine: name.to_string(),
+        how,
     };
     match deps.machines.observe(name).await? {
         Observed::Running => {}
-        Observed::Stopped(how) => return Err(gone(format!("it ended while the node was away: {how}"))),
-        Observed::Prepared | Observed::Absent => return Err(gone("it was gone when the node came back".into())),
+        Observed::Stopped(how) => return Err(gone(format!("ended while the node was away: {how}"))),
+        Observed::Prepared | Observed::Absent => return Err(gone("was gone when the node came back".into())),
     }
     let endpoints = deps
         .machines
         .endpoints(name)
         .await?
-        .ok_or_else(|| gone("it has no endpoints".into()))?;
+        .ok_or_else(|| gone("has no endpoints".into()))?;
     let doors = prepare::open(deps, attempt, &endpoints).await?;
     Ok((endpoints, doors))
 }

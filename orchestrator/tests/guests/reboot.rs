@@ -84,7 +84,7 @@ async fn a_host_that_reboots_in_mid_job_costs_the_job_one_machine() {
         log
     };
     let (first, second) = (log(1), log(2));
-    assert!(cause.ends_with("it was gone when the node came back"), "{detail:#}");
+    assert!(cause.ends_with(" was gone when the node came back"), "{detail:#}");
     assert!(tries[0]["result"].is_null(), "{detail:#}");
     assert_eq!(
         hold::counted(&first),
