@@ -1,33 +1,33 @@
 //! Terminals: zlogin wants one at the console, and tests give it one.
 
-use std::{
-    fs::{File, OpenOptions},
-    io,
-    os::{fd::AsFd, unix::fs::OpenOptionsExt},
-};
+use std::{io, os::fd::AsFd};
 
-use nix::{
-    fcntl::OFlag,
-    pty::{grantpt, posix_openpt, ptsname_r, unlockpt},
-    sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr},
-};
+use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 
 /// A new terminal: the end that a person types at, and the one that a program has as its standard input. What is
 /// typed and not read yet is lost when the person's end is closed.
 ///
 /// # Errors
 /// The system has none left.
-pub fn open() -> io::Result<(File, File)> {
+#[cfg(target_os = "linux")]
+pub fn open() -> io::Result<(std::fs::File, std::fs::File)> {
+    use std::os::unix::fs::OpenOptionsExt;
+
+    use nix::{
+        fcntl::OFlag,
+        pty::{grantpt, posix_openpt, ptsname_r, unlockpt},
+    };
+
     // No process that is started meanwhile may inherit the person's end: it would never be closed.
     let person = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC)?;
     grantpt(&person)?;
     unlockpt(&person)?;
-    let keyboard = OpenOptions::new()
+    let keyboard = std::fs::OpenOptions::new()
         .read(true)
         .write(true)
         .custom_flags(OFlag::O_NOCTTY.bits())
         .open(ptsname_r(&person)?)?;
-    Ok((File::from(std::os::fd::OwnedFd::from(person)), keyboard))
+    Ok((std::os::fd::OwnedFd::from(person).into(), keyboard))
 }
 
 /// Standard input as a terminal that passes every byte on at once, until this is dropped.

@@ -15,7 +15,8 @@ use crate::config::{Backend, Config, LoadOptions};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Ends with 0 when nothing failed; warnings do not count. Run it as the daemon's user.
+Ends with 0 when nothing failed; warnings do not count. Run it as the daemon's user; on a zone host as root, who can
+try more.
 
 Examples:
   helios-ci doctor
