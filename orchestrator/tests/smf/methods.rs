@@ -219,8 +219,9 @@ fn the_main_process_alone_is_told() {
         .flat_map(|shell| [(shell, "stop", 15), (shell, "refresh", 1)])
     {
         let installed = Installed::new(shell);
-        let mut main = spawn(Command::new("sleep").arg("600"));
-        let mut command = spawn(Command::new("sleep").arg("600"));
+        // Whoever runs the tests with nohup(1) has them ignore SIGHUP.
+        let sleeper = || spawn(Command::new("env").args(["--default-signal=HUP", "sleep", "600"]));
+        let (mut main, mut command) = (sleeper(), sleeper());
         let (pid, other) = (main.id().to_string(), command.id().to_string());
         // First a process that is not of this contract: it is left alone.
         installed.contract(&format!("echo {other}"));
