@@ -26,11 +26,10 @@ TESTING := HELIOS_CI_AGENT=$(abspath $(AGENT)) HELIOS_CI_GUEST=$(abspath $(GUEST
 TEST_DIRS := agent/tests proto/tests orchestrator/tests orchestrator/fakeforge/tests orchestrator/illumos-sim/tests
 TESTS := $(basename $(notdir $(wildcard $(addsuffix /*.rs,$(TEST_DIRS))))) \
 	$(notdir $(patsubst %/main.rs,%,$(wildcard $(addsuffix /*/main.rs,$(TEST_DIRS)))))
-# What mostly waits, for time-outs and for guests, runs beside the rest.
-WAITING := disk hang network nodes privacy time
-HOSTS := debian guests openzfs zones
+# What mostly waits, for guests and time-outs, runs beside the rest.
+WAITING := debian disk guests hang nodes openzfs privacy time zones
 
-.PHONY: help setup build agent guest image-debian openzfs demo test test-full lint illumos unit unit-quick unit-waiting unit-hosts docs bench audit install package clean
+.PHONY: help setup build agent guest image-debian openzfs demo test test-full lint illumos unit unit-quick unit-waiting docs bench audit install package clean
 
 help:
 	@echo "make demo        everything once on this machine: forge, push, virtual machine, live log, statuses"
@@ -85,16 +84,13 @@ illumos: setup
 
 unit: build agent guest
 	$(TESTING) $(CARGO) test --workspace --locked --no-run
-	$(MAKE) --no-print-directory -j3 --output-sync=target unit-quick unit-waiting unit-hosts
+	$(MAKE) --no-print-directory -j2 --output-sync=target unit-quick unit-waiting
 
 unit-quick:
-	$(TESTING) $(CARGO) test --workspace --locked --lib --bins --examples $(addprefix --test ,$(filter-out $(WAITING) $(HOSTS),$(TESTS)))
+	$(TESTING) $(CARGO) test --workspace --locked --lib --bins --examples $(addprefix --test ,$(filter-out $(WAITING),$(TESTS)))
 
 unit-waiting:
 	$(TESTING) $(CARGO) test --workspace --locked $(addprefix --test ,$(WAITING))
-
-unit-hosts:
-	$(TESTING) $(CARGO) test --workspace --locked $(addprefix --test ,$(HOSTS))
 
 docs: setup
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --locked --no-deps --document-private-items -q

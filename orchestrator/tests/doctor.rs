@@ -64,6 +64,7 @@ async fn a_healthy_node_has_no_failure_with_and_without_its_daemon() {
             "disk",
             "listen",
             "git",
+            "clock",
             "connection local",
             "connection octo",
         ] {
@@ -131,6 +132,19 @@ async fn what_is_broken_is_named_with_its_cure() {
     world.forge.revoke_token(token.trim());
     assert!(!fails(&world, "connection local").contains(token.trim()));
     world.forge.add_token("helios-ci", true, token.trim());
+
+    let ahead = world.dir.path().join("ahead");
+    fs::write(&ahead, "600000").unwrap();
+    let told = world
+        .command(&["doctor"])
+        .env("HELIOS_CI_CLOCK_SHIFT", &ahead)
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&told.stdout).into_owned();
+    assert!(
+        told.contains("warning  clock: this host is ") && told.contains(" s ahead of http"),
+        "{told}"
+    );
 
     fs::set_permissions(world.data(), fs::Permissions::from_mode(0o750)).unwrap();
     assert!(fails(&world, "data directory").contains("chmod 0700"));

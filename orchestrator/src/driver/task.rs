@@ -194,6 +194,7 @@ async fn run(deps: &Deps, attempt: AttemptRow, start: Start, stop: CancellationT
         sync_at: None,
         unsynced: 0,
         granted: false,
+        anew: false,
     };
     let started = async {
         match start {
@@ -239,6 +240,9 @@ async fn adopt(
     Ok((endpoints, doors))
 }
 
+/// What an agent's second hello with its token means, when its machine ends after it.
+const ANEW: &str = "the guest rebooted, or its agent was started again, and knew nothing of its job";
+
 struct Task<'a> {
     deps: &'a Deps,
     attempt: &'a AttemptRow,
@@ -259,6 +263,8 @@ struct Task<'a> {
     unsynced: usize,
     /// The source is ready to be fetched.
     granted: bool,
+    /// An agent with the token of this one began anew, and was refused.
+    anew: bool,
 }
 
 /// What one turn of the loop saw.
@@ -342,10 +348,11 @@ impl Task<'_> {
                     while let Ok(event) = self.doors.link.events.try_recv() {
                         self.link(event).await?;
                     }
-                    self.feed(Event::Lost {
-                        cause: format!("the machine stopped: {how}"),
-                    })
-                    .await?;
+                    let cause = match self.anew {
+                        true => format!("{ANEW}; then the machine stopped: {how}"),
+                        false => format!("the machine stopped: {how}"),
+                    };
+                    self.feed(Event::Lost { cause }).await?;
                 }
                 Turn::Heartbeat => self.checkpoint().await?,
             }

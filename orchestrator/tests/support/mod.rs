@@ -23,7 +23,7 @@ use helios_fakeforge::{FakeForge, Kind, Options};
 use serde_json::Value;
 
 /// Only ends a hang: two noisy cores, emulated guests.
-pub const DEADLINE: Duration = Duration::from_secs(180);
+pub const DEADLINE: Duration = Duration::from_secs(400);
 
 /// Which machines the daemon makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,13 +1,21 @@
-//! The forges: whether they answer and accept us.
+//! The clock, by the forges' own, and the forges: whether they answer and accept us.
 
 use std::time::Duration;
 
 use super::{Findings, Line};
-use crate::{config::Config, driver::chain, forge};
+use crate::{clock::now_ms, config::Config, driver::chain, forge};
 
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Further apart, signed tokens are refused, and guests, which are told the time by us, build files of the future.
+const APART_S: i64 = 60;
 
 pub(super) async fn look(config: &Config, findings: &mut Findings) {
+    for connection in config.connections.values() {
+        if let Some(line) = clock(&connection.url).await {
+            findings.add(line);
+            break;
+        }
+    }
     for (id, connection) in &config.connections {
         let name = format!("connection {id}");
         let hook = format!("{}/hooks/{id}", config.public_url);
@@ -28,4 +36,28 @@ pub(super) async fn look(config: &Config, findings: &mut Findings) {
             ),
         });
     }
+}
+
+/// How far this host's clock is from a forge's, which stands in its answers (RFC 9110, `Date`); none without an answer.
+async fn clock(url: &str) -> Option<Line> {
+    let client = reqwest::Client::builder()
+        .timeout(PATIENCE)
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .build()
+        .ok()?;
+    let answer = client.head(url).send().await.ok()?;
+    let date = answer.headers().get(reqwest::header::DATE)?.to_str().ok()?;
+    let theirs = chrono::DateTime::parse_from_rfc2822(date).ok()?.timestamp();
+    let ahead = now_ms() / 1000 - theirs;
+    Some(if ahead.abs() <= APART_S {
+        Line::ok("clock", format!("within {APART_S} s of {url}"))
+    } else {
+        let how = if ahead > 0 { "ahead of" } else { "behind" };
+        Line::warning(
+            "clock",
+            format!("this host is {} s {how} {url}", ahead.abs()),
+            "let it follow a time server: svcadm enable network/ntp (illumos), timedatectl set-ntp true (Linux)",
+        )
+    })
 }

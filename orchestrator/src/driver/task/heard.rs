@@ -17,9 +17,6 @@ use crate::{
 const SYNC_BYTES: usize = 512 << 10;
 /// What is kept of the output that comes after the log's cap.
 const TAIL_BYTES: u64 = 1 << 20;
-/// What an agent's second hello with its token means.
-const ANEW: &str =
-    "the guest rebooted, or its agent was started again: it said hello anew and knows nothing of its job";
 /// Ids of quiet commands lie far above those of the state machine.
 const QUIET_BASE: u64 = 1 << 40;
 
@@ -32,7 +29,11 @@ impl Task<'_> {
                 Ok(())
             }
             LinkEvent::Event(event) => self.event(event).await,
-            LinkEvent::Anew => self.feed(Event::Lost { cause: ANEW.into() }).await,
+            // It was refused, and whoever has copied the token can cause it: only when the machine ends is it believed.
+            LinkEvent::Anew => {
+                self.anew = true;
+                Ok(())
+            }
         }
     }
 
