@@ -7,6 +7,7 @@
     reason = "a test double outside the product: it waits and replaces itself as the real programs do"
 )]
 
+mod act;
 pub mod boot;
 pub mod cli;
 pub mod console;

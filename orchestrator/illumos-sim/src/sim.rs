@@ -10,6 +10,7 @@ use std::{
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::{
+    act::Act,
     boot::{
         brand,
         guest::guest,
@@ -157,6 +158,7 @@ impl Sim {
     pub fn mutate<T>(&self, change: impl FnOnce(&mut Host) -> T) -> io::Result<T> {
         let _lock = self.lock()?;
         let (state, faults) = (self.state()?, self.faults()?);
+        let act = Act::begin(&self.dir, &state)?;
         let mut host = Host {
             state: state.clone(),
             faults: faults.clone(),
@@ -173,6 +175,7 @@ impl Sim {
         if host.faults != faults {
             files::replace(&self.dir.join("faults.json"), &serde_json::to_vec_pretty(&host.faults)?)?;
         }
+        act.end(&self.dir, &state, &host.state)?;
         Ok(value)
     }
 

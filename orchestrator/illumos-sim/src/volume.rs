@@ -71,25 +71,24 @@ pub fn thaw(host: &Host, guid: u64, dataset: &str) -> io::Result<()> {
     link(host, dataset)
 }
 
-/// Moves a volume to another name.
+/// Gives a volume another name; the old one goes when the model has it no more.
 ///
 /// # Errors
-/// The file cannot be moved.
+/// The file cannot be linked.
 pub fn rename(host: &Host, from: &str, to: &str) -> io::Result<()> {
     let target = node(host, to);
     fs::create_dir_all(target.parent().unwrap_or(&target))?;
-    fs::rename(node(host, from), target)?;
-    files::remove(&host.path("/dev/zvol/dsk").join(from))?;
+    fs::hard_link(node(host, from), target)?;
     link(host, to)
 }
 
-/// Removes a volume.
+/// Removes the nodes of a volume that the model of the host with this root has no more.
 ///
 /// # Errors
-/// The file cannot be removed.
-pub fn remove(host: &Host, dataset: &str) -> io::Result<()> {
-    files::remove(&node(host, dataset))?;
-    files::remove(&host.path("/dev/zvol/dsk").join(dataset))
+/// A file cannot be removed.
+pub fn remove(root: &Path, dataset: &str) -> io::Result<()> {
+    files::remove(&root.join("dev/zvol/rdsk").join(dataset))?;
+    files::remove(&root.join("dev/zvol/dsk").join(dataset))
 }
 
 /// Bytes that a file really takes.

@@ -84,7 +84,8 @@ fn remove(host: &mut Host, name: &str) -> Result<(), Out> {
     };
     match dataset.kind {
         Kind::Filesystem => mount::discard(host, name),
-        Kind::Volume => volume::remove(host, name),
+        // Its nodes go when the model has it no more.
+        Kind::Volume => Ok(()),
         Kind::Snapshot => files::remove(&volume::frozen(host, dataset.guid)),
     }
     .map_err(io("destroy", name))?;
