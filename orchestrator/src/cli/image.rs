@@ -48,7 +48,8 @@ pub(super) enum ImageCommand {
     #[command(after_help = "\
 A download lies in DATA_DIR/downloads if the data directory is yours, otherwise in /var/tmp/helios-ci-UID. When it was
 cut off, the same command continues where the server allows it. It is removed once it is imported, or when it is not
-the file that was expected. https is never left for http; no proxy is used; addresses hold no password.
+the file that was expected; one that was left alone for a week goes with the next. https is never left for http; no
+proxy is used; addresses hold no password.
 
 Examples:
   helios-ci image import disk.qcow2 debian-13 --sha256 DIGEST

@@ -36,6 +36,8 @@ use crate::files;
 
 /// Redirects that are followed.
 const REDIRECTS: usize = 5;
+/// What nobody has come back for within this time is removed by the next download.
+const ABANDONED: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Free space is looked at again after so many bytes.
 const LOOK: u64 = 64 << 20;
 
@@ -83,7 +85,9 @@ pub async fn fetch(
     limits: &Limits,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Part, DownloadError> {
-    let Some(mut part) = Part::open(dir, &address.part_name())? else {
+    let name = address.part_name();
+    part::forget_abandoned(dir, &name, ABANDONED)?;
+    let Some(mut part) = Part::open(dir, &name)? else {
         let address = address.clone();
         return Err(DownloadError::Busy { address });
     };

@@ -5,6 +5,7 @@ use std::{
     io::{self, Seek, SeekFrom, Write},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use nix::{fcntl::OFlag, unistd::geteuid};
@@ -178,6 +179,31 @@ impl Part {
     }
 }
 
+/// Removes what was begun and then left alone for so long, but not the file of this name, which is wanted now.
+pub(super) fn forget_abandoned(dir: &Path, wanted: &str, age: Duration) -> Result<(), DownloadError> {
+    for entry in fs::read_dir(dir).map_err(io_error("list", dir))? {
+        let entry = entry.map_err(io_error("list", dir))?;
+        let Ok(name) = entry.file_name().into_string() else {
+            continue;
+        };
+        if name == wanted || !name.ends_with(".part") {
+            continue;
+        }
+        // One that another process removes just now is no matter.
+        let Ok(meta) = entry.metadata() else {
+            continue;
+        };
+        let passed = meta.modified().ok().and_then(|written| written.elapsed().ok());
+        if meta.is_file()
+            && passed.is_some_and(|passed| passed >= age)
+            && let Some(part) = Part::open(dir, &name)?
+        {
+            part.discard()?;
+        }
+    }
+    Ok(())
+}
+
 fn remove(path: &Path) -> Result<(), DownloadError> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error("remove", path)(error)),
@@ -187,7 +213,10 @@ fn remove(path: &Path) -> Result<(), DownloadError> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::{
+        os::unix::fs::{PermissionsExt, symlink},
+        time::SystemTime,
+    };
 
     use super::*;
 
@@ -239,6 +268,34 @@ mod tests {
         assert_eq!((part.bytes().unwrap(), part.kept().unwrap()), (1, None));
         part.discard().unwrap();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_nobody_came_back_for_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let made = |name: &str, days: u64| {
+            let mut part = Part::open(dir.path(), name).unwrap().unwrap();
+            part.begin(Mark::new(b"\"a\"").as_ref()).unwrap();
+            part.write(b"12345").unwrap();
+            let then = SystemTime::now() - Duration::from_secs(days * 24 * 3600);
+            part.file.set_modified(then).unwrap();
+            part
+        };
+        for (name, days) in [("wanted.part", 9), ("young.part", 6), ("old.part", 8)] {
+            drop(made(name, days));
+        }
+        let _locked = made("busy.part", 9);
+        fs::write(dir.path().join("a-persons"), "").unwrap();
+        symlink("a-persons", dir.path().join("link.part")).unwrap();
+        forget_abandoned(dir.path(), "wanted.part", Duration::from_secs(7 * 24 * 3600)).unwrap();
+        let left = fs::read_dir(dir.path()).unwrap();
+        let mut left: Vec<_> = left.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        left.sort();
+        let parts = ["busy", "wanted", "young"].map(|name| [format!("{name}.part"), format!("{name}.part.json")]);
+        let mut expected = parts.concat();
+        expected.extend(["a-persons", "link.part"].map(str::to_owned));
+        expected.sort();
+        assert_eq!(left, expected);
     }
 
     #[test]
