@@ -1,16 +1,17 @@
 //! The machine back end of the configuration: in this process, or behind machined.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{fs, path::PathBuf, sync::Arc};
 
 use miette::miette;
 
 use super::report;
 use crate::{
     config::{Backend, Config},
-    machine::{Machines, machined, process, qemu, zone, zone::memory::Memory},
+    driver::chain,
+    machine::{
+        Machines, machined, process, qemu, zone,
+        zone::{memory::Memory, privileges},
+    },
 };
 
 /// Without it there are no zones.
@@ -86,11 +87,21 @@ pub(super) async fn local(config: &Config, allow_unisolated: bool) -> miette::Re
             help = "use `backend: qemu`",
             "the back end `process` isolates nothing and is only for tests; it needs --allow-unisolated"
         )),
-        Backend::Zone if Path::new(ZONEADM).exists() => Ok(zone::open(zone::Options {
-            // Also where machined is asked by a daemon that counts itself: it need not be believed.
-            memory_mib: Some(memory_mib(config)?),
-            ..zone::Options::new(node, config.zone.clone(), config.images.clone(), agent)
-        })),
+        Backend::Zone if fs::symlink_metadata(ZONEADM).is_ok() => {
+            privileges::check().map_err(|lacking| {
+                miette!(
+                    help = "let the service helios-ci/machined keep them: it runs as root, with neither `privileges` nor \
+                            `limit_privileges` in its method context",
+                    "{}",
+                    chain(&lacking)
+                )
+            })?;
+            Ok(zone::open(zone::Options {
+                // Also where machined is asked by a daemon that counts itself: it need not be believed.
+                memory_mib: Some(memory_mib(config)?),
+                ..zone::Options::new(node, config.zone.clone(), config.images.clone(), agent)
+            }))
+        }
         Backend::Zone => Err(miette!(
             help = "on Linux use `backend: qemu`",
             "the back end `zone` needs an illumos host: there is no {ZONEADM}"

@@ -36,7 +36,7 @@ fn zones_with_real_guests() {
         "push::a_job_that_reboots_its_guest_ends_and_says_why",
         "halts::a_guest_that_halts_around_its_hello_costs_a_try_and_no_job",
         "full::a_guest_hears_that_the_pool_is_full_and_its_neighbours_and_the_node_go_on",
-        "trial::a_golden_disk_is_tried_beside_the_machines_of_jobs_with_machined_and_without",
+        "trial::a_golden_disk_is_tried_by_machined_beside_the_machines_of_jobs",
         "restart::machined_and_the_daemon_die_one_after_the_other_while_a_guest_is_in_a_step",
         "reach::a_guest_reaches_its_node_and_nothing_else_of_the_host_or_its_neighbours",
         "reach::a_guest_is_held_to_its_own_addresses_by_each_property_of_its_link",

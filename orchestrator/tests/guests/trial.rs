@@ -52,7 +52,7 @@ fn ticks(world: &World, job: &str) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "run inside a simulated host by zones_with_real_guests"]
-async fn a_golden_disk_is_tried_beside_the_machines_of_jobs_with_machined_and_without() {
+async fn a_golden_disk_is_tried_by_machined_beside_the_machines_of_jobs() {
     let (mut world, keeper) = world("").await;
     let sha = world.push(STEADY).await;
     let job = world.wait_job(&sha, "steady", "active");
@@ -82,9 +82,17 @@ async fn a_golden_disk_is_tried_beside_the_machines_of_jobs_with_machined_and_wi
     assert!(world.cli(&["cancel", job]).status.success());
     nothing_left(&world, keeper);
 
-    // Neither runs, and the socket of a machined that was killed is still there.
+    // Neither runs, and the socket of a machined that was killed is still there: one that comes up must not meet
+    // another that keeps machines.
     assert_eq!(world.down(), Some(0));
     assert!(fs::exists("/run/machined.sock").unwrap());
-    is_well(&world);
-    assert_eq!(left(), Vec::<String>::new());
+    let before = boots();
+    let refused = verify(&world);
+    let said = words(&refused.stderr);
+    assert!(
+        !refused.status.success() && said.contains("svcadm enable helios-ci/machined"),
+        "{said}"
+    );
+    assert_eq!((left(), boots()), (Vec::<String>::new(), before));
+    assert_eq!(fs::read_dir(FOLDERS).unwrap().count(), 0);
 }

@@ -8,6 +8,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    os::unix::process::CommandExt,
     path::Path,
     process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
@@ -264,6 +265,36 @@ async fn a_place_that_is_anothers_is_not_taken() {
         "{text}"
     );
     assert!(!host().state().unwrap().datasets.contains_key("rpool/hci/images"));
+}
+
+/// Who may not do what zones need is told at once, and as a service not started again and again.
+#[tokio::test]
+#[ignore = "run inside a simulated host by zones_on_a_simulated_host"]
+async fn only_root_keeps_zones() {
+    configure();
+    // Where this user may read the program, and write.
+    let room = Path::new("/run/nobody");
+    let program = room.join("helios-ci");
+    fs::create_dir(room).unwrap();
+    fs::copy(env!("CARGO_BIN_EXE_helios-ci"), &program).unwrap();
+    let config = fs::read_to_string(CONFIG).unwrap().replace("/run/", "/run/nobody/");
+    fs::write(room.join("config.yaml"), config).unwrap();
+    fs::write(room.join("agent"), b"agent").unwrap();
+    std::os::unix::fs::chown(room, Some(65534), Some(65534)).unwrap();
+    for (fmri, code) in [(Some("svc:/application/helios-ci/machined:default"), 96), (None, 2)] {
+        let mut command = Command::new(&program);
+        command.args(["machined", "--config", "/run/nobody/config.yaml"]);
+        command.env_remove("SMF_FMRI").envs(fmri.map(|fmri| ("SMF_FMRI", fmri)));
+        let output = command.uid(65534).gid(65534).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{text}");
+        let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(
+            words.contains("zones are kept by root, and this process runs as user 65534"),
+            "{text}"
+        );
+        assert!(words.contains("limit_privileges"), "{text}");
+    }
 }
 
 /// A brand of another release, which knows one attribute less and one device more, and one that fails.

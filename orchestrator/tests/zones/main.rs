@@ -40,6 +40,7 @@ fn zones_on_a_simulated_host() {
         "faults::an_install_a_removal_or_a_halt_killed_midway_leaves_nothing",
         "faults::zoneadmd_goes_on_without_its_client_and_leaves_nothing",
         "admin::a_place_that_is_anothers_is_not_taken",
+        "admin::only_root_keeps_zones",
         "admin::a_brand_that_ignores_an_attribute_is_told_by_doctor",
         "admin::setup_makes_rules_last_and_leaves_anothers_policy_alone",
         "admin::setup_bounds_the_machines_mounts_the_zones_and_wants_their_parents_roots",

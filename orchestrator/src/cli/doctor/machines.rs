@@ -33,7 +33,7 @@ pub(super) async fn look(config: &Config, findings: &mut Findings) {
             Err(error) => findings.add(Line::failure(
                 "machined",
                 chain(&error),
-                "svcadm enable helios-ci/machined",
+                "svcadm enable helios-ci/machined; where it is in maintenance, `svcs -x helios-ci/machined` names its log",
             )),
         },
         (None, Backend::Qemu) => {

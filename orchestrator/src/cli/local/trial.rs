@@ -3,10 +3,7 @@
 
 mod patient;
 
-use std::{
-    os::unix::net::UnixStream,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use miette::miette;
 
@@ -70,8 +67,8 @@ pub(in crate::cli) async fn run(common: &Common, label: &Label) -> Outcome {
     })?;
     let sample = tempfile::tempdir().map_err(|e| miette!("cannot make a directory: {e}"))?;
     let tree = sample_tree(sample.path(), label).await?;
-    // What holds the privileges makes the trial's machine too; without it, this process does.
-    let machines = match socket.filter(|socket| UnixStream::connect(socket).is_ok()) {
+    // Two processes must not keep machines on one host: where machined is to keep them, it makes the trial's too.
+    let machines = match socket {
         Some(socket) => machined::connect(&socket, &place.config.node).await.map_err(report)?,
         None => backend::local(&place.config, false).await?,
     };

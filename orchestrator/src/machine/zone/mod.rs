@@ -17,6 +17,7 @@ pub mod memory;
 pub mod owned;
 mod patience;
 pub mod plan;
+pub mod privileges;
 mod record;
 pub mod rehearsal;
 pub mod scratch;
