@@ -1,8 +1,8 @@
 //! What doctor says of a host that lacks something: one line with its cure, and of what needs that thing not a word.
 
-use std::fs;
+use std::{fs, time::Duration};
 
-use illumos_sim::{state::ZoneState, zonecfg::index};
+use illumos_sim::{faults::Action, state::ZoneState, zonecfg::index};
 use serde_json::Value;
 
 use super::{
@@ -186,4 +186,31 @@ async fn zones_that_are_stuck_are_named_and_stop_nothing() {
             "{forwarding:#}"
         );
     }
+}
+
+/// machined looks for links that are nobody's while doctor has some.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run inside a simulated host by zones_on_a_simulated_host"]
+async fn a_sweep_leaves_doctors_links_alone() {
+    configure();
+    bed::prepare();
+    let _keeper = Keeper::start();
+    let machines = connected().await;
+    bed::faults(vec![bed::fault(
+        "dladm",
+        &["set-linkprop"],
+        1,
+        Action::Slow { ms: 5000 },
+    )]);
+    let asked = tokio::task::spawn_blocking(doctor);
+    let has_links = || host().state().unwrap().links.contains_key("hciv16383");
+    while !has_links() {
+        assert!(!asked.is_finished(), "{:#?}", asked.await);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    machines.list().await.unwrap();
+    let (_, lines) = asked.await.unwrap();
+    let links = line(&lines, "links").unwrap();
+    assert_eq!(links["status"], "ok", "{links:#}");
+    assert_eq!(bed::left(), Vec::<String>::new());
 }

@@ -37,7 +37,7 @@ async fn a_running_machine_without_protection_loses_its_power() {
         machines.destroy(&spec.name).await.unwrap();
     }
     machines.destroy(&unknown.name).await.unwrap();
-    // Its links are found by their addresses.
+    // Its links are found by their addresses; they were nobody's at the look before, too.
     machines.list().await.unwrap();
     assert_eq!(left(), Vec::<String>::new());
 }

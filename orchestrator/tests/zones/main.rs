@@ -73,6 +73,7 @@ fn zones_on_a_simulated_host() {
         "keep::a_kept_machine_that_stops_or_loses_its_host_goes_without_a_trace",
         "faults::a_guest_that_bhyvectl_cannot_end_is_killed",
         "guard::a_running_machine_without_protection_loses_its_power",
+        "doctor::a_sweep_leaves_doctors_links_alone",
         "doctor::a_host_that_lacks_something_is_told_what_and_how_to_mend_it",
         "doctor::zones_that_are_stuck_are_named_and_stop_nothing",
         "guard::what_only_a_person_can_mend_is_named",

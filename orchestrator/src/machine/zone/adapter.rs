@@ -6,7 +6,7 @@ mod look;
 mod wait;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::SocketAddr,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
@@ -94,6 +94,7 @@ pub fn open(options: Options) -> Arc<dyn Machines> {
         watch: Watch::default(),
         records: Records::new(options.run.join("machines")),
         consoles: Mutex::default(),
+        strays: Mutex::default(),
         attaching: Locks::default(),
         locks: Locks::default(),
         options,
@@ -109,6 +110,8 @@ struct Zones {
     records: Records,
     /// Who reads which console.
     consoles: Mutex<HashMap<MachineName, Attached>>,
+    /// Slots whose links were nobody's at the last look.
+    strays: Mutex<BTreeSet<Slot>>,
     /// One connects to a console at a time.
     attaching: Locks,
     locks: Locks,

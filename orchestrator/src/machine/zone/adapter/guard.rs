@@ -1,7 +1,7 @@
 //! What is looked at again and again: that machines which run are still held to their network, and what only a
 //! person can mend.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::PoisonError};
 
 use super::Zones;
 use crate::{
@@ -47,12 +47,23 @@ impl Zones {
     }
 
     /// Removes links that are ours by name and address and whose slot no record names: a slot's record is written
-    /// before its links are made and removed after they are, so only a person's hand leaves such. Links in use stay
-    /// for the next time.
+    /// before its links are made and removed after they are, so only a person's hand leaves such, or a doctor that was
+    /// killed. A doctor that lives has its own for a moment: what goes was there at the look before this one, too. Links
+    /// in use stay for the next time.
     pub(super) async fn remove_stray_links(&self) -> Result<(), Trouble> {
         let vnics = dladm::vnics(&self.host.run(dladm::show_vnics()).await?)?;
         let slots: BTreeSet<Slot> = vnics.iter().filter_map(|vnic| Slot::of_vnic(&vnic.link)).collect();
-        for slot in slots {
+        // Asked for after the list: a link that was seen has its record.
+        let with_record = self.records.slots()?;
+        let stray: BTreeSet<Slot> = slots
+            .into_iter()
+            .filter(|slot| !with_record.contains(&slot.number()))
+            .collect();
+        let before = {
+            let mut strays = self.strays.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *strays, stray.clone())
+        };
+        for slot in stray.intersection(&before).copied() {
             // Asked for each slot anew: a preparation may have begun meanwhile.
             if self.records.slots()?.contains(&slot.number()) {
                 continue;
