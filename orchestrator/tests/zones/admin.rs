@@ -232,6 +232,17 @@ async fn from_a_bare_host_to_a_machine_that_machined_keeps() {
     drop(keeper);
     let _keeper = Keeper::start();
     let machines = connected().await;
+    // Nobody has asked for it: the guest would wait for a reader.
+    let recorded = || -> String {
+        let files = fs::read_dir(format!("/run/helios-ci/console/{name}")).unwrap();
+        let texts = files.map(|file| fs::read(file.unwrap().path()).unwrap());
+        texts.map(|text| String::from_utf8_lossy(&text).into_owned()).collect()
+    };
+    let until = Instant::now() + Duration::from_secs(60);
+    while !recorded().contains("was not read") {
+        assert!(Instant::now() < until, "{}", recorded());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     assert_eq!(machines.observe(&spec.name).await.unwrap(), Observed::Running);
     machines.destroy(&spec.name).await.unwrap();
     assert_eq!(left(), Vec::<String>::new());

@@ -68,6 +68,7 @@ fn zones_on_a_simulated_host() {
         "life::twenty_machines_at_once",
         "life::a_rebooted_host_keeps_what_zfs_keeps_and_all_of_it_goes",
         "strangers::each_is_named_and_none_is_touched",
+        "strangers::a_zone_of_anothers_keeps_the_dataset_that_it_lies_in",
         "life::look_alikes_are_reported_and_left_alone",
         "keep::a_kept_machine_is_cut_off_and_its_console_is_free",
         "keep::a_kept_machine_that_stops_or_loses_its_host_goes_without_a_trace",

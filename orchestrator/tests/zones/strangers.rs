@@ -54,18 +54,19 @@ pub fn settle() -> Strangers {
         );
     }
     std::fs::write("/mnt/web/web1/root/etc/passwd", "web").expect("a file");
-    // Datasets in our own tree: no mark, another's mark, an attempt's alone, an inherited mark.
+    // Datasets in our own tree: no mark, another node's marks, an attempt's alone, an inherited mark.
     let plain = format!("rpool/hci/machines/{}", name());
     run("zfs", &["create", "-s", "-V", "64m", &plain]);
-    let [other, half] = [name(), name()].map(|name| format!("rpool/hci/zones/{name}"));
-    run("zfs", &["create", "-o", "helios-ci:node=n2", &other]);
-    run("zfs", &["create", "-o", "helios-ci:attempt=x", &half]);
-    let inherited = name();
-    let marks = format!("helios-ci:attempt={}", inherited.trim_start_matches("hci-"));
+    let attempt = |name: &str| format!("helios-ci:attempt={}", name.trim_start_matches("hci-"));
+    let (other, half, inherited) = (name(), name(), name());
+    let marks = [&other, &half, &inherited].map(|name| attempt(name));
+    let [other, half] = [other, half].map(|name| format!("rpool/hci/zones/{name}"));
+    run("zfs", &["create", "-o", "helios-ci:node=n2", "-o", &marks[0], &other]);
+    run("zfs", &["create", "-o", &marks[1], &half]);
     let inherited = format!("rpool/hci/zones/{inherited}");
     run("zfs", &["create", &inherited]);
     run("zfs", &["set", "helios-ci:node=n1", "rpool/hci/zones"]);
-    run("zfs", &["set", &marks, "rpool/hci/zones"]);
+    run("zfs", &["set", &marks[2], "rpool/hci/zones"]);
     std::fs::write(
         format!("/mnt/hci/{}/notes", other.trim_start_matches("rpool/hci/zones/")),
         "theirs",
@@ -150,4 +151,23 @@ async fn each_is_named_and_none_is_touched() {
     assert_eq!(machines.troubles().await.unwrap().len(), wanted.len());
     machines.destroy(&ours.name).await.unwrap();
     assert_eq!(bed::changed(&before), Vec::<String>::new());
+}
+
+/// Whoever has put a zone into a file system of ours finds it there again.
+#[tokio::test]
+#[ignore = "run inside a simulated host by zones_on_a_simulated_host"]
+async fn a_zone_of_anothers_keeps_the_dataset_that_it_lies_in() {
+    bed::prepare();
+    let (machines, ours) = (machines(), spec());
+    let dataset = format!("rpool/hci/zones/{}", ours.name);
+    let attempt = format!("helios-ci:attempt={}", ours.name.attempt());
+    run("zfs", &["create", "-o", "helios-ci:node=n1", "-o", &attempt, &dataset]);
+    zone("web2", &format!("/mnt/hci/{}", ours.name), &[]);
+    let before = bed::picture();
+    let error = machines.destroy(&ours.name).await.unwrap_err();
+    assert!(error.reason.contains("a zone still lies at"), "{error}");
+    assert_eq!(bed::changed(&before), Vec::<String>::new());
+    run("zonecfg", &["-z", "web2", "delete", "-F"]);
+    machines.destroy(&ours.name).await.unwrap();
+    assert!(!host().state().unwrap().datasets.contains_key(&dataset));
 }
