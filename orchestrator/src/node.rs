@@ -30,8 +30,6 @@ const SHORTEST: Duration = Duration::from_secs(1);
 const ALIVE: Duration = Duration::from_secs(60);
 /// How often lost hints are made good.
 const LOOK: Duration = Duration::from_secs(10);
-/// How often kept machines are looked at: whoever changed something may sit at another node.
-const LOOK_AFTER: Duration = Duration::from_secs(5);
 /// How often what exists is compared with what should.
 const SWEEP: Duration = Duration::from_secs(60);
 
@@ -247,6 +245,7 @@ async fn looks(deps: &Deps, stop: &CancellationToken) {
                         Waiting::Trigger => Hint::Trigger,
                         Waiting::Job => Hint::Job,
                         Waiting::Report => Hint::Report,
+                        Waiting::Kept => Hint::Kept,
                     });
                 }
             }
@@ -318,26 +317,23 @@ async fn watch(deps: &Deps, stop: &CancellationToken) {
     }
 }
 
-/// Looks after kept machines: at once when something about them changed, and when the time of one is over.
+/// Looks after kept machines: at once when something about them changed, and with each look at what waits, as the time
+/// of one may be over.
 async fn keeps(deps: &Deps, stop: &CancellationToken) {
     let mut hints = deps.hints.subscribe();
-    let mut timer = tokio::time::interval(LOOK_AFTER);
-    timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = timer.tick() => {}
-            wake = hints.next() => match wake {
-                Some(Wake::Everything | Wake::Hint(Hint::Kept)) => {}
-                Some(Wake::Hint(_)) => continue,
-                None => return,
-            },
-        }
         if let Some(Err(error)) = stop.run_until_cancelled(driver::look_after_kept(deps)).await {
             tracing::error!(
                 error = &error as &dyn std::error::Error,
                 "cannot look after kept machines"
             );
+        }
+        loop {
+            match stop.run_until_cancelled(hints.next()).await {
+                Some(Some(Wake::Everything | Wake::Hint(Hint::Kept))) => break,
+                Some(Some(Wake::Hint(_))) => {}
+                Some(None) | None => return,
+            }
         }
     }
 }

@@ -13,6 +13,8 @@ pub enum Waiting {
     Job,
     /// A report that its forge has not heard.
     Report,
+    /// A machine that is kept: its time may be over, or another node's daemon was asked about it.
+    Kept,
 }
 
 impl Store {
@@ -27,7 +29,8 @@ impl Store {
                      (SELECT 1 FROM triggers WHERE state = 'received' AND lease_until <= $1 AND due_ms <= $1)
                  UNION ALL SELECT 'job' WHERE EXISTS (SELECT 1 FROM jobs WHERE state = 'queued')
                  UNION ALL SELECT 'report' WHERE EXISTS
-                     (SELECT 1 FROM reports WHERE delivered < version AND due_ms <= $1 AND lease_until <= $1)",
+                     (SELECT 1 FROM reports WHERE delivered < version AND due_ms <= $1 AND lease_until <= $1)
+                 UNION ALL SELECT 'kept' WHERE EXISTS (SELECT 1 FROM machines WHERE state = 'kept')",
                 args![tx.now],
             )
             .await?;
@@ -36,6 +39,7 @@ impl Store {
                 "delivery" => Ok(Waiting::Delivery),
                 "trigger" => Ok(Waiting::Trigger),
                 "job" => Ok(Waiting::Job),
+                "kept" => Ok(Waiting::Kept),
                 _ => Ok(Waiting::Report),
             })
             .collect()

@@ -139,15 +139,23 @@ async fn a_kept_machine_goes_when_its_time_is_over_and_not_before(lab: Lab) {
     let (second, long) = running(&lab).await;
     lab.store.keep_machine(&short, "ann", Duration::ZERO).await.unwrap();
     lab.store.keep_machine(&long, "ann", MINUTE).await.unwrap();
+    let is_looked_for = async || lab.store.waiting().await.unwrap().contains(&Waiting::Kept);
+    assert!(!is_looked_for().await, "their jobs go on");
     for claimed in [&first, &second] {
         lab.fail_infra(claimed, "the agent is gone").await;
     }
+    assert!(is_looked_for().await);
     let elsewhere = lab.node("node-b").await;
     assert!(lab.store.end_keeps(&elsewhere.node).await.unwrap().is_empty());
     assert_eq!(lab.store.end_keeps(&lab.node).await.unwrap(), [short]);
     assert!(lab.store.end_keeps(&lab.node).await.unwrap().is_empty());
     assert_eq!(machine(&lab, &first).await.state, MachineState::Draining);
     assert_eq!(machine(&lab, &second).await.state, MachineState::Kept);
+    assert!(is_looked_for().await);
+    lab.store.release_machine(&long).await.unwrap();
+    assert!(is_looked_for().await, "its node has yet to hear of it");
+    assert_eq!(lab.store.end_keeps(&lab.node).await.unwrap(), [long]);
+    assert!(!is_looked_for().await);
     // Its removal began only now, however long ago its job ended.
     lab.sql("UPDATE attempts SET ended_ms = ended_ms - 3600000").await;
     assert_eq!(lab.store.stuck_machine(&lab.node, MINUTE).await.unwrap(), None);
