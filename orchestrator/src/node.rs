@@ -18,7 +18,7 @@ use crate::{
         names::NodeName,
         state::{AttemptState, MachineState},
     },
-    queue::{Hint, Wake},
+    queue::Hint,
     store::{Registered, StoreError, Waiting},
 };
 
@@ -328,12 +328,9 @@ async fn keeps(deps: &Deps, stop: &CancellationToken) {
                 "cannot look after kept machines"
             );
         }
-        loop {
-            match stop.run_until_cancelled(hints.next()).await {
-                Some(Some(Wake::Everything | Wake::Hint(Hint::Kept))) => break,
-                Some(Some(Wake::Hint(_))) => {}
-                Some(None) | None => return,
-            }
+        let kept = hints.heard(|hint| hint == Hint::Kept);
+        if stop.run_until_cancelled(kept).await != Some(true) {
+            return;
         }
     }
 }

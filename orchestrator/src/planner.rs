@@ -18,7 +18,7 @@ use crate::{
         names::{CommitSha, ConnectionId, RepoPath},
         trigger::{Event, Repository, Trigger},
     },
-    queue::{Hint, Hints, Wake},
+    queue::{Hint, Hints},
     source::{Source, SourceError},
     store::{ClaimedDelivery, ClaimedTrigger, DeliveryOutcome, Store, StoreError, TriggerOutcome},
     workflow,
@@ -104,26 +104,20 @@ impl Planner {
             if let Err(error) = self.look(&mut planning, &stop).await {
                 tracing::error!(error = &error as &dyn std::error::Error, "cannot plan now");
             }
-            loop {
-                let wake = tokio::select! {
-                    () = stop.cancelled() => None,
-                    Some(ended) = planning.join_next() => {
-                        if let Err(error) = ended {
-                            tracing::error!(%error, "planning a trigger broke down; it is tried again when its lease ends");
-                        }
-                        Some(Wake::Everything)
+            let more = tokio::select! {
+                () = stop.cancelled() => false,
+                Some(ended) = planning.join_next() => {
+                    if let Err(error) = ended {
+                        tracing::error!(%error, "planning a trigger broke down; it is tried again when its lease ends");
                     }
-                    wake = hints.next() => wake,
-                };
-                match wake {
-                    // Each task sees the stop by itself.
-                    None => {
-                        while planning.join_next().await.is_some() {}
-                        return;
-                    }
-                    Some(Wake::Everything | Wake::Hint(Hint::Delivery | Hint::Trigger)) => break,
-                    Some(Wake::Hint(_)) => {}
+                    true
                 }
+                more = hints.heard(|hint| matches!(hint, Hint::Delivery | Hint::Trigger)) => more,
+            };
+            if !more {
+                // Each task sees the stop by itself.
+                while planning.join_next().await.is_some() {}
+                return;
             }
         }
     }

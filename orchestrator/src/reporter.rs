@@ -36,7 +36,7 @@ use crate::{
     config::Config,
     forge::Forge,
     model::{ids::ReportId, names::ConnectionId, report::Report},
-    queue::{Hint, Hints, Wake},
+    queue::{Hint, Hints},
     store::Store,
 };
 
@@ -193,10 +193,8 @@ impl Reporter {
         let (hints, wake) = (self.hints.as_ref().map(|h| h.subscribe()), self.wake.clone());
         let listening = async {
             if let Some(mut hints) = hints {
-                while let Some(heard) = hints.next().await {
-                    if matches!(heard, Wake::Hint(Hint::Report) | Wake::Everything) {
-                        wake.notify_one();
-                    }
+                while hints.heard(|hint| hint == Hint::Report).await {
+                    wake.notify_one();
                 }
             }
             // Without hints the timer is enough.

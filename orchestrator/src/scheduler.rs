@@ -15,7 +15,7 @@ use crate::{
         names::{Label, MachineName},
         state::MachineState,
     },
-    queue::{Hint, Wake},
+    queue::Hint,
     store::{MachineUse, Store, StoreError},
 };
 
@@ -205,16 +205,9 @@ pub async fn run(deps: Deps, instance: InstanceId, attempts: TaskTracker, stop: 
             Ok(()) => {}
             Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "cannot claim jobs now"),
         }
-        loop {
-            let wake = tokio::select! {
-                () = stop.cancelled() => return,
-                wake = hints.next() => wake,
-            };
-            match wake {
-                None => return,
-                Some(Wake::Everything | Wake::Hint(Hint::Job | Hint::Capacity)) => break,
-                Some(Wake::Hint(_)) => {}
-            }
+        let news = hints.heard(|hint| matches!(hint, Hint::Job | Hint::Capacity));
+        if stop.run_until_cancelled(news).await != Some(true) {
+            return;
         }
     }
 }

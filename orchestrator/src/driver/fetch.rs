@@ -15,7 +15,7 @@ use crate::{
         plan::{Action, PlannedJob},
         state::JobResult,
     },
-    queue::{Hint, Wake},
+    queue::Hint,
     source::SourceError,
     store::AttemptRow,
 };
@@ -84,16 +84,7 @@ pub(super) async fn commit(
         tokio::select! {
             done = &mut fetch => return Ok(done.err().map(|error| error.end())),
             () = stop.cancelled() => return Err(Stopped::Shutdown),
-            () = async {
-                loop {
-                    match hints.next().await {
-                        Some(Wake::Hint(Hint::Cancel(id))) if id == attempt.id => return,
-                        Some(Wake::Everything) => return,
-                        Some(Wake::Hint(_)) => {}
-                        None => std::future::pending().await,
-                    }
-                }
-            } => {}
+            true = hints.heard(|hint| hint == Hint::Cancel(attempt.id)) => {}
         }
     }
 }

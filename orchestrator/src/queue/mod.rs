@@ -59,6 +59,17 @@ impl Receiver {
             Err(broadcast::error::RecvError::Closed) => None,
         }
     }
+
+    /// Waits until there may be news of this kind: a hint that is `wanted`, or hints were lost. False: there will be no
+    /// more. Giving it up loses nothing but what was not wanted.
+    pub async fn heard(&mut self, wanted: impl Fn(Hint) -> bool) -> bool {
+        loop {
+            match self.next().await {
+                Some(Wake::Hint(hint)) if !wanted(hint) => {}
+                wake => return wake.is_some(),
+            }
+        }
+    }
 }
 
 /// Hints each subscriber may be behind with before it is told to look at everything.
@@ -107,6 +118,26 @@ mod tests {
         for receiver in [&mut a, &mut b] {
             assert_eq!(receiver.next().await, Some(Wake::Hint(Hint::Run(run))));
         }
+    }
+
+    #[tokio::test]
+    async fn only_what_is_wanted_or_lost_is_heard() {
+        let hints = InProcess::new();
+        let (mut quick, mut slow) = (hints.subscribe(), hints.subscribe());
+        hints.notify(Hint::Job);
+        hints.notify(Hint::Kept);
+        assert!(quick.heard(|hint| hint == Hint::Kept).await);
+        hints.notify(Hint::Job);
+        for _ in 0..=BEHIND {
+            hints.notify(Hint::Report);
+        }
+        assert!(
+            slow.heard(|hint| hint == Hint::Kept).await,
+            "it may have been among them"
+        );
+        drop(hints);
+        while quick.next().await.is_some() {}
+        assert!(!quick.heard(|_| true).await, "nobody is there");
     }
 
     #[tokio::test]
