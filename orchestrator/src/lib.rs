@@ -5,6 +5,7 @@ pub mod agent_api;
 pub mod cli;
 pub mod clock;
 pub mod config;
+mod connector;
 pub mod driver;
 pub mod exec;
 pub mod failpoint;

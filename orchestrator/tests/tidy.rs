@@ -40,7 +40,10 @@ fn sources() -> Vec<PathBuf> {
 
 /// What is below what: a module may use modules of lower ranks only.
 const RANKS: &[(u32, &[&str])] = &[
-    (0, &["clock", "secret", "exec", "failpoint", "files", "model"]),
+    (
+        0,
+        &["clock", "connector", "secret", "exec", "failpoint", "files", "model"],
+    ),
     (1, &["workflow", "config", "queue"]),
     (2, &["images", "logs", "store", "telemetry", "forge"]),
     (3, &["machine", "source"]),

@@ -21,7 +21,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, Request, Response, Uri, header};
 use http_body_util::{BodyExt, Full};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::HttpsConnector;
 use hyper_util::{
     client::legacy::{
         Client,
@@ -30,6 +30,8 @@ use hyper_util::{
     rt::TokioExecutor,
 };
 use tower::Service;
+
+use crate::connector;
 
 /// Longest answer that is read, in bytes.
 pub const MAX_BODY: usize = 2 * 1024 * 1024;
@@ -216,37 +218,18 @@ impl Outgoing {
                 address,
             });
         }
-        let mut connector = HttpConnector::new_with_resolver(CheckedResolver { allow_private });
-        connector.enforce_http(false);
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(CONNECT_DEADLINE));
-        let ring = rustls::crypto::ring::default_provider();
-        let connector = match base.scheme_str() {
-            Some("https") => HttpsConnectorBuilder::new()
-                .with_provider_and_native_roots(ring)
-                .map_err(|error| BadTarget::NoRoots {
-                    reason: error.to_string(),
-                })?
-                .https_only()
-                .enable_http1()
-                .wrap_connector(connector),
-            Some("http") if allow_private => {
-                let tls = rustls::ClientConfig::builder_with_provider(ring.into())
-                    .with_safe_default_protocol_versions()
-                    .map_err(|error| BadTarget::NoRoots {
-                        reason: error.to_string(),
-                    })?
-                    .with_root_certificates(rustls::RootCertStore::empty())
-                    .with_no_client_auth();
-                HttpsConnectorBuilder::new()
-                    .with_tls_config(tls)
-                    .https_or_http()
-                    .enable_http1()
-                    .wrap_connector(connector)
-            }
+        let https = match base.scheme_str() {
+            Some("https") => true,
+            Some("http") if allow_private => false,
             Some("http") => return Err(BadTarget::NotHttps { url: url.to_owned() }),
             _ => return Err(not_a_url()),
         };
+        let mut connector = HttpConnector::new_with_resolver(CheckedResolver { allow_private });
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(CONNECT_DEADLINE));
+        let connector = connector::tls(connector, https).map_err(|error| BadTarget::NoRoots {
+            reason: error.to_string(),
+        })?;
         // A kept connection that the forge has closed makes the first request after a pause fail;
         // hyper repeats only those that were never written.
         let client = Client::builder(TokioExecutor::new())

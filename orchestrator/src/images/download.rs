@@ -10,13 +10,13 @@ mod answer;
 mod error;
 mod part;
 
-use std::{io, path::Path, time::Duration};
+use std::{path::Path, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Body, Incoming};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::HttpsConnector;
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
@@ -32,7 +32,7 @@ use self::{
     answer::{Answer, Kept},
     part::io_error,
 };
-use crate::files;
+use crate::{connector, files};
 
 /// Redirects that are followed.
 const REDIRECTS: usize = 5;
@@ -257,23 +257,7 @@ type Http = Client<HttpsConnector<HttpConnector>, Empty<Bytes>>;
 /// A client for one request. No proxy variable is read, as nowhere in this project.
 fn client(address: &Address, limits: &Limits) -> Result<Http, DownloadError> {
     let mut connector = HttpConnector::new();
-    connector.enforce_http(false);
     connector.set_connect_timeout(Some(limits.connect));
-    let ring = rustls::crypto::ring::default_provider();
-    let builder = HttpsConnectorBuilder::new();
-    let connector = if address.is_https() {
-        let builder = builder
-            .with_provider_and_native_roots(ring)
-            .map_err(DownloadError::NoRoots)?;
-        builder.https_only().enable_http1().wrap_connector(connector)
-    } else {
-        let tls = rustls::ClientConfig::builder_with_provider(ring.into())
-            .with_safe_default_protocol_versions()
-            .map_err(|e| DownloadError::NoRoots(io::Error::other(e)))?
-            .with_root_certificates(rustls::RootCertStore::empty())
-            .with_no_client_auth();
-        let builder = builder.with_tls_config(tls);
-        builder.https_or_http().enable_http1().wrap_connector(connector)
-    };
+    let connector = connector::tls(connector, address.is_https()).map_err(DownloadError::NoRoots)?;
     Ok(Client::builder(TokioExecutor::new()).build(connector))
 }

@@ -2,8 +2,16 @@
 
 use std::time::Duration;
 
+use http::{Request, header};
+use http_body_util::Full;
+
 use super::{Findings, Line};
-use crate::{clock::now_ms, config::Config, driver::chain, forge};
+use crate::{
+    clock::now_ms,
+    config::{Config, Connection},
+    driver::chain,
+    forge::{self, http::Outgoing},
+};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Further apart, signed tokens are refused, and guests, which are told the time by us, build files of the future.
@@ -11,7 +19,7 @@ const APART_S: i64 = 60;
 
 pub(super) async fn look(config: &Config, findings: &mut Findings) {
     for connection in config.connections.values() {
-        if let Some(line) = clock(&connection.url).await {
+        if let Some(line) = clock(connection).await {
             findings.add(line);
             break;
         }
@@ -39,15 +47,13 @@ pub(super) async fn look(config: &Config, findings: &mut Findings) {
 }
 
 /// How far this host's clock is from a forge's, which stands in its answers (RFC 9110, `Date`); none without an answer.
-async fn clock(url: &str) -> Option<Line> {
-    let client = reqwest::Client::builder()
-        .timeout(PATIENCE)
-        .redirect(reqwest::redirect::Policy::none())
-        .no_proxy()
-        .build()
-        .ok()?;
-    let answer = client.head(url).send().await.ok()?;
-    let date = answer.headers().get(reqwest::header::DATE)?.to_str().ok()?;
+async fn clock(connection: &Connection) -> Option<Line> {
+    let url = &connection.url;
+    let forge = Outgoing::new(url, connection.allow_private)
+        .ok()?
+        .with_deadline(PATIENCE);
+    let answer = forge.send(Request::head(url).body(Full::default()).ok()?).await.ok()?;
+    let date = answer.headers().get(header::DATE)?.to_str().ok()?;
     let theirs = chrono::DateTime::parse_from_rfc2822(date).ok()?.timestamp();
     let ahead = now_ms() / 1000 - theirs;
     Some(if ahead.abs() <= APART_S {
