@@ -55,7 +55,10 @@ impl Place {
         config.data_dir = dir.path().join("data");
         config.database = Database::Sqlite(config.data_dir.join("helios-ci.db"));
         config.connections.clear();
-        config.machined = None;
+        // Zones are the host's, and two processes must not keep them; other machines lie in this directory.
+        if config.backend != Backend::Zone {
+            config.machined = None;
+        }
         super::super::parts::make_data_dir(&config.data_dir)?;
         Ok(Self {
             config: Arc::new(config),

@@ -21,10 +21,7 @@ use crate::{
     exec::Cmd,
     images::qcow2,
     logs::Position,
-    machine::{
-        machined,
-        zone::{command::zfs, golden::Golden},
-    },
+    machine::zone::{command::zfs, golden::Golden},
     model::{ids::RunId, names::Label, state::StepState},
     node::DataLock,
 };
@@ -44,7 +41,7 @@ struct Finding {
 /// Boots one machine from the image and says what is well.
 pub(in crate::cli) async fn run(common: &Common, label: &Label) -> Outcome {
     parts::private_files();
-    let (mut golden, mut socket) = (0, None);
+    let mut golden = 0;
     let place = Place::make(common, false, |config| {
         // The trial turns its machine off, which must not be this host.
         if config.backend == Backend::Process {
@@ -59,20 +56,12 @@ pub(in crate::cli) async fn run(common: &Common, label: &Label) -> Outcome {
                 "the daemon runs, and would remove a machine that belongs to no job"
             ));
         }
-        if config.backend == Backend::Zone {
-            socket = config.machined.as_ref().map(|machined| machined.socket.clone());
-        }
         golden = golden_bytes(config, label)?;
         adapt(config, label, golden)
     })?;
     let sample = tempfile::tempdir().map_err(|e| miette!("cannot make a directory: {e}"))?;
     let tree = sample_tree(sample.path(), label).await?;
-    // Two processes must not keep machines on one host: where machined is to keep them, it makes the trial's too.
-    let machines = match socket {
-        Some(socket) => machined::connect(&socket, &place.config.node).await.map_err(report)?,
-        None => backend::local(&place.config, false).await?,
-    };
-    let machines = Patient::new(machines);
+    let machines = Patient::new(backend::machines(&place.config, false).await?);
     let once = Once::open(&place, machines.clone()).await?;
     let began = now_ms();
     let ended = once.run(&tree, Some(&sample.path().join(FILE)), false).await;

@@ -93,13 +93,10 @@ impl Host {
             Whose::Ours(ours) => ours,
         };
         for _ in 0..BUSY_TRIES {
-            match unless_absent(zfs::done(&self.run(zfs::destroy(&ours)).await?)) {
-                Ok(()) => {
-                    return match self.dataset(disk).await? {
-                        None => Ok(()),
-                        Some(_) => Err(undone(&format!("{disk} is still there"), Ok::<(), String>(()))),
-                    };
-                }
+            let said = unless_absent(zfs::done(&self.run(zfs::destroy(&ours)).await?));
+            match said {
+                Ok(()) if self.dataset(disk).await?.is_none() => return Ok(()),
+                Ok(()) => return Err(undone(&format!("{disk} is still there"), said)),
                 Err(error) if error.is_busy() => tokio::time::sleep(self.patience.of(BUSY)).await,
                 Err(error) => return Err(error.into()),
             }
