@@ -26,13 +26,7 @@ async fn a_golden_disk_is_tried_in_a_machine_of_its_own() {
         "{said}\n{}",
         String::from_utf8_lossy(&output.stderr)
     );
-    for line in [
-        "ok       hello: its agent spoke after ",
-        "ok       network: it fetched a commit from its node",
-        "ok       clock: ",
-        "ok       growth: its root filesystem has ",
-        "ok       shutdown: it turned itself off within ",
-    ] {
+    for line in support::WELL {
         assert!(said.contains(line), "no {line:?} in:\n{said}");
     }
     assert_eq!(world.leftovers(), Vec::<String>::new());

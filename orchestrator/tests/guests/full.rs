@@ -9,9 +9,8 @@ use illumos_sim::volume;
 
 use super::{
     bed::host,
-    push::{nothing_left, world_with},
+    push::{STEADY, nothing_left, ticks, world_with},
     real::{boots, run},
-    support::World,
 };
 
 /// Guests at a time.
@@ -21,9 +20,6 @@ const ROOM: u64 = 64 << 20;
 /// What somebody else takes while guests run: as much as the node wants to see free before it makes a machine.
 const TAKEN: u64 = 1 << 30;
 
-/// Says how far it has come, for ever, and writes nothing to its disk.
-const STEADY: &str = "name: steady\non: push\njobs:\n  steady:\n    steps:\n      - run: |\n          \
-    n=0; while true; do n=$((n + 1)); echo \"tick $n\"; sleep 0.2; done\n";
 /// Writes more than there is room for, and less than its file system has free.
 const FILLS: &str = "name: fills\non: push\njobs:\n  fills:\n    steps:\n      \
     - run: dd if=/dev/zero of=/fill bs=1M count=700 oflag=direct\n      - run: echo unreached\n";
@@ -66,10 +62,6 @@ fn room(machines: &Path) -> u64 {
 fn disks(machines: &Path) -> usize {
     let names = fs::read_dir(machines).unwrap().flatten().map(|entry| entry.file_name());
     names.filter(|name| name.to_string_lossy().starts_with("hci-")).count()
-}
-
-fn ticks(world: &World, job: &str) -> usize {
-    world.log_now(job).matches("tick ").count()
 }
 
 #[tokio::test(flavor = "multi_thread")]

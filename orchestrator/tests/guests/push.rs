@@ -13,6 +13,15 @@ use super::{
 /// What zones need beside the images.
 const EXTRA: &str = "zone: {path: /mnt/hci}\nmachined: {socket: /run/machined.sock, user: root}\n";
 
+/// Says how far it has come, for ever, and writes nothing to its disk.
+pub const STEADY: &str = "name: steady\non: push\njobs:\n  steady:\n    steps:\n      - run: |\n          \
+    n=0; while true; do n=$((n + 1)); echo \"tick $n\"; sleep 0.2; done\n";
+
+/// How far a job of [`STEADY`] has come.
+pub fn ticks(world: &World, job: &str) -> usize {
+    world.log_now(job).matches("tick ").count()
+}
+
 /// A machined that is killed when the test ends.
 pub struct Keeper(Child);
 

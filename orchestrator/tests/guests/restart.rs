@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::{
     bed::host,
     push::{Keeper, nothing_left, world},
+    real::boots,
     support::World,
 };
 
@@ -91,10 +92,6 @@ async fn machined_and_the_daemon_die_one_after_the_other_while_a_guest_is_in_a_s
     assert_eq!(counted, wanted, "{log}");
     let detail = world.detail(id);
     assert_eq!(detail["attempts"].as_array().map(Vec::len), Some(1), "{detail:#}");
-    let trace = host().trace().expect("a trace");
-    let boots = trace
-        .iter()
-        .filter(|line| line.argv.last().is_some_and(|word| word == "boot"));
-    assert_eq!(boots.count(), 1, "it is the same machine to the end");
+    assert_eq!(boots(), 1, "it is the same machine to the end");
     nothing_left(&world, keeper);
 }

@@ -3,14 +3,11 @@
 use std::{fs, process::Output};
 
 use super::{
-    push::{nothing_left, world},
+    push::{STEADY, nothing_left, ticks, world},
     real::{boots, left},
-    support::World,
+    support::{self, World},
 };
 
-/// Says how far it has come, for ever.
-const STEADY: &str = "name: ci\non: push\njobs:\n  steady:\n    steps:\n      - run: |\n          \
-    n=0; while true; do n=$((n + 1)); echo \"tick $n\"; sleep 0.2; done\n";
 /// Where the program may make its folders; short, as paths of sockets are.
 const FOLDERS: &str = "/run/tmp";
 
@@ -32,22 +29,11 @@ fn is_well(world: &World) {
     let output = verify(world);
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{said}\n{}", words(&output.stderr));
-    for line in [
-        "tiny: ok, version 1, sha256 ",
-        "ok       hello: its agent spoke after ",
-        "ok       network: it fetched a commit from its node",
-        "ok       clock: ",
-        "ok       growth: its root filesystem has ",
-        "ok       shutdown: it turned itself off within ",
-    ] {
+    for line in ["tiny: ok, version 1, sha256 "].iter().chain(&support::WELL) {
         assert!(said.contains(line), "no {line:?} in:\n{said}");
     }
     assert_eq!((left(), boots()), (before.0, before.1 + 1), "{said}");
     assert_eq!(fs::read_dir(FOLDERS).unwrap().count(), 0);
-}
-
-fn ticks(world: &World, job: &str) -> usize {
-    world.log_now(job).matches("tick ").count()
 }
 
 #[tokio::test(flavor = "multi_thread")]

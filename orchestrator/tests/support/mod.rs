@@ -25,6 +25,15 @@ use serde_json::Value;
 /// Only ends a hang: two noisy cores, emulated guests.
 pub const DEADLINE: Duration = Duration::from_secs(400);
 
+/// What `image verify --boot` says of a disk that is well.
+pub const WELL: [&str; 5] = [
+    "ok       hello: its agent spoke after ",
+    "ok       network: it fetched a commit from its node",
+    "ok       clock: ",
+    "ok       growth: its root filesystem has ",
+    "ok       shutdown: it turned itself off within ",
+];
+
 /// Which machines the daemon makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Machines {

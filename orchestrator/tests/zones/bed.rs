@@ -279,7 +279,7 @@ pub fn spec() -> MachineSpec {
         disk_gib: Some(1),
         seed: Seed {
             fingerprint: "ab".repeat(32),
-            token: Secret::new("t"),
+            token: Secret::new("hjt_of_a_machine"),
             time_ms: 0,
         },
     }

@@ -118,28 +118,34 @@ pub fn prepared(spec: &MachineSpec, endpoints: &Endpoints, what: &str) {
     let root = Path::new(&path).join("root");
     let zone_env = std::fs::read_to_string(root.join("etc/bhyve.env")).ok();
     assert_eq!(zone_env.as_deref(), Some("TZ=UTC\n"), "{what}");
-    seed_is_there(spec, &plan, &root.join("seed.img"), what);
+    let seed = root.join("seed.img");
+    assert!(seed.exists(), "{what}: no seed");
+    let planned = plan.seed.iter().map(|(name, text)| (*name, text.as_str()));
+    seed_as_planned(seed_files(&seed), planned, spec.seed.token.expose(), what);
     network_is_there(slot, &plan, what);
 }
 
-fn seed_is_there(spec: &MachineSpec, plan: &MachinePlan, image: &Path, what: &str) {
-    assert!(image.exists(), "{what}: no seed");
-    let mut files = seed_files(image);
+/// A seed has the agent and what was planned. What is shown has no token; all else is the same.
+pub fn seed_as_planned<'p>(
+    mut files: BTreeMap<String, Vec<u8>>,
+    planned: impl IntoIterator<Item = (&'p str, &'p str)>,
+    token: &str,
+    what: &str,
+) {
     assert_eq!(files.remove("agent").as_deref(), Some(&b"agent"[..]), "{what}");
-    let files: BTreeMap<_, _> = files.iter().map(|(name, bytes)| (name.as_str(), bytes)).collect();
-    let planned: BTreeMap<_, _> = plan.seed.iter().map(|(name, text)| (*name, text)).collect();
-    assert!(files.keys().eq(planned.keys()), "{what}: {files:?}");
+    let planned: BTreeMap<&str, &str> = planned.into_iter().collect();
+    assert!(files.keys().eq(planned.keys()), "{what}: {files:?} {planned:?}");
     for (name, bytes) in files {
-        let text = String::from_utf8_lossy(bytes);
+        let (text, shown) = (String::from_utf8(bytes).expect("text"), planned[name.as_str()]);
+        assert!(!shown.contains(token), "{what}: {shown}");
         if name == "helios.json" {
-            // What is shown has no token; all else is the same.
             let mut real: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-            assert_eq!(real["token"], spec.seed.token.expose(), "{what}");
+            assert_eq!(real["token"], token, "{what}");
             real["token"] = "[secret]".into();
-            let shown: serde_json::Value = serde_json::from_str(planned[name]).expect("JSON");
+            let shown: serde_json::Value = serde_json::from_str(shown).expect("JSON");
             assert_eq!(real, shown, "{what}");
         } else {
-            assert_eq!(text, planned[name].as_str(), "{what}: {name}");
+            assert_eq!(text, shown, "{what}: {name}");
         }
     }
 }
