@@ -63,6 +63,8 @@ fn zones_on_a_simulated_host() {
         "images::an_import_in_which_any_command_goes_wrong_is_made_good_by_the_next",
         "images::one_import_at_a_time_and_never_beside_the_last_command_of_another",
         "images::no_room_for_an_image_is_said_and_nothing_is_kept",
+        "images::a_raw_volume_has_no_end_of_file_and_whole_sectors_only",
+        "images::a_disk_that_cannot_be_read_is_said_to_be_that_and_no_other_thing",
         "images::a_golden_disk_is_fetched_from_an_address_and_no_download_stays",
         "life::a_machine_is_made_run_and_removed_without_a_trace",
         "life::twenty_machines_at_once",

@@ -149,7 +149,7 @@ impl Create<'_> {
 
     /// A guest whose link is not held to its own addresses is never booted.
     async fn protected(&self) -> Result<(), Trouble> {
-        if self.host.is_protected(&self.plan.network).await? {
+        if self.host.is_protected(&self.plan.network, Some(self.bandwidth)).await? {
             return Ok(());
         }
         Err(Trouble::passing(format!(
