@@ -8,13 +8,15 @@ use crate::{
     driver::chain,
     exec::Cmd,
     machine::zone::{
+        Patience,
         command::{
             dispadmin, zfs,
             zoneadm::{self, State},
         },
         golden::{Golden, GoldenError},
         memory::Memory,
-        rehearsal, scratch, setup,
+        rehearsal::{self, host::Seen},
+        scratch, setup,
     },
     model::{illumos::release::Release, names::Label},
 };
@@ -34,9 +36,11 @@ pub(super) async fn host(findings: &mut Findings) -> bool {
 }
 
 /// What was set up for zones, which needs a host that can have them and, to be used, a machined.
-pub(super) async fn rest(config: &Config, findings: &mut Findings) {
+///
+/// Whether zones can be tried at all.
+pub(super) async fn rest(config: &Config, findings: &mut Findings) -> bool {
     if !all_well(findings, [tree(config).await]) {
-        return;
+        return false;
     }
     let mut lines = zones().await;
     lines.extend(space(config).await);
@@ -50,6 +54,40 @@ pub(super) async fn rest(config: &Config, findings: &mut Findings) {
     lines.extend(images(config).await);
     for line in lines {
         findings.add(line);
+    }
+    true
+}
+
+/// One life of a machine under scratch names, each step as it was seen (docs/illumos-evidence.md).
+pub(super) async fn rehearse(config: &Config, findings: &mut Findings) {
+    let name = "rehearsal";
+    if !is_root() {
+        return findings.add(Line::failure(name, ONLY_ROOT, "pfexec helios-ci doctor --rehearse"));
+    }
+    let release = release().await;
+    let tell = |step: &rehearsal::host::Step, seen: Seen| {
+        let name = format!("{name}: {}", step.id);
+        findings.add(match seen {
+            Seen::AsBelieved(detail) if detail.is_empty() => Line::ok(name, format!("seen: {}", step.fact)),
+            Seen::AsBelieved(detail) => Line::ok(name, format!("seen: {} ({detail})", step.fact)),
+            Seen::Different(how) => Line::failure(
+                name,
+                format!("different: {how}; believed was: {}", step.fact),
+                "docs/illumos-evidence.md says what stands on it; report it with what this host printed",
+            ),
+            Seen::NotTried(needed) => Line::warning(
+                name,
+                format!("not tried: {}", step.fact),
+                format!("it needs what `{needed}` did not bring about"),
+            ),
+        });
+    };
+    if let Err(error) = rehearsal::host::rehearse(&config.zone, release, Patience::default(), tell).await {
+        findings.add(Line::failure(
+            name,
+            chain(&error),
+            "helios-ci doctor names what is in its way",
+        ));
     }
 }
 
@@ -378,7 +416,7 @@ async fn devices(config: &Config, label: &Label, image: &Image, release: Release
          machines may lack a device, or not start"
     );
     // No volume is looked for, so any version will do.
-    match rehearsal::rehearse(&config.node, &config.zone, label, image, 1, release).await {
+    match rehearsal::configuration::rehearse(&config.node, &config.zone, label, image, 1, release).await {
         Ok(found) if !found.missing.is_empty() => Line::failure(
             name,
             format!("the brand makes no `{}` of its attributes", found.missing.join("`, `")),

@@ -387,6 +387,21 @@ impl Golden {
         )))
     }
 
+    /// Removes an image with all its versions; one that is not there is removed.
+    ///
+    /// # Errors
+    /// When a machine is a clone of it, or it is another's.
+    pub fn remove_image(&self, label: &Label) -> Result<(), GoldenError> {
+        let image = self.image(label)?;
+        let Some(ours) = self.owned(&image)? else {
+            return Ok(());
+        };
+        for name in zfs::marks(&image, &self.node, &zfs::list(&image).run_blocking()?)?.ours {
+            self.discard(&image.child(&name)?)?;
+        }
+        self.act(zfs::destroy(&ours))
+    }
+
     /// Reads a version's disk whole and compares its digest with the one noted at its import.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, io, path::Path};
 
-use super::{
+use super::super::{
     command::{CommandError, brand, zonecfg},
     export::Exported,
     host::unless_absent,
@@ -101,7 +101,12 @@ pub async fn rehearse(
     found.and_then(|found| Ok(deleted.map(|()| found)?))
 }
 
-async fn compared(plan: &MachinePlan, name: &MachineName, release: Release) -> Result<Rehearsal, RehearsalError> {
+/// Configures a zone as it was planned, and compares what zonecfg and the brand made of it.
+pub(super) async fn compared(
+    plan: &MachinePlan,
+    name: &MachineName,
+    release: Release,
+) -> Result<Rehearsal, RehearsalError> {
     zonecfg::done(&zonecfg::configure(name, &plan.config_file).run().await?)?;
     let exported = zonecfg::exported(&zonecfg::export(name).run().await?)?;
     let difference = match exported.map(|text| Exported::parse(&text)) {
