@@ -23,7 +23,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     bed::{self, host, left, prepare, spec},
-    budget, right,
+    budget, deadline, right,
 };
 
 pub const CONFIG: &str = "/run/config.yaml";
@@ -77,7 +77,7 @@ impl Drop for Keeper {
 }
 
 pub async fn connected() -> std::sync::Arc<dyn Machines> {
-    let until = Instant::now() + Duration::from_secs(60);
+    let until = Instant::now() + deadline::PROMPT;
     loop {
         match machined::connect(Path::new("/run/machined.sock"), &"n1".parse().unwrap()).await {
             Ok(machines) => return machines,
@@ -211,7 +211,7 @@ async fn from_a_bare_host_to_a_machine_that_machined_keeps() {
     let name = spec.name.to_string();
     assert!(said(&["machine", "list"]).contains(&format!("{name}  running")));
     host().guest_prints(&name, b"debian\x1b[31m login: ").unwrap();
-    let until = Instant::now() + Duration::from_secs(60);
+    let until = Instant::now() + deadline::PROMPT;
     // Recorded a moment after it was said; what would steer a terminal is left out.
     while !said(&["machine", "console", &name]).contains("debian[31m login: ") {
         assert!(Instant::now() < until, "{}", said(&["machine", "console", &name]));
@@ -227,7 +227,7 @@ async fn from_a_bare_host_to_a_machine_that_machined_keeps() {
         let texts = files.map(|file| fs::read(file.unwrap().path()).unwrap());
         texts.map(|text| String::from_utf8_lossy(&text).into_owned()).collect()
     };
-    let until = Instant::now() + Duration::from_secs(60);
+    let until = Instant::now() + deadline::PROMPT;
     while !recorded().contains("was not read") {
         assert!(Instant::now() < until, "{}", recorded());
         tokio::time::sleep(Duration::from_millis(50)).await;

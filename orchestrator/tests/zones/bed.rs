@@ -29,6 +29,8 @@ use illumos_sim::{
 };
 use sha2::{Digest, Sha256};
 
+use super::deadline;
+
 /// Where the inner tests find their host.
 const STATE: &str = "HELIOS_CI_SIMULATED_HOST";
 
@@ -161,7 +163,7 @@ pub fn image() -> Image {
         initrd: None,
         cmdline: None,
         size: Size::default(),
-        boot_timeout_s: 60,
+        boot_timeout_s: deadline::GUEST.as_secs(),
     }
 }
 

@@ -17,6 +17,7 @@ use sha2::{Digest, Sha256};
 use super::{
     admin::configure,
     bed::{self, golden, host, import},
+    deadline,
 };
 
 const IMAGE: &str = "rpool/hci/images/debian/";
@@ -186,7 +187,7 @@ fn one_import_at_a_time_and_never_beside_the_last_command_of_another() {
     let digest = disk(file, 7, 10_001);
     fault(&["snapshot"], 1, Action::HangAfter);
     let mut hanging = command(file, &digest).spawn().unwrap();
-    let until = Instant::now() + Duration::from_secs(60);
+    let until = Instant::now() + deadline::PROMPT;
     let children = format!("/proc/{0}/task", hanging.id());
     let zfs = loop {
         assert!(Instant::now() < until, "it never comes to its snapshot");

@@ -7,6 +7,8 @@ use std::{collections::BTreeSet, path::Path};
 mod admin;
 mod bed;
 mod budget;
+#[path = "../support/deadline.rs"]
+mod deadline;
 mod doctor;
 mod faults;
 mod guard;
