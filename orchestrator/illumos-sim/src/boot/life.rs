@@ -41,6 +41,7 @@ pub fn boot(host: &mut Host, entry: &Entry, config: &Config) -> Result<String, S
     }
     let zone_log = host.path(&entry.zonepath).join("log/zone.log");
     let machine = brand::machine(host, config).and_then(|machine| {
+        machine.check()?;
         brand::furnish(host, config, &machine)?;
         Ok(machine)
     });

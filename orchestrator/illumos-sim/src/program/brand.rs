@@ -44,6 +44,7 @@ pub fn boot(host: &Host, args: &[String]) -> Ran {
     }
     let machine = configuration(host, name, options.value('x')).and_then(|config| {
         let machine = brand::machine(host, &config)?;
+        machine.check()?;
         Ok((config, machine))
     });
     let (config, machine) = machine.map_err(|text| Out {

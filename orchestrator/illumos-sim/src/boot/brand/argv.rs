@@ -90,12 +90,34 @@ impl Machine {
         line.device(passed.map(|(function, name)| format!("{}:{function},passthru,/dev/{name}", devices::PASSTHROUGH)));
         let shares = self.shares.iter();
         line.device(shares.map(|(number, share)| format!("{}:{number},virtio-9p,{share}", devices::SHARE)));
-        line.device(self.rng.then(|| format!("{}:0,virtio-rnd", devices::RNG)));
+        line.device(self.rng.then(|| format!("{},virtio-rnd", devices::RNG)));
         self.settings.iter().for_each(|setting| line.option("-o", *setting));
         line.0.extend(self.extra.iter().cloned());
         line.option("-o", "config.dump=1");
         line.0.push(self.name.clone());
         line.0
+    }
+
+    /// What bhyve refuses of the command line when it only reads it.
+    ///
+    /// # Errors
+    /// The hook's sentence with bhyve's.
+    pub fn check(&self) -> Result<(), String> {
+        let no = |said: String| Err(format!("Could not parse configuration: {said}\n"));
+        let argv = self.argv();
+        let mut taken = BTreeSet::new();
+        for text in given(&argv, "-s") {
+            let Some(([bus, slot, function], kind, _)) = device(text) else {
+                return no(format!("Invalid PCI slot info field \"{text}\""));
+            };
+            if !EMULATIONS.contains(&kind) {
+                return no(format!("pci slot {bus}:{slot}:{function}: unknown device \"{kind}\""));
+            }
+            if !taken.insert([bus, slot, function]) {
+                return no(format!("pci slot {bus}:{slot}:{function} already occupied!"));
+            }
+        }
+        Ok(())
     }
 
     /// The last things that the hook says: words and command line.
@@ -128,27 +150,6 @@ fn device(text: &str) -> Option<([u32; 3], &str, &str)> {
         _ => return None,
     };
     (place[0] < 256 && place[1] < 32 && place[2] < 8).then_some((place, kind, rest))
-}
-
-/// What bhyve refuses of a command line when it only reads it.
-///
-/// # Errors
-/// The hook's sentence with bhyve's.
-pub(super) fn check(argv: &[String]) -> Result<(), String> {
-    let no = |said: String| Err(format!("Could not parse configuration: {said}\n"));
-    let mut taken = BTreeSet::new();
-    for text in given(argv, "-s") {
-        let Some(([bus, slot, function], kind, _)) = device(text) else {
-            return no(format!("Invalid PCI slot info field \"{text}\""));
-        };
-        if !EMULATIONS.contains(&kind) {
-            return no(format!("pci slot {bus}:{slot}:{function}: unknown device \"{kind}\""));
-        }
-        if !taken.insert([bus, slot, function]) {
-            return no(format!("pci slot {bus}:{slot}:{function} already occupied!"));
-        }
-    }
-    Ok(())
 }
 
 /// The text of a zone's `bhyve.cfg`, which a dry run prints.

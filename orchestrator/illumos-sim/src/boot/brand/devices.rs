@@ -18,7 +18,8 @@ pub(super) const NET: u8 = 6;
 pub(super) const LATE_CD: u8 = 7;
 const MORE_DISKS: u8 = 8;
 pub(super) const PASSTHROUGH: u8 = 9;
-pub(super) const RNG: u8 = 10;
+/// Of the random device.
+pub const RNG: Slot = Slot::of(10, 0);
 pub(super) const SHARE: u8 = 11;
 const MORE_NETS: u8 = 12;
 pub(super) const SEED: u8 = 29;
@@ -39,7 +40,7 @@ pub struct Slot {
 }
 
 impl Slot {
-    pub(super) fn of(device: u8, function: u8) -> Self {
+    pub(super) const fn of(device: u8, function: u8) -> Self {
         Self { device, function }
     }
 

@@ -13,7 +13,7 @@ mod words;
 use std::{collections::BTreeMap, fs};
 
 pub use argv::{configuration, settings};
-pub use devices::{Disk, Nic, Slot};
+pub use devices::{Disk, Nic, RNG, Slot};
 pub use furnish::furnish;
 pub use log::Log;
 pub use options::Options;
@@ -236,7 +236,8 @@ fn boot_options(
     list
 }
 
-/// What the hook makes of a configuration, in its own order: the first thing it refuses is what it says.
+/// What the hook makes of a configuration, in its own order: the first thing it refuses is what it says. Next it has
+/// bhyve read the command line: [`Machine::check`].
 ///
 /// # Errors
 /// The sentence it fails with.
@@ -246,8 +247,8 @@ pub fn machine(host: &Host, config: &Config) -> Result<Machine, String> {
     log.info(format!("Zone name: {}", config.name));
     let mut options = Options::read(config, &mut log);
     if options.boolean("memreserve")? {
-        // It is told to the host's reservoir, which is not simulated.
-        options::memory(options.get("ram"))?;
+        // The host's reservoir is not simulated.
+        options::reservable(options.get("ram"))?;
     }
     let windows = options.get("type") == "windows";
     if windows {
@@ -329,7 +330,6 @@ pub fn machine(host: &Host, config: &Config) -> Result<Machine, String> {
         log,
     };
     machine.log_end();
-    argv::check(&machine.argv())?;
     Ok(machine)
 }
 
@@ -351,7 +351,7 @@ impl Machine {
             ("disk", devices::DISK),
             ("net", devices::NET),
             ("ppt", devices::PASSTHROUGH),
-            ("rng", devices::RNG),
+            ("rng", RNG.device),
             ("virtfs", devices::SHARE),
             ("cloudinit", devices::SEED),
             ("vnc", devices::DISPLAY),

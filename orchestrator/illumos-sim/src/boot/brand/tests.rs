@@ -270,6 +270,7 @@ fn the_hook_refuses_what_it_checks() {
     for (ram, text) in [
         ("2GB", "Could not parse ram value \"2GB\""),
         ("2x", "Unknown RAM suffix, x"),
+        ("2048", "NameError: name 'MiB' is not defined"),
     ] {
         assert_eq!(refused(&[("memreserve", "on"), ("ram", ram)]), text);
         made(&[("ram", ram)]).unwrap();
@@ -285,7 +286,8 @@ fn the_hook_refuses_what_it_checks() {
             "pci slot 0:10:0 already occupied!",
         ),
     ] {
-        assert_eq!(refused(attrs), format!("Could not parse configuration: {text}\n"));
+        let said = made(attrs).unwrap().check().unwrap_err();
+        assert_eq!(said, format!("Could not parse configuration: {text}\n"));
     }
     // Firmware that is named with its folder is bhyve's to find.
     made(&[("bootrom", "/tmp/none.fd")]).unwrap();
