@@ -17,6 +17,7 @@ pub mod host;
 pub mod kernel;
 pub mod mount;
 pub mod out;
+pub mod ports;
 pub mod program;
 pub mod sim;
 pub mod state;

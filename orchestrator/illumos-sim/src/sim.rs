@@ -22,7 +22,7 @@ use crate::{
     host::Host,
     kernel, mount,
     out::Out,
-    program,
+    ports, program,
     state::{Pending, State},
     trace::{self, Line},
 };
@@ -78,6 +78,7 @@ impl Sim {
             fs::create_dir_all(root.join(sub))?;
         }
         files::replace(&root.join("etc/zones/index"), b"global:installed:/\n")?;
+        files::replace(&root.join(ports::FILE), ports::FRESH.as_bytes())?;
         files::replace(&root.join("dev/vmmctl"), b"")?;
         files::replace(&root.join("usr/lib/brand/bhyve/config.xml"), brand::CONFIG.as_bytes())?;
         for name in brand::FIRMWARE.iter().chain(&["BHYVE_VARS"]) {

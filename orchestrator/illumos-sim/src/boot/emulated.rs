@@ -1,5 +1,6 @@
-//! A real guest: an emulator with the disks, links and processors that the zone's configuration gives. The
-//! commands only leave an order; zoneadmd's part that outlives them, the [`super::keeper`], carries it out.
+//! A real guest: an emulator with the disks, links and processors that the zone's configuration gives, each device in
+//! the PCI slot and function that the brand gives it: a guest that finds no function 0 in a slot sees none of the
+//! others, here as under bhyve. The commands only leave an order; zoneadmd's part that outlives them, the [`super::keeper`], carries it out.
 
 use std::{
     fs, io,
@@ -14,7 +15,7 @@ use nix::{
 
 use super::{
     Machine,
-    brand::Disk,
+    brand::{Disk, RNG, Slot},
     guest::{Guest, Start},
 };
 use crate::{console, files, host::Host, zonecfg::index};
@@ -59,13 +60,38 @@ fn place(host: &Host, zonepath: &str, disk: &Disk) -> PathBuf {
     }
 }
 
-/// The command line of a machine, but for what only its keeper knows: how it is spoken to.
-fn command(host: &Host, machine: &Machine) -> Result<Vec<String>, String> {
+/// Where a device goes. Any number of functions may share its slot, whether there is a first one or not.
+fn plugged(slot: Slot) -> String {
+    // The emulator reads both in hexadecimal.
+    format!("addr={:x}.{:x},multifunction=on", slot.device, slot.function)
+}
+
+/// The options of a disk. A comma ends an option's value, so it is doubled in the file's name.
+fn drive(host: &Host, zonepath: &str, disk: &Disk, number: usize) -> Result<[String; 4], String> {
+    if disk.interface != "virtio-blk" {
+        return Err(format!("{} is not emulated", disk.interface));
+    }
+    let is_readonly = disk.options.iter().any(|option| option == "ro");
+    let readonly = if is_readonly { ",readonly=on" } else { "" };
+    let path = place(host, zonepath, disk).display().to_string().replace(',', ",,");
+    Ok([
+        "-drive".into(),
+        // A full pool is the guest's to hear of, as from bhyve; the emulator would stop it and wait for room.
+        format!("if=none,id=disk{number},file={path},format=raw,cache=unsafe,werror=report,rerror=report{readonly}"),
+        "-device".into(),
+        format!("virtio-blk-pci,drive=disk{number},{}", plugged(disk.slot)),
+    ])
+}
+
+/// The command line of a machine, but for what only its keeper knows: how it is spoken to. The chipset has its own
+/// devices in slots 0 and 31 alone.
+///
+/// # Errors
+/// What there is no emulation of, in words.
+pub fn command(host: &Host, machine: &Machine) -> Result<Vec<String>, String> {
     let real = host.state.real.as_ref().ok_or("no kernel is known")?;
     let entry = index::find(host, &machine.name).map_err(|error| error.to_string())?;
     let zonepath = entry.ok_or("no such zone")?.zonepath;
-    // A comma ends an option's value.
-    let quoted = |path: &Path| path.display().to_string().replace(',', ",,");
     let mut argv: Vec<String> = [
         "-name",
         &called(&machine.name),
@@ -93,25 +119,8 @@ fn command(host: &Host, machine: &Machine) -> Result<Vec<String>, String> {
     ]
     .map(str::to_owned)
     .to_vec();
-    for (number, disk) in machine.disks.iter().enumerate() {
-        if disk.interface != "virtio-blk" {
-            return Err(format!("{} is not emulated", disk.interface));
-        }
-        let readonly = if disk.options.iter().any(|option| option == "ro") {
-            ",readonly=on"
-        } else {
-            ""
-        };
-        let path = quoted(&place(host, &zonepath, disk));
-        argv.extend([
-            "-drive".into(),
-            // A full pool is the guest's to hear of, as from bhyve; the emulator would stop it and wait for room.
-            format!(
-                "if=none,id=disk{number},file={path},format=raw,cache=unsafe,werror=report,rerror=report{readonly}"
-            ),
-            "-device".into(),
-            format!("virtio-blk-pci,drive=disk{number}"),
-        ]);
+    for (number, disk) in machine.drives().enumerate() {
+        argv.extend(drive(host, &zonepath, disk, number)?);
     }
     for (number, nic) in machine.nics.iter().enumerate() {
         let device = match nic.interface.as_str() {
@@ -124,14 +133,15 @@ fn command(host: &Host, machine: &Machine) -> Result<Vec<String>, String> {
             format!("tap,id=net{number},ifname={},script=no,downscript=no", nic.vnic),
             "-device".into(),
             format!(
-                "{device},netdev=net{number},mac={},host_mtu={},romfile=",
+                "{device},netdev=net{number},mac={},host_mtu={},romfile=,{}",
                 link.mac,
-                host.state.mtu(&nic.vnic)
+                host.state.mtu(&nic.vnic),
+                plugged(nic.slot)
             ),
         ]);
     }
     if machine.rng {
-        argv.extend(["-device".into(), "virtio-rng-pci".into()]);
+        argv.extend(["-device".into(), format!("virtio-rng-pci,{}", plugged(RNG))]);
     }
     Ok(argv)
 }
@@ -203,5 +213,57 @@ impl Emulated {
         if let Err(error) = end(&host.dir, zone) {
             console::print(&host.dir, zone, format!("{error}\r\n").as_bytes()).ok();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::brand, command};
+    use crate::{program::testing::Bed, state::Real, zonecfg};
+
+    #[test]
+    fn devices_are_plugged_in_where_the_brand_puts_them() {
+        let bed = Bed::new();
+        bed.ok("dladm create-etherstub -t s0");
+        bed.ok("dladm create-vnic -t -l s0 -m 2:8:20:0:0:1 v0");
+        let attr = |name: &str, value: &str| {
+            format!("add attr\nset name={name}\nset type=string\nset value=\"{value}\"\nend\n")
+        };
+        let script = format!(
+            "create -b\nset brand=bhyve\nset zonepath=/z\nset ip-type=exclusive\nadd net\nset physical=v0\nend\n{}",
+            [("bootdisk", "p/z"), ("disk1", "/a,b"), ("disk9", "/c"), ("rng", "on")]
+                .map(|(n, v)| attr(n, v))
+                .concat()
+        );
+        let file = bed.file("z", &script);
+        bed.ok(&format!("zonecfg -z z -f {file}"));
+        let argv = |host: &mut crate::host::Host| {
+            // For this question only: the kernel's network is not to follow.
+            host.state.real = Some(Real {
+                kernel: "k".into(),
+                initrd: "i".into(),
+                cmdline: "quiet".into(),
+            });
+            let config = zonecfg::load(host, "z").unwrap().unwrap();
+            let argv = command(host, &brand::machine(host, &config).unwrap());
+            host.state.real = None;
+            argv.unwrap()
+        };
+        let argv = bed.sim.mutate(argv).unwrap();
+        let devices: Vec<&str> = argv
+            .windows(2)
+            .filter(|pair| pair[0] == "-device")
+            .map(|pair| pair[1].as_str())
+            .collect();
+        assert_eq!(
+            devices,
+            [
+                "virtio-blk-pci,drive=disk0,addr=4.0,multifunction=on",
+                "virtio-blk-pci,drive=disk1,addr=5.1,multifunction=on",
+                "virtio-blk-pci,drive=disk2,addr=8.1,multifunction=on",
+                "virtio-net-pci,netdev=net0,mac=02:08:20:00:00:01,host_mtu=9000,romfile=,addr=6.0,multifunction=on",
+                "virtio-rng-pci,addr=a.0,multifunction=on",
+            ]
+        );
     }
 }

@@ -39,7 +39,25 @@ pub fn boot(host: &mut Host, entry: &Entry, config: &Config) -> Result<String, S
     if let Some(text) = host.faults.quirks(name).boot_error {
         return Err(text);
     }
-    let machine = brand::machine(host, config)?;
+    let zone_log = host.path(&entry.zonepath).join("log/zone.log");
+    let machine = brand::machine(host, config).and_then(|machine| {
+        machine.check()?;
+        brand::furnish(host, config, &machine)?;
+        Ok(machine)
+    });
+    let machine = machine.map_err(|text| {
+        // The hook writes its last word there too.
+        match files::replace(&zone_log, format!("ERROR:root:{text}\n").as_bytes()) {
+            Ok(()) => text,
+            Err(error) => format!("I/O error of the simulator: {error}"),
+        }
+    })?;
+    for (vnic, all) in &machine.promiscuous {
+        if let Some(link) = host.state.links.get_mut(vnic) {
+            let filtered = if *all { "off" } else { "on" };
+            link.props.insert("promisc-filtered".into(), vec![filtered.into()]);
+        }
+    }
     let mut said = String::new();
     let mut taken = Vec::new();
     for net in config.of("net") {
@@ -82,8 +100,7 @@ pub fn boot(host: &mut Host, entry: &Entry, config: &Config) -> Result<String, S
     console::notice(host, name, "Zone booting up").map_err(|error| format!("I/O error of the simulator: {error}"))?;
     let id = host.state.take_number();
     let volumes = machine
-        .disks
-        .iter()
+        .drives()
         .filter_map(|disk| disk.path.strip_prefix("/dev/zvol/rdsk/"));
     let zone = KernelZone {
         id,
@@ -97,13 +114,10 @@ pub fn boot(host: &mut Host, entry: &Entry, config: &Config) -> Result<String, S
     };
     host.state.zones.insert(name.clone(), zone);
     let root = host.path(&entry.zonepath).join("root");
-    brand::furnish(host, config, &machine)?;
+    let settings = brand::settings(&machine);
     let written = files::replace(&root.join("tmp/init.log"), b"")
-        .and_then(|()| files::replace(&root.join("etc/bhyve.cfg"), machine.argv().join("\n").as_bytes()))
-        .and_then(|()| {
-            let log = host.path(&entry.zonepath).join("log/zone.log");
-            files::replace(&log, format!("{}\n", machine.argv().join(" ")).as_bytes())
-        });
+        .and_then(|()| files::replace(&root.join("etc/bhyve.cfg"), settings.as_bytes()))
+        .and_then(|()| files::replace(&zone_log, machine.log.text().as_bytes()));
     written.map_err(|error| format!("I/O error of the simulator: {error}"))?;
     let end = match refusal(host, entry, config, &machine, &taken) {
         Some(text) => {
@@ -134,13 +148,23 @@ fn refusal(host: &Host, entry: &Entry, config: &Config, machine: &Machine, links
         (Ok(cpus), Ok(_)) => cpus,
         (Err(text), _) | (_, Err(text)) => return Some(text),
     };
+    // Firmware that is named with its folder is not looked for before.
+    if !host.path(&machine.bootrom).is_file() {
+        return Some(format!(
+            "Error opening bootrom \"{}\": No such file or directory",
+            machine.bootrom
+        ));
+    }
+    if let Err(text) = machine.bridge_known() {
+        return Some(text);
+    }
     if config
         .limit("zone.max-lwps")
         .is_some_and(|limit| limit < u64::from(cpus) + THREADS)
     {
         return Some("pthread_create: Resource temporarily unavailable".into());
     }
-    for disk in &machine.disks {
+    for disk in machine.drives() {
         if let Some(text) = unreadable(host, entry, config, disk) {
             return Some(text);
         }

@@ -3,14 +3,15 @@
 use crate::{
     host::Host,
     out::{Out, Ran, options},
+    ports::Services,
     state::FIREWALL,
 };
 
-/// Reads one rule and gives it as ipfstat prints it.
+/// Reads one rule and gives it as ipfstat prints it where ports have no names.
 ///
 /// # Errors
 /// What ipf says of a line it does not understand.
-pub fn rule(line: &str) -> Result<String, String> {
+pub fn rule(line: &str, services: &Services) -> Result<String, String> {
     let mut words = line.split_whitespace().peekable();
     let mut out: Vec<String> = Vec::new();
     let wrong = |word: Option<&str>| format!("unexpected \"{}\"", word.unwrap_or("end of line"));
@@ -53,7 +54,7 @@ pub fn rule(line: &str) -> Result<String, String> {
                 if !["=", "!=", "<", ">", "<=", ">="].contains(&operator) {
                     return Err(wrong(Some(operator)));
                 }
-                let number: u16 = number.parse().map_err(|_| wrong(Some(number)))?;
+                let number = services.port(number).ok_or_else(|| wrong(Some(number)))?;
                 if !out.iter().any(|word| word.starts_with("tcp") || word == "udp") {
                     return Err("port requires protocol tcp or udp".into());
                 }
@@ -146,12 +147,14 @@ pub fn ipf(host: &mut Host, args: &[String]) -> Ran {
 
 /// Adds the rules of a text, or removes them, up to the first that cannot be read.
 fn load(host: &mut Host, file: &str, text: &str, removes: bool, out: &mut Out) -> Result<(), Out> {
+    let services = Services::read(host);
     for (number, line) in text.lines().enumerate() {
         let line = line.split('#').next().unwrap_or_default().trim();
         if line.is_empty() {
             continue;
         }
-        let parsed = rule(line).map_err(|why| Out::error(format!("{file}:{}: syntax error, {why}", number + 1)))?;
+        let parsed =
+            rule(line, &services).map_err(|why| Out::error(format!("{file}:{}: syntax error, {why}", number + 1)))?;
         let rules = &mut host.state.filter.rules;
         let there = rules.iter().position(|rule| *rule == parsed);
         match (removes, there) {
@@ -195,17 +198,31 @@ pub fn reload(host: &mut Host) -> bool {
     loaded
 }
 
-/// `ipfstat -io`.
+/// A rule with the names of its ports.
+fn named(rule: &str, services: &Services) -> String {
+    let mut words: Vec<&str> = rule.split(' ').collect();
+    let protocol = words.iter().position(|word| *word == "proto").map(|at| words[at + 1]);
+    for at in 2..words.len() {
+        let name = match (words[at - 2], protocol) {
+            ("port", Some(protocol)) => words[at].parse().ok().and_then(|port| services.name(port, protocol)),
+            _ => None,
+        };
+        words[at] = name.unwrap_or(words[at]);
+    }
+    words.join(" ")
+}
+
+/// `ipfstat -io`, which says the names of ports that have one, and with `-R` their numbers.
 ///
 /// # Errors
 /// Usage.
 pub fn ipfstat(host: &Host, args: &[String]) -> Ran {
-    let usage = |text: String| Out::error(format!("ipfstat: {text}\nUsage: ipfstat [-6aAfghIinosv]"));
-    let options = options(args, "io").map_err(usage)?;
-    if !options.rest.is_empty() || args.is_empty() {
+    let usage = |text: String| Out::error(format!("ipfstat: {text}\nUsage: ipfstat [-6aAfghIinosvR]"));
+    let options = options(args, "ioR").map_err(usage)?;
+    if !options.rest.is_empty() || !(options.has('i') || options.has('o')) {
         return Err(usage("statistics are not simulated".into()));
     }
-    let mut text = String::new();
+    let (mut text, services) = (String::new(), Services::read(host));
     for (letter, word) in [('o', "out"), ('i', "in")] {
         if !options.has(letter) {
             continue;
@@ -215,14 +232,20 @@ pub fn ipfstat(host: &Host, args: &[String]) -> Ran {
         if rules.is_empty() {
             text += &format!("empty list for ipfilter({word})\n");
         }
-        rules.iter().for_each(|rule| text += &format!("{rule}\n"));
+        for rule in rules {
+            let shown = if options.has('R') {
+                rule.clone()
+            } else {
+                named(rule, &services)
+            };
+            text += &format!("{shown}\n");
+        }
     }
     Ok(Out::text(text))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::program::testing::Bed;
 
     #[test]
@@ -247,7 +270,45 @@ mod tests {
     }
 
     #[test]
+    fn ports_are_listed_by_the_names_that_the_host_has_for_them() {
+        let bed = Bed::new();
+        let rule = |protocol: &str, port: &str| {
+            format!("pass in quick proto {protocol} from any port > 1024 to any port = {port}\n")
+        };
+        let ports = [
+            ("tcp", "8080", "http-alt"),
+            ("tcp", "3306", "mysql"),
+            ("tcp", "5432", "postgresql"),
+            ("udp", "2049", "nfsd"),
+            ("tcp/udp", "2049", "nfsd"),
+            // Only one of the two protocols calls it so.
+            ("tcp/udp", "8080", "8080"),
+            ("udp", "8080", "8080"),
+            ("tcp", "9417", "9417"),
+        ];
+        let numbers: String = ports.iter().map(|(protocol, port, _)| rule(protocol, port)).collect();
+        let names: String = ports.iter().map(|(protocol, _, name)| rule(protocol, name)).collect();
+        bed.ok(&format!("ipf -f {}", bed.file("rules", &numbers)));
+        assert_eq!(bed.ok("ipfstat -i"), names);
+        let none = "empty list for ipfilter(out)\n";
+        assert_eq!(bed.ok("ipfstat -ioR"), format!("{none}{numbers}"));
+        // A name is as good as its number to load by.
+        assert!(
+            bed.no(&format!("ipf -f {}", bed.file("rules", &names)), 1)
+                .contains("File exists")
+        );
+        bed.ok(&format!("ipf -r -f {}", bed.file("rules", &names)));
+        // An administrator gives a port a name.
+        let services = bed.sim.root().join(crate::ports::FILE);
+        std::fs::write(services, "# ours\nci 9417/tcp helios\n").unwrap();
+        bed.ok(&format!("ipf -f {}", bed.file("rules", &numbers)));
+        assert_eq!(bed.ok("ipfstat -i"), numbers.replace("= 9417", "= ci"));
+        assert!(bed.no("ipfstat -R", 1).contains("not simulated"));
+    }
+
+    #[test]
     fn what_is_no_rule_is_refused() {
+        let bed = Bed::new();
         for bad in [
             "permit in all",
             "pass all",
@@ -256,8 +317,13 @@ mod tests {
             "pass in quick from any to any port = 80",
             "pass in all keep calm",
             "pass in all and more",
+            "pass in proto tcp from any to any port = nonesuch",
         ] {
-            assert!(rule(bad).is_err(), "{bad}");
+            assert!(
+                bed.no(&format!("ipf -f {}", bed.file("rules", bad)), 1)
+                    .contains("syntax error"),
+                "{bad}"
+            );
         }
     }
 }

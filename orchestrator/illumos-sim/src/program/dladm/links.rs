@@ -89,16 +89,17 @@ pub(super) fn create_vnic(host: &mut Host, args: &[String]) -> Ran {
     host.state.links.insert(name.to_owned(), link);
     let mut given = options.values('p');
     given.retain(|pair| !(host.faults.create_vnic_ignores_mtu && pair.starts_with("mtu=")));
-    let said = props::assign(host, name, &given, !temporary);
-    if !said.is_empty() {
-        host.state.links.remove(name);
-        return Err(Out {
-            stderr: said,
+    let refused = match props::assign(host, name, &given, !temporary) {
+        Ok(assigned) if assigned.said.is_empty() => return Ok(Out::silent()),
+        Ok(assigned) => Out {
+            stderr: assigned.said,
             code: 1,
             ..Out::default()
-        });
-    }
-    Ok(Out::silent())
+        },
+        Err(out) => out,
+    };
+    host.state.links.remove(name);
+    Err(refused)
 }
 
 fn delete(host: &mut Host, args: &[String], class: LinkClass, what: &str) -> Ran {

@@ -38,7 +38,7 @@ fn parse(text: &str) -> Result<Vec<(String, Vec<String>)>, Out> {
         match (word.split_once('='), props.last_mut()) {
             (Some((name, value)), _) if !name.is_empty() => props.push((name.into(), vec![value.into()])),
             (None, Some((_, values))) => values.push(word.into()),
-            _ => return Err(no(format!("invalid link properties: '{text}'"))),
+            _ => return Err(no("invalid link properties specified")),
         }
     }
     Ok(props)
@@ -79,8 +79,8 @@ fn values(host: &Host, link: &str, property: &str, given: &[String]) -> Result<V
             }
         }
         "maxbw" => match given {
-            [one] => bandwidth(one).map(|text| vec![text]).ok_or(Bad::Other("invalid value")),
-            _ => Err(Bad::Other("invalid value")),
+            [one] => bandwidth(one).map(|text| vec![text]).map_err(Bad::Other),
+            _ => Err(Bad::Other("invalid number of values")),
         },
         "allowed-ips" => {
             if given.len() > 32 {
@@ -95,20 +95,26 @@ fn values(host: &Host, link: &str, property: &str, given: &[String]) -> Result<V
     }
 }
 
-/// A bandwidth in megabits, from a number with K, M (the default) or G.
-fn bandwidth(text: &str) -> Option<String> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let number: u64 = digits.parse().ok()?;
-    let kilo = match text[digits.len()..].to_ascii_uppercase().as_str() {
-        "K" => number,
-        "" | "M" => number.checked_mul(1000)?,
-        "G" => number.checked_mul(1_000_000)?,
-        _ => return None,
+/// A bandwidth in megabits, from a number with K, M (the default) or G. Less than one large packet a clock tick cannot
+/// be kept to.
+fn bandwidth(text: &str) -> Result<String, &'static str> {
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let factor = match &text[digits.len()..] {
+        "k" | "K" => 1,
+        "" | "m" | "M" => 1000,
+        "g" | "G" => 1_000_000,
+        "%" => return Err("operation not supported"),
+        unit if unit.chars().count() > 1 => return Err("invalid argument"),
+        _ => return Err("invalid value"),
     };
-    let whole = kilo / 1000;
-    (kilo >= 1200 || kilo == 0).then(|| match kilo % 1000 {
-        0 => whole.to_string(),
-        rest => format!("{whole}.{rest:03}"),
+    let number: u64 = digits.parse().map_err(|_| "invalid argument")?;
+    let kilo = number.checked_mul(factor).ok_or("invalid argument")?;
+    if (1..1200).contains(&kilo) {
+        return Err("minimum value for maxbw is 1200K");
+    }
+    Ok(match kilo % 1000 {
+        0 => (kilo / 1000).to_string(),
+        rest => format!("{}.{rest:03}", kilo / 1000),
     })
 }
 
@@ -130,39 +136,54 @@ fn network(text: &str) -> Option<String> {
     (prefix > 0 && value & host == 0).then(|| format!("{addr}/{prefix}"))
 }
 
-/// Sets properties one after the other; gives the warnings, and keeps what could be set.
-pub(super) fn assign(host: &mut Host, link: &str, given: &[&str], store: bool) -> String {
-    let mut said = String::new();
-    for text in given {
-        let props = match parse(text) {
-            Ok(props) => props,
-            Err(out) => return said + &out.stderr,
-        };
-        for (property, list) in props {
-            if !KNOWN.contains(&property.as_str()) {
-                said += &format!("dladm: warning: invalid link property '{property}'\n");
-                continue;
-            }
+/// What came of several properties.
+#[derive(Debug, Default)]
+pub(super) struct Assigned {
+    /// A warning for each that was refused.
+    pub said: String,
+    /// Whether the last one was refused.
+    pub last_failed: bool,
+}
+
+/// Sets properties one after the other, and goes on after one that is refused.
+pub(super) fn assign(host: &mut Host, link: &str, given: &[&str], store: bool) -> Result<Assigned, Out> {
+    // All options are one list.
+    let props = if given.is_empty() {
+        Vec::new()
+    } else {
+        parse(&given.join(","))?
+    };
+    let mut assigned = Assigned::default();
+    for (property, list) in props {
+        let warning = if KNOWN.contains(&property.as_str()) {
             match values(host, link, &property, &list) {
                 Ok(values) => {
-                    let Some(entry) = host.state.links.get_mut(link) else {
-                        continue;
-                    };
-                    if store {
-                        entry.stored.insert(property.clone(), values.clone());
+                    if let Some(entry) = host.state.links.get_mut(link) {
+                        if store {
+                            entry.stored.insert(property.clone(), values.clone());
+                        }
+                        entry.props.insert(property, values);
                     }
-                    entry.props.insert(property, values);
+                    None
                 }
-                Err(Bad::Value(words)) => {
-                    said += &format!("dladm: warning: link property '{property}' must be one of: {words}\n");
-                }
-                Err(Bad::Other(reason)) => {
-                    said += &format!("dladm: warning: cannot set link property '{property}' on '{link}': {reason}\n");
-                }
+                Err(Bad::Value(words)) => Some(format!("link property '{property}' must be one of: {words}")),
+                Err(Bad::Other(reason)) => Some(format!("cannot set link property '{property}' on '{link}': {reason}")),
             }
-        }
+        } else {
+            Some(format!("invalid link property '{property}'"))
+        };
+        assigned.last_failed = warning.is_some();
+        assigned
+            .said
+            .extend(warning.map(|warning| format!("dladm: warning: {warning}\n")));
     }
-    said
+    Ok(assigned)
+}
+
+/// A bandwidth as it is printed, even for programs: its megabits have a width.
+fn padded(megabits: &str) -> String {
+    let whole = megabits.split('.').next().unwrap_or_default();
+    format!("{}{megabits}", " ".repeat(5usize.saturating_sub(whole.len())))
 }
 
 fn missing(name: &str) -> Out {
@@ -179,10 +200,11 @@ pub(super) fn set(host: &mut Host, args: &[String]) -> Ran {
         return Err(missing(name));
     };
     let store = !options.has('t') && !link.temporary;
-    let said = assign(host, name, &options.values('p'), store);
+    let assigned = assign(host, name, &options.values('p'), store)?;
+    // What became of the others is in its words alone.
     Ok(Out {
-        code: i32::from(!said.is_empty()),
-        stderr: said,
+        code: i32::from(assigned.last_failed),
+        stderr: assigned.said,
         ..Out::default()
     })
 }
@@ -237,6 +259,7 @@ pub(super) fn show(host: &Host, args: &[String]) -> Ran {
                 _ => ("--".into(), "--".into()),
             };
             let value = match (set, *property) {
+                (Some(values), "maxbw") if !values.is_empty() => padded(&values.join(",")),
                 (Some(values), _) if !values.is_empty() => values.join(","),
                 (_, "mtu") => host.mtu(name).to_string(),
                 (_, "state") => "up".into(),

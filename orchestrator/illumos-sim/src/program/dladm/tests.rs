@@ -107,7 +107,7 @@ fn properties_may_be_set_in_part() {
         "protection:mac-nospoof,restricted,ip-nospoof,dhcp-nospoof\nallowed-ips:10.77.0.30/32\nmtu:1500\n"
     );
     let said = bed.no(
-        "dladm set-linkprop -t -p mtu=1400,nonsense=1,protection=wrong,allowed-ips=10.0.0.7/24,maxbw=9 hciv7",
+        "dladm set-linkprop -t -p mtu=1400,nonsense=1,protection=wrong,maxbw=9,allowed-ips=10.0.0.7/24 hciv7",
         1,
     );
     assert!(
@@ -123,7 +123,7 @@ fn properties_may_be_set_in_part() {
     );
     assert_eq!(
         bed.ok("dladm show-linkprop -c -o value -p mtu,maxbw,allowed-ips hciv7"),
-        "1400\n9\n10.77.0.30/32\n"
+        "1400\n    9\n10.77.0.30/32\n"
     );
     bed.ok("dladm reset-linkprop -t -p protection,allowed-ips hciv7");
     assert_eq!(bed.ok("dladm show-linkprop -c -o value -p protection hciv7"), "--\n");
@@ -131,6 +131,42 @@ fn properties_may_be_set_in_part() {
         bed.no("dladm set-linkprop -t -p mtu=1500 none0", 1),
         "dladm: link none0 is not valid: object not found\n"
     );
+}
+
+#[test]
+fn the_last_property_alone_decides_how_setting_several_ends() {
+    let bed = Bed::new();
+    slot(&bed);
+    let read = |property: &str| bed.ok(&format!("dladm show-linkprop -c -o value -p {property} hciv7"));
+    let low = "dladm: warning: cannot set link property 'maxbw' on 'hciv7': minimum value for maxbw is 1200K\n";
+    for properties in ["-p maxbw=1199K -p mtu=1500", "-p maxbw=1,mtu=1500"] {
+        let said = bed.said(&format!("dladm set-linkprop -t {properties} hciv7"));
+        assert_eq!((said.code, said.stderr.as_str()), (0, low));
+        assert_eq!((read("maxbw").as_str(), read("mtu").as_str()), ("--\n", "1500\n"));
+        bed.ok("dladm reset-linkprop -t hciv7");
+    }
+    assert_eq!(bed.no("dladm set-linkprop -t -p mtu=1500 -p maxbw=1M hciv7", 1), low);
+    assert_eq!(read("mtu"), "1500\n");
+    for (given, shown) in [
+        ("1200k", "    1.200\n"),
+        ("500", "  500\n"),
+        ("2g", " 2000\n"),
+        ("123456M", "123456\n"),
+    ] {
+        bed.ok(&format!("dladm set-linkprop -t -p maxbw={given} hciv7"));
+        assert_eq!(read("maxbw"), shown);
+    }
+    for (given, why) in [
+        ("2MB", "invalid argument"),
+        ("2x", "invalid value"),
+        ("1%", "operation not supported"),
+    ] {
+        let said = bed.no(&format!("dladm set-linkprop -t -p maxbw={given} hciv7"), 1);
+        assert!(said.ends_with(&format!(": {why}\n")), "{said}");
+    }
+    // One that cannot be read at all: nothing is set.
+    bed.no("dladm set-linkprop -t -p maxbw=9 -p =x hciv7", 1);
+    assert_eq!(read("maxbw"), "123456\n");
 }
 
 #[test]

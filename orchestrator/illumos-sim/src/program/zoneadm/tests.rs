@@ -201,7 +201,89 @@ fn the_boot_hook_furnishes_the_root() {
     assert_eq!(std::fs::read_to_string(root.join("etc/uefivars")).unwrap(), "mine");
     bed.ok("bhyvectl --vm=z1 --force-poweroff");
     std::fs::remove_file(root.join("etc/uuid")).unwrap();
-    assert!(!bed.ok("boot -t z1").contains("-U "));
+    let fresh = bed.ok("boot -t z1");
+    assert!(fresh.contains("INFO:root:Generated UUID: ") && !fresh.contains(uuid.trim()));
+}
+
+#[test]
+fn a_boot_order_is_for_firmware_that_keeps_it() {
+    let bed = installed();
+    let attr =
+        |name: &str, value: &str| format!("add attr ; set name={name} ; set type=string ; set value=\"{value}\" ; end");
+    let order = attr("bootorder", "disk,net1=ftp");
+    bed.ok(&format!("zonecfg -z z1 {order} ; {}", attr("bootnext", "net0=http")));
+    bed.ok("zoneadm -z z1 boot");
+    bed.ok("bhyvectl --vm=z1 --force-poweroff");
+    bed.ok(PROTECT);
+    bed.ok(&format!("zonecfg -z z1 {}", attr("bootrom", "BHYVE_RELEASE")));
+    // A dry run tells the firmware nothing.
+    bed.ok("boot -t z1");
+    let said = "Invalid protocol 'ftp' for 'net1'";
+    assert!(bed.no("zoneadm -z z1 boot", 1).contains(said));
+    let log = std::fs::read_to_string(bed.sim.root().join("zones/hci/z1/log/zone.log")).unwrap();
+    assert_eq!(log, format!("ERROR:root:{said}\n"));
+    assert!(bed.ok("zonecfg -z z1 export").contains("bootnext"));
+    bed.ok("zonecfg -z z1 remove attr name=bootorder");
+    bed.ok("zoneadm -z z1 boot");
+    // Once is enough.
+    assert!(!bed.ok("zonecfg -z z1 export").contains("bootnext"));
+}
+
+#[test]
+fn what_a_dry_run_prints_is_what_a_boot_leaves() {
+    let bed = installed();
+    let said = bed.ok("boot -t z1");
+    for line in [
+        "INFO:root:Zone name: z1",
+        "DEBUG:root:Found custom vcpus attribute - \"2\"",
+        "{1: '/seed.img,ro'}",
+        "['/usr/sbin/bhyve',",
+        " '1,manufacturer=OmniOS,product=OmniOS '",
+        " '5:1,virtio-blk,/seed.img,ro',",
+        "# Generated from zone configuration",
+        "pci.0.5.1.path=/seed.img",
+        "pci.0.5.1.ro=true",
+    ] {
+        assert!(said.lines().any(|said| said == line), "{line}: {said}");
+    }
+    let (log, settings) = said
+        .split_once("#\n#")
+        .map(|(log, _)| (log, &said[log.len()..]))
+        .unwrap();
+    bed.ok("zoneadm -z z1 boot");
+    let zone = bed.sim.root().join("zones/hci/z1");
+    let text = |path: &str| std::fs::read_to_string(zone.join(path)).unwrap();
+    assert_eq!(text("root/etc/bhyve.cfg"), settings);
+    assert_eq!(text("log/zone.log"), log);
+    let json: serde_json::Value = serde_json::from_str(&bed.ok("boot -j z1")).unwrap();
+    assert_eq!(json["slots"]["disk"], 5);
+    assert_eq!(json["opts"]["vcpus"], "2");
+    assert_eq!(json["bootoptions"]["disk1"], serde_json::json!(["pci", "5.1"]));
+    assert_eq!(json["config"]["pci"]["0"]["5"]["1"]["device"], "virtio-blk");
+    let copy = bed.file(
+        "z2",
+        &std::fs::read_to_string(bed.sim.root().join("etc/zones/z1.xml")).unwrap(),
+    );
+    assert_eq!(bed.ok(&format!("boot -t -x {copy} -z z1")), said);
+    for (command, code, text) in [
+        (
+            "boot -t z2".to_owned(),
+            1,
+            "Cannot find zone XML file at /etc/zones/z2.xml",
+        ),
+        (
+            format!("boot -t -x {copy} z2"),
+            1,
+            "Zone name z2 does not match XML file z1",
+        ),
+    ] {
+        assert_eq!(bed.no(&command, code), format!("{text}\n"));
+    }
+    let usage = bed.said("boot -t z1 z2");
+    assert!(
+        usage.code == 2 && usage.stdout.ends_with("Unexpected arguments\n"),
+        "{usage:?}"
+    );
 }
 
 #[test]
