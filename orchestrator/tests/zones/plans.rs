@@ -96,5 +96,9 @@ proptest! {
 fn attributes_pass_the_check_alone() {
     let passes = |attribute: &&&str| configured("linux-uefi", &[attribute], 1).is_some();
     let refused: Vec<_> = ATTRIBUTES.iter().filter(|attribute| !passes(attribute)).collect();
-    assert_eq!(refused, [&"bootorder: \"bootdisk,net0=pxe,shell\""], "it needs variables");
+    assert_eq!(
+        refused,
+        [&"bootorder: \"bootdisk,net0=pxe,shell\""],
+        "it needs variables"
+    );
 }

@@ -1,6 +1,9 @@
 //! `helios-ci doctor --rehearse`: a whole life under scratch names, beside a machined that keeps others.
 
-#![allow(clippy::disallowed_methods, reason = "it is started and killed as only a process can be")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "it is started and killed as only a process can be"
+)]
 
 use std::{
     process::Stdio,
@@ -14,12 +17,14 @@ use serde_json::Value;
 use super::{
     admin::{Keeper, command, configure, connected, run},
     bed::{self, host, left, spec},
+    deadline,
 };
 
 /// The lines of the rehearsal: step, status, detail.
 fn rehearsed() -> Vec<(String, String, String)> {
     let output = run(&["doctor", "--rehearse", "--json"]);
-    let lines: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
+    let lines: Vec<Value> =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
     let text = |line: &Value, key: &str| line[key].as_str().unwrap_or_default().to_owned();
     let steps = lines.iter().filter_map(|line| {
         let name = text(line, "name");
@@ -51,10 +56,19 @@ async fn every_step_is_seen_and_nothing_is_left_or_touched() {
     let wanted: Vec<&str> = STEPS.iter().map(|step| step.id).collect();
     assert_eq!(ids, wanted, "{lines:#?}");
     for (step, status, detail) in &lines {
-        assert!(status == "ok" && detail.starts_with("seen: "), "{step}: {status}: {detail}");
+        assert!(
+            status == "ok" && detail.starts_with("seen: "),
+            "{step}: {status}: {detail}"
+        );
     }
     assert_eq!(left(), before);
-    assert!(!host().state().unwrap().datasets.contains_key("rpool/hci/images/rehearsal"));
+    assert!(
+        !host()
+            .state()
+            .unwrap()
+            .datasets
+            .contains_key("rpool/hci/images/rehearsal")
+    );
     assert_eq!(
         machines.observe(&spec.name).await.unwrap(),
         helios_ci::machine::Observed::Running
@@ -87,7 +101,12 @@ async fn what_a_host_does_otherwise_is_said_and_cleaned_up() {
     host().mutate(|host| host.faults.zones.clear()).unwrap();
     // A property that is taken in silence and is not there.
     let stderr = String::new();
-    bed::faults(vec![bed::fault("dladm", &["set-linkprop", "maxbw*"], 1, Action::Fail { code: 0, stderr })]);
+    bed::faults(vec![bed::fault(
+        "dladm",
+        &["set-linkprop", "maxbw*"],
+        1,
+        Action::Fail { code: 0, stderr },
+    )]);
     let lines = rehearsed();
     assert_eq!(status_of(&lines, "network"), "ok", "{lines:#?}");
     assert_eq!(status_of(&lines, "protection"), "failure", "{lines:#?}");
@@ -120,10 +139,13 @@ async fn what_a_killed_one_left_goes_with_the_next() {
         bed::faults(vec![bed::fault(program, words, 1, Action::HangAfter)]);
         let mut killed = command(&["doctor", "--rehearse"]);
         let mut killed = killed.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let until = Instant::now() + Duration::from_secs(120);
+        let until = Instant::now() + deadline::PROMPT;
         while host().faults().unwrap().calls[0].seen == 0 {
             assert!(Instant::now() < until, "it never comes to {program} {words:?}");
-            assert!(killed.try_wait().unwrap().is_none(), "it ended before {program} {words:?}");
+            assert!(
+                killed.try_wait().unwrap().is_none(),
+                "it ended before {program} {words:?}"
+            );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         killed.kill().unwrap();
