@@ -24,13 +24,13 @@ pub fn run(host: &mut Host, args: &[String]) -> Ran {
     let Some(name) = options.value('z') else {
         return Err(usage("-z is needed"));
     };
-    if !is_zone_name(name) {
+    if !is_zone_name(name) && name != "global" {
         return Err(Out::usage(format!("{name}: Bogus zone name\n{USAGE}")));
     }
     let (text, source) = match (options.value('f'), options.rest.as_slice()) {
         (Some("-"), []) | (None, []) => (
             std::io::read_to_string(std::io::stdin()).map_err(|error| usage(&error.to_string()))?,
-            Source::Words,
+            Source::Input,
         ),
         (Some(file), []) => {
             let path = host.given(file);
