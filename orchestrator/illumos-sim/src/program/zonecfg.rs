@@ -6,17 +6,16 @@ use crate::{
     zonecfg::{
         is_zone_name,
         session::{self, Source},
+        words::{USAGE, ZONE_NAMES},
     },
 };
-
-const USAGE: &str = "usage:\tzonecfg help\n\tzonecfg -z <zone>\t\t\t(interactive)\n\tzonecfg -z <zone> <command>\n\tzonecfg -z <zone> -f <command-file>";
 
 /// Runs zonecfg.
 ///
 /// # Errors
 /// Usage, and what the commands refuse.
 pub fn run(host: &mut Host, args: &[String]) -> Ran {
-    let usage = |text: &str| Out::usage(format!("zonecfg: {text}\n{USAGE}"));
+    let usage = |text: &str| Out::usage(format!("zonecfg: {text}\n{}", USAGE.trim_end()));
     let options = crate::out::options(args, "z:f:R:r").map_err(|text| usage(&text))?;
     if options.has('R') || options.has('r') {
         return Err(usage("-R and -r are not simulated"));
@@ -25,7 +24,10 @@ pub fn run(host: &mut Host, args: &[String]) -> Ran {
         return Err(usage("-z is needed"));
     };
     if !is_zone_name(name) && name != "global" {
-        return Err(Out::usage(format!("{name}: Bogus zone name\n{USAGE}")));
+        return Err(Out::usage(format!(
+            "{name}: Bogus zone name\n{}",
+            ZONE_NAMES.trim_end()
+        )));
     }
     let (text, source) = match (options.value('f'), options.rest.as_slice()) {
         (Some("-"), []) | (None, []) => (

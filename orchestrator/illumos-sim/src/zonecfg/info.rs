@@ -12,7 +12,7 @@ use super::{
     value::scaled,
 };
 
-/// Properties of the zone itself in the order of `info`, as far as it prints them without being asked for one.
+/// Properties of the zone itself in the order of `info`.
 const TEXTS: &[&str] = &[
     "zonename",
     "zonepath",
@@ -162,11 +162,7 @@ impl Session<'_> {
             return;
         }
         let Some(what) = what else {
-            let texts: String = TEXTS
-                .iter()
-                .filter(|name| !matches!(**name, "hostid" | "fs-allowed") || !config.text(name).is_empty())
-                .map(|name| text(&config, name))
-                .collect();
+            let texts: String = TEXTS.iter().map(|name| text(&config, name)).collect();
             let controls: String = CONTROLS.iter().map(|name| control(&config, name)).collect();
             self.out.stdout += &(texts + &controls);
             RESOURCES

@@ -255,7 +255,7 @@ impl Session<'_> {
     }
 
     /// Runs a verb with its words: those it does not know are printed and forgiven, operands are not.
-    fn plain(&mut self, verb: Verb, words: &[String]) {
+    fn plain(&mut self, verb: Verb, args: &[String]) {
         let spec = match verb {
             Verb::Create => "a:bFt:",
             Verb::Delete | Verb::Exit | Verb::Revert => "F",
@@ -263,10 +263,13 @@ impl Session<'_> {
             _ => "",
         };
         if verb == Verb::Help {
-            self.out.stdout += &words::commands();
+            match words::help(args.first().map(String::as_str)) {
+                Ok(text) => self.out.stdout += &text,
+                Err(text) => self.out.stderr += &text,
+            }
             return;
         }
-        let given = match options(words, spec) {
+        let given = match options(args, spec) {
             Ok(given) => given,
             Err(why) => {
                 let letter = why.split('\'').nth(1).unwrap_or_default();
@@ -290,7 +293,7 @@ impl Session<'_> {
         let force = given.has('F');
         match verb {
             Verb::Create => {
-                let last = |wanted: &dyn Fn(&str) -> bool| words.iter().rposition(|word| wanted(word));
+                let last = |wanted: &dyn Fn(&str) -> bool| args.iter().rposition(|word| wanted(word));
                 let is_blank = |word: &str| word.starts_with('-') && !word.starts_with("-t") && word.contains('b');
                 let template = match given.value('t') {
                     _ if last(&is_blank) > last(&|word| word.starts_with("-t")) => "SUNWblank".to_owned(),
@@ -318,7 +321,14 @@ impl Session<'_> {
     }
 
     fn act(&mut self, command: Command) {
-        if self.name.starts_with("SUNW") && !matches!(command, Command::Info(..)) {
+        let changes_nothing = match &command {
+            Command::Info(..) => true,
+            Command::Plain(verb, _) => {
+                matches!(verb, Verb::End | Verb::Cancel | Verb::Exit | Verb::Export | Verb::Help)
+            }
+            _ => false,
+        };
+        if self.name.starts_with("SUNW") && !changes_nothing {
             let text = format!("{}: zones beginning with SUNW are read-only.", self.name);
             return self.error(&text);
         }

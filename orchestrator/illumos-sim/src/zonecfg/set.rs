@@ -273,7 +273,7 @@ impl Session<'_> {
             clippy::cast_sign_loss,
             reason = "zonecfg computes it so"
         )]
-        let limit = (ncpus * 100.0 + 0.5) as u32;
+        let limit = (ncpus * 100.0 + 0.5) as i64 as u32;
         self.set_control("ncpus", u64::from(limit));
     }
 

@@ -184,7 +184,8 @@ pub fn check_host_id(text: &str) -> Result<(), BadHostId> {
     if text.len() - rest.len() >= 11 {
         return Err(BadHostId::TooLong);
     }
-    match u32::from_str_radix(digits, 16) {
+    // Nothing after `0x` is 0 to libc.
+    match u32::from_str_radix(if number.is_empty() { "0" } else { digits }, 16) {
         Ok(id) if id != u32::MAX && rest.is_empty() => Ok(()),
         _ => Err(BadHostId::Invalid),
     }
@@ -203,6 +204,15 @@ pub fn is_fs_allowed(text: &str) -> bool {
 #[must_use]
 pub fn is_fs_type(text: &str) -> bool {
     text.len() < 256 && !text.contains('/') && !matches!(text, "" | "." | "..")
+}
+
+/// Whether a text can be a dataset's name: whether there is such a pool is not asked.
+#[must_use]
+pub fn is_dataset_name(text: &str) -> bool {
+    text.len() < 256
+        && text
+            .split('/')
+            .all(|part| !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.: ".contains(c)))
 }
 
 /// What is wrong with an address: the sentence, and whether the forms of addresses follow.

@@ -5,7 +5,7 @@ use super::{
     config::PATH_MAX,
     privileges, say,
     session::{Session, broken},
-    value::check_physical,
+    value::{check_physical, is_dataset_name},
 };
 
 /// Accounts that every host has: the only ones a simulated host knows.
@@ -147,8 +147,7 @@ impl Session<'_> {
             ));
         }
         for dataset in config.of("dataset") {
-            let name = dataset.get("name");
-            if name.contains('@') || crate::program::zfs::name::check(name).is_err() {
+            if !is_dataset_name(dataset.get("name")) {
                 problems.push(("dataset: name invalid".into(), Some(say::BAD_PROPERTY)));
             }
         }

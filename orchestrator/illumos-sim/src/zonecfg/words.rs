@@ -205,3 +205,34 @@ pub const GLOBAL_PROPERTIES: &[&str] = &[
 pub fn resources() -> String {
     format!("<resource type> := {}\n", RESOURCES.join(" | "))
 }
+
+/// What follows a name that can be no zone's.
+pub const ZONE_NAMES: &str = "\n<zone> := [A-Za-z0-9][A-Za-z0-9_.-]*\n\
+    \t(except the reserved words 'global' and anything starting with 'SUNW')\n\
+    \tName must be less than 64 characters.\n";
+
+/// What follows a name of a command that there is none of.
+pub const HELP: &str = "More help is available for the following:\n\n\tcommands ('help commands')\n\
+    \tsyntax ('help syntax')\n\tusage ('help usage')\n\n\
+    You may also obtain help on any command by typing 'help <command-name>.'\n";
+
+/// How the program is called.
+pub const USAGE: &str = "usage:\tzonecfg help\n\tzonecfg -z <zone>\t\t\t(interactive)\n\
+    \tzonecfg -z <zone> <command>\n\tzonecfg -z <zone> -f <command-file>\n";
+
+/// What `help` prints, on which of the two outputs.
+///
+/// # Errors
+/// There is no help on this, which is no error of the program.
+pub fn help(subject: Option<&str>) -> Result<String, String> {
+    match subject {
+        None | Some("commands") => Ok(commands()),
+        Some("usage") => Ok(USAGE.to_owned()),
+        Some("syntax") => Ok(format!("{}\n{}", ZONE_NAMES.trim_start(), resources())),
+        Some("-?") => Ok(format!("usage:\n{}\n", Verb::Help.usage())),
+        Some(word) => match VERBS.iter().find(|(_, verb, _)| *verb == word) {
+            Some((.., usage)) => Ok(format!("usage:\n{usage}\n")),
+            None => Err(format!("Unknown help subject {word}.  {HELP}")),
+        },
+    }
+}

@@ -7,7 +7,7 @@ use super::{
     index::{self, Entry},
     load, say,
     session::{Session, broken},
-    words::Verb,
+    words::{Verb, ZONE_NAMES},
     xml,
 };
 use crate::{files, state::ZoneState};
@@ -142,7 +142,7 @@ impl Session<'_> {
             return;
         };
         self.perror(name, why);
-        self.out.stderr += "\n<zone> := [A-Za-z0-9][A-Za-z0-9_.-]*\n";
+        self.out.stderr += ZONE_NAMES;
     }
 
     /// Whether `set zonename` only changes which zone is meant: before there is one.

@@ -137,10 +137,15 @@ fn a_zone_needs_a_path_and_a_brand_that_is_there() {
 #[test]
 fn names_are_checked_and_changed() {
     let bed = Bed::new();
-    assert!(bed.no("zonecfg -z -bad create -b", 2).contains("-bad: Bogus zone name"));
+    let said = bed.no("zonecfg -z -bad create -b", 2);
+    assert!(
+        said.starts_with("-bad: Bogus zone name\n\n<zone> := [A-Za-z0-9]"),
+        "{said}"
+    );
     bed.no("zonecfg -x", 2);
     let said = bed.no("zonecfg -z SUNWa create -b", 1);
     assert_eq!(said, "SUNWa: zones beginning with SUNW are read-only.\n");
+    assert_eq!(bed.no("zonecfg -z SUNWa export", 1), "SUNWa: No such zone configured\n");
     let said = bed.no("zonecfg -z global set brand=bhyve", 1);
     assert!(
         said.starts_with("brand is not a valid property for the global zone.\n"),

@@ -182,3 +182,23 @@ fn options_are_getopts() {
         "{said}"
     );
 }
+
+#[test]
+fn help_is_for_people_and_no_error() {
+    let (out, _) = script("help\n");
+    assert!(
+        out.stdout
+            .starts_with("Commands:\n\nadd <resource-type>\n\t(global scope)\n"),
+        "{out:?}"
+    );
+    let (out, _) = script("help set\n? usage\nhelp foo\n");
+    assert_eq!(out.code, 0);
+    assert!(
+        out.stdout
+            .starts_with("usage:\nset <property-name>=<property-value>\nusage:\tzonecfg help\n")
+    );
+    assert!(
+        out.stderr
+            .starts_with("Unknown help subject foo.  More help is available for the following:\n")
+    );
+}

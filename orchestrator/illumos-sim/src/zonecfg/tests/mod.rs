@@ -117,7 +117,7 @@ fn what_the_model_reads_is_what_was_set() {
     );
     for part in [
         "zonename: z\nzonepath: /zones/z\nbrand: bhyve\nautoboot: false\nbootargs: \npool: \nlimitpriv: \n\
-         scheduling-class: \nip-type: exclusive\n[max-shm-memory: 1.5M]\nfs:\n",
+         scheduling-class: \nip-type: exclusive\nhostid: \nfs-allowed: \n[max-shm-memory: 1.5M]\nfs:\n",
         "\tspecial: \"/b c\"\n\traw not specified\n\ttype: lofs\n\toptions: [ro,\"x=y\"]\n",
         "capped-cpu:\n\t[ncpus: 2.50]\ncapped-memory:\n\t[swap: 64M]\n",
         "rctl:\n\tname: zone.max-swap\n\tvalue: (priv=privileged,limit=67108864,action=deny)\n",

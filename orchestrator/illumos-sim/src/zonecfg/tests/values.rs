@@ -320,6 +320,7 @@ fn the_zones_own_properties_have_rules() {
     for (set, export) in [
         ("hostid=0xfffffffe", "set hostid=0xfffffffe\n"),
         ("hostid=1F", "set hostid=1F\n"),
+        ("hostid=0x", "set hostid=0x\n"),
         ("fs-allowed=ufs,hs-fs", "set fs-allowed=ufs,hs-fs\n"),
         ("fs-allowed=\"\"", ""),
     ] {
