@@ -314,7 +314,7 @@ impl Session<'_> {
             return self.clear_global(name);
         };
         let property = kind(scope.kind).and_then(|kind| kind.property(name));
-        if property.is_some_and(|property| property.clears && !(scope.kind == "net" && name == "property")) {
+        if property.is_some_and(|property| property.clears) {
             scope.resource.values.retain(|(n, _)| n != name);
             self.changed = true;
         } else if scope.kind == "capped-memory" && matches!(name, "physical" | "swap" | "locked") {
