@@ -80,7 +80,13 @@ impl Sim {
         files::replace(&root.join("etc/zones/index"), b"global:installed:/\n")?;
         files::replace(&root.join(ports::FILE), ports::FRESH.as_bytes())?;
         files::replace(&root.join("dev/vmmctl"), b"")?;
-        files::replace(&root.join("usr/lib/brand/bhyve/config.xml"), brand::CONFIG.as_bytes())?;
+        for name in ["bhyve", "lipkg"] {
+            let config = brand::CONFIG.replace("bhyve", name);
+            files::replace(
+                &root.join(format!("usr/lib/brand/{name}/config.xml")),
+                config.as_bytes(),
+            )?;
+        }
         for name in brand::FIRMWARE.iter().chain(&["BHYVE_VARS"]) {
             files::replace(&root.join("usr/share/bhyve/firmware").join(format!("{name}.fd")), b"")?;
         }

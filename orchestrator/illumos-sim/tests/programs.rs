@@ -423,7 +423,7 @@ fn one_attempt_from_clone_to_nothing() {
         "zfs clone -o helios-ci:node=n1 -o helios-ci:attempt=01A -o sync=disabled rpool/hci/images/v1@gold rpool/hci/machines/z1",
         "zfs set volsize=2m rpool/hci/machines/z1",
         "zfs create -o helios-ci:node=n1 -o helios-ci:attempt=01A -o sharenfs=off -o sharesmb=off -o quota=256m rpool/hci/zones/z1",
-        "zonecfg -z z1 create -b ; set brand=bhyve ; set zonepath=/zones/hci/z1 ; set autoboot=false ; set ip-type=exclusive ; set max-lwps=66 ; add net ; set physical=hciv7 ; end ; add device ; set match=/dev/zvol/rdsk/rpool/hci/machines/z1 ; end ; add attr ; set name=bootdisk ; set type=string ; set value=rpool/hci/machines/z1 ; end ; verify ; commit",
+        "zonecfg -z z1 create -b ; set brand=bhyve ; set zonepath=/zones/hci/z1 ; set autoboot=false ; set ip-type=exclusive ; set max-lwps=100 ; add net ; set physical=hciv7 ; end ; add device ; set match=/dev/zvol/rdsk/rpool/hci/machines/z1 ; end ; add attr ; set name=bootdisk ; set type=string ; set value=rpool/hci/machines/z1 ; end ; verify ; commit",
         "zoneadm -z z1 install",
         "dladm create-etherstub -t hcis7",
         "dladm create-vnic -t -l hcis7 -m 02:08:20:00:2a:01 hcih7",

@@ -261,6 +261,14 @@ pub fn run(program: &str, args: &[&str]) -> String {
     }
 }
 
+/// Runs a program of the host, which must fail; what it says.
+pub fn no(program: &str, args: &[&str]) -> String {
+    match host().run(program, args).expect("a host") {
+        illumos_sim::sim::Ended::Exit(out) if out.code != 0 => out.stderr,
+        other => panic!("{program} {args:?}: {other:?}"),
+    }
+}
+
 /// What goes wrong from now on, and nothing else.
 pub fn faults(calls: Vec<Fault>) {
     host().mutate(|host| host.faults.calls = calls).expect("a host");

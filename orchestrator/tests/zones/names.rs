@@ -161,7 +161,7 @@ fn no_value_becomes_syntax_of_zonecfg() {
         vnic: "hciv7".parse().unwrap(),
         devices: vec!["/dev/zvol/rdsk/rpool/hci/machines/z".parse().unwrap()],
         cpu_shares: 100,
-        max_lwps: 66,
+        max_lwps: 100,
         attrs,
     };
     runner

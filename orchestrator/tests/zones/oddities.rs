@@ -104,7 +104,7 @@ const ODDITIES: &[Oddity] = &[
     (
         "a configuration errs midway and the first half is kept",
         |faults| faults.zonecfg_lacks = Some("max-lwps".to_owned()),
-        Comes::Unprepared("max-lwps"),
+        Comes::Unprepared("syntax error on line"),
     ),
     (
         "a configuration errs midway and nothing is kept",
@@ -112,7 +112,7 @@ const ODDITIES: &[Oddity] = &[
             faults.zonecfg_lacks = Some("max-lwps".to_owned());
             faults.zonecfg_commits_nothing_on_error = true;
         },
-        Comes::Unprepared("max-lwps"),
+        Comes::Unprepared("syntax error on line"),
     ),
     (
         "a property that is not set is shown as nothing",

@@ -6,17 +6,16 @@ use crate::{
     zonecfg::{
         is_zone_name,
         session::{self, Source},
+        words::{USAGE, ZONE_NAMES},
     },
 };
-
-const USAGE: &str = "usage:\tzonecfg help\n\tzonecfg -z <zone>\t\t\t(interactive)\n\tzonecfg -z <zone> <command>\n\tzonecfg -z <zone> -f <command-file>";
 
 /// Runs zonecfg.
 ///
 /// # Errors
 /// Usage, and what the commands refuse.
 pub fn run(host: &mut Host, args: &[String]) -> Ran {
-    let usage = |text: &str| Out::usage(format!("zonecfg: {text}\n{USAGE}"));
+    let usage = |text: &str| Out::usage(format!("zonecfg: {text}\n{}", USAGE.trim_end()));
     let options = crate::out::options(args, "z:f:R:r").map_err(|text| usage(&text))?;
     if options.has('R') || options.has('r') {
         return Err(usage("-R and -r are not simulated"));
@@ -24,13 +23,16 @@ pub fn run(host: &mut Host, args: &[String]) -> Ran {
     let Some(name) = options.value('z') else {
         return Err(usage("-z is needed"));
     };
-    if !is_zone_name(name) {
-        return Err(Out::usage(format!("{name}: Bogus zone name\n{USAGE}")));
+    if !is_zone_name(name) && name != "global" {
+        return Err(Out::usage(format!(
+            "{name}: Bogus zone name\n{}",
+            ZONE_NAMES.trim_end()
+        )));
     }
     let (text, source) = match (options.value('f'), options.rest.as_slice()) {
         (Some("-"), []) | (None, []) => (
             std::io::read_to_string(std::io::stdin()).map_err(|error| usage(&error.to_string()))?,
-            Source::Words,
+            Source::Input,
         ),
         (Some(file), []) => {
             let path = host.given(file);

@@ -2,31 +2,81 @@
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
-use super::{Resource, Value};
+use super::{
+    Resource, Value,
+    resource::{Form, kind, kinds},
+    say,
+};
 
-/// Properties that are resource controls by another name, with the control's action.
-const ALIASES: &[(&str, &str, &str)] = &[
-    ("cpu-shares", "zone.cpu-shares", "none"),
-    ("max-lwps", "zone.max-lwps", "deny"),
-    ("max-processes", "zone.max-processes", "deny"),
-    ("max-msg-ids", "zone.max-msg-ids", "deny"),
-    ("max-sem-ids", "zone.max-sem-ids", "deny"),
-    ("max-shm-ids", "zone.max-shm-ids", "deny"),
-    ("max-shm-memory", "zone.max-shm-memory", "deny"),
+/// A property that is a resource control by another name.
+#[derive(Debug)]
+pub struct Alias {
+    /// The property.
+    pub name: &'static str,
+    /// The resource control.
+    pub control: &'static str,
+    /// What the control does at its limit.
+    pub action: &'static str,
+    /// The least limit that the property takes; the control itself takes any.
+    pub least: u64,
+}
+
+const fn alias(name: &'static str, control: &'static str, least: u64) -> Alias {
+    let action = "deny";
+    Alias {
+        name,
+        control,
+        action,
+        least,
+    }
+}
+
+/// The aliases. Four of them are set by resources: `capped-memory` and `capped-cpu`.
+const ALIASES: &[Alias] = &[
+    alias("max-lwps", "zone.max-lwps", 100),
+    alias("max-processes", "zone.max-processes", 100),
+    alias("max-shm-memory", "zone.max-shm-memory", 0),
+    alias("max-shm-ids", "zone.max-shm-ids", 0),
+    alias("max-msg-ids", "zone.max-msg-ids", 0),
+    alias("max-sem-ids", "zone.max-sem-ids", 0),
+    alias("physical", "zone.max-physical-memory", 0),
+    alias("swap", "zone.max-swap", 0),
+    alias("locked", "zone.max-locked-memory", 0),
+    alias("ncpus", "zone.cpu-cap", 0),
+    Alias {
+        name: "cpu-shares",
+        control: "zone.cpu-shares",
+        action: "none",
+        least: 0,
+    },
+    Alias {
+        name: "zfs-io-priority",
+        control: "zone.zfs-io-priority",
+        action: "none",
+        least: 1,
+    },
 ];
 
-/// Other properties of a zone that are only kept.
-const PLAIN: &[&str] = &[
-    "bootargs",
-    "pool",
-    "limitpriv",
-    "scheduling-class",
-    "hostid",
-    "fs-allowed",
+impl Alias {
+    /// The alias of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<&'static Self> {
+        ALIASES.iter().find(|alias| alias.name == name)
+    }
+}
+
+/// Texts of the zone's own that are only kept, with the size of the buffer that `export` reads them into.
+const TEXTS: &[(&str, usize)] = &[
+    ("bootargs", 257),
+    ("pool", 256),
+    ("limitpriv", usize::MAX),
+    ("scheduling-class", 256),
+    ("hostid", 11),
+    ("fs-allowed", 1024),
 ];
 
-/// Brands with files below `/usr/lib/brand`.
-pub const BRANDS: &[&str] = &["bhyve", "lipkg", "ipkg", "sparse", "pkgsrc", "lx", "kvm", "illumos"];
+/// The size of the buffer of a path.
+pub const PATH_MAX: usize = 1024;
 
 /// One zone's configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +117,18 @@ impl Config {
         })
     }
 
+    /// Whether it has a network stack of its own.
+    #[must_use]
+    pub fn is_exclusive(&self) -> bool {
+        self.ip_type == "exclusive"
+    }
+
+    /// One of the texts of its own; empty when it is not set.
+    #[must_use]
+    pub fn text(&self, name: &str) -> &str {
+        self.plain.get(name).map_or("", String::as_str)
+    }
+
     /// Resources of a kind.
     pub fn of<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = &'a Resource> {
         self.resources.iter().filter(move |resource| resource.kind == kind)
@@ -92,186 +154,251 @@ impl Config {
         limit.parse().ok()
     }
 
-    /// Sets one of the zone's own properties; `installed` forbids those that were used already.
+    /// The limit under an alias; none when there is no such control.
     ///
     /// # Errors
-    /// The sentence zonecfg refuses it with.
-    pub fn set(&mut self, property: &str, value: Value, installed: bool) -> Result<(), String> {
-        let text = match value {
-            Value::Simple(text) => text,
-            Value::List(list) if matches!(property, "limitpriv" | "fs-allowed") => list.join(","),
-            _ => return Err(format!("incorrect value for property {property}")),
+    /// The control is there in a form that the alias does not speak for.
+    pub fn aliased(&self, alias: &Alias) -> Result<Option<u64>, &'static str> {
+        let mut controls = self.of("rctl").filter(|rctl| rctl.get("name") == alias.control);
+        let Some(control) = controls.next() else {
+            return Ok(None);
         };
-        if installed && matches!(property, "zonepath" | "brand" | "ip-type") {
-            return Err(format!(
-                "Zone {} already installed; set {property} not allowed.",
-                self.name
-            ));
+        let [parts] = control.complex("value") else {
+            return Err(say::ALIAS_DISALLOW);
+        };
+        let part = |name: &str| parts.iter().find(|(n, _)| n == name).map_or("", |(_, value)| value);
+        if controls.next().is_some() || part("priv") != "privileged" || part("action") != alias.action {
+            return Err(say::ALIAS_DISALLOW);
         }
-        match property {
-            "zonename" => return Err("setting zonename is not simulated".into()),
-            "zonepath" if !text.starts_with('/') => return Err(format!("{text} is not an absolute path.")),
-            "zonepath" if text == "/" => return Err(format!("{text} is not allowed as zonepath.")),
-            "zonepath" => {
-                self.zonepath = if text.len() > 1 {
-                    text.trim_end_matches('/').into()
-                } else {
-                    text
-                }
-            }
-            "brand" => self.brand = text,
-            "autoboot" => match text.as_str() {
-                "true" => self.autoboot = true,
-                "false" => self.autoboot = false,
-                _ => return Err("autoboot value must be true or false".into()),
-            },
-            "ip-type" if ["shared", "exclusive"].contains(&text.as_str()) => self.ip_type = text,
-            "ip-type" => return Err("ip-type value must be either \"shared\" or \"exclusive\".".into()),
-            _ if PLAIN.contains(&property) => {
-                self.plain.insert(property.into(), text);
-            }
-            _ => match ALIASES.iter().find(|(alias, ..)| *alias == property) {
-                Some((_, control, action)) => {
-                    let limit: u64 = text
-                        .parse()
-                        .map_err(|_| format!("A non-negative number is required for {property}"))?;
-                    self.control(control, limit, action);
-                }
-                None => return Err(format!("property {property} not allowed in global scope")),
-            },
-        }
-        Ok(())
+        Ok(Some(part("limit").parse().unwrap_or_default()))
     }
 
-    /// Takes one of the zone's own properties back.
-    ///
-    /// # Errors
-    /// The sentence zonecfg refuses it with.
-    pub fn clear(&mut self, property: &str) -> Result<(), String> {
-        if let Some((_, control, _)) = ALIASES.iter().find(|(alias, ..)| *alias == property) {
-            self.resources
-                .retain(|resource| resource.kind != "rctl" || resource.get("name") != *control);
-        } else if PLAIN.contains(&property) {
-            self.plain.remove(property);
-        } else {
-            return Err(format!("{property} cannot be cleared"));
-        }
-        Ok(())
-    }
-
-    fn control(&mut self, name: &str, limit: u64, action: &str) {
-        self.resources
-            .retain(|resource| resource.kind != "rctl" || resource.get("name") != name);
+    /// Sets the limit under an alias, which must be free or there in the alias's own form.
+    pub fn set_aliased(&mut self, alias: &Alias, limit: u64) {
+        self.remove_control(alias);
         let parts = [
             ("priv", "privileged".to_owned()),
             ("limit", limit.to_string()),
-            ("action", action.to_owned()),
+            ("action", alias.action.to_owned()),
         ];
-        let value = parts
-            .into_iter()
-            .map(|(name, value)| (name.to_owned(), value))
-            .collect();
+        let parts = parts.map(|(name, value)| (name.to_owned(), value)).to_vec();
         self.resources.push(Resource {
             kind: "rctl".into(),
             values: vec![
-                ("name".into(), Value::Simple(name.into())),
-                ("value".into(), Value::Complex(vec![value])),
+                ("name".into(), Value::Simple(alias.control.into())),
+                ("value".into(), Value::Complex(vec![parts])),
             ],
         });
+    }
+
+    /// Removes the control of an alias.
+    pub fn remove_control(&mut self, alias: &Alias) {
+        self.resources
+            .retain(|resource| resource.kind != "rctl" || resource.get("name") != alias.control);
     }
 
     /// Adds a resource that was ended.
     ///
     /// # Errors
-    /// The sentence zonecfg refuses it with.
-    pub fn add(&mut self, resource: Resource) -> Result<(), String> {
-        let kind = resource.kind.clone();
-        if let Some(missing) = resource.missing() {
-            return Err(format!(
-                "{kind}: {missing} cannot be null\nresource specification incomplete"
-            ));
+    /// What is wrong with it, or that there is one like it.
+    pub fn add(&mut self, resource: Resource) -> Result<(), Vec<String>> {
+        let problems = resource.problems();
+        if !problems.is_empty() {
+            return Err(problems);
         }
-        if kind == "net" && self.ip_type == "exclusive" && !resource.get("address").is_empty() {
-            return Err("net: address cannot be specified for an exclusive IP type".into());
-        }
-        if kind == "net" && !resource.get("defrouter").is_empty() && resource.get("allowed-address").is_empty() {
-            return Err("net: defrouter cannot be specified without allowed-address".into());
-        }
-        if kind == "capped-cpu" {
-            let ncpus: f64 = resource
-                .get("ncpus")
-                .parse()
-                .map_err(|_| "ncpus value is out of range.")?;
-            #[expect(
-                clippy::cast_possible_truncation,
-                clippy::cast_sign_loss,
-                reason = "a checked small positive number"
-            )]
-            self.control("zone.cpu-cap", (ncpus * 100.0).round() as u64, "deny");
-            return Ok(());
-        }
-        let key = resource.key();
-        if let Some((property, value)) = key
-            && self.of(&kind).any(|other| other.key() == key)
-        {
-            return Err(format!(
-                "A {kind} resource with the {property} '{value}' already exists."
-            ));
+        // What distinguishes it: of a net all that it is reached by, of others their name.
+        let mut like = Resource::new(&resource.kind);
+        let names: &[&str] = match resource.kind.as_str() {
+            "net" => &["physical", "address", "allowed-address", "defrouter"],
+            "dedicated-cpu" | "security-flags" => &[],
+            kind => super::resource::kind(kind).map_or(&[], |kind| &kind.keys[..1]),
+        };
+        like.values = resource
+            .values
+            .iter()
+            .filter(|(name, _)| names.contains(&name.as_str()))
+            .cloned()
+            .collect();
+        if !names.is_empty() && self.find(&like).is_ok() {
+            return Err(vec![resource.exists()]);
         }
         self.resources.push(resource);
         Ok(())
     }
 
-    /// Why it cannot be committed.
+    /// The one resource that is like this one in all that is set.
     ///
     /// # Errors
-    /// The sentence zonecfg refuses it with.
-    pub fn verify(&self) -> Result<(), String> {
-        if self.zonepath.is_empty() {
-            return Err("zonepath: Required property missing".into());
+    /// There is none, or more than one, or nothing to find it by.
+    pub fn find(&self, like: &Resource) -> Result<usize, &'static str> {
+        let all = self
+            .resources
+            .iter()
+            .enumerate()
+            .filter(|(_, resource)| resource.kind == like.kind);
+        if like.kind == "net" {
+            return self.find_net(like);
         }
-        if !BRANDS.contains(&self.brand.as_str()) {
-            return Err(format!(
-                "Zone {} uses non-existent brand \"{}\".  Unable to continue",
-                self.name, self.brand
-            ));
+        let Some(kind) = kind(&like.kind) else {
+            return Err(say::NO_RESOURCE_ID);
+        };
+        if kind.keys.is_empty() {
+            return all.map(|(at, _)| at).next().ok_or(say::NO_ENTRY);
         }
-        if self.of("dedicated-cpu").next().is_some()
-            && (self.limit("zone.cpu-shares").is_some() || self.limit("zone.cpu-cap").is_some())
-        {
-            return Err("dedicated-cpu is incompatible with cpu-shares and capped-cpu".into());
-        }
-        let addressed = |net: &Resource| !net.get("address").is_empty();
-        if self.ip_type == "exclusive" && self.of("net").any(addressed) {
-            return Err("net: address cannot be specified for an exclusive IP type".into());
-        }
-        Ok(())
-    }
-
-    /// `export`: commands that make the same configuration again.
-    #[must_use]
-    pub fn export(&self) -> String {
-        let mut text = format!(
-            "create -b\nset zonepath={}\nset brand={}\nset autoboot={}\nset ip-type={}\n",
-            self.zonepath, self.brand, self.autoboot, self.ip_type
-        );
-        for (name, value) in &self.plain {
-            let _ = writeln!(text, "set {name}={value}");
-        }
-        for resource in &self.resources {
-            let _ = writeln!(text, "add {}", resource.kind);
-            for (name, value) in &resource.values {
-                match value {
-                    Value::Simple(value) => _ = writeln!(text, "set {name}=\"{value}\""),
-                    Value::List(list) => list.iter().for_each(|value| _ = writeln!(text, "add {name} {value}")),
-                    Value::Complex(values) => values.iter().for_each(|parts| {
-                        let parts: Vec<String> = parts.iter().map(|(n, v)| format!("{n}=\"{v}\"")).collect();
-                        let _ = writeln!(text, "add {name} ({})", parts.join(","));
-                    }),
+        let mut found = None;
+        for (at, resource) in all {
+            // zonecfg looks at one property after the other, and a later one that fits outweighs an earlier that
+            // does not.
+            for (rank, key) in kind
+                .keys
+                .iter()
+                .enumerate()
+                .filter(|(_, key)| !like.get(key).is_empty())
+            {
+                match resource.get(key) == like.get(key) {
+                    true if found.is_none_or(|found| found == at && rank > 0) => found = Some(at),
+                    true => return Err(say::INSUFFICIENT_SPEC),
+                    false if rank > 0 && found == Some(at) => found = None,
+                    false => {}
                 }
             }
-            text.push_str("end\n");
+        }
+        found.ok_or(say::NO_RESOURCE_ID)
+    }
+
+    fn find_net(&self, like: &Resource) -> Result<usize, &'static str> {
+        let given = |name: &str| !like.get(name).is_empty();
+        if given("address") && given("allowed-address") {
+            return Err(say::INVAL);
+        }
+        let keys = [
+            "address",
+            "physical",
+            "defrouter",
+            "allowed-address",
+            "mac-addr",
+            "global-nic",
+        ];
+        if !keys.into_iter().any(given) {
+            return Err(say::INSUFFICIENT_SPEC);
+        }
+        let exclusive = self.is_exclusive();
+        let fits = |net: &Resource| {
+            keys.into_iter().filter(|key| given(key)).all(|key| match key {
+                "address" if exclusive => true,
+                "allowed-address" | "mac-addr" | "global-nic" if !exclusive => true,
+                "address" | "allowed-address" | "defrouter" => same_address(net.get(key), like.get(key)),
+                _ => net.get(key) == like.get(key),
+            })
+        };
+        let all = self.resources.iter().enumerate();
+        let mut found = all.filter(|(_, net)| net.kind == "net" && fits(net)).map(|(at, _)| at);
+        match (found.next(), found.next()) {
+            (Some(at), None) => Ok(at),
+            (Some(_), Some(_)) => Err(say::INSUFFICIENT_SPEC),
+            (None, _) => Err(say::NO_RESOURCE_ID),
+        }
+    }
+
+    /// Removes a resource that was found. Of nets with the same link the first goes, whichever was meant: any of
+    /// four properties being equal is enough for zonecfg.
+    pub fn remove(&mut self, like: &Resource) {
+        let same = |resource: &Resource| {
+            let equal = |name: &&str| resource.get(name) == like.get(name);
+            if like.kind == "net" {
+                let any = ["address", "allowed-address", "mac-addr", "global-nic"];
+                return resource.kind == "net" && equal(&"physical") && any.iter().any(equal);
+            }
+            resource == like
+        };
+        if let Some(at) = self.resources.iter().position(same) {
+            self.resources.remove(at);
+        }
+    }
+
+    /// `export`: commands that make the same configuration again. The brand is the stored zone's: none before the
+    /// first commit.
+    #[must_use]
+    pub fn export(&self, brand: Option<&str>) -> String {
+        let mut text = "create -b\n".to_owned();
+        if !self.zonepath.is_empty() && self.zonepath.len() < PATH_MAX {
+            let _ = writeln!(text, "set zonepath={}", self.zonepath);
+        }
+        if let Some(brand) = brand {
+            let _ = writeln!(text, "set brand={brand}");
+        }
+        let _ = writeln!(text, "set autoboot={}", self.autoboot);
+        for (name, size) in TEXTS {
+            if *name == "hostid" {
+                let _ = writeln!(text, "set ip-type={}", self.ip_type);
+            }
+            let value = self.text(name);
+            if !value.is_empty() && value.len() < *size {
+                let _ = writeln!(text, "set {name}={value}");
+            }
+        }
+        for kind in kinds() {
+            for resource in self.of(kind.name) {
+                text += &export_resource(resource);
+            }
         }
         text
     }
+}
+
+/// Two addresses are the same when one of them lacks only its prefix length.
+fn same_address(one: &str, other: &str) -> bool {
+    let bare = |text: &str| text.split('/').next().unwrap_or_default().to_owned();
+    one == other || one.contains('/') != other.contains('/') && bare(one) == bare(other)
+}
+
+fn export_resource(resource: &Resource) -> String {
+    let mut text = format!("add {}\n", resource.kind);
+    if resource.kind == "dedicated-cpu" {
+        let (least, most) = (resource.get("ncpu_min"), resource.get("ncpu_max"));
+        let range = if least == most {
+            most.to_owned()
+        } else {
+            format!("{least}-{most}")
+        };
+        let _ = writeln!(text, "set ncpus={range}");
+        if !resource.get("importance").is_empty() {
+            let _ = writeln!(text, "set importance={}", resource.get("importance"));
+        }
+        return text + "end\n";
+    }
+    for (name, value) in &resource.values {
+        match value {
+            Value::Simple(value) => _ = writeln!(text, "set {name}=\"{value}\""),
+            Value::List(list) => list.iter().for_each(|value| {
+                let quote = if value.contains('=') { "\"" } else { "" };
+                let _ = writeln!(text, "add {name} {quote}{value}{quote}");
+            }),
+            Value::Complex(values) => values
+                .iter()
+                .for_each(|parts| _ = writeln!(text, "add {name} {}", complex(&resource.kind, name, parts))),
+        }
+    }
+    text + "end\n"
+}
+
+/// A complex value as `export` and `info` print it.
+#[must_use]
+pub fn complex(resource: &str, name: &str, parts: &[(String, String)]) -> String {
+    let form = kind(resource)
+        .and_then(|kind| kind.property(name))
+        .map(|property| property.form);
+    let Some(Form::Complex(names)) = form else {
+        return String::new();
+    };
+    let shown = names.iter().map(|part| {
+        let value = parts.iter().find(|(n, _)| n == part).map_or("", |(_, value)| value);
+        let quote = if name == "property" && *part == "value" {
+            "\""
+        } else {
+            ""
+        };
+        format!("{part}={quote}{value}{quote}")
+    });
+    format!("({})", shown.collect::<Vec<_>>().join(","))
 }

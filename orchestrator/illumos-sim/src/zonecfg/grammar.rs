@@ -1,234 +1,330 @@
-//! zonecfg's grammar: one command out of the tokens of one line.
+//! zonecfg's grammar, one command at a time. The parser looks one lexeme ahead where the original's tables do,
+//! because the line that an error names is the line of what was read, not of what was wrong.
 
 use super::{
-    lexer::Token,
-    resource::{Value, kind},
+    lexer::{Lexed, Lexeme, Lexer},
+    words::{GLOBAL_PROPERTIES, Verb},
 };
+
+/// Parts of a value in parentheses, in their order.
+pub type Parts = Vec<(&'static str, String)>;
+
+/// A value as it was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Given {
+    /// One word.
+    Simple(String),
+    /// `(a=b,c=d)`.
+    Complex(Parts),
+    /// `[a,b]`.
+    List(Vec<Given>),
+}
+
+/// Properties with their values, which tell one resource from others.
+pub type Pairs = Vec<(&'static str, Given)>;
 
 /// One command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
-    /// `create [-F] [-b | -t TEMPLATE]`.
-    Create {
-        /// Replace a configuration that is there.
-        force: bool,
-        /// The template.
-        template: String,
-    },
-    /// `delete [-F]`.
-    Delete(bool),
-    /// `set PROPERTY=VALUE`.
-    Set(String, Value),
-    /// `clear PROPERTY`.
-    Clear(String),
+    /// A verb with words that it reads as options.
+    Plain(Verb, Vec<String>),
     /// `add KIND`.
-    Add(String),
-    /// `add PROPERTY VALUE`, inside a resource.
-    AddValue(String, Value),
+    Add(&'static str),
+    /// `add PROPERTY VALUE`.
+    AddValue(&'static str, Given),
+    /// `set PROPERTY=VALUE`; the word is what may stand before `zonepath`.
+    Set(Option<String>, &'static str, Given),
+    /// `clear PROPERTY`.
+    Clear(&'static str),
     /// `select KIND PROPERTY=VALUE ...`.
-    Select(String, Vec<(String, Value)>),
-    /// `remove [-F] KIND [PROPERTY=VALUE ...]`.
-    Remove {
-        /// Without asking, all of them.
-        force: bool,
-        /// The kind.
-        kind: String,
-        /// Which.
-        filter: Vec<(String, Value)>,
-    },
-    /// `end`.
+    Select(&'static str, Pairs),
+    /// `remove [WORD] KIND [PROPERTY=VALUE ...]`.
+    Remove(Option<String>, &'static str, Pairs),
+    /// `remove PROPERTY VALUE`.
+    RemoveValue(&'static str, Given),
+    /// `info [KIND or PROPERTY [PROPERTY=VALUE ...]]`.
+    Info(Option<&'static str>, Pairs),
+}
+
+/// What one parse came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// A command to be run.
+    Run(Command),
+    /// An empty one.
+    Empty,
+    /// What was read does not fit; its text.
+    Unexpected(String),
+    /// A verb lacks what it needs.
+    Usage(Verb),
+    /// The input is over. A command that no newline ends was not one.
     End,
-    /// `cancel`.
-    Cancel,
-    /// `verify`.
-    Verify,
-    /// `commit`.
-    Commit,
-    /// `revert [-F]`.
-    Revert,
-    /// `exit [-F]`.
-    Exit,
-    /// `info [KIND ...]`.
-    Info,
-    /// `export [-f FILE]`.
-    Export(Option<String>),
 }
 
-/// What the parser did not expect; empty at the end of the line.
-pub type Unexpected = String;
-
-struct Reader<'a> {
-    tokens: &'a [Token],
-    at: usize,
+enum Wrong {
+    Unexpected,
+    Usage(Verb),
 }
 
-impl<'a> Reader<'a> {
-    fn peek(&self) -> Option<&'a Token> {
-        self.tokens.get(self.at)
-    }
+type Parsed<T> = Result<T, Wrong>;
 
-    fn wrong<T>(&self) -> Result<T, Unexpected> {
-        Err(match self.peek() {
-            Some(Token::Word(text) | Token::Quoted(text)) => text.clone(),
-            Some(Token::Sign(sign)) => sign.to_string(),
-            None => String::new(),
-        })
-    }
+/// Reads commands from a text.
+#[derive(Debug)]
+pub struct Parser<'t> {
+    lexer: Lexer<'t>,
+    ahead: Option<Lexed>,
+}
 
-    fn word(&mut self) -> Result<&'a str, Unexpected> {
-        match self.peek() {
-            Some(Token::Word(text)) => {
-                self.at += 1;
-                Ok(text)
-            }
-            _ => self.wrong(),
+impl<'t> Parser<'t> {
+    /// At the beginning of a text.
+    #[must_use]
+    pub fn new(text: &'t str, lacks: Option<&'t str>) -> Self {
+        Self {
+            lexer: Lexer::new(text, lacks),
+            ahead: None,
         }
     }
 
-    fn text(&mut self) -> Result<&'a str, Unexpected> {
-        match self.peek() {
-            Some(Token::Word(text) | Token::Quoted(text)) => {
-                self.at += 1;
-                Ok(text)
+    /// The line that was read up to, from 1: after a command, the next.
+    #[must_use]
+    pub fn line(&self) -> usize {
+        self.lexer.line
+    }
+
+    fn peek(&mut self) -> &Lexeme {
+        let lexer = &mut self.lexer;
+        &self.ahead.get_or_insert_with(|| lexer.lex()).lexeme
+    }
+
+    fn advance(&mut self) -> Lexed {
+        self.ahead.take().unwrap_or_else(|| self.lexer.lex())
+    }
+
+    fn at_end_of_command(&mut self) -> bool {
+        matches!(self.peek(), Lexeme::Newline | Lexeme::Semicolon)
+    }
+
+    /// The next command. After an error the rest of its command is passed over.
+    pub fn step(&mut self) -> Step {
+        let parsed = match *self.peek() {
+            Lexeme::End => return Step::End,
+            Lexeme::Newline | Lexeme::Semicolon => {
+                self.advance();
+                return Step::Empty;
             }
-            _ => self.wrong(),
+            Lexeme::Verb(verb) => {
+                self.advance();
+                self.command(verb)
+            }
+            _ => Err(Wrong::Unexpected),
+        };
+        match parsed {
+            Ok(command) if self.at_end_of_command() => {
+                self.advance();
+                Step::Run(command)
+            }
+            Err(Wrong::Usage(verb)) => Step::Usage(verb),
+            Ok(_) | Err(Wrong::Unexpected) => match self.advance() {
+                lexed if lexed.lexeme == Lexeme::End => Step::End,
+                lexed => {
+                    let text = lexed.text.replace('\n', "\\n");
+                    self.ahead = Some(lexed);
+                    Step::Unexpected(text)
+                }
+            },
         }
+    }
+
+    /// Passes over what is left of a command that is wrong.
+    pub fn skip(&mut self) {
+        while !self.at_end_of_command() {
+            if self.advance().lexeme == Lexeme::End {
+                return;
+            }
+        }
+        self.advance();
+    }
+
+    fn token(&mut self) -> Option<String> {
+        let Lexeme::Token(text) = self.peek() else { return None };
+        let text = text.clone();
+        self.advance();
+        Some(text)
+    }
+
+    fn property(&mut self) -> Option<&'static str> {
+        let Lexeme::Property(name) = *self.peek() else {
+            return None;
+        };
+        self.advance();
+        Some(name)
+    }
+
+    fn resource(&mut self) -> Option<&'static str> {
+        let Lexeme::Resource(name) = *self.peek() else {
+            return None;
+        };
+        self.advance();
+        Some(name)
     }
 
     fn is(&mut self, sign: char) -> bool {
-        let is = self.peek() == Some(&Token::Sign(sign));
-        self.at += usize::from(is);
-        is
-    }
-
-    fn expect(&mut self, sign: char) -> Result<(), Unexpected> {
-        if self.is(sign) { Ok(()) } else { self.wrong() }
-    }
-
-    fn flag(&mut self, flag: &str) -> bool {
-        let is = matches!(self.peek(), Some(Token::Word(word)) if word == flag);
-        self.at += usize::from(is);
-        is
-    }
-
-    fn value(&mut self) -> Result<Value, Unexpected> {
-        if self.is('[') {
-            let mut list = Vec::new();
-            while !self.is(']') {
-                if !list.is_empty() {
-                    self.expect(',')?;
-                }
-                list.push(self.text()?.to_owned());
-            }
-            return Ok(Value::List(list));
+        let is = *self.peek() == Lexeme::Sign(sign);
+        if is {
+            self.advance();
         }
+        is
+    }
+
+    fn expect(&mut self, sign: char) -> Parsed<()> {
+        if self.is(sign) { Ok(()) } else { Err(Wrong::Unexpected) }
+    }
+
+    /// A word as a value: keywords are words here.
+    fn simple(&mut self) -> Parsed<String> {
+        let text = match self.peek() {
+            Lexeme::Token(text) => text.clone(),
+            Lexeme::Resource(word) | Lexeme::Property(word) => (*word).to_owned(),
+            _ => return Err(Wrong::Unexpected),
+        };
+        self.advance();
+        Ok(text)
+    }
+
+    fn complex(&mut self) -> Parsed<Given> {
+        let mut parts = Vec::new();
+        loop {
+            let name = self.property().ok_or(Wrong::Unexpected)?;
+            self.expect('=')?;
+            parts.push((name, self.simple()?));
+            if self.is(')') {
+                return Ok(Given::Complex(parts));
+            }
+            self.expect(',')?;
+        }
+    }
+
+    fn value(&mut self) -> Parsed<Given> {
         if self.is('(') {
-            let mut pairs = Vec::new();
-            loop {
-                let name = self.word()?.to_owned();
-                self.expect('=')?;
-                pairs.push((name, self.text()?.to_owned()));
-                if self.is(')') {
-                    return Ok(Value::Complex(vec![pairs]));
-                }
-                self.expect(',')?;
-            }
+            return self.complex();
         }
-        Ok(Value::Simple(self.text()?.to_owned()))
+        if self.is('[') {
+            return self.list();
+        }
+        self.simple().map(Given::Simple)
     }
 
-    fn pairs(&mut self) -> Result<Vec<(String, Value)>, Unexpected> {
+    /// The rest of a list whose bracket was read.
+    fn list(&mut self) -> Parsed<Given> {
+        let mut list = Vec::new();
+        loop {
+            list.push(if self.is('(') {
+                self.complex()?
+            } else {
+                Given::Simple(self.simple()?)
+            });
+            if self.is(']') {
+                return Ok(Given::List(list));
+            }
+            self.expect(',')?;
+        }
+    }
+
+    fn pairs(&mut self) -> Parsed<Pairs> {
         let mut pairs = Vec::new();
-        while self.peek().is_some() {
-            let name = self.word()?.to_owned();
+        while pairs.len() < 3
+            && let Some(name) = self.property()
+        {
             self.expect('=')?;
             pairs.push((name, self.value()?));
         }
         Ok(pairs)
     }
 
-    fn kind(&mut self) -> Result<String, Unexpected> {
-        let at = self.at;
-        let word = self.word()?;
-        if kind(word).is_some() {
-            return Ok(word.to_owned());
-        }
-        self.at = at;
-        self.wrong()
-    }
-}
-
-/// Reads one command.
-///
-/// # Errors
-/// The token that does not fit.
-pub fn command(tokens: &[Token]) -> Result<Command, Unexpected> {
-    let mut reader = Reader { tokens, at: 0 };
-    let command = match reader.word()? {
-        "create" => {
-            let (mut force, mut template) = (false, "SUNWdefault".to_owned());
-            loop {
-                if reader.flag("-F") {
-                    force = true;
-                } else if reader.flag("-b") {
-                    template = "SUNWblank".into();
-                } else if reader.flag("-t") {
-                    template = reader.text()?.to_owned();
+    fn command(&mut self, verb: Verb) -> Parsed<Command> {
+        match verb {
+            Verb::Add => {
+                if let Some(word) = self.token() {
+                    Ok(Command::Plain(verb, vec![word]))
+                } else if let Some(kind) = self.resource() {
+                    Ok(Command::Add(kind))
+                } else if let Some(name) = self.property() {
+                    Ok(Command::AddValue(name, self.value()?))
                 } else {
-                    break Command::Create { force, template };
+                    Err(Wrong::Usage(verb))
                 }
             }
-        }
-        "delete" => Command::Delete(reader.flag("-F")),
-        "set" => {
-            let name = reader.word()?.to_owned();
-            reader.expect('=')?;
-            Command::Set(name, reader.value()?)
-        }
-        "clear" => Command::Clear(reader.word()?.to_owned()),
-        "add" => {
-            let name = reader.word()?.to_owned();
-            match reader.peek() {
-                None if kind(&name).is_some() => Command::Add(name),
-                None => return Err(name),
-                Some(_) => Command::AddValue(name, reader.value()?),
+            Verb::Set => self.set(),
+            Verb::Clear => self.property().map(Command::Clear).ok_or(Wrong::Usage(verb)),
+            Verb::Select => {
+                let kind = self.resource().ok_or(Wrong::Usage(verb))?;
+                let pairs = self.pairs()?;
+                if pairs.is_empty() && !kind.starts_with("capped-") && kind != "dedicated-cpu" {
+                    self.peek();
+                    return Err(Wrong::Usage(verb));
+                }
+                Ok(Command::Select(kind, pairs))
             }
-        }
-        "select" => Command::Select(reader.kind()?, reader.pairs()?),
-        "remove" => {
-            let force = reader.flag("-F");
-            Command::Remove {
-                force,
-                kind: reader.kind()?,
-                filter: reader.pairs()?,
+            Verb::Remove => {
+                let word = self.token();
+                if let Some(kind) = self.resource() {
+                    let pairs = if word.is_none() { self.pairs()? } else { Vec::new() };
+                    return Ok(Command::Remove(word, kind, pairs));
+                }
+                if word.is_some() {
+                    return Err(Wrong::Usage(verb));
+                }
+                let name = self.property().ok_or(Wrong::Usage(verb))?;
+                Ok(Command::RemoveValue(name, self.value()?))
             }
+            Verb::Info => {
+                if self.token().is_some() {
+                    return Err(Wrong::Usage(verb));
+                }
+                if let Some(kind) = self.resource() {
+                    return Ok(Command::Info(Some(kind), self.pairs()?));
+                }
+                let global = matches!(self.peek(), Lexeme::Property(name) if GLOBAL_PROPERTIES.contains(name));
+                let name = if global { self.property() } else { None };
+                Ok(Command::Info(name, Vec::new()))
+            }
+            Verb::Create => Ok(Command::Plain(verb, self.words(3))),
+            Verb::Export => Ok(Command::Plain(verb, self.words(2))),
+            Verb::Cancel
+            | Verb::Commit
+            | Verb::Delete
+            | Verb::End
+            | Verb::Exit
+            | Verb::Help
+            | Verb::Revert
+            | Verb::Verify => Ok(Command::Plain(verb, self.words(1))),
         }
-        "end" => Command::End,
-        "cancel" => Command::Cancel,
-        "verify" => Command::Verify,
-        "commit" => Command::Commit,
-        "revert" => {
-            reader.flag("-F");
-            Command::Revert
+    }
+
+    fn set(&mut self) -> Parsed<Command> {
+        let word = self.token();
+        if word.is_some() && *self.peek() != Lexeme::Property("zonepath") {
+            return Err(Wrong::Unexpected);
         }
-        "exit" => {
-            reader.flag("-F");
-            Command::Exit
+        let name = self.property().ok_or(Wrong::Usage(Verb::Set))?;
+        self.expect('=')?;
+        // Only here a list may be empty.
+        if word.is_none() && self.is('[') {
+            if self.is(']') {
+                return Ok(Command::Set(None, name, Given::List(Vec::new())));
+            }
+            return Ok(Command::Set(None, name, self.list()?));
         }
-        "info" => {
-            reader.at = tokens.len();
-            Command::Info
+        Ok(Command::Set(word, name, self.value()?))
+    }
+
+    fn words(&mut self, most: usize) -> Vec<String> {
+        let mut words = Vec::new();
+        while words.len() < most
+            && let Some(word) = self.token()
+        {
+            words.push(word);
         }
-        "export" => Command::Export(if reader.flag("-f") {
-            Some(reader.text()?.to_owned())
-        } else {
-            None
-        }),
-        other => return Err(other.to_owned()),
-    };
-    if reader.peek().is_some() {
-        reader.wrong()
-    } else {
-        Ok(command)
+        words
     }
 }

@@ -1,6 +1,6 @@
-//! Resources of a configuration: their kinds, their properties, and what those may be.
+//! Resources of a configuration: their kinds, their properties, and what `end` wants of them.
 
-use crate::program::dladm::is_link_name;
+use super::value::{cut, is_attr_name, is_signed, is_unsigned};
 
 /// The value of a property.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,10 +31,12 @@ pub struct Property {
     pub name: &'static str,
     /// The attribute of the XML element, or its child element for lists and complex values.
     pub xml: &'static str,
-    /// Whether `end` wants it.
-    pub required: bool,
     /// How it is written.
     pub form: Form,
+    /// The buffer that zonecfg keeps it in: longer texts are cut without a word.
+    pub size: usize,
+    /// Whether `clear` takes it back.
+    pub clears: bool,
 }
 
 /// One kind of resource.
@@ -44,107 +46,170 @@ pub struct Kind {
     pub name: &'static str,
     /// Its XML element.
     pub element: &'static str,
-    /// Its properties; the first that is required tells one from another.
+    /// Its properties in the order of `export`.
     pub properties: &'static [Property],
+    /// The simple properties in the order of `info`.
+    pub info: &'static [&'static str],
+    /// What `select` and `remove` find it by, in the order they look.
+    pub keys: &'static [&'static str],
 }
 
-const fn must(name: &'static str, xml: &'static str) -> Property {
+const PATH: usize = 1024;
+const NAME: usize = 256;
+const ADDRESS: usize = 46;
+const LINK: usize = 32;
+
+const fn text(name: &'static str, xml: &'static str, size: usize) -> Property {
+    let (form, clears) = (Form::Simple, false);
     Property {
         name,
         xml,
-        required: true,
-        form: Form::Simple,
-    }
-}
-
-const fn may(name: &'static str, xml: &'static str) -> Property {
-    Property {
-        name,
-        xml,
-        required: false,
-        form: Form::Simple,
-    }
-}
-
-const fn of(name: &'static str, xml: &'static str, required: bool, form: Form) -> Property {
-    Property {
-        name,
-        xml,
-        required,
         form,
+        size,
+        clears,
     }
 }
+
+const fn free(name: &'static str, xml: &'static str, size: usize) -> Property {
+    let (form, clears) = (Form::Simple, true);
+    Property {
+        name,
+        xml,
+        form,
+        size,
+        clears,
+    }
+}
+
+const fn many(name: &'static str, xml: &'static str, form: Form, size: usize) -> Property {
+    let clears = false;
+    Property {
+        name,
+        xml,
+        form,
+        size,
+        clears,
+    }
+}
+
+const PROPERTY: Property = many("property", "net-attr", Form::Complex(&["name", "value"]), NAME);
 
 const KINDS: &[Kind] = &[
     Kind {
         name: "fs",
         element: "filesystem",
         properties: &[
-            must("dir", "directory"),
-            must("special", "special"),
-            may("raw", "raw"),
-            must("type", "type"),
-            of("options", "fsoption", false, Form::List),
+            text("dir", "directory", PATH),
+            text("special", "special", PATH),
+            free("raw", "raw", PATH),
+            text("type", "type", 16),
+            many("options", "fsoption", Form::List, PATH),
         ],
+        info: &["dir", "special", "raw", "type"],
+        keys: &["dir", "special", "raw", "type"],
     },
     Kind {
         name: "net",
         element: "network",
         properties: &[
-            may("address", "address"),
-            may("allowed-address", "allowed-address"),
-            may("defrouter", "defrouter"),
-            must("physical", "physical"),
-            may("global-nic", "global-nic"),
-            may("mac-addr", "mac-addr"),
-            may("vlan-id", "vlan-id"),
-            of("property", "net-attr", false, Form::Complex(&["name", "value"])),
+            text("address", "address", ADDRESS),
+            free("allowed-address", "allowed-address", ADDRESS),
+            text("physical", "physical", LINK),
+            free("mac-addr", "mac-addr", 20),
+            free("vlan-id", "vlan-id", NAME),
+            free("global-nic", "global-nic", LINK),
+            free("defrouter", "defrouter", ADDRESS),
+            PROPERTY,
+        ],
+        info: &[
+            "address",
+            "allowed-address",
+            "defrouter",
+            "global-nic",
+            "mac-addr",
+            "physical",
+            "vlan-id",
+        ],
+        keys: &[
+            "address",
+            "allowed-address",
+            "physical",
+            "mac-addr",
+            "vlan-id",
+            "global-nic",
+            "defrouter",
         ],
     },
     Kind {
         name: "device",
         element: "device",
-        properties: &[must("match", "match")],
-    },
-    Kind {
-        name: "attr",
-        element: "attr",
-        properties: &[must("name", "name"), must("type", "type"), must("value", "value")],
+        properties: &[text("match", "match", PATH), PROPERTY],
+        info: &["match"],
+        keys: &["match"],
     },
     Kind {
         name: "rctl",
         element: "rctl",
         properties: &[
-            must("name", "name"),
-            of("value", "rctl-value", true, Form::Complex(&["priv", "limit", "action"])),
+            text("name", "name", NAME),
+            many("value", "rctl-value", Form::Complex(&["priv", "limit", "action"]), NAME),
         ],
+        info: &["name"],
+        keys: &["name"],
+    },
+    Kind {
+        name: "attr",
+        element: "attr",
+        properties: &[
+            text("name", "name", NAME),
+            text("type", "type", NAME),
+            text("value", "value", 2048),
+        ],
+        info: &["name", "type", "value"],
+        keys: &["name", "type", "value"],
     },
     Kind {
         name: "dataset",
         element: "dataset",
-        properties: &[must("name", "name")],
-    },
-    Kind {
-        name: "capped-memory",
-        element: "mcap",
-        properties: &[may("physical", "physcap"), may("swap", "swap"), may("locked", "locked")],
-    },
-    Kind {
-        name: "capped-cpu",
-        element: "cpu-cap",
-        properties: &[must("ncpus", "ncpus")],
+        properties: &[text("name", "name", NAME)],
+        info: &["name"],
+        keys: &["name"],
     },
     Kind {
         name: "dedicated-cpu",
         element: "pset",
-        properties: &[must("ncpus", "ncpu_max"), may("importance", "importance")],
+        properties: &[
+            text("ncpu_min", "ncpu_min", NAME),
+            text("ncpu_max", "ncpu_max", NAME),
+            free("importance", "importance", NAME),
+        ],
+        info: &[],
+        keys: &[],
     },
     Kind {
         name: "admin",
         element: "admin",
-        properties: &[must("user", "user"), must("auths", "auths")],
+        properties: &[text("user", "user", 33), text("auths", "auths", 4096)],
+        info: &["user", "auths"],
+        keys: &["user"],
+    },
+    Kind {
+        name: "security-flags",
+        element: "security-flags",
+        properties: &[
+            free("default", "default", 2048),
+            free("lower", "lower", 2048),
+            free("upper", "upper", 2048),
+        ],
+        info: &["default", "lower", "upper"],
+        keys: &[],
     },
 ];
+
+/// The kinds that a configuration holds, in the order of `export`. The capped ones are resource controls.
+pub fn kinds() -> impl Iterator<Item = &'static Kind> {
+    KINDS.iter()
+}
 
 /// The kind of this name.
 #[must_use]
@@ -171,7 +236,7 @@ impl Kind {
 pub struct Resource {
     /// The name of its kind.
     pub kind: String,
-    /// Its properties in the order they were set.
+    /// Its properties that are set, in the order of `export`.
     pub values: Vec<(String, Value)>,
 }
 
@@ -188,129 +253,184 @@ impl Resource {
     /// The text of a simple property; empty when it is not set.
     #[must_use]
     pub fn get(&self, name: &str) -> &str {
-        self.values
-            .iter()
-            .find(|(n, _)| n == name)
-            .map_or("", |(_, value)| match value {
-                Value::Simple(text) => text,
-                _ => "",
-            })
+        match self.value(name) {
+            Some(Value::Simple(text)) => text,
+            _ => "",
+        }
+    }
+
+    fn value(&self, name: &str) -> Option<&Value> {
+        self.values.iter().find(|(n, _)| n == name).map(|(_, value)| value)
+    }
+
+    /// The texts of a property that is a list.
+    #[must_use]
+    pub fn list(&self, name: &str) -> &[String] {
+        match self.value(name) {
+            Some(Value::List(list)) => list,
+            _ => &[],
+        }
     }
 
     /// The complex values of a property.
     #[must_use]
     pub fn complex(&self, name: &str) -> &[Vec<(String, String)>] {
-        self.values
-            .iter()
-            .find(|(n, _)| n == name)
-            .map_or(&[], |(_, value)| match value {
-                Value::Complex(values) => values,
-                _ => &[],
-            })
+        match self.value(name) {
+            Some(Value::Complex(values)) => values,
+            _ => &[],
+        }
     }
 
-    /// Sets a property, or adds to one that is a list.
+    /// Sets a property, or adds to one that is a list. A text too long for its buffer is cut; an empty one is none.
     ///
     /// # Errors
-    /// The sentence zonecfg refuses it with.
+    /// The kind has no such property, or not of this form.
     pub fn set(&mut self, name: &str, value: Value, add: bool) -> Result<(), String> {
-        let property = kind(&self.kind).and_then(|kind| kind.property(name));
-        let Some(property) = property else {
-            return Err(format!("property {name} not allowed for {} resource", self.kind));
-        };
-        let value = match (property.form, value) {
-            (Form::Simple, Value::Simple(text)) if !add => {
-                self.check(name, &text)?;
-                Value::Simple(text)
-            }
-            (Form::Simple, Value::List(list)) if !add && matches!(name, "allowed-address" | "defrouter") => {
-                Value::Simple(list.join(","))
-            }
-            (Form::List, Value::Simple(text)) => Value::List(vec![text]),
+        let unknown = || format!("{name}: No such property type");
+        let kind = kind(&self.kind).ok_or_else(unknown)?;
+        let property = kind.property(name).ok_or_else(unknown)?;
+        let mut value = match (property.form, value) {
+            (Form::Simple, Value::Simple(text)) => Value::Simple(cut(&text, property.size).to_owned()),
             (Form::List, Value::List(list)) => Value::List(list),
-            (Form::Complex(parts), Value::Complex(values)) => {
-                for value in &values {
-                    let mut names: Vec<&str> = value.iter().map(|(name, _)| name.as_str()).collect();
-                    let mut wanted = parts.to_vec();
-                    names.sort_unstable();
-                    wanted.sort_unstable();
-                    if names != wanted {
-                        return Err(format!("{name} must have {}", parts.join(", ")));
-                    }
-                }
-                Value::Complex(values)
-            }
-            _ => return Err(format!("incorrect value for property {name}")),
+            (Form::Complex(_), Value::Complex(values)) => Value::Complex(values),
+            _ => return Err(unknown()),
         };
-        match self.values.iter_mut().find(|(n, _)| n == name).map(|(_, old)| old) {
-            None => self.values.push((name.to_owned(), value)),
-            Some(old) => match (old, value) {
-                (Value::List(old), Value::List(new)) if add => old.extend(new),
-                (Value::Complex(old), Value::Complex(new)) if add => old.extend(new),
-                (old, value) => *old = value,
-            },
+        let old = self.values.iter().position(|(n, _)| n == name);
+        if let Some((_, old)) = old.map(|at| self.values.remove(at)).filter(|_| add) {
+            match (&mut value, old) {
+                (Value::List(new), Value::List(old)) => _ = new.splice(0..0, old),
+                (Value::Complex(new), Value::Complex(old)) => _ = new.splice(0..0, old),
+                _ => {}
+            }
+        }
+        let empty = match &value {
+            Value::Simple(text) => text.is_empty(),
+            Value::List(list) => list.is_empty(),
+            Value::Complex(values) => values.is_empty(),
+        };
+        if !empty {
+            let rank = |name: &str| kind.properties.iter().position(|property| property.name == name);
+            let at = self.values.partition_point(|(n, _)| rank(n) < rank(name));
+            self.values.insert(at, (name.to_owned(), value));
         }
         Ok(())
     }
 
-    fn check(&self, name: &str, text: &str) -> Result<(), String> {
-        let plain = |text: &str, more: &str| {
-            text.starts_with(|c: char| c.is_ascii_alphanumeric())
-                && text.chars().all(|c| c.is_ascii_alphanumeric() || more.contains(c))
+    /// Takes one value out of a property that has several; whether it was there.
+    pub fn take(&mut self, name: &str, value: &Value) -> bool {
+        let Some(at) = self.values.iter().position(|(n, _)| n == name) else {
+            return false;
         };
-        match (self.kind.as_str(), name) {
-            ("attr", "name") if !plain(text, "-.") => Err(format!(
-                "Invalid attr name {text}: can only contain alpha-numeric characters, plus '-' and '.'."
-            )),
-            ("attr", "type") if !["string", "boolean", "int", "uint"].contains(&text) => {
-                Err(format!("Invalid attr type {text}"))
+        let found = match (&mut self.values[at].1, value) {
+            (Value::List(has), Value::List(gone)) => {
+                let place = has.iter().position(|text| gone.contains(text));
+                place.map(|place| has.remove(place)).is_some()
             }
-            ("attr", "value") if text.len() >= 256 => Err("attr value is too long".into()),
-            ("device", "match") if text.len() > 1023 || text.is_empty() => Err("match is too long".into()),
-            ("net", "physical") if text.len() >= 32 || !is_link_name(text) => {
-                Err(format!("{text}: Invalid interface name"))
+            (Value::Complex(has), Value::Complex(gone)) => {
+                let place = has.iter().position(|parts| gone.contains(parts));
+                place.map(|place| has.remove(place)).is_some()
             }
-            ("net", "allowed-address" | "address") if !text.contains('/') && text.is_empty() => {
-                Err("address is empty".into())
+            _ => false,
+        };
+        let none = matches!(&self.values[at].1, Value::List(list) if list.is_empty())
+            || matches!(&self.values[at].1, Value::Complex(values) if values.is_empty());
+        if none {
+            self.values.remove(at);
+        }
+        found
+    }
+
+    /// Why `end` does not take it: each thing that is wrong with it by itself.
+    #[must_use]
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        let missing = |name: &str| self.get(name).is_empty().then(|| format!("{name} not specified"));
+        match self.kind.as_str() {
+            "fs" => {
+                let relative = |name: &str| {
+                    let path = self.get(name);
+                    (!path.is_empty() && !path.starts_with('/'))
+                        .then(|| format!("{name} {path} is not an absolute path."))
+                };
+                problems.extend(missing("dir"));
+                problems.extend(relative("dir"));
+                problems.extend(missing("special"));
+                problems.extend(relative("raw"));
+                problems.extend(missing("type"));
             }
-            ("capped-cpu" | "dedicated-cpu", "ncpus") => {
-                let first = text.split('-').next().unwrap_or_default();
-                let fits = first.parse::<f64>().is_ok_and(|ncpus| ncpus >= 0.01);
-                if fits {
-                    Ok(())
-                } else {
-                    Err("ncpus value is out of range.".into())
+            "net" => problems.extend(missing("physical")),
+            "device" => problems.extend(missing("match")),
+            "rctl" => {
+                problems.extend(missing("name"));
+                if self.complex("value").is_empty() {
+                    problems.push("no value specified".into());
                 }
             }
-            ("fs", "dir") if !text.starts_with('/') => Err(format!("{text} is not an absolute path.")),
-            _ => Ok(()),
+            "attr" => {
+                problems.extend(["name", "type", "value"].into_iter().filter_map(missing));
+                problems.extend(self.attr_problems());
+            }
+            "dataset" => problems.extend(missing("name")),
+            "dedicated-cpu" if self.get("ncpu_min").is_empty() => problems.push("ncpus not specified".into()),
+            _ => {}
         }
+        problems
     }
 
-    /// The first property that is missing.
-    #[must_use]
-    pub fn missing(&self) -> Option<&'static str> {
-        let kind = kind(&self.kind)?;
-        let set = |name: &str| self.values.iter().any(|(n, _)| n == name);
-        if kind.name == "capped-memory" {
-            return self.values.is_empty().then_some("physical");
+    fn attr_problems(&self) -> Vec<String> {
+        let (name, kind, value) = (self.get("name"), self.get("type"), self.get("value"));
+        let mut problems = Vec::new();
+        if !name.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+            problems.push(format!(
+                "Invalid attr name {name}: must start with an alpha-numeric character."
+            ));
+        } else if !is_attr_name(name) {
+            problems.push(format!(
+                "Invalid attr name {name}: can only contain alpha-numeric characters, plus '-' and '.'."
+            ));
         }
-        kind.properties
-            .iter()
-            .find(|property| property.required && !set(property.name))
-            .map(|property| property.name)
+        let fits = match kind {
+            "boolean" => value == "true" || value == "false",
+            "int" => is_signed(value),
+            "uint" => is_unsigned(value),
+            "string" => value.len() < NAME,
+            _ => {
+                problems.push(format!("invalid attr type '{kind}'"));
+                return problems;
+            }
+        };
+        if !fits {
+            problems.push(format!("invalid attr value for type={kind}"));
+        }
+        problems
     }
 
-    /// What tells this resource from others of its kind: the property and its value.
+    /// That there is one like it already.
     #[must_use]
-    pub fn key(&self) -> Option<(&'static str, &str)> {
-        let property = kind(&self.kind)?.properties.iter().find(|property| property.required)?;
-        Some((property.name, self.get(property.name)))
-    }
-
-    /// Whether it has all these values.
-    #[must_use]
-    pub fn fits(&self, filter: &[(String, Value)]) -> bool {
-        filter.iter().all(|pair| self.values.contains(pair))
+    pub fn exists(&self) -> String {
+        let kind = &self.kind;
+        let named = |name: &str| {
+            let article = if kind == "attr" { "An" } else { "A" };
+            let value = self.get(name);
+            format!("{article} {kind} resource with the {name} '{value}' already exists.")
+        };
+        match kind.as_str() {
+            "net" => {
+                let address = if self.get("address").is_empty() {
+                    "allowed-address"
+                } else {
+                    "address"
+                };
+                format!(
+                    "A net resource with the physical '{}', and {address} '{}' already exists.",
+                    self.get("physical"),
+                    self.get(address)
+                )
+            }
+            "fs" => named("dir"),
+            "device" => named("match"),
+            "admin" => named("user"),
+            _ => named("name"),
+        }
     }
 }

@@ -1,50 +1,71 @@
-//! One run of zonecfg over one zone: what each command does, what an error stops, what is committed.
+//! One run of zonecfg over one zone: what an error stops, what is left committed.
+//!
+//! Three flags decide: whether anything changed, whether an error was seen, and whether a resource is open. A file
+//! ends at its first error and still commits what changed, if it verifies; an open resource does not. Some refusals
+//! are printed and not counted as errors: the file goes on after them.
 
-use std::{fs, io};
+use std::io;
 
 use super::{
-    Config, Resource, file,
-    grammar::{self, Command},
-    index::{self, Entry},
-    lexer, load, xml,
+    Config, Resource, brand_exists,
+    grammar::{Command, Parser, Step},
+    index, load, say,
+    words::{self, Verb},
 };
 use crate::{
-    files,
     host::Host,
-    out::{Out, Ran},
+    out::{Out, Ran, options},
     state::ZoneState,
 };
 
 /// Where the commands come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
-    /// The command line, or standard input: an error does not stop the rest.
+    /// The command line: neither an error nor `exit` stops the rest.
     Words,
+    /// Standard input: an error does not stop the rest.
+    Input,
     /// A file: the first error ends it.
     File(String),
 }
 
-struct Session<'a> {
-    host: &'a mut Host,
-    name: String,
-    config: Option<Config>,
-    /// There is a configuration, and it cannot be read.
-    damaged: bool,
-    scope: Option<Resource>,
-    /// What was selected, to be put back by a cancel.
-    selected: Option<Resource>,
-    changed: bool,
-    failed: bool,
-    out: Out,
+/// The resource that is open.
+#[derive(Debug)]
+pub(super) struct Scope {
+    pub(super) kind: &'static str,
+    pub(super) resource: Resource,
+    /// What was selected; none of an addition.
+    pub(super) old: Option<Resource>,
 }
 
-/// What ends a run in every mode.
-const EXISTS: &str = "Zone exists, input not from terminal and -F not specified:\ncreate command ignored, exiting.";
+/// One run.
+pub(super) struct Session<'a> {
+    pub(super) host: &'a mut Host,
+    pub(super) source: &'a Source,
+    /// The zone's name; `set zonename` changes it.
+    pub(super) name: String,
+    /// What it was last committed as.
+    pub(super) stored_name: String,
+    pub(super) config: Option<Config>,
+    /// There was a configuration in this run.
+    pub(super) got_config: bool,
+    /// The configuration was created in this run and not committed since.
+    pub(super) new_zone: bool,
+    pub(super) scope: Option<Scope>,
+    pub(super) changed: bool,
+    pub(super) failed: bool,
+    pub(super) time_to_exit: bool,
+    /// The program ended in the midst: nothing more is committed.
+    aborted: bool,
+    /// `set` silences getopt(3C) for good.
+    pub(super) getopt_silent: bool,
+    /// The line read up to, and the last one that a message named.
+    line: usize,
+    named_line: usize,
+    pub(super) out: Out,
+}
 
-/// What a command says when it fails.
-type Said = Result<(), String>;
-
-fn broken(error: &io::Error) -> String {
+pub(super) fn broken(error: &io::Error) -> String {
     format!("I/O error of the simulator: {error}")
 }
 
@@ -53,40 +74,48 @@ fn broken(error: &io::Error) -> String {
 /// # Errors
 /// None that is not in the exit code: the type is that of all programs.
 pub fn run(host: &mut Host, name: &str, text: &str, source: &Source) -> Ran {
-    // Which zone it is decides the file; the index only says where the zone stands.
-    let (config, damaged) = match load(host, name) {
-        Ok(config) => (config, false),
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => (None, true),
-        Err(error) => return Err(Out::error(broken(&error))),
-    };
+    let lacks = host.faults.zonecfg_lacks.clone();
     let mut session = Session {
         host,
+        source,
         name: name.into(),
-        config,
-        damaged,
+        stored_name: name.into(),
+        config: None,
+        got_config: false,
+        new_zone: false,
         scope: None,
-        selected: None,
         changed: false,
         failed: false,
+        time_to_exit: false,
+        aborted: false,
+        getopt_silent: false,
+        line: 1,
+        named_line: 0,
         out: Out::silent(),
     };
-    for line in lexer::lines(text) {
-        let ends = matches!(line.tokens.first(), Some(lexer::Token::Word(word)) if word == "exit");
-        let said = match grammar::command(&line.tokens) {
-            Ok(command) => session.act(command),
-            Err(token) => Err(format!("syntax error at '{token}'\nusage: see zonecfg(8)")),
-        };
-        if let Err(text) = said {
-            session.failed = true;
-            if let Source::File(file) = source {
-                session.out.stderr += &format!("On line {} of {file}:\n", line.number);
+    if *source == Source::Input {
+        session.initialize(false);
+    }
+    let mut parser = Parser::new(text, lacks.as_deref());
+    loop {
+        let step = parser.step();
+        session.line = parser.line();
+        match step {
+            Step::End => break,
+            Step::Empty => {}
+            Step::Run(command) => session.act(command),
+            Step::Unexpected(text) => {
+                session.unexpected(&text);
+                parser.skip();
             }
-            session.out.stderr += &format!("{text}\n");
-            if *source != Source::Words || text == EXISTS {
-                break;
+            Step::Usage(verb) => {
+                session.short_usage(verb);
+                session.out.stderr += &format!("\n{}", words::resources());
+                parser.skip();
             }
         }
-        if ends {
+        session.time_to_exit |= session.failed && matches!(source, Source::File(_));
+        if session.aborted || session.time_to_exit && *source != Source::Words {
             break;
         }
     }
@@ -95,238 +124,246 @@ pub fn run(host: &mut Host, name: &str, text: &str, source: &Source) -> Ran {
 }
 
 impl Session<'_> {
-    fn state(&self) -> Result<Option<ZoneState>, String> {
-        if let Some(zone) = self.host.state.zones.get(&self.name) {
-            return Ok(Some(zone.state));
+    /// One message; the first of a line of a file names the line.
+    pub(super) fn zerr(&mut self, text: &str) {
+        if let Source::File(file) = self.source
+            && self.line > self.named_line
+        {
+            self.out.stderr += &format!("On line {} of {file}:\n", self.line - 1);
+            self.named_line = self.line;
         }
-        Ok(index::find(self.host, &self.name)
-            .map_err(|error| broken(&error))?
-            .map(|entry| entry.state))
+        self.out.stderr += &format!("{text}\n");
     }
 
-    fn config(&mut self) -> Result<&mut Config, String> {
-        let why = if self.damaged {
-            "Bad document property"
-        } else {
-            "No such zone configured"
+    /// One message that counts as an error.
+    pub(super) fn error(&mut self, text: &str) {
+        self.zerr(text);
+        self.failed = true;
+    }
+
+    /// An error of the library, about something.
+    pub(super) fn perror(&mut self, about: &str, text: &str) {
+        self.error(&format!("{about}: {text}"));
+    }
+
+    /// An error of the library about the zone itself.
+    pub(super) fn zone_perror(&mut self, text: &str) {
+        let name = self.name.clone();
+        self.perror(&name, text);
+    }
+
+    fn unexpected(&mut self, text: &str) {
+        self.failed = true;
+        let place = match self.source {
+            Source::File(_) => format!(" on line {}", self.line),
+            _ => String::new(),
         };
-        let missing = format!("{}: {why}", self.name);
-        self.config.as_mut().ok_or(missing)
+        self.out.stderr += &format!("syntax error{place} at '{text}'\n{}", words::commands());
     }
 
-    fn act(&mut self, command: Command) -> Said {
-        if let Some(resource) = &mut self.scope {
-            match command {
-                Command::Set(name, value) => return resource.set(&name, value, false),
-                Command::AddValue(name, value) => return resource.set(&name, value, true),
-                Command::Clear(name) => {
-                    resource.values.retain(|(n, _)| *n != name);
-                    return Ok(());
-                }
-                Command::End => {
-                    let resource = resource.clone();
-                    self.config()?.add(resource)?;
-                    self.scope = None;
-                    self.selected = None;
-                    self.changed = true;
-                    return Ok(());
-                }
-                Command::Cancel => {
-                    self.scope = None;
-                    if let (Some(resource), Some(config)) = (self.selected.take(), &mut self.config) {
-                        config.resources.push(resource);
-                    }
-                    return Ok(());
-                }
-                Command::Info | Command::Exit => {}
-                other => {
-                    let verb = format!("{other:?}")
-                        .split([' ', '(', '{'])
-                        .next()
-                        .unwrap_or_default()
-                        .to_lowercase();
-                    return Err(format!("{verb} command not allowed in resource scope"));
-                }
+    /// For a verb with words that it does not take.
+    pub(super) fn short_usage(&mut self, verb: Verb) {
+        self.failed = true;
+        if let Source::File(file) = self.source {
+            self.out.stderr += &format!("syntax error on line {} of {file}\n", self.line - 1);
+        }
+        self.long_usage(verb);
+    }
+
+    /// For a verb whose meaning does not fit.
+    pub(super) fn long_usage(&mut self, verb: Verb) {
+        self.failed = true;
+        self.out.stderr += &format!("usage:\n{}\n", verb.usage());
+    }
+
+    /// The end of the program in the midst of it.
+    pub(super) fn abort(&mut self) {
+        self.failed = true;
+        self.aborted = true;
+    }
+
+    /// What would be asked at a terminal, where there is none.
+    pub(super) fn ignored(&mut self, verb: Verb) {
+        self.zerr(&format!(
+            "Input not from terminal and -F not specified:\n{} command ignored, exiting.",
+            verb.word()
+        ));
+        self.abort();
+    }
+
+    pub(super) fn is_global_zone(&self) -> bool {
+        self.name == "global"
+    }
+
+    pub(super) fn state(&mut self) -> Option<ZoneState> {
+        if let Some(zone) = self.host.state.zones.get(&self.name) {
+            return Some(zone.state);
+        }
+        match index::find(self.host, &self.name) {
+            Ok(entry) => entry.map(|entry| entry.state),
+            Err(error) => {
+                self.error(&broken(&error));
+                None
             }
         }
-        match command {
-            Command::Create { force, template } => self.create(force, &template),
-            Command::Delete(force) => self.delete(force),
-            Command::Set(name, _) if self.host.faults.zonecfg_lacks.as_deref() == Some(&name) => {
-                Err(format!("unknown property {name}"))
+    }
+
+    pub(super) fn is_installed(&mut self) -> bool {
+        self.state().is_some_and(|state| state >= ZoneState::Installed)
+    }
+
+    /// Has the stored configuration read, if none is open; whether there is one.
+    pub(super) fn initialize(&mut self, expected: bool) -> bool {
+        if self.config.is_some() {
+            return true;
+        }
+        let why = match load(self.host, &self.name) {
+            Ok(Some(config)) if brand_exists(self.host, &config.brand) => {
+                self.config = Some(config);
+                self.got_config = true;
+                return true;
             }
-            Command::Set(name, value) => {
-                let installed = self.state()?.is_some_and(|state| state >= ZoneState::Incomplete);
-                self.config()?.set(&name, value, installed)?;
-                self.changed = true;
-                Ok(())
+            Ok(Some(config)) => {
+                let (name, brand) = (&config.name, &config.brand);
+                self.zerr(&format!(
+                    "Zone {name} uses non-existent brand \"{brand}\".  Unable to continue"
+                ));
+                self.abort();
+                return false;
             }
-            Command::Clear(name) => {
-                self.config()?.clear(&name)?;
-                self.changed = true;
-                Ok(())
+            Ok(None) if self.is_global_zone() && !self.got_config => {
+                self.config = Config::template(&self.name, "SUNWblank");
+                (self.got_config, self.new_zone, self.changed) = (true, true, true);
+                return true;
             }
-            Command::Add(kind) => {
-                self.config()?;
-                self.scope = Some(Resource::new(&kind));
-                Ok(())
+            Ok(None) => say::NO_ZONE.to_owned(),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => say::INVALID_DOCUMENT.to_owned(),
+            Err(error) => broken(&error),
+        };
+        let text = format!("{}: {why}", self.name);
+        self.zerr(&text);
+        self.failed |= expected || self.got_config;
+        false
+    }
+
+    /// The open configuration, for a change: what calls it has initialized it.
+    pub(super) fn edit(&mut self, change: impl FnOnce(&mut Config)) {
+        if let Some(config) = &mut self.config {
+            change(config);
+            self.changed = true;
+        }
+    }
+
+    /// Runs a verb with its words: those it does not know are printed and forgiven, operands are not.
+    fn plain(&mut self, verb: Verb, args: &[String]) {
+        let spec = match verb {
+            Verb::Create => "a:bFt:",
+            Verb::Delete | Verb::Exit | Verb::Revert => "F",
+            Verb::Export => "f:",
+            _ => "",
+        };
+        if verb == Verb::Help {
+            match words::help(args.first().map(String::as_str)) {
+                Ok(text) => self.out.stdout += &text,
+                Err(text) => self.out.stderr += &text,
             }
-            Command::AddValue(name, _) => Err(format!("add {name} command only valid in resource scope")),
-            Command::Select(kind, filter) => {
-                let config = self.config()?;
-                let found: Vec<usize> = (0..config.resources.len())
-                    .filter(|at| config.resources[*at].kind == kind && config.resources[*at].fits(&filter))
-                    .collect();
-                let [at] = found.as_slice() else {
-                    return Err(format!("No such {kind} resource."));
+            return;
+        }
+        let given = match options(args, spec) {
+            Ok(given) => given,
+            Err(why) => {
+                let letter = why.split('\'').nth(1).unwrap_or_default();
+                let problem = match why.starts_with("missing") {
+                    true => "option requires an argument",
+                    false => "illegal option",
                 };
-                let resource = config.resources.remove(*at);
-                self.scope = Some(resource.clone());
-                self.selected = Some(resource);
-                Ok(())
-            }
-            Command::Remove { force, kind, filter } => self.remove(force, &kind, &filter),
-            Command::End | Command::Cancel => Err("end and cancel commands only valid in resource scope".into()),
-            Command::Verify => self.config()?.verify(),
-            Command::Commit => self.commit(),
-            Command::Revert => {
-                self.config = load(self.host, &self.name).map_err(|error| broken(&error))?;
-                self.changed = false;
-                Ok(())
-            }
-            Command::Exit => Ok(()),
-            Command::Info => {
-                let config = self.config()?;
-                let text = format!(
-                    "zonename: {}\nzonepath: {}\nbrand: {}\nautoboot: {}\nip-type: {}\n",
-                    config.name, config.zonepath, config.brand, config.autoboot, config.ip_type
-                );
-                self.out.stdout += &text;
-                Ok(())
-            }
-            Command::Export(target) => {
-                let text = self.config()?.export();
-                match target {
-                    None => self.out.stdout += &text,
-                    Some(file) => fs::write(self.host.given(&file), text).map_err(|error| broken(&error))?,
+                if !self.getopt_silent && letter != "?" {
+                    self.out.stderr += &format!("zonecfg: {problem} -- {letter}\n");
                 }
-                Ok(())
+                match verb {
+                    Verb::Create | Verb::Export if letter != "?" => self.short_usage(verb),
+                    _ => self.out.stdout += &format!("usage:\n{}\n", verb.usage()),
+                }
+                return;
             }
+        };
+        if !given.rest.is_empty() && verb != Verb::Verify {
+            return self.short_usage(verb);
         }
-    }
-
-    fn create(&mut self, force: bool, template: &str) -> Said {
-        match self.state()? {
-            Some(state) if state > ZoneState::Configured => {
-                return Err(format!("Zone {} already installed; create not allowed.", self.name));
+        let force = given.has('F');
+        match verb {
+            Verb::Create => {
+                let last = |wanted: &dyn Fn(&str) -> bool| args.iter().rposition(|word| wanted(word));
+                let is_blank = |word: &str| word.starts_with('-') && !word.starts_with("-t") && word.contains('b');
+                let template = match given.value('t') {
+                    _ if last(&is_blank) > last(&|word| word.starts_with("-t")) => "SUNWblank".to_owned(),
+                    Some(name) if name.starts_with(|c: char| c.is_ascii_uppercase()) => name.to_owned(),
+                    Some(name) => format!("OMNI{name}"),
+                    None => "SUNWdefault".to_owned(),
+                };
+                if given.has('a') {
+                    // No zone that could be attached is simulated.
+                    self.out.stderr += "invalid path to detached zone\n";
+                } else {
+                    self.create(force, &template);
+                }
             }
-            Some(_) if !force => {
-                return Err(EXISTS.into());
-            }
+            Verb::Delete => self.delete(force),
+            Verb::Exit => self.exit(force),
+            Verb::Export => self.export(given.value('f')),
+            Verb::Revert => self.revert(force),
+            Verb::Verify => self.verify(given.rest == ["save"]),
+            Verb::Commit => self.verify(true),
+            Verb::End => self.end(),
+            Verb::Cancel => self.cancel(),
             _ => {}
         }
-        let config = match Config::template(&self.name, template) {
-            Some(config) => config,
-            None => {
-                let other = load(self.host, template).map_err(|error| broken(&error))?;
-                let other = other.ok_or_else(|| format!("{template}: No such zone configured"))?;
-                Config {
-                    name: self.name.clone(),
-                    zonepath: String::new(),
-                    ..other
-                }
+    }
+
+    fn act(&mut self, command: Command) {
+        let changes_nothing = match &command {
+            Command::Info(..) => true,
+            Command::Plain(verb, _) => {
+                matches!(verb, Verb::End | Verb::Cancel | Verb::Exit | Verb::Export | Verb::Help)
             }
+            _ => false,
         };
-        self.config = Some(config);
-        self.changed = true;
-        Ok(())
-    }
-
-    fn delete(&mut self, force: bool) -> Said {
-        let name = &self.name;
-        match self.state()? {
-            // Either half of a zone is enough for its removal.
-            None if !file(self.host, name).exists() => return Err(format!("{name}: No such zone configured")),
-            None => {}
-            Some(state) if state > ZoneState::Installed => {
-                return Err(format!("{name}: Zone state is invalid for the requested operation"));
-            }
-            Some(state) if state > ZoneState::Configured && !force => {
-                return Err(format!(
-                    "Zone {name} not in configured state; delete not allowed.  Use -F to force delete."
-                ));
-            }
-            Some(_) if !force => {
-                return Err("Input not from terminal and -F not specified: delete not done.".into());
-            }
-            Some(_) => {}
+        if self.name.starts_with("SUNW") && !changes_nothing {
+            let text = format!("{}: zones beginning with SUNW are read-only.", self.name);
+            return self.error(&text);
         }
-        index::remove(self.host, name).map_err(|error| broken(&error))?;
-        files::remove(&file(self.host, name)).map_err(|error| broken(&error))?;
-        self.host.state.debug_ids.remove(name);
-        self.config = None;
-        self.changed = false;
-        Ok(())
-    }
-
-    fn remove(&mut self, force: bool, kind: &str, filter: &[(String, super::Value)]) -> Said {
-        let config = self.config()?;
-        let doomed = |resource: &Resource| resource.kind == kind && resource.fits(filter);
-        match config.resources.iter().filter(|resource| doomed(resource)).count() {
-            0 if force && filter.is_empty() => return Ok(()),
-            0 => return Err(format!("No such {kind} resource.")),
-            1 => {}
-            _ if force => {}
-            _ => {
-                return Err(format!(
-                    "Input not from terminal and -F not specified: {kind} resources not removed."
-                ));
-            }
+        match command {
+            Command::Plain(verb, words) => self.plain(verb, &words),
+            Command::Add(kind) => self.add(kind),
+            Command::AddValue(name, value) => self.add_value(name, value),
+            Command::Set(word, name, value) => self.set(word.as_deref(), name, value),
+            Command::Clear(name) => self.clear(name),
+            Command::Select(kind, pairs) => self.select(kind, &pairs),
+            Command::Remove(word, kind, pairs) => self.remove(word.as_deref(), kind, &pairs),
+            Command::RemoveValue(name, value) => self.remove_value(name, value),
+            Command::Info(what, pairs) => self.info(what, &pairs),
         }
-        config.resources.retain(|resource| !doomed(resource));
-        self.changed = true;
-        Ok(())
     }
 
-    fn commit(&mut self) -> Said {
-        let config = self.config()?.clone();
-        config.verify()?;
-        let known = index::find(self.host, &self.name).map_err(|error| broken(&error))?;
-        let entry = match known {
-            Some(entry) => Entry {
-                zonepath: config.zonepath.clone(),
-                ..entry
-            },
-            None => Entry {
-                name: self.name.clone(),
-                state: ZoneState::Configured,
-                zonepath: config.zonepath.clone(),
-                uuid: String::new(),
-            },
-        };
-        files::replace(&file(self.host, &self.name), xml::write(&config).as_bytes()).map_err(|error| broken(&error))?;
-        index::put(self.host, entry).map_err(|error| broken(&error))?;
-        self.changed = false;
-        Ok(())
-    }
-
-    /// The end of the input: a resource without its end is dropped, what was changed is committed.
+    /// The end of the input: what was changed is committed, unless a resource is left open.
     fn finish(&mut self) {
-        if self.scope.take().is_some() {
-            if let (Some(resource), Some(config)) = (self.selected.take(), &mut self.config) {
-                config.resources.push(resource);
-            }
-            self.out.stderr += "resource specification incomplete\nResource incomplete.\n";
+        self.out.code = 1;
+        if self.aborted {
+            return;
+        }
+        if self.scope.is_some() {
             self.failed = true;
+            if !self.time_to_exit {
+                return self.zerr("Resource incomplete.");
+            }
         }
         let keeps = !(self.failed && self.host.faults.zonecfg_commits_nothing_on_error);
-        if self.changed
-            && keeps
-            && let Err(text) = self.commit()
-        {
-            self.out.stderr += &format!("{text}\n");
-            self.failed = true;
+        if self.changed && keeps && self.config.is_some() {
+            self.verify(true);
+            if self.changed {
+                return self.zerr("Configuration not saved.");
+            }
         }
-        self.out.code = i32::from(self.failed);
+        self.out.code = i32::from(self.failed || self.changed);
     }
 }

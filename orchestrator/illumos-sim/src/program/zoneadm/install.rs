@@ -22,9 +22,6 @@ pub(super) fn verify(host: &Host, zone: &Zone) -> Result<(), Out> {
     let name = &zone.config.name;
     let failed = |text: String| Out::error(format!("{text}\nzoneadm: zone {name} failed to verify"));
     let path = &zone.config.zonepath;
-    if let Err(text) = zone.config.verify() {
-        return Err(failed(text));
-    }
     if zone.config.brand != "bhyve" {
         return Err(failed(format!("brand {} is not simulated", zone.config.brand)));
     }
