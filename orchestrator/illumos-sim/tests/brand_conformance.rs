@@ -1,7 +1,7 @@
 //! The simulated brand beside the real one: what its own boot program, run over these zones' configurations on two
 //! releases, gave bhyve as its arguments.
 
-use std::path::{Path, PathBuf};
+mod data;
 
 use illumos_sim::{Ended, Sim, boot::brand, host::Host, zonecfg};
 use serde::Deserialize;
@@ -23,18 +23,6 @@ struct Case {
     script: String,
     master: Value,
     r151054: Value,
-}
-
-fn cases() -> Option<Vec<Case>> {
-    let root = std::env::var_os("HELIOS_CI_CONFORMANCE").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/conformance"),
-        PathBuf::from,
-    );
-    let Ok(text) = std::fs::read_to_string(root.join("illumos/brand.jsonl")) else {
-        println!("skipped: no conformance data");
-        return None;
-    };
-    Some(text.lines().map(|line| serde_json::from_str(line).unwrap()).collect())
 }
 
 /// The name of the zone, which the data has in the command line alone.
@@ -69,7 +57,9 @@ fn difference(seen: &Value, made: &Result<Vec<String>, String>) -> Option<String
 
 #[test]
 fn zones_become_the_brands_own_command_lines() {
-    let Some(cases) = cases() else { return };
+    let Some(cases) = data::cases::<Case>("illumos/brand.jsonl") else {
+        return;
+    };
     assert!(!cases.is_empty());
     let (mut wrong, mut equal) = (Vec::new(), 0);
     let dir = tempfile::tempdir().unwrap();

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::mpsc::{self, RecvTimeoutError},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use illumos_sim::{
@@ -17,8 +17,8 @@ use illumos_sim::{
     zonecfg,
 };
 
-/// Ends a hang of the test, nothing else: an emulated boot on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(240);
+#[path = "../../tests/support/deadline.rs"]
+mod deadline;
 
 /// What the tiny guest says when it has waited for its seed.
 const IN_VAIN: &str = "no seed disk with helios.json";
@@ -76,7 +76,7 @@ fn console(argv: &[String]) -> String {
             send.send(String::from_utf8_lossy(&line).into_owned()).ok();
         }
     });
-    let (until, mut said) = (Instant::now() + PATIENCE, String::new());
+    let (until, mut said) = (Instant::now() + deadline::GUEST, String::new());
     while !said.contains(IN_VAIN) {
         match lines.recv_timeout(until.saturating_duration_since(Instant::now())) {
             Ok(line) => said += &format!("{line}\n"),

@@ -48,9 +48,6 @@ fn zones_on_a_simulated_host() {
         "admin::a_brand_that_ignores_an_attribute_is_told_by_doctor",
         "admin::setup_makes_rules_last_and_leaves_anothers_policy_alone",
         "admin::setup_bounds_the_machines_mounts_the_zones_and_wants_their_parents_roots",
-        "rehearsal::what_a_killed_one_left_goes_with_the_next",
-        "rehearsal::what_a_host_does_otherwise_is_said_and_cleaned_up",
-        "rehearsal::every_step_is_seen_and_nothing_is_left_or_touched",
         "keeper::machined_told_to_stop_ends_what_has_begun",
         "keeper::twenty_attempts_at_once_over_the_socket",
         "storm::twenty_machines_in_a_storm_leave_nothing",
@@ -93,6 +90,16 @@ fn zones_on_a_simulated_host() {
         "faults::a_disk_that_stays_busy_is_quarantined",
         "faults::a_zone_that_hangs_is_said_and_goes_when_it_can",
     ]);
+    let room = bed::Room {
+        namespaces: &["--net"],
+        ..bed::Room::default()
+    };
+    let rehearsals = [
+        "rehearsal::what_a_killed_one_left_goes_with_the_next",
+        "rehearsal::what_a_host_does_otherwise_is_said_and_cleaned_up",
+        "rehearsal::every_step_is_seen_and_nothing_is_left_or_touched",
+    ];
+    ran.extend(bed::run_in(&rehearsals, rehearsals.len(), room));
     // What a person types, at the console of a kept machine.
     ran.remove("zlogin");
     // pfexec becomes what it runs.

@@ -20,6 +20,14 @@ use super::{
     deadline,
 };
 
+/// A host with one image, on which any address can be listened on: there are no real links here. Each of these tests has
+/// a network namespace of its own.
+fn prepared() {
+    std::fs::write("/proc/sys/net/ipv4/ip_nonlocal_bind", "1").unwrap();
+    configure();
+    bed::prepare();
+}
+
 /// The lines of the rehearsal: step, status, detail.
 fn rehearsed() -> Vec<(String, String, String)> {
     let output = run(&["doctor", "--rehearse", "--json"]);
@@ -42,8 +50,7 @@ fn status_of<'l>(lines: &'l [(String, String, String)], step: &str) -> &'l str {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "run inside a simulated host by zones_on_a_simulated_host"]
 async fn every_step_is_seen_and_nothing_is_left_or_touched() {
-    configure();
-    bed::prepare();
+    prepared();
     let _keeper = Keeper::start();
     let machines = connected().await;
     // A machine that works meanwhile.
@@ -80,8 +87,7 @@ async fn every_step_is_seen_and_nothing_is_left_or_touched() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "run inside a simulated host by zones_on_a_simulated_host"]
 async fn what_a_host_does_otherwise_is_said_and_cleaned_up() {
-    configure();
-    bed::prepare();
+    prepared();
     let _keeper = Keeper::start();
     connected().await;
     // bhyve that cannot run.
@@ -125,8 +131,7 @@ async fn what_a_host_does_otherwise_is_said_and_cleaned_up() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "run inside a simulated host by zones_on_a_simulated_host"]
 async fn what_a_killed_one_left_goes_with_the_next() {
-    configure();
-    bed::prepare();
+    prepared();
     let _keeper = Keeper::start();
     connected().await;
     for (program, words) in [

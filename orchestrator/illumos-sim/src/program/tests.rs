@@ -177,7 +177,7 @@ const COMMANDS: &[&str] = &[
     "svcadm enable ipfilter",
     "svcprop -p restarter/state ipfilter",
     "uname -a",
-    "dispadmin -d",
+    "dispadmin -d FSS",
     "zonename",
     "fuser -c /dev/zvol/rdsk/rpool/v",
 ];
@@ -185,9 +185,9 @@ const COMMANDS: &[&str] = &[
 #[test]
 fn any_words_get_an_answer() {
     let bed = Bed::new();
-    let mut numbers = Numbers(20_260_101);
+    let mut numbers = Numbers(20_260_105);
     let mut done = std::collections::BTreeSet::new();
-    for turn in 0..6000 {
+    for turn in 0..8_000 {
         let command = numbers.pick(COMMANDS);
         let mut words: Vec<&str> = command.split(' ').collect();
         let at = 1 + numbers.below(words.len());

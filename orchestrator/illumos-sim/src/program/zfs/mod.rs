@@ -71,10 +71,13 @@ fn open<'a>(host: &'a Host, name: &str) -> Result<&'a Dataset, Out> {
     host.state.datasets.get(name).ok_or_else(missing)
 }
 
-/// Failures of the simulator's own files show as I/O errors of the pool.
+/// Failures of the simulator's own files show as I/O errors of the pool; a mountpoint that holds something is none.
 fn io(verb: &str, name: &str) -> impl FnOnce(std::io::Error) -> Out {
-    let text = format!("cannot {verb} '{name}': I/O error");
-    move |error| Out::error(format!("{text} ({error})"))
+    let text = format!("cannot {verb} '{name}'");
+    move |error| match error.kind() {
+        std::io::ErrorKind::DirectoryNotEmpty => Out::error(format!("{text}: directory is not empty")),
+        _ => Out::error(format!("{text}: I/O error ({error})")),
+    }
 }
 
 /// Bytes as zfs prints them: exactly, or in the largest unit with at most three digits.
