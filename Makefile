@@ -82,15 +82,16 @@ lint: setup
 illumos: setup
 	$(ILLUMOS_ENV) $(CARGO) clippy --workspace --locked --target $(ILLUMOS) -- -D warnings
 
+# One run names all that fails: neither a failed test nor a failed half ends the rest.
 unit: build agent guest
 	$(TESTING) $(CARGO) test --workspace --locked --no-run
-	$(MAKE) --no-print-directory -j2 --output-sync=target unit-quick unit-waiting
+	$(MAKE) --no-print-directory -j2 --keep-going --output-sync=target unit-quick unit-waiting
 
 unit-quick:
-	$(TESTING) $(CARGO) test --workspace --locked --lib --bins --examples $(addprefix --test ,$(filter-out $(WAITING),$(TESTS)))
+	$(TESTING) $(CARGO) test --workspace --locked --no-fail-fast --lib --bins --examples $(addprefix --test ,$(filter-out $(WAITING),$(TESTS)))
 
 unit-waiting:
-	$(TESTING) $(CARGO) test --workspace --locked $(addprefix --test ,$(WAITING))
+	$(TESTING) $(CARGO) test --workspace --locked --no-fail-fast $(addprefix --test ,$(WAITING))
 
 docs: setup
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --locked --no-deps --document-private-items -q

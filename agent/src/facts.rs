@@ -22,13 +22,24 @@ pub fn facts() -> io::Result<MachineFacts> {
     Ok(MachineFacts {
         os: std::env::consts::OS.to_owned(),
         architecture: std::env::consts::ARCH.to_owned(),
-        kernel: system.release().to_string_lossy().into_owned(),
+        kernel: kernel(
+            std::env::consts::OS,
+            &system.release().to_string_lossy(),
+            &system.version().to_string_lossy(),
+        )
+        .to_owned(),
         hostname: system.nodename().to_string_lossy().into_owned(),
         cpus: thread::available_parallelism().map_or(1, |cpus| u32::try_from(cpus.get()).unwrap_or(u32::MAX)),
         memory_bytes: pages(libc::_SC_PHYS_PAGES)?,
         agent_version: VERSION.to_owned(),
         time_ms: clock::now_ms(),
     })
+}
+
+/// The word of uname(2) that tells one kernel from another. Every illumos has the release `5.11`; there the version
+/// does it, such as `omnios-r151054-d06a7e2e9c`.
+fn kernel<'a>(os: &str, release: &'a str, version: &'a str) -> &'a str {
+    if os == "illumos" { version } else { release }
 }
 
 /// What is used of the machine now; `disk` lies on the file system that is measured.
@@ -98,6 +109,16 @@ mod tests {
         let metrics = metrics(Path::new("/")).unwrap();
         assert!(metrics.memory_used_bytes > 0 && metrics.memory_used_bytes < facts.memory_bytes);
         assert!(metrics.disk_used_bytes <= metrics.disk_total_bytes && metrics.disk_total_bytes > 0);
+    }
+
+    #[test]
+    fn a_kernel_is_named_by_the_word_that_tells_it_from_others() {
+        let linux = ("6.1.0-39-amd64", "#1 SMP PREEMPT_DYNAMIC Debian 6.1.148-1 (2025-08-26)");
+        assert_eq!(kernel("linux", linux.0, linux.1), linux.0);
+        assert_eq!(
+            kernel("illumos", "5.11", "omnios-r151054-d06a7e2e9c"),
+            "omnios-r151054-d06a7e2e9c"
+        );
     }
 
     #[cfg(target_os = "linux")]

@@ -18,6 +18,9 @@ pub mod agent;
 pub mod child;
 pub mod clock;
 pub mod connect;
+#[cfg(test)]
+#[path = "../tests/common/deadline.rs"]
+mod deadline;
 pub mod exec;
 pub mod facts;
 pub mod files;

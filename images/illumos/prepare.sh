@@ -7,13 +7,30 @@ export PATH
 here=$(cd "$(dirname "$0")" && pwd)
 [ "$(uname -s)" = SunOS ] || { echo "prepare: run this inside the illumos guest" >&2; exit 1; }
 
-# One at a time, as one unknown name fails them all. pkg ends with 4 when there is nothing to do.
-for package in git gnu-tar gzip xz zstd python-3 sudo ca-certificates; do
-    pkg install -q "$package" || [ $? = 4 ] ||
-        echo "prepare: no package $package here, or it has another name; install it by hand" >&2
+# What steps use: git for every job's source, the others for archives, caches and rights. Both systems name them in
+# full, as a short name may match several packages; they differ in the certificate authorities. Neither needs a
+# package for Python, in which pkg itself is written.
+packages="developer/versioning/git archiver/gnu-tar compress/gzip compress/xz compress/zstd security/sudo"
+system=$(sed -n '1s/^ *//p' /etc/release 2>/dev/null) || system="no such file"
+case $system in
+OmniOS*) packages="$packages web/ca-bundle" ;;
+OpenIndiana*) packages="$packages crypto/ca-certificates" ;;
+*)
+    echo "prepare: /etc/release: $system; uname -v: $(uname -v). This script knows the packages of OmniOS" \
+        "and OpenIndiana; add this system's by the names that pkg search prints" >&2
+    exit 1
+    ;;
+esac
+# One at a time, so that each that cannot be had is named. pkg ends with 4 when there is nothing to do.
+missing=
+for package in $packages; do
+    pkg install -q "$package" || [ $? = 4 ] || missing="$missing $package"
 done
-# Without it no job gets its source.
-command -v git >/dev/null || { echo "prepare: git is missing; nothing was changed but packages" >&2; exit 1; }
+[ -z "$missing" ] || { echo "prepare: pkg cannot install$missing; nothing was changed but packages" >&2; exit 1; }
+for program in git python3; do
+    command -v "$program" >/dev/null ||
+        { echo "prepare: $program is missing; nothing was changed but packages" >&2; exit 1; }
+done
 
 cp "$here/start-agent" /lib/svc/method/helios-agent
 chmod 0555 /lib/svc/method/helios-agent

@@ -484,6 +484,10 @@ fn read_capped(mut from: impl Read, cap: usize) -> io::Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::deadline;
+
+    /// For commands that do not end.
+    const SHORT: Duration = Duration::from_millis(200);
 
     fn sh(script: &str) -> Cmd {
         Cmd::new("/bin/sh").arg("-c").arg(script)
@@ -527,30 +531,24 @@ mod tests {
         let mut file = std::fs::File::open(&pipe).unwrap();
         let mut reader = tokio::task::spawn_blocking(move || file.read(&mut [0; 1]).unwrap());
         run.abort();
-        let end = tokio::time::timeout(Duration::from_secs(60), &mut reader).await;
+        let end = tokio::time::timeout(deadline::PROMPT, &mut reader).await;
         assert_eq!(end.expect("somebody still holds the pipe").unwrap(), 0);
     }
 
     #[test]
     fn the_deadline_ends_the_command_and_its_children() {
         let started = Instant::now();
-        let error = sh("sleep 600 & sleep 600")
-            .deadline(Duration::from_millis(200))
-            .run_blocking()
-            .unwrap_err();
+        let error = sh("sleep 600 & sleep 600").deadline(SHORT).run_blocking().unwrap_err();
         assert!(matches!(error, ExecError::Deadline { .. }), "{error}");
-        assert!(started.elapsed() < Duration::from_secs(30));
+        assert!(started.elapsed() < deadline::PROMPT);
     }
 
     #[test]
     fn the_deadline_ends_children_that_outlive_the_command() {
         let started = Instant::now();
-        let error = sh("sleep 600 & exit 0")
-            .deadline(Duration::from_millis(200))
-            .run_blocking()
-            .unwrap_err();
+        let error = sh("sleep 600 & exit 0").deadline(SHORT).run_blocking().unwrap_err();
         assert!(matches!(error, ExecError::Deadline { .. }), "{error}");
-        assert!(started.elapsed() < Duration::from_secs(30));
+        assert!(started.elapsed() < deadline::PROMPT);
     }
 
     #[test]

@@ -6,6 +6,9 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 mod connector;
+#[cfg(test)]
+#[path = "../tests/support/deadline.rs"]
+mod deadline;
 pub mod driver;
 pub mod exec;
 pub mod failpoint;

@@ -75,7 +75,7 @@ impl Driver {
             builder.capabilities(capabilities.as_object().expect("an object").clone());
             match builder.connect(&format!("http://127.0.0.1:{}", self.port)).await {
                 Ok(client) => return client,
-                Err(error) => assert!(started.elapsed() < support::DEADLINE, "no browser: {error}"),
+                Err(error) => assert!(started.elapsed() < support::deadline::GUEST, "no browser: {error}"),
             }
             support::pause();
         }
@@ -102,7 +102,7 @@ async fn wait_text(client: &Client, wanted: &str) {
             return;
         }
         assert!(
-            started.elapsed() < support::DEADLINE,
+            started.elapsed() < support::deadline::GUEST,
             "`{wanted}` never came; the page says:\n{text}"
         );
         support::pause();
@@ -151,7 +151,7 @@ async fn a_log_grows_on_an_open_page_and_the_page_is_complete_without_script() {
     browser.goto(&format!("{page}#s1-L2")).await.expect("the permalink");
     let target = browser
         .wait()
-        .at_most(support::DEADLINE)
+        .at_most(support::deadline::GUEST)
         .for_element(Locator::Css("#s1-L2"))
         .await
         .expect("the line");

@@ -1,5 +1,8 @@
 //! Commands that nobody waits for any more. A file of its own: what is tried here is decided once for a whole process.
 
+#[path = "support/deadline.rs"]
+mod deadline;
+
 use std::{
     fs,
     path::Path,
@@ -8,11 +11,8 @@ use std::{
 
 use helios_ci::exec::{self, Cmd};
 
-/// Only ends a hang.
-const DEADLINE: Duration = Duration::from_secs(60);
-
 async fn appears(path: &Path) {
-    let until = Instant::now() + DEADLINE;
+    let until = Instant::now() + deadline::PROMPT;
     while !path.exists() {
         assert!(Instant::now() < until, "never: {}", path.display());
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -36,7 +36,7 @@ async fn what_nobody_waits_for_is_ended_until_all_is_to_be_finished() {
     let dir = tempfile::tempdir().unwrap();
     let (ended, finished) = (dir.path().join("ended"), dir.path().join("finished"));
     let pid = given_up(&ended).await;
-    let until = Instant::now() + DEADLINE;
+    let until = Instant::now() + deadline::PROMPT;
     while Path::new(&format!("/proc/{pid}")).exists() {
         assert!(Instant::now() < until, "it was not ended");
         tokio::time::sleep(Duration::from_millis(10)).await;

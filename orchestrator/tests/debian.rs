@@ -29,10 +29,8 @@ use helios_ci::{
     secret::Secret,
 };
 use serde_json::Value;
-use support::World;
+use support::{World, deadline};
 
-/// Only ends a hang: an emulated guest with systemd on a busy host.
-const PATIENCE: Duration = Duration::from_secs(900);
 const HOUR_MS: i64 = 3_600_000;
 /// Larger than the golden disk, so that there is something to grow into.
 const DISK_GIB: u64 = 5;
@@ -184,8 +182,9 @@ async fn a_job_runs(disk: &Path) {
     let mut world = World::stopped(support::Machines::Qemu, "").await;
     let text = fs::read_to_string(world.config()).expect("the configuration");
     let ours = format!(
-        "images:\n  debian:\n    disk: {}\n    size: {{cpus: 2, memory_mib: 1024, disk_gib: {DISK_GIB}}}\n    boot_timeout_s: 600\n",
-        disk.display()
+        "images:\n  debian:\n    disk: {}\n    size: {{cpus: 2, memory_mib: 1024, disk_gib: {DISK_GIB}}}\n    boot_timeout_s: {}\n",
+        disk.display(),
+        deadline::DEBIAN.as_secs()
     );
     assert!(text.contains("\nimages:\n"));
     fs::write(world.config(), text.replacen("images:\n", &ours, 1)).expect("the configuration");
@@ -195,7 +194,10 @@ async fn a_job_runs(disk: &Path) {
 
     let before = now_ms();
     let sha = world.push(&workflow()).await;
-    let word = world.forge.wait_for_word(&sha, "helios-ci", "success", PATIENCE).await;
+    let word = world
+        .forge
+        .wait_for_word(&sha, "helios-ci", "success", deadline::DEBIAN)
+        .await;
     let job = world.jobs(&sha).into_iter().next().unwrap_or(Value::Null);
     let id = job["id"].as_str().unwrap_or_default();
     if let Err(error) = word {
@@ -223,7 +225,7 @@ async fn a_job_runs(disk: &Path) {
     let clock: i64 = fact(&log, "clock").parse().expect("seconds");
     let passed = clock * 1000 - HOUR_MS - before;
     assert!(
-        (-5_000..i64::try_from(PATIENCE.as_millis()).expect("ms")).contains(&passed),
+        (-5_000..i64::try_from(deadline::DEBIAN.as_millis()).expect("ms")).contains(&passed),
         "{passed}"
     );
     // The agent turned the machine off, and nothing of it is left.
@@ -241,13 +243,13 @@ fn image_of(disk: &Path) -> Image {
         initrd: None,
         cmdline: None,
         size: Size::default(),
-        boot_timeout_s: 600,
+        boot_timeout_s: deadline::DEBIAN.as_secs(),
     }
 }
 
 /// Reads the console until it says a word.
 async fn says(machines: &Arc<dyn Machines>, name: &MachineName, word: &str) -> Result<(), String> {
-    let (mut text, mut from, until) = (Vec::new(), 0, Instant::now() + PATIENCE);
+    let (mut text, mut from, until) = (Vec::new(), 0, Instant::now() + deadline::DEBIAN);
     loop {
         let part = machines.console(name, from).await.map_err(|error| error.to_string())?;
         from = part.next;
@@ -286,7 +288,7 @@ async fn the_power_button_works(disk: &Path) {
     machines.prepare(&spec).await.expect("it is prepared");
     machines.start(name).await.expect("it starts");
     let up = says(&machines, name, "stand-in --seed /run/helios-seed").await;
-    let stop = machines.stop(name, PATIENCE).await;
+    let stop = machines.stop(name, deadline::DEBIAN).await;
     let observed = machines.observe(name).await;
     let ended = said(&machines, name).await;
     // First of all nothing may stay behind.

@@ -5,7 +5,6 @@ mod support;
 use std::{
     io::{Read as _, Write as _},
     net::TcpStream,
-    time::Duration,
 };
 
 use helios_fakeforge::Fault;
@@ -21,11 +20,11 @@ fn id(value: &Value) -> &str {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_forge_that_hangs_delays_nobody_else_and_hears_the_end() {
     let world = World::start(Machines::Process).await;
-    // Every status call of the one forge hangs for a while; the other is told meanwhile.
-    for _ in 0..2 {
+    // Every status call of the one forge hangs until the other has been told, however often it is called.
+    for _ in 0..100 {
         world.forge.fail_next(
             "POST /api/v1/repos/ada/engine/statuses/",
-            Fault::Hang(Duration::from_secs(8)),
+            Fault::Hang(support::deadline::GUEST),
         );
     }
     let slow = world.push(SMALL).await;
@@ -40,6 +39,7 @@ async fn a_forge_that_hangs_delays_nobody_else_and_hears_the_end() {
             .is_none_or(|r| r.word() != "success"),
         "the hanging forge was not hanging"
     );
+    world.forge.end_hangs();
     world.wait(&slow, "success").await;
     world.wait_clean();
 }
@@ -96,7 +96,7 @@ async fn slow_callers_keep_nobody_out() {
     world.wait(&sha, "success").await;
     // All of them are sent away in the end.
     for mut stream in slow {
-        stream.set_read_timeout(Some(support::DEADLINE)).unwrap();
+        stream.set_read_timeout(Some(support::deadline::GUEST)).unwrap();
         let mut answer = Vec::new();
         let _reset = stream.read_to_end(&mut answer);
         assert!(

@@ -4,7 +4,7 @@ mod support;
 
 use std::fs;
 
-use support::{Machines, World};
+use support::{Machines, World, deadline};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_golden_disk_is_tried_in_a_machine_of_its_own() {
@@ -32,9 +32,11 @@ async fn a_golden_disk_is_tried_in_a_machine_of_its_own() {
     assert_eq!(world.leftovers(), Vec::<String>::new());
     // A disk that does not boot is said to be none: an initrd without the agent's way in.
     let initrd = guest.join("initrd.img").display().to_string();
+    let usual = format!("boot_timeout_s: {}\n", deadline::GUEST.as_secs());
+    assert!(verified.contains(&usual), "{verified}");
     let broken = verified
         .replace(&initrd, &guest.join("SHA256SUMS").display().to_string())
-        .replacen("    size:", "    boot_timeout_s: 5\n    size:", 1);
+        .replacen(&usual, "boot_timeout_s: 5\n", 1);
     assert_ne!(broken, verified);
     fs::write(world.config(), broken).unwrap();
     let output = world.cli(&["image", "verify", "tiny", "--boot"]);

@@ -6,7 +6,7 @@ mod support;
 use std::{fs, path::Path, time::Instant};
 
 use serde_json::{Value, json};
-use support::{DEADLINE, Machines, World};
+use support::{Machines, World, deadline};
 
 /// Lessons that a test elsewhere holds.
 const ELSEWHERE: &[(&str, &str)] = &[
@@ -352,7 +352,7 @@ async fn q_s5_a_stop_ends_in_time_while_a_job_runs() {
     world.wait_job(&sha, "job", "active");
     let started = Instant::now();
     assert_eq!(world.down(), Some(0));
-    assert!(started.elapsed() < DEADLINE);
+    assert!(started.elapsed() < deadline::GUEST);
     fs::write(gate, "").unwrap();
     world.up();
     ended(&world, &sha, "success");

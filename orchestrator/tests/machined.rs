@@ -10,7 +10,7 @@ use std::{
     process::{Child, Stdio},
 };
 
-use support::{DEADLINE, Machines, World, pause};
+use support::{Machines, World, deadline, pause};
 
 /// Counts in three parts; files in the folder let it go on, so that a test decides what dies when.
 fn gated(gate: &std::path::Path) -> String {
@@ -159,7 +159,7 @@ async fn a_daemon_without_its_machined_says_so() {
     let started = std::time::Instant::now();
     world.launch(&[]);
     while world.is_up() {
-        assert!(started.elapsed() < DEADLINE);
+        assert!(started.elapsed() < deadline::GUEST);
         pause();
     }
     let log = world.daemon_log();
@@ -225,7 +225,7 @@ fn ended(world: &World, service: &str, fmri: Option<&str>) -> (Option<i32>, Stri
         if let Some(status) = child.try_wait().unwrap() {
             break status.code();
         }
-        if started.elapsed() > DEADLINE {
+        if started.elapsed() > deadline::GUEST {
             child.kill().unwrap();
             panic!("{service} did not end: {}", fs::read_to_string(&log).unwrap());
         }

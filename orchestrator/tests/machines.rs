@@ -7,7 +7,6 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
 use helios_ci::{
@@ -24,8 +23,10 @@ use helios_ci::{
 
 #[path = "support/contract.rs"]
 mod contract;
+#[path = "support/deadline.rs"]
+mod deadline;
 
-use contract::{AGENT, Bench as _, PATIENCE, console_says, life, stopped, two_and_a_death};
+use contract::{AGENT, Bench as _, console_says, life, stopped, two_and_a_death};
 
 /// One data directory on which adapters are opened, again and again, as by restarted daemons.
 struct Bench {
@@ -71,7 +72,7 @@ impl Bench {
         let node: helios_ci::model::names::NodeName = "n1".parse().unwrap();
         tokio::spawn({
             let (node, socket, stop) = (node.clone(), socket.clone(), self.machined.clone());
-            async move { machined::serve(machines, node, &socket, Callers { user: None }, stop, PATIENCE).await }
+            async move { machined::serve(machines, node, &socket, Callers { user: None }, stop, deadline::GUEST).await }
         });
         machined::connect(&socket, &node).await.unwrap()
     }
@@ -96,7 +97,7 @@ impl Bench {
             initrd: Some(tiny.join("initrd.img")),
             cmdline: None,
             size,
-            boot_timeout_s: 60,
+            boot_timeout_s: deadline::GUEST.as_secs(),
         };
         qemu::open(qemu::Options {
             node,
@@ -279,7 +280,7 @@ async fn a_guest_reaches_its_node_and_nothing_else_and_dies_with_its_agent() {
     };
     let listener = tokio::net::UnixListener::bind(socket).unwrap();
     machines.start(&spec.name).await.unwrap();
-    let call = tokio::time::timeout(Duration::from_secs(15), listener.accept()).await;
+    let call = tokio::time::timeout(deadline::GUEST, listener.accept()).await;
     let Ok(Ok((mut stream, _))) = call else {
         let console = console_says(&machines, &spec.name, "").await;
         let log = std::fs::read_to_string(bench.machine_dir(&spec.name).join("qemu.log"));
@@ -315,8 +316,8 @@ async fn a_guest_that_is_asked_to_stop_goes_by_itself() {
     machines.prepare(&spec).await.unwrap();
     machines.start(&spec.name).await.unwrap();
     console_says(&machines, &spec.name, "agent --seed").await;
-    let stopping = machines.stop(&spec.name, 2 * PATIENCE);
-    tokio::time::timeout(PATIENCE, stopping)
+    let stopping = machines.stop(&spec.name, 2 * deadline::GUEST);
+    tokio::time::timeout(deadline::GUEST, stopping)
         .await
         .expect("it goes")
         .unwrap();

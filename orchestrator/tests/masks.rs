@@ -144,7 +144,7 @@ async fn a_mask_holds_however_the_bytes_are_cut() {
         let log = loop {
             let (status, log) = get(&world, &path, None).await;
             assert_eq!(status, 200);
-            assert!(started.elapsed() < support::DEADLINE, "{}", world.daemon_log());
+            assert!(started.elapsed() < support::deadline::GUEST, "{}", world.daemon_log());
             if contains(&log, GATE) {
                 break String::from_utf8(log).unwrap();
             }

@@ -1,6 +1,9 @@
 //! Rules about the code itself: which module may know which, how long a file may be, and that the
 //! documents say what the code does.
 
+#[path = "tidy/deadlines.rs"]
+mod deadlines;
+
 use std::{
     collections::BTreeMap,
     fs,

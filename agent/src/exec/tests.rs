@@ -4,7 +4,10 @@ use helios_proto::v1::{EnvVar, Event, output::Stream};
 use tempfile::TempDir;
 
 use super::*;
-use crate::spool::{Limits, Spool};
+use crate::{
+    deadline,
+    spool::{Limits, Spool},
+};
 
 /// One exec after another in the same place.
 struct Bench {
@@ -194,11 +197,7 @@ async fn nothing_of_a_step_outlives_it() {
              while ! [ -s {daemon} ] || ! [ -s {holder} ]; do sleep 0.01; done; echo end"
         );
         let events = bench.run(sh(&script)).await.unwrap();
-        assert!(
-            bench.begun.elapsed() < Duration::from_secs(60),
-            "{:?}",
-            bench.begun.elapsed()
-        );
+        assert!(bench.begun.elapsed() < deadline::PROMPT, "{:?}", bench.begun.elapsed());
         assert_eq!(text(&events, Stream::Stdout), "end\n");
         assert_eq!(exited(&events).how, Some(exited::How::Code(0)));
         assert_eq!(exited(&events).leftovers, 2, "{:?}", bench.trees);

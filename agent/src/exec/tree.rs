@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | Linux, cgroup v2 writable | a cgroup, ended with `cgroup.kill` | root that moves itself to another cgroup |
 //! | Linux otherwise | the leader's session and group, and whoever carries its marker in the environment | who leaves the session with a cleared environment |
-//! | illumos | a process contract | nobody |
+//! | illumos | a process contract | who activates a contract template of its own: what it forks next begins another contract |
 //!
 //! Nothing of this is a border of security: that is the machine itself.
 

@@ -5,6 +5,7 @@
     reason = "tests start the agent as a machine would, and look for its end"
 )]
 
+pub mod deadline;
 pub mod net;
 
 use std::{
@@ -14,7 +15,7 @@ use std::{
     pin::Pin,
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, MutexGuard},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -31,9 +32,6 @@ use tokio::{
     time::timeout,
 };
 use tonic::{Request, Response, Status, Streaming};
-
-/// Ends a hang, nothing else.
-pub const DEADLINE: Duration = Duration::from_secs(90);
 
 /// The attempt of every test.
 pub const ATTEMPT: &str = "01J9ZP7Q3V8Y2M4N6R5T0W1X2Y";
@@ -110,7 +108,7 @@ impl Node {
                 changed.await;
             }
         };
-        let waited = timeout(DEADLINE, wait).await;
+        let waited = timeout(deadline::PROMPT, wait).await;
         waited.unwrap_or_else(|_| panic!("never saw {what}; {} events", self.lock().events.len()))
     }
 
@@ -384,7 +382,8 @@ impl Drop for AgentProcess {
         let pid = nix::unistd::Pid::from_raw(self.child.id() as i32);
         if self.child.try_wait().unwrap().is_none() {
             let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
-            for _ in 0..2000 {
+            let until = Instant::now() + deadline::PROMPT;
+            while Instant::now() < until {
                 if self.child.try_wait().unwrap().is_some() {
                     return;
                 }
@@ -406,7 +405,7 @@ pub async fn poll<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    timeout(DEADLINE, wait)
+    timeout(deadline::PROMPT, wait)
         .await
         .unwrap_or_else(|_| panic!("never saw {what}"))
 }

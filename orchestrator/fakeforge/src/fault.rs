@@ -14,7 +14,7 @@ pub enum Fault {
         /// Seconds in the header.
         retry_after_s: u64,
     },
-    /// Silence for this long, then a closed connection; nothing is done.
+    /// Silence for this long or until `end_hangs`, then a closed connection; nothing is done.
     Hang(Duration),
     /// The request is done in full, but the connection closes without an answer: the caller cannot
     /// know.

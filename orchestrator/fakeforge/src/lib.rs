@@ -201,6 +201,15 @@ impl FakeForge {
             .change(|state| state.faults.push((pattern.to_owned(), fault)));
     }
 
+    /// Ends every hang that is under way or still ordered, before its time: what a test waits for meanwhile may take
+    /// as long as it likes.
+    pub fn end_hangs(&self) {
+        self.shared.change(|state| {
+            state.faults.retain(|(_, fault)| !matches!(fault, Fault::Hang(_)));
+            state.hangs_ended += 1;
+        });
+    }
+
     /// What the forge knows now. Do not hold it across an `await`.
     pub fn state(&self) -> MutexGuard<'_, ForgeState> {
         self.shared.state()

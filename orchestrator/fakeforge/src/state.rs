@@ -197,6 +197,8 @@ pub struct ForgeState {
     pub(crate) requests: Vec<Request>,
     pub(crate) violations: Vec<Violation>,
     pub(crate) faults: Vec<(String, Fault)>,
+    /// How often all hangs were ended.
+    pub(crate) hangs_ended: u64,
     /// Pull requests by their number, which is unique in the whole forge.
     pub(crate) pulls: BTreeMap<i64, Pull>,
     pub(crate) permissions: BTreeMap<String, String>,
@@ -346,6 +348,13 @@ impl Shared {
         let result = change(&mut self.state());
         self.changes.send_modify(|n| *n += 1);
         result
+    }
+
+    /// Silence, for so long at most.
+    pub(crate) async fn hang(&self, time: Duration) {
+        let (ended, mut changes) = (self.state().hangs_ended, self.changes());
+        let over = async { while self.state().hangs_ended == ended && changes.changed().await.is_ok() {} };
+        let _either_way = tokio::time::timeout(time, over).await;
     }
 
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {

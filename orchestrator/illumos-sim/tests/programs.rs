@@ -1,6 +1,9 @@
 //! The programs as processes: by their links, with a cleared environment, side by side, hanging, killed.
 #![allow(clippy::disallowed_methods, reason = "these tests run the simulator's own binary")]
 
+#[path = "../../tests/support/deadline.rs"]
+mod deadline;
+
 use std::{
     io::{BufRead, BufReader, Read, Write},
     os::unix::{net::UnixStream, process::ExitStatusExt},
@@ -19,9 +22,6 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-
-/// Ends a hang of the test, nothing else.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 struct Host {
     sim: Sim,
@@ -107,7 +107,7 @@ impl Host {
 }
 
 fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + deadline::PROMPT;
     while !holds() {
         assert!(Instant::now() < end, "never: {what}");
         std::thread::sleep(Duration::from_millis(5));
@@ -229,7 +229,7 @@ fn connect(host: &Host) -> UnixStream {
 }
 
 fn ident(stream: &mut UnixStream) -> String {
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(deadline::PROMPT)).unwrap();
     stream.write_all(b"IDENT C 0\n").unwrap();
     let mut line = String::new();
     BufReader::with_capacity(1, stream.try_clone().unwrap())

@@ -20,7 +20,7 @@ use crate::{
     },
     model::{
         ids::AttemptId,
-        illumos::network::Slot,
+        illumos::{network::Slot, release::Release},
         names::{Label, MachineName},
     },
 };
@@ -34,7 +34,8 @@ pub(super) enum MachineCommand {
     #[command(after_help = "\
 Examples:
   helios-ci machine plan --image debian-12
-  helios-ci machine plan --image debian-12 --size large --slot 7 --json")]
+  helios-ci machine plan --image debian-12 --size large --slot 7 --json
+  helios-ci machine plan --image debian-12 --release r151058")]
     Plan(PlanArgs),
     /// List this node's machines. As the daemon's user, or root.
     List {
@@ -100,7 +101,10 @@ pub(super) struct PlanArgs {
     /// The attempt's id, which names everything else.
     #[arg(long, default_value = EXAMPLE)]
     attempt: AttemptId,
-    /// One JSON object with the keys commands, zonecfg, devices, seed and teardown.
+    /// The release of OmniOS whose brand makes bhyve's options: r151054 (the oldest supported), master ...
+    #[arg(long, default_value_t = Release::OLDEST)]
+    release: Release,
+    /// One JSON object with the keys commands, zonecfg, devices, ignored, seed and teardown.
     #[arg(long)]
     json: bool,
 }
@@ -248,9 +252,9 @@ async fn console(config: &Config, name: &MachineName, follow: bool) -> Outcome {
 fn show_plan(config: &Config, args: &PlanArgs) -> Outcome {
     let plan = plan(config, args)?;
     if args.json {
-        println!("{}", json(&plan));
+        println!("{}", json(&plan, args.release));
     } else {
-        print!("{}", plan_text(&plan));
+        print!("{}", plan_text(&plan, args.release));
     }
     Ok(Exit::Success)
 }
@@ -279,7 +283,7 @@ fn plan(config: &Config, args: &PlanArgs) -> miette::Result<MachinePlan> {
     .map_err(report)
 }
 
-fn json(plan: &MachinePlan) -> String {
+fn json(plan: &MachinePlan, release: Release) -> String {
     let commands: Vec<String> = plan.create().iter().map(|step| step.command.to_string()).collect();
     let teardown: Vec<String> = plan.destroy().iter().map(ToString::to_string).collect();
     let seed: serde_json::Map<String, serde_json::Value> = plan
@@ -290,14 +294,15 @@ fn json(plan: &MachinePlan) -> String {
     let whole = serde_json::json!({
         "commands": commands,
         "zonecfg": plan.config.to_file(),
-        "devices": plan.devices(),
+        "devices": plan.devices(release),
+        "ignored": plan.ignored(release).into_iter().map(|(name, _)| name).collect::<Vec<_>>(),
         "seed": seed,
         "teardown": teardown,
     });
     format!("{whole:#}")
 }
 
-fn plan_text(plan: &MachinePlan) -> String {
+fn plan_text(plan: &MachinePlan, release: Release) -> String {
     let mut text = String::from("# create: disk, zone and network side by side, then the rest\n");
     for step in plan.create() {
         text.push_str(&format!("{}\n", step.command));
@@ -307,9 +312,14 @@ fn plan_text(plan: &MachinePlan) -> String {
         plan.config_file.display(),
         plan.config.to_file()
     ));
-    text.push_str("\n# bhyve's options for them\n");
-    for device in plan.devices() {
+    text.push_str(&format!(
+        "\n# bhyve's options for them, as the brand of {release} makes them\n"
+    ));
+    for device in plan.devices(release) {
         text.push_str(&format!("{device}\n"));
+    }
+    for (name, since) in plan.ignored(release) {
+        text.push_str(&format!("# {name} is ignored: the brand knows it from {since} on\n"));
     }
     for (name, content) in &plan.seed {
         text.push_str(&format!("\n# seed: {name}\n{}\n", content.trim_end()));

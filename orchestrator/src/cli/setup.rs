@@ -4,7 +4,10 @@ use clap::Args;
 use miette::miette;
 
 use super::{Common, Exit, Outcome, report};
-use crate::{config::Backend, machine::zone::setup};
+use crate::{
+    config::Backend,
+    machine::zone::{command::dispadmin, setup},
+};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -37,6 +40,16 @@ pub(super) fn run(common: &Common, args: &SetupArgs) -> Outcome {
     }
     if !acts.is_empty() && !args.yes {
         println!("\nNothing was done. Repeat it with --yes.");
+    }
+    // The host's own, so it is left to its administrator.
+    if !dispadmin::default_class()
+        .run_blocking()
+        .is_ok_and(|output| dispadmin::is_fair(&output))
+    {
+        println!(
+            "\nFSS is not the host's default scheduling class, so each boot of a machine warns: {}",
+            dispadmin::ADVICE
+        );
     }
     Ok(Exit::Success)
 }

@@ -1,7 +1,11 @@
 //! Attributes of the bhyve brand (bhyve(7), OmniOS) that an image may set. The brand ignores what it does
 //! not know, so a misspelt one would do nothing in silence: here it is an error with the nearest name.
 
-use super::read::nearest;
+use std::collections::BTreeMap;
+
+use super::{GuestKind, read::nearest};
+use crate::model::illumos::names::{AttrName, AttrValue};
+use crate::model::illumos::release::Release;
 
 /// What the brand knows, and what of it is whose.
 const KNOWN: &[(&str, Rule)] = &[
@@ -13,7 +17,7 @@ const KNOWN: &[(&str, Rule)] = &[
     ),
     ("bootorder", Rule::BootOrder),
     ("bootrom", Rule::OneOf(FIRMWARE)),
-    ("cdrom", Rule::Never("a machine has its disk and its seed only")),
+    ("cdrom", Rule::Never(TWO_DISKS)),
     (
         "cloud-init",
         Rule::Never("the seed is a disk of our own: Debian's cloud kernels cannot read the brand's"),
@@ -22,10 +26,7 @@ const KNOWN: &[(&str, Rule)] = &[
     ("console", Rule::Ours),
     ("debug.persist", Rule::Never("a zone must be gone when its machine is")),
     ("disk", Rule::Ours),
-    (
-        "diskif",
-        Rule::Never("it would also change the seed's disk; set `bootdiskif`"),
-    ),
+    ("diskif", Rule::OneOf(DISK_INTERFACES)),
     ("dns-domain", Rule::Never("it belongs to the brand's own cloud-init")),
     ("extra", Rule::Never("it is put into bhyve's command line unchecked")),
     ("hostbridge", Rule::OneOf(&["amd", "i440fx", "netapp", "none", "q35"])),
@@ -54,9 +55,27 @@ const KNOWN: &[(&str, Rule)] = &[
         Rule::Never("a directory of the host is no part of a machine that may be hostile"),
     ),
     ("vnc", Rule::Never("a machine has no screen")),
-    ("xhci", Rule::Boolean),
+    (
+        "xhci",
+        Rule::Never("it has an effect beside a screen only, and a machine has none"),
+    ),
 ];
 
+/// Attributes with a number, and the numbers that the brand looks at; it ignores others (`disk16`, `cdrom9`).
+const NUMBERED: &[(&str, std::ops::RangeInclusive<u32>)] = &[
+    ("cdrom", 0..=7),
+    ("com", 2..=4),
+    ("disk", 0..=15),
+    ("diskif", 0..=15),
+    ("extra", 0..=15),
+    ("ppt", 0..=7),
+    ("virtfs", 0..=7),
+];
+
+/// Attributes that not every supported release knows, with the first that does. The others ignore them.
+const SINCE: &[(&str, Release)] = &[("bootdiskif", Release::MASTER)];
+
+const TWO_DISKS: &str = "a machine has its disk and its seed only";
 const DISK_INTERFACES: &[&str] = &["ahci", "ahci-hd", "nvme", "virtio", "virtio-blk"];
 const FIRMWARE: &[&str] = &[
     "BHYVE",
@@ -66,8 +85,8 @@ const FIRMWARE: &[&str] = &[
     "BHYVE_RELEASE",
     "BHYVE_RELEASE_CSM",
 ];
-/// What `bootorder` names; a number may follow each but the first three.
-const BOOT: &[&str] = &["shell", "bootdisk", "cd", "dc", "path", "boot", "disk", "cdrom", "net"];
+/// Short for whole orders.
+const ORDERS: &[&str] = &["cd", "dc"];
 
 enum Rule {
     /// helios-ci sets it itself.
@@ -85,20 +104,48 @@ pub(super) struct Refusal {
     pub(super) help: Option<String>,
 }
 
+/// The first release whose brand knows an attribute; none where every supported one does.
+#[must_use]
+pub fn brand_since(name: &str) -> Option<Release> {
+    SINCE.iter().find(|(known, _)| *known == name).map(|(_, since)| *since)
+}
+
+/// Whether a name with a number is one that the brand looks at.
+fn is_numbered(base: &str, number: &str) -> bool {
+    let range = NUMBERED
+        .iter()
+        .find(|(known, _)| *known == base)
+        .map(|(_, range)| range);
+    let plain = number.len() == 1 || !number.starts_with('0');
+    plain
+        && number
+            .parse()
+            .is_ok_and(|number| range.is_some_and(|range| range.contains(&number)))
+}
+
 /// Checks one attribute of an image.
 pub(super) fn check(name: &str, value: &str) -> Result<(), Refusal> {
     let refusal = |message: String, help: Option<String>| Err(Refusal { message, help });
     // `disk3` is `disk`'s, `diskif3` is `diskif`'s; `bootdisk` has no number.
     let base = name.trim_end_matches(|c: char| c.is_ascii_digit());
-    let numbered = base != name;
+    let number = &name[base.len()..];
     let found = KNOWN.iter().find(|(known, _)| *known == base);
-    let takes_number = ["cdrom", "com", "disk", "diskif", "extra", "ppt", "virtfs"].contains(&base);
-    let Some((_, rule)) = found.filter(|_| !numbered || takes_number) else {
-        let near = nearest(name, KNOWN.iter().map(|(known, _)| *known));
+    let Some((_, rule)) = found.filter(|_| number.is_empty() || is_numbered(base, number)) else {
+        let near = nearest(
+            name,
+            KNOWN.iter().map(|(known, _)| *known).filter(|known| *known != name),
+        );
         return refusal(
             format!("the bhyve brand has no attribute `{name}`, and would ignore it"),
             near.map(|near| format!("did you mean `{near}`?")),
         );
+    };
+    // The interface of a disk that there is not, or of the seed.
+    let rule = match (base, number) {
+        ("diskif", "0") => &Rule::Ours,
+        ("diskif", "") => rule,
+        ("diskif", _) => &Rule::Never(TWO_DISKS),
+        _ => rule,
     };
     let one_of = |possible: &[&str]| match possible.contains(&value) {
         true => Ok(()),
@@ -118,27 +165,78 @@ pub(super) fn check(name: &str, value: &str) -> Result<(), Refusal> {
         ),
         Rule::OneOf(possible) => one_of(possible),
         Rule::Boolean => one_of(&["true", "yes", "on", "1", "false", "no", "off", "0"]),
-        Rule::BootOrder => match value.split(',').all(is_boot_device) {
+        Rule::BootOrder => match ORDERS.contains(&value) || value.split(',').all(is_boot_device) {
             true => Ok(()),
             false => refusal(
                 format!("attribute bootorder: `{value}` is not possible"),
-                Some("names such as `bootdisk`, `disk1`, `cdrom0`, `net0=http`, with commas between them".to_owned()),
+                Some(
+                    "what a machine can boot from: `bootdisk`, `disk0`, `net0`, `net0=pxe`, `net0=http`, `path0`, \
+                     `boot0`, `shell`, with commas between them"
+                        .to_owned(),
+                ),
             ),
         },
     }
 }
 
+/// What the brand finds in a machine of ours; it skips what is not there.
 fn is_boot_device(text: &str) -> bool {
-    let device = text
-        .strip_suffix("=pxe")
-        .or(text.strip_suffix("=http"))
-        .filter(|device| device.starts_with("net"))
-        .unwrap_or(text);
-    let base = device.trim_end_matches(|c: char| c.is_ascii_digit());
-    BOOT.contains(&base)
-        && (base == device || !BOOT[..4].contains(&base))
-        && (base != "boot" || base != device)
-        && device.len() - base.len() <= 2
+    let counted = |base: &str| {
+        let number = text.strip_prefix(base)?;
+        Some((1..=2).contains(&number.len()) && number.bytes().all(|b| b.is_ascii_digit()))
+    };
+    let devices = [
+        "shell",
+        "bootdisk",
+        "disk",
+        "disk0",
+        "net",
+        "net0",
+        "net=pxe",
+        "net0=pxe",
+        "net=http",
+        "net0=http",
+        "path",
+    ];
+    devices.contains(&text) || counted("path").or_else(|| counted("boot")).unwrap_or(false)
+}
+
+/// What one attribute means only together with others: of all that an image sets, and its kind.
+pub(super) fn check_together(
+    attributes: &BTreeMap<AttrName, AttrValue>,
+    kind: GuestKind,
+) -> Result<(), (AttrName, Refusal)> {
+    let get = |wanted: &str| {
+        let mut all = attributes.iter();
+        all.find(|(name, _)| name.to_string() == wanted)
+    };
+    let firmware = get("bootrom").map(|(_, value)| value.to_string());
+    let has_variables = match firmware {
+        Some(firmware) => !firmware.contains("_CSM"),
+        None => kind != GuestKind::LinuxBios,
+    };
+    let is_on = |value: &AttrValue| ["true", "yes", "on", "1"].contains(&value.to_string().as_str());
+    let variables = get("uefivars").filter(|(_, value)| is_on(value));
+    if let Some((name, _)) = get("bootorder").filter(|_| variables.is_none() || !has_variables) {
+        let refusal = Refusal {
+            message: "attribute bootorder has no effect: the order is kept in UEFI's variables, and this image's \
+                      machines have none"
+                .to_owned(),
+            help: Some(match has_variables {
+                true => "add `uefivars: \"on\"`, or remove it".to_owned(),
+                false => "remove it: firmware of the CSM kind keeps no variables".to_owned(),
+            }),
+        };
+        return Err((name.clone(), refusal));
+    }
+    if let Some((name, _)) = variables.filter(|_| !has_variables) {
+        let refusal = Refusal {
+            message: "attribute uefivars has no effect: firmware of the CSM kind keeps no variables".to_owned(),
+            help: Some("remove it".to_owned()),
+        };
+        return Err((name.clone(), refusal));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -163,8 +261,10 @@ mod tests {
             ("rng", "on"),
             ("bootrom", "BHYVE_RELEASE_CSM"),
             ("bootdiskif", "nvme"),
+            ("diskif", "nvme"),
             ("netif", "e1000"),
-            ("bootorder", "path0,bootdisk,cdrom0,net1=pxe"),
+            ("bootorder", "path0,bootdisk,disk0,net0=pxe,boot12,shell"),
+            ("bootorder", "cd"),
             ("type", "openbsd"),
         ] {
             assert_eq!(why(name, value), "");
@@ -178,6 +278,13 @@ mod tests {
         assert!(why("rng7", "on").contains("no attribute `rng7`"));
         assert!(why("vcpus", "2").contains("set by helios-ci itself"));
         assert!(why("disk3", "x").contains("set by helios-ci itself"));
+        assert!(why("diskif0", "nvme").contains("set by helios-ci itself"));
+        assert!(why("diskif1", "nvme").contains("its disk and its seed only"));
+        assert!(why("xhci", "on").contains("beside a screen only"));
+        for ignored in ["disk16", "cdrom9", "com1", "com5", "extra16", "disk00", "diskif16"] {
+            let why = why(ignored, "x");
+            assert!(why.contains(&format!("no attribute `{ignored}`")), "{why}");
+        }
         assert!(why("extra1", "-x").contains("unchecked"));
         assert!(why("rng", "maybe").contains("possible: true"));
         assert!(why("bootrom", "/tmp/x.fd").contains("possible: BHYVE"));
@@ -188,10 +295,44 @@ mod tests {
             "floppy",
             "net0=tftp",
             "disk=pxe",
-            "disk1,,net",
-            "disk111",
+            "disk0,,net",
+            "disk1",
+            "cdrom0",
+            "net1",
+            "path111",
+            "bootdisk,cd",
         ] {
             assert!(why("bootorder", order).contains("is not possible"), "{order}");
         }
+    }
+
+    #[test]
+    fn an_order_needs_variables_to_be_kept_in() {
+        let together = |kind: GuestKind, attributes: &[(&str, &str)]| {
+            let parsed = attributes.iter().map(|(n, v)| (n.parse().unwrap(), v.parse().unwrap()));
+            match check_together(&parsed.collect(), kind) {
+                Ok(()) => String::new(),
+                Err((name, refusal)) => format!("{name}: {}", refusal.message),
+            }
+        };
+        let order = ("bootorder", "bootdisk");
+        assert_eq!(together(GuestKind::LinuxUefi, &[order, ("uefivars", "on")]), "");
+        assert_eq!(
+            together(GuestKind::LinuxBios, &[order, ("uefivars", "on"), ("bootrom", "BHYVE")]),
+            ""
+        );
+        for (kind, attributes) in [
+            (GuestKind::LinuxUefi, vec![order]),
+            (GuestKind::LinuxUefi, vec![order, ("uefivars", "off")]),
+            (GuestKind::LinuxBios, vec![order, ("uefivars", "yes")]),
+            (
+                GuestKind::Illumos,
+                vec![order, ("uefivars", "on"), ("bootrom", "BHYVE_CSM")],
+            ),
+        ] {
+            assert!(together(kind, &attributes).starts_with("bootorder: "), "{attributes:?}");
+        }
+        assert!(together(GuestKind::LinuxBios, &[("uefivars", "on")]).starts_with("uefivars: "));
+        assert_eq!(together(GuestKind::LinuxBios, &[("uefivars", "off")]), "");
     }
 }

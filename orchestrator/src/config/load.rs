@@ -164,12 +164,16 @@ fn read(reader: &mut Reader, root: &Node) -> Option<Config> {
         .parsed(top.get("listen"), "listen")
         .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080)));
     let tls = read_tls(reader, &top);
-    let sizes = read_sizes(reader, &top);
     let node = read_node(reader, &top);
     let backend = read_backend(reader, &top);
-    let images = read_images(reader, &top, &sizes, backend);
-    let aliases = read_aliases(reader, &top, &images);
     let zone = zone::read(reader, &top);
+    let ceiling = zone
+        .as_ref()
+        .filter(|_| backend == Backend::Zone)
+        .map(|zone| zone.max_vcpus);
+    let sizes = read_sizes(reader, &top, ceiling);
+    let images = read_images(reader, &top, &sizes, backend, ceiling);
+    let aliases = read_aliases(reader, &top, &images);
     let config = Config {
         database: read_database(reader, &top, &data_dir),
         listen,
@@ -239,6 +243,8 @@ fn promises(reader: &mut Reader, top: &Map<'_>, config: &Config) {
             unknown_label(reader, place("capacity"), message, label);
         }
     }
+    let labels: Vec<&Label> = config.images.keys().collect();
+    zone::check_names(reader, top, &config.zone, &labels);
     if config.images.is_empty() {
         reader.warning(place("images"), "no images: this node can run no job");
     }
@@ -333,9 +339,12 @@ fn read_proxies(reader: &mut Reader, top: &Map<'_>) -> Vec<IpNet> {
         let Some(text) = reader.text(node, "trusted_proxies") else {
             continue;
         };
+        // ipnet reads `010.0.0.0/8` as 10/8, where others see octal digits.
+        let exact = |network: &IpNet| network.addr().is_ipv6() || network.to_string() == text;
         let found = text
             .parse()
             .ok()
+            .filter(exact)
             .or_else(|| Some(IpNet::from(text.parse::<IpAddr>().ok()?)));
         match found {
             Some(network) if network.prefix_len() > 0 => proxies.push(network),
@@ -431,7 +440,24 @@ fn read_backend(reader: &mut Reader, top: &Map<'_>) -> Backend {
     }
 }
 
-fn read_size(reader: &mut Reader, node: &Node, path: &str, presets: &BTreeMap<String, Size>) -> Option<Size> {
+/// A size; `ceiling` is how many virtual processors this node's machines can have, where that is known.
+fn read_size(
+    reader: &mut Reader,
+    node: &Node,
+    path: &str,
+    presets: &BTreeMap<String, Size>,
+    ceiling: Option<u32>,
+) -> Option<Size> {
+    let size = read_any_size(reader, node, path, presets)?;
+    if let Some(most) = ceiling.filter(|most| size.cpus > *most) {
+        let message = format!("{path} has {} processors, and bhyve takes {most} here", size.cpus);
+        let help = "ask for fewer, or raise zone.max_vcpus where this host's bhyve takes more".to_owned();
+        reader.problem(node.place, message, help);
+    }
+    Some(size)
+}
+
+fn read_any_size(reader: &mut Reader, node: &Node, path: &str, presets: &BTreeMap<String, Size>) -> Option<Size> {
     if let Value::Scalar { text, .. } = &node.value {
         let found = presets.get(text).copied();
         if found.is_none() {
@@ -452,7 +478,7 @@ fn read_size(reader: &mut Reader, node: &Node, path: &str, presets: &BTreeMap<St
     })
 }
 
-fn read_sizes(reader: &mut Reader, top: &Map<'_>) -> BTreeMap<String, Size> {
+fn read_sizes(reader: &mut Reader, top: &Map<'_>, ceiling: Option<u32>) -> BTreeMap<String, Size> {
     let mut sizes = Size::presets();
     let entries = top
         .get("sizes")
@@ -469,7 +495,7 @@ fn read_sizes(reader: &mut Reader, top: &Map<'_>) -> BTreeMap<String, Size> {
                 format!("sizes.{name} must be a mapping of cpus, memory_mib and disk_gib"),
                 None,
             );
-        } else if let Some(size) = read_size(reader, node, &format!("sizes.{name}"), &BTreeMap::new()) {
+        } else if let Some(size) = read_size(reader, node, &format!("sizes.{name}"), &BTreeMap::new(), ceiling) {
             sizes.insert(name.to_string(), size);
         }
     }
@@ -481,6 +507,7 @@ fn read_images(
     top: &Map<'_>,
     sizes: &BTreeMap<String, Size>,
     backend: Backend,
+    ceiling: Option<u32>,
 ) -> BTreeMap<Label, Image> {
     let mut images = BTreeMap::new();
     let entries = top
@@ -536,12 +563,13 @@ fn read_images(
                 .map(str::to_owned),
             size: map
                 .get("size")
-                .and_then(|n| read_size(reader, n, &map.path("size"), sizes))
+                .and_then(|n| read_size(reader, n, &map.path("size"), sizes, ceiling))
                 .unwrap_or_default(),
             boot_timeout_s: reader
                 .number(map.get("boot_timeout_s"), &map.path("boot_timeout_s"), 1..=3600)
                 .unwrap_or(120),
         };
+        zone::check_attributes(reader, &map, &image);
         for (key, given) in [("initrd", image.initrd.is_some()), ("cmdline", image.cmdline.is_some())] {
             if given && map.get("kernel").is_none() {
                 let at = map.get(key).map_or(map.place, |node| node.place);

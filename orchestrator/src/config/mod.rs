@@ -17,6 +17,7 @@ mod zone;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
+pub use attributes::brand_since;
 pub use label::UnknownLabel;
 pub use load::{DEFAULT_PATH, LoadOptions, Loaded, config_path};
 pub use problem::{ConfigError, Place, Problem};
@@ -184,6 +185,8 @@ pub struct Zone {
     pub bandwidth: Bandwidth,
     /// What all machines' disks may take together, in GiB. Default: only the pool bounds them.
     pub quota_gib: Option<u64>,
+    /// The most virtual processors that this host's bhyve gives a guest. Default 32, its `VM_MAXCPU` in most builds.
+    pub max_vcpus: u32,
 }
 
 /// What a golden disk holds, as far as firmware and devices depend on it.
@@ -218,6 +221,23 @@ pub struct Image {
     pub size: Size,
     /// How long until the agent must have said hello, in seconds. Default 120.
     pub boot_timeout_s: u64,
+}
+
+impl Default for Image {
+    /// An image of which nothing is said, on a zone host.
+    fn default() -> Self {
+        Self {
+            disk: None,
+            kind: GuestKind::LinuxUefi,
+            attributes: BTreeMap::new(),
+            sha256: None,
+            kernel: None,
+            initrd: None,
+            cmdline: None,
+            size: Size::default(),
+            boot_timeout_s: 120,
+        }
+    }
 }
 
 /// What a machine gets.

@@ -102,6 +102,7 @@ pub(super) fn yaml(config: &Config, references: &BTreeMap<String, String>) -> St
                 ("port", Some(config.zone.port.into())),
                 ("bandwidth", Some(config.zone.bandwidth.to_string().into())),
                 ("quota_gib", config.zone.quota_gib.map(Value::from)),
+                ("max_vcpus", Some(config.zone.max_vcpus.into())),
             ])),
         ),
         ("agent", path(&config.agent)),

@@ -10,12 +10,12 @@ use super::*;
 
 const OPTIONS: LoadOptions = LoadOptions { dev_env_secrets: false };
 
-fn parse(text: &str) -> Result<Loaded, ConfigError> {
+pub(super) fn parse(text: &str) -> Result<Loaded, ConfigError> {
     Config::parse(Path::new("ci.yaml"), text, OPTIONS)
 }
 
 /// `line:column message` of every problem.
-fn problems(text: &str) -> Vec<String> {
+pub(super) fn problems(text: &str) -> Vec<String> {
     let error = parse(text).map(|loaded| loaded.to_shown_yaml()).unwrap_err();
     let line = |p: &Problem| format!("{}:{} {}", p.place.line, p.place.column, p.message);
     error.problems().iter().map(line).collect()

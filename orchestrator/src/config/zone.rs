@@ -2,43 +2,87 @@
 
 use std::collections::BTreeMap;
 
-use ipnet::Ipv4Net;
-
 use super::{
-    GuestKind, Zone, attributes,
+    GuestKind, Image, Place, Zone, attributes,
     read::{Map, Reader, nearest, shown},
+    tree::Value,
 };
-use crate::model::illumos::{
-    names::{AttrName, AttrValue, Bandwidth, DatasetName, PlainPath},
-    network::Range,
+use crate::model::{
+    ids::AttemptId,
+    illumos::{
+        names::{AttrName, AttrValue, Bandwidth, DatasetName, PlainPath, Unfit},
+        network::Range,
+    },
+    names::{Label, MachineName},
 };
+
+/// VM_MAXCPU of most builds of illumos.
+const MAX_VCPUS: u32 = 32;
+/// No build is known to take more.
+const MOST_VCPUS: u32 = 254;
+/// Directories of the system, with everything below.
+const SYSTEM: &[&str] = &[
+    "/bin",
+    "/boot",
+    "/dev",
+    "/devices",
+    "/etc",
+    "/kernel",
+    "/lib",
+    "/net",
+    "/platform",
+    "/proc",
+    "/rpool/boot",
+    "/sbin",
+    "/system",
+    "/usr",
+    "/var/run",
+];
+/// Memory file systems.
+const FLEETING: &[&str] = &["/tmp", "/run"];
+/// Directories that hold what others put there.
+const SHARED: &[&str] = &[
+    "/export",
+    "/export/home",
+    "/home",
+    "/mnt",
+    "/opt",
+    "/root",
+    "/rpool",
+    "/var",
+    "/zones",
+];
 
 /// The section, with its defaults. `None` only together with a problem.
 pub(super) fn read(reader: &mut Reader, top: &Map<'_>) -> Option<Zone> {
     let node = top.get("zone");
-    let map = node.map(|node| {
-        reader.map(
-            node,
-            "zone",
-            &["dataset", "path", "network", "port", "bandwidth", "quota_gib"],
-        )
-    });
+    let known = [
+        "dataset",
+        "path",
+        "network",
+        "port",
+        "bandwidth",
+        "quota_gib",
+        "max_vcpus",
+    ];
+    let map = node.map(|node| reader.map(node, "zone", &known));
     let get = |key: &str| map.as_ref().and_then(|map| map.get(key));
-    let network = match get("network") {
+    let network: Option<Range> = match get("network") {
         None => Some(Range::default()),
-        Some(node) => reader
-            .parsed::<Ipv4Net>(Some(node), "zone.network")
-            .and_then(|network| {
-                Range::new(network)
-                    .map_err(|error| reader.problem(node.place, error.to_string(), "write 10.77.0.0/16".to_owned()))
-                    .ok()
-            }),
+        Some(node) => reader.parsed(Some(node), "zone.network"),
     };
     let dataset: Option<DatasetName> = or(reader, get("dataset"), "zone.dataset", "rpool/hci");
     let path: Option<PlainPath> = or(reader, get("path"), "zone.path", "/zones/hci");
     let bandwidth: Option<Bandwidth> = or(reader, get("bandwidth"), "zone.bandwidth", "1G");
     let port = reader.small(get("port"), "zone.port", 1024..=65534).unwrap_or(9417);
     let quota_gib = reader.number(get("quota_gib"), "zone.quota_gib", 1..=1 << 20);
+    let max_vcpus = reader.small(get("max_vcpus"), "zone.max_vcpus", 1..=MOST_VCPUS);
+    if let (Some(node), Some(path)) = (get("path"), &path)
+        && let Some(why) = unfit_path(&path.to_string())
+    {
+        let help = "choose a directory of its own, such as /zones/hci".to_owned();
+        reader.problem(node.place, format!("zone.path `{path}` {why}"), help);
+    }
     Some(Zone {
         dataset: dataset?,
         path: path?,
@@ -46,7 +90,63 @@ pub(super) fn read(reader: &mut Reader, top: &Map<'_>) -> Option<Zone> {
         port: u16::try_from(port).unwrap_or(u16::MAX),
         bandwidth: bandwidth?,
         quota_gib,
+        max_vcpus: max_vcpus.unwrap_or(MAX_VCPUS),
     })
+}
+
+/// Where a key of the section stands; where the section does when it is left out.
+fn place_of(top: &Map<'_>, key: &str) -> Place {
+    let Some(node) = top.get("zone") else {
+        return top.place;
+    };
+    let entries = match &node.value {
+        Value::Map(entries) => entries.as_slice(),
+        _ => &[],
+    };
+    let found = entries.iter().find(|(known, _)| known.text == key);
+    found.map_or(node.place, |(_, value)| value.place)
+}
+
+/// Every name that a machine of some image may need below this dataset and path is one that illumos's tools take, so
+/// that no plan is refused later.
+pub(super) fn check_names(reader: &mut Reader, top: &Map<'_>, zone: &Zone, labels: &[&Label]) {
+    let machine = MachineName::of(AttemptId::new());
+    let below = |kind: &str| zone.dataset.child(kind)?.child(machine.as_str());
+    let images = labels.iter().map(|label| {
+        let image = zone.dataset.child("images")?.child(label.as_str())?;
+        // What is withdrawn has the longest name.
+        let version = image.child(&format!(".withdrawn-v{}", u32::MAX))?;
+        version.device()?;
+        version.snapshot("gold").map(drop)
+    });
+    let machines = || below("machines")?.device().map(drop);
+    let named: Result<(), Unfit> = machines().and_then(|()| below("zones").map(drop));
+    if let Some(error) = named.err().or_else(|| images.filter_map(Result::err).next()) {
+        let help = "a shorter name without `:`: those of images and machines are added to it".to_owned();
+        reader.problem(
+            place_of(top, "dataset"),
+            format!("zone.dataset is of no use: {error}"),
+            help,
+        );
+    }
+    if let Err(error) = format!("{}/{machine}", zone.path).parse::<PlainPath>() {
+        let help = "a shorter path: machines' names are added to it".to_owned();
+        reader.problem(place_of(top, "path"), format!("zone.path is of no use: {error}"), help);
+    }
+}
+
+/// Why machines cannot be kept below a directory: it is the system's, or does not outlive a boot.
+fn unfit_path(path: &str) -> Option<&'static str> {
+    let is_in = |dir: &&str| path == *dir || path.starts_with(&format!("{dir}/"));
+    if SYSTEM.iter().any(is_in) {
+        return Some("is the system's own");
+    }
+    if FLEETING.iter().any(is_in) {
+        return Some("does not outlive a reboot");
+    }
+    SHARED
+        .contains(&path)
+        .then_some("holds other things: a dataset that is mounted there would hide them")
 }
 
 fn or<T: std::str::FromStr<Err: std::fmt::Display>>(
@@ -103,7 +203,31 @@ pub(super) fn attributes(reader: &mut Reader, map: &Map<'_>) -> BTreeMap<AttrNam
         }
         let name = reader.key::<AttrName>(key);
         let value = reader.parsed::<AttrValue>(Some(node), &path);
+        if let Some(since) = attributes::brand_since(&key.text) {
+            let message = format!("attribute {} has no effect before release {since}", key.text);
+            reader.warning(key.place, message);
+        }
         found.extend(name.zip(value));
     }
     found
 }
+
+/// Attributes of an image that mean nothing without others, or beside its kind.
+pub(super) fn check_attributes(reader: &mut Reader, map: &Map<'_>, image: &Image) {
+    let Err((name, refusal)) = attributes::check_together(&image.attributes, image.kind) else {
+        return;
+    };
+    let entries = match map.get("attributes").map(|node| &node.value) {
+        Some(Value::Map(entries)) => entries.as_slice(),
+        _ => &[],
+    };
+    let key = entries.iter().find(|(key, _)| key.text == name.to_string());
+    reader.problem(
+        key.map_or(map.place, |(key, _)| key.place),
+        refusal.message,
+        refusal.help,
+    );
+}
+
+#[cfg(test)]
+mod tests;

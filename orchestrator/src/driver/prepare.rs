@@ -13,10 +13,11 @@ use super::{
 use crate::{
     agent_api::Link,
     clock::now_ms,
+    config::{Backend, Config, GuestKind},
     failpoint::{self, Point},
     machine::{Endpoints, MachineSpec, Seed, listen},
     model::{
-        names::MachineName,
+        names::{Label, MachineName},
         plan::{Env, PLAN_VERSION, Plan},
     },
     secret::Secret,
@@ -121,8 +122,26 @@ pub(super) async fn open(deps: &Deps, attempt: &AttemptRow, endpoints: &Endpoint
     })
 }
 
-/// Where programs are looked for in a guest, unless the workflow says otherwise.
-const GUEST_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Where programs are looked for in a Linux guest, unless the workflow says otherwise.
+const LINUX_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// As much in an illumos guest, in the order of OmniOS's default profile: GNU tools first, as most build scripts mean
+/// them by names like `sed`, `tar` and `install`, then the system's own; packages that are not part of the system
+/// (`/opt/ooce`) last, so that they hide nothing of it.
+const ILLUMOS_PATH: &str =
+    "/usr/local/sbin:/usr/local/bin:/usr/gnu/bin:/usr/bin:/usr/sbin:/sbin:/opt/ooce/bin:/opt/ooce/sbin";
+
+/// The PATH of steps on an image. A process has this machine's system, whatever the image says.
+fn guest_path(config: &Config, label: &Label) -> &'static str {
+    let illumos = match config.backend {
+        Backend::Process => cfg!(target_os = "illumos"),
+        Backend::Qemu | Backend::Zone => config
+            .images
+            .get(label)
+            .is_some_and(|image| image.kind == GuestKind::Illumos),
+    };
+    if illumos { ILLUMOS_PATH } else { LINUX_PATH }
+}
 
 /// What the attempt has to do, from the stored plan, the configuration and the machine.
 pub(super) fn job(deps: &Deps, attempt: &AttemptRow, detail: &JobDetail, endpoints: &Endpoints) -> Arc<Job> {
@@ -152,7 +171,8 @@ pub(super) fn job(deps: &Deps, attempt: &AttemptRow, detail: &JobDetail, endpoin
         run_attempt: attempt.run_attempt,
         workspace: &workspace,
     };
-    let base = [("PATH", GUEST_PATH), ("HOME", &endpoints.home), ("LANG", "C.UTF-8")];
+    let path = guest_path(&deps.config, &attempt.label);
+    let base = [("PATH", path), ("HOME", &endpoints.home), ("LANG", "C.UTF-8")];
     let env = detail.plan.steps.iter().map(|step| {
         let own = workflow::environment(&context, step);
         let missing = base
@@ -191,4 +211,33 @@ fn sha256(bytes: &[u8]) -> [u8; 32] {
     let mut out = [0; 32];
     out.copy_from_slice(ring::digest::digest(&ring::digest::SHA256, bytes).as_ref());
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::LoadOptions;
+
+    #[test]
+    fn steps_find_the_programs_of_their_guests_system() {
+        let text = "node: n\nimages:\n  debian: {disk: /d.qcow2}\n  omnios: {disk: /o.qcow2, kind: illumos}\n";
+        let config = Config::parse(Path::new("config.yaml"), text, LoadOptions::default()).unwrap();
+        let path = |label: &str| guest_path(&config.config, &label.parse().unwrap());
+        assert_eq!(
+            path("debian"),
+            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+        );
+        let dirs: Vec<&str> = path("omnios").split(':').collect();
+        let at = |dir: &str| {
+            dirs.iter()
+                .position(|d| *d == dir)
+                .unwrap_or_else(|| panic!("no {dir}"))
+        };
+        assert!(
+            at("/usr/gnu/bin") < at("/usr/bin") && at("/usr/bin") < at("/opt/ooce/bin"),
+            "{dirs:?}"
+        );
+    }
 }

@@ -313,6 +313,9 @@ mod tests {
 
     use super::*;
 
+    /// For a server that does not answer.
+    const SHORT: Duration = Duration::from_millis(50);
+
     async fn serve(router: Router) -> String {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -449,7 +452,7 @@ mod tests {
         )
         .await;
         let client = Outgoing::new(&base, true).unwrap();
-        let quick = client.clone().with_deadline(Duration::from_millis(50));
+        let quick = client.clone().with_deadline(SHORT);
         assert!(matches!(
             quick.send(request(&base, "/silent")).await,
             Err(SendError::Deadline(_))

@@ -224,7 +224,7 @@ mod linux {
     #[cfg(test)]
     mod tests {
         use super::*;
-        use crate::exec::Cmd;
+        use crate::{deadline, exec::Cmd};
 
         #[test]
         fn a_process_name_cannot_forge_its_line() {
@@ -247,15 +247,11 @@ mod linux {
             let (ours, theirs) = (start(dir.path()), start(other.path()));
             assert_eq!(leader(dir.path(), "word").unwrap(), Some(ours));
             assert_eq!(leader(dir.path(), "wor").unwrap(), None);
-            kill_marked(dir.path(), Some(ours), Duration::from_secs(30))
-                .await
-                .unwrap();
+            kill_marked(dir.path(), Some(ours), deadline::PROMPT).await.unwrap();
             assert!(!ours.is_alive() && theirs.is_alive());
             assert!(marked(dir.path()).unwrap().is_empty());
-            kill_marked(dir.path(), Some(ours), Duration::from_secs(30))
-                .await
-                .unwrap();
-            kill_marked(other.path(), None, Duration::from_secs(30)).await.unwrap();
+            kill_marked(dir.path(), Some(ours), deadline::PROMPT).await.unwrap();
+            kill_marked(other.path(), None, deadline::PROMPT).await.unwrap();
             theirs.gone().await.unwrap();
         }
 

@@ -231,7 +231,8 @@ pub fn image_bytes(spec: &MachineSpec, addresses: &Addresses, agent: &Path) -> i
     image(&contents)
 }
 
-fn image(contents: &[(&str, &[u8])]) -> io::Result<Vec<u8>> {
+/// A disk with these files.
+pub(crate) fn image(contents: &[(&str, &[u8])]) -> io::Result<Vec<u8>> {
     const MIB: usize = 1 << 20;
     let total: usize = contents.iter().map(|(_, bytes)| bytes.len()).sum();
     // Tables take under 2 %, and each file wastes part of one cluster.

@@ -52,7 +52,8 @@ macro_rules! ids {
             type Err = BadId;
             fn from_str(text: &str) -> Result<Self, BadId> {
                 let bad = || BadId { kind: $kind, text: text.chars().take(64).collect() };
-                if text.len() != 26 {
+                // The first of 26 digits has three bits: more would wrap to another id.
+                if text.len() != 26 || !(b'0'..=b'7').contains(&text.as_bytes()[0]) {
                     return Err(bad());
                 }
                 Ulid::from_string(&text.to_ascii_uppercase()).map(Self).map_err(|_| bad())
@@ -108,6 +109,12 @@ mod tests {
     }
 
     #[test]
+    fn the_largest_id_is_read_as_itself() {
+        let text = "7zzzzzzzzzzzzzzzzzzzzzzzzz";
+        assert_eq!(text.parse::<AttemptId>().unwrap().to_string(), text);
+    }
+
+    #[test]
     fn foreign_text_is_refused_whole() {
         for text in [
             "",
@@ -115,6 +122,8 @@ mod tests {
             "../../etc/passwd",
             "01k9zk6x0f5t3b8w2q7m4d1c0",
             "01k9zk6x0f5t3b8w2q7m4d1c0u!",
+            "zzzzzzzzzzzzzzzzzzzzzzzzzz",
+            "80000000000000000000000000",
         ] {
             assert!(text.parse::<RunId>().is_err(), "{text}");
         }

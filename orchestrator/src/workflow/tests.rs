@@ -5,7 +5,10 @@ use std::fmt::Write as _;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::plan::{Action, Shell};
+use crate::{
+    deadline,
+    model::plan::{Action, Shell},
+};
 
 const DEFAULTS: Defaults = Defaults {
     job_timeout_minutes: 360,
@@ -406,11 +409,7 @@ fn bombs_cost_little() {
         complaints("a: &a [*a]")
     );
     // Each of them takes milliseconds; the bound only has to tell them from an exponential one.
-    assert!(
-        started.elapsed() < std::time::Duration::from_secs(20),
-        "{:?}",
-        started.elapsed()
-    );
+    assert!(started.elapsed() < deadline::PROMPT, "{:?}", started.elapsed());
 }
 
 #[test]

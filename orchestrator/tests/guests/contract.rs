@@ -14,6 +14,7 @@ use helios_ci::{
 
 use super::{
     bed::host,
+    deadline,
     push::Keeper,
     real::{self, left, spec},
     support::{
@@ -40,7 +41,7 @@ impl contract::Bench for Zones {
         let mut command = Command::new(support::helios_ci());
         command.args(["--config", CONFIG, "machined"]);
         *self.machined.lock().expect("one thread") = Some(Keeper::start(command));
-        let until = Instant::now() + contract::PATIENCE;
+        let until = Instant::now() + deadline::GUEST;
         loop {
             match machined::connect("/run/machined.sock".as_ref(), &self.spec().node).await {
                 Ok(machines) => return machines,
@@ -57,7 +58,7 @@ impl contract::Bench for Zones {
     fn main_pid(&self, name: &MachineName) -> i32 {
         let file = host().dir().join("guests").join(format!("{name}.pid"));
         // The zone's bhyve starts after the command that boots the zone has ended.
-        let until = Instant::now() + contract::PATIENCE;
+        let until = Instant::now() + deadline::GUEST;
         loop {
             if let Some(pid) = fs::read_to_string(&file).ok().and_then(|text| text.parse().ok()) {
                 return pid;

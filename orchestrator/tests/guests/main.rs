@@ -27,6 +27,8 @@ mod restart;
 mod support;
 mod trial;
 
+use support::deadline;
+
 /// Runs the other tests of this file inside a simulated host of their own each, with real guests.
 #[test]
 fn zones_with_real_guests() {

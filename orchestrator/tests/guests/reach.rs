@@ -15,7 +15,10 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-use super::real::{self, PATIENCE, left, machines, run, slot, spec};
+use super::{
+    deadline,
+    real::{self, left, machines, run, slot, spec},
+};
 
 /// Gives whoever listens at the agent's address a root shell in the guest, and greets whoever calls on 8080. The
 /// route is what a guest is not given, and can give itself.
@@ -25,8 +28,8 @@ ip route add default via "$node"
 nc -ll -p 8080 -e /bin/echo here &
 while :; do nc "$node" 9417 -e /bin/sh; usleep 200000; done
 "#;
-/// A shell's answer takes no longer.
-const ANSWER: Duration = Duration::from_secs(60);
+/// So long is listened for what is not to be heard: a busy machine only makes it the quieter.
+const SILENCE: Duration = Duration::from_secs(3);
 /// What should succeed is tried so often.
 const TRIES: u32 = 5;
 /// An address of the host in the network around it.
@@ -41,7 +44,7 @@ struct Shell {
 
 impl Shell {
     async fn of(listener: &TcpListener) -> Self {
-        let (stream, _) = tokio::time::timeout(PATIENCE, listener.accept())
+        let (stream, _) = tokio::time::timeout(deadline::GUEST, listener.accept())
             .await
             .expect("the guest calls")
             .expect("a connection");
@@ -62,7 +65,7 @@ impl Shell {
             .expect("the shell takes it");
         let mut said = String::new();
         loop {
-            let read = tokio::time::timeout(ANSWER, self.stream.read_line(&mut said)).await;
+            let read = tokio::time::timeout(deadline::GUEST, self.stream.read_line(&mut said)).await;
             let read = read.unwrap_or_else(|_| panic!("the shell does not answer to {script}: {said}"));
             assert!(read.expect("a line") > 0, "the shell is gone: {said}");
             if let Some((before, code)) = said.trim_end().rsplit_once(&end) {
@@ -71,11 +74,15 @@ impl Shell {
         }
     }
 
-    /// Whether something at this address greets us.
+    /// Whether something at this address greets us before so long is over.
+    async fn reaches_within(&mut self, within: Duration, address: impl std::fmt::Display, port: u16) -> bool {
+        let nc = format!("nc -w {} {address} {port} </dev/null", within.as_secs());
+        self.run(&nc).await.0.contains("here")
+    }
+
+    /// Whether a connection comes about that should be held back in silence.
     async fn reaches(&mut self, address: impl std::fmt::Display, port: u16) -> bool {
-        // The time-out is for a connection that is silently held back.
-        let (said, _) = self.run(&format!("nc -w 3 {address} {port} </dev/null")).await;
-        said.contains("here")
+        self.reaches_within(SILENCE, address, port).await
     }
 }
 
@@ -83,7 +90,7 @@ impl Shell {
     /// Whether it is reached at last: on a busy machine an answer may be late, and a late one is one.
     async fn reaches_at_last(&mut self, address: impl std::fmt::Display, port: u16) -> bool {
         for _ in 0..TRIES {
-            if self.reaches(&address, port).await {
+            if self.reaches_within(deadline::PROMPT, &address, port).await {
                 return true;
             }
         }
@@ -336,7 +343,7 @@ async fn a_guest_is_held_to_its_own_addresses_by_each_property_of_its_link() {
     }
     // Nothing is allowed then but what was learned from DHCP: not even this shell's own words.
     run("dladm reset-linkprop -t -p allowed-ips hciv0");
-    let silent = tokio::time::timeout(Duration::from_secs(3), shell.run("true")).await;
+    let silent = tokio::time::timeout(SILENCE, shell.run("true")).await;
     assert!(silent.is_err(), "{silent:?}");
     run(&format!("dladm set-linkprop -t -p allowed-ips={address}/32 hciv0"));
     assert!(shell.run("true").await.1);

@@ -20,11 +20,9 @@ use sha2::{Digest, Sha256};
 
 use super::{
     bed::{self, Room, host},
-    support,
+    deadline, support,
 };
 
-/// Only ends a hang: emulated guests on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(240);
 /// The name of this host's node, as in the installation that `support` makes.
 const NODE: &str = "test-node";
 /// The label of the only image.
@@ -233,7 +231,7 @@ pub async fn console(machines: &Arc<dyn Machines>, name: &MachineName) -> String
 
 /// Waits for words on a console.
 pub async fn console_says(machines: &Arc<dyn Machines>, name: &MachineName, words: &str) -> String {
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + deadline::GUEST;
     loop {
         let said = console(machines, name).await;
         if said.contains(words) {
@@ -246,7 +244,7 @@ pub async fn console_says(machines: &Arc<dyn Machines>, name: &MachineName, word
 
 /// Waits until a machine runs no more.
 pub async fn stopped(machines: &Arc<dyn Machines>, name: &MachineName) -> Observed {
-    let stopped = tokio::time::timeout(PATIENCE, machines.wait_stopped(name)).await;
+    let stopped = tokio::time::timeout(deadline::GUEST, machines.wait_stopped(name)).await;
     stopped.expect("it stops").expect("a look")
 }
 
@@ -286,7 +284,7 @@ pub fn emulators() -> Vec<i32> {
 pub async fn until(what: &str, mut so: impl FnMut() -> bool) {
     let started = Instant::now();
     while !so() {
-        assert!(started.elapsed() < PATIENCE, "never: {what}");
+        assert!(started.elapsed() < deadline::GUEST, "never: {what}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

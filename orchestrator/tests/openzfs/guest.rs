@@ -7,11 +7,11 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::mpsc,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-/// Only ends a hang: minutes of emulation on a busy host.
-const PATIENCE: Duration = Duration::from_secs(1500);
+use super::deadline;
+
 /// The pool of everything, and one that is to be filled.
 const DISKS: [(&str, u64); 2] = [("large", 8 << 30), ("small", 96 << 20)];
 
@@ -127,7 +127,7 @@ pub fn run(image: &Path, arguments: &[&str]) -> String {
             }
         }
     });
-    let (mut said, until) = (String::new(), Instant::now() + PATIENCE);
+    let (mut said, until) = (String::new(), Instant::now() + deadline::OPENZFS);
     loop {
         match heard.recv_timeout(until.saturating_duration_since(Instant::now())) {
             Ok(line) => {

@@ -11,6 +11,8 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::disallowed_methods, reason = "tests start programs as a person would")]
 
+#[path = "../support/deadline.rs"]
+mod deadline;
 mod guest;
 mod inside;
 

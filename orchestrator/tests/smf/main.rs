@@ -1,5 +1,5 @@
 //! What is installed on illumos, as far as another system can tell: manifests against the system's own document
-//! type, methods under three shells, rights, and the package's list of files against what is laid.
+//! type, methods under four shells, rights, and the package's list of files against what is laid.
 
 #![allow(
     clippy::disallowed_methods,
@@ -9,6 +9,7 @@
 mod manifests;
 mod methods;
 mod package;
+mod prepare;
 mod rights;
 
 use std::{
@@ -21,8 +22,9 @@ use std::{
 
 use tempfile::TempDir;
 
-/// The shells whose POSIX mode every script must stay within.
-const SHELLS: [&str; 3] = ["sh", "dash", "mksh"];
+/// The shells whose POSIX mode every script must stay within. The last is the one that runs them: `/sbin/sh` of illumos
+/// is ksh93.
+const SHELLS: [&str; 4] = ["sh", "dash", "mksh", "ksh93"];
 
 /// Held while a program is written or started: a process forked in between would hold the file open for
 /// writing, and such a file cannot be run.

@@ -1,4 +1,4 @@
-//! The method scripts under three shells, to every one of their ends.
+//! The method scripts under four shells, to every one of their ends.
 
 use std::{
     fs,

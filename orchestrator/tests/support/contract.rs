@@ -12,10 +12,10 @@ use helios_ci::{
     model::names::MachineName,
 };
 
+use super::deadline;
+
 /// Says that it is here, and stays until it is ended.
 pub const AGENT: &str = "#!/bin/sh\necho \"agent $1 $2 is here\"\ntrap 'exit 0' TERM\nwhile :; do sleep 1; done\n";
-/// Ends a hang, nothing else.
-pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A place in which a back end is opened, again and again, as by restarted daemons.
 #[allow(async_fn_in_trait, reason = "used by tests of one thread each")]
@@ -42,7 +42,7 @@ pub trait Bench {
 
 /// Waits for a word on a console.
 pub async fn console_says(machines: &Arc<dyn Machines>, name: &MachineName, word: &str) -> String {
-    let (mut text, mut from, until) = (Vec::new(), 0, Instant::now() + PATIENCE);
+    let (mut text, mut from, until) = (Vec::new(), 0, Instant::now() + deadline::GUEST);
     loop {
         let part = machines.console(name, from).await.unwrap();
         from = part.next;
@@ -58,7 +58,7 @@ pub async fn console_says(machines: &Arc<dyn Machines>, name: &MachineName, word
 
 /// Waits until a machine runs no more.
 pub async fn stopped(machines: &Arc<dyn Machines>, name: &MachineName) -> Observed {
-    tokio::time::timeout(PATIENCE, machines.wait_stopped(name))
+    tokio::time::timeout(deadline::GUEST, machines.wait_stopped(name))
         .await
         .expect("it stops")
         .unwrap()
@@ -95,8 +95,8 @@ pub async fn life(bench: &impl Bench) {
     bench.open().await.prepare(&spec).await.unwrap_err();
     console_says(&bench.open().await, name, "agent --seed").await;
 
-    bench.open().await.stop(name, Duration::from_secs(30)).await.unwrap();
-    bench.open().await.stop(name, Duration::from_secs(30)).await.unwrap();
+    bench.open().await.stop(name, deadline::GUEST).await.unwrap();
+    bench.open().await.stop(name, deadline::GUEST).await.unwrap();
     assert!(matches!(stopped(&bench.open().await, name).await, Observed::Stopped(_)));
     bench.open().await.start(name).await.unwrap_err();
     console_says(&bench.open().await, name, "agent --seed").await;
@@ -125,7 +125,7 @@ pub async fn two_and_a_death(bench: &impl Bench) {
     });
     let pid = nix::unistd::Pid::from_raw(bench.main_pid(&one.name));
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
-    let seen = tokio::time::timeout(PATIENCE, waiting)
+    let seen = tokio::time::timeout(deadline::GUEST, waiting)
         .await
         .expect("the death is noticed")
         .unwrap();

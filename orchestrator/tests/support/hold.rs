@@ -15,7 +15,7 @@ use nix::{
 };
 use serde_json::Value;
 
-use super::{DEADLINE, World, helios_ci, pause};
+use super::{World, deadline, helios_ci, pause};
 
 /// A job that prints `line 1 of N` to `line N of N` with a pause after each.
 pub fn counting(lines: usize, pause: &str) -> String {
@@ -63,7 +63,7 @@ pub fn pick(seed: &mut u64, below: u64) -> u64 {
 pub fn http(port: u16, path: &str, token: &str) -> (u16, String) {
     let ask = || -> std::io::Result<String> {
         let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-        stream.set_read_timeout(Some(DEADLINE))?;
+        stream.set_read_timeout(Some(deadline::GUEST))?;
         let request = format!("GET {path} HTTP/1.0\r\nHost: 127.0.0.1:{port}\r\nAuthorization: Bearer {token}\r\n\r\n");
         stream.write_all(request.as_bytes())?;
         let mut answer = Vec::new();
@@ -173,7 +173,7 @@ impl World {
     pub fn text(&self, sql: &str) -> String {
         let output = std::process::Command::new("sqlite3")
             .arg("-readonly")
-            .args(["-cmd", ".timeout 20000"])
+            .args(["-cmd", &format!(".timeout {}", deadline::PROMPT.as_millis())])
             .arg(self.data().join("helios-ci.db"))
             .arg(sql)
             .output()
@@ -242,7 +242,7 @@ pub fn walk(dir: &Path, see: &mut impl FnMut(&Path, fs::FileType)) {
 pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let started = std::time::Instant::now();
     while !is_so() {
-        assert!(started.elapsed() < DEADLINE, "never: {what}");
+        assert!(started.elapsed() < deadline::GUEST, "never: {what}");
         pause();
     }
 }

@@ -6,6 +6,7 @@
 #![allow(clippy::missing_panics_doc, reason = "tests")]
 
 pub mod contract;
+pub mod deadline;
 pub mod hold;
 pub mod peer;
 pub mod spine;
@@ -21,9 +22,6 @@ use std::{
 
 use helios_fakeforge::{FakeForge, Kind, Options};
 use serde_json::Value;
-
-/// Only ends a hang: two noisy cores, emulated guests.
-pub const DEADLINE: Duration = Duration::from_secs(400);
 
 /// What `image verify --boot` says of a disk that is well.
 pub const WELL: [&str; 5] = [
@@ -228,6 +226,7 @@ images:
   tiny:
     {image}
     size: {{cpus: 1, memory_mib: 512}}
+    boot_timeout_s: {boot_timeout_s}
 aliases:
   ubuntu-latest: tiny
 default_label: tiny
@@ -237,6 +236,7 @@ default_label: tiny
             forge = self.forge.url(),
             api = self.forge.github_api_url(),
             app = self.forge.app_id(),
+            boot_timeout_s = deadline::GUEST.as_secs(),
             extra = self.extra,
         );
         fs::write(self.config(), text).expect("the configuration");
@@ -288,7 +288,7 @@ default_label: tiny
                 self.daemon_log()
             );
             assert!(
-                started.elapsed() < DEADLINE,
+                started.elapsed() < deadline::GUEST,
                 "the daemon is not ready:\n{}",
                 self.daemon_log()
             );
@@ -338,7 +338,7 @@ default_label: tiny
         let started = Instant::now();
         while self.is_up() {
             assert!(
-                started.elapsed() < DEADLINE,
+                started.elapsed() < deadline::GUEST,
                 "the daemon did not die:\n{}",
                 self.daemon_log()
             );
@@ -377,7 +377,8 @@ default_label: tiny
     /// JSON of the API.
     pub fn get(&self, path: &str) -> Value {
         let output = Command::new("curl")
-            .args(["-sS", "-m", "60", "-H", "@-", &format!("{}{path}", self.url())])
+            .args(["-sS", "-m", &deadline::GUEST.as_secs().to_string()])
+            .args(["-H", "@-", &format!("{}{path}", self.url())])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -413,7 +414,7 @@ default_label: tiny
 
     /// Waits until the aggregate of a commit has this word at the forge.
     pub async fn wait(&self, sha: &str, word: &str) {
-        if let Err(error) = self.forge.wait_for_word(sha, "helios-ci", word, DEADLINE).await {
+        if let Err(error) = self.forge.wait_for_word(sha, "helios-ci", word, deadline::GUEST).await {
             panic!("{error}\n{}", self.daemon_log());
         }
     }
@@ -460,7 +461,11 @@ default_label: tiny
             if let Some(found) = look() {
                 return found;
             }
-            assert!(started.elapsed() < DEADLINE, "never: {what}\n{}", self.daemon_log());
+            assert!(
+                started.elapsed() < deadline::GUEST,
+                "never: {what}\n{}",
+                self.daemon_log()
+            );
             pause();
         }
     }
@@ -505,7 +510,7 @@ default_label: tiny
                 return;
             }
             assert!(
-                started.elapsed() < DEADLINE,
+                started.elapsed() < deadline::GUEST,
                 "left behind: {left:#?}\n{}",
                 self.daemon_log()
             );

@@ -29,6 +29,8 @@ use illumos_sim::{
 };
 use sha2::{Digest, Sha256};
 
+use super::deadline;
+
 /// Where the inner tests find their host.
 const STATE: &str = "HELIOS_CI_SIMULATED_HOST";
 
@@ -53,19 +55,23 @@ pub fn run_inside(tests: &[&str]) -> BTreeSet<String> {
 /// The same in rooms of this kind, so many at a time.
 pub fn run_in(tests: &[&str], at_once: usize, room: Room<'_>) -> BTreeSet<String> {
     let me = std::env::current_exe().expect("this program");
-    let sim = me
-        .parent()
-        .and_then(Path::parent)
-        .expect("a target directory")
-        .join("illumos-sim");
-    assert!(sim.exists(), "{} is missing: cargo build --workspace", sim.display());
+    let built = |name: &str| {
+        let path = me
+            .parent()
+            .and_then(Path::parent)
+            .expect("a target directory")
+            .join(name);
+        assert!(path.exists(), "{} is missing: cargo build --workspace", path.display());
+        path
+    };
+    let (sim, raw_disks) = (built("illumos-sim"), built("libillumos_rawdisk.so"));
     let (next, failed, ran) = (AtomicUsize::new(0), Mutex::new(Vec::new()), Mutex::new(BTreeSet::new()));
     std::thread::scope(|scope| {
         for _ in 0..at_once {
             scope.spawn(|| {
                 while let Some(test) = tests.get(next.fetch_add(1, Ordering::SeqCst)) {
                     let begun = Instant::now();
-                    match inside(&me, &sim, test, room) {
+                    match inside(&me, &sim, &raw_disks, test, room) {
                         Ok(programs) => ran.lock().expect("a set").extend(programs),
                         Err(said) => failed.lock().expect("a list").push(format!("== {test}\n{said}")),
                     }
@@ -88,7 +94,7 @@ pub fn copy(from: &Path, to: &Path) {
     assert!(copied.is_ok_and(|status| status.success()), "cp {}", from.display());
 }
 
-fn inside(me: &Path, sim: &Path, test: &str, room: Room<'_>) -> Result<Vec<String>, String> {
+fn inside(me: &Path, sim: &Path, raw_disks: &Path, test: &str, room: Room<'_>) -> Result<Vec<String>, String> {
     let dir = tempfile::tempdir().expect("a folder");
     let (state, work) = (dir.path().join("host"), dir.path().join("work"));
     match room.host {
@@ -107,6 +113,8 @@ fn inside(me: &Path, sim: &Path, test: &str, room: Room<'_>) -> Result<Vec<Strin
         .arg(me)
         .args([test, "--exact", "--ignored", "--nocapture"])
         .env(STATE, &state)
+        // Of this program and of helios-ci: the host's commands are given no environment.
+        .env("LD_PRELOAD", raw_disks)
         .envs(room.env.iter().copied())
         .output()
         .expect("unshare, of util-linux");
@@ -135,6 +143,7 @@ pub fn zone() -> Zone {
         port: 9417,
         bandwidth: "1G".parse().expect("a bandwidth"),
         quota_gib: None,
+        max_vcpus: 32,
     }
 }
 
@@ -154,7 +163,7 @@ pub fn image() -> Image {
         initrd: None,
         cmdline: None,
         size: Size::default(),
-        boot_timeout_s: 60,
+        boot_timeout_s: deadline::GUEST.as_secs(),
     }
 }
 

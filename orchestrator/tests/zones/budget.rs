@@ -39,6 +39,8 @@ pub fn verb(line: &Line) -> &str {
 
 /// So long does each act take in the life that is measured: what lies between two acts is small beside it.
 const SLOW_MS: u64 = 1000;
+/// So long it is counted how often the host is asked about its machines.
+const WATCHED: Duration = Duration::from_secs(3);
 
 /// What a part of the trace changed.
 fn acting(trace: &[Line]) -> Vec<&Line> {
@@ -127,7 +129,7 @@ async fn twenty_that_wait_cost_one_look_a_second() {
         })
         .collect();
     // Somebody else asks for each of them all the time.
-    while begun.elapsed() < Duration::from_secs(3) {
+    while begun.elapsed() < WATCHED {
         for name in &names {
             assert_eq!(machines.observe(name).await.unwrap(), Observed::Running);
         }

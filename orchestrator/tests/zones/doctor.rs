@@ -22,8 +22,10 @@ const REST: &[&str] = &[
     "links",
     "forwarding",
     "memory",
+    "virtual processors",
+    "scheduler",
+    "zone of debian",
     "image debian",
-    "devices of debian",
 ];
 
 /// Exit code and lines.
@@ -131,6 +133,14 @@ async fn a_host_that_lacks_something_is_told_what_and_how_to_mend_it() {
         }
     };
     is_whole();
+    let scheduler = || line(&doctor().1, "scheduler").unwrap().clone();
+    assert!(
+        says(&scheduler(), "warning", "FSS", "dispadmin -d FSS"),
+        "{}",
+        scheduler()
+    );
+    bed::run("dispadmin", &["-d", "FSS"]);
+    assert_eq!(scheduler()["status"], "ok");
     for lack in LACKS {
         (lack.take)();
         let (code, lines) = doctor();

@@ -1,10 +1,10 @@
 #![allow(clippy::disallowed_methods, reason = "an import is killed as only a process can be")]
 
 use std::{
-    fs,
+    fs::{self, File},
     io::{Read, Write},
     net::TcpListener,
-    os::unix::process::ExitStatusExt,
+    os::unix::{fs::FileExt, process::ExitStatusExt},
     path::Path,
     process::{Command, Stdio},
     time::{Duration, Instant},
@@ -17,6 +17,7 @@ use sha2::{Digest, Sha256};
 use super::{
     admin::configure,
     bed::{self, golden, host, import},
+    deadline,
 };
 
 const IMAGE: &str = "rpool/hci/images/debian/";
@@ -186,7 +187,7 @@ fn one_import_at_a_time_and_never_beside_the_last_command_of_another() {
     let digest = disk(file, 7, 10_001);
     fault(&["snapshot"], 1, Action::HangAfter);
     let mut hanging = command(file, &digest).spawn().unwrap();
-    let until = Instant::now() + Duration::from_secs(60);
+    let until = Instant::now() + deadline::PROMPT;
     let children = format!("/proc/{0}/task", hanging.id());
     let zfs = loop {
         assert!(Instant::now() < until, "it never comes to its snapshot");
@@ -277,6 +278,47 @@ fn a_golden_disk_is_imported_verified_and_rolled_back() {
     // All that setup does is there: the second time there is nothing to do.
     let missing = helios_ci::machine::zone::setup::missing(&"n1".parse().unwrap(), &bed::zone()).unwrap();
     assert!(missing.is_empty(), "{missing:?}");
+}
+
+/// What the host's raw volumes are to this program: without this, no test here would notice a read past their end.
+#[test]
+#[ignore = "run inside a simulated host by zones_on_a_simulated_host"]
+fn a_raw_volume_has_no_end_of_file_and_whole_sectors_only() {
+    bed::prepare();
+    let device = Path::new("/dev/zvol/rdsk/rpool/hci/images/debian/v1");
+    let mut volume = File::options().read(true).write(true).open(device).unwrap();
+    let size = volume.metadata().unwrap().len();
+    let mut whole = vec![0; usize::try_from(size).unwrap()];
+    volume.read_exact(&mut whole).unwrap();
+    let errno = |result: std::io::Result<usize>| result.unwrap_err().raw_os_error();
+    assert_eq!(errno(volume.read(&mut [0; 512])), Some(nix::libc::EIO));
+    assert_eq!(errno(volume.read_at(&mut [0; 512], size)), Some(nix::libc::EIO));
+    assert_eq!(errno(volume.write_at(&[0; 512], size)), Some(nix::libc::EIO));
+    assert_eq!(errno(volume.read_at(&mut [0; 100], 0)), Some(nix::libc::EINVAL));
+    assert_eq!(errno(volume.write_at(&[0; 512], 100)), Some(nix::libc::EINVAL));
+    // The last read before the end is a short one, and not refused.
+    assert_eq!(volume.read_at(&mut [0; 1024], size - 512).unwrap(), 512);
+}
+
+#[test]
+#[ignore = "run inside a simulated host by zones_on_a_simulated_host"]
+fn a_disk_that_cannot_be_read_is_said_to_be_that_and_no_other_thing() {
+    bed::prepare();
+    let label = "debian".parse().unwrap();
+    // The host's disk answers with an error before the volume ends.
+    let device = "/dev/zvol/rdsk/rpool/hci/images/debian/v1";
+    let volume = File::options().write(true).open(device).unwrap();
+    volume.set_len(8192).unwrap();
+    let error = golden().verify(&label).unwrap_err();
+    assert!(matches!(error, GoldenError::Unreadable { .. }), "{error:?}");
+    assert!(error.to_string().contains(device), "{error}");
+    let newest = golden().versions(&label).unwrap().pop().unwrap();
+    newest.is_readable().unwrap();
+    volume.set_len(0).unwrap();
+    let error = newest.is_readable().unwrap_err();
+    assert!(error.to_string().contains("cannot be read back"), "{error}");
+    // It is imported anew, as the next version.
+    assert_eq!(import(b"a golden disk"), 2);
 }
 
 /// The address of a server that gives this file to whoever asks, once in a connection.

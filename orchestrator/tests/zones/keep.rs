@@ -13,13 +13,13 @@ use std::{
 
 use helios_ci::{machine::Machines, model::names::MachineName};
 
-use super::bed::{self, host, left, machines, spec};
-
-/// Ends a hang, nothing else.
-const PATIENCE: Duration = Duration::from_secs(60);
+use super::{
+    bed::{self, host, left, machines, spec},
+    deadline,
+};
 
 fn wait<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + deadline::PROMPT;
     loop {
         if let Some(found) = look() {
             return found;
@@ -38,7 +38,7 @@ fn heard(name: &MachineName) -> String {
 }
 
 async fn recorded(machines: &dyn Machines, name: &MachineName, word: &str) {
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + deadline::PROMPT;
     loop {
         let said = machines.console(name, 0).await.unwrap().bytes;
         if String::from_utf8_lossy(&said).contains(word) {
@@ -130,7 +130,7 @@ async fn a_kept_machine_is_cut_off_and_its_console_is_free() {
     let again = bed::machines();
     recorded(&*again, name, "login: ").await;
     assert!(again.write_console(name, b"ls\r").await.is_err(), "taken first");
-    let taken = Instant::now() + PATIENCE;
+    let taken = Instant::now() + deadline::PROMPT;
     while let Err(error) = again.write_console(name, b"").await {
         // The other one has only just hung up.
         assert!(

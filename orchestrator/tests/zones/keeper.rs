@@ -17,13 +17,11 @@ use nix::{
 use super::{
     admin::{Keeper, configure, connected},
     bed::{self, host, left, spec},
-    budget, right, strangers,
+    budget, deadline, right, strangers,
 };
 
 /// So long does the command take during which machined ends.
 const SLOW_MS: u64 = 400;
-/// Ends a hang, nothing else.
-const PATIENCE: Duration = Duration::from_secs(100);
 
 /// A whole life, as the daemon asks for it.
 async fn life(machines: Arc<dyn Machines>, what: String) {
@@ -75,7 +73,7 @@ async fn every_act() -> Vec<Act> {
 
 /// Waits until the slow command runs.
 async fn until_it_runs(what: &str, nth: u32) {
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + deadline::GUEST;
     while host().faults().unwrap().calls[0].seen < nth {
         assert!(Instant::now() < until, "{what} never ran");
         tokio::time::sleep(Duration::from_millis(2)).await;
@@ -115,7 +113,7 @@ async fn at_every_act(part: fn(usize) -> bool, how: Signal) {
         let ended = keeper.0.wait().unwrap();
         assert_eq!(ended.success(), how == Signal::SIGTERM, "{what}: {ended}");
         keeper = Keeper::start();
-        tokio::time::timeout(PATIENCE, living)
+        tokio::time::timeout(deadline::GUEST, living)
             .await
             .unwrap_or_else(|_| panic!("{what}: no end"))
             .unwrap();

@@ -7,6 +7,8 @@ use std::{collections::BTreeSet, path::Path};
 mod admin;
 mod bed;
 mod budget;
+#[path = "../support/deadline.rs"]
+mod deadline;
 mod doctor;
 mod faults;
 mod guard;
@@ -17,6 +19,8 @@ mod lies;
 mod life;
 mod names;
 mod oddities;
+mod plans;
+mod rehearsal;
 mod right;
 mod storm;
 mod strangers;
@@ -44,6 +48,9 @@ fn zones_on_a_simulated_host() {
         "admin::a_brand_that_ignores_an_attribute_is_told_by_doctor",
         "admin::setup_makes_rules_last_and_leaves_anothers_policy_alone",
         "admin::setup_bounds_the_machines_mounts_the_zones_and_wants_their_parents_roots",
+        "rehearsal::what_a_killed_one_left_goes_with_the_next",
+        "rehearsal::what_a_host_does_otherwise_is_said_and_cleaned_up",
+        "rehearsal::every_step_is_seen_and_nothing_is_left_or_touched",
         "keeper::machined_told_to_stop_ends_what_has_begun",
         "keeper::twenty_attempts_at_once_over_the_socket",
         "storm::twenty_machines_in_a_storm_leave_nothing",
@@ -63,6 +70,8 @@ fn zones_on_a_simulated_host() {
         "images::an_import_in_which_any_command_goes_wrong_is_made_good_by_the_next",
         "images::one_import_at_a_time_and_never_beside_the_last_command_of_another",
         "images::no_room_for_an_image_is_said_and_nothing_is_kept",
+        "images::a_raw_volume_has_no_end_of_file_and_whole_sectors_only",
+        "images::a_disk_that_cannot_be_read_is_said_to_be_that_and_no_other_thing",
         "images::a_golden_disk_is_fetched_from_an_address_and_no_download_stays",
         "life::a_machine_is_made_run_and_removed_without_a_trace",
         "life::twenty_machines_at_once",

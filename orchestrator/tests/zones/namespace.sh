@@ -7,7 +7,7 @@ root=$state/root
 mount --make-rprivate /
 
 mkdir -p "$work/sbin" "$work/bin" "$work/lib/zones" "$work/dev" "$work/etc/zones" "$work/etc/ipf" "$work/run"
-for program in zfs zpool dladm ipadm zonecfg zoneadm zlogin bhyvectl ipf ipfstat svcadm svccfg fuser; do
+for program in zfs zpool dladm ipadm zonecfg zoneadm zlogin bhyvectl ipf ipfstat svcadm svccfg fuser dispadmin; do
 	ln -s "$sim" "$work/sbin/$program"
 done
 for program in pfexec pkill zonename uname svcs svcprop; do

@@ -8,7 +8,7 @@ use illumos_sim::faults::{Action, Fault};
 
 use super::{
     bed::{self, host, spec},
-    strangers,
+    faults, strangers,
 };
 
 /// SplitMix64: the same numbers for the same seed, for ever.
@@ -94,8 +94,8 @@ async fn twenty_machines_in_a_storm_leave_nothing() {
         names.push(life.await.unwrap());
     }
     drop(first);
-    // The next machined, in the same weather.
-    let next = bed::hurried_machines(Patience::part(60));
+    // The next machined, in the same weather, with time enough for what is slow and not at fault.
+    let next = bed::hurried_machines(faults::USUAL);
     let ends = names.into_iter().map(|name| {
         let machines = next.clone();
         tokio::spawn(async move {

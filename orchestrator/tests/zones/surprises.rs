@@ -14,7 +14,7 @@ use illumos_sim::{
 
 use super::{
     bed::{self, host, machines, spec},
-    strangers,
+    deadline, strangers,
 };
 
 const INDEX: &str = "/etc/zones/index";
@@ -166,7 +166,7 @@ async fn nothing_is_made_below_a_dataset_that_is_not_mounted() {
 
 /// Waits until something is so.
 async fn until(what: &str, so: impl Fn() -> bool) {
-    let end = Instant::now() + Duration::from_secs(60);
+    let end = Instant::now() + deadline::PROMPT;
     while !so() {
         assert!(Instant::now() < end, "{what} did not come");
         tokio::time::sleep(Duration::from_millis(10)).await;

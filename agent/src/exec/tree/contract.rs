@@ -1,5 +1,7 @@
 //! Step trees as process contracts of illumos: what the leader forks is in its contract, whatever
-//! session, group or environment it gives itself.
+//! session, group or environment it gives itself. A process leaves only on purpose: with an active template of its own
+//! (`ct_tmpl_activate(3CONTRACT)`, which takes no privilege) its next fork begins a contract that this one does not
+//! hold, as ctrun(1) and SMF's restarters do.
 
 use std::{
     fs::{File, OpenOptions},

@@ -101,7 +101,7 @@ async fn observe(State(shared): State<Arc<Shared>>, request: HttpRequest, next: 
         (Some(Fault::Status(code)), _) => Refusal::new(code, "a fault was ordered").into_response(),
         (Some(Fault::RateLimited { retry_after_s }), _) => rate_limited(retry_after_s),
         (Some(Fault::Hang(time)), _) => {
-            tokio::time::sleep(time).await;
+            shared.hang(time).await;
             return cut_off(StatusCode::GATEWAY_TIMEOUT.into_response());
         }
         (_, Some(problem)) => Refusal::new(422, format!("Invalid request.\n\n{problem}")).into_response(),

@@ -3,7 +3,6 @@
 use std::{
     path::PathBuf,
     sync::{Arc, Mutex},
-    time::Duration,
 };
 
 use axum::{Router, body::Bytes, extract::State, http::HeaderMap, routing::post};
@@ -11,8 +10,7 @@ use helios_fakeforge::{FakeForge, Options};
 use ring::hmac;
 use serde_json::Value;
 
-/// Only ends a hang.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+use crate::deadline;
 
 /// The folder of the published descriptions, where it exists.
 pub fn schemas() -> Option<PathBuf> {
@@ -60,7 +58,7 @@ pub async fn receiver() -> (String, Inbox) {
 /// Waits until every delivery of the forge was tried, then takes what came.
 pub async fn delivered(forge: &FakeForge, inbox: &Inbox, count: usize) -> Vec<(HeaderMap, Value)> {
     forge
-        .wait_for("deliveries", DEADLINE, |state| {
+        .wait_for("deliveries", deadline::PROMPT, |state| {
             let tried = state.deliveries().iter().filter(|d| !d.tries.is_empty()).count();
             (tried >= count).then_some(())
         })

@@ -2,7 +2,10 @@
 
 use std::{process::Command, time::Duration};
 
-use crate::common::{DEADLINE, call, delivered, forge, receiver, signed};
+use crate::{
+    common::{call, delivered, forge, receiver, signed},
+    deadline,
+};
 use helios_fakeforge::{Fault, Kind};
 use serde_json::{Value, json};
 
@@ -349,7 +352,7 @@ async fn waiting_sees_what_comes_and_says_what_came_instead() {
             .await;
         }
     };
-    let (waited, ()) = tokio::join!(forge.wait_for_word(&sha, "c", "success", DEADLINE), report);
+    let (waited, ()) = tokio::join!(forge.wait_for_word(&sha, "c", "success", deadline::PROMPT), report);
     assert_eq!(waited.unwrap().state, "success");
     let error = forge
         .wait_for_word(&sha, "c", "failure", Duration::from_millis(1))

@@ -6,6 +6,8 @@
 )]
 
 mod common;
+#[path = "../../../tests/support/deadline.rs"]
+mod deadline;
 mod forgejo;
 mod github;
 mod program;

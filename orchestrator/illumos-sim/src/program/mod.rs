@@ -22,8 +22,28 @@ use crate::{host::Host, out::Out};
 
 /// Every name this binary answers to.
 pub const NAMES: &[&str] = &[
-    "zfs", "zpool", "zonecfg", "zoneadm", "zoneadmd", "dladm", "ipadm", "bhyvectl", "pkill", "ipf", "ipfstat",
-    "zonename", "uname", "svcs", "svcprop", "pfexec", "fuser", "svcadm", "svccfg", "zlogin", "boot",
+    "zfs",
+    "zpool",
+    "zonecfg",
+    "zoneadm",
+    "zoneadmd",
+    "dladm",
+    "ipadm",
+    "bhyvectl",
+    "pkill",
+    "ipf",
+    "ipfstat",
+    "zonename",
+    "uname",
+    "svcs",
+    "svcprop",
+    "pfexec",
+    "fuser",
+    "svcadm",
+    "svccfg",
+    "zlogin",
+    "boot",
+    "dispadmin",
 ];
 
 /// Runs a program over the model.
@@ -44,6 +64,7 @@ pub fn run(host: &mut Host, name: &str, args: &[String]) -> Out {
         "zonename" => system::zonename(args),
         "uname" => system::uname(host, args),
         "fuser" => system::fuser(host, args),
+        "dispadmin" => system::dispadmin(host, args),
         "svcs" => services::svcs(host, args),
         "svcadm" => services::svcadm(host, args),
         "svccfg" => svccfg::run(host, args),

@@ -1,4 +1,4 @@
-//! `zonename`, `uname`, `fuser`.
+//! `zonename`, `uname`, `fuser`, `dispadmin`.
 
 use crate::{
     host::Host,
@@ -76,6 +76,44 @@ pub fn fuser(host: &Host, args: &[String]) -> Ran {
     Ok(out)
 }
 
+/// Where the default scheduling class is kept (usr/src/cmd/dispadmin in illumos).
+const CLASS: &str = "/etc/dispadmin.conf";
+
+/// dispadmin(8), of which `-d` only: the default scheduling class, shown or set.
+///
+/// # Errors
+/// Usage, an unknown class, none that was ever set.
+pub fn dispadmin(host: &Host, args: &[String]) -> Ran {
+    let name = "/usr/sbin/dispadmin";
+    let classes = [
+        ("FSS", "Fair Share"),
+        ("TS", "Time Sharing"),
+        ("IA", "Interactive"),
+        ("FX", "Fixed Priority"),
+    ];
+    let known = |class: &str| classes.iter().find(|(known, _)| *known == class);
+    let path = host.path(CLASS);
+    match args {
+        [flag] if flag == "-d" => {
+            let text = std::fs::read_to_string(path).unwrap_or_default();
+            let set = text.lines().find_map(|line| line.strip_prefix("DEFAULT_SCHEDULER="));
+            match set.and_then(known) {
+                Some((class, words)) => Ok(Out::text(format!("{class}\t({words})\n"))),
+                None => Err(Out::error(format!("{name}: Default scheduling class is not set"))),
+            }
+        }
+        [flag, class] if flag == "-d" => {
+            if known(class).is_none() {
+                return Err(Out::error(format!("{name}: Invalid or unconfigured class {class}")));
+            }
+            let written = crate::files::replace(&path, format!("#\nDEFAULT_SCHEDULER={class}\n").as_bytes());
+            written.map_err(|error| Out::error(format!("{name}: Failed to open {CLASS} ({error})")))?;
+            Ok(Out::silent())
+        }
+        _ => Err(Out::error("usage: dispadmin -d [class]")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use crate::program::testing::Bed;
@@ -88,5 +126,15 @@ mod tests {
         assert_eq!(bed.ok("uname -sr"), "SunOS 5.11\n");
         bed.no("uname -Z", 2);
         assert_eq!(bed.said("nonsense").code, 127);
+    }
+
+    #[test]
+    fn the_default_class_is_what_was_set() {
+        let bed = Bed::new();
+        bed.no("dispadmin -d", 1);
+        bed.no("dispadmin -d XY", 1);
+        bed.ok("dispadmin -d FSS");
+        assert_eq!(bed.ok("dispadmin -d"), "FSS\t(Fair Share)\n");
+        bed.no("dispadmin -l", 1);
     }
 }

@@ -177,6 +177,7 @@ const COMMANDS: &[&str] = &[
     "svcadm enable ipfilter",
     "svcprop -p restarter/state ipfilter",
     "uname -a",
+    "dispadmin -d",
     "zonename",
     "fuser -c /dev/zvol/rdsk/rpool/v",
 ];

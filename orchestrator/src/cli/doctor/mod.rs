@@ -1,4 +1,4 @@
-//! `helios-ci doctor`: looks at everything that a node needs, changes nothing, and says what to do.
+//! `helios-ci doctor`: looks at everything that a node needs, leaves nothing changed, and says what to do.
 
 mod forges;
 mod machines;
@@ -18,13 +18,20 @@ use crate::config::{Backend, Config, LoadOptions};
 Ends with 0 when nothing failed; warnings do not count. Run it as the daemon's user; on a zone host as root, who can
 try more.
 
+With --rehearse, as root on a zone host that was set up: one life of a machine under scratch names, from a golden disk
+to its removal; each step says whether this host does what helios-ci believes of illumos.
+
 Examples:
   helios-ci doctor
+  pfexec helios-ci doctor --rehearse
   helios-ci doctor --json | jq '.[] | select(.status != \"ok\")'")]
 pub(super) struct DoctorArgs {
     /// Print an array of {name, status, detail, fix}.
     #[arg(long)]
     json: bool,
+    /// Also try, in order, everything that only a real illumos host can show, and clean up.
+    #[arg(long)]
+    rehearse: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -125,8 +132,15 @@ pub(super) async fn run(common: &Common, args: DoctorArgs) -> Outcome {
         place::look(&config, &mut findings).await;
         let zones = config.backend == Backend::Zone && zones::host(&mut findings).await;
         machines::look(&config, &mut findings).await;
-        if zones {
-            zones::rest(&config, &mut findings).await;
+        let can_try = zones && zones::rest(&config, &mut findings).await;
+        match (args.rehearse, can_try) {
+            (true, true) => zones::rehearse(&config, &mut findings).await,
+            (true, false) => findings.add(Line::failure(
+                "rehearsal",
+                "not begun: this host cannot have zones yet",
+                "mend what failed above; on a system that is not illumos there is nothing to rehearse",
+            )),
+            (false, _) => {}
         }
         forges::look(&config, &mut findings).await;
     }

@@ -4,19 +4,21 @@ use std::{fs, path::Path, time::Duration};
 
 use super::{Findings, Line, Status};
 use crate::{
-    config::{Config, Image},
+    config::{Config, Image, brand_since},
     driver::chain,
     exec::Cmd,
     machine::zone::{
+        Patience,
         command::{
-            zfs,
+            dispadmin, zfs,
             zoneadm::{self, State},
         },
-        golden::Golden,
+        golden::{Golden, GoldenError},
         memory::Memory,
-        rehearsal, scratch, setup,
+        rehearsal::{self, host::Seen},
+        scratch, setup,
     },
-    model::names::Label,
+    model::{illumos::release::Release, names::Label},
 };
 
 const SOON: Duration = Duration::from_secs(20);
@@ -34,18 +36,58 @@ pub(super) async fn host(findings: &mut Findings) -> bool {
 }
 
 /// What was set up for zones, which needs a host that can have them and, to be used, a machined.
-pub(super) async fn rest(config: &Config, findings: &mut Findings) {
+///
+/// Whether zones can be tried at all.
+pub(super) async fn rest(config: &Config, findings: &mut Findings) -> bool {
     if !all_well(findings, [tree(config).await]) {
-        return;
+        return false;
     }
     let mut lines = zones().await;
     lines.extend(space(config).await);
     lines.push(links(config).await);
     lines.push(forwarding().await);
     lines.push(memory(config));
+    lines.push(processors(config));
+    lines.push(scheduler().await);
+    // Before any image: what zonecfg or the brand refuse, no image mends.
+    lines.extend(configurations(config).await);
     lines.extend(images(config).await);
     for line in lines {
         findings.add(line);
+    }
+    true
+}
+
+/// One life of a machine under scratch names, each step as it was seen (docs/illumos-evidence.md).
+pub(super) async fn rehearse(config: &Config, findings: &mut Findings) {
+    let name = "rehearsal";
+    if !is_root() {
+        return findings.add(Line::failure(name, ONLY_ROOT, "pfexec helios-ci doctor --rehearse"));
+    }
+    let release = release().await;
+    let tell = |step: &rehearsal::host::Step, seen: Seen| {
+        let name = format!("{name}: {}", step.id);
+        findings.add(match seen {
+            Seen::AsBelieved(detail) if detail.is_empty() => Line::ok(name, format!("seen: {}", step.fact)),
+            Seen::AsBelieved(detail) => Line::ok(name, format!("seen: {} ({detail})", step.fact)),
+            Seen::Different(how) => Line::failure(
+                name,
+                format!("different: {how}; believed was: {}", step.fact),
+                "docs/illumos-evidence.md says what stands on it; report it with what this host printed",
+            ),
+            Seen::NotTried(needed) => Line::warning(
+                name,
+                format!("not tried: {}", step.fact),
+                format!("it needs what `{needed}` did not bring about"),
+            ),
+        });
+    };
+    if let Err(error) = rehearsal::host::rehearse(&config.zone, release, Patience::default(), tell).await {
+        findings.add(Line::failure(
+            name,
+            chain(&error),
+            "helios-ci doctor names what is in its way",
+        ));
     }
 }
 
@@ -293,53 +335,127 @@ async fn forwarding() -> Line {
     }
 }
 
-async fn images(config: &Config) -> Vec<Line> {
-    let golden = Golden {
+/// How many virtual processors a machine may have, and whether every size keeps to it.
+fn processors(config: &Config) -> Line {
+    let most = config.zone.max_vcpus;
+    let too_large: Vec<&str> = config
+        .sizes
+        .iter()
+        .filter(|(_, size)| size.cpus > most)
+        .map(|(name, _)| name.as_str())
+        .collect();
+    let detail = format!("a machine has at most {most} virtual processors (zone.max_vcpus)");
+    match too_large.is_empty() {
+        true => Line::ok("virtual processors", detail),
+        false => Line::warning(
+            "virtual processors",
+            format!("{detail}; size {} is never made", too_large.join(", ")),
+            "raise zone.max_vcpus where this host's bhyve takes more, or redefine the size",
+        ),
+    }
+}
+
+/// `cpu-shares` count in the fair-share class only.
+async fn scheduler() -> Line {
+    match dispadmin::default_class().deadline(SOON).run().await {
+        Ok(output) if dispadmin::is_fair(&output) => Line::ok("scheduler", "FSS is the default class"),
+        Ok(_) => Line::warning(
+            "scheduler",
+            "FSS is not the default class: every boot of a zone warns, and the host's own programs are not shared fairly",
+            dispadmin::ADVICE,
+        ),
+        Err(error) => Line::warning("scheduler", chain(&error), "dispadmin -d"),
+    }
+}
+
+/// The release of this host; the oldest supported where it is none of OmniOS's.
+async fn release() -> Release {
+    let version = said("/usr/bin/uname", &["-v"]).await.unwrap_or_default();
+    Release::of_kernel(&version).unwrap_or(Release::OLDEST)
+}
+
+fn golden_of(config: &Config) -> Golden {
+    Golden {
         node: config.node.clone(),
         root: config.zone.dataset.clone(),
-    };
+    }
+}
+
+/// A throw-away configuration of each image's machine, and what of its attributes has no effect. Where no image is
+/// configured, one with every default stands for all.
+async fn configurations(config: &Config) -> Vec<Line> {
+    let release = release().await;
     let mut lines = Vec::new();
-    for (label, image) in &config.images {
-        let (golden, name) = (golden.clone(), format!("image {label}"));
-        let fix = format!("helios-ci image import FILE {label} --sha256 DIGEST");
-        let of = label.clone();
-        let versions = tokio::task::spawn_blocking(move || golden.versions(&of)).await;
-        match versions.map(|versions| versions.map(|mut all| all.pop())) {
-            Ok(Ok(Some(newest))) => {
-                lines.push(Line::ok(name, format!("version {}", newest.number)));
-                lines.push(devices(config, label, image, newest.number).await);
+    let mut images = config.images.clone();
+    if images.is_empty() {
+        images.extend("trial".parse().ok().map(|label| (label, Image::default())));
+    }
+    for (label, image) in &images {
+        for name in image.attributes.keys().map(ToString::to_string) {
+            if let Some(since) = brand_since(&name).filter(|since| *since > release) {
+                lines.push(Line::failure(
+                    format!("attributes of {label}"),
+                    format!("{name} has no effect on {release}: the brand knows it from {since} on"),
+                    "remove it; `diskif` sets the interface of the disk on every release",
+                ));
             }
-            Ok(Ok(None)) => lines.push(Line::failure(name, "no golden disk on this host", fix)),
-            Ok(Err(error)) => lines.push(Line::failure(name, chain(&error), fix)),
-            Err(error) => lines.push(Line::failure(name, error, fix)),
         }
+        lines.push(devices(config, label, image, release).await);
     }
     lines
 }
 
 /// Only root may configure zones, so a doctor of another user leaves this out.
-async fn devices(config: &Config, label: &Label, image: &Image, version: u32) -> Line {
-    let name = format!("devices of {label}");
+async fn devices(config: &Config, label: &Label, image: &Image, release: Release) -> Line {
+    let name = format!("zone of {label}");
     if !is_root() {
         return Line::ok(name, ONLY_ROOT);
     }
     let fix = format!(
-        "compare `helios-ci machine plan --image {label}` with bhyve(7) of this release; a machine may lack a device"
+        "compare `helios-ci machine plan --image {label} --release {release}` with bhyve(7) of this host; until then its \
+         machines may lack a device, or not start"
     );
-    match rehearsal::rehearse(&config.node, &config.zone, label, image, version).await {
+    // No volume is looked for, so any version will do.
+    match rehearsal::configuration::rehearse(&config.node, &config.zone, label, image, 1, release).await {
         Ok(found) if !found.missing.is_empty() => Line::failure(
             name,
             format!("the brand makes no `{}` of its attributes", found.missing.join("`, `")),
             fix,
         ),
-        Ok(found) if found.besides.is_empty() => Line::ok(name, "the brand's dry run is as planned"),
-        Ok(found) => Line::ok(
+        Ok(found) if found.besides.is_empty() => Line::ok(
             name,
-            format!(
-                "the brand's dry run is as planned, with `{}`",
-                found.besides.join("`, `")
-            ),
+            "zonecfg took a trial's configuration, and the brand's dry run is as planned",
         ),
-        Err(error) => Line::warning(name, chain(&error), fix),
+        Ok(found) => Line::warning(
+            name,
+            format!("the brand adds `{}`, which is not planned", found.besides.join("`, `")),
+            fix,
+        ),
+        Err(error) => Line::failure(name, chain(&error), fix),
     }
+}
+
+async fn images(config: &Config) -> Vec<Line> {
+    let golden = golden_of(config);
+    let mut lines = Vec::new();
+    for label in config.images.keys() {
+        let (golden, name) = (golden.clone(), format!("image {label}"));
+        let fix = format!("helios-ci image import FILE {label} --sha256 DIGEST");
+        let of = label.clone();
+        let newest = tokio::task::spawn_blocking(move || {
+            let newest = golden.versions(&of)?.pop();
+            // The first block; `image verify` reads all of it. Only root may.
+            if let Some(newest) = newest.as_ref().filter(|_| is_root()) {
+                newest.is_readable()?;
+            }
+            Ok::<_, GoldenError>(newest)
+        });
+        lines.push(match newest.await {
+            Ok(Ok(Some(newest))) => Line::ok(name, format!("version {}", newest.number)),
+            Ok(Ok(None)) => Line::failure(name, "no golden disk on this host", fix),
+            Ok(Err(error)) => Line::failure(name, chain(&error), fix),
+            Err(error) => Line::failure(name, error, fix),
+        });
+    }
+    lines
 }

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
+    deadline,
     forge::testing::{DETAILS, Description, Listener, Reply, SHA, STATES, Seen, report, repository},
     model::report::ReportState,
 };
@@ -53,11 +54,16 @@ struct Rig {
     forgejo: Forgejo,
 }
 
+/// What a forge that hangs is given.
+const SHORT: Duration = Duration::from_secs(2);
+
 async fn rig_with(answer: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Rig {
+    rig_within(deadline::PROMPT, answer).await
+}
+
+async fn rig_within(deadline: Duration, answer: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Rig {
     let listener = Listener::new(answer).await;
-    let http = Outgoing::new(&listener.base, true)
-        .unwrap()
-        .with_deadline(Duration::from_secs(2));
+    let http = Outgoing::new(&listener.base, true).unwrap().with_deadline(deadline);
     let served = crate::forge::push::tests::served(&[]);
     let url = format!("{}/", listener.base);
     let forgejo = Forgejo::new(served, &url, http, &Secret::new("t0ken")).unwrap();
@@ -246,7 +252,11 @@ async fn faults_say_whether_and_when_to_come_again() {
         (|| Reply::Json(401, json!({"message": "user does not exist"})), None),
     ];
     for (fault, expected) in faults {
-        let rig = rig_with(move |seen| {
+        let within = match fault() {
+            Reply::Hang => SHORT,
+            _ => deadline::PROMPT,
+        };
+        let rig = rig_within(within, move |seen| {
             if seen.method == "POST" {
                 fault()
             } else {

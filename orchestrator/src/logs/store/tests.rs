@@ -1,13 +1,13 @@
-use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt};
 
 use futures::StreamExt;
 use proptest::prelude::*;
 
 use super::*;
-use crate::logs::{Channel, DEFAULT_CAP, LogWriter, MAX_PIECE};
-
-/// Only ends a test that hangs.
-const DEADLINE: Duration = Duration::from_secs(60);
+use crate::{
+    deadline,
+    logs::{Channel, DEFAULT_CAP, LogWriter, MAX_PIECE},
+};
 
 fn store(dir: &tempfile::TempDir) -> LogStore {
     LogStore::with_boot(dir.path(), Some("boot".into()))
@@ -242,7 +242,7 @@ async fn any_number_of_readers_follow_from_before_the_beginning_to_the_seal() {
     }
     writer.seal().await.unwrap();
     for reader in readers {
-        let text = tokio::time::timeout(DEADLINE, reader)
+        let text = tokio::time::timeout(deadline::PROMPT, reader)
             .await
             .expect("a reader hangs")
             .unwrap();
@@ -262,7 +262,7 @@ async fn following_a_left_log_waits_for_its_next_writer_and_a_removed_one_ends()
     assert!(futures::poll!(pages.next()).is_pending());
     let mut writer = open(&store, attempt).await;
     writer.output(2, 1, Channel::Stdout, 0, b"b\n").unwrap();
-    let page = tokio::time::timeout(DEADLINE, pages.next())
+    let page = tokio::time::timeout(deadline::PROMPT, pages.next())
         .await
         .unwrap()
         .unwrap()
@@ -272,9 +272,17 @@ async fn following_a_left_log_waits_for_its_next_writer_and_a_removed_one_ends()
     drop(writer);
     store.remove(attempt).await.unwrap();
     store.remove(attempt).await.unwrap();
-    let last = tokio::time::timeout(DEADLINE, pages.next()).await.unwrap().unwrap();
+    let last = tokio::time::timeout(deadline::PROMPT, pages.next())
+        .await
+        .unwrap()
+        .unwrap();
     assert!(matches!(last, Err(LogError::NotFound { .. })));
-    assert!(tokio::time::timeout(DEADLINE, pages.next()).await.unwrap().is_none());
+    assert!(
+        tokio::time::timeout(deadline::PROMPT, pages.next())
+            .await
+            .unwrap()
+            .is_none()
+    );
     assert!(!store.exists(attempt).await);
 }
 

@@ -1,11 +1,14 @@
-use std::{fs, time::Duration};
+use std::fs;
 
 use std::io::Read as _;
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::logs::{DEFAULT_CAP, Position};
+use crate::{
+    deadline,
+    logs::{DEFAULT_CAP, Position},
+};
 
 const BOOT: &str = "boot one";
 
@@ -496,7 +499,7 @@ proptest! {
             assert!(memchr::memmem::find(&disk, b"hunter2!").is_none());
             assert!(memchr::memmem::find(&disk, b"line secret").is_none());
         });
-        runtime.shutdown_timeout(Duration::from_secs(10));
+        runtime.shutdown_timeout(deadline::PROMPT);
     }
 }
 

@@ -20,13 +20,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Callers, MachinedError, connect, serve, wire};
 use crate::{
+    deadline,
     machine::{Console, Endpoints, ListenAt, MachineError, MachineSpec, Machines, Observed, Operation, Owned, Seed},
     model::{ids::AttemptId, names::MachineName},
     secret::Secret,
 };
-
-/// Ends a hang, nothing else.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A back end that waits, fails and counts as it is told.
 #[derive(Debug, Default)]
@@ -185,7 +183,7 @@ fn run(
             &socket,
             Callers { user: None },
             stop,
-            PATIENCE,
+            deadline::PROMPT,
         )
         .await
     })
@@ -247,7 +245,7 @@ async fn what_is_typed_arrives_once_whatever_becomes_of_it() {
     // With machined away nothing is asked a second time.
     room.stop.cancel();
     room.served.await.unwrap().unwrap();
-    tokio::time::timeout(PATIENCE, machines.write_console(name, b"lost"))
+    tokio::time::timeout(deadline::PROMPT, machines.write_console(name, b"lost"))
         .await
         .unwrap()
         .unwrap_err();
@@ -265,7 +263,7 @@ async fn an_operation_ends_although_its_caller_is_gone() {
     // The stop waits for it as well.
     room.stop.cancel();
     room.held.go_on.notify_one();
-    tokio::time::timeout(PATIENCE, room.served)
+    tokio::time::timeout(deadline::PROMPT, room.served)
         .await
         .unwrap()
         .unwrap()
@@ -293,13 +291,21 @@ async fn a_restart_of_machined_is_not_the_end_of_a_machine() {
     tokio::task::yield_now().await;
     let stop = CancellationToken::new();
     let served = run(&room.held, &room.socket, &stop);
-    let observed = tokio::time::timeout(PATIENCE, asking).await.unwrap().unwrap().unwrap();
+    let observed = tokio::time::timeout(deadline::PROMPT, asking)
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
     assert_eq!(observed, Observed::Stopped("bhyve failed".into()));
     room.held.began.notified().await;
     assert!(!waiting.is_finished());
     room.held.died.notify_one();
     assert_eq!(
-        tokio::time::timeout(PATIENCE, waiting).await.unwrap().unwrap().unwrap(),
+        tokio::time::timeout(deadline::PROMPT, waiting)
+            .await
+            .unwrap()
+            .unwrap()
+            .unwrap(),
         Observed::Absent
     );
     stop.cancel();

@@ -96,9 +96,9 @@ async fn within<T>(deadline: Duration, work: impl Future<Output = io::Result<T>>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::deadline;
 
     const SHORT: Duration = Duration::from_millis(200);
-    const LONG: Duration = Duration::from_secs(30);
 
     /// A monitor that says `greeting`, then answers the n-th line it reads with the n-th text.
     async fn monitor(greeting: &'static [u8], answers: Vec<Vec<u8>>) -> (tempfile::TempDir, std::path::PathBuf) {
@@ -129,9 +129,9 @@ mod tests {
         let name = b"{\"event\": \"RESUME\"}\n{\"return\": {\"name\": \"x\"}, \"id\": \"query-name\"}\n".to_vec();
         let no = b"{\"error\": {\"desc\": \"no way\"}, \"id\": \"quit\"}\n".to_vec();
         let (_dir, socket) = monitor(HELLO, vec![ready, name, no]).await;
-        let mut qmp = Qmp::connect(&socket, LONG).await.unwrap();
-        assert_eq!(qmp.run("query-name", LONG).await.unwrap()["name"], "x");
-        let error = qmp.run("quit", LONG).await.unwrap_err().to_string();
+        let mut qmp = Qmp::connect(&socket, deadline::PROMPT).await.unwrap();
+        assert_eq!(qmp.run("query-name", deadline::PROMPT).await.unwrap()["name"], "x");
+        let error = qmp.run("quit", deadline::PROMPT).await.unwrap_err().to_string();
         assert!(error.contains("no way"), "{error}");
         assert_eq!(
             qmp.run("stop", SHORT).await.unwrap_err().kind(),
@@ -147,7 +147,7 @@ mod tests {
         }
         let (_dir, socket) = monitor(HELLO, vec![vec![b'x'; 100_000]]).await;
         assert!(
-            Qmp::connect(&socket, LONG)
+            Qmp::connect(&socket, deadline::PROMPT)
                 .await
                 .unwrap_err()
                 .to_string()
@@ -155,12 +155,14 @@ mod tests {
         );
         let (_dir, socket) = monitor(HELLO, vec![b"{\"event\": 1}\n".repeat(300)]).await;
         assert!(
-            Qmp::connect(&socket, LONG)
+            Qmp::connect(&socket, deadline::PROMPT)
                 .await
                 .unwrap_err()
                 .to_string()
                 .contains("other lines")
         );
-        Qmp::connect(Path::new("/nonexistent"), LONG).await.unwrap_err();
+        Qmp::connect(Path::new("/nonexistent"), deadline::PROMPT)
+            .await
+            .unwrap_err();
     }
 }

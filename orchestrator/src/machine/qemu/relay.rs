@@ -243,6 +243,7 @@ mod tests {
     use std::os::{fd::OwnedFd, unix::net::UnixListener};
 
     use super::*;
+    use crate::deadline;
 
     /// A relay between a guest's connection and a daemon's.
     fn relay() -> (UnixStream, UnixStream, thread::JoinHandle<io::Result<()>>) {
@@ -308,7 +309,7 @@ mod tests {
         let refused = (0..1000).find_map(|_| type_into(&input, &[b'y'; INPUT_LIMIT]).err());
         assert!(refused.unwrap().to_string().contains("does not read its console"));
         qemu.write_all(b"still talking").unwrap();
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + deadline::PROMPT;
         while console::read(&console, 0).unwrap().bytes != b"still talking" {
             assert!(Instant::now() < until, "the recording stopped");
             pause();

@@ -222,6 +222,7 @@ impl Zones {
                 started: false,
                 kept: false,
                 released: false,
+                power_taken: None,
             })
         };
         let room = Room {
@@ -272,7 +273,11 @@ impl Zones {
         let network = self
             .network(&record)?
             .ok_or_else(|| Trouble::lasting("its slot has no network"))?;
-        if !self.host.is_protected(&network).await? {
+        if !self
+            .host
+            .is_protected(&network, Some(&self.options.zone.bandwidth))
+            .await?
+        {
             // zoneadmd clears it at every halt.
             return Err(Trouble::passing(format!("link {} is not protected", network.guest)));
         }
@@ -384,6 +389,10 @@ impl Machines for Zones {
             let Whose::Ours(zone) = self.host.whose_zone(name).await? else {
                 return Ok(());
             };
+            let state = self.host.zone(name).await?.map(|zone| zone.state);
+            if state == Some(State::Running) {
+                self.records.take_power(name, "it was stopped")?;
+            }
             let (disk, zonepath) = (self.below("machines", name)?, self.below("zones", name)?);
             let ended = self.removal(name, &disk, &zonepath, None).halt(&zone).await;
             self.watch.forget().await;

@@ -85,7 +85,7 @@ mod tests {
                     .unwrap(),
             ],
             cpu_shares: 100,
-            max_lwps: 68,
+            max_lwps: 100,
             attrs: attrs
                 .iter()
                 .map(|(n, v)| (n.parse().unwrap(), v.parse().unwrap()))
@@ -97,7 +97,7 @@ mod tests {
     fn the_file_is_what_zonecfg_reads() {
         let config = config(&[
             ("bootrom", "BHYVE_RELEASE"),
-            ("disk1", "/seed.img,ro"),
+            ("disk0", "/seed.img,ro"),
             ("extra", "a b; c=[d]"),
         ]);
         insta::assert_snapshot!(config.to_file(), @r#"
@@ -107,7 +107,7 @@ mod tests {
         set autoboot=false
         set ip-type=exclusive
         set cpu-shares=100
-        set max-lwps=68
+        set max-lwps=100
         add net
         set physical="hciv7"
         end
@@ -120,7 +120,7 @@ mod tests {
         set value="BHYVE_RELEASE"
         end
         add attr
-        set name=disk1
+        set name=disk0
         set type=string
         set value="/seed.img,ro"
         end
@@ -137,7 +137,7 @@ mod tests {
     /// The crate writes the same for values that hold no blank, where its way works.
     #[test]
     fn the_zone_crate_agrees_where_it_can() {
-        let ours = config(&[("bootrom", "BHYVE_RELEASE"), ("ram", "4G"), ("disk1", "/seed.img,ro")]);
+        let ours = config(&[("bootrom", "BHYVE_RELEASE"), ("ram", "4G"), ("disk0", "/seed.img,ro")]);
         let mut theirs = zone::Config::create(&ours.name, false, zone::CreationOptions::Blank);
         theirs
             .get_global()

@@ -43,7 +43,7 @@ impl Create<'_> {
         self.host.run(command).await
     }
 
-    async fn zone(&self) -> Result<(), Trouble> {
+    pub(super) async fn zone(&self) -> Result<(), Trouble> {
         let (plan, name) = (self.plan, &self.spec.name);
         // ZFS would mount the child all the same, over a directory that hides when its parent comes.
         let parent = self.host.dataset(&plan.zones).await?;
@@ -92,7 +92,7 @@ impl Create<'_> {
         Ok(())
     }
 
-    async fn network(&self) -> Result<(), Trouble> {
+    pub(super) async fn network(&self) -> Result<(), Trouble> {
         let network = &self.plan.network;
         let stub = dladm::done(&self.act(dladm::create_stub(&network.stub)).await?);
         let (host, guest) = tokio::join!(
@@ -148,8 +148,8 @@ impl Create<'_> {
     }
 
     /// A guest whose link is not held to its own addresses is never booted.
-    async fn protected(&self) -> Result<(), Trouble> {
-        if self.host.is_protected(&self.plan.network).await? {
+    pub(super) async fn protected(&self) -> Result<(), Trouble> {
+        if self.host.is_protected(&self.plan.network, Some(self.bandwidth)).await? {
             return Ok(());
         }
         Err(Trouble::passing(format!(

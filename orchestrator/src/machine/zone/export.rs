@@ -137,7 +137,7 @@ mod tests {
             vnic: "hciv7".parse().unwrap(),
             devices: vec!["/dev/zvol/rdsk/p/v".parse().unwrap()],
             cpu_shares: 100,
-            max_lwps: 68,
+            max_lwps: 100,
             attrs: vec![
                 ("ram".parse().unwrap(), "1G".parse().unwrap()),
                 ("hci-node".parse().unwrap(), "n1".parse().unwrap()),
@@ -147,7 +147,7 @@ mod tests {
 
     const EXPORT: &str = "create -b\nset zonepath=/zones/hci/z\nset brand=bhyve\nset autoboot=false\nset ip-type=exclusive\n\
         add net\nset physical=\"hciv7\"\nend\nadd device\nset match=\"/dev/zvol/rdsk/p/v\"\nend\nadd rctl\nset name=\"zone.max-lwps\"\n\
-        add value (priv=privileged,limit=68,action=deny)\nend\nadd attr\nset name=\"hci-node\"\nset type=\"string\"\n\
+        add value (priv=privileged,limit=100,action=deny)\nend\nadd attr\nset name=\"hci-node\"\nset type=\"string\"\n\
         set value=\"n1\"\nend\nadd attr\nset name=\"ram\"\nset type=\"string\"\nset value=\"1G\"\nend\n";
 
     #[test]

@@ -95,6 +95,18 @@ pub enum GoldenError {
         /// The volume.
         volume: String,
     },
+    /// What was written cannot be read at all, which is neither the file's fault nor the pool's fullness.
+    #[error(
+        "{device} cannot be read back: look at `zpool status` and `dmesg`; what was imported was not put into use, and what \
+         is in use stays so"
+    )]
+    Unreadable {
+        /// The raw device.
+        device: String,
+        /// The system's word.
+        #[source]
+        source: io::Error,
+    },
     /// Not a disk of ours.
     #[error("{dataset} does not carry the mark of node {node}; it is left alone")]
     Foreign {
@@ -157,6 +169,17 @@ pub struct Version {
     pub number: u32,
     /// The volume.
     pub volume: DatasetName,
+}
+
+impl Version {
+    /// Reads the disk's first block, as bhyve will.
+    ///
+    /// # Errors
+    /// When its device cannot be read.
+    pub fn is_readable(&self) -> Result<(), GoldenError> {
+        let device = self.volume.device()?.to_string();
+        raw::first_block(Path::new(&device)).map_err(|source| GoldenError::Unreadable { device, source })
+    }
 }
 
 impl Golden {
@@ -364,6 +387,21 @@ impl Golden {
         )))
     }
 
+    /// Removes an image with all its versions; one that is not there is removed.
+    ///
+    /// # Errors
+    /// When a machine is a clone of it, or it is another's.
+    pub fn remove_image(&self, label: &Label) -> Result<(), GoldenError> {
+        let image = self.image(label)?;
+        let Some(ours) = self.owned(&image)? else {
+            return Ok(());
+        };
+        for name in zfs::marks(&image, &self.node, &zfs::list(&image).run_blocking()?)?.ours {
+            self.discard(&image.child(&name)?)?;
+        }
+        self.act(zfs::destroy(&ours))
+    }
+
     /// Reads a version's disk whole and compares its digest with the one noted at its import.
     ///
     /// # Errors
@@ -426,11 +464,15 @@ impl Golden {
     }
 }
 
-/// Whether a volume's first bytes have this digest, and zeroes follow.
+/// Whether a volume's first bytes have this digest, and zeroes follow up to the size that ZFS gives it.
 fn reads_as(volume: &DatasetName, digest: &str, bytes: u64) -> Result<bool, GoldenError> {
     let device = volume.device()?.to_string();
-    let (actual, rest) = raw::read_back(Path::new(&device), bytes).map_err(io_error("read", &device))?;
-    Ok(actual == digest && rest)
+    let size = zfs::seen(volume, &zfs::look(volume).run_blocking()?)?.and_then(|seen| seen.volsize);
+    let size = size.ok_or_else(|| GoldenError::Nothing(format!("zfs says no size of {volume}")))?;
+    match raw::read_back(Path::new(&device), bytes, VolumeSize::at_least(size)) {
+        Ok((actual, rest)) => Ok(actual == digest && rest),
+        Err(source) => Err(GoldenError::Unreadable { device, source }),
+    }
 }
 
 /// The number of a version, in use or withdrawn, by its volume's name.

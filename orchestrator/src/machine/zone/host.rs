@@ -17,7 +17,7 @@ use crate::{
     exec::{Cmd, Output},
     machine::trouble::Trouble,
     model::{
-        illumos::names::{DatasetName, LinkName},
+        illumos::names::{Bandwidth, DatasetName, LinkName},
         illumos::network::SlotNetwork,
         names::MachineName,
     },
@@ -154,10 +154,14 @@ impl Host {
         Ok(ipadm::is_usable(network, &output)?)
     }
 
-    /// Whether the guest's link is held to what it may send.
-    pub(super) async fn is_protected(&self, network: &SlotNetwork) -> Result<bool, Trouble> {
+    /// Whether the guest's link is held to what it may send, and to a rate where one is given.
+    pub(super) async fn is_protected(
+        &self,
+        network: &SlotNetwork,
+        bandwidth: Option<&Bandwidth>,
+    ) -> Result<bool, Trouble> {
         let output = self.run(dladm::show_protection(&network.guest)).await?;
-        Ok(dladm::is_protected(network, &output)?)
+        Ok(dladm::is_protected(network, bandwidth, &output)?)
     }
 
     /// Waits until a zone stands where `wanted` says, for at most `patience`; returns where it stands then.

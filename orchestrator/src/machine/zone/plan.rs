@@ -1,6 +1,8 @@
 //! Everything that one attempt does to an illumos host, as data: the commands in their order, the zone's
 //! configuration, the devices that bhyve will have, what the seed says, and the teardown.
 
+mod devices;
+
 use std::path::PathBuf;
 
 use super::{
@@ -9,7 +11,7 @@ use super::{
     owned::Owned,
 };
 use crate::{
-    config::{GuestKind, Image, Size, Zone},
+    config::{GuestKind, Image, Size, Zone, brand_since},
     exec::Cmd,
     machine::{
         MachineSpec,
@@ -19,6 +21,7 @@ use crate::{
         illumos::{
             names::{AttrName, AttrValue, DatasetName, SnapshotName, Unfit, VolumeSize},
             network::{Slot, SlotNetwork},
+            release::Release,
         },
         names::{Label, NodeName},
     },
@@ -28,6 +31,10 @@ use crate::{
 const SHARES_PER_CPU: u32 = 100;
 /// What bhyve needs beside one light-weight process for each virtual processor.
 const LWPS: u32 = 64;
+/// zonecfg refuses less: `max-lwps property is out of range.` (the alias's range in libzonecfg).
+const LEAST_LWPS: u32 = 100;
+/// What the seed's disk is by default, and stays where an image sets `diskif` for its own.
+const SEED_INTERFACE: &str = "virtio-blk";
 /// The seed inside the zone, and its attribute.
 const SEED: &str = "/seed.img,ro";
 /// Where machined keeps what must not outlive a boot of the host; only root enters.
@@ -46,6 +53,17 @@ pub enum PlanError {
         slot: u32,
         /// The configured network.
         network: String,
+    },
+    /// bhyve would not start.
+    #[error(
+        "a machine of {cpus} virtual processors is more than `zone.max_vcpus`, which is {most}: ask for a smaller size, or \
+         raise it where this host's bhyve takes more"
+    )]
+    TooManyProcessors {
+        /// What is asked for.
+        cpus: u32,
+        /// The host's ceiling.
+        most: u32,
     },
     /// The seed's texts.
     #[error("cannot write the seed's texts")]
@@ -97,7 +115,6 @@ pub struct MachinePlan {
     pub addresses: Addresses,
     create: Vec<Step>,
     destroy: Vec<Cmd>,
-    devices: Vec<String>,
 }
 
 /// What a plan is made of.
@@ -129,6 +146,12 @@ impl MachinePlan {
             zone,
         } = wanted;
         let name = &spec.name;
+        if spec.cpus > zone.max_vcpus {
+            return Err(PlanError::TooManyProcessors {
+                cpus: spec.cpus,
+                most: zone.max_vcpus,
+            });
+        }
         let network = SlotNetwork::of(&spec.node, zone.network, slot)?.ok_or_else(|| PlanError::NoAddress {
             slot: slot.number(),
             network: zone.network.to_string(),
@@ -144,7 +167,7 @@ impl MachinePlan {
             vnic: network.guest.clone(),
             devices: vec![disk.device()?],
             cpu_shares: SHARES_PER_CPU.saturating_mul(spec.cpus),
-            max_lwps: spec.cpus.saturating_add(LWPS),
+            max_lwps: spec.cpus.saturating_add(LWPS).max(LEAST_LWPS),
             attrs: attributes,
         };
         let config_file = PathBuf::from(RUN).join(format!("{name}.zonecfg"));
@@ -196,7 +219,6 @@ impl MachinePlan {
         Ok(Self {
             seed: seed::texts(spec, &addresses)?,
             addresses,
-            devices: devices(&config, image),
             origin,
             disk,
             zones,
@@ -221,10 +243,22 @@ impl MachinePlan {
         &self.destroy
     }
 
-    /// What the brand makes of the configuration: bhyve's options for firmware, console and devices.
+    /// What the brand of a release makes of the configuration: bhyve's options for processors, memory, firmware,
+    /// console and devices.
     #[must_use]
-    pub fn devices(&self) -> &[String] {
-        &self.devices
+    pub fn devices(&self, release: Release) -> Vec<String> {
+        devices::of(&self.config, release)
+    }
+
+    /// Attributes that the brand of a release ignores, with the first release that knows them.
+    #[must_use]
+    pub fn ignored(&self, release: Release) -> Vec<(String, Release)> {
+        let names = self.config.attrs.iter().map(|(name, _)| name.to_string());
+        names
+            .filter_map(|name| Some((brand_since(&name)?, name)))
+            .filter(|(since, _)| *since > release)
+            .map(|(since, name)| (name, since))
+            .collect()
     }
 }
 
@@ -253,12 +287,17 @@ pub fn golden(root: &DatasetName, label: &Label, version: u32) -> Result<Snapsho
         .snapshot("gold")
 }
 
-/// What [`attributes`] of its own an image replaces: everything else is ours.
+/// The zone's attributes: what an image sets replaces our defaults, everything else is ours.
 fn attributes(spec: &MachineSpec, image: &Image, disk: &DatasetName) -> Result<Vec<(AttrName, AttrValue)>, Unfit> {
-    let firmware = match image.kind {
+    let own = |name: &str| {
+        let found = image.attributes.iter().find(|(known, _)| known.to_string() == name);
+        found.map(|(_, value)| value.to_string())
+    };
+    let default = match image.kind {
         GuestKind::LinuxUefi | GuestKind::Illumos => "BHYVE_RELEASE",
         GuestKind::LinuxBios => "BHYVE_RELEASE_CSM",
     };
+    let firmware = own("bootrom").unwrap_or_else(|| default.to_owned());
     let mut attributes: Vec<(AttrName, AttrValue)> = Vec::new();
     let mut set = |name: &str, value: &str| -> Result<(), Unfit> {
         attributes.push((name.parse()?, value.parse()?));
@@ -269,14 +308,17 @@ fn attributes(spec: &MachineSpec, image: &Image, disk: &DatasetName) -> Result<V
     set("vcpus", &spec.cpus.to_string())?;
     set("ram", &format!("{}M", spec.memory_mib))?;
     set("bootdisk", &disk.to_string())?;
-    // As a virtio disk: Debian's cloud kernels have no driver for the brand's own AHCI seed.
-    set("disk1", SEED)?;
-    let defaults = [("bootrom", firmware), ("rng", "on")];
-    // Each machine boots from the fallback path: its variables would be thrown away with it.
-    let uefi = (image.kind != GuestKind::LinuxBios).then_some(("uefivars", "off"));
-    let illumos = (image.kind == GuestKind::Illumos).then_some(("xhci", "off"));
-    for (name, value) in defaults.into_iter().chain(uefi).chain(illumos) {
-        if !image.attributes.contains_key(&name.parse::<AttrName>()?) {
+    // The first disk is function 0 of its PCI slot; firmware and kernels skip a slot that has no function 0, whatever
+    // else is in it. As a virtio disk: Debian's cloud kernels have no driver for the brand's own AHCI seed.
+    set("disk0", SEED)?;
+    if own("diskif").is_some() {
+        set("diskif0", SEED_INTERFACE)?;
+    }
+    // Each machine boots from the fallback path: its variables would be thrown away with it. The older firmware has none.
+    let variables = (!firmware.contains("_CSM")).then_some(("uefivars", "off"));
+    let defaults = [("bootrom", default), ("rng", "on")];
+    for (name, value) in defaults.into_iter().chain(variables) {
+        if own(name).is_none() {
             set(name, value)?;
         }
     }
@@ -287,45 +329,6 @@ fn attributes(spec: &MachineSpec, image: &Image, disk: &DatasetName) -> Result<V
             .map(|(name, value)| (name.clone(), value.clone())),
     );
     Ok(attributes)
-}
-
-/// bhyve's options as the brand makes them of the configuration: firmware, console, and the slots of
-/// boot disk, seed, network and random numbers.
-fn devices(config: &ZoneConfig, image: &Image) -> Vec<String> {
-    let on = |name: &str, default: bool| {
-        config
-            .attr(name)
-            .map_or(default, |text| ["true", "yes", "on", "1"].contains(&text.as_str()))
-    };
-    let disk_interface = |text: Option<String>| match text.as_deref() {
-        None | Some("virtio" | "virtio-blk") => "virtio-blk".to_owned(),
-        Some("ahci") => "ahci-hd".to_owned(),
-        Some(other) => other.to_owned(),
-    };
-    let net_interface = match config.attr("netif").as_deref() {
-        None | Some("virtio" | "virtio-net-viona") => "virtio-net-viona".to_owned(),
-        Some(other) => other.to_owned(),
-    };
-    let firmware = config.attr("bootrom").unwrap_or_default();
-    let variables = if !firmware.contains("CSM") && on("uefivars", image.kind != GuestKind::LinuxBios) {
-        ",/etc/uefivars"
-    } else {
-        ""
-    };
-    let mut devices = vec![
-        format!("-l bootrom,/usr/share/bhyve/firmware/{firmware}.fd{variables}"),
-        "-s 1,lpc".to_owned(),
-        "-l com1,/dev/zconsole".to_owned(),
-    ];
-    for device in &config.devices {
-        devices.push(format!("-s 4:0,{},{device}", disk_interface(config.attr("bootdiskif"))));
-    }
-    devices.push(format!("-s 5:1,virtio-blk,{SEED}"));
-    devices.push(format!("-s 6:0,{net_interface},{}", config.vnic));
-    if on("rng", false) {
-        devices.push("-s 10:0,virtio-rnd".to_owned());
-    }
-    devices
 }
 
 /// The specification of a machine that nobody asked for: for a plan without an attempt.

@@ -34,6 +34,9 @@ pub(super) struct Record {
     /// Its console is left to others: nobody here connects to it.
     #[serde(default)]
     pub(super) released: bool,
+    /// Why its power was taken, written before that is done: bhyve ends as it does when a guest powers itself off.
+    #[serde(default)]
+    pub(super) power_taken: Option<String>,
 }
 
 /// Why there is no room for one more machine.
@@ -88,6 +91,17 @@ impl Records {
 
     pub(super) fn write(&self, name: &MachineName, record: &Record) -> io::Result<()> {
         files::write_atomic(&self.file(name), &serde_json::to_vec(record)?)
+    }
+
+    /// Writes down that a machine's power is about to be taken. The first reason stays.
+    pub(super) fn take_power(&self, name: &MachineName, why: &str) -> io::Result<()> {
+        match self.read(name)? {
+            Some(mut record) if record.power_taken.is_none() => {
+                record.power_taken = Some(why.to_owned());
+                self.write(name, &record)
+            }
+            _ => Ok(()),
+        }
     }
 
     pub(super) fn remove(&self, name: &MachineName) -> io::Result<()> {
@@ -169,6 +183,7 @@ mod tests {
             started: false,
             kept: false,
             released: false,
+            power_taken: None,
         })
     }
 

@@ -56,7 +56,7 @@ pub fn try_links(node: &NodeName, zone: &Zone) -> Result<(), ScratchError> {
         let tried = (|| {
             done(&run(dladm::protect(&network, &zone.bandwidth))?)?;
             let shown = run(dladm::show_protection(&network.guest))?;
-            if dladm::is_protected(&network, &shown)? {
+            if dladm::is_protected(&network, Some(&zone.bandwidth), &shown)? {
                 Ok(())
             } else {
                 Err(ScratchError::Unprotected(network.guest.to_string()))

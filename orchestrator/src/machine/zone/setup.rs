@@ -358,6 +358,7 @@ mod tests {
             port: 9417,
             bandwidth: "1G".parse().unwrap(),
             quota_gib: None,
+            max_vcpus: 32,
         }
     }
 

@@ -92,12 +92,35 @@ texts! {
                     && snapshot.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.:-".contains(&b))
             })
     };
-    /// A link's greatest rate as dladm(8) takes it: `500M`.
-    Bandwidth, "a bandwidth", "a number without leading zero, up to 99999, and K, M or G (bits a second)", |t| {
-        t.strip_suffix(['K', 'M', 'G']).is_some_and(|n| {
-            (1..=5).contains(&n.len()) && n.bytes().all(|b| b.is_ascii_digit()) && !n.starts_with('0')
-        })
+    /// A link's greatest rate as dladm(8) takes it: `500M`. It refuses less than 1.2 Mbit/s, with a warning only, and
+    /// leaves the link unlimited (MRP_MAXBW_MINVAL, asked for in libdladm's linkprop.c).
+    Bandwidth, "a bandwidth", "a number without leading zero, up to 99999, and K, M or G (bits a second), at least 1200K", |t| {
+        rate(t).is_some_and(|bits| bits >= MIN_RATE)
     };
+}
+
+/// The least that dladm(8) takes, in bits a second.
+const MIN_RATE: u64 = 1_200_000;
+
+/// Bits a second.
+fn rate(text: &str) -> Option<u64> {
+    let number = text.strip_suffix(['K', 'M', 'G'])?;
+    let plain =
+        (1..=5).contains(&number.len()) && number.bytes().all(|b| b.is_ascii_digit()) && !number.starts_with('0');
+    let unit = match text.as_bytes()[text.len() - 1] {
+        b'K' => 1_000,
+        b'M' => 1_000_000,
+        _ => 1_000_000_000,
+    };
+    Some(number.parse::<u64>().ok().filter(|_| plain)? * unit)
+}
+
+impl Bandwidth {
+    /// In thousands of bits a second, which is as exactly as dladm(8) prints it.
+    #[must_use]
+    pub fn kilobits(&self) -> u64 {
+        rate(&self.0).unwrap_or_default() / 1000
+    }
 }
 
 impl DatasetName {
@@ -241,9 +264,17 @@ mod tests {
         assert_eq!(VolumeSize::at_least(0).bytes(), 16 << 10);
         assert_eq!(VolumeSize::at_least(10 << 30).bytes(), 10 << 30);
         assert_eq!(VolumeSize::at_least((10 << 30) + 1).bytes(), (10 << 30) + (16 << 10));
-        for bad in ["", "M", "0M", "1", "1m", "1T", "123456M", "1 M", "01G"] {
+    }
+
+    #[test]
+    fn a_rate_is_one_that_dladm_takes() {
+        for bad in [
+            "", "M", "0M", "1", "1m", "1T", "123456M", "1 M", "01G", "+1G", "1M", "1199K",
+        ] {
             bad.parse::<Bandwidth>().unwrap_err();
         }
-        "500M".parse::<Bandwidth>().unwrap();
+        for (good, kilobits) in [("1200K", 1200), ("2M", 2000), ("500M", 500_000), ("10G", 10_000_000)] {
+            assert_eq!(good.parse::<Bandwidth>().unwrap().kilobits(), kilobits);
+        }
     }
 }

@@ -2,7 +2,7 @@
 //! All of it follows from the node's name and the slot's number, so that a crash leaves nothing whose name
 //! is not known.
 
-use std::{fmt, net::Ipv4Addr};
+use std::{fmt, net::Ipv4Addr, str::FromStr};
 
 use ipnet::Ipv4Net;
 use sha2::{Digest, Sha256};
@@ -41,7 +41,10 @@ pub struct Range(Ipv4Net);
 
 /// A network that cannot be a node's range.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` cannot be the machines' network: it must be private, without host bits, and between /16 and /30")]
+#[error(
+    "`{0}` cannot be the machines' network: it must be private, without host bits, and between /16 and /30; write \
+     10.77.0.0/16"
+)]
 pub struct NoRange(String);
 
 /// Everything about one slot.
@@ -133,11 +136,7 @@ impl Default for Range {
 }
 
 impl Range {
-    /// Checks a network.
-    ///
-    /// # Errors
-    /// When it is not private, too large or too small, or has host bits.
-    pub fn new(network: Ipv4Net) -> Result<Self, NoRange> {
+    fn new(network: Ipv4Net) -> Result<Self, NoRange> {
         let fits = (16..=30).contains(&network.prefix_len())
             && network.trunc() == network
             && (network.network().is_private() && network.broadcast().is_private());
@@ -190,6 +189,19 @@ impl Range {
     }
 }
 
+impl FromStr for Range {
+    type Err = NoRange;
+    fn from_str(text: &str) -> Result<Self, NoRange> {
+        let no = || NoRange(text.chars().take(60).collect());
+        let network: Ipv4Net = text.parse().map_err(|_| no())?;
+        // ipnet reads `010.77.0.0/16`, where others see octal digits: only what it would write itself is taken.
+        match network.to_string() == text {
+            true => Self::new(network),
+            false => Err(no()),
+        }
+    }
+}
+
 impl fmt::Display for Range {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
@@ -231,7 +243,7 @@ mod tests {
     use super::*;
 
     fn range(text: &str) -> Range {
-        Range::new(text.parse().unwrap()).unwrap()
+        text.parse().unwrap()
     }
 
     #[test]
@@ -276,11 +288,15 @@ mod tests {
             "10.0.0.0/8",
             "10.0.0.0/31",
             "172.31.0.0/15",
+            "010.77.0.0/16",
+            "10.077.0.0/16",
+            "10.77.0.0/016",
+            "10.77.0.0",
+            "",
         ] {
-            if let Ok(network) = bad.parse() {
-                Range::new(network).unwrap_err();
-            }
+            bad.parse::<Range>().unwrap_err();
         }
+        "10.77.0.0/16".parse::<Range>().unwrap();
     }
 
     #[test]

@@ -118,6 +118,7 @@ fn config(folder: &std::path::Path) -> Config {
             port: 9417,
             bandwidth: "1G".parse().unwrap(),
             quota_gib: None,
+            max_vcpus: 32,
         },
         node: node(),
         data_dir: folder.to_owned(),

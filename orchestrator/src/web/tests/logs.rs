@@ -1,6 +1,6 @@
 //! Logs over HTTP: windows, ranges, and live streams that neither lose nor repeat.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use axum::{
     body::Body,
@@ -10,10 +10,7 @@ use futures::StreamExt as _;
 use tower::ServiceExt as _;
 
 use super::fixture::{Site, between};
-use crate::{clock::now_ms, logs::Channel, model::state::JobResult, store::AttemptEnd};
-
-/// Ends a hang, never a slow machine.
-const DEADLINE: Duration = Duration::from_secs(60);
+use crate::{clock::now_ms, deadline, logs::Channel, model::state::JobResult, store::AttemptEnd};
 
 #[derive(Debug, Clone, Default)]
 struct Event {
@@ -66,7 +63,7 @@ impl Events {
                     return Some(event);
                 }
             }
-            let piece = tokio::time::timeout(DEADLINE, self.body.next())
+            let piece = tokio::time::timeout(deadline::PROMPT, self.body.next())
                 .await
                 .expect("the stream hangs")?;
             self.text.push_str(std::str::from_utf8(&piece.unwrap()).unwrap());
@@ -247,7 +244,7 @@ async fn viewers_are_counted_and_stopping_ends_their_streams() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(DEADLINE, freed)
+    tokio::time::timeout(deadline::PROMPT, freed)
         .await
         .expect("places are given back");
 }

@@ -83,6 +83,7 @@ pub fn zone(root: &str) -> Zone {
         port: 9417,
         bandwidth: "1G".parse().expect("a bandwidth"),
         quota_gib: None,
+        max_vcpus: 32,
     }
 }
 

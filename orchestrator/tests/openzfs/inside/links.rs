@@ -14,6 +14,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::deadline;
+
 const RAW: &str = "/dev/zvol/rdsk";
 
 /// Links by device; the inode tells a device from a later one of the same number.
@@ -87,7 +89,7 @@ pub fn renew() {
 pub fn of(volume: &impl std::fmt::Display) -> PathBuf {
     keep();
     let link = Path::new(RAW).join(volume.to_string());
-    let until = Instant::now() + Duration::from_secs(60);
+    let until = Instant::now() + deadline::PROMPT;
     while !link.exists() {
         assert!(Instant::now() < until, "{} never appears", link.display());
         std::thread::sleep(Duration::from_millis(20));

@@ -17,6 +17,8 @@ use super::{
 
 /// What the system says of a device that takes no more.
 const EIO: i32 = 5;
+/// So long somebody has a disk open that is to go.
+const WAITED: Duration = Duration::from_secs(2);
 
 #[tokio::test]
 #[ignore = "run inside a guest by the_zone_back_end_on_real_openzfs"]
@@ -116,13 +118,13 @@ async fn a_busy_disk_is_waited_for_and_then_quarantined() {
     // Whoever has it open lets go after a while: it is gone.
     let began = Instant::now();
     let letting_go = async {
-        tokio::time::sleep(Duration::from_secs(2)).await;
+        tokio::time::sleep(WAITED).await;
         drop(guest);
     };
     let a_host = host();
     let (removed, ()) = tokio::join!(a_host.remove_disk(&spec.name, &disk), letting_go);
     removed.unwrap_or_else(|trouble| panic!("{}", trouble.reason));
-    assert!(began.elapsed() >= Duration::from_secs(2));
+    assert!(began.elapsed() >= WAITED);
     assert!(zfs::seen(&disk, &ran(zfs::look(&disk))).unwrap().is_none());
 
     host()

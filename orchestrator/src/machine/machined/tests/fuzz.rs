@@ -147,7 +147,7 @@ impl Target {
                     &socket,
                     Callers { user: None },
                     CancellationToken::new(),
-                    PATIENCE,
+                    deadline::PROMPT,
                 )
                 .await
             }
@@ -166,7 +166,7 @@ impl Target {
     async fn answers(&self) {
         let machines = connect(&self.socket, &"n1".parse().unwrap()).await.unwrap();
         let heard = self.judge.calls.load(Ordering::SeqCst);
-        let list = tokio::time::timeout(PATIENCE, machines.list()).await.unwrap();
+        let list = tokio::time::timeout(deadline::PROMPT, machines.list()).await.unwrap();
         assert_eq!(list.unwrap().len(), 0);
         assert_eq!(self.judge.calls.load(Ordering::SeqCst), heard + 1);
         assert!(!self.served.is_finished() && !self.judge.outside.load(Ordering::SeqCst));
@@ -190,7 +190,7 @@ impl Target {
         let _written = stream.write_all(bytes).await;
         let _ended = stream.shutdown().await;
         let mut answer = Vec::new();
-        let end = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await;
+        let end = tokio::time::timeout(deadline::PROMPT, stream.read_to_end(&mut answer)).await;
         assert!(end.is_ok(), "a connection with {} bytes is never closed", bytes.len());
     }
 }
@@ -287,7 +287,7 @@ async fn random_messages_to_every_method_stay_within_its_vocabulary() {
         let path = format!("/helios.machine.v1.Machined/{method}").parse().unwrap();
         client.ready().await.unwrap();
         let call = client.unary(tonic::Request::new(message), path, Raw);
-        match tokio::time::timeout(PATIENCE, call).await.expect("an answer") {
+        match tokio::time::timeout(deadline::PROMPT, call).await.expect("an answer") {
             Ok(_) => taken += 1,
             Err(status) => {
                 assert!(status.message().len() < 4096, "{} bytes", status.message().len());
@@ -316,7 +316,7 @@ async fn a_connection_cut_anywhere_is_no_call() {
     // Its request is complete when the last bytes of the seed are there.
     while !sent.windows(5).any(|window| window == b"t0ken") {
         let mut buffer = [0; 4096];
-        let count = tokio::time::timeout(PATIENCE, far.read(&mut buffer))
+        let count = tokio::time::timeout(deadline::PROMPT, far.read(&mut buffer))
             .await
             .unwrap()
             .unwrap();

@@ -29,7 +29,7 @@ impl Zones {
             None => None,
         };
         if let Some(network) = network {
-            match self.host.is_protected(&network).await {
+            match self.host.is_protected(&network, None).await {
                 Ok(true) => return Ok(false),
                 Ok(false) => {}
                 // Who cannot look must not end what may be in order; a guest without its link reaches nobody.
@@ -40,6 +40,7 @@ impl Zones {
             }
         }
         tracing::error!(machine = %**name, "it runs without protection of its link: its power is taken");
+        self.records.take_power(name, "its link was not protected any more")?;
         // Its failure says that it went by itself: the next look tells.
         let _said = self.host.run(bhyvectl::power_off(name)).await;
         self.watch.forget().await;

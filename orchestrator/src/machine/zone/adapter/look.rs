@@ -16,10 +16,14 @@ use crate::{
     model::names::MachineName,
 };
 
-/// What a wait status in `lastexited` means. bhyve's exit code 1 is the guest's own power-off.
-fn ended(status: Option<i64>) -> String {
+/// What a wait status in `lastexited` means. bhyve's exit code 1 is the guest's own power-off, or a forced one, which
+/// whoever took the power wrote down.
+fn ended(status: Option<i64>, power_taken: Option<&str>) -> String {
     match status {
-        Some(256) => "the guest powered itself off".to_owned(),
+        Some(256) => match power_taken {
+            Some(why) => format!("its power was taken: {why}"),
+            None => "the guest powered itself off".to_owned(),
+        },
         Some(-1) => "its zone was halted".to_owned(),
         // The signal, and a bit that says whether a core was written.
         Some(status) if status & 0x7f != 0 => format!("its bhyve was ended by signal {}", status & 0x7f),
@@ -38,7 +42,10 @@ impl Zones {
             Some(State::Other(_)) if started => Observed::Running,
             Some(State::ShuttingDown | State::Down) => Observed::Stopped("its zone is being torn down".into()),
             // A host that was rebooted has forgotten the record, and the guest with it.
-            Some(State::Installed) if started => Observed::Stopped(self.last_words(name)),
+            Some(State::Installed) if started => {
+                let taken = record.as_ref().and_then(|record| record.power_taken.as_deref());
+                Observed::Stopped(self.last_words(name, taken))
+            }
             Some(_) => Observed::Prepared,
             None if record.is_some() => Observed::Prepared,
             None => {
@@ -54,11 +61,11 @@ impl Zones {
     }
 
     /// How bhyve ended: what zoneadmd wrote down, and bhyve's own last line.
-    fn last_words(&self, name: &MachineName) -> String {
+    fn last_words(&self, name: &MachineName, power_taken: Option<&str>) -> String {
         let path = PathBuf::from(self.options.zone.path.to_string()).join(name.as_str());
         let status = inside::tail(&path, &[], "lastexited", 100);
         let status = status.and_then(|text| text.split_whitespace().nth(1)?.parse::<i64>().ok());
-        let mut how = ended(status);
+        let mut how = ended(status, power_taken);
         if let Some(said) = inside::tail(&path, &["root", "tmp"], "init.log", 400) {
             how = format!("{how}; its last words: {said}");
         }
@@ -115,10 +122,19 @@ mod tests {
 
     #[test]
     fn wait_statuses_are_told_apart() {
-        assert_eq!(ended(Some(256)), "the guest powered itself off");
-        assert_eq!(ended(Some(-1)), "its zone was halted");
-        assert_eq!(ended(Some(1024)), "its bhyve ended with exit code 4");
-        assert_eq!(ended(Some(9)), "its bhyve was ended by signal 9");
-        assert_eq!(ended(Some(139)), "its bhyve was ended by signal 11");
+        let ended = |status| ended(Some(status), None);
+        assert_eq!(ended(256), "the guest powered itself off");
+        assert_eq!(ended(-1), "its zone was halted");
+        assert_eq!(ended(1024), "its bhyve ended with exit code 4");
+        assert_eq!(ended(9), "its bhyve was ended by signal 9");
+        assert_eq!(ended(139), "its bhyve was ended by signal 11");
+    }
+
+    #[test]
+    fn a_power_that_was_taken_is_not_the_guests_own() {
+        let ended = |status| ended(Some(status), Some("it was stopped"));
+        assert_eq!(ended(256), "its power was taken: it was stopped");
+        // It ended in another way before.
+        assert_eq!(ended(1024), "its bhyve ended with exit code 4");
     }
 }

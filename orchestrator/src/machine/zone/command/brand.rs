@@ -20,7 +20,7 @@ pub fn dry_run(name: &MachineName) -> Cmd {
         .deadline(DEADLINE)
 }
 
-/// bhyve's options for devices, processors and memory (`-s 1,lpc`, `-c 2`) in what [`dry_run`] printed. How it is
+/// bhyve's options for devices, processors and memory (`-s 1,lpc`, `-c 2`), and `-w`, in what [`dry_run`] printed. How it is
 /// laid out is no promise of the brand: a line of words and a list of quoted strings are both read. Empty when there
 /// is no command line in it.
 ///
@@ -35,8 +35,10 @@ pub fn options(output: &Output) -> Result<BTreeSet<String>, CommandError> {
         .map(|word| word.trim_matches(['[', ']', '\'', '"', ',']));
     let mut options = BTreeSet::new();
     while let Some(word) = words.next() {
-        if ["-s", "-l", "-c", "-m"].contains(&word) {
-            options.extend(words.next().map(|value| format!("{word} {value}")));
+        match word {
+            "-s" | "-l" | "-c" | "-m" => options.extend(words.next().map(|value| format!("{word} {value}"))),
+            "-w" => _ = options.insert(word.to_owned()),
+            _ => {}
         }
     }
     Ok(options)
@@ -62,12 +64,13 @@ mod tests {
     fn options_are_found_in_a_line_a_list_and_a_log() {
         let line =
             "/usr/sbin/bhyve -U 1b5d -H -B 1,product=OmniOS HVM -c 2 -m 2048M -l com1,/dev/zconsole -s 1,lpc z\n";
-        let list = "['/usr/sbin/bhyve',\n '-U',\n '1b5d',\n '-c',\n '2', '-m', '2048M',\n '-l', 'com1,/dev/zconsole',\n '-s',\n '1,lpc',\n 'z']\n";
+        let list = "['/usr/sbin/bhyve',\n '-w', '-U',\n '1b5d',\n '-c',\n '2', '-m', '2048M',\n '-l', 'com1,/dev/zconsole',\n '-s',\n '1,lpc',\n 'z']\n";
         let wanted: BTreeSet<String> = ["-c 2", "-m 2048M", "-l com1,/dev/zconsole", "-s 1,lpc"]
             .map(str::to_owned)
             .into();
         assert_eq!(options(&printed(line, "")).unwrap(), wanted);
-        assert_eq!(options(&printed(list, "")).unwrap(), wanted);
+        let with_switch: BTreeSet<String> = wanted.iter().cloned().chain(["-w".to_owned()]).collect();
+        assert_eq!(options(&printed(list, "")).unwrap(), with_switch);
         assert_eq!(options(&printed("", line)).unwrap(), wanted);
         assert!(options(&printed("nothing of the kind", "")).unwrap().is_empty());
     }
@@ -82,7 +85,7 @@ mod tests {
         #[test]
         fn whatever_it_prints_is_read(text in "\\PC{0,200}|([-a-z'\\[\\], ]{0,12}\n){0,20}") {
             for option in options(&printed(&text, "")).unwrap() {
-                prop_assert_eq!(option.split(' ').count(), 2);
+                prop_assert!(option == "-w" || option.split(' ').count() == 2, "{option}");
             }
         }
     }

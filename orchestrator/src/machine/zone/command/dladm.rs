@@ -54,7 +54,8 @@ pub fn set_host(network: &SlotNetwork) -> Cmd {
 }
 
 /// The guest's VNIC: what it may send. zoneadmd clears this at every halt, so it is set and read back before
-/// every boot; a failing property leaves those before it set, so only the reading proves it.
+/// every boot. dladm goes on after a property that it refuses, with a warning, and exits with the status of the last:
+/// only the reading proves any of them.
 #[must_use]
 pub fn protect(network: &SlotNetwork, bandwidth: &Bandwidth) -> Cmd {
     let properties = [
@@ -71,17 +72,28 @@ pub fn protect(network: &SlotNetwork, bandwidth: &Bandwidth) -> Cmd {
 #[must_use]
 pub fn show_protection(vnic: &LinkName) -> Cmd {
     dladm("show-linkprop")
-        .args(["-c", "-o", "property,value", "-p", "protection,allowed-ips,mtu"])
+        .args(["-c", "-o", "property,value", "-p", "protection,allowed-ips,mtu,maxbw"])
         .arg(vnic)
 }
 
-/// Whether what [`show_protection`] printed is exactly what [`protect`] meant; lists in any order.
+/// Thousands of bits a second in what dladm prints of a rate: Mbit/s, perhaps with three decimals, padded with blanks
+/// (`dladm_bw2str` in illumos's libdladm): `  500`, `    1.200`, `0.431`.
+fn kilobits(printed: &str) -> Option<u64> {
+    let (whole, part) = printed.trim().split_once('.').unwrap_or((printed.trim(), "000"));
+    let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
+    let plain = digits(whole) && digits(part) && part.len() == 3;
+    let (whole, part) = (whole.parse::<u64>().ok()?, part.parse::<u64>().ok()?);
+    plain.then(|| whole.checked_mul(1000)?.checked_add(part))?
+}
+
+/// Whether what [`show_protection`] printed is exactly what [`protect`] meant; lists in any order. The rate is compared
+/// where one is given: that of a machine that runs may be of an earlier configuration.
 ///
 /// # Errors
 /// When the command failed, or a line has another shape.
-pub fn is_protected(network: &SlotNetwork, output: &Output) -> Result<bool, ShowError> {
+pub fn is_protected(network: &SlotNetwork, bandwidth: Option<&Bandwidth>, output: &Output) -> Result<bool, ShowError> {
     let text = judge(output, WORDS)?;
-    let mut found = [false; 3];
+    let mut found = [false, false, false, bandwidth.is_none()];
     for line in text.lines().filter(|line| !line.is_empty()) {
         let parts = fields(line, 2)?;
         let set = |value: &str| {
@@ -93,11 +105,15 @@ pub fn is_protected(network: &SlotNetwork, output: &Output) -> Result<bool, Show
             "protection" => (0, PROTECTION.to_owned()),
             "allowed-ips" => (1, format!("{}/32", network.guest_address)),
             "mtu" => (2, "1500".to_owned()),
+            "maxbw" => {
+                found[3] |= kilobits(&parts[1]) == bandwidth.map(Bandwidth::kilobits);
+                continue;
+            }
             _ => continue,
         };
         found[index] = set(&parts[1]) == set(&wanted);
     }
-    Ok(found == [true; 3])
+    Ok(found == [true; 4])
 }
 
 /// `dladm show-linkprop` of what [`set_host`] set.
@@ -254,19 +270,44 @@ mod tests {
     #[test]
     fn protection_is_what_is_read_back() {
         let network = network();
-        let good = "protection:dhcp-nospoof,ip-nospoof,mac-nospoof,restricted\nallowed-ips:10.77.0.30/32\nmtu:1500\n";
-        assert!(is_protected(&network, &printed(good)).unwrap());
+        let good = "protection:dhcp-nospoof,ip-nospoof,mac-nospoof,restricted\nallowed-ips:10.77.0.30/32\nmtu:1500\nmaxbw:  500\n";
+        let is_protected = |text: &Output| is_protected(&network, Some(&"500M".parse().unwrap()), text);
+        assert!(is_protected(&printed(good)).unwrap());
         for bad in [
             "",
-            "protection:--\nallowed-ips:--\nmtu:1500\n",
+            "protection:--\nallowed-ips:--\nmtu:1500\nmaxbw:--\n",
+            // What a refused rate leaves behind an exit status of 0.
+            &good.replace("maxbw:  500", "maxbw:--"),
+            &good.replace("maxbw:  500\n", ""),
+            &good.replace("500\n", "500.001\n"),
             &good.replace("mtu:1500", "mtu:9000"),
             &good.replace(",restricted", ""),
             &good.replace("10.77.0.30/32", "10.77.0.30/32,10.0.0.1/32"),
         ] {
-            assert!(!is_protected(&network, &printed(bad)).unwrap(), "{bad}");
+            assert!(!is_protected(&printed(bad)).unwrap(), "{bad}");
         }
-        assert!(is_protected(&network, &printed("protection")).is_err());
-        assert!(is_protected(&network, &failed("dladm: link x is not valid: object not found")).is_err());
+        let unlimited = good.replace("maxbw:  500", "maxbw:--");
+        assert!(super::is_protected(&network, None, &printed(&unlimited)).unwrap());
+        assert!(is_protected(&printed("protection")).is_err());
+        assert!(is_protected(&failed("dladm: link x is not valid: object not found")).is_err());
+    }
+
+    #[test]
+    fn a_rate_is_read_as_it_is_printed() {
+        for (printed, wanted) in [
+            ("  500", Some(500_000)),
+            ("    1.200", Some(1200)),
+            ("0.431", Some(431)),
+            ("10000", Some(10_000_000)),
+            ("    0", Some(0)),
+            ("--", None),
+            ("", None),
+            ("1.2", None),
+            ("+1", None),
+            ("99999999999999999999", None),
+        ] {
+            assert_eq!(kilobits(printed), wanted, "{printed}");
+        }
     }
 
     #[test]

@@ -8,11 +8,12 @@ use crate::{
     model::illumos::network::Range,
 };
 
-/// `ipfstat -io`: every rule in force.
+/// `ipfstat -ioR`: every rule in force. Without `-R` a port that the services file names is printed by that name
+/// (`port = http-alt`), and would be no rule of ours.
 #[must_use]
 pub fn list() -> Cmd {
     Cmd::new("/usr/sbin/ipfstat")
-        .arg("-io")
+        .arg("-ioR")
         .deadline(Duration::from_secs(10))
 }
 

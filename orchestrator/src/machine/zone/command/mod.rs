@@ -3,6 +3,7 @@
 
 pub mod bhyvectl;
 pub mod brand;
+pub mod dispadmin;
 pub mod dladm;
 mod fields;
 pub mod ipadm;

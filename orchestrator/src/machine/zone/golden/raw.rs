@@ -10,7 +10,10 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
-use crate::failpoint::{self, Point};
+use crate::{
+    failpoint::{self, Point},
+    model::illumos::names::VolumeSize,
+};
 
 /// What is read and written at a time: zeroes of this size are not written at all.
 const BLOCK: usize = 1 << 20;
@@ -98,24 +101,32 @@ pub(super) fn write(from: &mut dyn Read, device: &Path) -> io::Result<()> {
     to.sync_all()
 }
 
-/// The digest of a volume's first bytes, and whether the rest is zero.
-pub(super) fn read_back(device: &Path, bytes: u64) -> io::Result<(String, bool)> {
-    compared(&mut File::open(device)?, bytes)
+/// The digest of a volume's first bytes, and whether the rest is zero. Exactly `size` bytes are read, which are all that
+/// the volume has: a raw device of illumos answers a read at its end with EIO, not with 0 (`zvol_read` in
+/// uts/common/fs/zfs/zvol.c).
+pub(super) fn read_back(device: &Path, bytes: u64, size: VolumeSize) -> io::Result<(String, bool)> {
+    compared(&mut File::open(device)?, bytes, size)
 }
 
-fn compared(from: &mut dyn Read, bytes: u64) -> io::Result<(String, bool)> {
-    let (mut hash, mut left, mut zero, mut block) = (Sha256::new(), bytes, true, vec![0; BLOCK]);
-    loop {
-        // Whole blocks: a raw device is read in sectors, wherever the disk ends.
-        let count = fill(from, &mut block)?;
-        if count == 0 {
-            return Ok((hex::encode(hash.finalize()), zero && left == 0));
-        }
-        let (disk, rest) = block[..count].split_at(usize::try_from(left).unwrap_or(count).min(count));
+/// Reads the first sector, which every volume has.
+pub(super) fn first_block(device: &Path) -> io::Result<()> {
+    File::open(device)?.read_exact(&mut [0; 512])
+}
+
+fn compared(from: &mut dyn Read, bytes: u64, size: VolumeSize) -> io::Result<(String, bool)> {
+    let (mut hash, mut disk_left, mut zero, mut block) = (Sha256::new(), bytes, true, vec![0; BLOCK]);
+    let mut left = size.bytes();
+    while left > 0 {
+        // Whole sectors, as a volume's size is: a raw device takes nothing else.
+        let part = usize::try_from(left).unwrap_or(BLOCK).min(BLOCK);
+        from.read_exact(&mut block[..part])?;
+        let (disk, rest) = block[..part].split_at(usize::try_from(disk_left).unwrap_or(part).min(part));
         hash.update(disk);
-        left -= disk.len() as u64;
+        disk_left -= disk.len() as u64;
         zero &= rest.iter().all(|byte| *byte == 0);
+        left -= part as u64;
     }
+    Ok((hex::encode(hash.finalize()), zero && disk_left == 0))
 }
 
 #[cfg(test)]
@@ -123,7 +134,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::illumos::names::VolumeSize;
 
     #[test]
     fn a_packed_disk_is_whole_and_needs_no_more_memory_than_is_usual() {
@@ -147,7 +157,7 @@ mod tests {
         assert!(error.to_string().contains("memory"), "{error}");
     }
 
-    /// A raw device as illumos has it: lengths and places are whole sectors.
+    /// A raw device as illumos has it: lengths and places are whole sectors, and there is no end of file.
     struct Raw(io::Cursor<Vec<u8>>);
 
     impl Read for Raw {
@@ -155,21 +165,28 @@ mod tests {
             if !to.len().is_multiple_of(512) || !self.0.position().is_multiple_of(512) {
                 return Err(io::ErrorKind::InvalidInput.into());
             }
+            if self.0.position() >= self.0.get_ref().len() as u64 {
+                return Err(io::Error::from_raw_os_error(nix::libc::EIO));
+            }
             self.0.read(to)
         }
     }
 
     #[test]
-    fn a_raw_device_is_read_in_whole_sectors() {
+    fn a_raw_device_is_read_in_whole_sectors_and_never_past_its_end() {
         for size in [1, 512, 100_003, BLOCK, BLOCK + 1, 2 * BLOCK + 511] {
             let disk = vec![7; size];
             let mut volume = disk.clone();
-            volume.resize(size.next_multiple_of(4096) + 2 * BLOCK, 0);
+            let whole = VolumeSize::at_least((size + 2 * BLOCK) as u64);
+            volume.resize(usize::try_from(whole.bytes()).unwrap(), 0);
             let wanted = hex::encode(Sha256::digest(&disk));
-            let read = |volume: &[u8]| compared(&mut Raw(io::Cursor::new(volume.to_vec())), size as u64).unwrap();
-            assert_eq!(read(&volume), (wanted.clone(), true), "{size}");
+            let read = |volume: &[u8], whole| compared(&mut Raw(io::Cursor::new(volume.to_vec())), size as u64, whole);
+            assert_eq!(read(&volume, whole).unwrap(), (wanted.clone(), true), "{size}");
             *volume.last_mut().unwrap() = 1;
-            assert_eq!(read(&volume), (wanted, false), "{size}");
+            assert_eq!(read(&volume, whole).unwrap(), (wanted, false), "{size}");
+            // A volume that is smaller than it was made is no end that one may come to.
+            let error = read(&volume, VolumeSize::at_least(whole.bytes() + 1)).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(nix::libc::EIO), "{size}");
         }
     }
 
@@ -190,15 +207,16 @@ mod tests {
             let bytes = if packed { zstd::encode_all(disk.as_slice(), 1).unwrap() } else { disk.clone() };
             std::fs::write(&source, bytes).unwrap();
             let volume = File::create(&device).unwrap();
-            volume.set_len(VolumeSize::at_least(size as u64).bytes()).unwrap();
+            let whole = VolumeSize::at_least(size as u64);
+            volume.set_len(whole.bytes()).unwrap();
             let (wanted, length) = digest(&mut unpacked(&source).unwrap()).unwrap();
             prop_assert_eq!(length, size as u64);
             prop_assert_eq!(&wanted, &hex::encode(Sha256::digest(&disk)));
             write(&mut unpacked(&source).unwrap(), &device).unwrap();
-            prop_assert_eq!(read_back(&device, length).unwrap(), (wanted.clone(), true));
+            prop_assert_eq!(read_back(&device, length, whole).unwrap(), (wanted.clone(), true));
             if size > 0 {
                 volume.write_all_at(&[disk[size - 1].wrapping_add(1)], length - 1).unwrap();
-                prop_assert_ne!(read_back(&device, length).unwrap(), (wanted, true));
+                prop_assert_ne!(read_back(&device, length, whole).unwrap(), (wanted, true));
             }
         }
     }

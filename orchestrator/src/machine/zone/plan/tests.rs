@@ -13,6 +13,7 @@ fn zone() -> Zone {
         port: 9417,
         bandwidth: "1G".parse().unwrap(),
         quota_gib: None,
+        max_vcpus: 32,
     }
 }
 
@@ -122,7 +123,11 @@ fn zones_of_every_kind_of_image() {
         ("illumos", GuestKind::Illumos),
     ] {
         let plan = planned(&image(kind, &[]), None);
-        let text = format!("{}\n{}", plan.config.to_file(), plan.devices().join("\n"));
+        let text = format!(
+            "{}\n{}",
+            plan.config.to_file(),
+            plan.devices(Release::OLDEST).join("\n")
+        );
         insta::assert_snapshot!(name, text.replace("hci-01k9zk6x0f5t3b8w2q7m4d1c0e", "Z"));
     }
 }
@@ -132,24 +137,82 @@ fn an_images_attributes_replace_ours() {
     let plan = planned(
         &image(
             GuestKind::LinuxUefi,
-            &[("rng", "off"), ("netif", "e1000"), ("bootdiskif", "nvme")],
+            &[("rng", "off"), ("netif", "e1000"), ("diskif", "nvme")],
         ),
         None,
     );
-    let devices = plan.devices().join("\n");
+    let devices = plan.devices(Release::OLDEST).join("\n");
     assert!(
         devices.contains("-s 4:0,nvme,") && devices.contains("-s 6:0,e1000,hciv7"),
         "{devices}"
     );
+    // The seed stays what every kernel reads.
+    assert!(devices.contains("-s 5:0,virtio-blk,/seed.img,ro"), "{devices}");
     assert!(!devices.contains("virtio-rnd"), "{devices}");
     let file = plan.config.to_file();
     assert_eq!(file.matches("set name=rng\n").count(), 1, "{file}");
 }
 
 #[test]
+fn an_attribute_works_from_its_release_on() {
+    let plan = planned(
+        &image(GuestKind::LinuxUefi, &[("diskif", "ahci"), ("bootdiskif", "nvme")]),
+        None,
+    );
+    let devices = |release| plan.devices(release).join("\n");
+    assert!(devices(Release::OLDEST).contains("-s 4:0,ahci-hd,"));
+    assert!(devices(Release::MASTER).contains("-s 4:0,nvme,"));
+    assert_eq!(
+        plan.ignored(Release::OLDEST),
+        [("bootdiskif".to_owned(), Release::MASTER)]
+    );
+    assert_eq!(plan.ignored(Release::MASTER), []);
+}
+
+#[test]
+fn guests_of_other_kinds_get_what_the_brand_gives_them() {
+    let devices = |kind, attributes: &[(&str, &str)]| {
+        let plan = planned(&image(kind, attributes), None);
+        plan.devices(Release::OLDEST).join("\n")
+    };
+    let windows = devices(GuestKind::LinuxUefi, &[("type", "windows")]);
+    assert!(
+        windows.contains("-s 31,lpc") && !windows.contains("-s 1,lpc"),
+        "{windows}"
+    );
+    assert!(devices(GuestKind::LinuxUefi, &[("type", "openbsd")]).starts_with("-w\n"));
+    let bridge = devices(GuestKind::LinuxUefi, &[("hostbridge", "none")]);
+    assert!(!bridge.contains("hostbridge"), "{bridge}");
+    // A firmware that keeps variables, whatever the image's kind says.
+    let firmware = [("bootrom", "BHYVE_RELEASE")];
+    assert!(!devices(GuestKind::LinuxBios, &firmware).contains("uefivars"));
+    let kept = devices(GuestKind::LinuxBios, &[firmware[0], ("uefivars", "on")]);
+    assert!(kept.contains("BHYVE_RELEASE.fd,/etc/uefivars"), "{kept}");
+}
+
+#[test]
+fn zonecfg_and_bhyve_take_the_numbers() {
+    let lwps = |cpus: u32| {
+        let (mut spec, mut zone) = (spec(None), zone());
+        (spec.cpus, zone.max_vcpus) = (cpus, 64);
+        let image = image(GuestKind::LinuxUefi, &[]);
+        let wanted = Wanted {
+            spec: &spec,
+            image: &image,
+            version: 1,
+            slot: Slot::new(0).unwrap(),
+            zone: &zone,
+        };
+        MachinePlan::new(wanted).map(|plan| plan.config.max_lwps)
+    };
+    assert_eq!([1, 36, 37, 64].map(|cpus| lwps(cpus).unwrap()), [100, 100, 101, 128]);
+    assert!(lwps(65).unwrap_err().to_string().contains("zone.max_vcpus"));
+}
+
+#[test]
 fn a_network_that_is_too_small_is_named() {
     let mut zone = zone();
-    zone.network = Range::new("10.77.0.0/30".parse().unwrap()).unwrap();
+    zone.network = "10.77.0.0/30".parse().unwrap();
     let error = MachinePlan::new(Wanted {
         spec: &spec(None),
         image: &image(GuestKind::LinuxUefi, &[]),
@@ -177,7 +240,7 @@ proptest! {
     fn no_value_adds_a_word(
         slot in 0u32..16384,
         node in "[a-z][a-z0-9-]{0,20}[a-z0-9]",
-        cpus in 1u32..256,
+        cpus in 1u32..=32,
         memory in 64u64..1_000_000,
         value in "[ -~]{1,40}",
     ) {

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, io, path::Path};
 
-use super::{
+use super::super::{
     command::{CommandError, brand, zonecfg},
     export::Exported,
     host::unless_absent,
@@ -16,6 +16,7 @@ use crate::{
     machine::files,
     model::{
         ids::AttemptId,
+        illumos::release::Release,
         names::{Label, MachineName, NodeName},
     },
 };
@@ -63,7 +64,7 @@ pub enum RehearsalError {
     Silent(String),
 }
 
-/// Rehearses a machine of this image's version. Needs root. The zone carries the marks of an attempt that does not
+/// Rehearses a machine of this image's version as the brand of this release makes it. Needs root. The zone carries the marks of an attempt that does not
 /// exist, so a machined that finds one left behind removes it.
 ///
 /// # Errors
@@ -74,6 +75,7 @@ pub async fn rehearse(
     label: &Label,
     image: &Image,
     version: u32,
+    release: Release,
 ) -> Result<Rehearsal, RehearsalError> {
     let name = MachineName::of(AttemptId::new());
     let spec = example(node, label, name.clone(), image.size);
@@ -91,7 +93,7 @@ pub async fn rehearse(
         path: plan.config_file.display().to_string(),
         source,
     })?;
-    let found = compared(&plan, &name).await;
+    let found = compared(&plan, &name, release).await;
     // Made under a name that nobody had before.
     let ours = Owned::by_rule(name);
     let deleted = unless_absent(zonecfg::done(&zonecfg::delete(&ours).run().await?));
@@ -99,7 +101,12 @@ pub async fn rehearse(
     found.and_then(|found| Ok(deleted.map(|()| found)?))
 }
 
-async fn compared(plan: &MachinePlan, name: &MachineName) -> Result<Rehearsal, RehearsalError> {
+/// Configures a zone as it was planned, and compares what zonecfg and the brand made of it.
+pub(super) async fn compared(
+    plan: &MachinePlan,
+    name: &MachineName,
+    release: Release,
+) -> Result<Rehearsal, RehearsalError> {
     zonecfg::done(&zonecfg::configure(name, &plan.config_file).run().await?)?;
     let exported = zonecfg::exported(&zonecfg::export(name).run().await?)?;
     let difference = match exported.map(|text| Exported::parse(&text)) {
@@ -118,10 +125,7 @@ async fn compared(plan: &MachinePlan, name: &MachineName) -> Result<Rehearsal, R
         let said: String = output.text().trim().chars().take(400).collect();
         return Err(RehearsalError::Silent(said));
     }
-    let sizes = [("-c", "vcpus"), ("-m", "ram")]
-        .map(|(option, attribute)| format!("{option} {}", plan.config.attr(attribute).unwrap_or_default()));
-    let planned = [plan.devices(), &sizes].concat();
-    Ok(difference_of(&planned, &printed))
+    Ok(difference_of(&plan.devices(release), &printed))
 }
 
 /// An option is there when one with the same place has at least its parts: the brand adds serial numbers to disks.
@@ -154,7 +158,7 @@ mod tests {
         let planned = [
             "-c 2",
             "-s 4:0,virtio-blk,/dev/z",
-            "-s 5:1,virtio-blk,/seed.img,ro",
+            "-s 5:0,virtio-blk,/seed.img,ro",
             "-s 10:0,virtio-rnd",
         ];
         let planned = planned.map(str::to_owned);
@@ -170,7 +174,7 @@ mod tests {
                 "-c 2",
                 "-s 0,hostbridge,model=i440fx",
                 "-s 4:0,virtio-blk,/dev/z,ser=hci",
-                "-s 5:1,virtio-blk,/seed.img,ser=x,ro",
+                "-s 5:0,virtio-blk,/seed.img,ser=x,ro",
                 "-s 10:0,virtio-rnd",
             ]),
         );
@@ -181,7 +185,7 @@ mod tests {
             &printed(&[
                 "-c 1",
                 "-s 4:0,nvme,/dev/z",
-                "-s 5:1,virtio-blk,/seed.img",
+                "-s 5:0,virtio-blk,/seed.img",
                 "-s 10:1,virtio-rnd",
             ]),
         );

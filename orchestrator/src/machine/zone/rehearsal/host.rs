@@ -1,0 +1,593 @@
+//! One life of a machine that nobody asked for, step by step, on this host: each step does what a job depends on and
+//! that no test off illumos can prove (docs/illumos-evidence.md), and says whether the host did as was believed.
+//!
+//! It is done in the name of a node of its own, so that machined, whose node is another, leaves all of it alone; on the
+//! last slot, which is the last that a machine would get; with the product's own code, so that what is seen here is what
+//! a job meets. What an earlier rehearsal left when it was killed goes first.
+
+use std::{
+    fs, io,
+    net::{SocketAddr, TcpListener},
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use rustix::fs::{FlockOperation, flock};
+use sha2::{Digest, Sha256};
+
+use super::{
+    super::{
+        command::{
+            dladm, ipf, zfs,
+            zoneadm::{self, State},
+        },
+        console,
+        create::Create,
+        destroy::{Destroy, links},
+        golden::Golden,
+        host::{Host, Whose, vmm},
+        inside,
+        patience::Patience,
+        plan::{MachinePlan, RUN, Wanted, example},
+    },
+    configuration,
+};
+use crate::{
+    config::{Image, Size, Zone},
+    machine::{MachineSpec, files, seed, trouble::Trouble},
+    model::{
+        ids::AttemptId,
+        illumos::release::Release,
+        names::{Label, MachineName, NodeName},
+    },
+};
+
+/// Whose everything is.
+const NODE: &str = "helios-ci.rehearsal";
+/// Its golden disk.
+const LABEL: &str = "rehearsal";
+/// The disk's size: one block more than is read at a time, and no multiple of it.
+const DISK: usize = (1 << 20) + 512;
+/// A guest without a system stays in its firmware; a bhyve that cannot run has ended by then.
+const STAYS: Duration = Duration::from_secs(5);
+/// Between two looks.
+const AGAIN: Duration = Duration::from_millis(200);
+
+/// What is done, in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Act {
+    Configuration,
+    Image,
+    VolumeEnd,
+    Disk,
+    Zone,
+    Network,
+    Protection,
+    Filter,
+    Listen,
+    Console,
+    Boot,
+    RunningLink,
+    PowerOff,
+    HaltClears,
+    Removal,
+}
+
+/// A step of the rehearsal.
+#[derive(Debug, Clone, Copy)]
+pub struct Step {
+    /// By this name the evidence page and the output know it.
+    pub id: &'static str,
+    /// What is believed.
+    pub fact: &'static str,
+    act: Act,
+    /// Without it the steps after it have nothing to try.
+    needed: bool,
+}
+
+const fn step(act: Act, id: &'static str, needed: bool, fact: &'static str) -> Step {
+    Step { id, fact, act, needed }
+}
+
+/// Every step.
+pub const STEPS: &[Step] = &[
+    step(
+        Act::Configuration,
+        "configuration",
+        true,
+        "zonecfg takes a machine's configuration and exports it as it was meant; the brand's dry run is as planned",
+    ),
+    step(
+        Act::Image,
+        "image",
+        true,
+        "a volume is written through its raw device, read back to its exact size, snapshotted and held",
+    ),
+    step(
+        Act::VolumeEnd,
+        "volume-end",
+        false,
+        "a read at a raw volume's end is EIO, and the last one before it is not",
+    ),
+    step(
+        Act::Disk,
+        "disk",
+        true,
+        "a clone has its marks as local properties, and grows",
+    ),
+    step(
+        Act::Zone,
+        "zone",
+        true,
+        "zoneadm installs the zone into its mounted filesystem and writes root/etc/uuid; the seed is written beside it",
+    ),
+    step(
+        Act::Network,
+        "network",
+        true,
+        "a stub and two VNICs get the addresses, MTU and properties that were asked for; the host's end forwards nothing",
+    ),
+    step(
+        Act::Protection,
+        "protection",
+        true,
+        "protection, allowed address, MTU and rate read back as they were set",
+    ),
+    step(
+        Act::Filter,
+        "filter",
+        false,
+        "ipfilter's rules are in force before all others, in the words in which they were loaded",
+    ),
+    step(
+        Act::Listen,
+        "listen",
+        false,
+        "the host's address of the slot can be listened on",
+    ),
+    step(
+        Act::Console,
+        "console",
+        true,
+        "zoneadmd makes the console's socket before the boot, and greets its reader with OK",
+    ),
+    step(
+        Act::Boot,
+        "boot",
+        true,
+        "bhyve starts under the zone's name, and a guest without a system stays in its firmware",
+    ),
+    step(
+        Act::RunningLink,
+        "running-link",
+        false,
+        "the link of a running zone is seen from the global zone, and is still protected",
+    ),
+    step(
+        Act::PowerOff,
+        "power-off",
+        true,
+        "a forced power-off halts the zone within seconds; zoneadmd writes down 256, bhyve's exit code 1",
+    ),
+    step(
+        Act::HaltClears,
+        "halt-clears",
+        false,
+        "zoneadmd takes a link's protection away when its zone halts",
+    ),
+    step(
+        Act::Removal,
+        "removal",
+        false,
+        "uninstall, delete, links, disk and golden disk go, and nothing is left",
+    ),
+];
+
+/// What was seen of a step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Seen {
+    /// As it is believed, with what is worth knowing beside it.
+    AsBelieved(String),
+    /// Otherwise.
+    Different(String),
+    /// What it needs did not come about.
+    NotTried(&'static str),
+}
+
+/// Why there is no rehearsal.
+#[derive(Debug, thiserror::Error)]
+pub enum RehearsalError {
+    /// Another one would be swept away.
+    #[error("another rehearsal runs on this host: wait until it has ended")]
+    Busy,
+    /// Nothing can be begun.
+    #[error("cannot begin: {0}")]
+    Begin(String),
+}
+
+/// Rehearses a machine's life. `tell` gets each step as soon as it is done. Needs root, and a host that was set up.
+///
+/// # Errors
+/// When another rehearsal runs, or what an earlier one left cannot be removed.
+pub async fn rehearse(
+    zone: &Zone,
+    release: Release,
+    patience: Patience,
+    mut tell: impl FnMut(&Step, Seen),
+) -> Result<(), RehearsalError> {
+    let begin = |error: &dyn std::fmt::Display| RehearsalError::Begin(error.to_string());
+    let _lock = alone().map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => RehearsalError::Busy,
+        _ => begin(&error),
+    })?;
+    let trial = Trial::new(zone, release, patience).map_err(|trouble| begin(&trouble.reason))?;
+    trial.sweep().await.map_err(|trouble| begin(&trouble.reason))?;
+    let mut missing = None;
+    for step in STEPS {
+        let seen = match missing {
+            Some(needed) if step.act != Act::Removal => Seen::NotTried(needed),
+            _ => match trial.perform(step.act).await {
+                Ok(detail) => Seen::AsBelieved(detail),
+                Err(trouble) => {
+                    missing = missing.or(step.needed.then_some(step.id));
+                    Seen::Different(trouble.reason)
+                }
+            },
+        };
+        tell(step, seen);
+    }
+    Ok(())
+}
+
+/// Only one at a time: the next begins with removing what it finds.
+fn alone() -> io::Result<fs::File> {
+    let run = Path::new(RUN);
+    crate::files::passage(run)?;
+    let mut options = fs::OpenOptions::new();
+    let path = run.join("rehearsal.lock");
+    let file = options.create(true).truncate(false).write(true).open(path)?;
+    flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+    Ok(file)
+}
+
+struct Trial<'a> {
+    zone: &'a Zone,
+    release: Release,
+    host: Host,
+    golden: Golden,
+    label: Label,
+    spec: MachineSpec,
+    plan: MachinePlan,
+}
+
+impl<'a> Trial<'a> {
+    fn new(zone: &'a Zone, release: Release, patience: Patience) -> Result<Self, Trouble> {
+        let node: NodeName = NODE.parse().map_err(Trouble::lasting)?;
+        let label: Label = LABEL.parse().map_err(Trouble::lasting)?;
+        let size = Size {
+            cpus: 1,
+            memory_mib: 512,
+            disk_gib: Some(1),
+        };
+        let spec = example(&node, &label, MachineName::of(AttemptId::new()), size);
+        let plan = MachinePlan::new(Wanted {
+            spec: &spec,
+            image: &Image::default(),
+            version: 1,
+            slot: zone.network.last_slot(),
+            zone,
+        })?;
+        Ok(Self {
+            zone,
+            release,
+            host: Host {
+                node: node.to_string(),
+                patience,
+            },
+            golden: Golden {
+                node,
+                root: zone.dataset.clone(),
+            },
+            label,
+            spec,
+            plan,
+        })
+    }
+
+    async fn perform(&self, act: Act) -> Result<String, Trouble> {
+        match act {
+            Act::Configuration => self.configuration().await,
+            Act::Image => self.image().await,
+            Act::VolumeEnd => self.volume_end(),
+            Act::Disk => self.disk().await,
+            Act::Zone => self.make_zone().await,
+            Act::Network => self.network().await,
+            Act::Protection => self.protection().await,
+            Act::Filter => self.filter().await,
+            Act::Listen => self.listen(),
+            Act::Console => self.console().await,
+            Act::Boot => self.boot().await,
+            Act::RunningLink => self.running_link().await,
+            Act::PowerOff => self.power_off().await,
+            Act::HaltClears => self.halt_clears().await,
+            Act::Removal => self.removal().await,
+        }
+    }
+
+    async fn configuration(&self) -> Result<String, Trouble> {
+        let (node, image) = (&self.golden.node, Image::default());
+        let found = configuration::rehearse(node, self.zone, &self.label, &image, 1, self.release).await;
+        let found = found.map_err(|error| Trouble::caused(&error))?;
+        match (found.missing.as_slice(), found.besides.as_slice()) {
+            ([], []) => Ok(format!("as the brand of {} makes it", self.release)),
+            (missing, besides) => Err(Trouble::lasting(format!(
+                "the brand leaves out {missing:?} and adds {besides:?}"
+            ))),
+        }
+    }
+
+    async fn image(&self) -> Result<String, Trouble> {
+        let mut content = vec![0; DISK];
+        content[..8].copy_from_slice(b"helios-c");
+        content[DISK - 1] = 1;
+        let digest = hex::encode(Sha256::digest(&content));
+        let file = Path::new(RUN).join("rehearsal.raw");
+        files::write_atomic(&file, &content)?;
+        let (golden, label, from) = (self.golden.clone(), self.label.clone(), file.clone());
+        let imported = tokio::task::spawn_blocking(move || {
+            golden.import(&from, &label, &digest)?;
+            golden.verify(&label)
+        });
+        let imported = imported.await.map_err(Trouble::passing)?;
+        fs::remove_file(&file)?;
+        let (version, _) = imported.map_err(|error| Trouble::caused(&error))?;
+        Ok(version.volume.to_string())
+    }
+
+    fn volume_end(&self) -> Result<String, Trouble> {
+        let golden = self
+            .golden
+            .versions(&self.label)
+            .map_err(|error| Trouble::caused(&error))?;
+        let newest = golden.last().ok_or_else(|| Trouble::lasting("its volume is gone"))?;
+        let volume = fs::File::open(newest.volume.device()?.to_string())?;
+        let size = crate::model::illumos::names::VolumeSize::at_least(DISK as u64).bytes();
+        let mut sector = [0; 512];
+        volume.read_exact_at(&mut sector, size - 512)?;
+        match volume.read_at(&mut sector, size) {
+            Err(error) if error.raw_os_error() == Some(nix::libc::EIO) => Ok("EIO".to_owned()),
+            Err(error) => Err(Trouble::lasting(format!("it is {error}"))),
+            Ok(count) => Err(Trouble::lasting(format!("it gives {count} bytes"))),
+        }
+    }
+
+    async fn disk(&self) -> Result<String, Trouble> {
+        self.host
+            .make_disk(&self.spec, &self.plan.origin, &self.plan.disk)
+            .await?;
+        Ok(self.plan.disk.to_string())
+    }
+
+    fn create(&self) -> Result<Create<'_>, Trouble> {
+        // A seed without an agent: no guest will read it.
+        let texts: Vec<(&str, &[u8])> = self
+            .plan
+            .seed
+            .iter()
+            .map(|(name, text)| (*name, text.as_bytes()))
+            .collect();
+        Ok(Create {
+            host: &self.host,
+            plan: &self.plan,
+            spec: &self.spec,
+            seed: seed::image(&texts)?,
+            bandwidth: &self.zone.bandwidth,
+        })
+    }
+
+    async fn make_zone(&self) -> Result<String, Trouble> {
+        self.create()?.zone().await?;
+        Ok(self.plan.config.zonepath.to_string())
+    }
+
+    async fn network(&self) -> Result<String, Trouble> {
+        let links = dladm::links(&self.host.run(dladm::show_links()).await?)?;
+        let names = self.plan.network.links().map(ToString::to_string);
+        if let Some(taken) = names.iter().find(|name| links.contains(*name)) {
+            return Err(Trouble::lasting(format!(
+                "link {taken} is there already; it is left alone"
+            )));
+        }
+        files::write_atomic(&self.marker(), b"")?;
+        self.create()?.network().await?;
+        let network = &self.plan.network;
+        Ok(format!(
+            "{} over {}, {}",
+            network.guest, network.stub, network.guest_mac
+        ))
+    }
+
+    /// Is there while links of the slot are the rehearsal's: a stub bears no mark of its own.
+    fn marker(&self) -> PathBuf {
+        Path::new(RUN).join("rehearsal.links")
+    }
+
+    async fn protection(&self) -> Result<String, Trouble> {
+        self.create()?.protected().await?;
+        Ok(format!("with at most {}", self.zone.bandwidth))
+    }
+
+    async fn filter(&self) -> Result<String, Trouble> {
+        let output = self.host.run(ipf::list()).await?;
+        match ipf::wrong(self.zone.network, self.zone.port, &output)? {
+            None => Ok(String::new()),
+            Some(wrong) => Err(Trouble::lasting(wrong)),
+        }
+    }
+
+    fn listen(&self) -> Result<String, Trouble> {
+        let address = SocketAddr::from((self.plan.network.host_address, self.zone.port));
+        let listener = TcpListener::bind(address).map_err(|error| Trouble::lasting(format!("{address}: {error}")))?;
+        Ok(listener.local_addr()?.to_string())
+    }
+
+    /// Connected before the boot, as a machine's console is, and closed again: nobody reads this guest.
+    async fn console(&self) -> Result<String, Trouble> {
+        zoneadm::done(&self.host.run(zoneadm::daemon(&self.spec.name)).await?)?;
+        let dir = self.console_dir();
+        files::private_dir(&dir)?;
+        console::record(&self.spec.name, &dir).await?.close().await;
+        files::remove_tree(&dir)?;
+        Ok(String::new())
+    }
+
+    fn console_dir(&self) -> PathBuf {
+        Path::new(RUN).join("rehearsal-console")
+    }
+
+    async fn boot(&self) -> Result<String, Trouble> {
+        let name = &self.spec.name;
+        zoneadm::done(&self.host.run(zoneadm::boot(name)).await?)?;
+        let until = tokio::time::Instant::now() + self.host.patience.of(STAYS);
+        loop {
+            let state = self.host.zone(name).await?.map(|zone| zone.state);
+            if state != Some(State::Running) {
+                let said = inside::tail(&self.zonepath(), &["root", "tmp"], "init.log", 400).unwrap_or_default();
+                return Err(Trouble::lasting(format!(
+                    "its zone is {state:?}; bhyve's last words: {said}"
+                )));
+            }
+            if tokio::time::Instant::now() >= until {
+                break;
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+        match vmm(name).exists() {
+            true => Ok(vmm(name).display().to_string()),
+            false => Err(Trouble::lasting(format!("it runs without {}", vmm(name).display()))),
+        }
+    }
+
+    async fn running_link(&self) -> Result<String, Trouble> {
+        match self
+            .host
+            .is_protected(&self.plan.network, Some(&self.zone.bandwidth))
+            .await?
+        {
+            true => Ok(String::new()),
+            false => Err(Trouble::lasting(format!(
+                "{} is not protected",
+                self.plan.network.guest
+            ))),
+        }
+    }
+
+    fn zonepath(&self) -> PathBuf {
+        PathBuf::from(self.plan.config.zonepath.to_string())
+    }
+
+    fn destroy(&self) -> Destroy<'_> {
+        Destroy {
+            host: &self.host,
+            name: &self.spec.name,
+            disk: &self.plan.disk,
+            zonepath: &self.plan.zonepath,
+            path: self.plan.config.zonepath.to_string(),
+            network: self.marker().exists().then_some(&self.plan.network),
+        }
+    }
+
+    async fn power_off(&self) -> Result<String, Trouble> {
+        let begun = Instant::now();
+        match self.host.whose_zone(&self.spec.name).await? {
+            Whose::Ours(zone) => self.destroy().halt(&zone).await?,
+            _ => return Err(Trouble::lasting("its zone does not carry the marks that it was given")),
+        }
+        let took = begun.elapsed().as_secs_f64();
+        let written = inside::tail(&self.zonepath(), &[], "lastexited", 100).unwrap_or_default();
+        match written.split_whitespace().nth(1) {
+            Some("256") => Ok(format!("in {took:.1} s")),
+            _ => Err(Trouble::lasting(format!(
+                "it took {took:.1} s, and lastexited says `{written}`"
+            ))),
+        }
+    }
+
+    async fn halt_clears(&self) -> Result<String, Trouble> {
+        match self.host.is_protected(&self.plan.network, None).await? {
+            false => Ok(String::new()),
+            true => Err(Trouble::lasting("it is still there, which does no harm")),
+        }
+    }
+
+    /// All of it; also what is left of the configuration's own trial, and of steps that went wrong.
+    async fn removal(&self) -> Result<String, Trouble> {
+        let begun = Instant::now();
+        if self.console_dir().exists() {
+            files::remove_tree(&self.console_dir())?;
+        }
+        self.destroy().run().await?;
+        self.forget_links()?;
+        self.remove_image().await?;
+        Ok(format!("in {:.1} s", begun.elapsed().as_secs_f64()))
+    }
+
+    fn forget_links(&self) -> io::Result<()> {
+        match fs::remove_file(self.marker()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    async fn remove_image(&self) -> Result<(), Trouble> {
+        let (golden, label) = (self.golden.clone(), self.label.clone());
+        let removed = tokio::task::spawn_blocking(move || golden.remove_image(&label));
+        removed
+            .await
+            .map_err(Trouble::passing)?
+            .map_err(|error| Trouble::caused(&error))
+    }
+
+    /// What a rehearsal that was killed left: everything that carries the marks of its node.
+    async fn sweep(&self) -> Result<(), Trouble> {
+        for kind in ["zones", "machines"] {
+            let parent = self.zone.dataset.child(kind)?;
+            let marks = zfs::marks(&parent, &self.golden.node, &self.host.run(zfs::list(&parent)).await?)?;
+            for name in marks.ours.iter().chain(&marks.quarantined) {
+                if let Ok(name) = name.parse::<MachineName>() {
+                    self.remove_earlier(&name).await?;
+                }
+            }
+        }
+        // A trial of a configuration has no dataset.
+        for zone in self.host.zones().await? {
+            if let Ok(name) = zone.name.parse::<MachineName>()
+                && matches!(self.host.whose_zone(&name).await, Ok(Whose::Ours(_)))
+            {
+                self.remove_earlier(&name).await?;
+            }
+        }
+        if self.marker().exists() {
+            links(&self.host, &self.plan.network).await?;
+            self.forget_links()?;
+        }
+        self.remove_image().await
+    }
+
+    async fn remove_earlier(&self, name: &MachineName) -> Result<(), Trouble> {
+        let (disk, zonepath) = (
+            self.zone.dataset.child("machines")?.child(name.as_str())?,
+            self.zone.dataset.child("zones")?.child(name.as_str())?,
+        );
+        let earlier = Destroy {
+            host: &self.host,
+            name,
+            disk: &disk,
+            zonepath: &zonepath,
+            path: format!("{}/{name}", self.zone.path),
+            network: None,
+        };
+        earlier.run().await
+    }
+}

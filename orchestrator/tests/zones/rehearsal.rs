@@ -1,0 +1,140 @@
+//! `helios-ci doctor --rehearse`: a whole life under scratch names, beside a machined that keeps others.
+
+#![allow(clippy::disallowed_methods, reason = "it is started and killed as only a process can be")]
+
+use std::{
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use helios_ci::machine::zone::rehearsal::host::STEPS;
+use illumos_sim::faults::{Action, Quirks};
+use serde_json::Value;
+
+use super::{
+    admin::{Keeper, command, configure, connected, run},
+    bed::{self, host, left, spec},
+};
+
+/// The lines of the rehearsal: step, status, detail.
+fn rehearsed() -> Vec<(String, String, String)> {
+    let output = run(&["doctor", "--rehearse", "--json"]);
+    let lines: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
+    let text = |line: &Value, key: &str| line[key].as_str().unwrap_or_default().to_owned();
+    let steps = lines.iter().filter_map(|line| {
+        let name = text(line, "name");
+        let step = name.strip_prefix("rehearsal")?.trim_start_matches(": ").to_owned();
+        Some((step, text(line, "status"), text(line, "detail")))
+    });
+    steps.collect()
+}
+
+fn status_of<'l>(lines: &'l [(String, String, String)], step: &str) -> &'l str {
+    let found = lines.iter().find(|(name, ..)| name == step);
+    found.map_or("", |(_, status, _)| status)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run inside a simulated host by zones_on_a_simulated_host"]
+async fn every_step_is_seen_and_nothing_is_left_or_touched() {
+    configure();
+    bed::prepare();
+    let _keeper = Keeper::start();
+    let machines = connected().await;
+    // A machine that works meanwhile.
+    let spec = spec();
+    machines.prepare(&spec).await.unwrap();
+    machines.start(&spec.name).await.unwrap();
+    let before = left();
+    let lines = rehearsed();
+    let ids: Vec<&str> = lines.iter().map(|(step, ..)| step.as_str()).collect();
+    let wanted: Vec<&str> = STEPS.iter().map(|step| step.id).collect();
+    assert_eq!(ids, wanted, "{lines:#?}");
+    for (step, status, detail) in &lines {
+        assert!(status == "ok" && detail.starts_with("seen: "), "{step}: {status}: {detail}");
+    }
+    assert_eq!(left(), before);
+    assert!(!host().state().unwrap().datasets.contains_key("rpool/hci/images/rehearsal"));
+    assert_eq!(
+        machines.observe(&spec.name).await.unwrap(),
+        helios_ci::machine::Observed::Running
+    );
+    machines.destroy(&spec.name).await.unwrap();
+    assert_eq!(left(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run inside a simulated host by zones_on_a_simulated_host"]
+async fn what_a_host_does_otherwise_is_said_and_cleaned_up() {
+    configure();
+    bed::prepare();
+    let _keeper = Keeper::start();
+    connected().await;
+    // bhyve that cannot run.
+    let quirks = Quirks {
+        bhyve_exits: Some(4),
+        ..Quirks::default()
+    };
+    host()
+        .mutate(|host| host.faults.zones.insert("*".to_owned(), quirks))
+        .unwrap();
+    let lines = rehearsed();
+    assert_eq!(status_of(&lines, "console"), "ok", "{lines:#?}");
+    assert_eq!(status_of(&lines, "boot"), "failure", "{lines:#?}");
+    assert_eq!(status_of(&lines, "power-off"), "warning", "{lines:#?}");
+    assert_eq!(status_of(&lines, "removal"), "ok", "{lines:#?}");
+    assert_eq!(left(), Vec::<String>::new());
+    host().mutate(|host| host.faults.zones.clear()).unwrap();
+    // A property that is taken in silence and is not there.
+    let stderr = String::new();
+    bed::faults(vec![bed::fault("dladm", &["set-linkprop", "maxbw*"], 1, Action::Fail { code: 0, stderr })]);
+    let lines = rehearsed();
+    assert_eq!(status_of(&lines, "network"), "ok", "{lines:#?}");
+    assert_eq!(status_of(&lines, "protection"), "failure", "{lines:#?}");
+    assert_eq!(status_of(&lines, "boot"), "warning", "{lines:#?}");
+    assert_eq!(status_of(&lines, "removal"), "ok", "{lines:#?}");
+    assert_eq!(left(), Vec::<String>::new());
+    // Links of the slot that are another's: left alone, and said.
+    bed::run("dladm", &["create-etherstub", "-t", "hcis16383"]);
+    let lines = rehearsed();
+    let network = lines.iter().find(|(step, ..)| step == "network").unwrap();
+    assert!(network.2.contains("hcis16383 is there already"), "{lines:#?}");
+    assert_eq!(status_of(&lines, "removal"), "ok", "{lines:#?}");
+    assert_eq!(left(), ["link hcis16383"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run inside a simulated host by zones_on_a_simulated_host"]
+async fn what_a_killed_one_left_goes_with_the_next() {
+    configure();
+    bed::prepare();
+    let _keeper = Keeper::start();
+    connected().await;
+    for (program, words) in [
+        ("zfs", &["snapshot"][..]),
+        ("zonecfg", &["-f"]),
+        ("zoneadm", &["install"]),
+        ("dladm", &["create-vnic"]),
+        ("bhyvectl", &["--force-poweroff"]),
+    ] {
+        bed::faults(vec![bed::fault(program, words, 1, Action::HangAfter)]);
+        let mut killed = command(&["doctor", "--rehearse"]);
+        let mut killed = killed.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let until = Instant::now() + Duration::from_secs(120);
+        while host().faults().unwrap().calls[0].seen == 0 {
+            assert!(Instant::now() < until, "it never comes to {program} {words:?}");
+            assert!(killed.try_wait().unwrap().is_none(), "it ended before {program} {words:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        killed.kill().unwrap();
+        killed.wait().unwrap();
+        bed::faults(Vec::new());
+        let lines = rehearsed();
+        assert_eq!(lines.len(), STEPS.len(), "{program} {words:?}: {lines:#?}");
+        assert!(
+            lines.iter().all(|(_, status, _)| status == "ok"),
+            "{program} {words:?}: {lines:#?}"
+        );
+        assert_eq!(left(), Vec::<String>::new(), "{program} {words:?}");
+    }
+}
