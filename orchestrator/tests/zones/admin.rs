@@ -315,7 +315,7 @@ async fn a_brand_that_ignores_an_attribute_is_told_by_doctor() {
         let lines = found.lines().filter(|line| line.contains("zone of debian"));
         lines.collect::<Vec<_>>().join("\n")
     };
-    let hook = "/usr/lib/brand/bhyve/real/boot \"$@\" | sed 's/-s 10:0,virtio-rnd/-s 11:0,virtio-9p/'";
+    let hook = "/usr/lib/brand/bhyve/real/boot \"$@\" | sed 's/10:0,virtio-rnd/11:0,virtio-9p/'";
     let found = doctor_with(hook);
     assert!(
         found.starts_with("FAILURE") && found.contains("`-s 10:0,virtio-rnd`"),
