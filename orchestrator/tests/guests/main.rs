@@ -23,6 +23,7 @@ mod reach;
 mod real;
 mod reboot;
 mod restart;
+mod slots;
 #[path = "../support/mod.rs"]
 mod support;
 mod trial;
@@ -46,6 +47,7 @@ fn zones_with_real_guests() {
         "life::a_guest_boots_its_agent_says_hello_and_nothing_of_it_stays",
         "life::a_guest_that_reboots_is_started_again_in_place",
         "life::a_halt_presses_the_power_button_and_waits",
+        "slots::a_seed_behind_a_missing_first_function_is_never_found",
         "keep::a_kept_guest_is_cut_off_and_answers_on_its_console",
         "contract::a_guest_lives_as_the_contract_says",
         "contract::two_guests_run_and_the_death_of_one_is_noticed",

@@ -123,6 +123,8 @@ impl Machine {
     /// The last things that the hook says: words and command line.
     pub(super) fn log_end(&mut self) {
         let argv = self.argv();
+        self.log
+            .debug(format!("Final bootoptions:\n{}", log::places(&self.boot_options)));
         self.log.debug(format!("Final arguments:\n{}", log::words(&argv)));
         let quoted = |word: &String| match word.contains(' ') {
             true => format!("\"{word}\""),

@@ -58,6 +58,16 @@ fn bracketed(open: char, items: &[String], close: char) -> String {
     }
 }
 
+/// What can be booted from, by name.
+pub(super) fn places(options: &[(String, (&str, String))]) -> String {
+    let mut items: Vec<String> = options
+        .iter()
+        .map(|(name, (kind, place))| format!("{}: ({}, {})", quoted(name), quoted(kind), quoted(place)))
+        .collect();
+    items.sort_unstable();
+    bracketed('{', &items, '}')
+}
+
 /// A list of words; one that is too long for a line is broken behind its blanks.
 pub(super) fn words(words: &[String]) -> String {
     let items: Vec<String> = words.iter().map(|word| broken(word)).collect();

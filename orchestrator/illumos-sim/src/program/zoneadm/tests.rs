@@ -237,6 +237,7 @@ fn what_a_dry_run_prints_is_what_a_boot_leaves() {
         "INFO:root:Zone name: z1",
         "DEBUG:root:Found custom vcpus attribute - \"2\"",
         "{1: '/seed.img,ro'}",
+        " 'disk1': ('pci', '5.1'),",
         "['/usr/sbin/bhyve',",
         " '1,manufacturer=OmniOS,product=OmniOS '",
         " '5:1,virtio-blk,/seed.img,ro',",
