@@ -61,7 +61,8 @@ const KNOWN: &[(&str, Rule)] = &[
     ),
 ];
 
-/// Attributes with a number, and the numbers that the brand looks at; it ignores others (`disk16`, `cdrom9`).
+/// Attributes with a number, and the numbers that the brand takes. With another it does not boot (`disk16 slot out of
+/// range`), or ignores it.
 const NUMBERED: &[(&str, std::ops::RangeInclusive<u32>)] = &[
     ("cdrom", 0..=7),
     ("com", 2..=4),
@@ -130,6 +131,17 @@ pub(super) fn check(name: &str, value: &str) -> Result<(), Refusal> {
     let base = name.trim_end_matches(|c: char| c.is_ascii_digit());
     let number = &name[base.len()..];
     let found = KNOWN.iter().find(|(known, _)| *known == base);
+    let range = NUMBERED.iter().find(|(known, _)| *known == base);
+    if let Some((_, range)) = range.filter(|_| !number.is_empty() && !is_numbered(base, number)) {
+        return refusal(
+            format!(
+                "the bhyve brand has no attribute `{name}`: {base}'s number is {} to {}",
+                range.start(),
+                range.end()
+            ),
+            None,
+        );
+    }
     let Some((_, rule)) = found.filter(|_| number.is_empty() || is_numbered(base, number)) else {
         let near = nearest(
             name,

@@ -588,6 +588,10 @@ impl<'a> Trial<'a> {
             path: format!("{}/{name}", self.zone.path),
             network: None,
         };
-        earlier.run().await
+        earlier.run().await?;
+        match fs::remove_file(Path::new(RUN).join(format!("{name}.zonecfg"))) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
+        }
     }
 }
