@@ -111,19 +111,6 @@ pub fn brand_since(name: &str) -> Option<Release> {
     SINCE.iter().find(|(known, _)| *known == name).map(|(_, since)| *since)
 }
 
-/// Whether a name with a number is one that the brand looks at.
-fn is_numbered(base: &str, number: &str) -> bool {
-    let range = NUMBERED
-        .iter()
-        .find(|(known, _)| *known == base)
-        .map(|(_, range)| range);
-    let plain = number.len() == 1 || !number.starts_with('0');
-    plain
-        && number
-            .parse()
-            .is_ok_and(|number| range.is_some_and(|range| range.contains(&number)))
-}
-
 /// Checks one attribute of an image.
 pub(super) fn check(name: &str, value: &str) -> Result<(), Refusal> {
     let refusal = |message: String, help: Option<String>| Err(Refusal { message, help });
@@ -132,17 +119,17 @@ pub(super) fn check(name: &str, value: &str) -> Result<(), Refusal> {
     let number = &name[base.len()..];
     let found = KNOWN.iter().find(|(known, _)| *known == base);
     let range = NUMBERED.iter().find(|(known, _)| *known == base);
-    if let Some((_, range)) = range.filter(|_| !number.is_empty() && !is_numbered(base, number)) {
-        return refusal(
-            format!(
-                "the bhyve brand has no attribute `{name}`: {base}'s number is {} to {}",
-                range.start(),
-                range.end()
-            ),
-            None,
-        );
+    if let Some((_, range)) = range.filter(|_| !number.is_empty()) {
+        let plain = number.len() == 1 || !number.starts_with('0');
+        if !plain || !number.parse().is_ok_and(|number| range.contains(&number)) {
+            let (least, most) = (range.start(), range.end());
+            return refusal(
+                format!("the bhyve brand has no attribute `{name}`: {base}'s number is {least} to {most}"),
+                None,
+            );
+        }
     }
-    let Some((_, rule)) = found.filter(|_| number.is_empty() || is_numbered(base, number)) else {
+    let Some((_, rule)) = found.filter(|_| number.is_empty() || range.is_some()) else {
         let near = nearest(
             name,
             KNOWN.iter().map(|(known, _)| *known).filter(|known| *known != name),

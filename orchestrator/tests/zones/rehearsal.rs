@@ -42,6 +42,15 @@ fn rehearsed() -> Vec<(String, String, String)> {
     steps.collect()
 }
 
+/// What a process has started and not yet heard of.
+fn children(process: u32) -> Vec<nix::unistd::Pid> {
+    let tasks = std::fs::read_dir(format!("/proc/{process}/task")).unwrap().flatten();
+    let texts = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
+    let pids = texts.collect::<String>();
+    let pids = pids.split_whitespace().map(|pid| pid.parse().unwrap());
+    pids.map(nix::unistd::Pid::from_raw).collect()
+}
+
 fn status_of<'l>(lines: &'l [(String, String, String)], step: &str) -> &'l str {
     let found = lines.iter().find(|(name, ..)| name == step);
     found.map_or("", |(_, status, _)| status)
@@ -110,7 +119,7 @@ async fn what_a_host_does_otherwise_is_said_and_cleaned_up() {
     bed::faults(vec![bed::fault(
         "dladm",
         &["set-linkprop", "maxbw*"],
-        1,
+        2,
         Action::Fail { code: 0, stderr },
     )]);
     let lines = rehearsed();
@@ -155,8 +164,12 @@ async fn what_a_killed_one_left_goes_with_the_next() {
             );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+        let commands = children(killed.id());
+        assert_eq!(commands.len(), 1, "{program} {words:?}");
         killed.kill().unwrap();
         killed.wait().unwrap();
+        // What it ran has done its work, and ends without it.
+        nix::sys::signal::kill(commands[0], nix::sys::signal::Signal::SIGKILL).unwrap();
         bed::faults(Vec::new());
         let lines = rehearsed();
         assert_eq!(lines.len(), STEPS.len(), "{program} {words:?}: {lines:#?}");
