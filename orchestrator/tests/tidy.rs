@@ -3,6 +3,8 @@
 
 #[path = "tidy/deadlines.rs"]
 mod deadlines;
+#[path = "tidy/evidence.rs"]
+mod evidence;
 
 use std::{
     collections::BTreeMap,
