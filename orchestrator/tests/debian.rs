@@ -236,14 +236,8 @@ async fn a_job_runs(disk: &Path) {
 fn image_of(disk: &Path) -> Image {
     Image {
         disk: Some(disk.to_owned()),
-        kind: GuestKind::LinuxUefi,
-        attributes: BTreeMap::new(),
-        sha256: None,
-        kernel: None,
-        initrd: None,
-        cmdline: None,
-        size: Size::default(),
         boot_timeout_s: deadline::DEBIAN.as_secs(),
+        ..Image::default()
     }
 }
 

@@ -18,7 +18,7 @@ use std::{
 };
 
 use helios_ci::{
-    config::{GuestKind, Image, Size, Zone},
+    config::{Image, Zone},
     machine::{MachineSpec, Machines, Seed, zone},
     model::{ids::AttemptId, illumos::network::Range, names::MachineName},
     secret::Secret,
@@ -155,15 +155,8 @@ pub fn machines() -> Arc<dyn Machines> {
 /// A golden disk that is a volume, with nothing of its own.
 pub fn image() -> Image {
     Image {
-        disk: None,
-        kind: GuestKind::LinuxUefi,
-        attributes: BTreeMap::new(),
-        sha256: None,
-        kernel: None,
-        initrd: None,
-        cmdline: None,
-        size: Size::default(),
         boot_timeout_s: deadline::GUEST.as_secs(),
+        ..Image::default()
     }
 }
 

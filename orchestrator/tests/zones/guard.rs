@@ -27,10 +27,13 @@ async fn a_running_machine_without_protection_loses_its_power() {
     // Somebody tidied up in /var/run: nothing says which link is its own.
     std::fs::remove_file(format!("/run/helios-ci/machines/{}.json", unknown.name)).unwrap();
     machines.list().await.unwrap();
-    assert!(matches!(
-        machines.wait_stopped(&bare.name).await.unwrap(),
-        Observed::Stopped(_)
-    ));
+    let Observed::Stopped(how) = machines.wait_stopped(&bare.name).await.unwrap() else {
+        panic!("it is not seen as stopped");
+    };
+    assert!(
+        how.starts_with("its power was taken: its link was not protected any more"),
+        "{how}"
+    );
     assert_ne!(machines.wait_stopped(&unknown.name).await.unwrap(), Observed::Running);
     assert_eq!(machines.observe(&protected.name).await.unwrap(), Observed::Running);
     for spec in [&bare, &protected] {

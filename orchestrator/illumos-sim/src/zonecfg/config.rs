@@ -352,16 +352,18 @@ fn same_address(one: &str, other: &str) -> bool {
     one == other || one.contains('/') != other.contains('/') && bare(one) == bare(other)
 }
 
+/// How many processors are dedicated: a number, or a range.
+pub(super) fn dedicated(resource: &Resource) -> String {
+    match (resource.get("ncpu_min"), resource.get("ncpu_max")) {
+        (least, most) if least == most => most.to_owned(),
+        (least, most) => format!("{least}-{most}"),
+    }
+}
+
 fn export_resource(resource: &Resource) -> String {
     let mut text = format!("add {}\n", resource.kind);
     if resource.kind == "dedicated-cpu" {
-        let (least, most) = (resource.get("ncpu_min"), resource.get("ncpu_max"));
-        let range = if least == most {
-            most.to_owned()
-        } else {
-            format!("{least}-{most}")
-        };
-        let _ = writeln!(text, "set ncpus={range}");
+        let _ = writeln!(text, "set ncpus={}", dedicated(resource));
         if !resource.get("importance").is_empty() {
             let _ = writeln!(text, "set importance={}", resource.get("importance"));
         }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::{
     Config, Resource, Value,
-    config::{Alias, complex},
+    config::{Alias, complex, dedicated},
     edit::MEMORY,
     grammar::Pairs,
     resource::kind,
@@ -105,13 +105,7 @@ fn capped(config: &Config, kind: &str) -> String {
 fn resource(resource: &Resource) -> String {
     let mut out = format!("{}:\n", resource.kind);
     if resource.kind == "dedicated-cpu" {
-        let (least, most) = (resource.get("ncpu_min"), resource.get("ncpu_max"));
-        let range = if least == most {
-            most.to_owned()
-        } else {
-            format!("{least}-{most}")
-        };
-        let _ = writeln!(out, "\tncpus: {range}");
+        let _ = writeln!(out, "\tncpus: {}", dedicated(resource));
         if !resource.get("importance").is_empty() {
             let _ = writeln!(out, "\timportance: {}", resource.get("importance"));
         }

@@ -1,5 +1,3 @@
-use std::collections::BTreeMap;
-
 use proptest::prelude::*;
 
 use super::*;
@@ -19,18 +17,12 @@ fn zone() -> Zone {
 
 fn image(kind: GuestKind, attributes: &[(&str, &str)]) -> Image {
     Image {
-        disk: None,
         kind,
         attributes: attributes
             .iter()
             .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
-            .collect::<BTreeMap<_, _>>(),
-        sha256: None,
-        kernel: None,
-        initrd: None,
-        cmdline: None,
-        size: Size::default(),
-        boot_timeout_s: 120,
+            .collect(),
+        ..Image::default()
     }
 }
 
