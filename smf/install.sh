@@ -112,6 +112,15 @@ tree() {
 	fi
 }
 
+# The program was linked on another host: this one must have its libraries, and each in a version as new.
+linked() {
+	[ "$path" = opt/helios-ci/bin/helios-ci ] || return 0
+	libraries=$(ldd "$source") || fail "ldd cannot read $source; is it a program for this system?"
+	lacking=$(echo "$libraries" | grep 'not found') || return 0
+	echo "$lacking" >&2
+	fail "$path needs these libraries, and this host lacks them; build it on the oldest release that you serve"
+}
+
 global_zone() {
 	[ "$(uname -s)" = SunOS ] || fail "this is no illumos host; 'tree' lays the files anywhere"
 	[ "$(id -u)" = 0 ] || fail "this needs root"
@@ -143,6 +152,8 @@ restarted() {
 
 host() {
 	global_zone
+	each present
+	each linked
 	getent group helios-ci >/dev/null || groupadd helios-ci
 	if ! id -u helios-ci >/dev/null 2>&1; then
 		useradd -g helios-ci -c helios-ci -d /var/lib/helios-ci -s /usr/bin/false helios-ci

@@ -160,6 +160,50 @@ async fn what_is_broken_is_named_with_its_cure() {
     assert_eq!(doctor(&world).0, Some(0));
 }
 
+/// `PATH` with a git in front that only tells its version.
+fn path_with_git(world: &World, version: &str) -> String {
+    let dir = world.dir.path().join("git");
+    fs::create_dir_all(&dir).unwrap();
+    fs::write(dir.join("git"), format!("#!/bin/sh\necho 'git version {version}'\n")).unwrap();
+    fs::set_permissions(dir.join("git"), fs::Permissions::from_mode(0o755)).unwrap();
+    format!("{}:{}", dir.display(), std::env::var("PATH").unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_git_that_ignores_where_its_credential_is_runs_nothing() {
+    let world = healthy().await;
+    for (version, too_old) in [("2.31.8", true), ("2.32.0", false)] {
+        let path = path_with_git(&world, version);
+        let told = world
+            .command(&["doctor", "--json"])
+            .env("PATH", &path)
+            .output()
+            .unwrap();
+        let lines: Vec<Value> = serde_json::from_slice(&told.stdout).unwrap();
+        let line = of(&lines, "git")[0];
+        let status = if too_old { "failure" } else { "ok" };
+        assert_eq!(line["status"], status, "{line}");
+        assert!(line["detail"].as_str().unwrap().contains(version), "{line}");
+        assert_eq!(
+            line["fix"].as_str().is_some_and(|fix| fix.contains("2.32")),
+            too_old,
+            "{line}"
+        );
+        assert_eq!(told.status.code(), Some(i32::from(too_old)));
+    }
+    let path = path_with_git(&world, "2.31.8");
+    for command in [["serve", "--allow-unisolated"], ["run", "--allow-unisolated"]] {
+        let refused = world.command(&command).env("PATH", &path).output().unwrap();
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(2), "{command:?}: {said}");
+        assert!(said.contains("2.31.8") && said.contains("2.32"), "{command:?}: {said}");
+    }
+    assert!(
+        !world.data().join("daemon.lock").exists(),
+        "nothing is begun before git is seen"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_of_a_later_version_or_a_damaged_one_is_named_and_left_alone() {
     let world = healthy().await;

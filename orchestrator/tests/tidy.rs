@@ -136,6 +136,38 @@ fn uses_in_braces(text: &str, name: &str) -> bool {
     })
 }
 
+/// The libraries that a program asks the system's loader for.
+fn needed_libraries(program: &[u8]) -> object::read::Result<Vec<String>> {
+    use object::{Endianness, elf::FileHeader64, read::elf::FileHeader as _};
+
+    let header = FileHeader64::<Endianness>::parse(program)?;
+    let endian = header.endian()?;
+    let sections = header.sections(endian, program)?;
+    let dynamic = sections.dynamic_table(endian, program)?;
+    dynamic
+        .iter()
+        .filter(|entry| entry.tag == object::elf::DT_NEEDED)
+        .map(|entry| Ok(String::from_utf8_lossy(dynamic.string(entry)?).into_owned()))
+        .collect()
+}
+
+/// gitea-sdk brings OpenSSL along: where anything called it, the program would need libssl here.
+#[test]
+fn the_program_needs_nothing_but_the_systems_own_libraries() {
+    let program = fs::read(env!("CARGO_BIN_EXE_helios-ci")).expect("the program");
+    let needed = needed_libraries(&program).expect("an ELF file");
+    // Of the GNU system and of illumos; what an older release of theirs has apart from libc, too.
+    let system = [
+        "c", "dl", "gcc_s", "m", "pthread", "rt", "nsl", "resolv", "sendfile", "socket", "umem",
+    ];
+    let is_the_systems = |name: &String| {
+        let short = name.strip_prefix("lib").and_then(|name| name.split(".so").next());
+        name.starts_with("ld-linux") || short.is_some_and(|short| system.contains(&short))
+    };
+    assert!(needed.iter().any(|name| name.starts_with("libc.so")), "{needed:?}");
+    assert!(needed.iter().all(is_the_systems), "{needed:?}");
+}
+
 #[test]
 fn no_file_outgrows_its_idea() {
     let mut long = Vec::new();

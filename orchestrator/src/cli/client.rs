@@ -1,14 +1,38 @@
-//! The CLI's way to the daemon: its JSON API with a bearer token.
+//! The CLI's way to the daemon: its JSON API with a bearer token. No redirect is followed and no proxy variable read.
 
-use std::{path::Path, time::Duration};
+use std::{
+    error::Error,
+    future::Future,
+    io,
+    net::SocketAddr,
+    path::Path,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
 
-use reqwest::{Method, StatusCode};
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http_body_util::{BodyDataStream, BodyExt, Full};
+use hyper::body::Incoming;
+use hyper_rustls::MaybeHttpsStream;
+use hyper_util::{
+    client::legacy::{
+        Client as Http,
+        connect::{HttpConnector, dns::Name},
+    },
+    rt::{TokioExecutor, TokioIo},
+};
 use serde_json::Value;
+use tokio::{net::TcpStream, time::timeout};
+use tower::{BoxError, Service, service_fn, util::BoxCloneSyncService};
+use url::Url;
 
 use super::{Common, Exit};
 use crate::{
     clock::now_ms,
     config::Config,
+    connector,
     secret::Secret,
     store::{NewToken, Store},
     web::identity::{ADMIN_SCOPE, new_token, token_hash},
@@ -16,6 +40,10 @@ use crate::{
 
 /// The life of a token that the CLI makes for itself.
 const LOCAL_TOKEN: Duration = Duration::from_secs(12 * 3600);
+/// Resolving, connecting and TLS.
+const CONNECT: Duration = Duration::from_secs(10);
+/// An answer up to its last byte, or the head of one that is read as it comes.
+const ANSWER: Duration = Duration::from_secs(60);
 
 /// A call that did not work.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
@@ -59,9 +87,10 @@ impl ClientError {
 
 /// A daemon and a token for it.
 pub(super) struct Client {
-    http: reqwest::Client,
+    http: Http<Connector, Full<Bytes>>,
+    /// Without a slash at its end.
     server: String,
-    token: Secret,
+    authorization: HeaderValue,
     /// A token made for this process alone, to be revoked at its end.
     own: Option<(Store, crate::model::ids::TokenId)>,
 }
@@ -80,8 +109,8 @@ impl Client {
             (server, given) => {
                 let config = super::config::load(common)?;
                 let server = server.clone().unwrap_or_else(|| {
-                    let (server, host) = local_url(&config);
-                    at = host.map(|host| (host, config.listen));
+                    let (server, named) = local_url(&config);
+                    at = named.then_some(config.listen);
                     server
                 });
                 match given {
@@ -93,21 +122,17 @@ impl Client {
                 }
             }
         };
-        let mut http = reqwest::Client::builder()
-            .connect_timeout(Duration::from_secs(10))
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy();
-        if let Some((host, listen)) = at {
-            http = http.resolve(&host, listen);
-        }
-        let http = http.build().map_err(|e| ClientError::Unreachable {
-            server: server.clone(),
-            reason: e.to_string(),
-        })?;
+        let bad_token = |_| ClientError::NoToken {
+            reason: "no header can carry it: check the file or variable it is read from".to_owned(),
+        };
+        let mut authorization = HeaderValue::from_str(&format!("Bearer {}", token.expose())).map_err(bad_token)?;
+        authorization.set_sensitive(true);
+        let url = address(&server)?;
+        let connector = connector(url.scheme() == "https", at).map_err(|e| unreachable(&server, &e))?;
         Ok(Self {
-            http,
-            server: server.trim_end_matches('/').to_owned(),
-            token,
+            http: Http::builder(TokioExecutor::new()).build(connector),
+            server: url.as_str().trim_end_matches('/').to_owned(),
+            authorization,
             own,
         })
     }
@@ -127,59 +152,80 @@ impl Client {
 
     /// `POST`, JSON back.
     pub async fn post(&self, path: &str, body: Option<Value>) -> Result<Value, ClientError> {
+        let body = body.map(|body| ("application/json", body.to_string().into_bytes()));
         self.call(Method::POST, path, body).await
     }
 
     /// `POST` of bytes, once; JSON back.
     pub async fn post_bytes(&self, path: &str, body: Vec<u8>) -> Result<Value, ClientError> {
-        let request = self
-            .request(Method::POST, path)
-            .timeout(Duration::from_secs(60))
-            .header("content-type", "application/octet-stream")
-            .body(body);
-        let response = request.send().await.map_err(|e| self.unreachable(&e))?;
-        let response = self.checked("POST", path, response).await?;
-        response.json().await.map_err(|e| self.unreachable(&e))
+        self.call(Method::POST, path, Some(("application/octet-stream", body)))
+            .await
     }
 
     /// `GET`, the body as it comes.
-    pub async fn open(&self, path: &str, headers: &[(&str, String)]) -> Result<reqwest::Response, ClientError> {
-        let mut request = self.request(Method::GET, path);
+    pub async fn open(&self, path: &str, headers: &[(&str, String)]) -> Result<BodyDataStream<Incoming>, ClientError> {
+        let mut request = Request::get(format!("{}{path}", self.server));
         for (name, value) in headers {
             request = request.header(*name, value);
         }
-        let response = request.send().await.map_err(|e| self.unreachable(&e))?;
-        self.checked("GET", path, response).await
+        let answer = async { self.checked("GET", path, self.send(request, Vec::new()).await?).await };
+        let response = self.within(answer).await?;
+        Ok(response.into_body().into_data_stream())
     }
 
-    fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
-        self.http
-            .request(method, format!("{}{path}", self.server))
-            .bearer_auth(self.token.expose())
-    }
-
-    async fn call(&self, method: Method, path: &str, body: Option<Value>) -> Result<Value, ClientError> {
-        let name = method.to_string();
-        let mut request = self.request(method, path).timeout(Duration::from_secs(60));
-        if let Some(body) = body {
-            request = request.json(&body);
+    /// One exchange; a body with its type.
+    async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<(&'static str, Vec<u8>)>,
+    ) -> Result<Value, ClientError> {
+        let mut request = Request::builder().method(&method).uri(format!("{}{path}", self.server));
+        let mut bytes = Vec::new();
+        if let Some((kind, body)) = body {
+            request = request.header(header::CONTENT_TYPE, kind);
+            bytes = body;
         }
-        let response = request.send().await.map_err(|e| self.unreachable(&e))?;
-        let response = self.checked(&name, path, response).await?;
-        response.json().await.map_err(|e| self.unreachable(&e))
+        self.within(async {
+            let response = self.send(request, bytes).await?;
+            let response = self.checked(method.as_str(), path, response).await?;
+            let body = response.into_body().collect().await.map_err(|e| self.unreachable(&e))?;
+            serde_json::from_slice(&body.to_bytes()).map_err(|e| self.unreachable(&e))
+        })
+        .await
+    }
+
+    async fn send(&self, request: http::request::Builder, body: Vec<u8>) -> Result<Response<Incoming>, ClientError> {
+        let request = request
+            .header(header::AUTHORIZATION, self.authorization.clone())
+            .header(header::ACCEPT, "*/*")
+            .body(Full::from(body))
+            .map_err(|e| self.unreachable(&e))?;
+        self.http.request(request).await.map_err(|e| self.unreachable(&e))
+    }
+
+    async fn within<T>(&self, answer: impl Future<Output = Result<T, ClientError>>) -> Result<T, ClientError> {
+        match timeout(ANSWER, answer).await {
+            Ok(answer) => answer,
+            Err(_) => Err(self.unreachable(&late("answer", ANSWER))),
+        }
     }
 
     async fn checked(
         &self,
         method: &str,
         path: &str,
-        response: reqwest::Response,
-    ) -> Result<reqwest::Response, ClientError> {
+        response: Response<Incoming>,
+    ) -> Result<Response<Incoming>, ClientError> {
         let status = response.status();
         if status.is_success() {
             return Ok(response);
         }
-        let body: Value = response.json().await.unwrap_or_default();
+        let body = response.into_body().collect().await;
+        let body: Value = body
+            .ok()
+            .and_then(|body| serde_json::from_slice(&body.to_bytes()).ok())
+            .unwrap_or_default();
         let message = match body["error"]["message"].as_str() {
             Some(message) => message.to_owned(),
             None if status == StatusCode::UNAUTHORIZED => "the token is not valid".to_owned(),
@@ -192,18 +238,82 @@ impl Client {
         })
     }
 
-    fn unreachable(&self, error: &reqwest::Error) -> ClientError {
-        // The URL is in the message already, and its source says what really happened.
-        let mut reason = error.to_string();
-        let mut source = std::error::Error::source(error);
-        while let Some(cause) = source {
-            reason = cause.to_string();
-            source = cause.source();
+    fn unreachable(&self, error: &(dyn Error + 'static)) -> ClientError {
+        unreachable(&self.server, error)
+    }
+}
+
+/// The innermost cause says what really happened.
+fn unreachable(server: &str, error: &(dyn Error + 'static)) -> ClientError {
+    let mut cause = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    ClientError::Unreachable {
+        server: server.to_owned(),
+        reason: cause.to_string(),
+    }
+}
+
+/// Whatever else `--server` holds, nothing can be asked for there.
+fn address(server: &str) -> Result<Url, ClientError> {
+    let url = Url::parse(server).map_err(|e| unreachable(server, &e))?;
+    if matches!(url.scheme(), "http" | "https") {
+        return Ok(url);
+    }
+    Err(ClientError::Unreachable {
+        server: server.to_owned(),
+        reason: "this is not an address; write it as https://HOST or http://HOST:PORT".to_owned(),
+    })
+}
+
+fn late(what: &str, after: Duration) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::TimedOut,
+        format!("no {what} within {} s", after.as_secs()),
+    )
+}
+
+type Connector = BoxCloneSyncService<Uri, MaybeHttpsStream<TokioIo<TcpStream>>, BoxError>;
+
+/// Connects within a time, to this address if the daemon's own is known.
+fn connector(https: bool, at: Option<SocketAddr>) -> io::Result<Connector> {
+    let connector = connector::tls(HttpConnector::new_with_resolver(Resolver(at)), https)?;
+    Ok(BoxCloneSyncService::new(service_fn(move |to: Uri| {
+        let connecting = connector.clone().call(to);
+        async move {
+            match timeout(CONNECT, connecting).await {
+                Ok(connected) => connected,
+                Err(_) => Err(late("connection", CONNECT).into()),
+            }
         }
-        ClientError::Unreachable {
-            server: self.server.clone(),
-            reason,
-        }
+    })))
+}
+
+/// Finds every name at one address if there is one, else where the system's resolver says.
+#[derive(Debug, Clone)]
+struct Resolver(Option<SocketAddr>);
+
+type Resolving = Pin<Box<dyn Future<Output = io::Result<std::vec::IntoIter<SocketAddr>>> + Send>>;
+
+impl Service<Name> for Resolver {
+    type Response = std::vec::IntoIter<SocketAddr>;
+    type Error = io::Error;
+    type Future = Resolving;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, name: Name) -> Resolving {
+        let at = self.0;
+        Box::pin(async move {
+            let found = match at {
+                Some(at) => vec![at],
+                None => tokio::net::lookup_host((name.as_str(), 0)).await?.collect(),
+            };
+            Ok(found.into_iter())
+        })
     }
 }
 
@@ -214,20 +324,13 @@ fn read_token(path: &Path) -> Result<Secret, ClientError> {
     Ok(Secret::new(text.trim()))
 }
 
-/// This host's daemon. With TLS it is called by the name that its certificate is for, which is also returned: it is at
+/// This host's daemon. With TLS it is called by the name that its certificate is for, and the second is true: it is at
 /// the listener's address, wherever the name leads others.
-fn local_url(config: &Config) -> (String, Option<String>) {
-    let public = reqwest::Url::parse(&config.public_url).ok();
-    match public
-        .as_ref()
-        .and_then(reqwest::Url::host_str)
-        .filter(|_| config.tls.is_some())
-    {
-        Some(host) => (
-            format!("https://{host}:{}", config.listen.port()),
-            Some(host.to_owned()),
-        ),
-        None => (format!("http://{}", config.listen), None),
+fn local_url(config: &Config) -> (String, bool) {
+    let public = Url::parse(&config.public_url).ok();
+    match public.as_ref().and_then(Url::host_str).filter(|_| config.tls.is_some()) {
+        Some(host) => (format!("https://{host}:{}", config.listen.port()), true),
+        None => (format!("http://{}", config.listen), false),
     }
 }
 
@@ -267,14 +370,11 @@ mod tests {
         };
         assert_eq!(
             url("listen: 127.0.0.1:8080"),
-            ("http://127.0.0.1:8080".to_owned(), None)
+            ("http://127.0.0.1:8080".to_owned(), false)
         );
         assert_eq!(
             url("listen: 0.0.0.0:8443\npublic_url: https://ci.example.org\ntls: {certificate: /c, key: /k}"),
-            (
-                "https://ci.example.org:8443".to_owned(),
-                Some("ci.example.org".to_owned())
-            )
+            ("https://ci.example.org:8443".to_owned(), true)
         );
     }
 }

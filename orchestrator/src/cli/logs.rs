@@ -37,8 +37,7 @@ pub(super) async fn run(common: &Common, args: LogsArgs) -> Outcome {
     let client = Client::connect(common).await?;
     let job = encode(&args.job);
     if !args.follow {
-        let answer = client.open(&format!("/api/v1/jobs/{job}/logs"), &[]).await?;
-        let mut body = answer.bytes_stream();
+        let mut body = client.open(&format!("/api/v1/jobs/{job}/logs"), &[]).await?;
         let mut printer = Printer::default();
         while let Some(part) = body.next().await {
             printer.print(&part.into_diagnostic()?).into_diagnostic()?;
@@ -59,8 +58,8 @@ pub(super) async fn follow(client: &Client, job: &str) -> miette::Result<String>
     let (mut position, mut attempt, mut broken) = (None::<String>, Value::Null, 0);
     loop {
         let headers: Vec<(&str, String)> = position.iter().map(|p| ("last-event-id", p.clone())).collect();
-        let response = match client.open(&format!("/api/v1/jobs/{job}/logs/stream"), &headers).await {
-            Ok(response) => response,
+        let mut body = match client.open(&format!("/api/v1/jobs/{job}/logs/stream"), &headers).await {
+            Ok(body) => body,
             Err(ClientError::Unreachable { .. } | ClientError::Refused { status: 429 | 503, .. }) if broken < TRIES => {
                 broken += 1;
                 tokio::time::sleep(AGAIN).await;
@@ -68,7 +67,7 @@ pub(super) async fn follow(client: &Client, job: &str) -> miette::Result<String>
             }
             Err(error) => return Err(error.into()),
         };
-        let (mut body, mut events, mut ended) = (response.bytes_stream(), Events::default(), false);
+        let (mut events, mut ended) = (Events::default(), false);
         'stream: while let Some(Ok(part)) = body.next().await {
             for event in events.push(&part) {
                 broken = 0;

@@ -14,13 +14,13 @@ use super::report;
 use crate::{
     agent_api::{AgentApi, identity::Identity},
     config::Config,
-    driver::{Deps, seal::SealKey},
+    driver::{Deps, chain, seal::SealKey},
     forge::Forge,
     logs::LogStore,
     machine::Machines,
     model::names::ConnectionId,
     queue::Hints,
-    source::Source,
+    source::{GIT_FIX, Source, git_version},
     store::Store,
     telemetry::Metrics,
 };
@@ -56,6 +56,14 @@ pub(super) fn deps(outside: Outside) -> miette::Result<Deps> {
 /// otherwise make disks and sockets that others can read.
 pub(super) fn private_files() {
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+}
+
+/// Without a git that can be used no job runs: this is said at the start, and not by the first push.
+pub(super) async fn usable_git() -> miette::Result<()> {
+    match git_version().await {
+        Ok(_) => Ok(()),
+        Err(error) => Err(miette!(help = GIT_FIX, "{}", chain(&error))),
+    }
 }
 
 /// The data directory, for its user alone.

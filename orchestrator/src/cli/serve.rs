@@ -55,6 +55,7 @@ pub(super) async fn run(common: &Common, args: ServeArgs) -> Outcome {
     };
     telemetry::log_to_stderr(format).map_err(report)?;
     let config = super::config::load(common)?;
+    parts::usable_git().await?;
     parts::private_files();
     parts::make_data_dir(&config.data_dir)?;
     let lock = node::DataLock::take(&config.data_dir).map_err(report)?;

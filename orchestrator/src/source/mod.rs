@@ -19,6 +19,7 @@ mod mirror;
 mod serve;
 #[cfg(test)]
 mod tests;
+mod version;
 
 use std::{
     collections::HashMap,
@@ -33,6 +34,7 @@ use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, Semaphore};
 pub use commit::Entry;
 pub use error::SourceError;
 pub use grant::{COMMIT_REF, Grant};
+pub use version::{GIT_FIX, GitError, git_version};
 
 use crate::{
     config::Config,

@@ -499,6 +499,7 @@ fn host(fakes: &Fakes) -> Sim {
     fakes.add("getent", &format!("[ -e {} ]", group.display()));
     fakes.add("pkg", "exit 1");
     fakes.add("zoneadm", "echo global\necho web");
+    fakes.add("ldd", r"printf '\tlibc.so.1 =>\t /lib/64/libc.so.1\n'");
     fakes.record("groupadd", &format!(": >{}", group.display()));
     fakes.record("useradd", &format!(": >{}", user.display()));
     for name in ["passwd", "chown"] {
@@ -526,6 +527,43 @@ fn states(sim: &Sim) -> [String; 2] {
         let found = state.services.get(&format!("svc:/application/{name}:default"));
         found.cloned().unwrap_or_default()
     })
+}
+
+/// As illumos's ldd says it, of a library and of a version of one.
+#[test]
+fn a_host_that_lacks_a_library_is_left_as_it_is() {
+    for shell in SHELLS {
+        for (lacking, word) in [
+            (r"libssl.so.3 =>\t (file not found)", "libssl.so.3"),
+            (r"libc.so.1 (ILLUMOS_0.99) =>\t (version not found)", "ILLUMOS_0.99"),
+        ] {
+            let build = Build::new();
+            host(&build.fakes);
+            build.fakes.add(
+                "ldd",
+                &format!(r"printf '\tlibm.so.2 =>\t /lib/64/libm.so.2\n\t{lacking}\n'"),
+            );
+            let refused = output(
+                Command::new(shell)
+                    .arg(project().join("smf/install.sh"))
+                    .arg("host")
+                    .env("DESTDIR", build.at("root"))
+                    .env("HELIOS_CI_BIN", build.at("daemon"))
+                    .env("HELIOS_AGENT", build.at("agent"))
+                    .env("PATH", build.fakes.path()),
+            );
+            let said = text(&refused.stderr);
+            assert!(!refused.status.success(), "{shell}: {said}");
+            assert!(
+                said.contains(word) && said.contains("lacks them") && !said.contains("libm"),
+                "{shell}: {said}"
+            );
+            assert!(
+                build.fakes.recorded().is_empty() && !build.at("root").exists(),
+                "{shell}"
+            );
+        }
+    }
 }
 
 #[test]

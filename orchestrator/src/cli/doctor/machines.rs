@@ -9,10 +9,9 @@ use crate::{
     exec::Cmd,
     images::Library,
     machine::{Machines, machined, qemu::firmware},
+    source::{GIT_FIX, git_version},
 };
 
-/// Protocol version 2 and `--end-of-options` everywhere.
-const GIT: (u32, u32) = (2, 30);
 const SOON: Duration = Duration::from_secs(20);
 /// A machined that runs answers within this time.
 const NOW: Duration = Duration::from_secs(3);
@@ -68,20 +67,9 @@ async fn troubles(machines: &dyn Machines, findings: &mut Findings) {
 }
 
 async fn git() -> Line {
-    let fix = "install git 2.30 or later";
-    match Cmd::new("git").arg("--version").deadline(SOON).run().await {
-        Ok(output) => {
-            let text = output.text();
-            let text = text.trim();
-            let number = text.split(' ').nth(2).unwrap_or_default();
-            let mut parts = number.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
-            if (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) < GIT {
-                Line::failure("git", format!("{text} is too old"), fix)
-            } else {
-                Line::ok("git", text)
-            }
-        }
-        Err(error) => Line::failure("git", chain(&error), fix),
+    match git_version().await {
+        Ok(found) => Line::ok("git", found),
+        Err(error) => Line::failure("git", chain(&error), GIT_FIX),
     }
 }
 

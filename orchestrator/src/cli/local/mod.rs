@@ -71,6 +71,7 @@ pub(super) struct RunArgs {
 
 pub(super) async fn run(common: &Common, args: RunArgs) -> Outcome {
     parts::private_files();
+    parts::usable_git().await?;
     let tree = Tree::find(args.r#as.as_deref()).await?;
     let place = Place::make(common, args.keep, place::no_zones)?;
     let machines = backend::local(&place.config, args.allow_unisolated).await?;

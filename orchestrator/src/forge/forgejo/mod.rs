@@ -1,5 +1,6 @@
-//! Forgejo and Gitea. gitea-sdk knows how their requests are made; they are sent by our checked
-//! client, because the SDK's own follows redirects, takes no resolver and reads answers of any size.
+//! Forgejo and Gitea. Their answers are gitea-sdk's types where those read what every server sends; requests are
+//! made here and sent by our checked client. The SDK's own client is never made: it follows redirects, takes no
+//! resolver, reads answers of any size, and would bring OpenSSL as a second TLS into this program.
 
 mod status;
 #[cfg(test)]
@@ -9,17 +10,17 @@ mod webhook;
 use std::{
     collections::HashMap,
     fmt,
+    str::FromStr,
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
 use base64::{Engine, engine::general_purpose::STANDARD};
-use bytes::Bytes;
-use gitea_sdk::{Auth, Client};
-use http::{HeaderValue, header};
+use gitea_sdk::model::{repos, user};
+use http::{HeaderValue, Method, Request, header};
 use http_body_util::Full;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use self::status::Status;
 use super::{
@@ -48,8 +49,6 @@ const NO_RIGHT: &str = "the repository is gone, or the token's user may not writ
 pub struct Forgejo {
     served: Served,
     url: String,
-    /// Builds requests; it is given no token and sends nothing.
-    sdk: Client,
     http: Outgoing,
     token: Secret,
     authorization: HeaderValue,
@@ -65,12 +64,66 @@ impl fmt::Debug for Forgejo {
     }
 }
 
+/// What is needed of a repository. The SDK's types read an absent field as zero or as an empty text, so that is no
+/// answer; here and below.
 #[derive(Deserialize)]
+#[serde(try_from = "repos::Repository")]
 struct Repo {
     id: i64,
     full_name: RepoPath,
 }
 
+impl TryFrom<repos::Repository> for Repo {
+    type Error = String;
+
+    fn try_from(repository: repos::Repository) -> Result<Self, String> {
+        if repository.id == 0 {
+            return Err("a repository without an id".to_owned());
+        }
+        Ok(Self {
+            id: repository.id,
+            full_name: checked(&repository.full_name)?,
+        })
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(try_from = "repos::Commit")]
+struct Commit {
+    sha: CommitSha,
+}
+
+impl TryFrom<repos::Commit> for Commit {
+    type Error = String;
+
+    fn try_from(commit: repos::Commit) -> Result<Self, String> {
+        checked(&commit.sha).map(|sha| Self { sha })
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(try_from = "user::User")]
+struct User {
+    login: String,
+}
+
+impl TryFrom<user::User> for User {
+    type Error = String;
+
+    fn try_from(user: user::User) -> Result<Self, String> {
+        match user.login {
+            login if login.is_empty() => Err("a user without a name".to_owned()),
+            login => Ok(Self { login }),
+        }
+    }
+}
+
+/// A name of ours from a text of the forge's.
+fn checked<T: FromStr<Err: fmt::Display>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|error: T::Err| error.to_string())
+}
+
+/// The SDK's own wants every field, and a list in `status_check_contexts`, where servers also send null.
 #[derive(Deserialize)]
 struct Branch {
     commit: BranchCommit,
@@ -104,18 +157,8 @@ struct Object {
 }
 
 #[derive(Deserialize)]
-struct Commit {
-    sha: CommitSha,
-}
-
-#[derive(Deserialize)]
 struct Version {
     version: String,
-}
-
-#[derive(Deserialize)]
-struct User {
-    login: String,
 }
 
 impl Forgejo {
@@ -132,11 +175,9 @@ impl Forgejo {
             .ok_or_else(bad_token)?;
         authorization.set_sensitive(true);
         let url = url.trim_end_matches('/').to_owned();
-        let sdk = Client::new(&url, Auth::<String>::None);
         Ok(Self {
             served,
             url,
-            sdk,
             http,
             token: token.clone(),
             authorization,
@@ -145,22 +186,31 @@ impl Forgejo {
     }
 
     async fn get(&self, path: &str) -> Result<Answer, ForgeError> {
-        self.send(format!("GET /{path}"), self.sdk.get(path)).await
+        self.send(Method::GET, path, None::<&()>).await
     }
 
-    async fn send(&self, call: String, request: reqwest::RequestBuilder) -> Result<Answer, ForgeError> {
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&(impl Serialize + Sync)>,
+    ) -> Result<Answer, ForgeError> {
         let call = Call {
             forge: self.url.clone(),
-            call,
+            call: format!("{method} /{path}"),
         };
         let malformed = |what: &dyn fmt::Display| call.refused(format!("the request cannot be made: {what}"));
-        let request = request.build().map_err(|error| malformed(&error))?;
-        let request: http::Request<reqwest::Body> =
-            request.try_into().map_err(|error: reqwest::Error| malformed(&error))?;
-        let mut request = request.map(|body| Full::new(Bytes::copy_from_slice(body.as_bytes().unwrap_or_default())));
-        let headers = request.headers_mut();
-        headers.insert(header::AUTHORIZATION, self.authorization.clone());
-        headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("{}/api/v1/{path}", self.url))
+            .header(header::AUTHORIZATION, self.authorization.clone())
+            .header(header::ACCEPT, "application/json");
+        let mut bytes = Vec::new();
+        if let Some(body) = body {
+            request = request.header(header::CONTENT_TYPE, "application/json");
+            bytes = serde_json::to_vec(body).map_err(|error| malformed(&error))?;
+        }
+        let request = request.body(Full::from(bytes)).map_err(|error| malformed(&error))?;
         let response = self.http.send(request).await.map_err(|error| call.failed(&error))?;
         Answer::judge(call, response)
     }
@@ -276,8 +326,8 @@ impl Forge for Forgejo {
     async fn report(&self, report: &Report, details: &str, _known: Option<&str>) -> Result<Option<String>, ForgeError> {
         let path = self.place(&report.repository).await?;
         let route = format!("repos/{path}/statuses/{}", encode_part(report.commit.as_str()));
-        let request = self.sdk.post(&route).json(&Status::new(report, details));
-        let answer = self.send(format!("POST /{route}"), request).await?;
+        let status = Status::new(report, details);
+        let answer = self.send(Method::POST, &route, Some(&status)).await?;
         answer.needed::<serde::de::IgnoredAny>(NO_RIGHT)?;
         Ok(None)
     }

@@ -4,8 +4,8 @@ use std::{fmt, str::FromStr, sync::Arc};
 
 use http::Uri;
 use percent_encoding::percent_decode_str;
-use reqwest::Url;
 use sha2::{Digest, Sha256};
+use url::Url;
 
 /// Longest part of a file's name that comes from an address, in bytes.
 const NAME: usize = 80;
