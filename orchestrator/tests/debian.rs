@@ -19,7 +19,7 @@ use std::{
 
 use helios_ci::{
     clock::now_ms,
-    config::{GuestKind, Image, Size},
+    config::Image,
     machine::{
         MachineSpec, Machines, Observed, Seed,
         qemu::{self, Accel},
