@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::{fs, path::PathBuf};
+use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
 
 use serde_json::Value;
 use support::{Machines, World};
@@ -246,4 +246,45 @@ async fn a_machine_is_listed_and_its_console_read_while_it_runs() {
     assert!(world.cli(&["cancel", &run]).status.success());
     world.wait_job(&sha, "wait", "cancelled");
     world.wait_clean();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_with_a_certificate_is_asked_by_its_name_and_only_if_that_is_trusted() {
+    let mut world = World::stopped(Machines::Process, "").await;
+    let made = rcgen::generate_simple_self_signed(["ci.example.org".to_owned()]).unwrap();
+    let (certificate, key) = (world.dir.path().join("cert.pem"), world.dir.path().join("key.pem"));
+    fs::write(&certificate, made.cert.pem()).unwrap();
+    fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+    let config = fs::read_to_string(world.config()).unwrap();
+    let tls = format!(
+        "public_url: https://ci.example.org\ntls: {{certificate: {}, key: {}}}\n",
+        certificate.display(),
+        key.display()
+    );
+    fs::write(world.config(), config + &tls).unwrap();
+    world.launch(&[]);
+
+    let trusting = || {
+        let mut command = world.command(&["runs"]);
+        command.env("SSL_CERT_FILE", &certificate).output().unwrap()
+    };
+    world.until("the daemon answers", || trusting().status.success().then_some(()));
+    let others = rcgen::generate_simple_self_signed(["ci.example.org".to_owned()]).unwrap();
+    let other = world.dir.path().join("other.pem");
+    fs::write(&other, others.cert.pem()).unwrap();
+    let refused = world.command(&["runs"]).env("SSL_CERT_FILE", &other).output().unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(5), "{said}");
+    assert!(said.contains("certificate"), "{said}");
+
+    // An address that is none.
+    let nowhere = world
+        .command(&["--server", "localhost:8080", "runs"])
+        .env("HELIOS_CI_TOKEN", "t")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&nowhere.stderr).into_owned();
+    assert_eq!(nowhere.status.code(), Some(5), "{said}");
+    assert!(said.contains("not an address"), "{said}");
 }
