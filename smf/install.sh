@@ -118,7 +118,7 @@ linked() {
 	libraries=$(ldd "$source") || fail "ldd cannot read $source; is it a program for this system?"
 	lacking=$(echo "$libraries" | grep 'not found') || return 0
 	echo "$lacking" >&2
-	fail "$path needs these libraries, and this host lacks them; build it on the oldest release that you serve"
+	fail "$path needs these libraries, and this host lacks them: a file is in a package (pkg search -r NAME); a version comes with a later release, so build on the oldest that you serve"
 }
 
 global_zone() {

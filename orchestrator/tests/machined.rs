@@ -34,6 +34,10 @@ impl Split {
             machined: None,
         };
         split.keeper_up();
+        // With guests it tries the host's virtualisation first, which on a busy machine takes longer than a daemon waits.
+        split.world.until("machined is ready", || {
+            split.keeper_log().contains("machined is ready").then_some(())
+        });
         split.world.up();
         split
     }

@@ -47,9 +47,12 @@ fn difference(seen: &Value, made: &Result<Vec<String>, String>) -> Option<String
     let same = match (seen["argv"].as_array(), made) {
         (Some(seen), Ok(made)) => seen.iter().eq(made),
         // Some of its own words; around them may be what Python says of its end.
-        (None, Err(text)) => seen
-            .to_string()
-            .contains(Value::from(text.trim()).to_string().trim_matches('"')),
+        (None, Err(text)) => {
+            !text.trim().is_empty()
+                && seen
+                    .to_string()
+                    .contains(Value::from(text.trim()).to_string().trim_matches('"'))
+        }
         _ => false,
     };
     (!same).then(|| format!("the brand: {seen}\nhere:      {made:?}"))

@@ -257,14 +257,14 @@ fn unreachable(server: &str, error: &(dyn Error + 'static)) -> ClientError {
 
 /// Whatever else `--server` holds, nothing can be asked for there.
 fn address(server: &str) -> Result<Url, ClientError> {
-    let url = Url::parse(server).map_err(|e| unreachable(server, &e))?;
-    if matches!(url.scheme(), "http" | "https") {
-        return Ok(url);
-    }
-    Err(ClientError::Unreachable {
-        server: server.to_owned(),
-        reason: "this is not an address; write it as https://HOST or http://HOST:PORT".to_owned(),
-    })
+    let web = |url: &Url| matches!(url.scheme(), "http" | "https");
+    Url::parse(server)
+        .ok()
+        .filter(web)
+        .ok_or_else(|| ClientError::Unreachable {
+            server: server.to_owned(),
+            reason: "this is not an address; write it as https://HOST or http://HOST:PORT".to_owned(),
+        })
 }
 
 fn late(what: &str, after: Duration) -> io::Error {

@@ -260,6 +260,13 @@ fn show_plan(config: &Config, args: &PlanArgs) -> Outcome {
 }
 
 fn plan(config: &Config, args: &PlanArgs) -> miette::Result<MachinePlan> {
+    if args.release < Release::OLDEST {
+        return Err(miette!(
+            help = format!("{} is the oldest that is supported", Release::OLDEST),
+            "what the brand of {} does is not known",
+            args.release
+        ));
+    }
     let (label, image, own) = config.resolve_label(Some(&args.image)).map_err(report)?;
     let size = match &args.size {
         None => own,

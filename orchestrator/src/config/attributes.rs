@@ -74,7 +74,7 @@ const NUMBERED: &[(&str, std::ops::RangeInclusive<u32>)] = &[
 ];
 
 /// Attributes that not every supported release knows, with the first that does. The others ignore them.
-const SINCE: &[(&str, Release)] = &[("bootdiskif", Release::MASTER)];
+const SINCE: &[(&str, Release)] = &[("bootdiskif", Release::AFTER_R151058)];
 
 const TWO_DISKS: &str = "a machine has its disk and its seed only";
 const DISK_INTERFACES: &[&str] = &["ahci", "ahci-hd", "nvme", "virtio", "virtio-blk"];

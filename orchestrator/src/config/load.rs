@@ -245,6 +245,7 @@ fn promises(reader: &mut Reader, top: &Map<'_>, config: &Config) {
     }
     let labels: Vec<&Label> = config.images.keys().collect();
     zone::check_names(reader, top, &config.zone, &labels);
+    zone::check_apart(reader, top, &config.zone, &config.data_dir);
     if config.images.is_empty() {
         reader.warning(place("images"), "no images: this node can run no job");
     }
@@ -569,7 +570,9 @@ fn read_images(
                 .number(map.get("boot_timeout_s"), &map.path("boot_timeout_s"), 1..=3600)
                 .unwrap_or(120),
         };
-        zone::check_attributes(reader, &map, &image);
+        if backend == Backend::Zone {
+            zone::check_attributes(reader, &map, &image);
+        }
         for (key, given) in [("initrd", image.initrd.is_some()), ("cmdline", image.cmdline.is_some())] {
             if given && map.get("kernel").is_none() {
                 let at = map.get(key).map_or(map.place, |node| node.place);

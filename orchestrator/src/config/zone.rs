@@ -1,6 +1,6 @@
 //! `zone`: where machines lie on an illumos host, and `images.*.kind` and `attributes`: what they are there.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 use super::{
     GuestKind, Image, Place, Zone, attributes,
@@ -36,7 +36,13 @@ const SYSTEM: &[&str] = &[
     "/sbin",
     "/system",
     "/usr",
+    "/var/adm",
+    "/var/db",
+    "/var/pkg",
     "/var/run",
+    "/var/sadm",
+    "/var/spool",
+    "/var/svc",
 ];
 /// Memory file systems.
 const FLEETING: &[&str] = &["/tmp", "/run"];
@@ -132,6 +138,20 @@ pub(super) fn check_names(reader: &mut Reader, top: &Map<'_>, zone: &Zone, label
     if let Err(error) = format!("{}/{machine}", zone.path).parse::<PlainPath>() {
         let help = "a shorter path: machines' names are added to it".to_owned();
         reader.problem(place_of(top, "path"), format!("zone.path is of no use: {error}"), help);
+    }
+}
+
+/// The zones' file system hides what it is mounted over, and the daemon's user may write to what is below the data
+/// directory, where zoneadm lets no zone be.
+pub(super) fn check_apart(reader: &mut Reader, top: &Map<'_>, zone: &Zone, data_dir: &Path) {
+    let path = zone.path.to_string();
+    if data_dir.starts_with(&path) || Path::new(&path).starts_with(data_dir) {
+        let message = format!(
+            "zone.path `{path}` and data_dir `{}` lie within each other",
+            data_dir.display()
+        );
+        let help = "choose a directory of its own, such as /zones/hci".to_owned();
+        reader.problem(place_of(top, "path"), message, help);
     }
 }
 

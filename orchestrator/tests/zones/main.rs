@@ -96,6 +96,7 @@ fn zones_on_a_simulated_host() {
     };
     let rehearsals = [
         "rehearsal::what_a_killed_one_left_goes_with_the_next",
+        "rehearsal::each_step_says_when_the_host_does_otherwise",
         "rehearsal::what_a_host_does_otherwise_is_said_and_cleaned_up",
         "rehearsal::every_step_is_seen_and_nothing_is_left_or_touched",
     ];

@@ -64,7 +64,7 @@ proptest! {
     fn the_brand_makes_what_was_planned(
         kind in prop::sample::select(&["linux-uefi", "linux-bios", "illumos"][..]),
         attributes in prop::sample::subsequence(ATTRIBUTES, 0..4),
-        release in prop::sample::select(&["r151054", "master"][..]),
+        release in prop::sample::select(&["r151054", "r151058", "r151060", "master"][..]),
         cpus in 1u32..=32,
         slot in 0u32..16384,
     ) {

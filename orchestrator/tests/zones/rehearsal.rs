@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use helios_ci::machine::zone::rehearsal::host::STEPS;
+use helios_ci::machine::zone::rehearsal::STEPS;
 use illumos_sim::faults::{Action, Quirks};
 use serde_json::Value;
 
@@ -30,7 +30,10 @@ fn prepared() {
 
 /// The lines of the rehearsal: step, status, detail.
 fn rehearsed() -> Vec<(String, String, String)> {
-    let output = run(&["doctor", "--rehearse", "--json"]);
+    steps(&run(&["doctor", "--rehearse", "--json"]))
+}
+
+fn steps(output: &std::process::Output) -> Vec<(String, String, String)> {
     let lines: Vec<Value> =
         serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
     let text = |line: &Value, key: &str| line[key].as_str().unwrap_or_default().to_owned();
@@ -137,6 +140,61 @@ async fn what_a_host_does_otherwise_is_said_and_cleaned_up() {
     assert_eq!(left(), ["link hcis16383"]);
 }
 
+/// One thing that the host does otherwise, by the step that must say so. Calls are counted with doctor's own before the
+/// rehearsal; a line is the command, its words, and which of the calls fails.
+const OTHERWISE: &[(&str, &str, &[&str], u32)] = &[
+    ("configuration", "boot", &["-t"], 2),
+    ("image", "zfs", &["snapshot", "rpool/hci/images/rehearsal/*"], 1),
+    ("disk", "zfs", &["clone"], 1),
+    ("zone", "zoneadm", &["install"], 1),
+    ("filter", "ipfstat", &["-ioR"], 2),
+    ("console", "zoneadmd", &["-z"], 1),
+    ("running-link", "dladm", &["show-linkprop", "protection*"], 3),
+    // pkill does it then, and bhyve ends by a signal.
+    ("power-off", "bhyvectl", &["--force-poweroff"], 1),
+    ("halt-clears", "dladm", &["show-linkprop", "protection*"], 4),
+    ("removal", "zonecfg", &["delete"], 3),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run inside a simulated host by zones_on_a_simulated_host"]
+async fn each_step_says_when_the_host_does_otherwise() {
+    prepared();
+    let _keeper = Keeper::start();
+    connected().await;
+    let mut tried: Vec<&str> = OTHERWISE.iter().map(|(step, ..)| *step).collect();
+    for (step, program, words, nth) in OTHERWISE {
+        let stderr = "not on this host\n".to_owned();
+        bed::faults(vec![bed::fault(program, words, *nth, Action::Fail { code: 1, stderr })]);
+        let lines = rehearsed();
+        assert_eq!(status_of(&lines, step), "failure", "{step}: {lines:#?}");
+        bed::faults(Vec::new());
+        if *step == "removal" {
+            // What it left goes with the next.
+            let lines = rehearsed();
+            assert!(lines.iter().all(|(_, status, _)| status == "ok"), "{lines:#?}");
+        }
+        assert_eq!(left(), Vec::<String>::new(), "{step}");
+    }
+    // Somebody else listens there, and volumes have an end.
+    let _listener = std::net::TcpListener::bind("10.77.255.253:9417").unwrap();
+    let output = command(&["doctor", "--rehearse", "--json"])
+        .env_remove("LD_PRELOAD")
+        .output()
+        .unwrap();
+    let lines = steps(&output);
+    for step in ["listen", "volume-end"] {
+        assert_eq!(status_of(&lines, step), "failure", "{lines:#?}");
+        tried.push(step);
+    }
+    // These are in the test above.
+    tried.extend(["boot", "network", "protection"]);
+    tried.sort_unstable();
+    let mut all: Vec<&str> = STEPS.iter().map(|step| step.id).collect();
+    all.sort_unstable();
+    assert_eq!(tried, all);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "run inside a simulated host by zones_on_a_simulated_host"]
 async fn what_a_killed_one_left_goes_with_the_next() {
@@ -146,7 +204,7 @@ async fn what_a_killed_one_left_goes_with_the_next() {
     // The first zone and the first link that are tried are doctor's own.
     for (program, words, nth) in [
         ("zonecfg", &["-f"][..], 2),
-        ("zfs", &["snapshot"], 1),
+        ("zfs", &["snapshot", "rpool/hci/images/rehearsal/*"], 1),
         ("zonecfg", &["-f"], 3),
         ("zoneadm", &["install"], 1),
         ("dladm", &["create-vnic"], 2),

@@ -135,10 +135,15 @@ pub(super) async fn run(common: &Common, args: DoctorArgs) -> Outcome {
         let can_try = zones && zones::rest(&config, &mut findings).await;
         match (args.rehearse, can_try) {
             (true, true) => zones::rehearse(&config, &mut findings).await,
+            (true, false) if config.backend != Backend::Zone => findings.add(Line::failure(
+                "rehearsal",
+                "not begun: this node's machines are no zones",
+                "only a host with `backend: zone` has anything to rehearse",
+            )),
             (true, false) => findings.add(Line::failure(
                 "rehearsal",
                 "not begun: this host cannot have zones yet",
-                "mend what failed above; on a system that is not illumos there is nothing to rehearse",
+                "mend what failed above",
             )),
             (false, _) => {}
         }

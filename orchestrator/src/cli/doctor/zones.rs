@@ -65,7 +65,7 @@ pub(super) async fn rehearse(config: &Config, findings: &mut Findings) {
         return findings.add(Line::failure(name, ONLY_ROOT, "pfexec helios-ci doctor --rehearse"));
     }
     let release = release().await;
-    let tell = |step: &rehearsal::host::Step, seen: Seen| {
+    let tell = |step: &rehearsal::Step, seen: Seen| {
         let name = format!("{name}: {}", step.id);
         findings.add(match seen {
             Seen::AsBelieved(detail) if detail.is_empty() => Line::ok(name, format!("seen: {}", step.fact)),
@@ -82,7 +82,8 @@ pub(super) async fn rehearse(config: &Config, findings: &mut Findings) {
             ),
         });
     };
-    if let Err(error) = rehearsal::host::rehearse(&config.zone, release, Patience::default(), tell).await {
+    if let Err(error) = rehearsal::host::rehearse(&config.node, &config.zone, release, Patience::default(), tell).await
+    {
         findings.add(Line::failure(
             name,
             chain(&error),

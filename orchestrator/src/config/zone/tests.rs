@@ -70,6 +70,10 @@ fn machines_do_not_lie_among_what_is_the_systems() {
     for shared in ["/opt", "/var", "/export/home", "/zones"] {
         wrong(&format!("zone: {{path: {shared}}}"), "3:14", "would hide them");
     }
+    for (path, data) in [("/data/zones", "/data"), ("/data", "/data/ci")] {
+        let lines = format!("data_dir: {data}\nzone: {{path: {path}}}");
+        wrong(&lines, "4:14", "lie within each other");
+    }
     for good in ["/zones/hci", "/var/hci", "/export/hci", "/devs", "/tank/hci"] {
         parse(&host(&format!("zone: {{path: {good}}}"))).unwrap();
     }
@@ -109,7 +113,7 @@ fn attributes_without_effect_are_said_at_their_place() {
     let loaded = parse(&host("images: {a: {attributes: {bootdiskif: nvme}}}")).unwrap();
     let warned = loaded.warnings.iter().map(ToString::to_string);
     let warned: Vec<String> = warned.filter(|warning| warning.contains("bootdiskif")).collect();
-    assert!(warned[0].contains("no effect before release master"), "{warned:?}");
+    assert!(warned[0].contains("no effect before release r151059"), "{warned:?}");
 }
 
 proptest! {

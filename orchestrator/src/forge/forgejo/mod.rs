@@ -20,7 +20,10 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use gitea_sdk::model::{repos, user};
 use http::{HeaderValue, Method, Request, header};
 use http_body_util::Full;
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{DeserializeOwned, Error as _},
+};
 
 use self::status::Status;
 use super::{
@@ -64,13 +67,25 @@ impl fmt::Debug for Forgejo {
     }
 }
 
+/// One of the SDK's types, of which nothing but these fields is read: any other may be null, or hold a word that the
+/// SDK does not know, and a repository would be lost for it.
+fn only<'de, D: Deserializer<'de>, T: DeserializeOwned>(answer: D, fields: &[&str]) -> Result<T, D::Error> {
+    let mut object = serde_json::Map::deserialize(answer)?;
+    object.retain(|name, value| fields.contains(&name.as_str()) && !value.is_null());
+    T::deserialize(serde_json::Value::Object(object)).map_err(D::Error::custom)
+}
+
 /// What is needed of a repository. The SDK's types read an absent field as zero or as an empty text, so that is no
 /// answer; here and below.
-#[derive(Deserialize)]
-#[serde(try_from = "repos::Repository")]
 struct Repo {
     id: i64,
     full_name: RepoPath,
+}
+
+impl<'de> Deserialize<'de> for Repo {
+    fn deserialize<D: Deserializer<'de>>(answer: D) -> Result<Self, D::Error> {
+        Self::try_from(only::<D, repos::Repository>(answer, &["id", "full_name"])?).map_err(D::Error::custom)
+    }
 }
 
 impl TryFrom<repos::Repository> for Repo {
@@ -87,10 +102,14 @@ impl TryFrom<repos::Repository> for Repo {
     }
 }
 
-#[derive(Deserialize)]
-#[serde(try_from = "repos::Commit")]
 struct Commit {
     sha: CommitSha,
+}
+
+impl<'de> Deserialize<'de> for Commit {
+    fn deserialize<D: Deserializer<'de>>(answer: D) -> Result<Self, D::Error> {
+        Self::try_from(only::<D, repos::Commit>(answer, &["sha"])?).map_err(D::Error::custom)
+    }
 }
 
 impl TryFrom<repos::Commit> for Commit {
@@ -101,10 +120,14 @@ impl TryFrom<repos::Commit> for Commit {
     }
 }
 
-#[derive(Deserialize)]
-#[serde(try_from = "user::User")]
 struct User {
     login: String,
+}
+
+impl<'de> Deserialize<'de> for User {
+    fn deserialize<D: Deserializer<'de>>(answer: D) -> Result<Self, D::Error> {
+        Self::try_from(only::<D, user::User>(answer, &["login"])?).map_err(D::Error::custom)
+    }
 }
 
 impl TryFrom<user::User> for User {

@@ -293,3 +293,22 @@ async fn tokens_that_no_header_can_carry_are_refused() {
         assert!(matches!(made, Err(ConnectError::Token { .. })), "{token:?}");
     }
 }
+
+#[test]
+fn an_answer_is_read_whatever_its_other_fields_hold() {
+    let read = |object: serde_json::Value| serde_json::from_value::<super::Repo>(object).map(|repo| repo.id);
+    let odd = json!({
+        "id": 7, "full_name": "ada/engine", "owner": null, "object_format_name": "sha3", "topics": null, "permissions": 4,
+        "mirror_updated": "never", "internal_tracker": null, "licenses": null,
+    });
+    assert_eq!(read(odd).unwrap(), 7);
+    assert_eq!(read(json!({"id": 7, "full_name": "ada/engine"})).unwrap(), 7);
+    for wanting in [
+        json!({"full_name": "ada/engine"}),
+        json!({"id": 7, "full_name": null}),
+        json!([]),
+        json!(null),
+    ] {
+        assert!(read(wanting.clone()).is_err(), "{wanting}");
+    }
+}

@@ -222,7 +222,6 @@ impl Zones {
                 started: false,
                 kept: false,
                 released: false,
-                power_taken: None,
             })
         };
         let room = Room {
@@ -279,7 +278,10 @@ impl Zones {
             .await?
         {
             // zoneadmd clears it at every halt.
-            return Err(Trouble::passing(format!("link {} is not protected", network.guest)));
+            return Err(Trouble::passing(format!(
+                "link {} has not the protection, MTU and rate (`zone.bandwidth`) that it should have",
+                network.guest
+            )));
         }
         let zone = &self.options.zone;
         if let Some(wrong) = ipf::wrong(zone.network, zone.port, &self.host.run(ipf::list()).await?)? {
@@ -391,7 +393,7 @@ impl Machines for Zones {
             };
             let state = self.host.zone(name).await?.map(|zone| zone.state);
             if state == Some(State::Running) {
-                self.records.take_power(name, "it was stopped")?;
+                self.records.note_power(name, "it was stopped");
             }
             let (disk, zonepath) = (self.below("machines", name)?, self.below("zones", name)?);
             let ended = self.removal(name, &disk, &zonepath, None).halt(&zone).await;

@@ -153,7 +153,7 @@ impl Create<'_> {
             return Ok(());
         }
         Err(Trouble::passing(format!(
-            "link {} is not protected as it should be",
+            "link {} has not the protection, MTU and rate (`zone.bandwidth`) that it should have",
             self.plan.network.guest
         )))
     }

@@ -469,7 +469,7 @@ fn reads_as(volume: &DatasetName, digest: &str, bytes: u64) -> Result<bool, Gold
     let device = volume.device()?.to_string();
     let size = zfs::seen(volume, &zfs::look(volume).run_blocking()?)?.and_then(|seen| seen.volsize);
     let size = size.ok_or_else(|| GoldenError::Nothing(format!("zfs says no size of {volume}")))?;
-    match raw::read_back(Path::new(&device), bytes, VolumeSize::at_least(size)) {
+    match raw::read_back(Path::new(&device), bytes, size) {
         Ok((actual, rest)) => Ok(actual == digest && rest),
         Err(source) => Err(GoldenError::Unreadable { device, source }),
     }

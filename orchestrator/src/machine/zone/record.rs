@@ -34,9 +34,6 @@ pub(super) struct Record {
     /// Its console is left to others: nobody here connects to it.
     #[serde(default)]
     pub(super) released: bool,
-    /// Why its power was taken, written before that is done: bhyve ends as it does when a guest powers itself off.
-    #[serde(default)]
-    pub(super) power_taken: Option<String>,
 }
 
 /// Why there is no room for one more machine.
@@ -93,22 +90,33 @@ impl Records {
         files::write_atomic(&self.file(name), &serde_json::to_vec(record)?)
     }
 
-    /// Writes down that a machine's power is about to be taken. The first reason stays.
-    pub(super) fn take_power(&self, name: &MachineName, why: &str) -> io::Result<()> {
-        match self.read(name)? {
-            Some(mut record) if record.power_taken.is_none() => {
-                record.power_taken = Some(why.to_owned());
-                self.write(name, &record)
-            }
-            _ => Ok(()),
+    /// Beside the record, which others change meanwhile.
+    fn power_file(&self, name: &MachineName) -> PathBuf {
+        self.dir.join(format!("{name}.power"))
+    }
+
+    /// Writes down why a machine's power is about to be taken: bhyve ends then as it does when a guest powers itself off.
+    /// A power that must be taken is taken all the same where this cannot be written.
+    pub(super) fn note_power(&self, name: &MachineName, why: &str) {
+        if let Err(error) = files::write_atomic(&self.power_file(name), why.as_bytes()) {
+            tracing::warn!(machine = %name, %error, "why its power is taken cannot be written down");
         }
     }
 
+    /// Why a machine's power was taken; none when it was not, or nothing is known.
+    pub(super) fn power_taken(&self, name: &MachineName) -> Option<String> {
+        let bytes = files::read_bounded(&self.power_file(name), LIMIT).ok()??;
+        Some(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
     pub(super) fn remove(&self, name: &MachineName) -> io::Result<()> {
-        match std::fs::remove_file(self.file(name)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
+        for file in [self.power_file(name), self.file(name)] {
+            match std::fs::remove_file(file) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
         }
+        Ok(())
     }
 
     /// The slots that machines have.
@@ -183,7 +191,6 @@ mod tests {
             started: false,
             kept: false,
             released: false,
-            power_taken: None,
         })
     }
 

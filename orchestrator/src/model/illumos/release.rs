@@ -14,7 +14,9 @@ pub struct NoRelease(String);
 impl Release {
     /// The oldest that is supported: what works there works everywhere.
     pub const OLDEST: Self = Self(151_054);
-    /// What has been in no release yet.
+    /// The development after r151058 (bloody releases have odd numbers): what is in none of the stable ones yet.
+    pub const AFTER_R151058: Self = Self(151_059);
+    /// Newer than every release.
     pub const MASTER: Self = Self(u32::MAX);
 
     /// The release that `uname -v` names: `omnios-r151054-1234abcd`, `omnios-master-1234abcd`. None on other systems.
@@ -55,7 +57,8 @@ mod tests {
     #[test]
     fn releases_are_read_and_ordered_by_age() {
         let release = |text: &str| text.parse::<Release>().unwrap();
-        assert!(Release::OLDEST < release("r151056") && release("r151058") < Release::MASTER);
+        assert!(Release::OLDEST < release("r151056") && release("r151058") < Release::AFTER_R151058);
+        assert!(Release::AFTER_R151058 < release("r151060") && release("r151060") < Release::MASTER);
         for text in ["r151054", "master"] {
             assert_eq!(release(text).to_string(), text);
         }

@@ -40,7 +40,7 @@ impl Zones {
             }
         }
         tracing::error!(machine = %**name, "it runs without protection of its link: its power is taken");
-        self.records.take_power(name, "its link was not protected any more")?;
+        self.records.note_power(name, "its link was not protected any more");
         // Its failure says that it went by itself: the next look tells.
         let _said = self.host.run(bhyvectl::power_off(name)).await;
         self.watch.forget().await;

@@ -16,14 +16,12 @@ use crate::{
     model::names::MachineName,
 };
 
-/// What a wait status in `lastexited` means. bhyve's exit code 1 is the guest's own power-off, or a forced one, which
-/// whoever took the power wrote down.
+/// What a wait status in `lastexited` means. bhyve's exit code 1 is the guest's own power-off, or a forced one, and signal 9
+/// what comes where that does not help: whoever did it wrote it down.
 fn ended(status: Option<i64>, power_taken: Option<&str>) -> String {
     match status {
-        Some(256) => match power_taken {
-            Some(why) => format!("its power was taken: {why}"),
-            None => "the guest powered itself off".to_owned(),
-        },
+        Some(256 | 9) if let Some(why) = power_taken => format!("its power was taken: {why}"),
+        Some(256) => "the guest powered itself off".to_owned(),
         Some(-1) => "its zone was halted".to_owned(),
         // The signal, and a bit that says whether a core was written.
         Some(status) if status & 0x7f != 0 => format!("its bhyve was ended by signal {}", status & 0x7f),
@@ -43,8 +41,8 @@ impl Zones {
             Some(State::ShuttingDown | State::Down) => Observed::Stopped("its zone is being torn down".into()),
             // A host that was rebooted has forgotten the record, and the guest with it.
             Some(State::Installed) if started => {
-                let taken = record.as_ref().and_then(|record| record.power_taken.as_deref());
-                Observed::Stopped(self.last_words(name, taken))
+                let taken = self.records.power_taken(name);
+                Observed::Stopped(self.last_words(name, taken.as_deref()))
             }
             Some(_) => Observed::Prepared,
             None if record.is_some() => Observed::Prepared,
@@ -133,7 +131,9 @@ mod tests {
     #[test]
     fn a_power_that_was_taken_is_not_the_guests_own() {
         let ended = |status| ended(Some(status), Some("it was stopped"));
-        assert_eq!(ended(256), "its power was taken: it was stopped");
+        for status in [256, 9] {
+            assert_eq!(ended(status), "its power was taken: it was stopped");
+        }
         // It ended in another way before.
         assert_eq!(ended(1024), "its bhyve ended with exit code 4");
     }

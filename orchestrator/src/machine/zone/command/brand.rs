@@ -20,9 +20,9 @@ pub fn dry_run(name: &MachineName) -> Cmd {
         .deadline(DEADLINE)
 }
 
-/// bhyve's options for devices, processors and memory (`-s 1,lpc`, `-c 2`), and `-w`, in what [`dry_run`] printed. How it is
-/// laid out is no promise of the brand: a line of words and a list of quoted strings are both read. Empty when there
-/// is no command line in it.
+/// bhyve's options for devices, processors and memory (`-s 1,lpc`, `-c 2`), and `-w`, in what [`dry_run`] printed. How
+/// it is laid out is no promise of the brand: a line of words and a list of quoted strings are both read. Empty when
+/// there is no command line in it.
 ///
 /// # Errors
 /// When it failed.

@@ -10,10 +10,7 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
-use crate::{
-    failpoint::{self, Point},
-    model::illumos::names::VolumeSize,
-};
+use crate::failpoint::{self, Point};
 
 /// What is read and written at a time: zeroes of this size are not written at all.
 const BLOCK: usize = 1 << 20;
@@ -104,7 +101,7 @@ pub(super) fn write(from: &mut dyn Read, device: &Path) -> io::Result<()> {
 /// The digest of a volume's first bytes, and whether the rest is zero. Exactly `size` bytes are read, which are all that
 /// the volume has: a raw device of illumos answers a read at its end with EIO, not with 0 (`zvol_read` in
 /// uts/common/fs/zfs/zvol.c).
-pub(super) fn read_back(device: &Path, bytes: u64, size: VolumeSize) -> io::Result<(String, bool)> {
+pub(super) fn read_back(device: &Path, bytes: u64, size: u64) -> io::Result<(String, bool)> {
     compared(&mut File::open(device)?, bytes, size)
 }
 
@@ -113,9 +110,9 @@ pub(super) fn first_block(device: &Path) -> io::Result<()> {
     File::open(device)?.read_exact(&mut [0; 512])
 }
 
-fn compared(from: &mut dyn Read, bytes: u64, size: VolumeSize) -> io::Result<(String, bool)> {
+fn compared(from: &mut dyn Read, bytes: u64, size: u64) -> io::Result<(String, bool)> {
     let (mut hash, mut disk_left, mut zero, mut block) = (Sha256::new(), bytes, true, vec![0; BLOCK]);
-    let mut left = size.bytes();
+    let mut left = size;
     while left > 0 {
         // Whole sectors, as a volume's size is: a raw device takes nothing else.
         let part = usize::try_from(left).unwrap_or(BLOCK).min(BLOCK);
@@ -134,6 +131,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::model::illumos::names::VolumeSize;
 
     #[test]
     fn a_packed_disk_is_whole_and_needs_no_more_memory_than_is_usual() {
@@ -177,15 +175,15 @@ mod tests {
         for size in [1, 512, 100_003, BLOCK, BLOCK + 1, 2 * BLOCK + 511] {
             let disk = vec![7; size];
             let mut volume = disk.clone();
-            let whole = VolumeSize::at_least((size + 2 * BLOCK) as u64);
-            volume.resize(usize::try_from(whole.bytes()).unwrap(), 0);
+            let whole = VolumeSize::at_least((size + 2 * BLOCK) as u64).bytes();
+            volume.resize(usize::try_from(whole).unwrap(), 0);
             let wanted = hex::encode(Sha256::digest(&disk));
             let read = |volume: &[u8], whole| compared(&mut Raw(io::Cursor::new(volume.to_vec())), size as u64, whole);
             assert_eq!(read(&volume, whole).unwrap(), (wanted.clone(), true), "{size}");
             *volume.last_mut().unwrap() = 1;
             assert_eq!(read(&volume, whole).unwrap(), (wanted, false), "{size}");
             // A volume that is smaller than it was made is no end that one may come to.
-            let error = read(&volume, VolumeSize::at_least(whole.bytes() + 1)).unwrap_err();
+            let error = read(&volume, whole + 512).unwrap_err();
             assert_eq!(error.raw_os_error(), Some(nix::libc::EIO), "{size}");
         }
     }
@@ -207,8 +205,8 @@ mod tests {
             let bytes = if packed { zstd::encode_all(disk.as_slice(), 1).unwrap() } else { disk.clone() };
             std::fs::write(&source, bytes).unwrap();
             let volume = File::create(&device).unwrap();
-            let whole = VolumeSize::at_least(size as u64);
-            volume.set_len(whole.bytes()).unwrap();
+            let whole = VolumeSize::at_least(size as u64).bytes();
+            volume.set_len(whole).unwrap();
             let (wanted, length) = digest(&mut unpacked(&source).unwrap()).unwrap();
             prop_assert_eq!(length, size as u64);
             prop_assert_eq!(&wanted, &hex::encode(Sha256::digest(&disk)));

@@ -156,7 +156,7 @@ fn an_attribute_works_from_its_release_on() {
     assert!(devices(Release::MASTER).contains("-s 4:0,nvme,"));
     assert_eq!(
         plan.ignored(Release::OLDEST),
-        [("bootdiskif".to_owned(), Release::MASTER)]
+        [("bootdiskif".to_owned(), Release::AFTER_R151058)]
     );
     assert_eq!(plan.ignored(Release::MASTER), []);
 }

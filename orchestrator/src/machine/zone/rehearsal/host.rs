@@ -30,15 +30,20 @@ use super::{
         inside,
         patience::Patience,
         plan::{MachinePlan, RUN, Wanted, example},
+        record::Records,
     },
     configuration,
+    steps::{Act, STEPS, Step},
 };
 use crate::{
     config::{Image, Size, Zone},
     machine::{MachineSpec, files, seed, trouble::Trouble},
     model::{
         ids::AttemptId,
-        illumos::release::Release,
+        illumos::{
+            network::{Slot, SlotNetwork},
+            release::Release,
+        },
         names::{Label, MachineName, NodeName},
     },
 };
@@ -53,136 +58,6 @@ const DISK: usize = (1 << 20) + 512;
 const STAYS: Duration = Duration::from_secs(5);
 /// Between two looks.
 const AGAIN: Duration = Duration::from_millis(200);
-
-/// What is done, in this order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Act {
-    Configuration,
-    Image,
-    VolumeEnd,
-    Disk,
-    Zone,
-    Network,
-    Protection,
-    Filter,
-    Listen,
-    Console,
-    Boot,
-    RunningLink,
-    PowerOff,
-    HaltClears,
-    Removal,
-}
-
-/// A step of the rehearsal.
-#[derive(Debug, Clone, Copy)]
-pub struct Step {
-    /// By this name the evidence page and the output know it.
-    pub id: &'static str,
-    /// What is believed.
-    pub fact: &'static str,
-    act: Act,
-    /// Without it the steps after it have nothing to try.
-    needed: bool,
-}
-
-const fn step(act: Act, id: &'static str, needed: bool, fact: &'static str) -> Step {
-    Step { id, fact, act, needed }
-}
-
-/// Every step.
-pub const STEPS: &[Step] = &[
-    step(
-        Act::Configuration,
-        "configuration",
-        true,
-        "zonecfg takes a machine's configuration and exports it as it was meant; the brand's dry run is as planned",
-    ),
-    step(
-        Act::Image,
-        "image",
-        true,
-        "a volume is written through its raw device, read back to its exact size, snapshotted and held",
-    ),
-    step(
-        Act::VolumeEnd,
-        "volume-end",
-        false,
-        "a read at a raw volume's end is EIO, and the last one before it is not",
-    ),
-    step(
-        Act::Disk,
-        "disk",
-        true,
-        "a clone has its marks as local properties, and grows",
-    ),
-    step(
-        Act::Zone,
-        "zone",
-        true,
-        "zoneadm installs the zone into its mounted filesystem and writes root/etc/uuid; the seed is written beside it",
-    ),
-    step(
-        Act::Network,
-        "network",
-        true,
-        "a stub and two VNICs get the addresses, MTU and properties that were asked for; the host's end forwards nothing",
-    ),
-    step(
-        Act::Protection,
-        "protection",
-        true,
-        "protection, allowed address, MTU and rate read back as they were set",
-    ),
-    step(
-        Act::Filter,
-        "filter",
-        false,
-        "ipfilter's rules are in force before all others, in the words in which they were loaded",
-    ),
-    step(
-        Act::Listen,
-        "listen",
-        false,
-        "the host's address of the slot can be listened on",
-    ),
-    step(
-        Act::Console,
-        "console",
-        true,
-        "zoneadmd makes the console's socket before the boot, and greets its reader with OK",
-    ),
-    step(
-        Act::Boot,
-        "boot",
-        true,
-        "bhyve starts under the zone's name, and a guest without a system stays in its firmware",
-    ),
-    step(
-        Act::RunningLink,
-        "running-link",
-        false,
-        "the link of a running zone is seen from the global zone, and is still protected",
-    ),
-    step(
-        Act::PowerOff,
-        "power-off",
-        true,
-        "a forced power-off halts the zone within seconds; zoneadmd writes down 256, bhyve's exit code 1",
-    ),
-    step(
-        Act::HaltClears,
-        "halt-clears",
-        false,
-        "zoneadmd takes a link's protection away when its zone halts",
-    ),
-    step(
-        Act::Removal,
-        "removal",
-        false,
-        "uninstall, delete, links, disk and golden disk go, and nothing is left",
-    ),
-];
 
 /// What was seen of a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -201,6 +76,9 @@ pub enum RehearsalError {
     /// Another one would be swept away.
     #[error("another rehearsal runs on this host: wait until it has ended")]
     Busy,
+    /// Everything that it swept away would be this node's own.
+    #[error("the node is called {NODE}, as which rehearsals are done: give it another name")]
+    Name,
     /// Nothing can be begun.
     #[error("cannot begin: {0}")]
     Begin(String),
@@ -209,13 +87,17 @@ pub enum RehearsalError {
 /// Rehearses a machine's life. `tell` gets each step as soon as it is done. Needs root, and a host that was set up.
 ///
 /// # Errors
-/// When another rehearsal runs, or what an earlier one left cannot be removed.
+/// When another rehearsal runs, the node has its name, or what an earlier one left cannot be removed.
 pub async fn rehearse(
+    node: &NodeName,
     zone: &Zone,
     release: Release,
     patience: Patience,
     mut tell: impl FnMut(&Step, Seen),
 ) -> Result<(), RehearsalError> {
+    if node.as_str() == NODE {
+        return Err(RehearsalError::Name);
+    }
     let begin = |error: &dyn std::fmt::Display| RehearsalError::Begin(error.to_string());
     let _lock = alone().map_err(|error| match error.kind() {
         io::ErrorKind::WouldBlock => RehearsalError::Busy,
@@ -249,6 +131,11 @@ fn alone() -> io::Result<fs::File> {
     let file = options.create(true).truncate(false).write(true).open(path)?;
     flock(&file, FlockOperation::NonBlockingLockExclusive)?;
     Ok(file)
+}
+
+/// What the golden disk is imported from.
+fn disk_file() -> PathBuf {
+    Path::new(RUN).join("rehearsal.raw")
 }
 
 struct Trial<'a> {
@@ -332,7 +219,7 @@ impl<'a> Trial<'a> {
         content[..8].copy_from_slice(b"helios-c");
         content[DISK - 1] = 1;
         let digest = hex::encode(Sha256::digest(&content));
-        let file = Path::new(RUN).join("rehearsal.raw");
+        let file = disk_file();
         files::write_atomic(&file, &content)?;
         let (golden, label, from) = (self.golden.clone(), self.label.clone(), file.clone());
         let imported = tokio::task::spawn_blocking(move || {
@@ -393,13 +280,19 @@ impl<'a> Trial<'a> {
 
     async fn network(&self) -> Result<String, Trouble> {
         let links = dladm::links(&self.host.run(dladm::show_links()).await?)?;
+        let slot = self.zone.network.last_slot().number();
+        if Records::new(Path::new(RUN).join("machines")).slots()?.contains(&slot) {
+            return Err(Trouble::passing(format!(
+                "slot {slot}, the last, is a machine's now; try again later"
+            )));
+        }
         let names = self.plan.network.links().map(ToString::to_string);
         if let Some(taken) = names.iter().find(|name| links.contains(*name)) {
             return Err(Trouble::lasting(format!(
                 "link {taken} is there already; it is left alone"
             )));
         }
-        files::write_atomic(&self.marker(), b"")?;
+        files::write_atomic(&self.marker(), slot.to_string().as_bytes())?;
         self.create()?.network().await?;
         let network = &self.plan.network;
         Ok(format!(
@@ -521,16 +414,26 @@ impl<'a> Trial<'a> {
         }
     }
 
-    /// All of it; also what is left of the configuration's own trial, and of steps that went wrong.
+    /// All of it, of steps that went wrong, too; what cannot be removed keeps nothing else.
     async fn removal(&self) -> Result<String, Trouble> {
         let begun = Instant::now();
+        let machine = self.destroy().run().await;
+        let links = machine.and_then(|()| Ok(self.forget_links()?));
+        let image = self.remove_image().await;
+        let files = self.remove_files();
+        links.and(image).and(files.map_err(Trouble::from))?;
+        Ok(format!("in {:.1} s", begun.elapsed().as_secs_f64()))
+    }
+
+    /// Files that the steps write beside those of machines.
+    fn remove_files(&self) -> io::Result<()> {
         if self.console_dir().exists() {
             files::remove_tree(&self.console_dir())?;
         }
-        self.destroy().run().await?;
-        self.forget_links()?;
-        self.remove_image().await?;
-        Ok(format!("in {:.1} s", begun.elapsed().as_secs_f64()))
+        match fs::remove_file(disk_file()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
     }
 
     fn forget_links(&self) -> io::Result<()> {
@@ -568,11 +471,23 @@ impl<'a> Trial<'a> {
                 self.remove_earlier(&name).await?;
             }
         }
-        if self.marker().exists() {
-            links(&self.host, &self.plan.network).await?;
-            self.forget_links()?;
-        }
+        self.remove_earlier_links().await?;
+        self.remove_files()?;
         self.remove_image().await
+    }
+
+    /// Those of the slot that the marker names: the last one may have been another then.
+    async fn remove_earlier_links(&self) -> Result<(), Trouble> {
+        let Some(text) = files::read_bounded(&self.marker(), 100)? else {
+            return Ok(());
+        };
+        let slot = String::from_utf8_lossy(&text).trim().parse().ok().and_then(Slot::new);
+        let network = slot.map(|slot| SlotNetwork::of(&self.golden.node, self.zone.network, slot));
+        match network.transpose()?.flatten() {
+            Some(network) => links(&self.host, &network).await?,
+            None => tracing::warn!("links of an earlier rehearsal lie outside of zone.network, and stay"),
+        }
+        Ok(self.forget_links()?)
     }
 
     async fn remove_earlier(&self, name: &MachineName) -> Result<(), Trouble> {

@@ -4,3 +4,6 @@
 
 pub mod configuration;
 pub mod host;
+mod steps;
+
+pub use self::steps::{STEPS, Step};
