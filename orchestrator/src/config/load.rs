@@ -166,11 +166,8 @@ fn read(reader: &mut Reader, root: &Node) -> Option<Config> {
     let tls = read_tls(reader, &top);
     let node = read_node(reader, &top);
     let backend = read_backend(reader, &top);
-    let zone = zone::read(reader, &top);
-    let ceiling = zone
-        .as_ref()
-        .filter(|_| backend == Backend::Zone)
-        .map(|zone| zone.max_vcpus);
+    let (zone, max_vcpus) = zone::read(reader, &top);
+    let ceiling = (backend == Backend::Zone).then_some(max_vcpus);
     let sizes = read_sizes(reader, &top, ceiling);
     let images = read_images(reader, &top, &sizes, backend, ceiling);
     let aliases = read_aliases(reader, &top, &images);

@@ -59,8 +59,9 @@ const SHARED: &[&str] = &[
     "/zones",
 ];
 
-/// The section, with its defaults. `None` only together with a problem.
-pub(super) fn read(reader: &mut Reader, top: &Map<'_>) -> Option<Zone> {
+/// The section, with its defaults, and what it says of processors whatever else is wrong with it. `None` only together
+/// with a problem.
+pub(super) fn read(reader: &mut Reader, top: &Map<'_>) -> (Option<Zone>, u32) {
     let node = top.get("zone");
     let known = [
         "dataset",
@@ -83,21 +84,25 @@ pub(super) fn read(reader: &mut Reader, top: &Map<'_>) -> Option<Zone> {
     let port = reader.small(get("port"), "zone.port", 1024..=65534).unwrap_or(9417);
     let quota_gib = reader.number(get("quota_gib"), "zone.quota_gib", 1..=1 << 20);
     let max_vcpus = reader.small(get("max_vcpus"), "zone.max_vcpus", 1..=MOST_VCPUS);
+    let max_vcpus = max_vcpus.unwrap_or(MAX_VCPUS);
     if let (Some(node), Some(path)) = (get("path"), &path)
         && let Some(why) = unfit_path(&path.to_string())
     {
         let help = "choose a directory of its own, such as /zones/hci".to_owned();
         reader.problem(node.place, format!("zone.path `{path}` {why}"), help);
     }
-    Some(Zone {
-        dataset: dataset?,
-        path: path?,
-        network: network?,
-        port: u16::try_from(port).unwrap_or(u16::MAX),
-        bandwidth: bandwidth?,
-        quota_gib,
-        max_vcpus: max_vcpus.unwrap_or(MAX_VCPUS),
-    })
+    let zone = || {
+        Some(Zone {
+            dataset: dataset?,
+            path: path?,
+            network: network?,
+            port: u16::try_from(port).unwrap_or(u16::MAX),
+            bandwidth: bandwidth?,
+            quota_gib,
+            max_vcpus,
+        })
+    };
+    (zone(), max_vcpus)
 }
 
 /// Where a key of the section stands; where the section does when it is left out.

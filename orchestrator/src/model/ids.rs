@@ -8,7 +8,9 @@ use ulid::Ulid;
 
 /// Text that is not an id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` is not {kind}: expected 26 letters and digits such as 01k9zk6x0f5t3b8w2q7m4d1c0e")]
+#[error(
+    "`{text}` is not {kind}: expected 26 letters and digits, the first from 0 to 7, such as 01k9zk6x0f5t3b8w2q7m4d1c0e"
+)]
 pub struct BadId {
     kind: &'static str,
     text: String,

@@ -89,6 +89,12 @@ fn no_machine_has_more_processors_than_bhyve_gives_it() {
         "4:20",
         "bhyve takes 2 here",
     );
+    // Whatever else is wrong with the section.
+    wrong(
+        &format!("zone: {{bandwidth: 1M}}\n{sizes}"),
+        "4:15",
+        "bhyve takes 32 here",
+    );
     parse(&host(&format!("zone: {{max_vcpus: 64}}\n{sizes}"))).unwrap();
     parse(&format!("node: n\nbackend: qemu\n{sizes}")).unwrap();
 }
