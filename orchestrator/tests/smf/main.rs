@@ -1,5 +1,6 @@
 //! What is installed on illumos, as far as another system can tell: manifests against the system's own document
-//! type, methods under four shells, rights, and the package's list of files against what is laid.
+//! type, methods under four shells, rights, and the package's list of files against what is laid. And what the project's
+//! own set-up installs on Debian.
 
 #![allow(
     clippy::disallowed_methods,
@@ -11,6 +12,7 @@ mod methods;
 mod package;
 mod prepare;
 mod rights;
+mod setup;
 
 use std::{
     fs,
