@@ -33,6 +33,8 @@ const MAX_CONNECTIONS: usize = 2048;
 const MAX_PER_ADDRESS: usize = 512;
 /// How long a client may take for the TLS handshake, and for the head of each request.
 const HEAD_WITHIN: Duration = Duration::from_secs(10);
+/// Who connected before the end has so long for a first request.
+const BEGINS_WITHIN: Duration = Duration::from_secs(1);
 /// How long answers under way may take once we stop.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
 
@@ -161,7 +163,10 @@ async fn connection<S>(stream: S, peer: SocketAddr, router: Router, proxies: Pro
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let begun = CancellationToken::new();
+    let begins = begun.clone();
     let service = router.map_request(move |mut request: http::Request<hyper::body::Incoming>| {
+        begins.cancel();
         let client = proxies.client(peer.ip(), request.headers());
         let extensions = request.extensions_mut();
         extensions.insert(Peer(client));
@@ -188,8 +193,20 @@ where
     let result = tokio::select! {
         result = served.as_mut() => result,
         () = shutdown.cancelled() => {
-            served.as_mut().graceful_shutdown();
-            served.await
+            // hyper closes a connection that has said nothing yet, and with it the request that is on its way: a webhook
+            // that comes while a configuration changes, and that its forge does not send twice.
+            let ended = tokio::select! {
+                result = served.as_mut() => Some(result),
+                () = begun.cancelled() => None,
+                () = tokio::time::sleep(BEGINS_WITHIN) => None,
+            };
+            match ended {
+                Some(result) => result,
+                None => {
+                    served.as_mut().graceful_shutdown();
+                    served.await
+                }
+            }
         }
     };
     if let Err(error) = result {
@@ -241,6 +258,23 @@ mod tests {
         stop.cancel();
         task.await.unwrap();
         drop(idle);
+    }
+
+    #[tokio::test]
+    async fn a_request_that_was_on_its_way_at_the_end_is_answered() {
+        let router = Router::new().route("/", axum::routing::get(async || "in time"));
+        let (mut client, server) = tokio::io::duplex(4096);
+        let stop = CancellationToken::new();
+        stop.cancel();
+        let peer = SocketAddr::from(([127, 0, 0, 1], 1));
+        let served = tokio::spawn(connection(server, peer, router, Proxies::default(), stop));
+        // It has had its turn, and its client has said nothing yet.
+        tokio::task::yield_now().await;
+        client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.ends_with("in time"), "{answer}");
+        served.await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]

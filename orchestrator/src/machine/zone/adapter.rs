@@ -279,7 +279,7 @@ impl Zones {
         {
             // zoneadmd clears it at every halt.
             return Err(Trouble::passing(format!(
-                "link {} has not the protection, MTU and rate (`zone.bandwidth`) that it should have",
+                "link {} is not protected as it should be: protection, allowed address, MTU or rate (`zone.bandwidth`)",
                 network.guest
             )));
         }

@@ -153,7 +153,7 @@ impl Create<'_> {
             return Ok(());
         }
         Err(Trouble::passing(format!(
-            "link {} has not the protection, MTU and rate (`zone.bandwidth`) that it should have",
+            "link {} is not protected as it should be: protection, allowed address, MTU or rate (`zone.bandwidth`)",
             self.plan.network.guest
         )))
     }
