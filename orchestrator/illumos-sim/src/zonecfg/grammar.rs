@@ -3,7 +3,7 @@
 
 use super::{
     lexer::{Lexed, Lexeme, Lexer},
-    words::{GLOBAL_PROPERTIES, Verb},
+    words::{Verb, is_global},
 };
 
 /// Parts of a value in parentheses, in their order.
@@ -284,7 +284,7 @@ impl<'t> Parser<'t> {
                 if let Some(kind) = self.resource() {
                     return Ok(Command::Info(Some(kind), self.pairs()?));
                 }
-                let global = matches!(self.peek(), Lexeme::Property(name) if GLOBAL_PROPERTIES.contains(name));
+                let global = matches!(self.peek(), Lexeme::Property(name) if is_global(name));
                 let name = if global { self.property() } else { None };
                 Ok(Command::Info(name, Vec::new()))
             }

@@ -10,33 +10,8 @@ use super::{
     resource::kind,
     session::Session,
     value::scaled,
+    words::{CONTROLS, TEXTS},
 };
-
-/// Properties of the zone itself in the order of `info`.
-const TEXTS: &[&str] = &[
-    "zonename",
-    "zonepath",
-    "brand",
-    "autoboot",
-    "bootargs",
-    "pool",
-    "limitpriv",
-    "scheduling-class",
-    "ip-type",
-    "hostid",
-    "fs-allowed",
-];
-
-const CONTROLS: &[&str] = &[
-    "max-lwps",
-    "max-processes",
-    "max-shm-memory",
-    "max-shm-ids",
-    "max-msg-ids",
-    "max-sem-ids",
-    "cpu-shares",
-    "zfs-io-priority",
-];
 
 const RESOURCES: &[&str] = &[
     "fs",

@@ -11,7 +11,7 @@ use super::{
         BadHostId, bytes, check_address, check_host_id, check_physical, is_fs_allowed, is_fs_type, leading_number,
         scaled, unsigned,
     },
-    words::{GLOBAL_PROPERTIES, Verb},
+    words::{Verb, is_global},
 };
 
 /// Properties that the global zone lacks.
@@ -59,7 +59,7 @@ impl Session<'_> {
         if self.global_zone_forbids(name) {
             return;
         }
-        if self.scope.is_none() && !GLOBAL_PROPERTIES.contains(&name) {
+        if self.scope.is_none() && !is_global(name) {
             return self.error("Cannot set a resource-specific property from the global scope.");
         }
         if force {
@@ -329,7 +329,7 @@ impl Session<'_> {
             "zonename" | "zonepath" | "brand" => self.perror(name, say::CLEAR_DISALLOW),
             "autoboot" => self.edit(|config| config.autoboot = false),
             "ip-type" => self.edit(|config| config.ip_type = "shared".into()),
-            _ if !GLOBAL_PROPERTIES.contains(&name) => self.no_property(Verb::Clear, name),
+            _ if !is_global(name) => self.no_property(Verb::Clear, name),
             _ if Alias::named(name).is_some() => self.clear_alias(name),
             _ => self.edit(|config| _ = config.plain.remove(name)),
         }

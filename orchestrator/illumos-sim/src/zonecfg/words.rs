@@ -177,8 +177,8 @@ pub const PROPERTIES: &[&str] = &[
     "zfs-io-priority",
 ];
 
-/// Properties of the zone itself: what `set` takes outside a resource.
-pub const GLOBAL_PROPERTIES: &[&str] = &[
+/// Properties of the zone itself that are texts, in the order of `info`.
+pub const TEXTS: &[&str] = &[
     "zonename",
     "zonepath",
     "brand",
@@ -190,6 +190,10 @@ pub const GLOBAL_PROPERTIES: &[&str] = &[
     "ip-type",
     "hostid",
     "fs-allowed",
+];
+
+/// Properties of the zone itself that stand for a resource control, in the order of `info`.
+pub const CONTROLS: &[&str] = &[
     "max-lwps",
     "max-processes",
     "max-shm-memory",
@@ -199,6 +203,11 @@ pub const GLOBAL_PROPERTIES: &[&str] = &[
     "cpu-shares",
     "zfs-io-priority",
 ];
+
+/// Whether a property is the zone's own: what `set` takes outside a resource.
+pub fn is_global(name: &str) -> bool {
+    TEXTS.contains(&name) || CONTROLS.contains(&name)
+}
 
 /// What follows the use of `add`, `remove` and `select`.
 #[must_use]

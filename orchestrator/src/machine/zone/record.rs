@@ -110,13 +110,8 @@ impl Records {
     }
 
     pub(super) fn remove(&self, name: &MachineName) -> io::Result<()> {
-        for file in [self.power_file(name), self.file(name)] {
-            match std::fs::remove_file(file) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-        }
-        Ok(())
+        files::remove_file(&self.power_file(name))?;
+        files::remove_file(&self.file(name))
     }
 
     /// The slots that machines have.

@@ -430,17 +430,11 @@ impl<'a> Trial<'a> {
         if self.console_dir().exists() {
             files::remove_tree(&self.console_dir())?;
         }
-        match fs::remove_file(disk_file()) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
+        files::remove_file(&disk_file())
     }
 
     fn forget_links(&self) -> io::Result<()> {
-        match fs::remove_file(self.marker()) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
+        files::remove_file(&self.marker())
     }
 
     async fn remove_image(&self) -> Result<(), Trouble> {
@@ -504,9 +498,6 @@ impl<'a> Trial<'a> {
             network: None,
         };
         earlier.run().await?;
-        match fs::remove_file(Path::new(RUN).join(format!("{name}.zonecfg"))) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
-            _ => Ok(()),
-        }
+        Ok(files::remove_file(&Path::new(RUN).join(format!("{name}.zonecfg")))?)
     }
 }
