@@ -7,7 +7,7 @@
 //! - [`machines`]: machines that are kept, and consoles
 //! - [`log_text`], [`stream`]: raw logs with `Range`, live logs as server-sent events
 //! - [`api`] serves `/api/v1`
-//! - [`serve`]: listeners, TLS, limits on connections
+//! - [`serve`], [`linger`]: listeners, TLS, limits on connections, their orderly end
 
 pub mod actions;
 pub mod ansi;
@@ -19,6 +19,7 @@ pub mod health;
 pub mod identity;
 pub mod job_page;
 pub mod limits;
+pub mod linger;
 pub mod log_text;
 pub mod log_view;
 pub mod machines;

@@ -24,7 +24,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-use super::{identity::Peer, limits::Viewers, proxies::Proxies};
+use super::{identity::Peer, limits::Viewers, linger::Lingering, proxies::Proxies};
 use crate::config;
 
 /// Connections at once; more wait in the kernel's queue.
@@ -136,6 +136,7 @@ pub async fn serve(
         };
         // Log lines are small and should leave at once.
         let _ = stream.set_nodelay(true);
+        let stream = Lingering::new(stream);
         let (router, acceptor, shutdown) = (router.clone(), acceptor.clone(), shutdown.clone());
         let proxies = proxies.clone();
         connections.spawn(async move {
@@ -258,6 +259,27 @@ mod tests {
         stop.cancel();
         task.await.unwrap();
         drop(idle);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_nobody_reads_does_not_cost_the_client_its_answer() {
+        let router = Router::new().route("/", axum::routing::post(async || http::StatusCode::PAYLOAD_TOO_LARGE));
+        let (address, stop, task) = start(router, None).await;
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let body = vec![b' '; 11 << 20];
+        let head = format!("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len());
+        stream.write_all(head.as_bytes()).await.unwrap();
+        // A client that sends all it has before it reads.
+        stream.write_all(&body).await.unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        assert!(
+            answer.starts_with(b"HTTP/1.1 413"),
+            "{}",
+            String::from_utf8_lossy(&answer)
+        );
+        stop.cancel();
+        task.await.unwrap();
     }
 
     #[tokio::test]
