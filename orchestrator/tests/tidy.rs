@@ -306,8 +306,23 @@ fn the_diagrams_are_the_code() {
 }
 
 #[test]
-fn every_test_that_the_documents_name_exists() {
+fn the_documented_order_of_modules_is_that_of_the_code() {
     let text = fs::read_to_string(project().join("docs/architecture.md")).expect("docs/architecture.md");
+    for (rank, names) in RANKS {
+        let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+        let row = format!("| {rank} | {} |", names.join(" "));
+        assert!(text.contains(&row), "docs/architecture.md has no row {row}");
+    }
+}
+
+#[test]
+fn every_test_that_the_documents_name_exists() {
+    let mut text = String::new();
+    for entry in fs::read_dir(project().join("docs")).expect("the documents").flatten() {
+        if entry.path().extension().is_some_and(|e| e == "md") {
+            text.push_str(&fs::read_to_string(entry.path()).expect("a document"));
+        }
+    }
     let mut all = String::new();
     let mut files = Vec::new();
     for dir in [
@@ -325,7 +340,7 @@ fn every_test_that_the_documents_name_exists() {
     for name in text.split("test `").skip(1).filter_map(|rest| rest.split('`').next()) {
         assert!(
             all.contains(&format!("fn {name}")),
-            "docs/architecture.md names the test `{name}`, which does not exist"
+            "a document names the test `{name}`, which does not exist"
         );
     }
 }
