@@ -31,14 +31,19 @@ pub enum LogSetupError {
     Twice(String),
 }
 
-/// Sends the log to standard error, filtered by `RUST_LOG` (default `info`).
+/// Sends the log to standard error, filtered by `RUST_LOG`, else by how often `-v` was given: information, then our
+/// own details, then everybody's.
 ///
 /// # Errors
 /// When `RUST_LOG` is not understood, or this was called before.
-pub fn log_to_stderr(format: LogFormat) -> Result<(), LogSetupError> {
+pub fn log_to_stderr(format: LogFormat, verbose: u8) -> Result<(), LogSetupError> {
     let filter = match std::env::var("RUST_LOG") {
         Ok(text) if !text.is_empty() => EnvFilter::try_new(text).map_err(|e| LogSetupError::Filter(e.to_string()))?,
-        _ => EnvFilter::new("info"),
+        _ => EnvFilter::new(match verbose {
+            0 => "info",
+            1 => "info,helios_ci=debug",
+            _ => "debug",
+        }),
     };
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -233,7 +233,7 @@ async fn a_machine_is_listed_and_its_console_read_while_it_runs() {
         "{listed}"
     );
     let name = listed[0]["name"].as_str().unwrap();
-    let console = world.cli(&["machine", "console", name]);
+    let console = world.cli(&["console", "--direct", "--once", name]);
     let text = String::from_utf8_lossy(&console.stdout).into_owned();
     assert!(
         text.contains("starting the agent") && !text.contains('\u{1b}'),
@@ -280,7 +280,7 @@ async fn a_daemon_with_a_certificate_is_asked_by_its_name_and_only_if_that_is_tr
 
     // An address that is none.
     let nowhere = world
-        .command(&["--server", "localhost:8080", "runs"])
+        .command(&["runs", "--server", "localhost:8080"])
         .env("HELIOS_CI_TOKEN", "t")
         .output()
         .unwrap();

@@ -138,7 +138,7 @@ async fn a_machine_that_went_wrong_is_kept_typed_on_and_goes_when_its_time_is_ov
             .exists()
     );
     world.until("the agent has lost its node", || {
-        let said = done(&world, &["machine", "console", &name]);
+        let said = done(&world, &["console", "--direct", "--once", &name]);
         said.contains("no connection to the node").then_some(())
     });
     for (args, word) in [

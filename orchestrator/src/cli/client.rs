@@ -5,13 +5,14 @@ use std::{
     future::Future,
     io,
     net::SocketAddr,
-    path::Path,
+    path::{Path, PathBuf},
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::Bytes;
+use clap::Args;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyDataStream, BodyExt, Full};
 use hyper::body::Incoming;
@@ -23,6 +24,7 @@ use hyper_util::{
     },
     rt::{TokioExecutor, TokioIo},
 };
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use tokio::{net::TcpStream, time::timeout};
 use tower::{BoxError, Service, service_fn, util::BoxCloneSyncService};
@@ -35,7 +37,10 @@ use crate::{
     connector,
     secret::Secret,
     store::{NewToken, Store},
-    web::identity::{ADMIN_SCOPE, new_token, token_hash},
+    web::{
+        api::types::Failure,
+        identity::{ADMIN_SCOPE, new_token, token_hash},
+    },
 };
 
 /// The life of a token that the CLI makes for itself.
@@ -45,12 +50,34 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// An answer up to its last byte, or the head of one that is read as it comes.
 const ANSWER: Duration = Duration::from_secs(60);
 
+/// How to see whether the daemon runs, on this system.
+const IS_IT_RUNNING: &str = if cfg!(target_os = "illumos") {
+    "is it running (`svcs -x helios-ci`), and is --server right?"
+} else {
+    "is it running (`helios-ci serve`), and is --server right?"
+};
+/// A call without a body.
+pub(super) const NOTHING: Option<&()> = None;
+
+/// Where the daemon is, and who asks.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Daemon")]
+pub(super) struct ClientArgs {
+    /// The daemon to talk to, as `https://host`. Default: the one of the configuration.
+    #[arg(long, env = "HELIOS_CI_SERVER")]
+    server: Option<String>,
+    /// A file that holds an API token. Default: $HELIOS_CI_TOKEN, else a short-lived token made in
+    /// the database of the configuration, which only the daemon's user and root can do.
+    #[arg(long, env = "HELIOS_CI_TOKEN_FILE")]
+    token_file: Option<PathBuf>,
+}
+
 /// A call that did not work.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
 pub(super) enum ClientError {
     /// Nobody answered.
     #[error("cannot reach the daemon at {server}: {reason}")]
-    #[diagnostic(help("is it running (`svcs helios-ci`), and is --server right?"))]
+    #[diagnostic(help("{IS_IT_RUNNING}"))]
     Unreachable {
         /// Where.
         server: String,
@@ -66,6 +93,15 @@ pub(super) enum ClientError {
         message: String,
         /// Its status.
         status: u16,
+    },
+    /// It said something else than was asked for.
+    #[error("cannot understand the daemon's answer to {call}: {reason}")]
+    #[diagnostic(help("are this command and the daemon of one version? `helios-ci version` tells"))]
+    NotUnderstood {
+        /// What was asked.
+        call: String,
+        /// What is wrong with it.
+        reason: String,
     },
     /// There is no token to use.
     #[error("no API token: {reason}")]
@@ -97,14 +133,14 @@ pub(super) struct Client {
 
 impl Client {
     /// Finds the daemon and a token as the options, the environment and the configuration say.
-    pub async fn connect(common: &Common) -> miette::Result<Self> {
-        let given = match (&common.token_file, std::env::var("HELIOS_CI_TOKEN")) {
+    pub async fn connect(common: &Common, args: &ClientArgs) -> miette::Result<Self> {
+        let given = match (&args.token_file, std::env::var("HELIOS_CI_TOKEN")) {
             (Some(path), _) => Some(read_token(path)?),
             (None, Ok(token)) if !token.is_empty() => Some(Secret::new(token)),
             _ => None,
         };
         let mut at = None;
-        let (server, token, own) = match (&common.server, given) {
+        let (server, token, own) = match (&args.server, given) {
             (Some(server), Some(token)) => (server.clone(), token, None),
             (server, given) => {
                 let config = super::config::load(common)?;
@@ -146,18 +182,24 @@ impl Client {
     }
 
     /// `GET`, JSON back.
-    pub async fn get(&self, path: &str) -> Result<Value, ClientError> {
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         self.call(Method::GET, path, None).await
     }
 
     /// `POST`, JSON back.
-    pub async fn post(&self, path: &str, body: Option<Value>) -> Result<Value, ClientError> {
-        let body = body.map(|body| ("application/json", body.to_string().into_bytes()));
-        self.call(Method::POST, path, body).await
+    pub async fn post<B: Serialize, T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: Option<&B>,
+    ) -> Result<T, ClientError> {
+        let bytes = body.map(serde_json::to_vec).transpose();
+        let bytes = bytes.map_err(|e| not_understood(path, &e))?;
+        self.call(Method::POST, path, bytes.map(|bytes| ("application/json", bytes)))
+            .await
     }
 
     /// `POST` of bytes, once; JSON back.
-    pub async fn post_bytes(&self, path: &str, body: Vec<u8>) -> Result<Value, ClientError> {
+    pub async fn post_bytes<T: DeserializeOwned>(&self, path: &str, body: Vec<u8>) -> Result<T, ClientError> {
         self.call(Method::POST, path, Some(("application/octet-stream", body)))
             .await
     }
@@ -174,12 +216,12 @@ impl Client {
     }
 
     /// One exchange; a body with its type.
-    async fn call(
+    async fn call<T: DeserializeOwned>(
         &self,
         method: Method,
         path: &str,
         body: Option<(&'static str, Vec<u8>)>,
-    ) -> Result<Value, ClientError> {
+    ) -> Result<T, ClientError> {
         let mut request = Request::builder().method(&method).uri(format!("{}{path}", self.server));
         let mut bytes = Vec::new();
         if let Some((kind, body)) = body {
@@ -190,7 +232,7 @@ impl Client {
             let response = self.send(request, bytes).await?;
             let response = self.checked(method.as_str(), path, response).await?;
             let body = response.into_body().collect().await.map_err(|e| self.unreachable(&e))?;
-            serde_json::from_slice(&body.to_bytes()).map_err(|e| self.unreachable(&e))
+            serde_json::from_slice(&body.to_bytes()).map_err(|e| not_understood(path, &e))
         })
         .await
     }
@@ -201,7 +243,10 @@ impl Client {
             .header(header::ACCEPT, "*/*")
             .body(Full::from(body))
             .map_err(|e| self.unreachable(&e))?;
-        self.http.request(request).await.map_err(|e| self.unreachable(&e))
+        tracing::debug!(method = %request.method(), uri = %request.uri(), "asking the daemon");
+        let response = self.http.request(request).await.map_err(|e| self.unreachable(&e))?;
+        tracing::debug!(status = %response.status(), "the daemon answers");
+        Ok(response)
     }
 
     async fn within<T>(&self, answer: impl Future<Output = Result<T, ClientError>>) -> Result<T, ClientError> {
@@ -222,12 +267,9 @@ impl Client {
             return Ok(response);
         }
         let body = response.into_body().collect().await;
-        let body: Value = body
-            .ok()
-            .and_then(|body| serde_json::from_slice(&body.to_bytes()).ok())
-            .unwrap_or_default();
-        let message = match body["error"]["message"].as_str() {
-            Some(message) => message.to_owned(),
+        let failure: Option<Failure> = body.ok().and_then(|body| serde_json::from_slice(&body.to_bytes()).ok());
+        let message = match failure {
+            Some(failure) => failure.error.message,
             None if status == StatusCode::UNAUTHORIZED => "the token is not valid".to_owned(),
             None => status.to_string(),
         };
@@ -240,6 +282,18 @@ impl Client {
 
     fn unreachable(&self, error: &(dyn Error + 'static)) -> ClientError {
         unreachable(&self.server, error)
+    }
+}
+
+/// An answer as what it should be; the caller may have printed it as it came.
+pub(super) fn read<T: DeserializeOwned>(path: &str, answer: Value) -> Result<T, ClientError> {
+    serde_json::from_value(answer).map_err(|e| not_understood(path, &e))
+}
+
+fn not_understood(path: &str, error: &serde_json::Error) -> ClientError {
+    ClientError::NotUnderstood {
+        call: path.to_owned(),
+        reason: error.to_string(),
     }
 }
 

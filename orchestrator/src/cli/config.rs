@@ -8,8 +8,10 @@ use crate::config::{Config, LoadOptions};
 #[derive(Debug, Subcommand)]
 pub(super) enum ConfigCommand {
     /// Read the configuration and everything it refers to, and say what is wrong.
+    #[command(after_help = "Example:\n  helios-ci --config /etc/helios-ci/config.yaml config check")]
     Check,
     /// Print what is in effect, defaults included, secrets never.
+    #[command(after_help = "Example:\n  helios-ci config show")]
     Show,
 }
 

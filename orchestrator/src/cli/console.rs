@@ -10,19 +10,25 @@ use base64::Engine as _;
 use clap::Args;
 use miette::{IntoDiagnostic as _, miette};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
-use serde_json::Value;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
 };
 
 use super::{
-    Common, Exit, Outcome,
-    client::{Client, ClientError},
+    Common, Exit, Outcome, backend,
+    client::{Client, ClientArgs, ClientError, NOTHING},
     machine::plain,
-    runs::{encode, text},
+    report,
+    runs::encode,
+    table::printable,
 };
-use crate::machine::INPUT_LIMIT;
+use crate::{
+    config::Config,
+    machine::{INPUT_LIMIT, Observed},
+    model::{names::MachineName, state::MachineState},
+    web::api::types::{ConsoleRead, ConsoleTyped, Machine},
+};
 
 /// How long the daemon waits for a silent console, in seconds.
 const WAIT: u32 = 10;
@@ -32,19 +38,26 @@ const AGAIN: Duration = Duration::from_secs(1);
 const TRIES: u32 = 10;
 /// How long the node may take to let go of a console.
 const RELEASE: Duration = Duration::from_secs(30);
-/// Between two looks at a console that is being released.
-const LOOK: Duration = Duration::from_millis(200);
+/// Between two queries of a console that is being released.
+const POLL: Duration = Duration::from_millis(200);
+/// Between two queries of a machine whose console is read past the daemon.
+const POLL_DIRECT: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
 On a terminal every key goes to the guest; `~.` at the beginning of a line leaves, `~~` types one `~`. Otherwise the
 lines of standard input are typed. While the job of the machine runs, its console can only be watched.
+What is printed is the guest's word: control characters are left out, except for a terminal on which somebody types.
 
 Examples:
+  helios-ci console --once 01k9zk6x0f5t3b8w2q7m4d1c0e
   helios-ci machine keep 01k9zk6x0f5t3b8w2q7m4d1c0e --for 1h
   helios-ci console 01k9zk6x0f5t3b8w2q7m4d1c0e
-  helios-ci console --release hci-01k9zk6x0f5t3b8w2q7m4d1c0e")]
+  helios-ci console --release hci-01k9zk6x0f5t3b8w2q7m4d1c0e
+  helios-ci console --direct hci-01k9zk6x0f5t3b8w2q7m4d1c0e")]
 pub(super) struct ConsoleArgs {
+    #[command(flatten)]
+    client: ClientArgs,
     /// The id of a job, or the name of a machine.
     id: String,
     /// Type nothing.
@@ -53,18 +66,30 @@ pub(super) struct ConsoleArgs {
     /// Only let go of the console of a kept machine, and say how else it is reached.
     #[arg(long, conflicts_with = "watch")]
     release: bool,
+    /// Print what was said so far, and end.
+    #[arg(long, conflicts_with = "release")]
+    once: bool,
+    /// Read this host's machine without the daemon, and type nothing. As the daemon's user, or root.
+    #[arg(long, conflicts_with_all = ["release", "server", "token_file"])]
+    direct: bool,
 }
 
 pub(super) async fn run(common: &Common, args: ConsoleArgs) -> Outcome {
-    let client = Client::connect(common).await?;
-    let machine = client.get(&format!("/api/v1/machines/{}", encode(&args.id))).await;
+    if args.direct {
+        return direct(&super::config::load(common)?, &args).await;
+    }
+    let client = Client::connect(common, &args.client).await?;
+    let machine = client
+        .get::<Machine>(&format!("/api/v1/machines/{}", encode(&args.id)))
+        .await;
     let outcome = match machine {
         Err(error) => Err(error.into()),
-        Ok(machine) if args.release => release(&client, &text(&machine["name"])).await,
+        Ok(machine) if args.release => release(&client, machine.name).await,
+        Ok(machine) if args.once => said_so_far(&client, &machine.name).await,
         Ok(machine) => {
             let mut session = Session {
                 client: &client,
-                path: format!("/api/v1/machines/{}", encode(&text(&machine["name"]))),
+                path: format!("/api/v1/machines/{}", machine.name),
                 typing: None,
                 attached: false,
             };
@@ -77,22 +102,80 @@ pub(super) async fn run(common: &Common, args: ConsoleArgs) -> Outcome {
     outcome
 }
 
+/// Reads a machine's console from the back end of this host.
+async fn direct(config: &Config, args: &ConsoleArgs) -> Outcome {
+    let name: MachineName = args.id.parse().map_err(|e| {
+        miette!(
+            help = "`helios-ci machine list` names this host's machines",
+            "--direct takes no job: {e}"
+        )
+    })?;
+    let machines = backend::to_look_at(config).await?;
+    let mut at = 0;
+    loop {
+        // Asked before the reading, so that what a machine said at its end is read after its end is known.
+        let running = machines.observe(&name).await.map_err(report)? == Observed::Running;
+        loop {
+            let read = machines.console(&name, at).await.map_err(report)?;
+            if read.bytes.is_empty() {
+                break;
+            }
+            at = read.next;
+            print!("{}", plain(&String::from_utf8_lossy(&read.bytes)));
+        }
+        if args.once || !running {
+            return Ok(Exit::Success);
+        }
+        tokio::time::sleep(POLL_DIRECT).await;
+    }
+}
+
+/// Prints a console's text up to now.
+async fn said_so_far(client: &Client, name: &MachineName) -> Outcome {
+    let mut at = 0;
+    loop {
+        let read: ConsoleRead = client
+            .get(&format!("/api/v1/machines/{name}/console?from={at}"))
+            .await?;
+        if read.base64.is_empty() || read.next == at {
+            return Ok(Exit::Success);
+        }
+        at = read.next;
+        print!("{}", plain(&String::from_utf8_lossy(&decoded(&read)?)));
+    }
+}
+
+fn decoded(read: &ConsoleRead) -> Result<Vec<u8>, ClientError> {
+    let bytes = base64::engine::general_purpose::STANDARD.decode(&read.base64);
+    bytes.map_err(|e| ClientError::NotUnderstood {
+        call: "the console".to_owned(),
+        reason: e.to_string(),
+    })
+}
+
 /// Has the node let go of a console, and says how it is reached now.
-async fn release(client: &Client, name: &str) -> Outcome {
-    let path = format!("/api/v1/machines/{}", encode(name));
-    let mut machine = client.post(&format!("{path}/console/release"), None).await?;
+async fn release(client: &Client, name: MachineName) -> Outcome {
+    let path = format!("/api/v1/machines/{name}");
+    let mut machine: Machine = client.post(&format!("{path}/console/release"), NOTHING).await?;
     let until = tokio::time::Instant::now() + RELEASE;
-    while machine["keep"]["console_free"] != true {
+    let is_free = |machine: &Machine| {
+        machine
+            .keep
+            .as_ref()
+            .is_some_and(|keep| keep.console_free == Some(true))
+    };
+    while !is_free(&machine) {
         if tokio::time::Instant::now() > until {
             return Err(miette!(
                 help = "its daemon's log says why",
                 "the node of {name} has not let go of the console yet"
             ));
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(POLL).await;
         machine = client.get(&path).await?;
     }
-    println!("{}", text(&machine["keep"]["attach"]));
+    let attach = machine.keep.and_then(|keep| keep.attach);
+    println!("{}", printable(attach.as_deref().unwrap_or_default()));
     Ok(Exit::Success)
 }
 
@@ -114,7 +197,7 @@ struct Typing {
 }
 
 enum Turn {
-    Read(Result<Value, ClientError>),
+    Read(Result<ConsoleRead, ClientError>),
     Typed(Option<Vec<u8>>),
     Interrupted,
 }
@@ -127,7 +210,7 @@ impl Session<'_> {
         let (client, path) = (self.client, self.path.clone());
         let read = |from: u64| {
             let path = format!("{path}/console?from={from}&wait_s={WAIT}");
-            Box::pin(async move { client.get(&path).await })
+            Box::pin(async move { client.get::<ConsoleRead>(&path).await })
         };
         let (mut at, mut broken, mut said) = (0, 0, false);
         let mut reading = read(at);
@@ -154,14 +237,14 @@ impl Session<'_> {
                 Turn::Read(Err(error)) => return Err(error.into()),
                 Turn::Read(Ok(answer)) => {
                     broken = 0;
-                    at = answer["next"].as_u64().unwrap_or(at);
-                    self.show(&answer).into_diagnostic()?;
-                    match answer["state"].as_str() {
-                        Some("draining" | "gone") => {
+                    at = answer.next;
+                    self.show(&decoded(&answer)?).into_diagnostic()?;
+                    match answer.state {
+                        MachineState::Draining | MachineState::Gone => {
                             eprintln!("helios-ci: the machine is gone\r");
                             return Ok(Exit::Success);
                         }
-                        Some("kept") if !watch && !said => {
+                        MachineState::Kept if !watch && !said => {
                             said = true;
                             self.begin_typing().await?;
                         }
@@ -175,16 +258,12 @@ impl Session<'_> {
 
     /// A terminal on which somebody types gets the guest's bytes as they are, like any terminal of a machine; all
     /// else is freed of control characters.
-    fn show(&self, answer: &Value) -> io::Result<()> {
-        let bytes = answer["base64"].as_str().unwrap_or_default();
-        let bytes = base64::engine::general_purpose::STANDARD
-            .decode(bytes)
-            .unwrap_or_default();
+    fn show(&self, bytes: &[u8]) -> io::Result<()> {
         let mut out = io::stdout().lock();
         if self.typing.as_ref().is_some_and(|typing| typing.escape.is_some()) {
-            out.write_all(&bytes)?;
+            out.write_all(bytes)?;
         } else {
-            out.write_all(plain(&String::from_utf8_lossy(&bytes)).as_bytes())?;
+            out.write_all(plain(&String::from_utf8_lossy(bytes)).as_bytes())?;
         }
         out.flush()
     }
@@ -219,9 +298,7 @@ impl Session<'_> {
 
     async fn take(&mut self) -> Result<(), ClientError> {
         if !self.attached {
-            self.client
-                .post_bytes(&format!("{}/console", self.path), Vec::new())
-                .await?;
+            self.post(Vec::new()).await?;
             self.attached = true;
         }
         Ok(())
@@ -236,18 +313,22 @@ impl Session<'_> {
         };
         self.take().await?;
         for part in bytes.chunks(INPUT_LIMIT) {
-            self.client
-                .post_bytes(&format!("{}/console", self.path), part.to_vec())
-                .await?;
+            self.post(part.to_vec()).await?;
         }
         Ok(stay)
+    }
+
+    async fn post(&self, bytes: Vec<u8>) -> Result<(), ClientError> {
+        let path = format!("{}/console", self.path);
+        self.client.post_bytes::<ConsoleTyped>(&path, bytes).await.map(drop)
     }
 
     /// Leaves the console to others when it was taken here.
     async fn leave(&mut self) {
         self.typing = None;
         if self.attached {
-            let _it_may_be_gone = self.client.post(&format!("{}/console/release", self.path), None).await;
+            let path = format!("{}/console/release", self.path);
+            let _it_may_be_gone = self.client.post::<_, Machine>(&path, NOTHING).await;
         }
     }
 }

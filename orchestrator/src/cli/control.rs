@@ -1,22 +1,38 @@
 //! `helios-ci cancel` and `helios-ci rerun`
 
 use clap::Args;
-use serde_json::json;
 
 use super::{
     Common, Exit, Outcome,
-    client::{Client, ClientError},
-    runs::{encode, text},
+    client::{Client, ClientArgs, ClientError, NOTHING},
+    runs::encode,
+};
+use crate::{
+    model::ids::{JobId, RunId},
+    web::api::types::{Cancelled, Rerun, RerunBody, Which},
 };
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Steps with `if: always()` still run. Asked for a second time, the job is ended at once.
+
+Examples:
+  helios-ci cancel 01k9zk6x0f5t3b8w2q7m4d1c0e")]
 pub(super) struct CancelArgs {
+    #[command(flatten)]
+    client: ClientArgs,
     /// The id of a run or a job.
     id: String,
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  helios-ci rerun 01k9zk6x0f5t3b8w2q7m4d1c0e
+  helios-ci rerun --failed 01k9zk6x0f5t3b8w2q7m4d1c0e")]
 pub(super) struct RerunArgs {
+    #[command(flatten)]
+    client: ClientArgs,
     /// The id of a run.
     id: String,
     /// Only what did not succeed; results of the others are carried over.
@@ -25,30 +41,30 @@ pub(super) struct RerunArgs {
 }
 
 pub(super) async fn cancel(common: &Common, args: CancelArgs) -> Outcome {
-    let client = Client::connect(common).await?;
+    let client = Client::connect(common, &args.client).await?;
     let id = encode(&args.id);
-    let answer = match client.post(&format!("/api/v1/runs/{id}/cancel"), None).await {
-        Err(ClientError::Refused { status: 404, .. }) => client.post(&format!("/api/v1/jobs/{id}/cancel"), None).await,
-        other => other,
+    let of_run = client
+        .post::<_, Cancelled<RunId>>(&format!("/api/v1/runs/{id}/cancel"), NOTHING)
+        .await;
+    let outcome = match of_run {
+        Ok(answer) => answer.outcome,
+        Err(ClientError::Refused { status: 404, .. }) => {
+            let path = format!("/api/v1/jobs/{id}/cancel");
+            client.post::<_, Cancelled<JobId>>(&path, NOTHING).await?.outcome
+        }
+        Err(error) => return Err(error.into()),
     };
-    let answer = answer?;
     client.close().await;
-    println!(
-        "{}",
-        answer["outcome"]
-            .as_str()
-            .map_or_else(|| answer["outcome"].to_string(), |_| text(&answer["outcome"]))
-    );
+    println!("{}", outcome.words());
     Ok(Exit::Success)
 }
 
 pub(super) async fn rerun(common: &Common, args: RerunArgs) -> Outcome {
-    let client = Client::connect(common).await?;
-    let body = json!({"which": if args.failed { "failed" } else { "all" }});
-    let answer = client
-        .post(&format!("/api/v1/runs/{}/rerun", encode(&args.id)), Some(body))
-        .await?;
+    let client = Client::connect(common, &args.client).await?;
+    let which = if args.failed { Which::Failed } else { Which::All };
+    let path = format!("/api/v1/runs/{}/rerun", encode(&args.id));
+    let started: Rerun = client.post(&path, Some(&RerunBody { which: Some(which) })).await?;
     client.close().await;
-    println!("attempt {} of run {}", answer["attempt"], text(&answer["id"]));
+    println!("attempt {} of run {}", started.attempt, started.id);
     Ok(Exit::Success)
 }

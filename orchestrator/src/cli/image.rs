@@ -31,12 +31,14 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug, Subcommand)]
 pub(super) enum ImageCommand {
     /// List golden disks: those of the configuration, then imported ones it does not use.
+    #[command(after_help = "Example:\n  helios-ci image list")]
     List {
         /// Print JSON.
         #[arg(long)]
         json: bool,
     },
     /// Read a golden disk whole and compare its digest with the expected one.
+    #[command(after_help = "Examples:\n  helios-ci image verify debian-13\n  helios-ci image verify --boot debian-13")]
     Verify {
         /// Its label.
         label: Label,
@@ -69,11 +71,13 @@ Examples:
         format: Kind,
     },
     /// Take an image's newest version out of use (zones only). Machines that run keep it.
+    #[command(after_help = "Example:\n  helios-ci image rollback debian-13")]
     Rollback {
         /// Its label.
         label: Label,
     },
     /// Remove a version that nothing uses (zones only).
+    #[command(after_help = "Example:\n  helios-ci image remove debian-13 2")]
     Remove {
         /// Its label.
         label: Label,

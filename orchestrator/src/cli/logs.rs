@@ -12,13 +12,22 @@ use serde_json::Value;
 
 use super::{
     Common, Exit, Outcome,
-    client::{Client, ClientError},
-    runs::{encode, text},
+    client::{Client, ClientArgs, ClientError},
+    runs::encode,
 };
-use crate::web::ansi;
+use crate::{
+    model::state::JobState,
+    web::{ansi, api::types::JobDetail},
+};
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  helios-ci logs 01k9zk6x0f5t3b8w2q7m4d1c0e
+  helios-ci logs -f 01k9zk6x0f5t3b8w2q7m4d1c0e")]
 pub(super) struct LogsArgs {
+    #[command(flatten)]
+    client: ClientArgs,
     /// The id of a job.
     job: String,
     /// Follow the log until the job ends, and end with its result.
@@ -34,7 +43,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 const TRIES: u32 = 10;
 
 pub(super) async fn run(common: &Common, args: LogsArgs) -> Outcome {
-    let client = Client::connect(common).await?;
+    let client = Client::connect(common, &args.client).await?;
     let job = encode(&args.job);
     if !args.follow {
         let mut body = client.open(&format!("/api/v1/jobs/{job}/logs"), &[]).await?;
@@ -49,11 +58,11 @@ pub(super) async fn run(common: &Common, args: LogsArgs) -> Outcome {
     let state = follow(&client, &job).await?;
     client.close().await;
     eprintln!("{state}");
-    Ok(Exit::of_state(&state))
+    Ok(Exit::of_state(state.as_str()))
 }
 
 /// Prints a job's log as it comes, over all its attempts, and returns the job's final state.
-pub(super) async fn follow(client: &Client, job: &str) -> miette::Result<String> {
+pub(super) async fn follow(client: &Client, job: &str) -> miette::Result<JobState> {
     let mut printer = Printer::default();
     let (mut position, mut attempt, mut broken) = (None::<String>, Value::Null, 0);
     loop {
@@ -101,7 +110,7 @@ pub(super) async fn follow(client: &Client, job: &str) -> miette::Result<String>
         printer.end().into_diagnostic()?;
         // The log ends a moment before the job does; after a machine failure another attempt follows.
         loop {
-            let now = match client.get(&format!("/api/v1/jobs/{job}")).await {
+            let now: JobDetail = match client.get(&format!("/api/v1/jobs/{job}")).await {
                 Ok(now) => now,
                 Err(ClientError::Unreachable { .. }) => {
                     tokio::time::sleep(AGAIN).await;
@@ -109,11 +118,11 @@ pub(super) async fn follow(client: &Client, job: &str) -> miette::Result<String>
                 }
                 Err(error) => return Err(error.into()),
             };
-            let state = text(&now["state"]);
-            if !matches!(state.as_str(), "waiting" | "queued" | "active") {
+            let state = now.job.state;
+            if state.is_terminal() {
                 return Ok(state);
             }
-            if now["attempt"] != attempt {
+            if now.job.attempt.map(|id| id.to_string()).as_deref() != attempt.as_str() {
                 position = None;
                 break;
             }

@@ -3,14 +3,15 @@
 use std::collections::HashMap;
 
 use clap::{Args, Subcommand};
-use miette::miette;
-use serde_json::Value;
+use miette::{IntoDiagnostic as _, miette};
+use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
     Common, Exit, Outcome, backend,
-    client::Client,
+    client::{Client, ClientArgs, NOTHING},
     report,
-    runs::{encode, text},
+    runs::encode,
+    table::{Table, printable},
 };
 use crate::{
     config::Config,
@@ -23,6 +24,7 @@ use crate::{
         illumos::{network::Slot, release::Release},
         names::{Label, MachineName},
     },
+    web::api::types::{Keep, KeepBody, Kept, MachineList, Released},
 };
 
 /// The attempt of a plan that is nobody's.
@@ -38,7 +40,13 @@ Examples:
   helios-ci machine plan --image debian-12 --release r151058")]
     Plan(PlanArgs),
     /// List this node's machines. As the daemon's user, or root.
+    #[command(after_help = "\
+Examples:
+  helios-ci machine list
+  helios-ci machine list --json | jq -r '.[] | select(.state == \"stopped\") | .name'")]
     List {
+        #[command(flatten)]
+        client: ClientArgs,
         /// Print an array of {name, attempt, state, detail, keep}.
         #[arg(long)]
         json: bool,
@@ -52,6 +60,8 @@ Examples:
   helios-ci machine keep 01k9zk6x0f5t3b8w2q7m4d1c0e
   helios-ci machine keep hci-01k9zk6x0f5t3b8w2q7m4d1c0e --for 2h")]
     Keep {
+        #[command(flatten)]
+        client: ClientArgs,
         /// The id of a job, or the name of a machine.
         id: String,
         /// For how long: 90s, 30m, 2h, 1d. Otherwise as configured (`keep.default_minutes`).
@@ -59,28 +69,24 @@ Examples:
         time: Option<u64>,
     },
     /// End a keep: the machine is removed, or goes with its job when that still runs.
+    #[command(after_help = "\
+Examples:
+  helios-ci machine release 01k9zk6x0f5t3b8w2q7m4d1c0e")]
     Release {
+        #[command(flatten)]
+        client: ClientArgs,
         /// The id of a job, or the name of a machine.
         id: String,
     },
     /// Remove the machine of a job that has ended; one that works is refused.
+    #[command(after_help = "\
+Examples:
+  helios-ci machine destroy hci-01k9zk6x0f5t3b8w2q7m4d1c0e")]
     Destroy {
+        #[command(flatten)]
+        client: ClientArgs,
         /// The id of a job, or the name of a machine.
         id: String,
-    },
-    /// Print what a machine's console has said; with -f go on until the machine has stopped.
-    #[command(after_help = "\
-What is printed is the guest's word: control characters but the line's end are left out.
-
-Examples:
-  helios-ci machine list
-  helios-ci machine console -f hci-01k9zk6x0f5t3b8w2q7m4d1c0e")]
-    Console {
-        /// The machine, as `machine list` names it.
-        name: MachineName,
-        /// Go on.
-        #[arg(short, long)]
-        follow: bool,
     },
 }
 
@@ -112,31 +118,32 @@ pub(super) struct PlanArgs {
 pub(super) async fn run(common: &Common, command: MachineCommand) -> Outcome {
     match command {
         MachineCommand::Plan(args) => show_plan(&super::config::load(common)?, &args),
-        MachineCommand::List { json } => list(common, json).await,
-        MachineCommand::Console { name, follow } => console(&super::config::load(common)?, &name, follow).await,
-        MachineCommand::Keep { id, time } => {
-            let answer = ask(
-                common,
-                &id,
-                "keep",
-                time.map(|for_s| serde_json::json!({"for_s": for_s})),
-            )
-            .await?;
-            let machine = &answer["machine"];
-            println!("{}  {}", text(&machine["name"]), text(&machine["keep"]["words"]));
+        MachineCommand::List { client, json } => list(common, &client, json).await,
+        MachineCommand::Keep { client, id, time } => {
+            let body = time.map(|for_s| KeepBody { for_s: Some(for_s) });
+            let kept: Kept = ask(common, &client, &id, "keep", body.as_ref()).await?;
+            let keep = kept.machine.keep;
+            let words = keep.as_ref().map(|keep| printable(&keep.words));
+            println!("{}  {}", kept.machine.name, words.unwrap_or_default());
             println!("It counts as busy until then.");
-            if let Some(line) = machine["keep"]["attach"].as_str() {
-                println!("{}", plain(line));
+            if let Some(line) = keep.and_then(|keep| keep.attach) {
+                println!("{}", printable(&line));
             }
             Ok(Exit::Success)
         }
-        MachineCommand::Release { id } => removed(&ask(common, &id, "release", None).await?),
-        MachineCommand::Destroy { id } => removed(&ask(common, &id, "destroy", None).await?),
+        MachineCommand::Release { client, id } => Ok(removed(&ask(common, &client, &id, "release", NOTHING).await?)),
+        MachineCommand::Destroy { client, id } => Ok(removed(&ask(common, &client, &id, "destroy", NOTHING).await?)),
     }
 }
 
-async fn ask(common: &Common, id: &str, what: &str, body: Option<Value>) -> miette::Result<Value> {
-    let client = Client::connect(common).await?;
+async fn ask<B: Serialize, T: DeserializeOwned>(
+    common: &Common,
+    client: &ClientArgs,
+    id: &str,
+    what: &str,
+    body: Option<&B>,
+) -> miette::Result<T> {
+    let client = Client::connect(common, client).await?;
     let answer = client
         .post(&format!("/api/v1/machines/{}/{what}", encode(id)), body)
         .await;
@@ -144,14 +151,9 @@ async fn ask(common: &Common, id: &str, what: &str, body: Option<Value>) -> miet
     Ok(answer?)
 }
 
-fn removed(answer: &Value) -> Outcome {
-    let words = match answer["outcome"].as_str() {
-        Some("withdrawn") => "will not be kept and goes with its job",
-        Some("gone") => "was gone already",
-        _ => "is being removed",
-    };
-    println!("{} {words}", text(&answer["machine"]));
-    Ok(Exit::Success)
+fn removed(answer: &Released) -> Exit {
+    println!("{} {}", answer.machine, answer.outcome.words());
+    Exit::Success
 }
 
 /// `90s`, `30m`, `2h`, `1d` as seconds.
@@ -171,54 +173,64 @@ fn seconds(text: &str) -> Result<u64, String> {
 }
 
 /// What the daemon knows of this node's kept machines, by name.
-async fn kept(common: &Common) -> miette::Result<HashMap<String, Value>> {
-    let client = Client::connect(common).await?;
-    let answer = client.get("/api/v1/machines").await;
+async fn kept(common: &Common, client: &ClientArgs) -> miette::Result<HashMap<MachineName, Keep>> {
+    let client = Client::connect(common, client).await?;
+    let answer = client.get::<MachineList>("/api/v1/machines").await;
     client.close().await;
-    let mut kept = HashMap::new();
-    for row in answer?["machines"].as_array().into_iter().flatten() {
-        if row["keep"].is_object() {
-            kept.insert(text(&row["name"]), row["keep"].clone());
-        }
-    }
-    Ok(kept)
+    let kept = answer?.machines.into_iter();
+    Ok(kept.filter_map(|machine| Some((machine.name, machine.keep?))).collect())
 }
 
-async fn list(common: &Common, json: bool) -> Outcome {
+/// One row of `machine list --json`.
+#[derive(Serialize)]
+struct Listed<'a> {
+    name: &'a MachineName,
+    attempt: AttemptId,
+    state: &'static str,
+    detail: &'a str,
+    keep: Option<&'a Keep>,
+}
+
+async fn list(common: &Common, client: &ClientArgs, json: bool) -> Outcome {
     let machines = backend::to_look_at(&super::config::load(common)?).await?;
     let found = machines.list().await.map_err(report)?;
     let kept = match found.is_empty() {
         true => HashMap::new(),
-        false => kept(common).await.unwrap_or_else(|error| {
+        false => kept(common, client).await.unwrap_or_else(|error| {
             eprintln!("helios-ci: which of them are kept is not known: {error}");
             HashMap::new()
         }),
     };
-    let word = |observed: &Observed| match observed {
-        Observed::Absent => ("absent", String::new()),
-        Observed::Prepared => ("prepared", String::new()),
-        Observed::Running => ("running", String::new()),
-        Observed::Stopped(how) => ("stopped", how.clone()),
-    };
+    let rows: Vec<_> = found
+        .iter()
+        .map(|machine| {
+            let (state, detail) = match &machine.observed {
+                Observed::Absent => ("absent", ""),
+                Observed::Prepared => ("prepared", ""),
+                Observed::Running => ("running", ""),
+                Observed::Stopped(how) => ("stopped", how.as_str()),
+            };
+            Listed {
+                name: &machine.name,
+                attempt: machine.name.attempt(),
+                state,
+                detail,
+                keep: kept.get(&machine.name),
+            }
+        })
+        .collect();
     if json {
-        let rows: Vec<_> = found
-            .iter()
-            .map(|machine| {
-                let (state, detail) = word(&machine.observed);
-                serde_json::json!({
-                    "name": machine.name.as_str(), "attempt": machine.name.attempt(), "state": state, "detail": detail,
-                    "keep": kept.get(machine.name.as_str()),
-                })
-            })
-            .collect();
-        println!("{:#}", serde_json::Value::from(rows));
-        return Ok(Exit::Success);
-    }
-    for machine in found {
-        let (state, detail) = word(&machine.observed);
-        let keep = kept.get(machine.name.as_str()).map(|keep| text(&keep["words"]));
-        let detail = [keep.unwrap_or_default(), plain(&detail)].join(" ");
-        println!("{}  {state:<9} {}", machine.name, detail.trim());
+        println!("{}", serde_json::to_string_pretty(&rows).into_diagnostic()?);
+    } else if rows.is_empty() {
+        eprintln!("This node has no machines.");
+    } else {
+        let mut table = Table::new(&["MACHINE", "STATE", "DETAIL"]);
+        for row in rows {
+            let keep = row.keep.map(|keep| keep.words.as_str()).unwrap_or_default();
+            let detail = [keep, row.detail].join(" ");
+            table.row([row.name.as_str(), row.state, detail.trim()]);
+        }
+        print!("{}", table.text());
     }
     Ok(Exit::Success)
 }
@@ -226,27 +238,6 @@ async fn list(common: &Common, json: bool) -> Outcome {
 /// A guest's words, for a terminal that must not obey them.
 pub(super) fn plain(text: &str) -> String {
     text.chars().filter(|c| *c == '\n' || !c.is_control()).collect()
-}
-
-async fn console(config: &Config, name: &MachineName, follow: bool) -> Outcome {
-    let machines = backend::to_look_at(config).await?;
-    let mut at = 0;
-    loop {
-        // Looked at before the reading, so that a machine's last words are read after its end is known.
-        let running = machines.observe(name).await.map_err(report)? == Observed::Running;
-        loop {
-            let read = machines.console(name, at).await.map_err(report)?;
-            if read.bytes.is_empty() {
-                break;
-            }
-            at = read.next;
-            print!("{}", plain(&String::from_utf8_lossy(&read.bytes)));
-        }
-        if !follow || !running {
-            return Ok(Exit::Success);
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
-    }
 }
 
 fn show_plan(config: &Config, args: &PlanArgs) -> Outcome {

@@ -30,6 +30,10 @@ const STOP_WITHIN: Duration = Duration::from_secs(45);
 const LEFTOVERS: Duration = Duration::from_secs(90);
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  svcadm enable helios-ci-machined   on illumos, as a service
+  sudo helios-ci machined            elsewhere, in the foreground")]
 pub(super) struct MachinedArgs {
     /// Log one JSON object per line.
     #[arg(long, env = "HELIOS_CI_LOG_JSON")]
@@ -45,7 +49,7 @@ pub(super) async fn run(common: &Common, args: MachinedArgs) -> Outcome {
     } else {
         LogFormat::Text
     };
-    telemetry::log_to_stderr(format).map_err(report)?;
+    telemetry::log_to_stderr(format, common.verbose).map_err(report)?;
     let config = super::config::load(common)?;
     let (socket, mut callers) = door(common, &config)?;
     let directory = socket.parent().unwrap_or(Path::new("/"));

@@ -19,6 +19,7 @@ mod serve;
 mod setup;
 mod show;
 mod signals;
+mod table;
 mod token;
 mod trigger;
 mod why;
@@ -26,6 +27,8 @@ mod why;
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
+
+use crate::telemetry;
 
 /// What the process ends with; documented in `helios-ci help`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,13 +104,9 @@ struct Common {
     /// Allow `env:NAME` secrets in the configuration. For development only.
     #[arg(long, global = true, env = "HELIOS_CI_DEV_ENV_SECRETS")]
     dev_env_secrets: bool,
-    /// The daemon to talk to, as `https://host`. Default: the one of the configuration.
-    #[arg(long, global = true, env = "HELIOS_CI_SERVER")]
-    server: Option<String>,
-    /// A file that holds an API token. Default: $HELIOS_CI_TOKEN, else a short-lived token made in
-    /// the database of the configuration, which only the daemon's user and root can do.
-    #[arg(long, global = true, env = "HELIOS_CI_TOKEN_FILE")]
-    token_file: Option<PathBuf>,
+    /// Say on standard error what is done; twice, in every detail. `RUST_LOG` says it more finely.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
 }
 
 #[derive(Debug, Subcommand)]
@@ -128,7 +127,7 @@ enum Command {
     Cancel(control::CancelArgs),
     /// Run a run again: all of it, or what failed.
     Rerun(control::RerunArgs),
-    /// Watch the console of a machine, and type on it once it is kept after its job.
+    /// Read the console of a machine, and type on it once it is kept after its job.
     Console(console::ConsoleArgs),
     /// Say what a job waits for.
     Why(why::WhyArgs),
@@ -142,7 +141,7 @@ enum Command {
     Image(image::ImageCommand),
     /// Make what an illumos host needs before its first machine: shows it first. As root.
     Setup(setup::SetupArgs),
-    /// List machines, keep them for a look, read their consoles, and show what one does to an illumos host.
+    /// List machines, keep them after their job, and show what one does to an illumos host.
     #[command(subcommand)]
     Machine(machine::MachineCommand),
     /// Check and show the configuration.
@@ -154,6 +153,7 @@ enum Command {
     #[command(hide = true)]
     Relay(relay::RelayArgs),
     /// Print the version.
+    #[command(after_help = "Example:\n  helios-ci version")]
     Version,
 }
 
@@ -176,7 +176,7 @@ pub fn main() -> ExitCode {
     // What waits for a better configuration must not be restarted again and again (smf_method(7)).
     let service =
         matches!(cli.command, Command::Serve(_) | Command::Machined(_)) && std::env::var_os("SMF_FMRI").is_some();
-    let outcome = run(cli);
+    let outcome = say_what_is_done(&cli).and_then(|()| run(cli));
     let exit = outcome.unwrap_or_else(|report| {
         let exit = report
             .downcast_ref::<client::ClientError>()
@@ -188,6 +188,15 @@ pub fn main() -> ExitCode {
         return ExitCode::from(SMF_EXIT_ERR_CONFIG);
     }
     ExitCode::from(exit as u8)
+}
+
+/// The daemons log in any case, and set that up themselves.
+fn say_what_is_done(cli: &Cli) -> miette::Result<()> {
+    let is_daemon = matches!(cli.command, Command::Serve(_) | Command::Machined(_));
+    if is_daemon || cli.common.verbose == 0 {
+        return Ok(());
+    }
+    telemetry::log_to_stderr(telemetry::LogFormat::Text, cli.common.verbose).map_err(report)
 }
 
 fn run(cli: Cli) -> Outcome {
@@ -242,6 +251,24 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_that_does_something_has_an_example() {
+        fn without(command: &clap::Command, path: &str, missing: &mut Vec<String>) {
+            let path = format!("{path} {}", command.get_name());
+            let groups = command.get_subcommands().next().is_some();
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            if !groups && !command.is_hide_set() && !help.contains("helios-ci ") {
+                missing.push(path.clone());
+            }
+            for command in command.get_subcommands() {
+                without(command, &path, missing);
+            }
+        }
+        let mut missing = Vec::new();
+        without(&Cli::command(), "", &mut missing);
+        assert!(missing.is_empty(), "no example: {missing:#?}");
     }
 
     #[test]

@@ -3,10 +3,24 @@
 use clap::Args;
 use serde_json::Value;
 
-use super::{Common, Exit, Outcome, client::Client};
+use super::{
+    Common, Exit, Outcome,
+    client::{self, Client, ClientArgs},
+    table::{Table, moment},
+};
+use crate::web::api::types::{Run, RunList};
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Times are UTC. A row is one workflow file for one push or request; `helios-ci show ID` lists its jobs.
+
+Examples:
+  helios-ci runs
+  helios-ci runs --repository ada/engine --state failure --limit 5
+  helios-ci runs --json | jq -r '.runs[] | select(.event == \"push\") | .id'")]
 pub(super) struct RunsArgs {
+    #[command(flatten)]
+    client: ClientArgs,
     /// Only of this repository (`owner/name`).
     #[arg(long)]
     repository: Option<String>,
@@ -22,48 +36,57 @@ pub(super) struct RunsArgs {
 }
 
 pub(super) async fn run(common: &Common, args: RunsArgs) -> Outcome {
-    let client = Client::connect(common).await?;
+    let client = Client::connect(common, &args.client).await?;
     let mut path = format!("/api/v1/runs?limit={}", args.limit);
     for (name, value) in [("repository", &args.repository), ("state", &args.state)] {
         if let Some(value) = value {
             path.push_str(&format!("&{name}={}", encode(value)));
         }
     }
-    let answer = client.get(&path).await?;
+    let answer: Value = client.get(&path).await?;
     client.close().await;
     if args.json {
         println!("{answer:#}");
         return Ok(Exit::Success);
     }
-    for run in answer["runs"].as_array().into_iter().flatten() {
-        println!("{}", line(run));
+    let list: RunList = client::read(&path, answer)?;
+    if list.runs.is_empty() {
+        eprintln!("There are no such runs.");
+    } else {
+        print!("{}", table(&list.runs));
     }
     Ok(Exit::Success)
 }
 
-/// One run in one line. Foreign text is freed of control characters: it goes to a terminal.
-pub(super) fn line(run: &Value) -> String {
-    format!(
-        "{}  {:<9}  {:>2}/{:<2}  {} {} {}  {}",
-        text(&run["id"]),
-        text(&run["state"]),
-        run["jobs_ended"],
-        run["jobs"],
-        text(&run["repository"]),
-        text(&run["ref"]).trim_start_matches("refs/heads/"),
-        text(&run["commit"]).chars().take(10).collect::<String>(),
-        text(&run["workflow"]),
-    )
-}
-
-/// A JSON string as it may be printed.
-pub(super) fn text(value: &Value) -> String {
-    value
-        .as_str()
-        .unwrap_or("-")
-        .chars()
-        .filter(|c| !c.is_control())
-        .collect()
+/// Runs below a header, the newest first.
+pub(super) fn table(runs: &[Run]) -> String {
+    let mut table = Table::new(&[
+        "ID",
+        "CREATED",
+        "STATE",
+        "JOBS",
+        "EVENT",
+        "ACTOR",
+        "REPOSITORY",
+        "REF",
+        "COMMIT",
+        "WORKFLOW",
+    ]);
+    for run in runs {
+        table.row([
+            &run.id.to_string(),
+            &moment(&run.created),
+            run.state.as_str(),
+            &format!("{}/{}", run.jobs_ended, run.jobs),
+            &run.event,
+            &run.actor,
+            run.repository.as_str(),
+            run.ref_name.short(),
+            run.commit.short(),
+            &run.workflow,
+        ]);
+    }
+    table.text()
 }
 
 /// Percent-encodes a query value.
@@ -85,9 +108,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_goes_to_a_terminal_holds_no_escape() {
-        let run = serde_json::json!({"id": "x", "state": "active", "workflow": "a\u{1b}]0;evil\u{7}", "jobs": 1, "jobs_ended": 0});
-        assert!(!line(&run).contains('\u{1b}') && !line(&run).contains('\u{7}'));
+    fn a_run_is_one_line_below_the_header() {
+        let run = serde_json::json!({
+            "id": "01k9zk6x0f5t3b8w2q7m4d1c0e", "build": "01k9zk6x0f5t3b8w2q7m4d1c0f", "connection": "codeberg",
+            "repository": "ada/engine", "ref": "refs/heads/main", "commit": "a".repeat(40), "title": "t",
+            "actor": "ada", "event": "push", "workflow": "a\u{1b}]0;evil\u{7}", "path": ".github/workflows/ci.yml",
+            "attempt": 1, "state": "active", "created": "2026-11-21T01:19:01.000Z", "ended": null, "jobs_ended": 0,
+            "jobs": 1, "a_field_of_tomorrow": true,
+        });
+        let run: Run = serde_json::from_value(run).unwrap();
+        insta::assert_snapshot!(table(&[run]), @r"
+        ID                          CREATED              STATE   JOBS  EVENT  ACTOR  REPOSITORY  REF   COMMIT      WORKFLOW
+        01k9zk6x0f5t3b8w2q7m4d1c0e  2026-11-21 01:19:01  active  0/1   push   ada    ada/engine  main  aaaaaaaaaa  a]0;evil
+        ");
     }
 
     #[test]

@@ -38,6 +38,11 @@ const STOP_WITHIN: Duration = Duration::from_secs(20);
 const HAND_OVER_WITHIN: Duration = Duration::from_secs(600);
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  svcadm enable helios-ci            on illumos, as a service
+  helios-ci serve                    elsewhere, in the foreground
+  HELIOS_CI_LOG_JSON=1 helios-ci serve")]
 pub(super) struct ServeArgs {
     /// Log one JSON object per line.
     #[arg(long, env = "HELIOS_CI_LOG_JSON")]
@@ -53,7 +58,7 @@ pub(super) async fn run(common: &Common, args: ServeArgs) -> Outcome {
     } else {
         LogFormat::Text
     };
-    telemetry::log_to_stderr(format).map_err(report)?;
+    telemetry::log_to_stderr(format, common.verbose).map_err(report)?;
     let config = super::config::load(common)?;
     parts::usable_git().await?;
     parts::private_files();

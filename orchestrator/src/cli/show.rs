@@ -1,16 +1,29 @@
 //! `helios-ci show`
 
+use std::fmt::Write as _;
+
 use clap::Args;
 use serde_json::Value;
 
 use super::{
     Common, Exit, Outcome,
-    client::{Client, ClientError},
-    runs::{line, text},
+    client::{self, Client, ClientArgs, ClientError},
+    runs::{encode, table},
+    table::printable,
+};
+use crate::{
+    model::diagnostic::Diagnostic,
+    web::api::types::{JobDetail, Keep, RunDetail},
 };
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  helios-ci show 01k9zk6x0f5t3b8w2q7m4d1c0e          a run with its jobs, or a job with its steps
+  helios-ci show --json 01k9zk6x0f5t3b8w2q7m4d1c0e")]
 pub(super) struct ShowArgs {
+    #[command(flatten)]
+    client: ClientArgs,
     /// The id of a run or a job.
     id: String,
     /// Print JSON.
@@ -19,97 +32,140 @@ pub(super) struct ShowArgs {
 }
 
 pub(super) async fn run(common: &Common, args: ShowArgs) -> Outcome {
-    let client = Client::connect(common).await?;
-    let run = client
-        .get(&format!("/api/v1/runs/{}", super::runs::encode(&args.id)))
-        .await;
-    let (run, job) = match run {
-        Ok(run) => (Some(run), None),
-        Err(ClientError::Refused { status: 404, .. }) => (
-            None,
-            Some(
-                client
-                    .get(&format!("/api/v1/jobs/{}", super::runs::encode(&args.id)))
-                    .await?,
-            ),
-        ),
+    let client = Client::connect(common, &args.client).await?;
+    let id = encode(&args.id);
+    let path = format!("/api/v1/runs/{id}");
+    let text = match client.get::<Value>(&path).await {
+        Ok(answer) if args.json => format!("{answer:#}\n"),
+        Ok(answer) => run_text(&client::read(&path, answer)?),
+        Err(ClientError::Refused { status: 404, .. }) => {
+            let path = format!("/api/v1/jobs/{id}");
+            let answer: Value = client.get(&path).await?;
+            if args.json {
+                format!("{answer:#}\n")
+            } else {
+                job_text(&client::read(&path, answer)?)
+            }
+        }
         Err(error) => return Err(error.into()),
     };
     client.close().await;
-    match (run, job) {
-        (Some(answer), _) | (None, Some(answer)) if args.json => println!("{answer:#}"),
-        (Some(answer), _) => show_run(&answer),
-        (None, Some(answer)) => show_job(&answer),
-        (None, None) => {}
-    }
+    print!("{text}");
     Ok(Exit::Success)
 }
 
-fn show_run(answer: &Value) {
-    println!("{}", line(&answer["run"]));
-    for diagnostic in answer["diagnostics"].as_array().into_iter().flatten() {
-        println!(
-            "  {}:{}:{}: {}",
-            text(&diagnostic["file"]),
-            diagnostic["line"],
-            diagnostic["column"],
-            text(&diagnostic["message"])
-        );
+fn diagnostic_text(diagnostic: &Diagnostic) -> String {
+    let mut text = format!(
+        "  {}:{}:{}: {}\n",
+        printable(&diagnostic.file),
+        diagnostic.line,
+        diagnostic.column,
+        printable(&diagnostic.message)
+    );
+    if let Some(help) = &diagnostic.help {
+        let _ = writeln!(text, "    help: {}", printable(help));
     }
-    for attempt in answer["attempts"].as_array().into_iter().flatten() {
-        println!("  attempt {}  {}", attempt["number"], text(&attempt["state"]));
-        for job in attempt["jobs"].as_array().into_iter().flatten() {
-            let reason = job["reason"]
-                .as_str()
-                .map(|_| format!("  ({})", text(&job["reason"])))
-                .unwrap_or_default();
-            println!(
-                "    {}  {:<9}  {}{reason}",
-                text(&job["id"]),
-                text(&job["state"]),
-                text(&job["name"])
+    text
+}
+
+fn run_text(answer: &RunDetail) -> String {
+    let mut text = table(std::slice::from_ref(&answer.run));
+    for diagnostic in &answer.diagnostics {
+        text.push_str(&diagnostic_text(diagnostic));
+    }
+    for attempt in &answer.attempts {
+        let _ = writeln!(
+            text,
+            "  attempt {}  {}  by {}",
+            attempt.number,
+            attempt.state,
+            printable(&attempt.by)
+        );
+        for job in &attempt.jobs {
+            let _ = writeln!(
+                text,
+                "    {}  {:<9}  {}{}",
+                job.id,
+                job.state,
+                printable(&job.name),
+                in_brackets(job.reason.as_deref())
             );
         }
     }
-    for report in answer["undelivered"].as_array().into_iter().flatten() {
-        println!("  not told to the forge: {}", text(report));
+    for report in &answer.undelivered {
+        let _ = writeln!(text, "  not told to the forge: {}", printable(report));
     }
+    text
 }
 
-fn show_job(job: &Value) {
-    println!(
-        "{}  {}  {}  run {}",
-        text(&job["id"]),
-        text(&job["state"]),
-        text(&job["name"]),
-        text(&job["run"])
+fn in_brackets(text: Option<&str>) -> String {
+    text.map(|text| format!("  ({})", printable(text))).unwrap_or_default()
+}
+
+fn job_text(answer: &JobDetail) -> String {
+    let job = &answer.job;
+    let mut text = format!(
+        "{}  {}  {}  run {}\n",
+        job.id,
+        job.state,
+        printable(&job.name),
+        answer.run
     );
-    if job["reason"].is_string() {
-        println!("  {}", text(&job["reason"]));
+    if let Some(reason) = &job.reason {
+        let _ = writeln!(text, "  {}", printable(reason));
     }
-    for attempt in job["attempts"].as_array().into_iter().flatten() {
-        let cause = attempt["cause"]
-            .as_str()
-            .map(|_| format!(": {}", text(&attempt["cause"])))
-            .unwrap_or_default();
-        println!(
-            "  try {} on {}  {}{cause}",
-            attempt["number"],
-            text(&attempt["node"]),
-            text(&attempt["state"])
+    for attempt in &answer.attempts {
+        let cause = attempt.cause.as_deref().map(|cause| format!(": {}", printable(cause)));
+        let _ = writeln!(
+            text,
+            "  try {} on {}  {}{}",
+            attempt.number,
+            attempt.node,
+            attempt.state,
+            cause.unwrap_or_default()
         );
     }
-    super::why::show_keep(&job["keep"]);
-    for step in job["steps"].as_array().into_iter().flatten() {
-        let message = step["message"]
-            .as_str()
-            .map(|_| format!("  ({})", text(&step["message"])))
-            .unwrap_or_default();
-        println!(
-            "  {:>2}  {:<9}  {}{message}",
-            step["index"].as_u64().unwrap_or(0) + 1,
-            text(&step["state"]),
-            text(&step["name"])
+    text.push_str(&keep_text(answer.keep.as_ref()));
+    for step in &answer.steps {
+        let _ = writeln!(
+            text,
+            "  {:>2}  {:<9}  {}{}",
+            step.index + 1,
+            step.state,
+            printable(&step.name),
+            in_brackets(step.message.as_deref())
+        );
+    }
+    text
+}
+
+/// The machine of the newest try, when it is kept or is to be; nothing when it is not.
+pub(super) fn keep_text(keep: Option<&Keep>) -> String {
+    let Some(keep) = keep else { return String::new() };
+    let name = keep.machine.as_ref().map(ToString::to_string).unwrap_or_default();
+    let mut text = format!("machine {name}: {}\n", printable(&keep.words));
+    if let Some(line) = &keep.attach {
+        let _ = writeln!(text, "  {}", printable(line));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_a_workflow_comes_with_what_to_do() {
+        let diagnostic = Diagnostic {
+            file: ".github/workflows/ci.yml".into(),
+            line: 5,
+            column: 14,
+            message: "there is no label `windows-11`".into(),
+            help: Some("possible: debian-13".into()),
+        };
+        assert_eq!(
+            diagnostic_text(&diagnostic),
+            "  .github/workflows/ci.yml:5:14: there is no label `windows-11`\n    help: possible: debian-13\n"
         );
     }
 }

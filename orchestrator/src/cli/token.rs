@@ -13,14 +13,20 @@ use crate::{
 #[derive(Debug, Subcommand)]
 pub(super) enum TokenCommand {
     /// Make a token and print it; it is shown only this once.
+    #[command(after_help = "\
+Examples:
+  helios-ci token create ada
+  helios-ci token create --days 7 release-bot > token && chmod 600 token")]
     Create(CreateArgs),
     /// List tokens, never their values.
+    #[command(after_help = "Example:\n  helios-ci token list")]
     List {
         /// Print JSON.
         #[arg(long)]
         json: bool,
     },
     /// Revoke a token; it stops working at once.
+    #[command(after_help = "Example:\n  helios-ci token revoke 01k9zk6x0f5t3b8w2q7m4d1c0e")]
     Revoke {
         /// Its id.
         id: TokenId,

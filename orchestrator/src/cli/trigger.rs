@@ -3,17 +3,25 @@
 use std::time::Duration;
 
 use clap::Args;
-use serde_json::{Value, json};
+use miette::IntoDiagnostic as _;
+use serde_json::Value;
 
 use super::{
     Common, Exit, Outcome,
-    client::Client,
-    runs::{encode, line, text},
+    client::{self, Client, ClientArgs},
+    runs::table,
+    table::printable,
+};
+use crate::{
+    model::state::{IntakeState, RunState},
+    web::api::types::{Build, BuildCreated, CreateBuild},
 };
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  helios-ci trigger codeberg ada/engine main --wait")]
 pub(super) struct TriggerArgs {
+    #[command(flatten)]
+    client: ClientArgs,
     /// The forge connection of the configuration.
     connection: String,
     /// `owner/name`.
@@ -35,51 +43,48 @@ pub(super) struct TriggerArgs {
 const LOOK: Duration = Duration::from_millis(500);
 
 pub(super) async fn run(common: &Common, args: TriggerArgs) -> Outcome {
-    let client = Client::connect(common).await?;
-    let body =
-        json!({"connection": args.connection, "repository": args.repository, "ref": args.r#ref, "commit": args.commit});
-    let body = match body {
-        Value::Object(fields) => Value::Object(fields.into_iter().filter(|(_, value)| !value.is_null()).collect()),
-        other => other,
+    let client = Client::connect(common, &args.client).await?;
+    let wanted = CreateBuild {
+        connection: args.connection,
+        repository: args.repository,
+        ref_name: args.r#ref,
+        commit: args.commit,
     };
-    let created = client.post("/api/v1/builds", Some(body)).await?;
-    let id = text(&created["id"]);
+    let created: BuildCreated = client.post("/api/v1/builds", Some(&wanted)).await?;
     if !args.wait {
         client.close().await;
         if args.json {
-            println!("{created:#}")
+            println!("{}", serde_json::to_string_pretty(&created).into_diagnostic()?);
         } else {
-            println!("build {id}")
+            println!("build {}", created.id);
         }
         return Ok(Exit::Success);
     }
-    let build = loop {
-        let build = client.get(&format!("/api/v1/builds/{}", encode(&id))).await?;
-        let runs = build["runs"].as_array().map_or(&[][..], Vec::as_slice);
-        let planned = build["state"] != "received";
-        if planned && runs.iter().all(|run| run["state"] != "active") {
-            break build;
+    let path = format!("/api/v1/builds/{}", created.id);
+    let (answer, build) = loop {
+        let answer: Value = client.get(&path).await?;
+        let build: Build = client::read(&path, answer.clone())?;
+        let planned = build.state != IntakeState::Received;
+        if planned && build.runs.iter().all(|run| run.state != RunState::Active) {
+            break (answer, build);
         }
         tokio::time::sleep(LOOK).await;
     };
     client.close().await;
-    let runs = build["runs"].as_array().cloned().unwrap_or_default();
     if args.json {
-        println!("{build:#}");
+        println!("{answer:#}");
+    } else if build.runs.is_empty() {
+        println!("{}: {}", build.state, printable(build.reason.as_deref().unwrap_or("-")));
     } else {
-        for run in &runs {
-            println!("{}", line(run));
-        }
-        if runs.is_empty() {
-            println!("{}: {}", text(&build["state"]), text(&build["reason"]));
-        }
+        print!("{}", table(&build.runs));
     }
-    if build["state"] == "failed" {
+    if build.state == IntakeState::Failed {
         return Ok(Exit::Error);
     }
-    let worst = runs
+    let worst = build
+        .runs
         .iter()
-        .map(|run| Exit::of_state(&text(&run["state"])))
+        .map(|run| Exit::of_state(run.state.as_str()))
         .max_by_key(|exit| match exit {
             Exit::Success => 0,
             Exit::Cancelled => 1,

@@ -1,16 +1,26 @@
 //! `helios-ci why`
 
+use std::fmt::Write as _;
+
 use clap::Args;
 use serde_json::Value;
 
 use super::{
     Common, Exit, Outcome,
-    client::Client,
-    runs::{encode, text},
+    client::{self, Client, ClientArgs},
+    runs::encode,
+    show::keep_text,
+    table::printable,
 };
+use crate::{model::state::JobState, web::api::types::Why};
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  helios-ci why 01k9zk6x0f5t3b8w2q7m4d1c0e")]
 pub(super) struct WhyArgs {
+    #[command(flatten)]
+    client: ClientArgs,
     /// The id of a job.
     job: String,
     /// Print JSON.
@@ -18,46 +28,37 @@ pub(super) struct WhyArgs {
     json: bool,
 }
 
-/// The machine of the newest try, when it is kept or is to be.
-pub(super) fn show_keep(keep: &Value) {
-    if keep.is_object() {
-        println!("machine {}: {}", text(&keep["machine"]), text(&keep["words"]));
-        if keep["attach"].is_string() {
-            println!("  {}", text(&keep["attach"]));
-        }
-    }
-}
-
 pub(super) async fn run(common: &Common, args: WhyArgs) -> Outcome {
-    let client = Client::connect(common).await?;
-    let answer = client.get(&format!("/api/v1/jobs/{}/why", encode(&args.job))).await?;
+    let client = Client::connect(common, &args.client).await?;
+    let path = format!("/api/v1/jobs/{}/why", encode(&args.job));
+    let answer: Value = client.get(&path).await?;
     client.close().await;
     if args.json {
         println!("{answer:#}");
-        return Ok(Exit::Success);
-    }
-    println!("{}", text(&answer["state"]));
-    if answer["reason"].is_string() {
-        println!("{}", text(&answer["reason"]));
-    }
-    let needs: Vec<String> = answer["waiting_for"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .map(text)
-        .collect();
-    if !needs.is_empty() {
-        println!("waits for: {}", needs.join(", "));
-    }
-    show_keep(&answer["keep"]);
-    if answer["state"] == "queued" {
-        println!(
-            "position {} in its queue; {} of its kind are running",
-            answer["position"], answer["class_running"]
-        );
-        if answer["refused_here"].is_string() {
-            println!("node {}: {}", text(&answer["node"]), text(&answer["refused_here"]));
-        }
+    } else {
+        print!("{}", text(&client::read(&path, answer)?));
     }
     Ok(Exit::Success)
+}
+
+fn text(why: &Why) -> String {
+    let mut text = format!("{}\n", why.state);
+    if let Some(reason) = &why.reason {
+        let _ = writeln!(text, "{}", printable(reason));
+    }
+    if !why.waiting_for.is_empty() {
+        let _ = writeln!(text, "waits for: {}", printable(&why.waiting_for.join(", ")));
+    }
+    text.push_str(&keep_text(why.keep.as_ref()));
+    if why.state == JobState::Queued {
+        let _ = writeln!(
+            text,
+            "position {} in its queue; {} of its kind are running",
+            why.position, why.class_running
+        );
+        if let Some(refused) = &why.refused_here {
+            let _ = writeln!(text, "node {}: {}", why.node, printable(refused));
+        }
+    }
+    text
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// What is wrong, and where.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Diagnostic {
     /// The file's path in the repository.
     pub file: String,

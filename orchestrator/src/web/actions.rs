@@ -10,7 +10,10 @@ use serde::Deserialize;
 
 use super::{
     AppState, Changed,
-    api::{job_for, run_for, store_failed},
+    api::{
+        job_for, run_for, store_failed,
+        types::{CancelOutcome, Which},
+    },
     authorize::Action,
     identity::{Caller, check_origin},
     machines,
@@ -18,18 +21,8 @@ use super::{
 };
 use crate::{
     model::ids::{JobId, RunId},
-    store::{CancelOutcome, Rerun, RerunOutcome},
+    store::{self, Rerun, RerunOutcome},
 };
-
-/// Which jobs run again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Which {
-    /// All of them.
-    All,
-    /// Those that did not succeed, and whatever needs them.
-    Failed,
-}
 
 /// A form with one button.
 #[derive(Debug, Deserialize)]
@@ -38,20 +31,24 @@ pub struct ButtonForm {
     which: Option<Which>,
 }
 
-fn cancelled(state: &AppState, outcome: CancelOutcome) -> Result<&'static str, Problem> {
+fn cancelled(state: &AppState, outcome: store::CancelOutcome) -> Result<CancelOutcome, Problem> {
     match outcome {
-        CancelOutcome::Requested { forced, running, .. } => {
+        store::CancelOutcome::Requested { forced, running, .. } => {
             state.changed(Changed::Cancel(running));
-            Ok(if forced { "forced" } else { "requested" })
+            Ok(if forced {
+                CancelOutcome::Forced
+            } else {
+                CancelOutcome::Requested
+            })
         }
         // Idempotent: asking for the end of what has ended is answered with the fact.
-        CancelOutcome::AlreadyEnded => Ok("already_ended"),
-        CancelOutcome::Unknown => Err(Problem::not_found()),
+        store::CancelOutcome::AlreadyEnded => Ok(CancelOutcome::AlreadyEnded),
+        store::CancelOutcome::Unknown => Err(Problem::not_found()),
     }
 }
 
 /// Asks for the end of a run. The caller was authorized.
-pub(super) async fn cancel_one_run(state: &AppState, caller: &Caller, run: RunId) -> Result<&'static str, Problem> {
+pub(super) async fn cancel_one_run(state: &AppState, caller: &Caller, run: RunId) -> Result<CancelOutcome, Problem> {
     caller.audit(state, "cancel run", &run.to_string()).await?;
     let outcome = state
         .store()
@@ -62,7 +59,7 @@ pub(super) async fn cancel_one_run(state: &AppState, caller: &Caller, run: RunId
 }
 
 /// Asks for the end of a job. The caller was authorized.
-pub(super) async fn cancel_one_job(state: &AppState, caller: &Caller, job: JobId) -> Result<&'static str, Problem> {
+pub(super) async fn cancel_one_job(state: &AppState, caller: &Caller, job: JobId) -> Result<CancelOutcome, Problem> {
     caller.audit(state, "cancel job", &job.to_string()).await?;
     let outcome = state
         .store()
@@ -131,7 +128,7 @@ pub async fn rerun(
     check_origin(&state, &headers)?;
     let run = run_for(&state, &caller, Action::Rerun, &id).await?;
     caller.check_csrf(&form.csrf)?;
-    rerun_one(&state, &caller, run.summary.id, form.which.unwrap_or(Which::All)).await?;
+    rerun_one(&state, &caller, run.summary.id, form.which.unwrap_or_default()).await?;
     Ok(Redirect::to(&format!("/runs/{}", run.summary.id)))
 }
 

@@ -11,12 +11,14 @@ use axum::{
 };
 use base64::Engine as _;
 use serde::Deserialize;
-use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::{
     AppState, Changed,
-    api::{job_for, parse, store_failed},
+    api::{
+        job_for, parse, store_failed,
+        types::{self, KeepBody, ListedMachine, MachineList},
+    },
     authorize::Action,
     identity::Caller,
     problem::Problem,
@@ -74,16 +76,21 @@ pub(super) fn attach_line(name: &MachineName, keep: &Keep) -> Option<String> {
 }
 
 /// What is said of a machine that is kept, or is to be.
-pub(super) fn keep_json(row: &MachineRow, now: i64) -> Value {
-    let Some(keep) = row.keep.as_ref().filter(|_| !row.state.is_terminal()) else {
-        return Value::Null;
-    };
-    json!({
-        "by": keep.by, "asked": rfc3339(keep.asked_ms), "for_s": keep.for_ms / 1000,
-        "until": keep.until_ms.map(rfc3339), "backend": keep.backend, "console_by": keep.console_by,
-        "console_free": keep.backend.is_some() && keep.console_by.is_none() && !keep.console_release,
-        "attach": (row.state == MachineState::Kept).then(|| attach_line(&row.name, keep)).flatten(),
-        "words": words(row, keep, now),
+pub(super) fn keep_of(row: &MachineRow, now: i64) -> Option<types::Keep> {
+    let keep = row.keep.as_ref().filter(|_| !row.state.is_terminal())?;
+    Some(types::Keep {
+        machine: None,
+        by: keep.by.clone(),
+        asked: rfc3339(keep.asked_ms),
+        for_s: keep.for_ms / 1000,
+        until: keep.until_ms.map(rfc3339),
+        backend: keep.backend.clone(),
+        console_by: keep.console_by.clone(),
+        console_free: Some(keep.backend.is_some() && keep.console_by.is_none() && !keep.console_release),
+        attach: (row.state == MachineState::Kept)
+            .then(|| attach_line(&row.name, keep))
+            .flatten(),
+        words: words(row, keep, now),
     })
 }
 
@@ -104,28 +111,34 @@ fn words(row: &MachineRow, keep: &Keep, now: i64) -> String {
     }
 }
 
-fn machine_json(found: &Found) -> Value {
+fn machine_of(found: &Found) -> types::Machine {
     let row = &found.row;
-    json!({
-        "name": row.name, "attempt": row.attempt, "job": found.job, "node": row.node, "state": row.state,
-        "created": rfc3339(row.created_ms), "keep": keep_json(row, now_ms()),
-    })
+    types::Machine {
+        name: row.name.clone(),
+        attempt: row.attempt,
+        job: found.job,
+        node: row.node.clone(),
+        state: row.state,
+        created: rfc3339(row.created_ms),
+        keep: keep_of(row, now_ms()),
+    }
 }
 
 /// `GET /api/v1/machines`: the kept machines of the node that answers.
-pub async fn list(State(state): State<AppState>, caller: Caller) -> Result<Json<Value>, Problem> {
+pub async fn list(State(state): State<AppState>, caller: Caller) -> Result<Json<MachineList>, Problem> {
     caller.may(&state, Action::Machines, None)?;
     let now = now_ms();
-    let rows = state
-        .store()
-        .machines_of(&state.config().node)
-        .await
-        .map_err(store_failed)?;
-    let rows: Vec<_> = rows
-        .iter()
-        .map(|row| json!({"name": row.name, "state": row.state, "keep": keep_json(row, now)}))
-        .collect();
-    Ok(Json(json!({"node": state.config().node, "machines": rows})))
+    let node = state.config().node.clone();
+    let rows = state.store().machines_of(&node).await.map_err(store_failed)?;
+    let machines = rows.into_iter().map(|row| ListedMachine {
+        keep: keep_of(&row, now),
+        name: row.name,
+        state: row.state,
+    });
+    Ok(Json(MachineList {
+        machines: machines.collect(),
+        node,
+    }))
 }
 
 /// `GET /api/v1/machines/{id}`
@@ -133,15 +146,8 @@ pub async fn one(
     State(state): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
-) -> Result<Json<Value>, Problem> {
-    Ok(Json(machine_json(&find(&state, &caller, Action::Watch, &id).await?)))
-}
-
-/// `{"for_s": 1800}`; the configured time when there is no body.
-#[derive(Debug, Deserialize, Default)]
-#[serde(deny_unknown_fields)]
-pub struct KeepBody {
-    for_s: Option<u64>,
+) -> Result<Json<types::Machine>, Problem> {
+    Ok(Json(machine_of(&find(&state, &caller, Action::Watch, &id).await?)))
 }
 
 /// How long a machine is to be kept.
@@ -197,7 +203,7 @@ pub async fn keep(
     caller: Caller,
     Path(id): Path<String>,
     body: Bytes,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<types::Kept>, Problem> {
     let found = find(&state, &caller, Action::Keep, &id).await?;
     let body: KeepBody = match body.is_empty() {
         true => KeepBody::default(),
@@ -206,11 +212,14 @@ pub async fn keep(
     };
     let time = wanted(&state, body.for_s)?;
     let outcome = match keep_one(&state, &caller, &found.row, time).await? {
-        KeepOutcome::Until { .. } => "kept",
-        _ => "at_its_end",
+        KeepOutcome::Until { .. } => types::KeepOutcome::Kept,
+        _ => types::KeepOutcome::AtItsEnd,
     };
     let found = find(&state, &caller, Action::Keep, &id).await?;
-    Ok(Json(json!({"outcome": outcome, "machine": machine_json(&found)})))
+    Ok(Json(types::Kept {
+        outcome,
+        machine: machine_of(&found),
+    }))
 }
 
 /// Ends a keep. The caller was authorized.
@@ -221,11 +230,11 @@ async fn release_one(state: &AppState, caller: &Caller, row: &MachineRow) -> Res
     Ok(outcome)
 }
 
-fn released(outcome: ReleaseOutcome) -> Result<&'static str, Problem> {
+fn released(outcome: ReleaseOutcome) -> Result<types::ReleaseOutcome, Problem> {
     match outcome {
-        ReleaseOutcome::Withdrawn => Ok("withdrawn"),
-        ReleaseOutcome::Removing => Ok("removing"),
-        ReleaseOutcome::Gone => Ok("gone"),
+        ReleaseOutcome::Withdrawn => Ok(types::ReleaseOutcome::Withdrawn),
+        ReleaseOutcome::Removing => Ok(types::ReleaseOutcome::Removing),
+        ReleaseOutcome::Gone => Ok(types::ReleaseOutcome::Gone),
         ReleaseOutcome::Live => Err(Problem::conflict(
             "not_kept",
             "The machine is not kept: its job runs, and it goes with the job.",
@@ -239,10 +248,13 @@ pub async fn release(
     State(state): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<types::Released>, Problem> {
     let found = find(&state, &caller, Action::Keep, &id).await?;
     let outcome = released(release_one(&state, &caller, &found.row).await?)?;
-    Ok(Json(json!({"outcome": outcome, "machine": found.row.name})))
+    Ok(Json(types::Released {
+        machine: found.row.name,
+        outcome,
+    }))
 }
 
 /// `POST /api/v1/machines/{id}/destroy`: of a machine whose job has ended; one that works is refused.
@@ -250,7 +262,7 @@ pub async fn destroy(
     State(state): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<types::Released>, Problem> {
     let found = find(&state, &caller, Action::Keep, &id).await?;
     if matches!(found.row.state, MachineState::Preparing | MachineState::Running) {
         return Err(Problem::conflict(
@@ -263,7 +275,10 @@ pub async fn destroy(
         ));
     }
     let outcome = released(release_one(&state, &caller, &found.row).await?)?;
-    Ok(Json(json!({"outcome": outcome, "machine": found.row.name})))
+    Ok(Json(types::Released {
+        machine: found.row.name,
+        outcome,
+    }))
 }
 
 /// The console of a machine is with its node.
@@ -302,7 +317,7 @@ pub async fn console(
     caller: Caller,
     Path(id): Path<String>,
     Query(query): Query<ConsoleQuery>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<types::ConsoleRead>, Problem> {
     let found = find(&state, &caller, Action::Watch, &id).await?;
     let mut row = found.row;
     here(&state, &row)?;
@@ -321,11 +336,11 @@ pub async fn console(
         let stop = over || row.state != began || state.draining().is_cancelled();
         if said || stop || Instant::now() >= until {
             let bytes = read.as_ref().map_or(&[][..], |read| &read.bytes);
-            return Ok(Json(json!({
-                "base64": base64::engine::general_purpose::STANDARD.encode(bytes),
-                "next": read.as_ref().map_or(query.from, |read| read.next),
-                "state": row.state,
-            })));
+            return Ok(Json(types::ConsoleRead {
+                base64: base64::engine::general_purpose::STANDARD.encode(bytes),
+                next: read.as_ref().map_or(query.from, |read| read.next),
+                state: row.state,
+            }));
         }
         tokio::time::sleep(LOOK).await;
         if Instant::now() >= look_at_row {
@@ -342,7 +357,7 @@ pub async fn write(
     caller: Caller,
     Path(id): Path<String>,
     body: Bytes,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<types::ConsoleTyped>, Problem> {
     let found = find(&state, &caller, Action::Type, &id).await?;
     let row = found.row;
     here(&state, &row)?;
@@ -377,7 +392,10 @@ pub async fn write(
         }
         return Err(machine_failed(&error));
     }
-    Ok(Json(json!({"machine": row.name, "bytes": body.len()})))
+    Ok(Json(types::ConsoleTyped {
+        machine: row.name,
+        bytes: body.len(),
+    }))
 }
 
 /// `POST /api/v1/machines/{id}/console/release`: the machine's node lets go of its console.
@@ -385,7 +403,7 @@ pub async fn release_console(
     State(state): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<types::Machine>, Problem> {
     let found = find(&state, &caller, Action::Type, &id).await?;
     caller.audit(&state, "release console", found.row.name.as_str()).await?;
     let asked = state
@@ -400,7 +418,7 @@ pub async fn release_console(
         ));
     }
     state.changed(Changed::Kept);
-    Ok(Json(machine_json(&find(&state, &caller, Action::Type, &id).await?)))
+    Ok(Json(machine_of(&find(&state, &caller, Action::Type, &id).await?)))
 }
 
 /// What the page of a job says about its machine, and what may be done.

@@ -10,9 +10,13 @@ use axum::{
     middleware::Next,
     response::{Html, IntoResponse, Response},
 };
-use serde_json::json;
 
-use super::{AppState, assets::Assets, headers::RequestId};
+use super::{
+    AppState,
+    api::types::{Failure, FailureText},
+    assets::Assets,
+    headers::RequestId,
+};
 
 /// A refusal or failure, with the words its reader gets.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -172,7 +176,12 @@ pub async fn render(State(state): State<AppState>, request: Request, next: Next)
     let mut answer = if api {
         (
             problem.status,
-            axum::Json(json!({"error": {"code": problem.code, "message": problem.message}})),
+            axum::Json(Failure {
+                error: FailureText {
+                    code: problem.code.to_owned(),
+                    message: problem.message.clone(),
+                },
+            }),
         )
             .into_response()
     } else {

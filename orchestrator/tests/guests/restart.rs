@@ -71,7 +71,7 @@ async fn machined_and_the_daemon_die_one_after_the_other_while_a_guest_is_in_a_s
     let keeper = Keeper::start(world.command(&["machined"]));
     // Its successor reads the console again.
     world.until("the console is read", || {
-        let said = world.command(&["machine", "console", &name]).output().ok()?;
+        let said = world.command(&["console", "--direct", "--once", &name]).output().ok()?;
         type_in(&name, "echo two-$((6 * 7))");
         String::from_utf8_lossy(&said.stdout).contains("two-42").then_some(())
     });

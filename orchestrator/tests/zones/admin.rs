@@ -213,8 +213,12 @@ async fn from_a_bare_host_to_a_machine_that_machined_keeps() {
     host().guest_prints(&name, b"debian\x1b[31m login: ").unwrap();
     let until = Instant::now() + deadline::PROMPT;
     // Recorded a moment after it was said; what would steer a terminal is left out.
-    while !said(&["machine", "console", &name]).contains("debian[31m login: ") {
-        assert!(Instant::now() < until, "{}", said(&["machine", "console", &name]));
+    while !said(&["console", "--direct", "--once", &name]).contains("debian[31m login: ") {
+        assert!(
+            Instant::now() < until,
+            "{}",
+            said(&["console", "--direct", "--once", &name])
+        );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     // machined dies; the zone does not notice, and the next machined knows it.

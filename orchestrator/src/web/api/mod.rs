@@ -1,6 +1,8 @@
 //! `/api/v1`. Ids are parsed before anything is looked up: malformed is 400, unknown is 404, and so
 //! is whatever the caller may not see.
 
+pub mod types;
+
 use std::str::FromStr;
 
 use axum::{
@@ -9,17 +11,14 @@ use axum::{
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde::Deserialize;
 
+use self::types::{
+    Build, BuildCreated, BuildRuns, Cancel, Cancelled, CancelledRun, CreateBuild, Keep, MachineSize, Rerun, RerunBody,
+    StartedRun, Which,
+};
 use super::{
-    AppState, Changed,
-    actions::{self, Which},
-    authorize::Action,
-    identity::Caller,
-    machines,
-    problem::Problem,
-    view::rfc3339,
+    AppState, Changed, actions, authorize::Action, identity::Caller, machines, problem::Problem, view::rfc3339,
 };
 use crate::{
     clock::now_ms,
@@ -85,17 +84,6 @@ pub(super) fn visible(state: &AppState, caller: &Caller) -> Option<Vec<(Connecti
     )
 }
 
-/// The body of `POST /api/v1/builds`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct CreateBuild {
-    connection: String,
-    repository: String,
-    #[serde(rename = "ref")]
-    ref_name: String,
-    commit: Option<String>,
-}
-
 /// A branch's short name is accepted for its ref.
 fn full_ref(text: &str) -> Result<RefName, Problem> {
     if text.starts_with("refs/") {
@@ -159,7 +147,7 @@ pub async fn create_build(
     Ok((
         StatusCode::CREATED,
         [(header::LOCATION, location)],
-        Json(json!({"id": id})),
+        Json(BuildCreated { id }),
     )
         .into_response())
 }
@@ -186,26 +174,26 @@ pub async fn build(
     State(state): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<Build>, Problem> {
     let row = trigger_for(&state, &caller, Action::SeeTrigger, &id).await?;
     let mut runs = Vec::new();
     for run in state.store().runs_of_trigger(row.id).await.map_err(store_failed)? {
         if let Some(run) = state.store().run(run).await.map_err(store_failed)? {
-            runs.push(RunJson::of(&run.summary));
+            runs.push(run_of(&run.summary));
         }
     }
-    Ok(Json(json!({
-        "id": row.id,
-        "state": row.state,
-        "reason": row.reason,
-        "created": rfc3339(row.created_ms),
-        "tries": row.tries,
-        "connection": row.trigger.repository.connection,
-        "repository": row.trigger.repository.path,
-        "event": row.trigger.event.name(),
-        "ref": row.trigger.event.ref_name(),
-        "runs": runs,
-    })))
+    Ok(Json(Build {
+        id: row.id,
+        state: row.state,
+        reason: row.reason,
+        created: rfc3339(row.created_ms),
+        tries: row.tries,
+        connection: row.trigger.repository.connection.clone(),
+        repository: row.trigger.repository.path.clone(),
+        event: row.trigger.event.name().to_owned(),
+        ref_name: row.trigger.event.ref_name().clone(),
+        runs,
+    }))
 }
 
 /// `POST /api/v1/builds/{id}/cancel`: cancels every run of the trigger. Asking again changes nothing
@@ -214,7 +202,7 @@ pub async fn cancel_build(
     State(state): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<BuildRuns<CancelledRun>>, Problem> {
     let row = trigger_for(&state, &caller, Action::Cancel, &id).await?;
     let runs = state.store().runs_of_trigger(row.id).await.map_err(store_failed)?;
     if runs.is_empty() {
@@ -225,25 +213,23 @@ pub async fn cancel_build(
     }
     let mut outcomes = Vec::new();
     for run in runs {
-        outcomes.push(json!({"run": run, "outcome": actions::cancel_one_run(&state, &caller, run).await?}));
+        let outcome = actions::cancel_one_run(&state, &caller, run).await?;
+        outcomes.push(CancelledRun { run, outcome });
     }
-    Ok(Json(json!({"id": row.id, "runs": outcomes})))
+    Ok(Json(BuildRuns {
+        id: row.id,
+        runs: outcomes,
+    }))
 }
 
-/// `{"which": "all" | "failed"}`; `all` when there is no body.
-#[derive(Debug, Deserialize, Default)]
-#[serde(deny_unknown_fields)]
-pub struct RerunBody {
-    which: Option<Which>,
-}
-
+/// All jobs when there is no body.
 fn which(body: &axum::body::Bytes) -> Result<Which, Problem> {
     if body.is_empty() {
         return Ok(Which::All);
     }
     let body: RerunBody =
         serde_json::from_slice(body).map_err(|e| Problem::bad_request(format!("the body is not understood: {e}")))?;
-    Ok(body.which.unwrap_or(Which::All))
+    Ok(body.which.unwrap_or_default())
 }
 
 /// `POST /api/v1/builds/{id}/rerun`
@@ -252,7 +238,7 @@ pub async fn rerun_build(
     caller: Caller,
     Path(id): Path<String>,
     body: axum::body::Bytes,
-) -> Result<(StatusCode, Json<Value>), Problem> {
+) -> Result<(StatusCode, Json<BuildRuns<StartedRun>>), Problem> {
     let row = trigger_for(&state, &caller, Action::Rerun, &id).await?;
     let which = which(&body)?;
     let runs = state.store().runs_of_trigger(row.id).await.map_err(store_failed)?;
@@ -266,13 +252,19 @@ pub async fn rerun_build(
     let mut refused = None;
     for run in runs {
         match actions::rerun_one(&state, &caller, run, which).await {
-            Ok(attempt) => started.push(json!({"run": run, "attempt": attempt})),
+            Ok(attempt) => started.push(StartedRun { run, attempt }),
             Err(problem) => refused = Some(problem),
         }
     }
     match refused {
         Some(problem) if started.is_empty() => Err(problem),
-        _ => Ok((StatusCode::CREATED, Json(json!({"id": row.id, "runs": started})))),
+        _ => Ok((
+            StatusCode::CREATED,
+            Json(BuildRuns {
+                id: row.id,
+                runs: started,
+            }),
+        )),
     }
 }
 
@@ -290,7 +282,7 @@ pub async fn runs(
     State(state): State<AppState>,
     caller: Caller,
     Query(query): Query<RunsQuery>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<types::RunList>, Problem> {
     let limit = query.limit.unwrap_or(30).clamp(1, 100);
     let filter = RunFilter {
         repository: None,
@@ -302,9 +294,10 @@ pub async fn runs(
     };
     let rows = state.store().runs(&filter).await.map_err(store_failed)?;
     let next = rows.last().filter(|_| rows.len() == limit as usize).map(|r| r.id);
-    Ok(Json(
-        json!({"runs": rows.iter().map(RunJson::of).collect::<Vec<_>>(), "next": next}),
-    ))
+    Ok(Json(types::RunList {
+        runs: rows.iter().map(run_of).collect(),
+        next,
+    }))
 }
 
 /// `GET /api/v1/runs/{id}`
@@ -312,26 +305,23 @@ pub async fn run(
     State(state): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<types::RunDetail>, Problem> {
     let run = run_for(&state, &caller, Action::See, &id).await?;
-    let attempts: Vec<Value> = run
-        .attempts
-        .iter()
-        .map(|a| {
-            json!({
-                "number": a.number, "state": a.state, "by": a.by,
-                "created": rfc3339(a.created_ms), "ended": a.ended_ms.map(rfc3339),
-                "cancel": a.cancel.as_ref().map(cancel_json),
-                "jobs": a.jobs.iter().map(job_json).collect::<Vec<_>>(),
-            })
-        })
-        .collect();
-    Ok(Json(json!({
-        "run": RunJson::of(&run.summary),
-        "diagnostics": run.diagnostics,
-        "attempts": attempts,
-        "undelivered": run.undelivered,
-    })))
+    let attempts = run.attempts.iter().map(|attempt| types::RunAttempt {
+        number: attempt.number,
+        state: attempt.state,
+        by: attempt.by.clone(),
+        created: rfc3339(attempt.created_ms),
+        ended: attempt.ended_ms.map(rfc3339),
+        cancel: attempt.cancel.as_ref().map(cancel_of),
+        jobs: attempt.jobs.iter().map(job_of).collect(),
+    });
+    Ok(Json(types::RunDetail {
+        run: run_of(&run.summary),
+        attempts: attempts.collect(),
+        diagnostics: run.diagnostics,
+        undelivered: run.undelivered,
+    }))
 }
 
 /// `POST /api/v1/runs/{id}/cancel`
@@ -339,10 +329,13 @@ pub async fn cancel_run(
     State(state): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<Cancelled<RunId>>, Problem> {
     let run = run_for(&state, &caller, Action::Cancel, &id).await?;
     let outcome = actions::cancel_one_run(&state, &caller, run.summary.id).await?;
-    Ok(Json(json!({"id": run.summary.id, "outcome": outcome})))
+    Ok(Json(Cancelled {
+        id: run.summary.id,
+        outcome,
+    }))
 }
 
 /// `POST /api/v1/runs/{id}/rerun`
@@ -351,12 +344,15 @@ pub async fn rerun_run(
     caller: Caller,
     Path(id): Path<String>,
     body: axum::body::Bytes,
-) -> Result<(StatusCode, Json<Value>), Problem> {
+) -> Result<(StatusCode, Json<Rerun>), Problem> {
     let run = run_for(&state, &caller, Action::Rerun, &id).await?;
     let attempt = actions::rerun_one(&state, &caller, run.summary.id, which(&body)?).await?;
     Ok((
         StatusCode::CREATED,
-        Json(json!({"id": run.summary.id, "attempt": attempt})),
+        Json(Rerun {
+            id: run.summary.id,
+            attempt,
+        }),
     ))
 }
 
@@ -365,56 +361,55 @@ pub async fn job(
     State(state): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<types::JobDetail>, Problem> {
     let job = job_for(&state, &caller, Action::See, &id).await?;
-    let tries: Vec<Value> = job
-        .attempts
-        .iter()
-        .map(|a| {
-            json!({
-                "id": a.id, "number": a.number, "state": a.state, "result": a.result, "cause": a.cause,
-                "node": a.node, "created": rfc3339(a.created_ms), "running": a.running_ms.map(rfc3339),
-                "ended": a.ended_ms.map(rfc3339), "log_removed": a.log_removed,
-            })
-        })
-        .collect();
-    let steps: Vec<Value> = job
-        .steps
-        .iter()
-        .map(|s| {
-            json!({
-                "index": s.index, "name": s.name, "state": s.state, "exit_code": s.exit_code, "message": s.message,
-                "started": s.started_ms.map(rfc3339), "ended": s.ended_ms.map(rfc3339), "allowed_failure": s.allowed_failure,
-            })
-        })
-        .collect();
-    let mut value = job_json(&job.job);
-    value["run"] = json!(job.run.id);
-    value["run_attempt"] = json!(job.run_attempt);
-    value["attempts"] = json!(tries);
-    value["steps"] = json!(steps);
-    value["keep"] = keep_of(&state, &caller, &job).await?;
-    Ok(Json(value))
+    let attempts = job.attempts.iter().map(|attempt| types::Attempt {
+        id: attempt.id,
+        number: attempt.number,
+        state: attempt.state,
+        result: attempt.result,
+        cause: attempt.cause.clone(),
+        node: attempt.node.clone(),
+        created: rfc3339(attempt.created_ms),
+        running: attempt.running_ms.map(rfc3339),
+        ended: attempt.ended_ms.map(rfc3339),
+        log_removed: attempt.log_removed,
+    });
+    let steps = job.steps.iter().map(|step| types::Step {
+        index: step.index,
+        name: step.name.clone(),
+        state: step.state,
+        exit_code: step.exit_code,
+        message: step.message.clone(),
+        started: step.started_ms.map(rfc3339),
+        ended: step.ended_ms.map(rfc3339),
+        allowed_failure: step.allowed_failure,
+    });
+    Ok(Json(types::JobDetail {
+        job: job_of(&job.job),
+        run: job.run.id,
+        run_attempt: job.run_attempt,
+        attempts: attempts.collect(),
+        steps: steps.collect(),
+        keep: keep_of(&state, &caller, &job).await?,
+    }))
 }
 
 /// How the machine of a job's newest try is kept, or is to be.
-async fn keep_of(state: &AppState, caller: &Caller, job: &JobDetail) -> Result<Value, Problem> {
+async fn keep_of(state: &AppState, caller: &Caller, job: &JobDetail) -> Result<Option<Keep>, Problem> {
     let Some(newest) = job.attempts.iter().max_by_key(|attempt| attempt.number) else {
-        return Ok(Value::Null);
+        return Ok(None);
     };
-    let row = state
-        .store()
-        .machine(&MachineName::of(newest.id))
-        .await
-        .map_err(store_failed)?;
-    let mut keep = row.map_or(Value::Null, |row| machines::keep_json(&row, now_ms()));
-    if keep.is_object() {
-        keep["machine"] = json!(MachineName::of(newest.id));
+    let name = MachineName::of(newest.id);
+    let row = state.store().machine(&name).await.map_err(store_failed)?;
+    let mut keep = row.and_then(|row| machines::keep_of(&row, now_ms()));
+    if let Some(keep) = &mut keep {
+        keep.machine = Some(name);
         // The way to a console is for those who may watch it.
         if caller.may(state, Action::Watch, Some(&job.run.repository)).is_err() {
-            for private in ["attach", "console_by", "console_free"] {
-                keep[private] = Value::Null;
-            }
+            keep.attach = None;
+            keep.console_by = None;
+            keep.console_free = None;
         }
     }
     Ok(keep)
@@ -425,10 +420,13 @@ pub async fn cancel_job(
     State(state): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<Cancelled<JobId>>, Problem> {
     let job = job_for(&state, &caller, Action::Cancel, &id).await?;
     let outcome = actions::cancel_one_job(&state, &caller, job.job.id).await?;
-    Ok(Json(json!({"id": job.job.id, "outcome": outcome})))
+    Ok(Json(Cancelled {
+        id: job.job.id,
+        outcome,
+    }))
 }
 
 /// Why the node that answers would not start a queued job now; none when it would, or when the job
@@ -449,7 +447,7 @@ pub async fn why(
     State(state): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<types::Why>, Problem> {
     let job = job_for(&state, &caller, Action::See, &id).await?;
     let why = state
         .store()
@@ -458,73 +456,72 @@ pub async fn why(
         .map_err(store_failed)?
         .ok_or_else(Problem::not_found)?;
     let refused = refused_here(&state, &job).await?;
-    Ok(Json(json!({
-        "keep": keep_of(&state, &caller, &job).await?,
-        "node": state.config().node, "refused_here": refused,
-        "state": why.state, "reason": why.reason, "position": why.position,
-        "class_running": why.class_running, "waiting_for": why.waiting_for,
-    })))
+    Ok(Json(types::Why {
+        state: why.state,
+        reason: why.reason,
+        position: why.position,
+        class_running: why.class_running,
+        waiting_for: why.waiting_for,
+        node: state.config().node.clone(),
+        refused_here: refused,
+        keep: keep_of(&state, &caller, &job).await?,
+    }))
 }
 
-#[derive(Serialize)]
-struct RunJson {
-    id: RunId,
-    build: TriggerId,
-    connection: ConnectionId,
-    repository: RepoPath,
-    #[serde(rename = "ref")]
-    ref_name: RefName,
-    commit: CommitSha,
-    title: String,
-    actor: String,
-    event: String,
-    workflow: String,
-    path: String,
-    attempt: u32,
-    state: RunState,
-    created: String,
-    ended: Option<String>,
-    jobs_ended: u32,
-    jobs: u32,
-}
-
-impl RunJson {
-    fn of(run: &RunSummary) -> Self {
-        Self {
-            id: run.id,
-            build: run.trigger,
-            connection: run.repository.connection.clone(),
-            repository: run.repository.path.clone(),
-            ref_name: run.ref_name.clone(),
-            commit: run.commit.clone(),
-            title: run.title.clone(),
-            actor: run.actor.clone(),
-            event: run.event.clone(),
-            workflow: run.workflow.clone(),
-            path: run.path.clone(),
-            attempt: run.attempt,
-            state: run.state,
-            created: rfc3339(run.created_ms),
-            ended: run.ended_ms.map(rfc3339),
-            jobs_ended: run.jobs.0,
-            jobs: run.jobs.1,
-        }
+fn run_of(run: &RunSummary) -> types::Run {
+    types::Run {
+        id: run.id,
+        build: run.trigger,
+        connection: run.repository.connection.clone(),
+        repository: run.repository.path.clone(),
+        ref_name: run.ref_name.clone(),
+        commit: run.commit.clone(),
+        title: run.title.clone(),
+        actor: run.actor.clone(),
+        event: run.event.clone(),
+        workflow: run.workflow.clone(),
+        path: run.path.clone(),
+        attempt: run.attempt,
+        state: run.state,
+        created: rfc3339(run.created_ms),
+        ended: run.ended_ms.map(rfc3339),
+        jobs_ended: run.jobs.0,
+        jobs: run.jobs.1,
     }
 }
 
-fn cancel_json(cancel: &CancelRequest) -> Value {
-    json!({"at": rfc3339(cancel.at_ms), "by": cancel.by, "reason": cancel.reason, "force": cancel.force})
+fn cancel_of(cancel: &CancelRequest) -> Cancel {
+    Cancel {
+        at: rfc3339(cancel.at_ms),
+        by: cancel.by.clone(),
+        reason: cancel.reason.clone(),
+        force: cancel.force,
+    }
 }
 
-fn job_json(job: &JobRow) -> Value {
-    json!({
-        "id": job.id, "key": job.key, "name": job.name, "label": job.label, "state": job.state, "reason": job.reason,
-        "needs": job.needs, "carried_from": job.carried_from, "tries": job.tries,
-        "size": {"cpus": job.size.cpus, "memory_mib": job.size.memory_mib, "disk_gib": job.size.disk_gib},
-        "created": rfc3339(job.created_ms), "queued": job.queued_ms.map(rfc3339),
-        "started": job.started_ms.map(rfc3339), "ended": job.ended_ms.map(rfc3339),
-        "attempt": job.attempt, "cancel": job.cancel.as_ref().map(cancel_json),
-    })
+fn job_of(job: &JobRow) -> types::Job {
+    types::Job {
+        id: job.id,
+        key: job.key.clone(),
+        name: job.name.clone(),
+        label: job.label.clone(),
+        state: job.state,
+        reason: job.reason.clone(),
+        needs: job.needs.clone(),
+        carried_from: job.carried_from,
+        tries: job.tries,
+        size: MachineSize {
+            cpus: job.size.cpus,
+            memory_mib: job.size.memory_mib,
+            disk_gib: job.size.disk_gib,
+        },
+        created: rfc3339(job.created_ms),
+        queued: job.queued_ms.map(rfc3339),
+        started: job.started_ms.map(rfc3339),
+        ended: job.ended_ms.map(rfc3339),
+        attempt: job.attempt,
+        cancel: job.cancel.as_ref().map(cancel_of),
+    }
 }
 
 #[cfg(test)]
