@@ -32,7 +32,7 @@ const LEFTOVERS: Duration = Duration::from_secs(90);
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  svcadm enable helios-ci-machined   on illumos, as a service
+  svcadm enable helios-ci/machined   on illumos, as a service
   sudo helios-ci machined            elsewhere, in the foreground")]
 pub(super) struct MachinedArgs {
     /// Log one JSON object per line.

@@ -1,4 +1,29 @@
 //! The one writer of a log.
+//!
+//! ```text
+//!  output(sequence, bytes) ─▶ lane (stdout│stderr) ─▶ record ─▶ write ─▶ readers see it
+//!                              │ lines, add-mask        │                     │
+//!                              │ masks; holds back      │ checksummed,        ▼ begin_sync … synced
+//!                              │ a prefix of a secret   │ says where the     acknowledged: the agent may forget
+//!                              ▼                        ▼ agent must resend
+//!                            new masks ─▶ checkpoint   past the cap: a ring of the last bytes
+//! ```
+//!
+//! **Two lanes.** Each channel has a masker and a parser of its own. A masker holds back exactly the longest suffix that
+//! may be the beginning of a secret, and never releases it because time has passed: only more bytes, or the end of the
+//! step, decide. So what is shown does not depend on how the bytes were cut.
+//!
+//! **Each record says how to go on.** Its header holds, for each lane, the event from which the agent must send again and
+//! how many bytes of that are in the file already, and how many secrets were known. A daemon that takes over reads the last
+//! sound record, cuts off what is behind it, and the agent's resend makes the very same records again (test
+//! `kills_change_nothing`). When nothing is to be shown and the state has moved, a record without data (a mark) holds it.
+//!
+//! **Durability is separate from visibility.** Readers see a record as soon as it is written. Syncs are grouped, one at a
+//! time, while writing goes on; what a sync made durable is acknowledged. After a sync that failed nobody knows what is on
+//! the disk, so the writer refuses everything from then on (`LogError::Broken`), and the log is opened anew.
+//!
+//! **The generation** is part of every reader's position. It grows when something that readers may have seen can be gone: a
+//! boot of the host without a sync, or a file that was damaged.
 
 use std::{fs::File, os::unix::fs::FileExt, path::PathBuf, sync::Arc};
 

@@ -1,6 +1,22 @@
 //! The one writer of a SQLite database. Operations queue up; those that are waiting run in one
 //! transaction, each with a savepoint before it, which is committed after 2 ms or 64 of them, and only then are their callers
 //! answered. One fsync so serves many, and nobody hears of something that is not on the disk.
+//!
+//! ```text
+//!  callers ─▶ queue ─▶ BEGIN IMMEDIATE
+//!                       operation 1                      fails: ROLLBACK, BEGIN IMMEDIATE; its error is its answer
+//!                       SAVEPOINT · operation 2 · RELEASE fails: ROLLBACK TO, RELEASE; the others are unharmed
+//!                       … at most 64, or 2 ms
+//!                      COMMIT ─▶ all are answered         fails: all are told so, nothing has happened
+//! ```
+//!
+//! **Why one writer.** SQLite has one writer at a time in any case. Letting connections compete would turn that into
+//! `SQLITE_BUSY` after a time-out, at random; a queue makes it an order. Readers use a pool and, with WAL, wait for nobody.
+//!
+//! **Why operations are `Fn`.** On Postgres the same operation runs in a transaction of its own that may have to be
+//! repeated (40001, 40P01), so an operation must give the same when it is run again.
+//!
+//! **A lone operation of one statement** is a transaction by itself and is run without BEGIN and COMMIT.
 
 use std::{
     sync::Arc,

@@ -1,4 +1,25 @@
 //! The Machine port on bhyve zones.
+//!
+//! ```text
+//!  prepare: admit (slot + memory, record) ─▶ clone ║ zone ║ link ─▶ seed ─▶ Prepared
+//!  start:   read back links, protection, rules, zone ─▶ zoneadm boot ─▶ Running
+//!  wait:    one `zoneadm list` a second for the whole node (`watch`) ─▶ Stopped(why)
+//!  destroy: power ─▶ halt ─▶ uninstall ─▶ delete ─▶ address ─▶ links ─▶ disk ─▶ record
+//! ```
+//!
+//! **What is there decides, not what was done.** Every call first looks at the host (`look`) and then acts by what it
+//! finds, so a call that is repeated after a crash goes on where the first one stopped. A preparation that was interrupted
+//! is removed and begun again: there is one way to each state.
+//!
+//! **Nothing is touched by its name alone.** What destroys, halts or renames takes an `Owned`, which only the rule of its kind
+//! gives: marks on datasets, attributes of zones, the record and MAC of links.
+//!
+//! **Nothing is booted unread.** Just before a boot the stored link properties, the filter's rules and the zone's
+//! configuration are read back and compared with the plan (`guard`); a running machine whose protection is gone loses its
+//! power.
+//!
+//! **What has begun comes to its end.** Disk, zone and network are made side by side; when one fails the others are waited
+//! for, then the first failure is told. No command is killed in the middle, as half of one is harder to name than a whole.
 
 mod attend;
 mod guard;
