@@ -1,6 +1,9 @@
 #!/bin/sh
 # Builds the tiny guest: a golden disk (qcow2), a kernel and an initrd that boot to the agent in a
-# few seconds even under emulation. Needs no privileges. Usage: build.sh [OUTPUT DIRECTORY]
+# few seconds even under emulation. Needs no privileges. Usage: build.sh [OUTPUT DIRECTORY [IMAGES DIRECTORY]]
+#
+# The result is also put into the images directory, as `tiny`: there `helios-ci run` finds it. Without arguments it is
+# the user's cache, unless HELIOS_CI_NO_CACHE is set; with an output directory alone there is none.
 #
 # Everything comes from Debian packages of the configured apt sources; no maintainer script is run.
 # The same packages and the same recipe give the same bytes, and nothing is built twice: the digest
@@ -12,6 +15,14 @@ umask 022
 here=$(cd "$(dirname "$0")" && pwd)
 project=$(cd "$here/../.." && pwd)
 out=${1:-$project/build/images/tiny}
+images=${2:-}
+if [ $# = 0 ] && [ -z "${HELIOS_CI_NO_CACHE:-}" ]; then
+    # One that is not absolute counts as unset, as in `helios-ci run`.
+    case ${XDG_CACHE_HOME:-} in
+        /*) images=$XDG_CACHE_HOME/helios-ci/images ;;
+        *) case ${HOME:-} in /*) images=$HOME/.cache/helios-ci/images ;; esac ;;
+    esac
+fi
 epoch=${SOURCE_DATE_EPOCH:-1767225600}
 mib=1024
 
@@ -21,11 +32,40 @@ fail() {
     exit 1
 }
 
-for tool in apt-get dpkg-deb mke2fs debugfs e2fsck qemu-img cpio objdump sha256sum; do
-    PATH=$PATH:/usr/sbin:/sbin command -v "$tool" >/dev/null ||
-        fail "$tool is missing; install apt, dpkg, e2fsprogs, qemu-utils, cpio, binutils and coreutils"
-done
 PATH=$PATH:/usr/sbin:/sbin
+missing=
+for tool in apt-get:apt dpkg-deb:dpkg mke2fs:e2fsprogs debugfs:e2fsprogs e2fsck:e2fsprogs qemu-img:qemu-utils cpio:cpio \
+    objdump:binutils sha256sum:coreutils; do
+    command -v "${tool%:*}" >/dev/null || missing="$missing ${tool%:*} (package ${tool#*:}),"
+done
+[ -z "$missing" ] || fail "these programs are missing, and must be installed first:${missing%,}. The packages are Debian's, \
+and the guest is made of Debian's: on another system, build it on a Debian one and copy the folder"
+
+# Puts what is in $out where a user's programs look for it: a folder named by its bytes, to which `tiny` leads, so that who
+# uses the one before goes on with it until the next build. The same bytes, where one file system holds both.
+publish() {
+    [ -n "$images" ] || return 0
+    version=tiny-$(sha256sum "$out/SHA256SUMS" | cut -c 1-16)
+    if [ "$(readlink "$images/tiny" 2>/dev/null)" = "$version" ] && (cd "$images/tiny" && sha256sum --status -c SHA256SUMS); then
+        say "$images/tiny has it"
+        return 0
+    fi
+    if ! mkdir -p "$images" || ! draft=$(mktemp -d "$images/.tiny.XXXXXX"); then
+        say "$images cannot be written to, so \`helios-ci run\` needs --guest $out"
+        return 0
+    fi
+    cp -pl "$out"/* "$draft/" 2>/dev/null || cp -p "$out"/* "$draft/" || { rm -rf "$draft"; fail "cannot copy the guest to $images"; }
+    chmod 0755 "$draft"
+    before=$(readlink "$images/tiny" 2>/dev/null) || before=
+    # Damaged, or another's that was quicker: it has the same name and gives way.
+    rm -rf "${images:?}/$version"
+    mv -T "$draft" "$images/$version" || { rm -rf "$draft"; fail "cannot put the guest into $images"; }
+    ln -sfn "$version" "$images/.tiny.$$" && mv -T "$images/.tiny.$$" "$images/tiny" || fail "$images/tiny cannot be replaced"
+    for old in "$images"/tiny-*; do
+        case ${old##*/} in "$version" | "$before") ;; *) rm -rf "$old" ;; esac
+    done
+    say "$images/tiny has it, where \`helios-ci run\` finds it"
+}
 
 # Which packages, exactly: one line each with file name, size and digest, as apt knows them.
 resolve() {
@@ -44,13 +84,16 @@ fi
 recipe=$(cd "$here" && find . -type f | sort | xargs sha256sum | sha256sum | cut -d' ' -f1)
 if [ -z "$uris" ]; then
     [ -f "$out/recipe" ] && [ "$(cat "$out/recipe")" = "$recipe" ] ||
-        fail "apt knows no packages; run apt-get update (as root) and try again"
+        fail "apt does not know the packages, linux-image-cloud-amd64 among them: run apt-get update (as root) and try again; \
+only Debian has them"
     say "apt knows no packages; keeping $out, built by this recipe"
+    publish
     exit 0
 fi
 digest=$( (echo "$recipe $epoch $mib"; echo "$uris" | cut -d' ' -f2-) | sha256sum | cut -d' ' -f1)
 if [ -f "$out/digest" ] && [ "$(cat "$out/digest")" = "$digest" ] && (cd "$out" && sha256sum --quiet -c SHA256SUMS); then
     say "$out is up to date"
+    publish
     exit 0
 fi
 
@@ -66,7 +109,8 @@ say "fetching packages into $cache"
 echo "$uris" | while read -r _uri file _size sum; do
     name=${file%%_*}
     if ! [ -f "$cache/$file" ]; then
-        (cd "$work" && apt-get download -qq "$name" 2>/dev/null) || fail "cannot download $name; is apt-get update needed?"
+        (cd "$work" && apt-get download -qq "$name" 2>"$work/said") ||
+            fail "cannot download $name ($(grep -v '^W:' "$work/said" | tail -n 1)); is there a network? Is apt-get update needed?"
         mv "$work/$file" "$cache/$file"
     fi
     case $sum in
@@ -191,3 +235,4 @@ mv "$result" "$out"
 rm -rf "$out.old"
 say "made $out: $(du -h "$out/disk.qcow2" | cut -f1) disk, $(du -h "$out/initrd.img" | cut -f1) initrd"
 cat "$out/SHA256SUMS"
+publish

@@ -147,6 +147,13 @@ impl Cmd {
         self
     }
 
+    /// Sets these variables, a person's own; but what is said is still parsed, so the locale stays ours.
+    #[must_use]
+    pub fn envs(mut self, vars: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
+        self.env.extend(vars.into_iter().filter(|(name, _)| name != "LC_ALL"));
+        self
+    }
+
     /// Sets one variable.
     #[must_use]
     pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
@@ -300,15 +307,27 @@ impl Cmd {
     /// # Errors
     /// When it cannot be started.
     pub fn stream(self) -> Result<tokio::process::Child, ExecError> {
-        let command = self.to_string();
-        self.tokio(Stdio::piped(), Stdio::piped(), Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(|source| ExecError::Start {
-                command,
-                program: self.program.display().to_string(),
-                source,
-            })
+        let mut process = self.tokio(Stdio::piped(), Stdio::piped(), Stdio::piped());
+        process.process_group(0);
+        self.spawn(&mut process)
+    }
+
+    /// As [`Cmd::stream`], for what may have to ask the person at the terminal: it stays in this process's group, which
+    /// alone may read there, and what it says on standard error goes there as it is.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn attended(self) -> Result<tokio::process::Child, ExecError> {
+        let mut process = self.tokio(Stdio::piped(), Stdio::piped(), Stdio::inherit());
+        self.spawn(&mut process)
+    }
+
+    fn spawn(&self, process: &mut tokio::process::Command) -> Result<tokio::process::Child, ExecError> {
+        process.kill_on_drop(true).spawn().map_err(|source| ExecError::Start {
+            command: self.to_string(),
+            program: self.program.display().to_string(),
+            source,
+        })
     }
 
     /// Starts it as a process that outlives this one: a group of its own, no standard input, output
@@ -354,11 +373,7 @@ impl Cmd {
     fn tokio(&self, stdin: Stdio, stdout: Stdio, stderr: Stdio) -> tokio::process::Command {
         #[allow(clippy::disallowed_methods, reason = "this is the one module that spawns")]
         let mut process = tokio::process::Command::new(&self.program);
-        process
-            .args(&self.args)
-            .env_clear()
-            .envs(self.env.iter().cloned())
-            .process_group(0);
+        process.args(&self.args).env_clear().envs(self.env.iter().cloned());
         process.stdin(stdin).stdout(stdout).stderr(stderr);
         if let Some(dir) = &self.cwd {
             process.current_dir(dir);

@@ -227,11 +227,11 @@ async fn leftovers_and_look_alikes(bench: &Bench) {
 /// The tiny guest, when it has been built.
 fn tiny() -> Option<PathBuf> {
     let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../build/images/tiny");
-    let dir = std::env::var_os("HELIOS_CI_TINY").map_or(built, PathBuf::from);
+    let dir = std::env::var_os("HELIOS_CI_GUEST").map_or(built, PathBuf::from);
     if dir.join("SHA256SUMS").exists() {
         return Some(dir.canonicalize().unwrap());
     }
-    println!("skipped: no tiny guest at {}; run images/tiny/build.sh", dir.display());
+    println!("skipped: no tiny guest at {}; `make guest` builds one", dir.display());
     None
 }
 

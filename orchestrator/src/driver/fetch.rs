@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Deps,
     progress::End,
+    sections::FETCHING,
     task::{Stopped, chain},
 };
 use crate::{
@@ -94,7 +95,7 @@ async fn missing(deps: &Deps, attempt: &AttemptRow, say: impl FnOnce(&str)) -> R
     if deps.source.has_commit(repository, commit).await? {
         return Ok(());
     }
-    say("The commit is not on this node; fetching it from the forge.");
+    say(&format!("{FETCHING}; fetching it from the forge."));
     let forge = deps
         .forges
         .get(&repository.connection)

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Deps, keep,
     progress::End,
+    sections::{CONSOLE, ENDED, FAILED},
     task::{Stopped, chain},
 };
 use crate::{
@@ -39,12 +40,12 @@ pub(super) async fn finish(
         return Err(Stopped::Fenced);
     }
     let last = match &end {
-        End::Result { result, message } => format!("Job ended: {}: {message}", result.state()),
+        End::Result { result, message } => format!("{ENDED}{}: {message}", result.state()),
         End::Infra { cause } => {
             for line in console_tail(deps, &name).await {
-                log.system(0, &format!("console: {line}")).ok();
+                log.system(0, &format!("{CONSOLE}{line}")).ok();
             }
-            format!("The machine failed, not the job: {cause}")
+            format!("{FAILED}{cause}")
         }
     };
     log.system(0, &last).ok();

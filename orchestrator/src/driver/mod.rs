@@ -35,6 +35,7 @@ mod keep;
 mod prepare;
 pub mod progress;
 pub mod seal;
+mod sections;
 mod task;
 
 use std::{collections::HashMap, sync::Arc};
@@ -48,6 +49,7 @@ use crate::{
 pub use self::{
     finish::destroy_once,
     keep::look_after_kept,
+    sections::Section,
     task::{Start, chain, drive},
 };
 

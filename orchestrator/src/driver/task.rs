@@ -20,6 +20,7 @@ use super::{
     job::Job,
     prepare::{self, Doors, PrepareError},
     progress::{End, Event, Phase, Progress},
+    sections::MACHINE,
 };
 use crate::{
     agent_api::LinkEvent,
@@ -156,7 +157,7 @@ async fn run(deps: &Deps, attempt: AttemptRow, start: Start, stop: CancellationT
     } else {
         let size = attempt.size;
         let line = format!(
-            "Machine {name}: image {}, {} CPU, {} MiB, node {} (try {})",
+            "{MACHINE}{name}: image {}, {} CPU, {} MiB, node {} (try {})",
             attempt.label, size.cpus, size.memory_mib, attempt.node, attempt.number
         );
         log.system(0, &line).ok();

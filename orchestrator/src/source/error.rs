@@ -42,6 +42,24 @@ pub enum SourceError {
         /// The limit.
         limit: u64,
     },
+    /// A folder is in no working tree that the person's git would use.
+    #[error("{} is in no git working tree: {reason}", folder.display())]
+    NoWorkTree {
+        /// Where it was looked for.
+        folder: PathBuf,
+        /// What git said.
+        reason: String,
+    },
+    /// The person's git did not give a commit with its files.
+    #[error("git in {} could not give the commit {commit}: {reason}", root.display())]
+    NotPacked {
+        /// The commit.
+        commit: CommitSha,
+        /// The working tree.
+        root: PathBuf,
+        /// What git said, or where.
+        reason: String,
+    },
     /// A commit is not in the mirror.
     #[error("the commit {commit} of {repository} is not here; fetch it first")]
     NoCommit {

@@ -8,7 +8,8 @@
 //!
 //! Every git command is built in `git`, by the rules against injection: an empty environment, no
 //! configuration but ours, no hooks, one protocol, explicit refspecs behind `--end-of-options`, no
-//! credential in an argument or a URL, no redirects.
+//! credential in an argument or a URL, no redirects. The one exception is a person's own working tree (`worktree`), which
+//! only `helios-ci run` reads, and its person's git with it.
 
 mod adopt;
 mod commit;
@@ -20,6 +21,7 @@ mod serve;
 #[cfg(test)]
 mod tests;
 mod version;
+mod worktree;
 
 use std::{
     collections::HashMap,
@@ -31,10 +33,12 @@ use std::{
 
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, Semaphore};
 
+pub use adopt::Snapshot;
 pub use commit::Entry;
 pub use error::SourceError;
 pub use grant::{COMMIT_REF, Grant};
 pub use version::{GIT_FIX, GitError, git_version};
+pub use worktree::WorkTree;
 
 use crate::{
     config::Config,

@@ -87,7 +87,7 @@ impl World {
     }
 }
 
-fn client(cwd: &Path, args: &[&str]) -> Output {
+pub(super) fn client(cwd: &Path, args: &[&str]) -> Output {
     let who = [
         "GIT_AUTHOR_NAME",
         "GIT_AUTHOR_EMAIL",

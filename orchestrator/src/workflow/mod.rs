@@ -76,13 +76,17 @@ const WORKFLOW: Table = Table {
 /// looked at any further, whatever else it holds.
 #[must_use]
 pub fn read(path: &str, text: &[u8], event: &Event, defaults: &Defaults) -> Wanted {
-    inspect(path, text, Some(event), defaults)
+    let mut wanted = inspect(path, text, Some(event), defaults);
+    if let Wanted::Invalid(found) = &mut wanted {
+        found.truncate(walk::MAX_SHOWN);
+    }
+    wanted
 }
 
 /// The plan of the file at `path`, whatever it listens to: for `helios-ci validate`.
 ///
 /// # Errors
-/// Everything that is wrong with it, at most ten complaints in the order of the file.
+/// Everything that is wrong with it, at most 200 complaints in the order of the file.
 pub fn validate(path: &str, text: &[u8], defaults: &Defaults) -> Result<Plan, Vec<Diagnostic>> {
     match inspect(path, text, None, defaults) {
         Wanted::Wanted(plan) => Ok(plan),

@@ -69,11 +69,10 @@ impl<'a> Walk<'a> {
         self.found.is_empty()
     }
 
-    /// The first complaints, in the order of the file.
+    /// All complaints, in the order of the file.
     pub fn finish(mut self) -> Vec<Diagnostic> {
         self.found.sort_by_key(|d| (d.line, d.column));
         self.found.dedup();
-        self.found.truncate(MAX_SHOWN);
         self.found
     }
 

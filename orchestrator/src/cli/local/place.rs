@@ -1,15 +1,20 @@
 //! Where a local run lives, and with what configuration.
 
-use std::{fs, path::PathBuf, sync::Arc};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use miette::miette;
 
-use super::super::{Common, config::load};
+use super::{
+    super::{Common, config::load},
+    guest,
+};
 use crate::config::{Backend, Config, DEFAULT_PATH, Database, LoadOptions};
 
-/// A folder that holds the tiny guest, for runs without a configuration.
-const GUEST: &str = "HELIOS_CI_GUEST";
-/// The agent's binary, likewise; else the one beside this program.
+/// The agent's binary, for runs without a configuration; else one that was built with this program, or lies beside it.
 const AGENT: &str = "HELIOS_CI_AGENT";
 /// Paths of sockets below it must stay short.
 const SHORT: usize = 24;
@@ -33,10 +38,11 @@ pub(super) fn no_zones(config: &mut Config) -> miette::Result<()> {
 }
 
 impl Place {
-    /// With the configuration as `change` makes it.
+    /// With the configuration as `change` makes it; a named guest stands in for any configuration.
     pub fn make(
         common: &Common,
         keep: bool,
+        guest: Option<&Path>,
         change: impl FnOnce(&mut Config) -> miette::Result<()>,
     ) -> miette::Result<Self> {
         let parent = Some(std::env::temp_dir())
@@ -46,10 +52,11 @@ impl Place {
             .prefix("hci-run-")
             .tempdir_in(&parent)
             .map_err(|e| miette!("cannot make a directory in {}: {e}", parent.display()))?;
-        let mut config = if common.config.exists() || common.config.as_os_str() != DEFAULT_PATH {
+        let has_file = common.config.exists() || common.config.as_os_str() != DEFAULT_PATH;
+        let mut config = if guest.is_none() && has_file {
             load(common)?
         } else {
-            without_a_file()?
+            without_a_file(&guest::find(guest)?)?
         };
         change(&mut config)?;
         config.data_dir = dir.path().join("data");
@@ -67,30 +74,66 @@ impl Place {
         })
     }
 
-    /// Removes everything, or says where it is.
+    /// Where logs are kept as text, if anything is to be kept.
+    pub fn logs(&self) -> Option<&Path> {
+        self.keep.then(|| self.dir.path())
+    }
+
+    /// Removes everything, or says where it is and how to read it.
     pub fn leave(self) {
         if self.keep {
-            eprintln!("kept: {}", self.dir.keep().display());
+            eprint!("{}", how_to_read(&self.dir.keep()));
         } else if let Err(error) = self.dir.close() {
             eprintln!("cannot remove the run's directory: {error}");
         }
     }
 }
 
-/// The tiny guest under every usual label.
-fn without_a_file() -> miette::Result<Config> {
-    let Some(guest) = std::env::var_os(GUEST).map(PathBuf::from) else {
-        return Err(miette!(
-            help = format!(
-                "write a configuration with an image (docs/config.example.yaml) and give it by --config, or \
-                    `make guest` in helios-ci's source and set {GUEST}=build/images/tiny"
-            ),
-            "there is no configuration at {DEFAULT_PATH}, so there is no image to run in"
-        ));
+/// Commands for what a run left in a folder, which can be copied as they are.
+fn how_to_read(dir: &Path) -> String {
+    use std::fmt::Write as _;
+
+    let quoted = |path: &Path| {
+        let text = path.display().to_string();
+        if text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./".contains(&b)) {
+            text
+        } else {
+            format!("'{}'", text.replace('\'', "'\\''"))
+        }
     };
-    let guest = fs::canonicalize(&guest).map_err(|e| miette!("{GUEST}={}: {e}", guest.display()))?;
+    let mut logs: Vec<PathBuf> = fs::read_dir(dir)
+        .map(|entries| entries.flatten().map(|entry| entry.path()).collect())
+        .unwrap_or_default();
+    logs.retain(|path| path.extension().is_some_and(|e| e == "log"));
+    logs.sort();
+    let mut text = format!("kept: {}\n", dir.display());
+    for log in logs {
+        let _ = writeln!(text, "  cat {}", quoted(&log));
+    }
+    let database = dir.join("data/helios-ci.db");
+    if database.exists() {
+        let _ = writeln!(
+            text,
+            "  sqlite3 -readonly {} 'SELECT name, state, reason FROM jobs'",
+            quoted(&database)
+        );
+    }
+    let _ = writeln!(text, "  rm -r {}    # when you have seen enough", quoted(dir));
+    text
+}
+
+/// The agent that `make agent` built in the source of this program.
+fn built_agent() -> Option<PathBuf> {
+    let source = guest::source_of(&std::env::current_exe().ok()?)?;
+    let agent = source.join("target/x86_64-unknown-linux-musl/agent/helios-agent");
+    agent.is_file().then_some(agent)
+}
+
+/// The tiny guest under every usual label.
+fn without_a_file(guest: &Path) -> miette::Result<Config> {
     let quoted = |path: PathBuf| serde_json::Value::from(path.display().to_string());
-    let agent = std::env::var_os(AGENT).map_or(serde_json::Value::Null, |agent| quoted(agent.into()));
+    let agent = std::env::var_os(AGENT).map(PathBuf::from).or_else(built_agent);
+    let agent = agent.map_or(serde_json::Value::Null, quoted);
     // JSON is YAML, and quotes every path.
     let mut text = serde_json::json!({
         "node": "local",
@@ -107,6 +150,6 @@ fn without_a_file() -> miette::Result<Config> {
     if !agent.is_null() {
         text["agent"] = agent;
     }
-    let loaded = Config::parse(&guest, &text.to_string(), LoadOptions::default())?;
+    let loaded = Config::parse(guest, &text.to_string(), LoadOptions::default())?;
     Ok(loaded.config)
 }

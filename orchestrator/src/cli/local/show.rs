@@ -2,7 +2,9 @@
 
 use std::{
     collections::HashSet,
+    fs::File,
     io::{IsTerminal as _, Write as _},
+    path::Path,
     time::Duration,
 };
 
@@ -12,13 +14,13 @@ use tokio::task::JoinSet;
 
 use super::super::report;
 use crate::{
-    driver::Deps,
-    logs::{Channel, LogStore, Position},
+    driver::{Deps, Section},
+    logs::{Channel, LogStore, Position, Record},
     model::{
         ids::{AttemptId, RunId},
         state::RunState,
     },
-    store::{JobDetail, JobRow},
+    store::{AttemptRow, JobDetail, JobRow},
     web::ansi,
 };
 
@@ -27,8 +29,8 @@ const LOOK: Duration = Duration::from_millis(200);
 /// A line longer than this is shown in pieces.
 const LINE: usize = 64 * 1024;
 
-/// Follows a run to its end and returns its final state.
-pub(super) async fn until_the_end(deps: &Deps, run: RunId) -> miette::Result<String> {
+/// Follows a run to its end and returns its final state. Logs are also written into the folder `keep`, if there is one.
+pub(super) async fn until_the_end(deps: &Deps, run: RunId, keep: Option<&Path>) -> miette::Result<String> {
     let (mut followers, mut followed) = (JoinSet::new(), HashSet::new());
     let mut hints = deps.hints.subscribe();
     let ended = loop {
@@ -40,8 +42,17 @@ pub(super) async fn until_the_end(deps: &Deps, run: RunId) -> miette::Result<Str
                 continue;
             };
             if let Some(job_detail) = deps.store.job(job.id).await.map_err(report)? {
-                let prefix = (jobs.len() > 1).then(|| job.name.clone());
-                followers.spawn(follow(deps.logs.clone(), attempt, prefix, job_detail));
+                let number = job_detail
+                    .attempts
+                    .iter()
+                    .find(|a| a.id == attempt)
+                    .map_or(1, |a| a.number);
+                let kept = keep.map(|folder| kept_file(folder, &job.key, number)).transpose()?;
+                let lines = Lines::new((jobs.len() > 1).then(|| job.name.clone()), kept);
+                if number > 1 {
+                    say(&format!("{}: try {number}", job.name));
+                }
+                followers.spawn(follow(deps.logs.clone(), attempt, lines, job_detail));
             }
         }
         if detail.summary.state != RunState::Active {
@@ -55,7 +66,9 @@ pub(super) async fn until_the_end(deps: &Deps, run: RunId) -> miette::Result<Str
     while followers.join_next().await.is_some() {}
     let jobs = ended.attempts.last().map_or(&[][..], |a| a.jobs.as_slice());
     for job in jobs {
-        say(&format!("{} {}", mark(&job.state.to_string()), summary(job)));
+        let detail = deps.store.job(job.id).await.map_err(report)?;
+        let attempts = detail.map(|detail| detail.attempts).unwrap_or_default();
+        say(&format!("{} {}", mark(&job.state.to_string()), summary(job, &attempts)));
     }
     Ok(ended.summary.state.to_string())
 }
@@ -68,10 +81,45 @@ fn mark(state: &str) -> &'static str {
     }
 }
 
-fn summary(job: &JobRow) -> String {
-    let took = job.started_ms.zip(job.ended_ms).map_or(String::new(), |(from, to)| {
-        format!(" in {:.1} s", (to - from).max(0) as f64 / 1000.0)
+/// A log's own file: jobs may be called alike but for what a file's name may hold.
+fn kept_file(folder: &Path, key: &str, number: u32) -> miette::Result<File> {
+    let name: String = key
+        .chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || c == '-' || c == '_' {
+                c
+            } else {
+                '-'
+            }
+        })
+        .take(100)
+        .collect();
+    let mut path = folder.join(format!("{name}.{number}.log"));
+    let mut other = 1;
+    loop {
+        match File::create_new(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                other += 1;
+                path.set_file_name(format!("{name}-{other}.{number}.log"));
+            }
+            made => return made.map_err(|e| miette!("cannot write {}: {e}", path.display())),
+        }
+    }
+}
+
+/// What became of a job, and how long the person waited for it: from the making of its first machine.
+fn summary(job: &JobRow, attempts: &[AttemptRow]) -> String {
+    let seconds = |from: i64, to: i64| (to - from).max(0) as f64 / 1000.0;
+    let all = attempts.first().zip(job.ended_ms);
+    let mut took = all.map_or(String::new(), |(first, ended)| {
+        format!(" in {:.1} s", seconds(first.created_ms, ended))
     });
+    if let Some(last) = attempts.last() {
+        took.push_str(&match last.running_ms {
+            Some(running) => format!(" ({:.1} s of it to boot)", seconds(last.created_ms, running)),
+            None => " (its machine did not come up)".to_owned(),
+        });
+    }
     let reason = job.reason.as_deref().filter(|_| job.state.to_string() != "success");
     let reason = reason.map_or(String::new(), |reason| format!(": {reason}"));
     ansi::strip(format!("{}: {}{took}{reason}", job.name, job.state).as_bytes())
@@ -82,14 +130,24 @@ fn say(line: &str) {
     eprintln!("{line}");
 }
 
-async fn follow(logs: LogStore, attempt: AttemptId, prefix: Option<String>, job: JobDetail) {
-    let number = job.attempts.iter().find(|a| a.id == attempt).map_or(1, |a| a.number);
-    if number > 1 {
-        say(&format!("{}: try {number}", job.job.name));
+/// Where a line of a log stands, for a person.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Of(Section),
+    Step(u32),
+}
+
+fn place(record: &Record) -> Place {
+    let ours = record.channel == Channel::System && record.step == 0;
+    match Section::of(&record.data).filter(|_| ours) {
+        Some(section) => Place::Of(section),
+        None => Place::Step(record.step),
     }
-    let mut lines = Lines::new(prefix);
+}
+
+async fn follow(logs: LogStore, attempt: AttemptId, mut lines: Lines, job: JobDetail) {
     let mut pages = std::pin::pin!(logs.follow(attempt, Position::START));
-    let mut step = None;
+    let mut current = None;
     while let Some(page) = pages.next().await {
         let page = match page {
             Ok(page) => page,
@@ -99,15 +157,20 @@ async fn follow(logs: LogStore, attempt: AttemptId, prefix: Option<String>, job:
             }
         };
         for record in page.records {
-            if step != Some(record.step) {
+            let place = place(&record);
+            if current != Some(place) {
                 lines.end();
-                step = Some(record.step);
-                let name = usize::try_from(record.step)
-                    .ok()
-                    .and_then(|n| job.plan.steps.get(n))
-                    .map(|s| s.name.as_str());
-                if let Some(name) = name {
-                    lines.line(format!("▸ {name}").as_bytes());
+                current = Some(place);
+                let heading = match place {
+                    Place::Of(Section::Machine) => Some("Machine"),
+                    Place::Of(Section::End) => Some("End"),
+                    Place::Step(number) => usize::try_from(number)
+                        .ok()
+                        .and_then(|n| job.plan.steps.get(n))
+                        .map(|step| step.name.as_str()),
+                };
+                if let Some(heading) = heading {
+                    lines.line(format!("▸ {heading}").as_bytes());
                 }
             }
             if record.channel == Channel::System {
@@ -119,17 +182,20 @@ async fn follow(logs: LogStore, attempt: AttemptId, prefix: Option<String>, job:
     lines.end();
 }
 
-/// Whole lines of one job on standard output, so that jobs side by side never mix within one.
+/// Whole lines of one job on standard output, so that jobs side by side never mix within one, and in the file that is
+/// kept of it.
 struct Lines {
     prefix: Option<String>,
     rest: Vec<u8>,
+    kept: Option<File>,
 }
 
 impl Lines {
-    fn new(prefix: Option<String>) -> Self {
+    fn new(prefix: Option<String>, kept: Option<File>) -> Self {
         Self {
             prefix,
             rest: Vec::new(),
+            kept,
         }
     }
 
@@ -152,7 +218,13 @@ impl Lines {
     }
 
     /// Exact bytes into a pipe, freed of control sequences on a terminal.
-    fn line(&self, line: &[u8]) {
+    fn line(&mut self, line: &[u8]) {
+        if let Some(kept) = &mut self.kept
+            && let Err(error) = kept.write_all(line).and_then(|()| kept.write_all(b"\n"))
+        {
+            say(&format!("cannot keep a log: {error}"));
+            self.kept = None;
+        }
         let mut out = std::io::stdout().lock();
         let mut text = Vec::with_capacity(line.len() + 32);
         if let Some(prefix) = &self.prefix {

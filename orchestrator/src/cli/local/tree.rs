@@ -1,79 +1,65 @@
 //! The working tree that a person stands in.
 
-use std::path::{Path, PathBuf};
+use std::{
+    ffi::OsString,
+    path::{Component, Path},
+};
 
 use miette::miette;
 
 use super::super::report;
 use crate::{
-    exec::Cmd,
     model::{
         names::{CommitSha, RefName},
         trigger::Repository,
     },
+    source::{SourceError, WorkTree},
 };
 
-/// A git working tree.
+/// A git working tree, and what of it is to run.
 #[derive(Debug)]
 pub(super) struct Tree {
-    /// Its top folder.
-    pub root: PathBuf,
+    /// As its person's git sees it.
+    pub worktree: WorkTree,
     /// The commit checked out.
     pub head: CommitSha,
     /// The ref to run as.
     pub ref_name: RefName,
-    /// Something is not committed.
-    pub changed: bool,
     /// Who runs it, for people.
     pub person: String,
 }
 
-fn git(subcommand: &str) -> Cmd {
-    // The person's own settings count (safe.directory, excludes); nothing here fetches or runs hooks.
-    let mut cmd = Cmd::new("git").env("GIT_OPTIONAL_LOCKS", "0");
-    for name in ["HOME", "XDG_CONFIG_HOME"] {
-        if let Some(value) = std::env::var_os(name) {
-            cmd = cmd.env(name, value);
-        }
-    }
-    cmd.arg("-c").arg("core.fsmonitor=false").arg(subcommand)
-}
-
 impl Tree {
-    /// The tree around the current folder.
-    pub async fn find(run_as: Option<&str>) -> miette::Result<Self> {
-        let said = |cmd: Cmd| async { cmd.run().await.map_err(report) };
-        let top = said(git("rev-parse").arg("--show-toplevel")).await?;
-        if top.code != Some(0) {
-            return Err(miette!(
-                help = "`cd` into the working tree of a repository",
-                "this folder is in no git working tree: {}",
-                top.stderr_tail().trim()
-            ));
-        }
-        let root = PathBuf::from(top.text().trim_end_matches('\n'));
-        let head = said(git("rev-parse").args(["--verify", "--quiet", "HEAD^{commit}"])).await?;
-        let head = head
-            .text()
-            .trim()
-            .parse()
-            .map_err(|_| miette!(help = "`git commit` first", "{} has no commit yet", root.display()))?;
-        let branch = said(git("symbolic-ref").args(["--quiet", "HEAD"])).await?.text();
-        let branch = branch.trim();
+    /// The tree around a folder, for a person with this environment.
+    pub async fn find(
+        folder: &Path,
+        env: impl IntoIterator<Item = (OsString, OsString)>,
+        run_as: Option<&str>,
+    ) -> miette::Result<Self> {
+        let worktree = WorkTree::find(folder, env).await.map_err(|error| match error {
+            SourceError::NoWorkTree { .. } => {
+                miette!(help = "`cd` into the working tree of a repository", "{error}")
+            }
+            error => report(error),
+        })?;
+        let head = worktree.head().await.map_err(report)?.ok_or_else(|| {
+            let root = worktree.root().display();
+            miette!(help = "`git commit` first", "{root} has no commit yet")
+        })?;
         let ref_name = match run_as {
             Some(name) if name.starts_with("refs/") => name.to_owned(),
             Some(name) => format!("refs/heads/{name}"),
-            // Nothing is checked out by name; filters want one.
-            None if branch.is_empty() => "refs/heads/HEAD".to_owned(),
-            None => branch.to_owned(),
+            // Where nothing is checked out by name; filters want one.
+            None => {
+                let branch = worktree.branch().await.map_err(report)?;
+                branch.unwrap_or_else(|| "refs/heads/HEAD".to_owned())
+            }
         };
-        let changed = said(git("status").args(["--porcelain", "--untracked-files=normal"])).await?;
         let person = std::env::var("USER").unwrap_or_else(|_| "somebody".to_owned());
         Ok(Self {
-            root,
+            worktree,
             head,
             ref_name: ref_name.parse().map_err(report)?,
-            changed: !changed.stdout.is_empty(),
             person: person.chars().filter(|c| !c.is_control()).take(40).collect(),
         })
     }
@@ -82,7 +68,8 @@ impl Tree {
     pub fn repository(&self) -> Repository {
         // Only characters that such a path may have; it is shown and never resolved.
         let name: String = self
-            .root
+            .worktree
+            .root()
             .file_name()
             .unwrap_or_default()
             .to_string_lossy()
@@ -101,26 +88,61 @@ impl Tree {
 
     /// A file of the tree, by its path from the top.
     pub fn relative(&self, file: &Path) -> miette::Result<String> {
+        let root = self.worktree.root();
         let outside = || {
             miette!(
                 help = "name a file of this working tree",
                 "{} is not in {}",
                 file.display(),
-                self.root.display()
+                root.display()
             )
         };
-        // The folder must exist; the file itself may be only in the commit.
         let absolute = std::path::absolute(file).map_err(|_| outside())?;
         let (folder, name) = (
             absolute.parent().ok_or_else(outside)?,
             absolute.file_name().ok_or_else(outside)?,
         );
-        let folder = folder.canonicalize().map_err(|_| outside())?;
-        let root = self.root.canonicalize().map_err(|_| outside())?;
+        // What is kept off the disk is in the commit all the same, whole folders of it.
+        let (there, real) = folder
+            .ancestors()
+            .find_map(|ancestor| Some((ancestor, ancestor.canonicalize().ok()?)))
+            .ok_or_else(outside)?;
+        let rest = folder.strip_prefix(there).map_err(|_| outside())?;
+        if rest.components().any(|part| part == Component::ParentDir) {
+            return Err(no_such_file(file));
+        }
+        let folder = real.join(rest);
+        let root = root.canonicalize().map_err(|_| outside())?;
         let relative = folder.join(name);
         let relative = relative.strip_prefix(&root).map_err(|_| outside())?;
         Ok(relative.to_str().ok_or_else(outside)?.to_owned())
     }
+
+    /// Why there is no file at a path of a commit that is to be run.
+    pub fn absent(&self, file: &Path, path: &str, commit: &CommitSha, dirty: bool) -> miette::Report {
+        let (shown, commit) = (file.display(), commit.short());
+        match self.worktree.root().join(path).symlink_metadata() {
+            Err(_) => no_such_file(file),
+            Ok(meta) if meta.is_dir() => miette!(help = "name a workflow file", "{shown} is a folder"),
+            Ok(meta) if !meta.is_file() => miette!(help = "name the file itself", "{shown} is not a regular file"),
+            Ok(_) if dirty => miette!(
+                help = "`git add --force` it; then --dirty includes it",
+                "{shown} is ignored by git, and what is ignored does not run"
+            ),
+            Ok(_) => miette!(
+                help = "a file that is not committed needs --dirty",
+                "{shown} is not in the commit {commit}"
+            ),
+        }
+    }
+}
+
+fn no_such_file(file: &Path) -> miette::Report {
+    miette!(
+        help = "name a workflow file of this working tree, or none for the one that a push would run",
+        "{}: no such file",
+        file.display()
+    )
 }
 
 /// Names that are valid as they are written here.

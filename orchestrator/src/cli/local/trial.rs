@@ -3,14 +3,14 @@
 
 mod patient;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use miette::miette;
 
 use self::patient::{Gone, Patient};
 use super::{
     super::{Common, Exit, Outcome, backend, parts, report},
-    Once,
+    Asked, Once,
     place::Place,
     tree::Tree,
 };
@@ -42,7 +42,7 @@ struct Finding {
 pub(in crate::cli) async fn run(common: &Common, label: &Label) -> Outcome {
     parts::private_files();
     let mut golden = 0;
-    let place = Place::make(common, false, |config| {
+    let place = Place::make(common, false, None, |config| {
         // The trial turns its machine off, which must not be this host.
         if config.backend == Backend::Process {
             return Err(miette!(
@@ -64,9 +64,15 @@ pub(in crate::cli) async fn run(common: &Common, label: &Label) -> Outcome {
     let machines = Patient::new(backend::machines(&place.config, false).await?);
     let once = Once::open(&place, machines.clone()).await?;
     let began = now_ms();
-    let ended = once.run(&tree, Some(&sample.path().join(FILE)), false).await;
+    let asked = Asked {
+        file: Some(&sample.path().join(FILE)),
+        dirty: false,
+        logs: None,
+    };
+    let ended = once.run(&tree, &asked).await;
     let findings = match ended {
-        Ok((run, _)) => judge(&once.deps, run, golden, began, machines.gone()).await,
+        Ok(Some((run, _))) => judge(&once.deps, run, golden, began, machines.gone()).await,
+        Ok(None) => Err(miette!("interrupted before a machine was made")),
         Err(error) => Err(error),
     };
     once.close().await;
@@ -173,14 +179,10 @@ async fn sample_tree(dir: &Path, label: &Label) -> miette::Result<Tree> {
     ]
     .concat();
     git(&commit).await.and_then(|o| o.ok()).map_err(report)?;
-    let head = git(&["rev-parse", "HEAD"]).await.and_then(|o| o.ok()).map_err(report)?;
-    Ok(Tree {
-        root: PathBuf::from(dir),
-        head: head.text().trim().parse().map_err(report)?,
-        ref_name: "refs/heads/main".parse().map_err(report)?,
-        changed: false,
-        person: "image verify".to_owned(),
-    })
+    // Nobody's settings: what is tried is the image.
+    let mut tree = Tree::find(dir, [], Some("main")).await?;
+    "image verify".clone_into(&mut tree.person);
+    Ok(tree)
 }
 
 /// What the ended job tells of the image.

@@ -7,7 +7,10 @@ use super::{Stopped, Task, number};
 use crate::{
     agent_api::LinkEvent,
     clock::now_ms,
-    driver::progress::{Event, Exit, Phase},
+    driver::{
+        progress::{Event, Exit, Phase},
+        sections::CLOCK,
+    },
     failpoint::{self, Point},
     logs::Channel,
 };
@@ -123,10 +126,7 @@ impl Task<'_> {
                 }
             }
             v1::event::Event::ClockStepped(stepped) => {
-                self.line(
-                    0,
-                    &format!("The machine's clock was off by {} ms and was set.", stepped.offset_ms),
-                );
+                self.line(0, &format!("{CLOCK} {} ms and was set.", stepped.offset_ms));
             }
             v1::event::Event::Started(_)
             | v1::event::Event::Done(_)
