@@ -84,6 +84,7 @@ pub(super) async fn run(common: &Common, args: TriggerArgs) -> Outcome {
     let worst = build
         .runs
         .iter()
+        .filter(|run| run.state != RunState::Skipped)
         .map(|run| Exit::of_state(run.state.as_str()))
         .max_by_key(|exit| match exit {
             Exit::Success => 0,
@@ -91,6 +92,6 @@ pub(super) async fn run(common: &Common, args: TriggerArgs) -> Outcome {
             Exit::Failure => 2,
             _ => 3,
         });
-    // Who waits for runs does not call it a success when there are none.
+    // Who waits for runs does not call it a success when there are none, or when all that they would do was skipped.
     Ok(worst.unwrap_or(Exit::Failure))
 }
