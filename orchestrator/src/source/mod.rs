@@ -16,6 +16,7 @@ mod error;
 mod git;
 mod grant;
 mod mirror;
+mod refs;
 mod serve;
 #[cfg(test)]
 mod tests;
@@ -34,6 +35,7 @@ use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, Semaphore};
 pub use commit::Entry;
 pub use error::SourceError;
 pub use grant::{COMMIT_REF, Grant};
+pub use refs::RemoteRef;
 pub use version::{GIT_FIX, GitError, git_version};
 
 use crate::{

@@ -51,6 +51,11 @@ const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("../../migrations/sqlite/0002_keep.sql"),
         postgres: include_str!("../../migrations/postgres/0002_keep.sql"),
     },
+    Migration {
+        version: 4,
+        sqlite: include_str!("../../migrations/sqlite/0004_deliveries.sql"),
+        postgres: include_str!("../../migrations/postgres/0004_deliveries.sql"),
+    },
 ];
 
 /// The version that this program brings a database to.

@@ -79,8 +79,8 @@ pub(super) fn keep_json(row: &MachineRow, now: i64) -> Value {
         return Value::Null;
     };
     json!({
-        "by": keep.by, "asked": rfc3339(keep.asked_ms), "for_s": keep.for_ms / 1000,
-        "until": keep.until_ms.map(rfc3339), "backend": keep.backend, "console_by": keep.console_by,
+        "by": view::person(&keep.by), "asked": rfc3339(keep.asked_ms), "for_s": keep.for_ms / 1000,
+        "until": keep.until_ms.map(rfc3339), "backend": keep.backend, "console_by": keep.console_by.as_deref().map(view::person),
         "console_free": keep.backend.is_some() && keep.console_by.is_none() && !keep.console_release,
         "attach": (row.state == MachineState::Kept).then(|| attach_line(&row.name, keep)).flatten(),
         "words": words(row, keep, now),
@@ -89,8 +89,7 @@ pub(super) fn keep_json(row: &MachineRow, now: i64) -> Value {
 
 /// `kept until 12:03:00 UTC (in 27 min) by ann`.
 fn words(row: &MachineRow, keep: &Keep, now: i64) -> String {
-    // The name alone reads better; the audit log knows the token too.
-    let by = keep.by.split(" (token ").next().unwrap_or_default();
+    let by = view::person(&keep.by);
     match (row.state, keep.until_ms) {
         (MachineState::Kept, Some(until)) => format!(
             "kept until {} ({}) by {by}",
@@ -445,7 +444,9 @@ pub(super) async fn keep_view(
         attach: keep
             .filter(|_| kept && watches)
             .and_then(|keep| attach_line(&row.name, keep)),
-        console_by: keep.filter(|_| watches).and_then(|keep| keep.console_by.clone()),
+        console_by: keep
+            .filter(|_| watches)
+            .and_then(|keep| keep.console_by.as_deref().map(view::person)),
         watches,
         node: row.node.to_string(),
         may_keep: may && possible,

@@ -3,6 +3,7 @@
 mod access;
 mod attempts;
 mod cancelling;
+mod deliveries;
 mod intake;
 mod keeping;
 mod moves;
@@ -26,7 +27,7 @@ use crate::{
         names::{CommitSha, NodeName},
         plan::{Action, PLAN_VERSION, Plan, PlannedJob, PlannedStep, Shell},
         state::{JobResult, JobState, RunState},
-        trigger::{Event, Repository, Trigger},
+        trigger::{Event, Repository, Retry, Subject, Trigger},
     },
     secret::Secret,
 };
