@@ -6,6 +6,10 @@
 pub enum Point {
     /// The delivery is durable, the answer not yet sent.
     DeliveryStored,
+    /// The delivery has ended, with its triggers if it has any.
+    DeliveryRead,
+    /// A push that was held is stored once more, nobody told.
+    DeliveredAgain,
     /// A trigger is claimed, nothing planned.
     TriggerClaimed,
     /// Runs, jobs and reports are durable.
@@ -66,6 +70,7 @@ impl Point {
     /// All of an attempt's, for tests that loop.
     pub const ALL: &'static [Self] = &[
         Self::DeliveryStored,
+        Self::DeliveryRead,
         Self::TriggerClaimed,
         Self::RunsPlanned,
         Self::JobClaimed,

@@ -2,25 +2,31 @@
 //! their source, and stores plans. A delivery is only a hint; nothing of it is believed that the
 //! forge or the mirror can tell.
 
+mod catch_up;
 mod decide;
+mod verdict;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-pub use self::decide::{WorkflowFile, decide};
+pub use self::{
+    catch_up::{CatchUp, Caught},
+    decide::{WorkflowFile, decide},
+    verdict::{verdict, words},
+};
 use crate::{
     config::Config,
     failpoint::{self, Point},
-    forge::{Forge, ForgeError, Parsed},
+    forge::{Forge, ForgeError},
     model::{
-        names::{CommitSha, ConnectionId, RepoPath},
-        trigger::{Event, Repository, Trigger},
+        names::{CommitSha, ConnectionId},
+        trigger::{Event, Repository, Retry, Trigger},
     },
     queue::{Hint, Hints},
     source::{Source, SourceError},
-    store::{ClaimedDelivery, ClaimedTrigger, DeliveryOutcome, Store, StoreError, TriggerOutcome},
+    store::{ClaimedDelivery, ClaimedTrigger, Store, StoreError, TriggerOutcome},
     workflow,
 };
 
@@ -53,8 +59,21 @@ enum PlanError {
     #[error(transparent)]
     Source(#[from] SourceError),
     /// Nothing that another try could change.
-    #[error("{0}")]
-    Never(String),
+    #[error("{reason}")]
+    Never {
+        /// Why.
+        reason: String,
+        /// Whether it may change, and the delivery come again.
+        retry: Retry,
+    },
+}
+
+/// What keeps a trigger from being planned until somebody mends the connection or its configuration.
+fn not_now(reason: String) -> PlanError {
+    PlanError::Never {
+        reason,
+        retry: Retry::Automatic,
+    }
 }
 
 impl PlanError {
@@ -62,7 +81,32 @@ impl PlanError {
         match self {
             Self::Forge(error) => error.is_retryable(),
             Self::Source(error) => error.is_retryable(),
-            Self::Never(_) => false,
+            Self::Never { .. } => false,
+        }
+    }
+
+    /// Whether the forge does not accept who we are: no count of tries ends that, the administrator does.
+    fn is_unauthorized(&self) -> bool {
+        matches!(self, Self::Forge(ForgeError::Unauthorized { .. }))
+    }
+
+    /// Whether the delivery may come again once this has ended the trigger.
+    fn retry(&self) -> Retry {
+        match self {
+            // The forge was away too long, or refused: a state of the connection.
+            Self::Forge(_) | Self::Source(SourceError::Fetch { .. }) => Retry::Automatic,
+            Self::Source(_) => Retry::OnRequest,
+            Self::Never { retry, .. } => *retry,
+        }
+    }
+
+    /// The reason as the forge and visitors may read it. What went wrong on this host's disk is for its log.
+    fn reason(&self) -> String {
+        match self {
+            Self::Source(SourceError::Git { .. } | SourceError::Io { .. }) => {
+                "git failed on the server; its log says why".to_owned()
+            }
+            _ => crate::driver::chain(self),
         }
     }
 
@@ -147,64 +191,47 @@ impl Planner {
     }
 
     async fn delivery(&self, claimed: ClaimedDelivery) -> Result<(), StoreError> {
-        let outcome = match self.forges.get(&claimed.connection) {
-            None => DeliveryOutcome::Failed(format!("the connection {} is no longer configured", claimed.connection)),
-            Some(forge) => match forge.parse(&claimed.event, &claimed.body) {
-                Err(error) => DeliveryOutcome::Failed(error.to_string()),
-                Ok(Parsed::Ignored(reason)) => DeliveryOutcome::Ignored(reason),
-                Ok(Parsed::Triggers(triggers)) => {
-                    let (served, others): (Vec<_>, Vec<_>) =
-                        triggers.into_iter().partition(|t| self.serves(&t.repository));
-                    match others.first() {
-                        Some(other) if served.is_empty() => DeliveryOutcome::Ignored(format!(
-                            "{} is not among the `repositories` of connection {}",
-                            other.repository.path, claimed.connection
-                        )),
-                        _ => DeliveryOutcome::Planned(served),
-                    }
-                }
-            },
-        };
-        tracing::info!(delivery = %claimed.id, event = %claimed.event, outcome = word(&outcome), "looked at a delivery");
+        let forge = self.forges.get(&claimed.connection).map(AsRef::as_ref);
+        let outcome = verdict(forge, &self.config, &claimed.connection, &claimed.event, &claimed.body);
+        let (id, connection, event) = (claimed.id, &claimed.connection, &claimed.event);
+        tracing::info!(delivery = %id, %connection, event, outcome = words(&outcome), "looked at a delivery");
         self.store.finish_delivery(claimed.id, claimed.epoch, outcome).await?;
+        failpoint::hit(Point::DeliveryRead);
         self.hints.notify(Hint::Trigger);
         Ok(())
-    }
-
-    fn serves(&self, repository: &Repository) -> bool {
-        let connection = self.config.connections.get(&repository.connection);
-        let same = |path: &RepoPath| path.as_str().eq_ignore_ascii_case(repository.path.as_str());
-        connection.is_some_and(|c| c.repositories.is_empty() || c.repositories.iter().any(same))
     }
 
     async fn trigger(&self, claimed: ClaimedTrigger, stop: &CancellationToken) -> Result<(), StoreError> {
         // Without an attempt: a trigger that kills the daemon each time must end, too.
         let planned = if claimed.tries > TRIES + 1 {
-            Err(PlanError::Never(format!("given up after {} tries", claimed.tries)))
+            Err(PlanError::Never {
+                reason: format!("given up after {} tries", claimed.tries),
+                retry: Retry::OnRequest,
+            })
         } else {
             failpoint::hit(Point::TriggerClaimed);
-            match self.held(&claimed, stop, self.plan(&claimed.trigger)).await? {
+            match self.held(&claimed, stop, self.plan(&claimed)).await? {
                 Some(planned) => planned,
                 None => return Ok(()),
             }
         };
         let outcome = match planned {
             Ok(outcome) => outcome,
-            Err(error) if error.is_retryable() && claimed.tries < TRIES => {
-                let reason = crate::driver::chain(&error);
-                let after = error.retry_after().unwrap_or_else(|| backoff(claimed.tries));
-                tracing::warn!(trigger = %claimed.id, reason, ?after, "a trigger will be planned later");
-                self.store
-                    .retry_trigger(claimed.id, claimed.epoch, after, &reason)
-                    .await?;
+            Err(error) if error.is_unauthorized() || error.is_retryable() && claimed.tries < TRIES => {
+                self.put_off(&claimed, &error).await?;
                 return Ok(());
             }
-            Err(error) => TriggerOutcome::Failed {
-                reason: crate::driver::chain(&error),
-                commit: claimed_commit(&claimed.trigger),
-            },
+            Err(error) => {
+                let cause = crate::driver::chain(&error);
+                tracing::warn!(trigger = %claimed.id, cause, "a trigger cannot be planned");
+                TriggerOutcome::Failed {
+                    reason: error.reason(),
+                    commit: claimed.trigger.event.commit().cloned(),
+                    retry: error.retry(),
+                }
+            }
         };
-        if let TriggerOutcome::Ignored(reason) = &outcome {
+        if let TriggerOutcome::Ignored { reason, .. } = &outcome {
             tracing::info!(trigger = %claimed.id, reason, "ignored a trigger");
         }
         let planned = self.store.finish_trigger(claimed.id, claimed.epoch, outcome).await?;
@@ -214,6 +241,25 @@ impl Planner {
             self.hints.notify(hint);
         }
         Ok(())
+    }
+
+    /// Gives a trigger back for another try, with the reason.
+    async fn put_off(&self, claimed: &ClaimedTrigger, error: &PlanError) -> Result<(), StoreError> {
+        let after = error
+            .retry_after()
+            .unwrap_or_else(|| backoff(claimed.tries + claimed.refusals));
+        let cause = crate::driver::chain(error);
+        tracing::warn!(trigger = %claimed.id, cause, ?after, "a trigger will be planned later");
+        self.store
+            .retry_trigger(
+                claimed.id,
+                claimed.epoch,
+                after,
+                &error.reason(),
+                error.is_unauthorized(),
+            )
+            .await
+            .map(drop)
     }
 
     /// Works while the claim is held: renews it, and gives it back when the daemon stops. `None` when the
@@ -244,37 +290,27 @@ impl Planner {
     }
 
     /// Reads what the trigger is about and decides what runs.
-    async fn plan(&self, trigger: &Trigger) -> Result<TriggerOutcome, PlanError> {
+    async fn plan(&self, claimed: &ClaimedTrigger) -> Result<TriggerOutcome, PlanError> {
+        let trigger = &claimed.trigger;
         let repository = &trigger.repository;
         let Some(forge) = self.forges.get(&repository.connection) else {
-            return Err(PlanError::Never(format!(
-                "the connection {} is no longer configured",
-                repository.connection
-            )));
+            let connection = &repository.connection;
+            return Err(not_now(format!("the connection {connection} is no longer configured")));
         };
-        match forge.find_repository(&repository.path, trigger.installation).await? {
-            Some(found) if found.id == repository.id => {}
-            Some(_) => {
-                return Err(PlanError::Never(format!(
-                    "{} is another repository by now than the one of the event",
-                    repository.path
-                )));
-            }
-            None => {
-                return Err(PlanError::Never(format!(
-                    "{} does not exist (any more), or is hidden from us",
-                    repository.path
-                )));
-            }
-        }
+        same_repository(forge.as_ref(), trigger).await?;
         let ref_name = trigger.event.ref_name();
+        let gone = || TriggerOutcome::Ignored {
+            reason: format!("{ref_name} is gone"),
+            commit: None,
+            retry: Retry::OnRequest,
+        };
         let Some(now) = forge.read_ref(repository, trigger.installation, ref_name).await? else {
-            return Ok(TriggerOutcome::Ignored(format!("{ref_name} is gone")));
+            return Ok(gone());
         };
         let access = forge.fetch_access(repository, trigger.installation).await?;
         let head = match self.source.fetch(repository, &access, ref_name).await {
             Ok(head) => head,
-            Err(SourceError::NoRef { .. }) => return Ok(TriggerOutcome::Ignored(format!("{ref_name} is gone"))),
+            Err(SourceError::NoRef { .. }) => return Ok(gone()),
             Err(error) => return Err(error.into()),
         };
         tracing::debug!(%now, %head, "read a ref at the forge and in the mirror");
@@ -289,27 +325,42 @@ impl Planner {
                     .resolve(repository, commit)
                     .await?
                     .unwrap_or_else(|| commit.clone());
+                if claimed.tip_only && commit != head {
+                    return Ok(TriggerOutcome::Ignored {
+                        reason: format!(
+                            "an earlier push delivered again: {ref_name} points at {} now",
+                            head.short()
+                        ),
+                        commit: None,
+                        retry: Retry::Never,
+                    });
+                }
                 if commit != head && !self.source.reachable(repository, &commit, ref_name).await? {
-                    return Ok(TriggerOutcome::Ignored(format!(
-                        "{} is not on {ref_name} any more",
-                        commit.short()
-                    )));
+                    return Ok(TriggerOutcome::Ignored {
+                        reason: format!("{} is not on {ref_name} any more", commit.short()),
+                        commit: None,
+                        retry: Retry::OnRequest,
+                    });
                 }
                 commit
             }
             Event::Manual { commit: None, .. } => head,
         };
+        let ignored = |reason, commit, retry| TriggerOutcome::Ignored {
+            reason,
+            commit: Some(commit),
+            retry,
+        };
         let message = self.source.commit_message(repository, &commit).await?;
+        // A person who asks knows what the message says.
         if let (Event::Push { .. }, Some(word)) = (&trigger.event, decide::skip_word(&message)) {
-            return Ok(TriggerOutcome::Ignored(format!("the commit message says {word}")));
+            let reason = format!("the commit message says {word}");
+            return Ok(ignored(reason, commit, Retry::Never));
         }
         let files = self.files(forge.kind(), repository, &commit).await?;
-        if files.is_empty() {
-            return Ok(TriggerOutcome::Ignored("the commit has no workflow files".into()));
-        }
-        Ok(match decide(&files, &trigger.event, &self.config) {
+        Ok(match decide::asked(files, &trigger.event, &commit, &self.config) {
             Ok(runs) => TriggerOutcome::Planned { commit, runs },
-            Err(reason) => TriggerOutcome::Ignored(reason),
+            Err(reason) => ignored(reason, commit, Retry::OnRequest),
         })
     }
 
@@ -326,10 +377,13 @@ impl Planner {
             return Ok(Vec::new());
         };
         if pick.files.len() > FILES {
-            return Err(PlanError::Never(format!(
-                "the commit has {} workflow files; {FILES} are the most",
-                pick.files.len()
-            )));
+            return Err(PlanError::Never {
+                reason: format!(
+                    "the commit has {} workflow files; {FILES} are the most",
+                    pick.files.len()
+                ),
+                retry: Retry::OnRequest,
+            });
         }
         let mut files = Vec::new();
         for path in pick.files {
@@ -348,18 +402,18 @@ impl Planner {
     }
 }
 
-fn claimed_commit(trigger: &Trigger) -> Option<CommitSha> {
-    match &trigger.event {
-        Event::Push { commit, .. } => Some(commit.clone()),
-        Event::Manual { commit, .. } => commit.clone(),
-    }
-}
-
-fn word(outcome: &DeliveryOutcome) -> &'static str {
-    match outcome {
-        DeliveryOutcome::Planned(_) => "planned",
-        DeliveryOutcome::Ignored(_) => "ignored",
-        DeliveryOutcome::Failed(_) => "failed",
+/// The path must still be that of the repository that is meant.
+async fn same_repository(forge: &dyn Forge, trigger: &Trigger) -> Result<(), PlanError> {
+    let Repository { path, id, .. } = &trigger.repository;
+    match forge.find_repository(path, trigger.installation).await? {
+        Some(found) if found.id == *id => Ok(()),
+        Some(_) => Err(PlanError::Never {
+            reason: format!("{path} is another repository by now than the one of the event"),
+            retry: Retry::Never,
+        }),
+        None => Err(not_now(format!(
+            "{path} does not exist (any more), or is hidden from us"
+        ))),
     }
 }
 

@@ -2,7 +2,9 @@
 
 mod support;
 
+use helios_fakeforge::Fault;
 use hmac::{Hmac, KeyInit as _, Mac as _};
+use serde_json::Value;
 use sha2::Sha256;
 use support::{Machines, World};
 
@@ -201,7 +203,6 @@ async fn hostile_branch_names_harm_nobody() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_forge_that_fails_hears_it_later_and_the_job_does_not_mind() {
-    use helios_fakeforge::Fault;
     let world = World::start(Machines::Process).await;
     for fault in [
         Fault::Status(500),
@@ -213,4 +214,379 @@ async fn a_forge_that_fails_hears_it_later_and_the_job_does_not_mind() {
     let sha = world.push(SMALL).await;
     world.wait_job(&sha, "job", "success");
     world.wait(&sha, "success").await;
+}
+
+/// Posts a delivery; the status and what the answer says, as a forge's page of the delivery shows it.
+async fn deliver(world: &World, headers: &[(String, String)], body: Vec<u8>) -> (u16, String) {
+    let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+    let mut request = client.post(format!("{}/hooks/local", world.url())).body(body);
+    for (name, value) in headers {
+        request = request.header(name, value);
+    }
+    let answer = request.send().await.expect("an answer");
+    let status = answer.status().as_u16();
+    let answer: Value = serde_json::from_str(&answer.text().await.expect("its text")).expect("JSON");
+    (status, answer["message"].as_str().unwrap_or_default().to_owned())
+}
+
+/// Delivers the push of a commit once more: under its own id, as GitHub does, or under another, as Forgejo does.
+async fn again(world: &World, sha: &str, same_id: bool) -> (u16, String) {
+    let of_the_push = |delivery: &&helios_fakeforge::Delivery| {
+        let body = serde_json::from_slice::<Value>(&delivery.body).unwrap_or_default();
+        delivery.event == "push" && body["after"] == *sha
+    };
+    let found = world.forge.state().deliveries().iter().find(of_the_push).cloned();
+    let delivery = found.expect("the delivery of the push");
+    let new = format!("another-{}", rand::random::<u64>());
+    let headers: Vec<_> = delivery
+        .headers
+        .into_iter()
+        .map(
+            |(name, value)| match name.to_ascii_lowercase().ends_with("-delivery") && !same_id {
+                true => (name, new.clone()),
+                false => (name, value),
+            },
+        )
+        .collect();
+    deliver(world, &headers, delivery.body.to_vec()).await
+}
+
+/// What the API says came of the newest delivery of a push of this commit.
+fn outcome(world: &World, sha: &str) -> Option<String> {
+    let all = world.get("/api/v1/deliveries?limit=100");
+    let all = all["deliveries"].as_array().cloned().unwrap_or_default();
+    let of_the_push = |row: &&Value| row["event"] == "push" && row["commit"] == *sha;
+    all.iter().find(of_the_push)?["outcome"].as_str().map(str::to_owned)
+}
+
+fn runs_of(world: &World, sha: &str) -> usize {
+    let runs = world.get("/api/v1/runs?limit=100");
+    let runs = runs["runs"].as_array().cloned().unwrap_or_default();
+    runs.iter().filter(|run| run["commit"] == *sha).count()
+}
+
+/// How a push is lost through our or the administrator's mistake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lost {
+    /// The forge takes our token back.
+    WrongToken,
+    /// The configuration does not list the repository yet.
+    NotListed,
+    /// The forge refuses to tell of the repository.
+    Refused,
+    /// The forge is broken for a moment.
+    Away,
+    /// The daemon dies after it has stored the delivery, and leaves its lease.
+    Killed(&'static str),
+}
+
+/// Makes the configuration list another repository alone, or all again.
+fn list_another(world: &World, another: bool) {
+    let (all, other) = ("    public: [ada/engine]\n", "    repositories: [ada/other]\n");
+    let text = std::fs::read_to_string(world.config()).expect("the configuration");
+    let (from, to) = if another { (all, other) } else { (other, all) };
+    assert!(text.contains(from), "{text}");
+    std::fs::write(world.config(), text.replace(from, to)).expect("the configuration");
+}
+
+fn token(world: &World) -> String {
+    std::fs::read_to_string(world.dir.path().join("forgejo-token")).expect("the token")
+}
+
+/// A world in which the push of the returned commit was lost, and what is said of it.
+async fn lose(how: Lost) -> (World, String) {
+    let mut world = World::stopped(Machines::Process, "").await;
+    if how == Lost::NotListed {
+        list_another(&world, true);
+    }
+    match how {
+        Lost::Killed(point) => {
+            world.launch(&[("HELIOS_CI_FAILPOINT", point)]);
+            world.ready();
+        }
+        _ => world.up(),
+    }
+    match how {
+        Lost::WrongToken => world.forge.revoke_token(&token(&world)),
+        Lost::Refused => world
+            .forge
+            .fail_next("GET /api/v1/repos/ada/engine", Fault::Status(403)),
+        Lost::Away => world
+            .forge
+            .fail_next("GET /api/v1/repos/ada/engine", Fault::Status(502)),
+        Lost::NotListed | Lost::Killed(_) => {}
+    }
+    let sha = world.push(SMALL).await;
+    let words = match how {
+        Lost::WrongToken => "does not accept the credentials",
+        Lost::NotListed => "is not in the list of connection local",
+        Lost::Refused => "refused",
+        Lost::Away => "502",
+        Lost::Killed(_) => {
+            world.died();
+            return (world, sha);
+        }
+    };
+    world.until(words, || {
+        outcome(&world, &sha).filter(|said| said.contains(words)).map(drop)
+    });
+    (world, sha)
+}
+
+async fn mend(world: &mut World, how: Lost) {
+    match how {
+        Lost::WrongToken => world.forge.add_token("helios-ci", true, &token(world)),
+        Lost::NotListed => {
+            assert_eq!(world.down(), Some(0));
+            list_another(world, false);
+            world.up();
+        }
+        Lost::Killed(_) => world.up(),
+        Lost::Refused | Lost::Away => {}
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_that_was_lost_by_mistake_comes_back_as_exactly_one_run() {
+    for how in [
+        Lost::WrongToken,
+        Lost::NotListed,
+        Lost::Refused,
+        Lost::Away,
+        Lost::Killed("DeliveryStored"),
+        Lost::Killed("DeliveryRead"),
+        Lost::Killed("TriggerClaimed"),
+        Lost::Killed("RunsPlanned"),
+    ] {
+        for same_id in [true, false] {
+            let what = format!("{how:?}, same id: {same_id}");
+            let (mut world, sha) = lose(how).await;
+            if how == Lost::WrongToken {
+                // The message waits for the connection: nothing is to be delivered again.
+                let (status, said) = again(&world, &sha, same_id).await;
+                assert_eq!(status, 200, "{what}: {said}");
+                assert!(said.contains("does not accept the credentials"), "{what}: {said}");
+                assert_eq!(runs_of(&world, &sha), 0, "{what}");
+            }
+            mend(&mut world, how).await;
+            // Delivered again at once, it may meet what we do by ourselves.
+            let (status, said) = again(&world, &sha, same_id).await;
+            assert!(matches!(status, 200 | 202), "{what}: {status} {said}");
+            assert!(world.cli(&["catch-up"]).status.success(), "{what}");
+            world.wait(&sha, "success").await;
+            for same_id in [true, false] {
+                let (status, said) = again(&world, &sha, same_id).await;
+                assert_eq!(status, 200, "{what}: {said}");
+                assert!(said.contains("delivered before"), "{what}: {said}");
+            }
+            // Pushes to one repository are planned in their order, so whatever came of all that is there.
+            let next = world.push(SMALL).await;
+            world.wait(&next, "success").await;
+            assert_eq!(runs_of(&world, &sha), 1, "{what}\n{}", world.daemon_log());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_connection_kept_from_running_comes_back_by_itself() {
+    for how in [Lost::WrongToken, Lost::NotListed, Lost::Refused] {
+        let (mut world, sha) = lose(how).await;
+        mend(&mut world, how).await;
+        let caught = world.cli(&["catch-up"]);
+        assert!(caught.status.success(), "{}", String::from_utf8_lossy(&caught.stderr));
+        world.wait(&sha, "success").await;
+        assert_eq!(runs_of(&world, &sha), 1, "{how:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_held_is_delivered_again_once_also_when_the_daemon_dies_meanwhile() {
+    let (mut world, sha) = lose(Lost::NotListed).await;
+    assert_eq!(world.down(), Some(0));
+    list_another(&world, false);
+    world.launch(&[("HELIOS_CI_FAILPOINT", "DeliveredAgain")]);
+    world.died();
+    world.up();
+    world.wait(&sha, "success").await;
+    assert_eq!(runs_of(&world, &sha), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_branch_that_was_deleted_and_pushed_again_is_a_new_push() {
+    let world = World::start(Machines::Process).await;
+    let sha = world.push(SMALL).await;
+    world.wait(&sha, "success").await;
+    let set = async |sha: Option<&str>| {
+        let set = world.forge.update_ref(world.repository, "refs/heads/again", sha);
+        set.await.expect("the branch is set");
+    };
+    for round in 1..=3 {
+        set(Some(&sha)).await;
+        world.until("a run for each push", || {
+            (runs_of(&world, &sha) == 1 + round).then_some(())
+        });
+        set(None).await;
+    }
+    // Nothing of all this happens once more, however it is delivered.
+    let all = world.forge.state().deliveries().to_vec();
+    for delivery in all {
+        world.forge.redeliver(&delivery.id).await.expect("a redelivery");
+    }
+    again(&world, &sha, false).await;
+    let next = world.push(SMALL).await;
+    world.wait(&next, "success").await;
+    assert_eq!(runs_of(&world, &sha), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_answer_to_a_delivery_says_what_comes_of_it() {
+    let world = World::start(Machines::Process).await;
+    let sha = world.push(SMALL).await;
+    world.wait(&sha, "success").await;
+    let say = async |event: &str, id: &str, body: Vec<u8>| {
+        let headers = [
+            ("x-forgejo-event", event.to_owned()),
+            ("x-forgejo-signature", sign(&world, &body)),
+            ("x-forgejo-delivery", id.to_owned()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value));
+        deliver(&world, &headers, body).await.1
+    };
+    let zero = "0".repeat(40);
+    assert_eq!(
+        say("push", "a", body(&world, "refs/heads/gone", &zero)).await,
+        "ignored: refs/heads/gone was deleted"
+    );
+    let said = say("pull_request", "b", body(&world, "refs/heads/x", &sha)).await;
+    assert_eq!(said, "ignored: pull requests are not run yet");
+    let said = say("push", "c", b"{\"ref\": 3}".to_vec()).await;
+    assert!(said.starts_with("failed: the body of this `push` delivery"), "{said}");
+    let said = say("push", "d", body(&world, "refs/heads/main", &sha)).await;
+    assert!(said.starts_with("to be planned: refs/heads/main at "), "{said}");
+    world.until("its run", || (runs_of(&world, &sha) == 2).then_some(()));
+    let said = say("push", "d", body(&world, "refs/heads/main", &sha)).await;
+    assert_eq!(said, "delivered before; planned: 1 run");
+    // The log and the command line say the same.
+    assert!(world.daemon_log().contains("ignored: refs/heads/gone was deleted"));
+    let listed = world.cli(&["deliveries", "--state", "ignored"]);
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    assert!(listed.contains("refs/heads/gone was deleted"), "{listed}");
+}
+
+fn said(output: &std::process::Output) -> String {
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_missed_while_the_daemon_was_away_is_offered_and_run_by_hand() {
+    let mut world = World::start(Machines::Process).await;
+    let sha = world.push(SMALL).await;
+    world.wait(&sha, "success").await;
+    let caught = world.cli(&["catch-up"]);
+    assert!(said(&caught).contains("nothing was missed"), "{}", said(&caught));
+    assert_eq!(world.down(), Some(0));
+    let missed = world.push(SMALL).await;
+    for name in ["refs/heads/fresh", "refs/tags/v1"] {
+        let set = world.forge.update_ref(world.repository, name, Some(&missed));
+        set.await.expect("the ref is set");
+    }
+    world.up();
+    let listed = world.until("what was missed", || {
+        let listed = said(&world.cli(&["deliveries", "--missed"]));
+        listed.contains("refs/heads/fresh").then_some(listed)
+    });
+    assert_eq!(runs_of(&world, &missed), 0, "nobody asked us for a run");
+    let mut commands: Vec<Vec<String>> = Vec::new();
+    for line in listed.lines().filter_map(|line| line.split_once("helios-ci ")) {
+        commands.push(line.1.split(' ').map(str::to_owned).collect());
+    }
+    assert_eq!(commands.len(), 3, "{listed}");
+    for command in &commands {
+        let command: Vec<&str> = command.iter().map(String::as_str).collect();
+        let ran = world.cli(&[&command[..], &["--wait"]].concat());
+        assert!(ran.status.success(), "{}", said(&ran));
+        assert!(
+            said(&ran).contains("success") && said(&ran).contains(&missed[..10]),
+            "{}",
+            said(&ran)
+        );
+    }
+    world.wait(&missed, "success").await;
+    let listed = world.cli(&["deliveries", "--missed"]);
+    assert!(said(&listed).contains("nothing was missed"), "{}", said(&listed));
+    assert_eq!(runs_of(&world, &missed), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_administrator_runs_any_workflow_of_a_ref() {
+    let world = World::start(Machines::Process).await;
+    let on = |on: &str, name: &str| {
+        SMALL
+            .replace("name: ci", &format!("name: {name}"))
+            .replace("on: push", on)
+    };
+    let files = [
+        (
+            ".forgejo/workflows/ci.yml",
+            on("on: {push: {branches: [main]}}", "ci").into_bytes(),
+            0o644,
+        ),
+        (
+            ".forgejo/workflows/hand.yml",
+            on("on: workflow_dispatch", "hand").into_bytes(),
+            0o644,
+        ),
+    ];
+    let push = world.forge.push(world.repository, "main", &files, "Two workflows");
+    let sha = push.await.expect("a push");
+    world.wait(&sha, "success").await;
+    let set = world.forge.update_ref(world.repository, "refs/heads/other", Some(&sha));
+    set.await.expect("a branch");
+    let cases: &[(&[&str], i32, &str)] = &[
+        (&["local", "ada/engine", "main"], 0, " ci"),
+        (
+            &["local", "ada/engine", "main", "--event", "workflow_dispatch"],
+            0,
+            " hand",
+        ),
+        (
+            &["local", "ada/engine", "other"],
+            1,
+            "do not let the branch `other` through",
+        ),
+        (&["local", "ada/engine", "other", "--workflow", "ci.yml"], 0, " ci"),
+        (
+            &[
+                "local",
+                "ada/engine",
+                "other",
+                "--workflow",
+                ".forgejo/workflows/hand.yml",
+            ],
+            0,
+            " hand",
+        ),
+        (
+            &["local", "ada/engine", "main", "--workflow", "x.yml"],
+            1,
+            "there are .forgejo/workflows/ci.yml",
+        ),
+        (&["locla", "ada/engine", "main"], 5, "there are local, octo"),
+        (&["local", "ada/engin", "main"], 5, "has no repository ada/engin"),
+        (&["local", "ada/engine", "mian"], 5, "no branch or tag mian"),
+    ];
+    for (args, code, words) in cases {
+        let ran = world.cli(&[&["trigger"], *args].concat());
+        let said = said(&ran);
+        assert_eq!(ran.status.code(), Some(*code), "{args:?}: {said}");
+        // What goes to a terminal is broken into lines.
+        assert!(said.replace("\n  │ ", " ").contains(words), "{args:?}: {said}");
+    }
+    // Runs made by hand say who asked, and not which user's number that has here.
+    let shown = world.get("/api/v1/runs?limit=100").to_string();
+    assert!(!shown.contains("uid "), "{shown}");
 }

@@ -279,7 +279,15 @@ async fn q_p5_every_option_works_or_is_refused() {
 async fn q_p8_waiting_ends_with_the_result() {
     let world = World::start(Machines::Process).await;
     let wait = || {
-        let waited = world.cli(&["trigger", "local", "ada/engine", "main", "--wait"]);
+        let waited = world.cli(&[
+            "trigger",
+            "local",
+            "ada/engine",
+            "main",
+            "--event",
+            "workflow_dispatch",
+            "--wait",
+        ]);
         let said = String::from_utf8_lossy(&waited.stdout).into_owned();
         (waited.status.code(), said)
     };

@@ -5,6 +5,7 @@ mod client;
 mod config;
 mod console;
 mod control;
+mod deliveries;
 mod doctor;
 mod fetch;
 mod image;
@@ -131,8 +132,12 @@ enum Command {
     Console(console::ConsoleArgs),
     /// Say what a job waits for.
     Why(why::WhyArgs),
-    /// Ask for the runs of a branch or tag.
+    /// Run what a push of a branch or tag would run, or one workflow file of it.
     Trigger(trigger::TriggerArgs),
+    /// List what forges delivered, newest first, and what came of it; or what was missed.
+    Deliveries(deliveries::DeliveriesArgs),
+    /// Try every connection now, take up what waited for it, and list what was missed.
+    CatchUp(deliveries::CatchUpArgs),
     /// Make, list and revoke API tokens.
     #[command(subcommand)]
     Token(token::TokenCommand),
@@ -227,6 +232,8 @@ fn run(cli: Cli) -> Outcome {
             Command::Console(args) => console::run(common, args).await,
             Command::Why(args) => why::run(common, args).await,
             Command::Trigger(args) => trigger::run(common, args).await,
+            Command::Deliveries(args) => deliveries::run(common, args).await,
+            Command::CatchUp(args) => deliveries::catch_up(common, args).await,
             Command::Token(command) => token::run(common, command).await,
             Command::Image(command) => image::run(common, command).await,
             Command::Setup(args) => setup::run(common, &args),

@@ -12,18 +12,19 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use self::ready::{Door, Ready};
 use super::{Common, Exit, Outcome, parts, report, signals};
 use crate::{
+    config::Config,
     failpoint::{self, Point},
     forge::{
         Forge, ForgeError,
-        intake::{Delivery, DeliverySink, Intake, NotStored, Recorded},
+        intake::{Delivery, DeliverySink, Intake, NotStored, Receipt, Recorded},
     },
     janitor,
     model::{
         ids::InstanceId,
-        names::{ConnectionId, RepoPath},
+        names::{CommitSha, ConnectionId, RefName, RepoPath},
     },
     node,
-    planner::Planner,
+    planner::{self, CatchUp, Caught, Planner},
     queue::{Hint, Hints, InProcess},
     reporter::Reporter,
     scheduler,
@@ -109,6 +110,8 @@ async fn serve_with(
         Arc::new(StoredDeliveries {
             store: store.clone(),
             hints: Arc::clone(&hints),
+            forges: ready.forges.clone(),
+            config: Arc::clone(&config),
         }),
     );
     let reporter = Reporter::new(
@@ -147,7 +150,10 @@ async fn serve_with(
         logs: deps.logs.clone(),
         config: Arc::clone(&config),
         machines: Arc::clone(&deps.machines),
-        repositories: Arc::new(ForgeRepositories(ready.forges.clone())),
+        repositories: Arc::new(ForgeRepositories {
+            forges: ready.forges.clone(),
+            catch_up: CatchUp::new(deps.clone()),
+        }),
         on_change: on_change(Arc::clone(&hints)),
         metrics: metrics.clone(),
         draining: stop.clone(),
@@ -176,6 +182,7 @@ async fn serve_with(
         Arc::clone(&hints),
     );
     tasks.spawn(planner.run(stop.clone()));
+    tasks.spawn(CatchUp::new(deps.clone()).run(stop.clone()));
     tasks.spawn(reporter.run(stop.clone()));
     tasks.spawn(scheduler::run(
         deps.clone(),
@@ -249,18 +256,28 @@ fn on_change(hints: Arc<dyn Hints>) -> web::OnChange {
 struct StoredDeliveries {
     store: Store,
     hints: Arc<dyn Hints>,
+    forges: HashMap<ConnectionId, Arc<dyn Forge>>,
+    config: Arc<Config>,
 }
+
+/// What a body above this size means is said by the page of deliveries alone: reading it twice would hold up others.
+const READ_AT_ONCE: usize = 1 << 20;
 
 #[async_trait]
 impl DeliverySink for StoredDeliveries {
-    async fn record(&self, delivery: Delivery) -> Result<Recorded, NotStored> {
+    async fn record(&self, delivery: Delivery) -> Result<Receipt, NotStored> {
         let Delivery {
             connection,
             key,
             event,
             body,
             digest,
+            subject,
         } = delivery;
+        // Pure, so nothing happens before the delivery is durable.
+        let forge = self.forges.get(&connection).map(AsRef::as_ref);
+        let message = (body.len() <= READ_AT_ONCE)
+            .then(|| planner::words(&planner::verdict(forge, &self.config, &connection, &event, &body)));
         let recorded = self
             .store
             .record_delivery(NewDelivery {
@@ -269,25 +286,44 @@ impl DeliverySink for StoredDeliveries {
                 event,
                 body,
                 digest,
+                subject,
             })
             .await;
         match recorded.map_err(|e| NotStored(e.into()))? {
             store::Recorded::New(id) => {
                 failpoint::hit(Point::DeliveryStored);
                 self.hints.notify(Hint::Delivery);
-                Ok(Recorded::New(id))
+                Ok(Receipt {
+                    recorded: Recorded::New(id),
+                    message: message.unwrap_or_else(|| "stored; it is read next".to_owned()),
+                })
             }
-            store::Recorded::Duplicate(id) => Ok(Recorded::Duplicate(id)),
+            store::Recorded::Duplicate(id) => {
+                let row = self.store.delivery(id).await.map_err(|e| NotStored(e.into()))?;
+                Ok(Receipt {
+                    recorded: Recorded::Duplicate(id),
+                    message: format!(
+                        "delivered before; {}",
+                        row.map_or_else(
+                            || "it was forgotten since".to_owned(),
+                            |row| web::deliveries::outcome(&row)
+                        )
+                    ),
+                })
+            }
         }
     }
 }
 
-struct ForgeRepositories(HashMap<ConnectionId, Arc<dyn Forge>>);
+struct ForgeRepositories {
+    forges: HashMap<ConnectionId, Arc<dyn Forge>>,
+    catch_up: CatchUp,
+}
 
 #[async_trait]
 impl Repositories for ForgeRepositories {
     async fn find(&self, connection: &ConnectionId, path: &RepoPath) -> Result<Option<Placed>, ForgeError> {
-        let Some(forge) = self.0.get(connection) else {
+        let Some(forge) = self.forges.get(connection) else {
             return Ok(None);
         };
         let Some(repository) = forge.find_repository(path, None).await? else {
@@ -295,5 +331,20 @@ impl Repositories for ForgeRepositories {
         };
         let installation = forge.installation(&repository.path).await?;
         Ok(Some((repository, installation)))
+    }
+
+    async fn read_ref(
+        &self,
+        (repository, installation): &Placed,
+        name: &RefName,
+    ) -> Result<Option<CommitSha>, ForgeError> {
+        match self.forges.get(&repository.connection) {
+            Some(forge) => forge.read_ref(repository, *installation, name).await,
+            None => Ok(None),
+        }
+    }
+
+    async fn catch_up(&self) -> Result<Vec<Caught>, store::StoreError> {
+        self.catch_up.now().await
     }
 }

@@ -1,9 +1,8 @@
 //! `helios-ci trigger`
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use clap::Args;
-use miette::IntoDiagnostic as _;
+use clap::{Args, ValueEnum};
 use serde_json::Value;
 
 use super::{
@@ -13,12 +12,17 @@ use super::{
     table::printable,
 };
 use crate::{
-    model::state::{IntakeState, RunState},
-    web::api::types::{Build, BuildCreated, CreateBuild},
+    model::{
+        ids::TriggerId,
+        state::{IntakeState, RunState},
+    },
+    web::api::types::{AskedEvent, Build, BuildCreated, CreateBuild},
 };
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  helios-ci trigger codeberg ada/engine main --wait")]
+#[command(
+    after_help = "Examples:\n  helios-ci trigger codeberg ada/engine main --wait\n  helios-ci trigger codeberg ada/engine v1.2 --workflow release.yml"
+)]
 pub(super) struct TriggerArgs {
     #[command(flatten)]
     client: ClientArgs,
@@ -26,8 +30,14 @@ pub(super) struct TriggerArgs {
     connection: String,
     /// `owner/name`.
     repository: String,
-    /// A branch, or a full ref such as refs/tags/v1.
+    /// A branch or tag, or its full name such as refs/tags/v1.
     r#ref: String,
+    /// Only this workflow file, by path or name, whatever it listens to.
+    #[arg(long)]
+    workflow: Option<String>,
+    /// What workflow files are asked for: those that a push of the ref would run, or those for `workflow_dispatch`.
+    #[arg(long, value_enum, default_value_t = EventArg::Push)]
+    event: EventArg,
     /// The commit; it must be what the ref points at or be reachable from it.
     #[arg(long)]
     commit: Option<String>,
@@ -39,8 +49,28 @@ pub(super) struct TriggerArgs {
     json: bool,
 }
 
-/// How often a build that is waited for is looked at.
-const LOOK: Duration = Duration::from_millis(500);
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum EventArg {
+    /// As if the ref had been pushed.
+    Push,
+    /// As if started by hand at the forge.
+    #[value(name = "workflow_dispatch")]
+    WorkflowDispatch,
+}
+
+impl From<EventArg> for AskedEvent {
+    fn from(event: EventArg) -> Self {
+        match event {
+            EventArg::Push => Self::Push,
+            EventArg::WorkflowDispatch => Self::WorkflowDispatch,
+        }
+    }
+}
+
+/// How often a build that is waited for is asked about.
+const POLL: Duration = Duration::from_millis(500);
+/// How long a build is waited for to be planned when nobody waits for its end: a forge that is away may take for ever.
+const PLANNED_WITHIN: Duration = Duration::from_secs(60);
 
 pub(super) async fn run(common: &Common, args: TriggerArgs) -> Outcome {
     let client = Client::connect(common, &args.client).await?;
@@ -49,37 +79,60 @@ pub(super) async fn run(common: &Common, args: TriggerArgs) -> Outcome {
         repository: args.repository,
         ref_name: args.r#ref,
         commit: args.commit,
+        workflow: args.workflow,
+        event: args.event.into(),
     };
     let created: BuildCreated = client.post("/api/v1/builds", Some(&wanted)).await?;
-    if !args.wait {
-        client.close().await;
-        if args.json {
-            println!("{}", serde_json::to_string_pretty(&created).into_diagnostic()?);
-        } else {
-            println!("build {}", created.id);
-        }
-        return Ok(Exit::Success);
+    let build = follow(&client, created.id, args.wait).await;
+    client.close().await;
+    let (answer, build) = build?;
+    if args.json {
+        println!("{answer:#}");
+    } else {
+        print_build(&build);
     }
-    let path = format!("/api/v1/builds/{}", created.id);
-    let (answer, build) = loop {
+    Ok(exit(&build, args.wait))
+}
+
+/// The build once it was planned, or once its runs have ended: as it came, and as it is understood.
+async fn follow(client: &Client, id: TriggerId, to_the_end: bool) -> miette::Result<(Value, Build)> {
+    let since = Instant::now();
+    let path = format!("/api/v1/builds/{id}");
+    loop {
         let answer: Value = client.get(&path).await?;
         let build: Build = client::read(&path, answer.clone())?;
         let planned = build.state != IntakeState::Received;
-        if planned && build.runs.iter().all(|run| run.state != RunState::Active) {
-            break (answer, build);
+        let enough = if to_the_end {
+            planned && build.runs.iter().all(|run| run.state != RunState::Active)
+        } else {
+            planned || since.elapsed() > PLANNED_WITHIN
+        };
+        if enough {
+            return Ok((answer, build));
         }
-        tokio::time::sleep(LOOK).await;
-    };
-    client.close().await;
-    if args.json {
-        println!("{answer:#}");
-    } else if build.runs.is_empty() {
-        println!("{}: {}", build.state, printable(build.reason.as_deref().unwrap_or("-")));
-    } else {
-        print!("{}", table(&build.runs));
+        tokio::time::sleep(POLL).await;
     }
+}
+
+fn print_build(build: &Build) {
+    let reason = printable(build.reason.as_deref().unwrap_or("-"));
+    match build.state {
+        IntakeState::Received => println!("build {} waits: {reason}", build.id),
+        state if build.runs.is_empty() => println!("{state}: {reason}"),
+        _ => print!("{}", table(&build.runs)),
+    }
+}
+
+fn exit(build: &Build, waited: bool) -> Exit {
     if build.state == IntakeState::Failed {
-        return Ok(Exit::Error);
+        return Exit::Error;
+    }
+    if !waited {
+        // Nothing runs, and nothing will.
+        return match build.state {
+            IntakeState::Ignored => Exit::Failure,
+            _ => Exit::Success,
+        };
     }
     let worst = build
         .runs
@@ -93,5 +146,5 @@ pub(super) async fn run(common: &Common, args: TriggerArgs) -> Outcome {
             _ => 3,
         });
     // Who waits for runs does not call it a success when there are none, or when all that they would do was skipped.
-    Ok(worst.unwrap_or(Exit::Failure))
+    worst.unwrap_or(Exit::Failure)
 }

@@ -35,6 +35,15 @@ impl Call {
         }
     }
 
+    /// The forge does not know us.
+    fn unauthorized(&self, reason: impl Into<String>) -> ForgeError {
+        ForgeError::Unauthorized {
+            forge: self.forge.clone(),
+            call: self.call.clone(),
+            reason: reason.into(),
+        }
+    }
+
     /// No try like this will help.
     pub fn refused(&self, reason: impl Into<String>) -> ForgeError {
         ForgeError::Refused {
@@ -67,8 +76,8 @@ impl Answer {
     /// Judges a response.
     ///
     /// # Errors
-    /// [`ForgeError::Later`] for rate limits, 408, 425 and 5xx; [`ForgeError::Refused`] for
-    /// redirects and every other 4xx except 404.
+    /// [`ForgeError::Later`] for rate limits, 408, 425 and 5xx; [`ForgeError::Unauthorized`] for 401;
+    /// [`ForgeError::Refused`] for redirects and every other 4xx except 404.
     pub fn judge(call: Call, response: Response<Bytes>) -> Result<Self, ForgeError> {
         let (parts, body) = response.into_parts();
         let status = parts.status;
@@ -92,6 +101,9 @@ impl Answer {
         }
         if status.is_server_error() || matches!(status.as_u16(), 408 | 425) {
             return Err(call.later(reason, retry_after(&parts.headers, clock::now_ms())));
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            return Err(call.unauthorized(reason));
         }
         if status.is_redirection() {
             return Err(call.refused(format!(
@@ -213,7 +225,7 @@ mod tests {
     fn wait(result: Result<Answer, ForgeError>) -> Option<u64> {
         match result.unwrap_err() {
             ForgeError::Later { retry_after, .. } => retry_after.map(|d| d.as_secs()),
-            refused @ ForgeError::Refused { .. } => panic!("{refused}"),
+            refused @ (ForgeError::Refused { .. } | ForgeError::Unauthorized { .. }) => panic!("{refused}"),
         }
     }
 
@@ -266,6 +278,19 @@ mod tests {
                 .is_err_and(|e| !e.is_retryable())
         );
         assert!(judge(301, &[], "").unwrap_err().to_string().contains("not followed"));
+    }
+
+    #[test]
+    fn only_401_says_that_the_forge_does_not_know_us() {
+        for status in [400, 401, 403, 409, 410, 422] {
+            let error = judge(status, &[], r#"{"message":"no"}"#).unwrap_err();
+            let unknown = matches!(error, ForgeError::Unauthorized { .. });
+            assert_eq!(
+                (unknown, error.is_retryable()),
+                (status == 401, status == 401),
+                "{error}"
+            );
+        }
     }
 
     #[test]

@@ -40,7 +40,7 @@ use self::limits::Limits;
 use super::signature;
 use crate::{
     config::{Connection, ConnectionKind, WebhookSecret},
-    model::{ids::DeliveryId, names::ConnectionId},
+    model::{ids::DeliveryId, names::ConnectionId, trigger::Subject},
 };
 
 const MIB: usize = 1024 * 1024;
@@ -62,6 +62,8 @@ pub struct Delivery {
     pub body: Vec<u8>,
     /// SHA-256 of the raw body.
     pub digest: [u8; 32],
+    /// What it is about.
+    pub subject: Subject,
 }
 
 /// What recording did.
@@ -69,8 +71,17 @@ pub struct Delivery {
 pub enum Recorded {
     /// Stored now.
     New(DeliveryId),
-    /// It had been stored before.
+    /// It had been stored before, and is done or on its way.
     Duplicate(DeliveryId),
+}
+
+/// What the one who delivered is told: forges show the answer on the page of the delivery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receipt {
+    /// What was done.
+    pub recorded: Recorded,
+    /// What will come of it, or what came of it before, in one sentence.
+    pub message: String,
 }
 
 /// The delivery could not be stored durably.
@@ -82,7 +93,7 @@ pub struct NotStored(#[source] pub Box<dyn std::error::Error + Send + Sync>);
 #[async_trait]
 pub trait DeliverySink: Send + Sync {
     /// Records a delivery once.
-    async fn record(&self, delivery: Delivery) -> Result<Recorded, NotStored>;
+    async fn record(&self, delivery: Delivery) -> Result<Receipt, NotStored>;
 }
 
 /// What intake needs of one connection.
@@ -260,14 +271,14 @@ impl IntoResponse for Refusal {
 async fn receive(State(intake): State<Intake>, Path(connection): Path<String>, request: Request) -> Response {
     let result = intake.take(&connection, request).await;
     let (outcome, response) = match result {
-        Ok(Recorded::New(id)) => (
-            Outcome::Stored,
-            (StatusCode::ACCEPTED, Json(json!({ "delivery": id }))).into_response(),
-        ),
-        Ok(Recorded::Duplicate(id)) => (
-            Outcome::Duplicate,
-            (StatusCode::OK, Json(json!({ "delivery": id }))).into_response(),
-        ),
+        Ok(Receipt { recorded, message }) => {
+            let (outcome, status, id) = match recorded {
+                Recorded::New(id) => (Outcome::Stored, StatusCode::ACCEPTED, id),
+                Recorded::Duplicate(id) => (Outcome::Duplicate, StatusCode::OK, id),
+            };
+            let answer = json!({ "delivery": id, "message": message });
+            (outcome, (status, Json(answer)).into_response())
+        }
         Err(refusal) => {
             // A connection's name comes from the path, so it is shown quoted and cut.
             let shown: String = connection.chars().take(40).collect();
@@ -301,7 +312,7 @@ impl Outcome {
 }
 
 impl Intake {
-    async fn take(&self, connection: &str, request: Request) -> Result<Recorded, Refusal> {
+    async fn take(&self, connection: &str, request: Request) -> Result<Receipt, Refusal> {
         let too_many = |wait| {
             Refusal::new(
                 Outcome::TooMany,
@@ -440,6 +451,7 @@ fn verify(
         event: event.to_owned(),
         body: scrubbed.body,
         digest,
+        subject: scrubbed.subject,
     })
 }
 

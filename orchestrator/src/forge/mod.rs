@@ -35,6 +35,8 @@ pub enum Parsed {
     Triggers(Vec<Trigger>),
     /// Nothing to do, and why: `a branch was deleted`, `a ping`.
     Ignored(String),
+    /// It is about a repository that the configuration does not list, and why nothing is done.
+    NotServed(String),
 }
 
 /// A webhook body that its forge would not have sent.
@@ -62,6 +64,17 @@ pub enum ForgeError {
         /// What the forge asked for (`Retry-After`, rate-limit reset).
         retry_after: Option<Duration>,
     },
+    /// The forge does not accept who we are (401): a state of the connection, and no answer to what was
+    /// asked. It works again once the administrator mends token or key.
+    #[error("{forge} does not accept the credentials of this connection: {reason} at `{call}`")]
+    Unauthorized {
+        /// The forge's address.
+        forge: String,
+        /// What was called, without secrets.
+        call: String,
+        /// What it said.
+        reason: String,
+    },
     /// It will not work like this: 4xx.
     #[error("{forge} refused `{call}`: {reason}")]
     Refused {
@@ -78,7 +91,7 @@ impl ForgeError {
     /// Whether another try can help.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Later { .. })
+        matches!(self, Self::Later { .. } | Self::Unauthorized { .. })
     }
 }
 

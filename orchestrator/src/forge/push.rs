@@ -103,7 +103,7 @@ pub fn parse(served: &Served, raw: &[u8], test_when_unmoved: bool) -> Result<Par
     };
     let ignored = |why: String| Ok(Parsed::Ignored(why));
     if let Some(why) = served.refusal(&path) {
-        return ignored(why);
+        return Ok(Parsed::NotServed(why));
     }
     if after.is_zero() || push.deleted == Some(true) {
         return ignored(format!("{ref_name} was deleted"));
@@ -165,7 +165,7 @@ pub mod tests {
 
     pub fn ignored(result: Result<Parsed, BadDelivery>) -> String {
         match result.unwrap() {
-            Parsed::Ignored(why) => why,
+            Parsed::Ignored(why) | Parsed::NotServed(why) => why,
             Parsed::Triggers(triggers) => panic!("{triggers:?}"),
         }
     }

@@ -51,7 +51,76 @@ pub enum Event {
         /// The commit, where the person named one: it must be what the ref points at or be
         /// reachable from it.
         commit: Option<CommitSha>,
+        /// Runs what a push of the ref would run, as a push. What was stored before this was known
+        /// asked for `workflow_dispatch`.
+        #[serde(default)]
+        as_push: bool,
+        /// This workflow file alone, by its path or file name, whatever it listens to.
+        #[serde(default)]
+        workflow: Option<String>,
     },
+}
+
+/// What a delivery is about, as its body claims; what is no name is left out.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Subject {
+    /// The forge's own id of the repository.
+    pub repository_id: Option<i64>,
+    /// `owner/name`.
+    pub repository: Option<RepoPath>,
+    /// The full ref; events other than a push name none, or a short one that is no ref's name.
+    pub ref_name: Option<RefName>,
+    /// What a push says that the ref points at now; all zeros when it was deleted.
+    pub commit: Option<CommitSha>,
+}
+
+/// Whether an event that led to no run may be planned when it comes again. What led to runs, or is
+/// still on its way, is done once whatever comes again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Retry {
+    /// It asks for no run and never will: a deletion, a ping, a skip word.
+    Never,
+    /// When its forge or a person delivers it again.
+    OnRequest,
+    /// Also by ourselves, once the connection works: the connection or its configuration kept it from running.
+    Automatic,
+}
+
+impl Subject {
+    /// Whether it is the end of its ref.
+    #[must_use]
+    pub fn is_deletion(&self) -> bool {
+        self.commit.as_ref().is_some_and(CommitSha::is_zero)
+    }
+}
+
+impl Retry {
+    /// The word that the database and the API use.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Never => "never",
+            Self::OnRequest => "on_request",
+            Self::Automatic => "automatic",
+        }
+    }
+}
+
+/// A word that is none of [`Retry`]'s.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is none of never, on_request, automatic")]
+pub struct UnknownRetry(String);
+
+impl std::str::FromStr for Retry {
+    type Err = UnknownRetry;
+
+    fn from_str(text: &str) -> Result<Self, UnknownRetry> {
+        [Self::Never, Self::OnRequest, Self::Automatic]
+            .into_iter()
+            .find(|retry| retry.as_str() == text)
+            .ok_or_else(|| UnknownRetry(text.chars().take(40).collect()))
+    }
 }
 
 impl Event {
@@ -59,8 +128,8 @@ impl Event {
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
-            Self::Push { .. } => "push",
-            Self::Manual { .. } => "workflow_dispatch",
+            Self::Push { .. } | Self::Manual { as_push: true, .. } => "push",
+            Self::Manual { as_push: false, .. } => "workflow_dispatch",
         }
     }
 
@@ -69,6 +138,15 @@ impl Event {
     pub fn ref_name(&self) -> &RefName {
         match self {
             Self::Push { ref_name, .. } | Self::Manual { ref_name, .. } => ref_name,
+        }
+    }
+
+    /// The commit that whoever asked named, where one was named.
+    #[must_use]
+    pub fn commit(&self) -> Option<&CommitSha> {
+        match self {
+            Self::Push { commit, .. } => Some(commit),
+            Self::Manual { commit, .. } => commit.as_ref(),
         }
     }
 }

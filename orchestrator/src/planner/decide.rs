@@ -4,7 +4,7 @@ use std::fmt::Display;
 
 use crate::{
     config::Config,
-    model::{diagnostic::Diagnostic, plan::Plan, trigger::Event},
+    model::{diagnostic::Diagnostic, names::CommitSha, plan::Plan, trigger::Event},
     store::{JobRequirement, NewRun, PlannedRun},
     workflow::{self, Defaults, Wanted},
 };
@@ -24,6 +24,11 @@ pub struct WorkflowFile {
 /// # Errors
 /// Why none of them wants to run.
 pub fn decide(files: &[WorkflowFile], event: &Event, config: &Config) -> Result<Vec<NewRun>, String> {
+    choose(files, Some(event), config)
+}
+
+/// As [`decide`]; without an event every file is wanted.
+fn choose(files: &[WorkflowFile], event: Option<&Event>, config: &Config) -> Result<Vec<NewRun>, String> {
     let defaults = Defaults {
         job_timeout_minutes: config.limits.job_timeout_minutes,
     };
@@ -32,7 +37,7 @@ pub fn decide(files: &[WorkflowFile], event: &Event, config: &Config) -> Result<
     let mut reasons = Vec::new();
     for file in files {
         let (text, read) = match &file.text {
-            Ok(text) => (text.as_slice(), workflow::read(&file.path, text, event, &defaults)),
+            Ok(text) => (text.as_slice(), read(&file.path, text, event, &defaults)),
             Err(reason) => (
                 &[][..],
                 Wanted::Invalid(vec![complaint(&file.path, 1, 1, reason.clone(), None)]),
@@ -80,6 +85,51 @@ pub fn decide(files: &[WorkflowFile], event: &Event, config: &Config) -> Result<
     } else {
         Ok(runs)
     }
+}
+
+fn read(path: &str, text: &[u8], event: Option<&Event>, defaults: &Defaults) -> Wanted {
+    match event {
+        Some(event) => workflow::read(path, text, event, defaults),
+        None => match workflow::validate(path, text, defaults) {
+            Ok(plan) => Wanted::Wanted(plan),
+            Err(complaints) => Wanted::Invalid(complaints),
+        },
+    }
+}
+
+/// What `decide` says where a person may have named one of the files: that one runs whatever it listens to, because
+/// naming it is the choice that its filters would make for a push. `commit` is the one that was found.
+pub(super) fn asked(
+    files: Vec<WorkflowFile>,
+    event: &Event,
+    commit: &CommitSha,
+    config: &Config,
+) -> Result<Vec<NewRun>, String> {
+    let (named, as_push) = match event {
+        Event::Push { .. } => (None, false),
+        Event::Manual { workflow, as_push, .. } => (workflow.as_deref(), *as_push),
+    };
+    if files.is_empty() {
+        return Err("the commit has no workflow files".to_owned());
+    }
+    if let Some(name) = named {
+        let is_named =
+            |file: &&WorkflowFile| file.path == name || file.path.rsplit('/').next().is_some_and(|short| short == name);
+        let Some(file) = files.iter().find(is_named) else {
+            let paths: Vec<&str> = files.iter().map(|file| file.path.as_str()).take(20).collect();
+            return Err(format!(
+                "the commit has no workflow file {name}; there are {}",
+                paths.join(", ")
+            ));
+        };
+        return choose(std::slice::from_ref(file), None, config);
+    }
+    let push = Event::Push {
+        ref_name: event.ref_name().clone(),
+        commit: commit.clone(),
+        before: None,
+    };
+    decide(&files, if as_push { &push } else { event }, config)
 }
 
 /// What each job needs of a node.

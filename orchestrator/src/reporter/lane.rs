@@ -128,14 +128,14 @@ impl Lane {
                 }
                 self.shared.wake.notify_one();
             }
-            Ok(Err(error @ ForgeError::Refused { .. })) => {
+            Ok(Err(error @ (ForgeError::Refused { .. } | ForgeError::Unauthorized { .. }))) => {
                 self.silent = 0;
                 self.shared.refused(owed, &error.to_string()).await;
             }
             Ok(Err(error @ ForgeError::Later { .. })) => {
                 let asked = match &error {
                     ForgeError::Later { retry_after, .. } => *retry_after,
-                    ForgeError::Refused { .. } => None,
+                    ForgeError::Refused { .. } | ForgeError::Unauthorized { .. } => None,
                 };
                 self.put_off(owed, asked, &error.to_string()).await;
             }

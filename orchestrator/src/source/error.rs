@@ -82,6 +82,12 @@ pub enum SourceError {
         /// The repository.
         repository: RepoPath,
     },
+    /// A repository has more refs than are listed.
+    #[error("{repository} has too many branches and tags to compare")]
+    TooManyRefs {
+        /// The repository.
+        repository: RepoPath,
+    },
     /// git said something unexpected.
     #[error("cannot understand git's answer to `{what}`: {answer}")]
     Answer {

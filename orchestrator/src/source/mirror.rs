@@ -25,7 +25,7 @@ use crate::{
 /// The longest fetch.
 const FETCH_DEADLINE: Duration = Duration::from_secs(1800);
 /// Asking a forge what a ref points at.
-const LIST_DEADLINE: Duration = Duration::from_secs(60);
+pub(super) const LIST_DEADLINE: Duration = Duration::from_secs(60);
 /// A lock file is held for moments; one this old was left by a process that died.
 const STALE_LOCK: Duration = Duration::from_secs(10);
 /// As [`STALE_LOCK`], for packs half received: they grow while somebody writes them.
@@ -242,7 +242,7 @@ fn no_ref(repository: &Repository, ref_name: &RefName) -> SourceError {
     }
 }
 
-fn fetch_error(repository: &Repository, what: &str, said: &str) -> SourceError {
+pub(super) fn fetch_error(repository: &Repository, what: &str, said: &str) -> SourceError {
     // What git says when it wanted to ask a person for a password.
     let said = if said.contains("terminal prompts disabled") {
         "the forge wants other credentials than it was given"

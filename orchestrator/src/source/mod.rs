@@ -17,6 +17,7 @@ mod error;
 mod git;
 mod grant;
 mod mirror;
+mod refs;
 mod serve;
 #[cfg(test)]
 mod tests;
@@ -37,6 +38,7 @@ pub use adopt::Snapshot;
 pub use commit::Entry;
 pub use error::SourceError;
 pub use grant::{COMMIT_REF, Grant};
+pub use refs::RemoteRef;
 pub use version::{GIT_FIX, GitError, git_version};
 pub use worktree::WorkTree;
 

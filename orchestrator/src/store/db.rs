@@ -59,6 +59,11 @@ const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("../../migrations/sqlite/0003_removals.sql"),
         postgres: include_str!("../../migrations/postgres/0003_removals.sql"),
     },
+    Migration {
+        version: 4,
+        sqlite: include_str!("../../migrations/sqlite/0004_deliveries.sql"),
+        postgres: include_str!("../../migrations/postgres/0004_deliveries.sql"),
+    },
 ];
 
 /// The version that this program brings a database to.

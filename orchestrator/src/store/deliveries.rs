@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use sha2::{Digest as _, Sha256};
+
 use super::{
     Store, StoreError,
     law::{before, guarded},
@@ -12,7 +14,7 @@ use crate::model::{
     ids::DeliveryId,
     names::{ConnectionId, NodeName},
     state::IntakeState,
-    trigger::Trigger,
+    trigger::{Retry, Subject, Trigger},
 };
 
 /// A webhook that passed verification.
@@ -28,6 +30,8 @@ pub struct NewDelivery {
     pub body: Vec<u8>,
     /// SHA-256 of the body as it was received.
     pub digest: [u8; 32],
+    /// What it is about.
+    pub subject: Subject,
 }
 
 /// Whether a delivery is new.
@@ -35,7 +39,8 @@ pub struct NewDelivery {
 pub enum Recorded {
     /// Stored now.
     New(DeliveryId),
-    /// It was stored before, as this one: the same key, or the same body within three days.
+    /// This one, with the same key or (within three days) the same body, led to runs, is on its way, or asks
+    /// for nothing.
     Duplicate(DeliveryId),
 }
 
@@ -61,40 +66,41 @@ pub struct ClaimedDelivery {
 pub enum DeliveryOutcome {
     /// These triggers.
     Planned(Vec<Trigger>),
-    /// Nothing to do, and why.
-    Ignored(String),
-    /// It cannot be used, and why.
-    Failed(String),
-}
-
-/// A delivery, for people.
-#[derive(Debug, Clone)]
-pub struct DeliveryRow {
-    /// Which.
-    pub id: DeliveryId,
-    /// Through which connection it came.
-    pub connection: ConnectionId,
-    /// The forge's word for the event.
-    pub event: String,
-    /// The forge's own id.
-    pub key: String,
-    /// Where it stands.
-    pub state: IntakeState,
-    /// Why it was ignored or failed.
-    pub reason: Option<String>,
-    /// Milliseconds since 1970.
-    pub received_ms: i64,
+    /// Nothing to do.
+    Ignored {
+        /// Why.
+        reason: String,
+        /// Whether it may come again.
+        retry: Retry,
+    },
+    /// It cannot be used.
+    Failed {
+        /// Why.
+        reason: String,
+        /// Whether it may come again.
+        retry: Retry,
+    },
 }
 
 const SAME_BODY: Duration = Duration::from_secs(3 * 24 * 3600);
+/// How many rows of one key the daemon makes by itself. Whoever delivers again may do so as often as the forge lets them.
+const AUTOMATIC_ROWS: u32 = 5;
 
 impl Store {
-    /// Stores a webhook once: a second delivery with its key, or with its body within three days
-    /// (a replay under a new key), is a duplicate.
+    /// Stores a webhook, unless the same one, by its key or by its body within three days (a replay under a new key),
+    /// is done or on its way. One that led to nothing may come again, and so may one whose ref was deleted or moved
+    /// since.
     pub async fn record_delivery(&self, delivery: NewDelivery) -> Result<Recorded, StoreError> {
         in_tx!(self, "store a delivery", [delivery = delivery], |tx| record(
             tx, delivery
         ))
+    }
+
+    /// Stores a delivery that led to nothing once more, as its forge would by delivering it again. `None` when that
+    /// is not for us to do: something newer is known of its ref, it may not come again, its body is gone, or it was
+    /// tried often enough.
+    pub async fn deliver_again(&self, id: DeliveryId) -> Result<Option<DeliveryId>, StoreError> {
+        in_tx!(self, "deliver again", [], |tx| again(tx, id))
     }
 
     /// The oldest delivery that nobody works on.
@@ -119,31 +125,41 @@ impl Store {
             tx, id, epoch, outcome
         ))
     }
-
-    /// The newest deliveries first.
-    pub async fn recent_deliveries(&self, limit: u32) -> Result<Vec<DeliveryRow>, StoreError> {
-        let mut tx = self.glance("list deliveries").await?;
-        let rows = tx
-            .rows(
-                "SELECT id, connection, event, delivery_key, state, reason, received_ms
-                 FROM deliveries ORDER BY seq DESC LIMIT $1",
-                args![limit],
-            )
-            .await?;
-        rows.iter().map(delivery_row).collect()
-    }
 }
 
-fn delivery_row(row: &Row) -> Result<DeliveryRow, StoreError> {
-    Ok(DeliveryRow {
+/// An earlier row of the same key or body.
+struct Earlier {
+    id: DeliveryId,
+    seq: i64,
+    /// It led to nothing, and may come again.
+    open: bool,
+}
+
+/// The SQL of "this delivery led to nothing and may come again", by us if `retries` is `'automatic'`.
+macro_rules! open {
+    ($retries:literal) => {
+        concat!(
+            "(d.state IN ('ignored', 'failed') AND d.retry IN (",
+            $retries,
+            ") OR d.state = 'planned'
+                 AND EXISTS (SELECT 1 FROM triggers t WHERE t.delivery_id = d.id AND t.retry IN (",
+            $retries,
+            ")
+                     AND t.state IN ('ignored', 'failed'))
+                 AND NOT EXISTS (SELECT 1 FROM triggers t WHERE t.delivery_id = d.id
+                     AND t.state IN ('received', 'planned')))"
+        )
+    };
+}
+pub(super) use open;
+
+fn earlier(row: Option<Row>) -> Result<Option<Earlier>, StoreError> {
+    let Some(row) = row else { return Ok(None) };
+    Ok(Some(Earlier {
         id: row.parse("id")?,
-        connection: row.parse("connection")?,
-        event: row.text("event")?,
-        key: row.text("delivery_key")?,
-        state: row.parse("state")?,
-        reason: row.opt_text("reason")?,
-        received_ms: row.int("received_ms")?,
-    })
+        seq: row.int("seq")?,
+        open: row.flag("open")?,
+    }))
 }
 
 async fn record(tx: &mut Tx, new: &NewDelivery) -> Result<Recorded, StoreError> {
@@ -153,50 +169,120 @@ async fn record(tx: &mut Tx, new: &NewDelivery) -> Result<Recorded, StoreError> 
             reason: format!("its key has {} bytes, and 1 to 128 are allowed", new.key.len()),
         });
     }
-    let same_body = tx
+    one_at_a_time(tx, &new.connection).await?;
+    let by_key = tx
         .row(
-            "SELECT id FROM deliveries
-             WHERE connection = $1 AND event = $2 AND digest = $3 AND received_ms > $4 ORDER BY seq LIMIT 1",
-            args![&new.connection, &new.event, &new.digest, tx.now - ms(SAME_BODY)],
-        )
-        .await?;
-    if let Some(row) = same_body {
-        return Ok(Recorded::Duplicate(row.parse("id")?));
-    }
-    let id = DeliveryId::new();
-    let inserted = tx
-        .execute(
-            "INSERT INTO deliveries (id, connection, delivery_key, event, body, digest, state, received_ms)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
-             ON CONFLICT (connection, delivery_key) DO NOTHING",
-            args![
-                id,
-                &new.connection,
-                &new.key,
-                clip(&new.event, 100),
-                &new.body,
-                &new.digest,
-                IntakeState::Received,
-                tx.now
-            ],
-        )
-        .await?;
-    if inserted == 1 {
-        return Ok(Recorded::New(id));
-    }
-    let row = tx
-        .row(
-            "SELECT id FROM deliveries WHERE connection = $1 AND delivery_key = $2",
+            concat!(
+                "SELECT d.id, d.seq, CAST(CASE WHEN ",
+                open!("'on_request', 'automatic'"),
+                " THEN 1 ELSE 0 END AS BIGINT) AS open
+                 FROM deliveries d WHERE d.connection = $1 AND d.delivery_key = $2 ORDER BY d.seq DESC LIMIT 1"
+            ),
             args![&new.connection, &new.key],
         )
         .await?;
-    match row {
-        Some(row) => Ok(Recorded::Duplicate(row.parse("id")?)),
-        None => Err(StoreError::Internal {
-            what: tx.what,
-            reason: "a delivery with the same key was just removed; send it again".to_owned(),
-        }),
+    if let Some(same) = earlier(by_key)?.filter(|same| !same.open) {
+        return Ok(Recorded::Duplicate(same.id));
     }
+    let by_body = tx
+        .row(
+            concat!(
+                "SELECT d.id, d.seq, CAST(CASE WHEN ",
+                open!("'on_request', 'automatic'"),
+                " THEN 1 ELSE 0 END AS BIGINT) AS open
+                 FROM deliveries d WHERE d.connection = $1 AND d.event = $2 AND d.digest = $3 AND d.received_ms > $4
+                 ORDER BY d.seq DESC LIMIT 1"
+            ),
+            args![&new.connection, &new.event, &new.digest, tx.now - ms(SAME_BODY)],
+        )
+        .await?;
+    let mut repeats = None;
+    if let Some(same) = earlier(by_body)?.filter(|same| !same.open) {
+        if !moved_since(tx, new, same.seq).await? {
+            return Ok(Recorded::Duplicate(same.id));
+        }
+        repeats = Some(same.id);
+    }
+    insert(tx, new, repeats).await.map(Recorded::New)
+}
+
+/// Two deliveries of one body must not both find that they are the first.
+async fn one_at_a_time(tx: &mut Tx, connection: &ConnectionId) -> Result<(), StoreError> {
+    let hash = Sha256::digest(format!("deliveries of {connection}"));
+    let section = hash.iter().take(8).fold(0_i64, |n, byte| (n << 8) | i64::from(*byte));
+    tx.exclusive(section).await
+}
+
+/// Whether the ref of a push was deleted or pushed otherwise after an earlier delivery of the same body. What only
+/// repeats an older body, and led to nothing, tells nothing of the ref.
+async fn moved_since(tx: &mut Tx, new: &NewDelivery, seq: i64) -> Result<bool, StoreError> {
+    let (Some(repository), Some(ref_name)) = (new.subject.repository_id, &new.subject.ref_name) else {
+        return Ok(false);
+    };
+    let row = tx
+        .row(
+            "SELECT d.id FROM deliveries d WHERE d.connection = $1 AND d.repository_id = $2 AND d.ref_name = $3
+                 AND d.seq > $4 AND d.event = $5 AND d.digest <> $6 AND (d.repeats IS NULL OR d.deletion = 1
+                     OR EXISTS (SELECT 1 FROM triggers t WHERE t.delivery_id = d.id AND t.state = 'planned'))
+             LIMIT 1",
+            args![&new.connection, repository, ref_name, seq, &new.event, &new.digest],
+        )
+        .await?;
+    Ok(row.is_some())
+}
+
+async fn insert(tx: &mut Tx, new: &NewDelivery, repeats: Option<DeliveryId>) -> Result<DeliveryId, StoreError> {
+    let id = DeliveryId::new();
+    tx.execute(
+        "INSERT INTO deliveries (id, connection, delivery_key, number, event, body, digest, repository_id,
+             repository_path, ref_name, commit_sha, deletion, repeats, state, received_ms)
+         VALUES ($1, $2, $3, (SELECT COALESCE(MAX(number), 0) + 1 FROM deliveries WHERE connection = $2
+             AND delivery_key = $3), $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
+        args![
+            id,
+            &new.connection,
+            &new.key,
+            clip(&new.event, 100),
+            &new.body,
+            &new.digest,
+            new.subject.repository_id,
+            &new.subject.repository,
+            &new.subject.ref_name,
+            &new.subject.commit,
+            new.subject.is_deletion(),
+            repeats,
+            IntakeState::Received,
+            tx.now
+        ],
+    )
+    .await?;
+    Ok(id)
+}
+
+async fn again(tx: &mut Tx, id: DeliveryId) -> Result<Option<DeliveryId>, StoreError> {
+    let row = tx
+        .row("SELECT connection FROM deliveries WHERE id = $1", args![id])
+        .await?;
+    let Some(row) = row else { return Ok(None) };
+    one_at_a_time(tx, &row.parse("connection")?).await?;
+    let next = DeliveryId::new();
+    let inserted = tx
+        .execute(
+            concat!(
+                "INSERT INTO deliveries (id, connection, delivery_key, number, event, body, digest, repository_id,
+                     repository_path, ref_name, commit_sha, deletion, repeats, state, received_ms)
+                 SELECT $2, d.connection, d.delivery_key, d.number + 1, d.event, d.body, d.digest, d.repository_id,
+                     d.repository_path, d.ref_name, d.commit_sha, d.deletion, d.repeats, $3, $4
+                 FROM deliveries d WHERE d.id = $1 AND d.body IS NOT NULL AND d.number < $5 AND ",
+                open!("'automatic'"),
+                " AND NOT EXISTS (SELECT 1 FROM deliveries n WHERE n.connection = d.connection AND n.seq > d.seq
+                     AND (n.delivery_key = d.delivery_key
+                         OR n.repository_id = d.repository_id AND n.ref_name = d.ref_name))"
+            ),
+            args![id, next, IntakeState::Received, tx.now, AUTOMATIC_ROWS],
+        )
+        .await?;
+    Ok((inserted == 1).then_some(next))
 }
 
 async fn claim(tx: &mut Tx, node: &NodeName, lease: Duration) -> Result<Option<ClaimedDelivery>, StoreError> {
@@ -222,22 +308,23 @@ async fn claim(tx: &mut Tx, node: &NodeName, lease: Duration) -> Result<Option<C
 }
 
 async fn finish(tx: &mut Tx, id: DeliveryId, epoch: i64, outcome: &DeliveryOutcome) -> Result<bool, StoreError> {
-    let (to, reason) = match outcome {
-        DeliveryOutcome::Planned(_) => (IntakeState::Planned, None),
-        DeliveryOutcome::Ignored(reason) => (IntakeState::Ignored, Some(clip(reason, 2000))),
-        DeliveryOutcome::Failed(reason) => (IntakeState::Failed, Some(clip(reason, 2000))),
+    let (to, reason, retry) = match outcome {
+        DeliveryOutcome::Planned(_) => (IntakeState::Planned, None, Retry::Never),
+        DeliveryOutcome::Ignored { reason, retry } => (IntakeState::Ignored, Some(clip(reason, 2000)), *retry),
+        DeliveryOutcome::Failed { reason, retry } => (IntakeState::Failed, Some(clip(reason, 2000)), *retry),
     };
     let sql = guarded(
-        "UPDATE deliveries SET state = $3, reason = $4 WHERE id = $1 AND epoch = $2 AND state IN ({from})",
+        "UPDATE deliveries SET state = $3, reason = $4, retry = $5
+         WHERE id = $1 AND epoch = $2 AND state IN ({from}) RETURNING repeats",
         &before(to),
         to,
     );
-    if tx.execute(sql, args![id, epoch, to, reason]).await? == 0 {
-        return Ok(false);
-    }
+    let ended = tx.row(sql, args![id, epoch, to, reason, retry.as_str()]).await?;
+    let Some(row) = ended else { return Ok(false) };
     if let DeliveryOutcome::Planned(new) = outcome {
+        let tip_only = row.opt_text("repeats")?.is_some();
         for trigger in new {
-            triggers::insert(tx, trigger, Some(id), &trigger.actor).await?;
+            triggers::insert(tx, trigger, Some((id, tip_only)), &trigger.actor).await?;
         }
     }
     Ok(true)

@@ -25,10 +25,12 @@ mod attempts;
 mod audit;
 mod cancel;
 mod claim;
+mod comparisons;
 mod counts;
 mod create;
 mod db;
 mod deliveries;
+mod delivery_list;
 mod ending;
 mod error;
 mod job_version;
@@ -68,9 +70,11 @@ pub use self::{
     audit::AuditEntry,
     cancel::{CancelOutcome, CancelRequest},
     claim::{ClaimedJob, MachineUse, QueuedClass},
+    comparisons::{Comparison, Held, KnownRepository, Missed, Tip},
     counts::Counts,
     create::{JobRequirement, NewRun, PlannedRun},
-    deliveries::{ClaimedDelivery, DeliveryOutcome, DeliveryRow, NewDelivery, Recorded},
+    deliveries::{ClaimedDelivery, DeliveryOutcome, NewDelivery, Recorded},
+    delivery_list::{DeliveryBuild, DeliveryFilter, DeliveryRow},
     ending::{AttemptEnd, EndOutcome},
     error::StoreError,
     job_version::JobVersion,

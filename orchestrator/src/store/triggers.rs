@@ -13,7 +13,7 @@ use crate::model::{
     ids::{DeliveryId, RunId, TriggerId},
     names::{CommitSha, NodeName},
     state::IntakeState,
-    trigger::Trigger,
+    trigger::{Retry, Trigger},
 };
 
 /// A trigger to be planned.
@@ -27,6 +27,10 @@ pub struct ClaimedTrigger {
     pub tries: u32,
     /// What asks for runs.
     pub trigger: Trigger,
+    /// How often the forge did not accept our credentials; these were no tries of the trigger's own.
+    pub refusals: u32,
+    /// Its delivery repeats an older one that led to runs, so it is a new push only if the ref points at its commit now.
+    pub tip_only: bool,
 }
 
 /// What became of a trigger.
@@ -39,14 +43,23 @@ pub enum TriggerOutcome {
         /// One for each workflow file.
         runs: Vec<NewRun>,
     },
-    /// Nothing to do, and why.
-    Ignored(String),
+    /// Nothing to do.
+    Ignored {
+        /// Why.
+        reason: String,
+        /// The commit that was looked at, when it came to that.
+        commit: Option<CommitSha>,
+        /// Whether its delivery may come again.
+        retry: Retry,
+    },
     /// It cannot be planned.
     Failed {
         /// Why.
         reason: String,
         /// Where the failed aggregate check is shown, when the commit is known.
         commit: Option<CommitSha>,
+        /// Whether its delivery may come again.
+        retry: Retry,
     },
 }
 
@@ -97,19 +110,21 @@ impl Store {
         in_tx!(self, "give a trigger back", [], |tx| release(tx, id, epoch))
     }
 
-    /// Gives a trigger back, to be claimed again later. `false` when the lease was lost.
+    /// Gives a trigger back, to be claimed again later. `for_connection`: it waits for its connection to work again,
+    /// so that this was no try of its own. `false` when the lease was lost.
     pub async fn retry_trigger(
         &self,
         id: TriggerId,
         epoch: i64,
         after: Duration,
         reason: &str,
+        for_connection: bool,
     ) -> Result<bool, StoreError> {
         in_tx!(
             self,
             "put off a trigger",
             [reason = clip(reason, 2000).to_owned()],
-            |tx| { retry(tx, id, epoch, after, reason) }
+            |tx| { retry(tx, id, epoch, after, reason, for_connection) }
         )
     }
 
@@ -159,26 +174,30 @@ fn trigger_row(row: &Row) -> Result<TriggerRow, StoreError> {
     })
 }
 
-/// Stores a trigger; also used by the delivery that led to it.
+/// Stores a trigger; also used by the delivery that led to it, which says whether the commit must be the ref's tip.
 pub(super) async fn insert(
     tx: &mut Tx,
     trigger: &Trigger,
-    delivery: Option<DeliveryId>,
+    delivery: Option<(DeliveryId, bool)>,
     by: &str,
 ) -> Result<TriggerId, StoreError> {
     let id = TriggerId::new();
     tx.execute(
-        "INSERT INTO triggers (id, delivery_id, connection, repository_id, body, by_whom, state, created_ms, due_ms)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $8)",
+        "INSERT INTO triggers (id, delivery_id, connection, repository_id, body, by_whom, state, created_ms, due_ms,
+             ref_name, claimed_sha, tip_only)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $8, $9, $10, $11)",
         args![
             id,
-            delivery,
+            delivery.map(|(id, _)| id),
             &trigger.repository.connection,
             trigger.repository.id,
             to_json(tx.what, trigger)?,
             clip(by, 200),
             IntakeState::Received,
-            tx.now
+            tx.now,
+            trigger.event.ref_name(),
+            trigger.event.commit().cloned(),
+            delivery.is_some_and(|(_, tip_only)| tip_only),
         ],
     )
     .await?;
@@ -194,7 +213,7 @@ async fn claim(tx: &mut Tx, node: &NodeName, lease: Duration) -> Result<Option<C
                      AND NOT EXISTS (SELECT 1 FROM triggers o WHERE o.state = 'received' AND o.lease_until > $3
                          AND o.connection = t.connection AND o.repository_id = t.repository_id)
                  ORDER BY seq LIMIT 1 /*pg FOR UPDATE SKIP LOCKED*/)
-             RETURNING id, epoch, tries, body",
+             RETURNING id, epoch, tries, refusals, body, tip_only",
             args![node, tx.now + ms(lease), tx.now],
         )
         .await?;
@@ -204,6 +223,8 @@ async fn claim(tx: &mut Tx, node: &NodeName, lease: Duration) -> Result<Option<C
         epoch: row.int("epoch")?,
         tries: row.num("tries")?,
         trigger: row.json("body")?,
+        refusals: row.num("refusals")?,
+        tip_only: row.flag("tip_only")?,
     }))
 }
 
@@ -228,12 +249,20 @@ async fn release(tx: &mut Tx, id: TriggerId, epoch: i64) -> Result<bool, StoreEr
     Ok(changed == 1)
 }
 
-async fn retry(tx: &mut Tx, id: TriggerId, epoch: i64, after: Duration, reason: &str) -> Result<bool, StoreError> {
+async fn retry(
+    tx: &mut Tx,
+    id: TriggerId,
+    epoch: i64,
+    after: Duration,
+    reason: &str,
+    for_connection: bool,
+) -> Result<bool, StoreError> {
     let changed = tx
         .execute(
-            "UPDATE triggers SET lease_until = 0, lease_owner = NULL, due_ms = $3, reason = $4
+            "UPDATE triggers SET lease_until = 0, lease_owner = NULL, due_ms = $3, reason = $4,
+                 tries = tries - $5, refusals = refusals + $5
              WHERE id = $1 AND epoch = $2 AND state = 'received'",
-            args![id, epoch, tx.now + ms(after), reason],
+            args![id, epoch, tx.now + ms(after), reason, for_connection],
         )
         .await?;
     Ok(changed == 1)
@@ -245,19 +274,24 @@ async fn finish(
     epoch: i64,
     outcome: &TriggerOutcome,
 ) -> Result<Option<Vec<RunId>>, StoreError> {
-    let (to, reason, commit) = match outcome {
-        TriggerOutcome::Planned { commit, .. } => (IntakeState::Planned, None, Some(commit)),
-        TriggerOutcome::Ignored(reason) => (IntakeState::Ignored, Some(clip(reason, 2000)), None),
-        TriggerOutcome::Failed { reason, commit } => (IntakeState::Failed, Some(clip(reason, 2000)), commit.as_ref()),
+    let (to, reason, commit, retry) = match outcome {
+        TriggerOutcome::Planned { commit, .. } => (IntakeState::Planned, None, Some(commit), Retry::Never),
+        TriggerOutcome::Ignored { reason, commit, retry } => {
+            (IntakeState::Ignored, Some(clip(reason, 2000)), commit.as_ref(), *retry)
+        }
+        TriggerOutcome::Failed { reason, commit, retry } => {
+            (IntakeState::Failed, Some(clip(reason, 2000)), commit.as_ref(), *retry)
+        }
     };
     let sql = guarded(
-        "UPDATE triggers SET state = $3, reason = $4, commit_sha = $5
+        "UPDATE triggers SET state = $3, reason = $4, commit_sha = $5, retry = $6
          WHERE id = $1 AND epoch = $2 AND state IN ({from}) RETURNING body, by_whom",
         &before(to),
         to,
     );
+    let commit_sha = commit.map(CommitSha::as_str);
     let changed = tx
-        .row(sql, args![id, epoch, to, reason, commit.map(CommitSha::as_str)])
+        .row(sql, args![id, epoch, to, reason, commit_sha, retry.as_str()])
         .await?;
     let Some(row) = changed else { return Ok(None) };
     let trigger: Trigger = row.json("body")?;
@@ -275,8 +309,9 @@ async fn finish(
         TriggerOutcome::Failed {
             reason,
             commit: Some(commit),
+            ..
         } => outbox::unplanned(tx, &outbox::Place::of(&trigger, commit), reason).await?,
-        TriggerOutcome::Failed { commit: None, .. } | TriggerOutcome::Ignored(_) => {}
+        TriggerOutcome::Failed { commit: None, .. } | TriggerOutcome::Ignored { .. } => {}
     }
     Ok(Some(created))
 }

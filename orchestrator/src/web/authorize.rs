@@ -61,6 +61,8 @@ pub enum Action {
     Type,
     /// See the machines of all repositories.
     Machines,
+    /// See what forges delivered and what was missed, of all repositories, and look for what was missed.
+    Deliveries,
 }
 
 /// The repository an action is about.
@@ -126,7 +128,8 @@ pub fn authorize(identity: &Identity, action: Action, repository: Option<&Reposi
             | Action::Rerun
             | Action::Keep
             | Action::Watch
-            | Action::Type,
+            | Action::Type
+            | Action::Deliveries,
         ) => Decision::Hide,
     }
 }
@@ -154,6 +157,7 @@ mod tests {
             Action::Keep,
             Action::Watch,
             Action::Type,
+            Action::Deliveries,
         ] {
             assert_eq!(
                 authorize(&nobody, action, Some(&repository(false))),
@@ -171,6 +175,7 @@ mod tests {
             Action::Watch,
             Action::Type,
             Action::Machines,
+            Action::Deliveries,
         ] {
             assert_ne!(
                 authorize(&nobody, action, Some(&repository(true))),
@@ -200,6 +205,7 @@ mod tests {
             Action::Watch,
             Action::Type,
             Action::Machines,
+            Action::Deliveries,
         ] {
             assert_eq!(
                 authorize(&admin, action, Some(&repository(false))),

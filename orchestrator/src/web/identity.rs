@@ -108,6 +108,17 @@ impl Caller {
         matches!(self.identity, Identity::SiteAdmin { .. })
     }
 
+    /// The answer for what does not exist: the truth for whoever may see everything, the same words as for what is
+    /// hidden for everybody else.
+    #[must_use]
+    pub fn absent(&self, truth: impl FnOnce() -> String) -> Problem {
+        if self.is_admin() {
+            Problem::absent(truth())
+        } else {
+            Problem::not_found()
+        }
+    }
+
     /// The name to show in the page's header.
     #[must_use]
     pub fn name(&self) -> Option<&str> {

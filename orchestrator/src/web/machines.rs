@@ -80,12 +80,12 @@ pub(super) fn keep_of(row: &MachineRow, now: i64) -> Option<types::Keep> {
     let keep = row.keep.as_ref().filter(|_| !row.state.is_terminal())?;
     Some(types::Keep {
         machine: None,
-        by: keep.by.clone(),
+        by: view::person(&keep.by),
         asked: rfc3339(keep.asked_ms),
         for_s: keep.for_ms / 1000,
         until: keep.until_ms.map(rfc3339),
         backend: keep.backend.clone(),
-        console_by: keep.console_by.clone(),
+        console_by: keep.console_by.as_deref().map(view::person),
         console_free: Some(keep.backend.is_some() && keep.console_by.is_none() && !keep.console_release),
         attach: (row.state == MachineState::Kept)
             .then(|| attach_line(&row.name, keep))
@@ -96,8 +96,7 @@ pub(super) fn keep_of(row: &MachineRow, now: i64) -> Option<types::Keep> {
 
 /// `kept until 12:03:00 UTC (in 27 min) by ann`.
 fn words(row: &MachineRow, keep: &Keep, now: i64) -> String {
-    // The name alone reads better; the audit log knows the token too.
-    let by = keep.by.split(" (token ").next().unwrap_or_default();
+    let by = view::person(&keep.by);
     match (row.state, keep.until_ms) {
         (MachineState::Kept, Some(until)) => format!(
             "kept until {} ({}) by {by}",
@@ -463,7 +462,9 @@ pub(super) async fn keep_view(
         attach: keep
             .filter(|_| kept && watches)
             .and_then(|keep| attach_line(&row.name, keep)),
-        console_by: keep.filter(|_| watches).and_then(|keep| keep.console_by.clone()),
+        console_by: keep
+            .filter(|_| watches)
+            .and_then(|keep| keep.console_by.as_deref().map(view::person)),
         watches,
         node: row.node.to_string(),
         may_keep: may && possible,

@@ -4,9 +4,10 @@
 //! - [`routes`]: the table of all routes, from which the router is made
 //! - [`authorize`], [`identity`], [`session`]: who may do what, and how they prove who they are
 //! - [`pages`], [`job_page`], [`log_view`], [`actions`]: HTML
+//! - [`deliveries`]: what forges delivered, what came of it, and what was missed
 //! - [`machines`]: machines that are kept, and consoles
 //! - [`log_text`], [`stream`]: raw logs with `Range`, live logs as server-sent events
-//! - [`api`] serves `/api/v1`
+//! - [`api`] serves `/api/v1`; [`dispatch`] what a person asks to run
 //! - [`serve`], [`linger`]: listeners, TLS, limits on connections, their orderly end
 
 pub mod actions;
@@ -14,6 +15,8 @@ pub mod ansi;
 pub mod api;
 pub mod assets;
 pub mod authorize;
+pub mod deliveries;
+pub mod dispatch;
 pub mod headers;
 pub mod health;
 pub mod identity;
@@ -48,10 +51,11 @@ use crate::{
     machine::Machines,
     model::{
         ids::AttemptId,
-        names::{ConnectionId, RepoPath},
+        names::{CommitSha, ConnectionId, RefName, RepoPath},
         trigger::Repository,
     },
-    store::Store,
+    planner::Caught,
+    store::{Store, StoreError},
     telemetry::Metrics,
 };
 
@@ -64,6 +68,12 @@ pub trait Repositories: Send + Sync {
     /// The repository with GitHub's installation, to be stored with what is asked for it; `None` when the
     /// forge has none under this path (or none that it shows us).
     async fn find(&self, connection: &ConnectionId, path: &RepoPath) -> Result<Option<Placed>, ForgeError>;
+
+    /// What a ref points at now; `None` when there is none of this name.
+    async fn read_ref(&self, repository: &Placed, name: &RefName) -> Result<Option<CommitSha>, ForgeError>;
+
+    /// Tries every connection and compares what its refs point at with the pushes that are known.
+    async fn catch_up(&self) -> Result<Vec<Caught>, StoreError>;
 }
 
 /// What a request changed, as a hint to whoever waits for it. A lost hint costs latency only.

@@ -61,6 +61,7 @@ pub(super) struct RunView<'a> {
     pub run: &'a RunSummary,
     pub badge: Badge,
     pub title: &'a str,
+    pub actor: String,
     pub created: String,
     pub created_at: String,
     pub ago: String,
@@ -77,6 +78,7 @@ impl<'a> RunView<'a> {
             } else {
                 &run.title
             },
+            actor: view::person(&run.actor),
             created: view::rfc3339(run.created_ms),
             created_at: view::moment(run.created_ms),
             ago: view::ago(run.created_ms, now),
@@ -157,6 +159,7 @@ struct JobLine<'a> {
 
 struct AttemptView<'a> {
     attempt: &'a RunAttemptRow,
+    by: String,
     badge: Badge,
     created: String,
     created_at: String,
@@ -221,12 +224,12 @@ pub(super) fn waiting(why: &Why) -> String {
     }
 }
 
-/// `cancelled by ada (token …), asked for` in the words of the page.
+/// `end asked for by ada at …: asked for`, in the words of the page.
 pub(super) fn cancel_words(cancel: &CancelRequest) -> String {
     let force = if cancel.force { ", by force" } else { "" };
     format!(
         "end asked for by {} at {}{force}: {}",
-        cancel.by,
+        view::person(&cancel.by),
         view::moment(cancel.at_ms),
         cancel.reason
     )
@@ -271,6 +274,7 @@ async fn attempt_view<'a>(
     }
     Ok(AttemptView {
         attempt,
+        by: view::person(&attempt.by),
         badge: view::run(attempt.state),
         created: view::rfc3339(attempt.created_ms),
         created_at: view::moment(attempt.created_ms),

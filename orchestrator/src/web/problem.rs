@@ -50,6 +50,11 @@ impl Problem {
         )
     }
 
+    /// There is no such thing, told to one who may see everything: what is missing, and what there is.
+    pub fn absent(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found", message)
+    }
+
     /// The request cannot be understood.
     pub fn bad_request(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "bad_request", message)

@@ -13,8 +13,8 @@ use axum::{
 use tower_http::timeout::TimeoutLayer;
 
 use super::{
-    AppState, actions, api, assets, authorize::Action, headers, health, job_page, log_text, machines, pages, problem,
-    problem::Problem, session, stream,
+    AppState, actions, api, assets, authorize::Action, deliveries, dispatch, headers, health, job_page, log_text,
+    machines, pages, problem, problem::Problem, session, stream,
 };
 
 /// No page or call takes longer to begin its answer; streams go on as long as they like.
@@ -36,7 +36,7 @@ pub struct Route {
 /// Every route there is.
 #[must_use]
 pub fn table() -> Vec<Route> {
-    use Action::{Cancel, Dispatch, Keep, List, Machines, Open, Rerun, See, SeeTrigger, Type, Watch};
+    use Action::{Cancel, Deliveries, Dispatch, Keep, List, Machines, Open, Rerun, See, SeeTrigger, Type, Watch};
     let read = |path, action, handler| Route {
         method: Method::GET,
         path,
@@ -61,13 +61,14 @@ pub fn table() -> Vec<Route> {
         read("/jobs/{id}/log", See, get(job_page::log)),
         read("/jobs/{id}/log.txt", See, get(log_text::page)),
         read("/jobs/{id}/log/stream", See, get(stream::page)),
+        read("/deliveries", Deliveries, get(deliveries::page)),
         read("/login", Open, get(session::form)),
         write("/login", Open, post(session::login)),
         write("/logout", Open, post(session::logout)),
         read("/static/{file}", Open, get(assets::file)),
         read("/healthz", Open, get(health::alive)),
         read("/readyz", Open, get(health::ready)),
-        write("/api/v1/builds", Dispatch, post(api::create_build)),
+        write("/api/v1/builds", Dispatch, post(dispatch::create)),
         read("/api/v1/builds/{id}", SeeTrigger, get(api::build)),
         write("/api/v1/builds/{id}/cancel", Cancel, post(api::cancel_build)),
         write("/api/v1/builds/{id}/rerun", Rerun, post(api::rerun_build)),
@@ -80,6 +81,9 @@ pub fn table() -> Vec<Route> {
         read("/api/v1/jobs/{id}/why", See, get(api::why)),
         read("/api/v1/jobs/{id}/logs", See, get(log_text::api)),
         read("/api/v1/jobs/{id}/logs/stream", See, get(stream::api)),
+        read("/api/v1/deliveries", Deliveries, get(deliveries::list)),
+        read("/api/v1/missed", Deliveries, get(deliveries::missed)),
+        write("/api/v1/catch-up", Deliveries, post(deliveries::catch_up)),
         read("/api/v1/machines", Machines, get(machines::list)),
         read("/api/v1/machines/{id}", Watch, get(machines::one)),
         write("/api/v1/machines/{id}/keep", Keep, post(machines::keep)),

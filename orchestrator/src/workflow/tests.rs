@@ -27,6 +27,8 @@ fn manual() -> Event {
     Event::Manual {
         ref_name: "refs/heads/main".parse().unwrap(),
         commit: None,
+        as_push: false,
+        workflow: None,
     }
 }
 

@@ -288,6 +288,8 @@ fn plan(deps: &Deps, file: WorkflowFile, tree: &Tree, commit: &CommitSha) -> mie
     let manual = Event::Manual {
         ref_name: tree.ref_name.clone(),
         commit: Some(commit.clone()),
+        as_push: false,
+        workflow: None,
     };
     let (event, runs) = match decide(&files, &push, &deps.config) {
         Ok(runs) => (push, runs),

@@ -301,7 +301,7 @@ async fn faults_say_whether_and_when_to_come_again() {
         let error = rig.github.report(&wanted, DETAILS, None).await.unwrap_err();
         let later = match &error {
             ForgeError::Later { retry_after, .. } => Some(*retry_after),
-            ForgeError::Refused { .. } => None,
+            ForgeError::Refused { .. } | ForgeError::Unauthorized { .. } => None,
         };
         assert_eq!(later, expected, "{error}");
         assert!(!error.to_string().contains("ghs_"));

@@ -2,7 +2,11 @@
 //! parse is also what the repository's id is read from, so a body with the same key twice cannot be
 //! one repository to us and another to whoever parses it later.
 
+use std::str::FromStr;
+
 use serde_json::Value;
+
+use crate::model::trigger::Subject;
 
 /// What stands where a secret was.
 const REMOVED: &str = "[removed]";
@@ -18,6 +22,8 @@ pub struct Scrubbed {
     pub body: Vec<u8>,
     /// `repository.id`, where the body has one.
     pub repository_id: Option<i64>,
+    /// `repository.full_name`, `ref` and `after`, as far as they are names.
+    pub subject: Subject,
 }
 
 /// Parses, scrubs and writes a body out again.
@@ -26,15 +32,24 @@ pub struct Scrubbed {
 /// When it is not a JSON object, or nested deeper than 128 levels.
 pub fn scrub(body: &[u8]) -> Result<Scrubbed, serde_json::Error> {
     let mut object: serde_json::Map<String, Value> = serde_json::from_slice(body)?;
-    let repository_id = object
-        .get("repository")
-        .and_then(|r| r.get("id"))
-        .and_then(Value::as_i64);
+    let repository = object.get("repository");
+    let repository_id = repository.and_then(|r| r.get("id")).and_then(Value::as_i64);
+    let subject = Subject {
+        repository_id,
+        repository: name(repository.and_then(|r| r.get("full_name"))),
+        ref_name: name(object.get("ref")),
+        commit: name(object.get("after")),
+    };
     object.iter_mut().for_each(|(key, value)| clean(key, value));
     Ok(Scrubbed {
         body: serde_json::to_vec(&object)?,
         repository_id,
+        subject,
     })
+}
+
+fn name<T: FromStr>(value: Option<&Value>) -> Option<T> {
+    value?.as_str()?.parse().ok()
 }
 
 /// Recursion is bounded by the parser's own limit of 128 levels.

@@ -15,18 +15,25 @@ struct Memory {
 
 #[async_trait]
 impl DeliverySink for Memory {
-    async fn record(&self, delivery: Delivery) -> Result<Recorded, NotStored> {
+    async fn record(&self, delivery: Delivery) -> Result<Receipt, NotStored> {
         if self.broken {
             return Err(NotStored("disk full".into()));
         }
         let mut stored = self.stored.lock().unwrap();
         let same = |d: &&(DeliveryId, Delivery)| d.1.connection == delivery.connection && d.1.key == delivery.key;
         if let Some((id, _)) = stored.iter().find(same) {
-            return Ok(Recorded::Duplicate(*id));
+            return Ok(receipt(Recorded::Duplicate(*id)));
         }
         let id = DeliveryId::new();
         stored.push((id, delivery));
-        Ok(Recorded::New(id))
+        Ok(receipt(Recorded::New(id)))
+    }
+}
+
+fn receipt(recorded: Recorded) -> Receipt {
+    Receipt {
+        recorded,
+        message: "what comes of it".to_owned(),
     }
 }
 
@@ -134,7 +141,7 @@ async fn a_delivery_is_stored_scrubbed_and_answered_with_its_id() {
     let (status, answer) = rig.ask(github("hub-new", "d-1", body)).await;
     assert_eq!(status, 202);
     let id = rig.sink.stored.lock().unwrap()[0].0;
-    assert_eq!(answer, json!({ "delivery": id }));
+    assert_eq!(answer, json!({ "delivery": id, "message": "what comes of it" }));
     let stored = &rig.stored()[0];
     assert_eq!((stored.key.as_str(), stored.event.as_str()), ("d-1", "push"));
     assert!(!String::from_utf8_lossy(&stored.body).contains("hub-new"));

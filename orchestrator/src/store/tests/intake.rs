@@ -31,11 +31,20 @@ fn delivery(key: &str, body: &str) -> NewDelivery {
         event: "push".into(),
         body: body.into(),
         digest,
+        subject: Subject::default(),
     }
 }
 
 async fn record(lab: &Lab, key: &str, body: &str) -> Recorded {
     lab.store.record_delivery(delivery(key, body)).await.unwrap()
+}
+
+async fn newest(lab: &Lab, limit: u32) -> Vec<DeliveryRow> {
+    let filter = DeliveryFilter {
+        limit,
+        ..DeliveryFilter::default()
+    };
+    lab.store.deliveries(&filter).await.unwrap()
 }
 
 async fn a_delivery_is_stored_once(lab: Lab) {
@@ -47,7 +56,7 @@ async fn a_delivery_is_stored_once(lab: Lab) {
     other.connection = "elsewhere".parse().unwrap();
     let recorded = lab.store.record_delivery(other).await.unwrap();
     assert!(matches!(recorded, Recorded::New(_)), "keys belong to a connection");
-    assert_eq!(lab.store.recent_deliveries(10).await.unwrap().len(), 2);
+    assert_eq!(newest(&lab, 10).await.len(), 2);
     assert!(lab.store.record_delivery(delivery("", "b")).await.is_err());
     assert!(
         lab.store
@@ -162,14 +171,17 @@ async fn a_planned_delivery_leaves_its_triggers(lab: Lab) {
     }
     record(&lab, "2", "b").await;
     let claimed = lab.store.claim_delivery(&lab.node, MINUTE).await.unwrap().unwrap();
-    let outcome = DeliveryOutcome::Ignored("a ping".into());
+    let outcome = DeliveryOutcome::Ignored {
+        reason: "a ping".into(),
+        retry: Retry::Never,
+    };
     assert!(
         lab.store
             .finish_delivery(claimed.id, claimed.epoch, outcome)
             .await
             .unwrap()
     );
-    let newest = lab.store.recent_deliveries(1).await.unwrap().remove(0);
+    let newest = newest(&lab, 1).await.remove(0);
     assert_eq!(
         (newest.state, newest.reason.as_deref(), newest.key.as_str()),
         (IntakeState::Ignored, Some("a ping"), "2")
@@ -180,7 +192,7 @@ async fn a_trigger_that_is_put_off_waits(lab: Lab) {
     let claimed = lab.trigger(1, &sha(1)).await;
     let late = lab
         .store
-        .retry_trigger(claimed.id, claimed.epoch, MINUTE, "the forge is down");
+        .retry_trigger(claimed.id, claimed.epoch, MINUTE, "the forge is down", false);
     assert!(late.await.unwrap());
     assert!(lab.store.claim_trigger(&lab.node, MINUTE).await.unwrap().is_none());
     let row = lab.store.trigger(claimed.id).await.unwrap().unwrap();
@@ -191,7 +203,10 @@ async fn a_trigger_that_is_put_off_waits(lab: Lab) {
     lab.sql("UPDATE triggers SET due_ms = 0").await;
     let again = lab.store.claim_trigger(&lab.node, MINUTE).await.unwrap().unwrap();
     assert_eq!((again.id, again.tries), (claimed.id, 2));
-    let stale = lab.store.retry_trigger(claimed.id, claimed.epoch, MINUTE, "").await;
+    let stale = lab
+        .store
+        .retry_trigger(claimed.id, claimed.epoch, MINUTE, "", false)
+        .await;
     assert!(!stale.unwrap(), "the first claim's epoch is over");
 }
 
@@ -211,7 +226,11 @@ async fn one_repository_is_planned_for_one_trigger_at_a_time(lab: Lab) {
         "the second of repository 1 waits for the first"
     );
     assert!(claim().await.is_none());
-    let ignored = TriggerOutcome::Ignored("done".into());
+    let ignored = TriggerOutcome::Ignored {
+        reason: "done".into(),
+        commit: None,
+        retry: Retry::Never,
+    };
     lab.store.finish_trigger(first.id, first.epoch, ignored).await.unwrap();
     assert_eq!(claim().await.unwrap().trigger, push(1, &sha(2)));
     // A lease that has ended keeps nobody out.
@@ -332,6 +351,7 @@ async fn a_trigger_that_fails_tells_the_commit(lab: Lab) {
     let outcome = TriggerOutcome::Failed {
         reason: "the repository is larger than 4 GiB".into(),
         commit: Some(sha(1)),
+        retry: Retry::OnRequest,
     };
     let created = lab
         .store
@@ -347,6 +367,7 @@ async fn a_trigger_that_fails_tells_the_commit(lab: Lab) {
     let outcome = TriggerOutcome::Failed {
         reason: "no such ref".into(),
         commit: None,
+        retry: Retry::OnRequest,
     };
     lab.store
         .finish_trigger(claimed.id, claimed.epoch, outcome)

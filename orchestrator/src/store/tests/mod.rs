@@ -3,6 +3,7 @@
 mod access;
 mod attempts;
 mod cancelling;
+mod deliveries;
 mod intake;
 mod keeping;
 mod moves;
@@ -28,7 +29,7 @@ use crate::{
         names::{CommitSha, MachineName, NodeName},
         plan::{Action, PLAN_VERSION, Plan, PlannedJob, PlannedStep, Shell},
         state::{JobResult, JobState, MachineState, RunState},
-        trigger::{Event, Repository, Trigger},
+        trigger::{Event, Repository, Retry, Subject, Trigger},
     },
     secret::Secret,
 };

@@ -154,6 +154,7 @@ async fn old_deliveries_lose_their_bodies_and_then_go(lab: Lab) {
         event: "push".into(),
         body: b"body".to_vec(),
         digest: hash(1),
+        subject: Subject::default(),
     };
     lab.store.record_delivery(delivery).await.unwrap();
     let age = async || {
@@ -165,7 +166,10 @@ async fn old_deliveries_lose_their_bodies_and_then_go(lab: Lab) {
     };
     assert_eq!(age().await, (1, 1), "nobody has read it yet");
     let claimed = lab.store.claim_delivery(&lab.node, MINUTE).await.unwrap().unwrap();
-    let outcome = DeliveryOutcome::Ignored("a ping".into());
+    let outcome = DeliveryOutcome::Ignored {
+        reason: "a ping".into(),
+        retry: Retry::Never,
+    };
     assert!(
         lab.store
             .finish_delivery(claimed.id, claimed.epoch, outcome)

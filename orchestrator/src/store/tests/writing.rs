@@ -81,6 +81,7 @@ async fn a_full_disk_is_named_and_loses_nothing() {
         event: "push".into(),
         body: large.clone(),
         digest: hash(1),
+        subject: Subject::default(),
     };
     let error = lab.store.record_delivery(delivery("1")).await.unwrap_err();
     assert!(matches!(error, StoreError::Full { .. }), "{error:?}");

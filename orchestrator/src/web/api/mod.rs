@@ -7,26 +7,28 @@ use std::str::FromStr;
 
 use axum::{
     Json,
-    extract::{Path, Query, State, rejection::JsonRejection},
-    http::{StatusCode, header},
-    response::{IntoResponse, Response},
+    extract::{Path, Query, State},
+    http::StatusCode,
 };
 use serde::Deserialize;
 
 use self::types::{
-    Build, BuildCreated, BuildRuns, Cancel, Cancelled, CancelledRun, CreateBuild, Keep, MachineSize, Rerun, RerunBody,
-    StartedRun, Which,
+    Build, BuildRuns, Cancel, Cancelled, CancelledRun, Keep, MachineSize, Rerun, RerunBody, StartedRun, Which,
 };
 use super::{
-    AppState, Changed, actions, authorize::Action, identity::Caller, machines, problem::Problem, view::rfc3339,
+    AppState, actions,
+    authorize::Action,
+    identity::Caller,
+    machines,
+    problem::Problem,
+    view::{person, rfc3339},
 };
 use crate::{
     clock::now_ms,
     model::{
         ids::{JobId, RunId, TriggerId},
-        names::{CommitSha, ConnectionId, MachineName, RefName, RepoPath},
+        names::{ConnectionId, MachineName, RepoPath},
         state::{JobState, RunState},
-        trigger::{Event, Trigger},
     },
     scheduler,
     store::{CancelRequest, JobDetail, JobRow, RunDetail, RunFilter, RunSummary},
@@ -52,7 +54,7 @@ pub(super) async fn run_for(state: &AppState, caller: &Caller, action: Action, i
         .run(id)
         .await
         .map_err(store_failed)?
-        .ok_or_else(Problem::not_found)?;
+        .ok_or_else(|| caller.absent(|| format!("There is no run {id}.")))?;
     caller.may(state, action, Some(&run.summary.repository))?;
     Ok(run)
 }
@@ -65,7 +67,7 @@ pub(super) async fn job_for(state: &AppState, caller: &Caller, action: Action, i
         .job(id)
         .await
         .map_err(store_failed)?
-        .ok_or_else(Problem::not_found)?;
+        .ok_or_else(|| caller.absent(|| format!("There is no job {id}.")))?;
     caller.may(state, action, Some(&job.run.repository))?;
     Ok(job)
 }
@@ -84,74 +86,6 @@ pub(super) fn visible(state: &AppState, caller: &Caller) -> Option<Vec<(Connecti
     )
 }
 
-/// A branch's short name is accepted for its ref.
-fn full_ref(text: &str) -> Result<RefName, Problem> {
-    if text.starts_with("refs/") {
-        parse(text)
-    } else {
-        parse(&format!("refs/heads/{text}"))
-    }
-}
-
-/// `POST /api/v1/builds`: asks for the runs of a branch or tag of the base repository.
-pub async fn create_build(
-    State(state): State<AppState>,
-    caller: Caller,
-    body: Result<Json<CreateBuild>, JsonRejection>,
-) -> Result<Response, Problem> {
-    caller.may(&state, Action::Dispatch, None)?;
-    let Json(body) = body.map_err(|e| match e.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => Problem::bad_request("The body is too large."),
-        _ => Problem::bad_request(e.body_text()),
-    })?;
-    let connection: ConnectionId = parse(&body.connection)?;
-    let path: RepoPath = parse(&body.repository)?;
-    let ref_name = full_ref(&body.ref_name)?;
-    let commit: Option<CommitSha> = body.commit.as_deref().map(parse).transpose()?;
-    let configured = state.config().connections.get(&connection);
-    let served = configured.is_some_and(|c| c.repositories.is_empty() || c.repositories.contains(&path));
-    if !served {
-        return Err(Problem::not_found());
-    }
-    let (repository, installation) = state
-        .repositories()
-        .find(&connection, &path)
-        .await
-        .map_err(|e| {
-            tracing::warn!(error = %e, "looking up a repository failed");
-            if e.is_retryable() {
-                Problem::unavailable("The forge does not answer now; try again later.")
-            } else {
-                Problem::unprocessable("forge_refused", "The forge refused to tell about this repository.")
-            }
-        })?
-        .ok_or_else(Problem::not_found)?;
-    caller.may(&state, Action::Dispatch, Some(&repository))?;
-    let who = caller.identity.who();
-    let subject = format!("{connection} {path} {ref_name}");
-    let trigger = Trigger {
-        repository,
-        event: Event::Manual { ref_name, commit },
-        installation,
-        actor: caller.name().unwrap_or("api").to_owned(),
-        title: String::new(),
-    };
-    caller.audit(&state, "dispatch", &subject).await?;
-    let id = state
-        .store()
-        .create_trigger(&trigger, &who)
-        .await
-        .map_err(store_failed)?;
-    state.changed(Changed::Trigger);
-    let location = format!("/api/v1/builds/{id}");
-    Ok((
-        StatusCode::CREATED,
-        [(header::LOCATION, location)],
-        Json(BuildCreated { id }),
-    )
-        .into_response())
-}
-
 async fn trigger_for(
     state: &AppState,
     caller: &Caller,
@@ -164,7 +98,7 @@ async fn trigger_for(
         .trigger(id)
         .await
         .map_err(store_failed)?
-        .ok_or_else(Problem::not_found)?;
+        .ok_or_else(|| caller.absent(|| format!("There is no build {id}.")))?;
     caller.may(state, action, Some(&row.trigger.repository))?;
     Ok(row)
 }
@@ -310,7 +244,7 @@ pub async fn run(
     let attempts = run.attempts.iter().map(|attempt| types::RunAttempt {
         number: attempt.number,
         state: attempt.state,
-        by: attempt.by.clone(),
+        by: person(&attempt.by),
         created: rfc3339(attempt.created_ms),
         ended: attempt.ended_ms.map(rfc3339),
         cancel: attempt.cancel.as_ref().map(cancel_of),
@@ -477,7 +411,7 @@ fn run_of(run: &RunSummary) -> types::Run {
         ref_name: run.ref_name.clone(),
         commit: run.commit.clone(),
         title: run.title.clone(),
-        actor: run.actor.clone(),
+        actor: person(&run.actor),
         event: run.event.clone(),
         workflow: run.workflow.clone(),
         path: run.path.clone(),
@@ -493,7 +427,7 @@ fn run_of(run: &RunSummary) -> types::Run {
 fn cancel_of(cancel: &CancelRequest) -> Cancel {
     Cancel {
         at: rfc3339(cancel.at_ms),
-        by: cancel.by.clone(),
+        by: person(&cancel.by),
         reason: cancel.reason.clone(),
         force: cancel.force,
     }
@@ -527,14 +461,6 @@ fn job_of(job: &JobRow) -> types::Job {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_branch_may_be_named_shortly() {
-        assert_eq!(full_ref("main").unwrap().as_str(), "refs/heads/main");
-        assert_eq!(full_ref("refs/tags/v1").unwrap().as_str(), "refs/tags/v1");
-        assert!(full_ref("--upload-pack=x").is_err());
-        assert!(full_ref("").is_err());
-    }
 
     #[test]
     fn a_rerun_without_body_is_of_all() {

@@ -29,6 +29,7 @@ const KNOWN: &[(&str, &str, Action)] = &[
     ("GET", "/jobs/{id}/log", Action::See),
     ("GET", "/jobs/{id}/log.txt", Action::See),
     ("GET", "/jobs/{id}/log/stream", Action::See),
+    ("GET", "/deliveries", Action::Deliveries),
     ("GET", "/login", Action::Open),
     ("POST", "/login", Action::Open),
     ("POST", "/logout", Action::Open),
@@ -48,6 +49,9 @@ const KNOWN: &[(&str, &str, Action)] = &[
     ("GET", "/api/v1/jobs/{id}/why", Action::See),
     ("GET", "/api/v1/jobs/{id}/logs", Action::See),
     ("GET", "/api/v1/jobs/{id}/logs/stream", Action::See),
+    ("GET", "/api/v1/deliveries", Action::Deliveries),
+    ("GET", "/api/v1/missed", Action::Deliveries),
+    ("POST", "/api/v1/catch-up", Action::Deliveries),
     ("GET", "/api/v1/machines", Action::Machines),
     ("GET", "/api/v1/machines/{id}", Action::Watch),
     ("POST", "/api/v1/machines/{id}/keep", Action::Keep),
@@ -89,6 +93,16 @@ async fn without_login_the_private_is_absent_and_the_public_can_only_be_read() {
                 "{}",
                 route.path
             ),
+            Action::Deliveries => {
+                let absent = if route.path.starts_with("/api/") {
+                    "/api/v1/no"
+                } else {
+                    "/no"
+                };
+                let (hidden, absent) = (send(route.path).await, send(absent).await);
+                assert_eq!(hidden.status, StatusCode::NOT_FOUND, "{}", route.path);
+                assert_eq!(hidden.body, absent.body, "{}", route.path);
+            }
             Action::See
             | Action::SeeTrigger
             | Action::Cancel

@@ -51,6 +51,8 @@ async fn hostile_text_stays_text_on_every_page() {
         "/?repository=helios/demo".to_owned(),
         format!("/?repository={evil_query}"),
         format!("/?before={evil_query}"),
+        "/deliveries".to_owned(),
+        format!("/deliveries?repository={evil_query}"),
         format!("/runs/{}", site.public.run),
         format!("/runs/{}", bad.run),
         format!("/runs/{evil_query}"),
