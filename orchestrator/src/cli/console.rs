@@ -22,7 +22,7 @@ use super::{
     machine::plain,
     runs::{encode, text},
 };
-use crate::machine::INPUT_LIMIT;
+use crate::{machine::INPUT_LIMIT, web::utf8::Decoder};
 
 /// How long the daemon waits for a silent console, in seconds.
 const WAIT: u32 = 10;
@@ -67,6 +67,7 @@ pub(super) async fn run(common: &Common, args: ConsoleArgs) -> Outcome {
                 path: format!("/api/v1/machines/{}", encode(&text(&machine["name"]))),
                 typing: None,
                 attached: false,
+                words: Decoder::default(),
             };
             let followed = session.follow(args.watch).await;
             session.leave().await;
@@ -104,6 +105,8 @@ struct Session<'a> {
     typing: Option<Typing>,
     /// The console was taken for this session.
     attached: bool,
+    /// What the guest says, which comes in pieces.
+    words: Decoder,
 }
 
 /// Standard input on its way to a guest.
@@ -175,7 +178,7 @@ impl Session<'_> {
 
     /// A terminal on which somebody types gets the guest's bytes as they are, like any terminal of a machine; all
     /// else is freed of control characters.
-    fn show(&self, answer: &Value) -> io::Result<()> {
+    fn show(&mut self, answer: &Value) -> io::Result<()> {
         let bytes = answer["base64"].as_str().unwrap_or_default();
         let bytes = base64::engine::general_purpose::STANDARD
             .decode(bytes)
@@ -184,7 +187,9 @@ impl Session<'_> {
         if self.typing.as_ref().is_some_and(|typing| typing.escape.is_some()) {
             out.write_all(&bytes)?;
         } else {
-            out.write_all(plain(&String::from_utf8_lossy(&bytes)).as_bytes())?;
+            let mut text = String::new();
+            self.words.feed(&bytes, &mut text);
+            out.write_all(plain(&text).as_bytes())?;
         }
         out.flush()
     }

@@ -23,6 +23,7 @@ use crate::{
         illumos::{network::Slot, release::Release},
         names::{Label, MachineName},
     },
+    web::utf8::Decoder,
 };
 
 /// The attempt of a plan that is nobody's.
@@ -230,7 +231,7 @@ pub(super) fn plain(text: &str) -> String {
 
 async fn console(config: &Config, name: &MachineName, follow: bool) -> Outcome {
     let machines = backend::to_look_at(config).await?;
-    let mut at = 0;
+    let (mut at, mut words) = (0, Decoder::default());
     loop {
         // Looked at before the reading, so that a machine's last words are read after its end is known.
         let running = machines.observe(name).await.map_err(report)? == Observed::Running;
@@ -240,7 +241,9 @@ async fn console(config: &Config, name: &MachineName, follow: bool) -> Outcome {
                 break;
             }
             at = read.next;
-            print!("{}", plain(&String::from_utf8_lossy(&read.bytes)));
+            let mut text = String::new();
+            words.feed(&read.bytes, &mut text);
+            print!("{}", plain(&text));
         }
         if !follow || !running {
             return Ok(Exit::Success);

@@ -6,6 +6,7 @@
 //! - [`pages`], [`job_page`], [`log_view`], [`actions`]: HTML
 //! - [`machines`]: machines that are kept, and consoles
 //! - [`log_text`], [`stream`]: raw logs with `Range`, live logs as server-sent events
+//! - [`ansi`], [`utf8`]: what a log's bytes mean, found in a stream
 //! - [`api`] serves `/api/v1`
 //! - [`serve`]: listeners, TLS, limits on connections
 
@@ -31,6 +32,7 @@ pub mod routes;
 pub mod serve;
 pub mod session;
 pub mod stream;
+pub mod utf8;
 pub mod view;
 
 use std::{fmt, sync::Arc, time::Duration};
