@@ -50,9 +50,10 @@ pub(super) async fn finish(
             let console = end_of_console(deps, &name).await;
             let lines = ending::lines(&console);
             for line in &lines[lines.len().saturating_sub(CONSOLE_LINES)..] {
-                log.system(0, &format!("console: {}", ending::public(line))).ok();
+                log.system(0, &format!("console: {}", ending::public(line, ending::LINE)))
+                    .ok();
             }
-            let cause = explained(cause, &console);
+            let cause = explained(attempt, &cause, &console);
             let last = format!("The machine failed, not the job: {cause}");
             (End::Infra { cause }, last)
         }
@@ -88,7 +89,7 @@ pub(super) async fn commit(
         End::Result { result, message } => AttemptEnd::Result { result, message },
         // Public pages show it. What was left out is in our own log.
         End::Infra { cause } => AttemptEnd::Infra {
-            cause: ending::public(&cause),
+            cause: ending::public(&cause, ending::CAUSE),
         },
     };
     let outcome = deps
@@ -166,10 +167,13 @@ async fn end_of_console(deps: &Deps, name: &MachineName) -> Vec<u8> {
 }
 
 /// A machine's failure as everybody may read it, with what its guest said of it where that is not in it.
-fn explained(cause: String, console: &[u8]) -> String {
-    let cause = ending::public(&cause);
+fn explained(attempt: &AttemptRow, cause: &str, console: &[u8]) -> String {
+    let told = ending::public(cause, ending::CAUSE - 2 * ending::LINE);
+    if told != cause {
+        tracing::warn!(attempt = %attempt.id, cause, "the machine failed; people are told less of it");
+    }
     match ending::said_by_guest(console) {
-        Some(said) if !cause.contains(&said) => format!("{cause}; {said}"),
-        _ => cause,
+        Some(said) if !told.contains(&said) => format!("{told}; {said}"),
+        _ => told,
     }
 }

@@ -17,13 +17,15 @@ use anstyle_parse::{DefaultCharAccumulator, Parser, Perform};
 
 use super::console;
 
-/// The longest line that is told, in characters.
-const LINE: usize = 300;
+/// The longest line of a guest or a program that is told, in characters.
+pub const LINE: usize = 300;
+/// The longest cause of an end, in characters.
+pub const CAUSE: usize = 1000;
 /// How much of the end of a console or a program's output is looked at, in bytes.
 pub(crate) const END: u64 = 64 * 1024;
 
 /// How a guest's kernel begins to say that it gives up.
-const PANICS: [&str; 4] = ["Kernel panic - not syncing", "panic[cpu", "panic: ", "kernel BUG at "];
+const PANICS: [&str; 3] = ["Kernel panic - not syncing", "panic[cpu", "kernel BUG at "];
 /// What it says when it kills for want of memory.
 const NO_MEMORY: [&str; 4] = [
     "Out of memory: ",
@@ -83,7 +85,7 @@ pub(crate) struct Ending<'a> {
 impl Ending<'_> {
     /// One line.
     pub(crate) fn explain(&self) -> String {
-        let how = public(self.how);
+        let how = public(self.how, CAUSE);
         match said_by_guest(self.console).or_else(|| said_by_program(self.program)) {
             Some(reason) => format!("{how}; {reason}"),
             None if self.is_reason => how,
@@ -104,7 +106,7 @@ pub fn said_by_guest(console: &[u8]) -> Option<String> {
         })
     };
     if let Some(line) = last(&PANICS).or_else(|| last(&NO_MEMORY)) {
-        return Some(format!("its kernel said: {}", public(&line)));
+        return Some(format!("its kernel said: {}", public(&line, LINE)));
     }
     let status = lines.iter().rposition(|line| line.contains(AGENT_ENDED));
     let agent = |line: &String| {
@@ -115,7 +117,7 @@ pub fn said_by_guest(console: &[u8]) -> Option<String> {
             .then(|| word.to_owned())
     };
     if let Some(word) = lines[..status.unwrap_or(lines.len())].iter().rev().find_map(agent) {
-        return Some(format!("its agent said: {}", public(&word)));
+        return Some(format!("its agent said: {}", public(&word, LINE)));
     }
     let status = lines[status?].split_once(AGENT_ENDED)?.1;
     let status: u8 = status.trim().parse().ok()?;
@@ -130,13 +132,13 @@ pub(crate) fn said_by_program(output: &[u8]) -> Option<String> {
         let line = line.to_lowercase();
         !line.contains("info: ") && !line.contains("warning: ") && COMPLAINTS.iter().any(|word| line.contains(word))
     })?;
-    Some(format!("it said: {}", public(complaint)))
+    Some(format!("it said: {}", public(complaint, LINE)))
 }
 
-/// Text as everybody may see it: one line, bounded, without control characters, and of each path its
-/// last part alone.
+/// Text as everybody may see it: one line of at most `most` characters, without control characters, and of
+/// each path its last part alone.
 #[must_use]
-pub fn public(text: &str) -> String {
+pub fn public(text: &str, most: usize) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find(is_of_path) {
@@ -153,7 +155,7 @@ pub fn public(text: &str) -> String {
     out.push_str(rest);
     let line: String = out.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     let line = line.trim();
-    match line.char_indices().nth(LINE) {
+    match line.char_indices().nth(most) {
         Some((end, _)) => format!("{}…", &line[..end]),
         None => line.to_owned(),
     }
@@ -332,9 +334,10 @@ mod tests {
             ("/", "/"),
             ("disk=x/a/b/c", "disk=c"),
         ] {
-            assert_eq!(public(text), told);
-            assert_eq!(public(told), told);
+            assert_eq!(public(text, LINE), told);
+            assert_eq!(public(told, LINE), told);
         }
+        assert_eq!(public(&"é".repeat(400), LINE), "é".repeat(LINE) + "…");
     }
 
     #[test]
