@@ -151,6 +151,12 @@ async fn a_machine_that_dies_is_replaced_and_the_cause_is_shown() {
     if attempts.len() > 1 {
         let cause = attempts.iter().find_map(|a| a["cause"].as_str()).unwrap_or_default();
         assert!(cause.contains("machine stopped"), "{detail:#}");
+        // A killed process says nothing, so nobody knows why; and nothing tells where the data lies.
+        assert!(cause.ends_with("no reason is known"), "{detail:#}");
+        let data = world.data().display().to_string();
+        for shown in world.shown(id(&job)) {
+            assert!(shown.contains(cause) && !shown.contains(&data), "{shown}");
+        }
     }
     world.wait_clean();
 }

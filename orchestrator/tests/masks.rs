@@ -99,6 +99,69 @@ fn assert_nowhere(dir: &Path, secret: &str) {
     }
 }
 
+/// What a step prints of a key that it has masked, in the forms that tools make of it, and a progress bar.
+const PRINTS: &str = r#"
+echo "::add-mask::$(awk '{ printf "%s%%0A", $0 }' KEY)"
+for columns in 64 76; do (printf 'before it '; cat KEY) | base64 -w $columns; done
+base64 -w 76 KEY | sed 's/^/    /; s/$/\r/'
+od -An -v -tx1 KEY
+od -An -v -tx1 KEY | tr -d ' '
+while read -r line; do printf %s "$line" | base64; done <KEY
+echo '::add-mask::{'
+echo '  "more": 1}'
+awk 'BEGIN { for (i = 0; i <= 9000; i++) printf "\r\033[Kstate %d of 9000", i; print "" }'
+"#;
+
+/// Text without what tools put between the characters of an encoding.
+fn squeezed(text: &str) -> String {
+    text.chars().filter(|c| !c.is_whitespace()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_encoded_key_is_hidden_and_a_long_progress_bar_shows_its_end() {
+    use base64::Engine as _;
+
+    let world = World::with(Machines::Process, ROOM).await;
+    let dir = tempfile::tempdir().unwrap();
+    let random = &mut StdRng::seed_from_u64(5);
+    let lines: Vec<String> = (0..6)
+        .map(|_| (0..48).map(|_| char::from(random.random_range(b'A'..=b'Z'))).collect())
+        .collect();
+    fs::write(dir.path().join("key"), lines.join("\n") + "\n").unwrap();
+    let script = PRINTS.replace("KEY", &dir.path().join("key").display().to_string());
+    fs::write(dir.path().join("script"), script).unwrap();
+    let sha = world
+        .push(&format!(
+            "name: ci\non: push\njobs:\n  one:\n    steps:\n      - run: sh {}\n",
+            dir.path().join("script").display()
+        ))
+        .await;
+    let job = world.wait_job(&sha, "one", "success");
+    let log = String::from_utf8(get(&world, &format!("/api/v1/jobs/{}/logs", id(&job)), None).await.1).unwrap();
+    let shown = squeezed(&log);
+    for part in lines
+        .iter()
+        .flat_map(|line| (0..line.len() - 8).map(move |at| &line[at..at + 8]))
+    {
+        let hex: String = part.bytes().map(|byte| format!("{byte:02x}")).collect();
+        assert!(!shown.contains(part) && !shown.contains(&hex), "{log}");
+        for before in 0..3 {
+            let data = [&vec![0; before][..], part.as_bytes()].concat();
+            let encoded = base64::engine::general_purpose::STANDARD_NO_PAD.encode(data);
+            // Without the characters that depend on what stands around.
+            let core = &encoded[(before * 8_usize).div_ceil(6)..(before + 8) * 8 / 6];
+            assert!(!shown.contains(core), "{core} in {log}");
+        }
+    }
+    assert!(log.contains("***") && log.contains("state 9000 of 9000"), "{log}");
+    let warned = log.matches("the value seems to go on behind it").count();
+    assert_eq!(warned, 1, "{log}");
+    // The page shows what a terminal would: one state, the last.
+    let page = String::from_utf8(get(&world, &format!("/jobs/{}", id(&job)), None).await.1).unwrap();
+    assert!(page.contains("<span>state 9000 of 9000</span>"), "{page}");
+    assert!(!page.contains("state 1 of 9000"), "{page}");
+}
+
 fn contains(bytes: &[u8], text: &str) -> bool {
     bytes.windows(text.len()).any(|window| window == text.as_bytes())
 }

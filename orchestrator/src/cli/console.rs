@@ -27,7 +27,10 @@ use crate::{
     config::Config,
     machine::{INPUT_LIMIT, Observed},
     model::{names::MachineName, state::MachineState},
-    web::api::types::{ConsoleRead, ConsoleTyped, Machine},
+    web::{
+        api::types::{ConsoleRead, ConsoleTyped, Machine},
+        utf8::Decoder,
+    },
 };
 
 /// How long the daemon waits for a silent console, in seconds.
@@ -92,6 +95,7 @@ pub(super) async fn run(common: &Common, args: ConsoleArgs) -> Outcome {
                 path: format!("/api/v1/machines/{}", machine.name),
                 typing: None,
                 attached: false,
+                words: Decoder::default(),
             };
             let followed = session.follow(args.watch).await;
             session.leave().await;
@@ -111,7 +115,7 @@ async fn direct(config: &Config, args: &ConsoleArgs) -> Outcome {
         )
     })?;
     let machines = backend::to_look_at(config).await?;
-    let mut at = 0;
+    let (mut at, mut words) = (0, Decoder::default());
     loop {
         // Asked before the reading, so that what a machine said at its end is read after its end is known.
         let running = machines.observe(&name).await.map_err(report)? == Observed::Running;
@@ -121,7 +125,7 @@ async fn direct(config: &Config, args: &ConsoleArgs) -> Outcome {
                 break;
             }
             at = read.next;
-            print!("{}", plain(&String::from_utf8_lossy(&read.bytes)));
+            print_plain(&mut words, &read.bytes);
         }
         if args.once || !running {
             return Ok(Exit::Success);
@@ -132,7 +136,7 @@ async fn direct(config: &Config, args: &ConsoleArgs) -> Outcome {
 
 /// Prints a console's text up to now.
 async fn said_so_far(client: &Client, name: &MachineName) -> Outcome {
-    let mut at = 0;
+    let (mut at, mut words) = (0, Decoder::default());
     loop {
         let read: ConsoleRead = client
             .get(&format!("/api/v1/machines/{name}/console?from={at}"))
@@ -141,8 +145,15 @@ async fn said_so_far(client: &Client, name: &MachineName) -> Outcome {
             return Ok(Exit::Success);
         }
         at = read.next;
-        print!("{}", plain(&String::from_utf8_lossy(&decoded(&read)?)));
+        print_plain(&mut words, &decoded(&read)?);
     }
+}
+
+/// Prints a guest's bytes; a character that is cut comes whole with the next ones.
+fn print_plain(words: &mut Decoder, bytes: &[u8]) {
+    let mut text = String::new();
+    words.feed(bytes, &mut text);
+    print!("{}", plain(&text));
 }
 
 fn decoded(read: &ConsoleRead) -> Result<Vec<u8>, ClientError> {
@@ -187,6 +198,8 @@ struct Session<'a> {
     typing: Option<Typing>,
     /// The console was taken for this session.
     attached: bool,
+    /// What the guest says, which comes in pieces.
+    words: Decoder,
 }
 
 /// Standard input on its way to a guest.
@@ -258,12 +271,14 @@ impl Session<'_> {
 
     /// A terminal on which somebody types gets the guest's bytes as they are, like any terminal of a machine; all
     /// else is freed of control characters.
-    fn show(&self, bytes: &[u8]) -> io::Result<()> {
+    fn show(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut out = io::stdout().lock();
         if self.typing.as_ref().is_some_and(|typing| typing.escape.is_some()) {
             out.write_all(bytes)?;
         } else {
-            out.write_all(plain(&String::from_utf8_lossy(bytes)).as_bytes())?;
+            let mut text = String::new();
+            self.words.feed(bytes, &mut text);
+            out.write_all(plain(&text).as_bytes())?;
         }
         out.flush()
     }

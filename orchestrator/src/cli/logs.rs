@@ -141,10 +141,13 @@ fn bytes(record: &Value) -> Vec<u8> {
     }
 }
 
-/// Prints whole lines: exact bytes into a pipe or file, freed of control sequences on a terminal.
+/// Prints whole lines: exact bytes into a pipe or file; on a terminal as it would leave them, freed of
+/// control sequences.
 #[derive(Default)]
 struct Printer {
-    line: Vec<u8>,
+    line: ansi::Terminal,
+    /// The line has begun.
+    begun: bool,
 }
 
 impl Printer {
@@ -154,21 +157,25 @@ impl Printer {
             out.write_all(bytes)?;
             return out.flush();
         }
-        self.line.extend_from_slice(bytes);
-        while let Some(end) = self.line.iter().position(|b| *b == b'\n') {
-            let line: Vec<u8> = self.line.drain(..=end).collect();
-            writeln!(out, "{}", ansi::strip(&line[..end]))?;
+        for piece in bytes.split_inclusive(|b| *b == b'\n') {
+            let text = piece.strip_suffix(b"\n");
+            self.line.feed(text.unwrap_or(piece));
+            self.begun = text.is_none();
+            if text.is_some() {
+                writeln!(out, "{}", self.line.text())?;
+                self.line.end_line();
+            }
         }
         out.flush()
     }
 
     fn end(&mut self) -> std::io::Result<()> {
-        let rest = std::mem::take(&mut self.line);
-        if rest.is_empty() {
-            Ok(())
-        } else {
-            writeln!(std::io::stdout(), "{}", ansi::strip(&rest))
+        if !std::mem::take(&mut self.begun) {
+            return Ok(());
         }
+        writeln!(std::io::stdout(), "{}", self.line.text())?;
+        self.line.end_line();
+        Ok(())
     }
 }
 

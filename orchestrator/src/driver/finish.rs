@@ -14,6 +14,7 @@ use super::{
 use crate::{
     failpoint::{self, Point},
     logs::LogWriter,
+    machine::ending,
     model::{
         names::MachineName,
         state::{JobState, MachineState},
@@ -24,8 +25,10 @@ use crate::{
 
 /// How often a failing destruction is tried again.
 const DESTROY_AGAIN: Duration = Duration::from_secs(2);
-/// How many bytes of a lost machine's console are added to the log.
-const CONSOLE_TAIL: u64 = 4096;
+/// How many bytes of the end of a lost machine's console are looked at for what it died of.
+const CONSOLE_END: usize = 64 * 1024;
+/// How many lines of it are added to the log.
+const CONSOLE_LINES: usize = 20;
 
 /// Seals the log, stores the result, and destroys or keeps the machine.
 pub(super) async fn finish(
@@ -39,13 +42,21 @@ pub(super) async fn finish(
     if !deps.store.attempt_finishing(attempt.id, attempt.epoch).await? {
         return Err(Stopped::Fenced);
     }
-    let last = match &end {
-        End::Result { result, message } => format!("{ENDED}{}: {message}", result.state()),
+    let (end, last) = match end {
+        End::Result { result, message } => {
+            let last = format!("{ENDED}{}: {message}", result.state());
+            (End::Result { result, message }, last)
+        }
         End::Infra { cause } => {
-            for line in console_tail(deps, &name).await {
-                log.system(0, &format!("{CONSOLE}{line}")).ok();
+            let console = end_of_console(deps, &name).await;
+            let lines = ending::lines(&console);
+            for line in &lines[lines.len().saturating_sub(CONSOLE_LINES)..] {
+                log.system(0, &format!("{CONSOLE}{}", ending::public(line, ending::LINE)))
+                    .ok();
             }
-            format!("{FAILED}{cause}")
+            let cause = explained(attempt, &cause, &console);
+            let last = format!("{FAILED}{cause}");
+            (End::Infra { cause }, last)
         }
     };
     log.system(0, &last).ok();
@@ -77,7 +88,10 @@ pub(super) async fn commit(
     tracing::info!(attempt = %attempt.id, job = %attempt.job, ?end, "attempt ended");
     let end = match end {
         End::Result { result, message } => AttemptEnd::Result { result, message },
-        End::Infra { cause } => AttemptEnd::Infra { cause },
+        // Public pages show it. What was left out is in our own log.
+        End::Infra { cause } => AttemptEnd::Infra {
+            cause: ending::public(&cause, ending::CAUSE),
+        },
     };
     let outcome = deps
         .store
@@ -138,24 +152,29 @@ pub async fn destroy_once(deps: &Deps, name: &MachineName) -> bool {
     }
 }
 
-/// The last lines of a machine's console, for the log of an attempt that lost it.
-async fn console_tail(deps: &Deps, name: &MachineName) -> Vec<String> {
-    let mut tail: Vec<u8> = Vec::new();
+/// The end of a machine's console, for an attempt that lost it.
+async fn end_of_console(deps: &Deps, name: &MachineName) -> Vec<u8> {
+    let mut end: Vec<u8> = Vec::new();
     let mut at = 0;
     while let Ok(part) = deps.machines.console(name, at).await {
         if part.bytes.is_empty() {
             break;
         }
-        tail.extend_from_slice(&part.bytes);
-        let keep = usize::try_from(CONSOLE_TAIL).unwrap_or(usize::MAX);
-        tail.drain(..tail.len().saturating_sub(keep));
+        end.extend_from_slice(&part.bytes);
+        end.drain(..end.len().saturating_sub(CONSOLE_END));
         at = part.next;
     }
-    let text = String::from_utf8_lossy(&tail);
-    let lines: Vec<String> = text
-        .lines()
-        .map(|line| line.chars().filter(|c| !c.is_control()).take(300).collect::<String>())
-        .filter(|line| !line.trim().is_empty())
-        .collect();
-    lines[lines.len().saturating_sub(20)..].to_vec()
+    end
+}
+
+/// A machine's failure as everybody may read it, with what its guest said of it where that is not in it.
+fn explained(attempt: &AttemptRow, cause: &str, console: &[u8]) -> String {
+    let told = ending::public(cause, ending::CAUSE - 2 * ending::LINE);
+    if told != cause {
+        tracing::warn!(attempt = %attempt.id, cause, "the machine failed; people are told less of it");
+    }
+    match ending::said_by_guest(console) {
+        Some(said) if !told.contains(&said) => format!("{told}; {said}"),
+        _ => told,
+    }
 }

@@ -4,9 +4,10 @@
 use std::collections::VecDeque;
 
 use super::{
-    command::{Parser, Piece},
+    command::{Parser, Piece, unescape},
     mask::{Hold, Patterns},
     record::Resume,
+    rest::Rest,
 };
 
 /// A stretch of an event's bytes that is not released in full.
@@ -23,6 +24,8 @@ pub(super) enum Found<'a> {
     Value(&'a [u8]),
     /// One that is too long.
     TooLong,
+    /// The line behind one is evidently the rest of its value, and is shown.
+    Rest,
 }
 
 /// See the module.
@@ -33,6 +36,8 @@ pub(super) struct Lane {
     pending: VecDeque<Pending>,
     /// The first event, and the place in it, that has not been taken.
     expect: (u64, u32),
+    /// Behind an `::add-mask::` whose value may be a first line only.
+    rest: Option<Rest>,
     /// The step of what is held.
     pub(super) step: u32,
 }
@@ -45,6 +50,7 @@ impl Lane {
             hold: Hold::resumed(resume.covered as usize, resume.joined, resume.at_start),
             pending: VecDeque::new(),
             expect: (resume.sequence, resume.offset),
+            rest: None,
             step: 0,
         }
     }
@@ -96,9 +102,9 @@ impl Lane {
                 len: data.len() as u64,
             });
         }
-        let hold = &mut self.hold;
+        let (hold, rest) = (&mut self.hold, &mut self.rest);
         self.parser
-            .feed(data, |piece| show(piece, hold, patterns, out, &mut found));
+            .feed(data, |piece| show(piece, hold, rest, patterns, out, &mut found));
         self.settle();
     }
 
@@ -109,9 +115,13 @@ impl Lane {
         out: &mut Vec<u8>,
         mut found: impl FnMut(Found<'_>, &mut Option<Patterns>),
     ) {
-        let hold = &mut self.hold;
-        self.parser.end(|piece| show(piece, hold, patterns, out, &mut found));
+        let (hold, rest) = (&mut self.hold, &mut self.rest);
+        self.parser
+            .end(|piece| show(piece, hold, rest, patterns, out, &mut found));
         self.hold.flush(out);
+        if self.rest.take().is_some_and(|rest| rest.goes_on()) {
+            found(Found::Rest, patterns);
+        }
         self.settle();
     }
 
@@ -135,6 +145,7 @@ impl Lane {
 fn show(
     piece: Piece<'_>,
     hold: &mut Hold,
+    rest: &mut Option<Rest>,
     patterns: &mut Option<Patterns>,
     out: &mut Vec<u8>,
     found: &mut impl FnMut(Found<'_>, &mut Option<Patterns>),
@@ -142,12 +153,19 @@ fn show(
     match piece {
         Piece::Text(text) => {
             hold.feed(patterns.as_ref(), text, out);
+            if let Some(goes_on) = rest.as_mut().and_then(|rest| rest.feed(text)) {
+                *rest = None;
+                if goes_on {
+                    found(Found::Rest, patterns);
+                }
+            }
         }
         Piece::Mask { head, value } => {
             // No secret goes on across a command: its line is replaced here.
             hold.flush(out);
             out.extend_from_slice(head);
             out.extend_from_slice(super::forms::MASK);
+            *rest = Rest::behind(&String::from_utf8_lossy(&unescape(value)));
             found(Found::Value(value), patterns);
         }
         Piece::TooLong => {

@@ -3,159 +3,111 @@
 //! exactly the longest suffix that is a proper prefix of some form, so a prompt without a newline
 //! appears at once unless it looks like the beginning of a secret.
 //!
-//! Speed: a bitmap of the forms' first four bytes is asked at every byte; only where it says yes
-//! does the Aho-Corasick automaton run, and it stops as soon as nothing in progress is longer than
-//! three bytes. Every run of it covers at least four bytes and moves on by at least one, so the time
-//! is linear whatever guest and forms look like.
+//! A stream is read in several ways at once (`alphabet`), each with an automaton of its own
+//! (`track`), because an encoding may be wrapped anywhere.
+//!
+//! Speed: a bitmap of the forms' first four bytes is asked at every byte (`filter`); only where it
+//! says yes do the Aho-Corasick automatons run, and they stop as soon as nothing in progress is longer
+//! than three symbols. Every run of theirs covers at least eight bytes and moves on by at least four,
+//! so the time is linear whatever guest and forms look like.
 
-use std::{
-    collections::BTreeSet,
-    sync::atomic::{AtomicU64, Ordering},
+mod alphabet;
+mod filter;
+mod track;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use self::{
+    alphabet::Alphabet,
+    filter::Filter,
+    track::{Place, Track},
 };
-
-use aho_corasick::{
-    Anchored, MatchKind,
-    automaton::{Automaton, StateID},
-    nfa::noncontiguous::NFA,
+use super::{
+    command,
+    error::LogError,
+    forms::{self, Forms},
 };
-
-use super::{command, error::LogError, forms};
 use crate::secret::Secret;
 
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
-/// What the automaton knows in one of its states.
-#[derive(Clone, Copy, Default)]
-struct Node {
-    /// Length of the longest suffix of the text that begins some form.
-    depth: u32,
-    /// The same, of the suffixes that a longer form could still continue.
-    open: u32,
-    /// Length of the longest form that ends here; 0 for none.
-    found: u32,
-}
+/// How many bytes the automatons read at least: more than what of a form's beginning may be in
+/// progress without being a place for the filter (three symbols and a separator), and as much again.
+const RUN: usize = 8;
 
 /// All forms of a set of secrets, ready to be searched for.
 pub(super) struct Patterns {
-    /// Tells these patterns from earlier ones: a state belongs to one automaton alone.
+    /// Tells these patterns from earlier ones: a place belongs to one automaton alone.
     id: u64,
-    nfa: NFA,
-    start: StateID,
-    nodes: Vec<Node>,
-    /// One bit per hash of a form's first four bytes.
-    filter: Box<[u64; 1024]>,
+    tracks: Vec<Track>,
+    filter: Filter,
 }
 
 impl Patterns {
     /// Of every form of `secrets`; none when there is nothing to search for.
     pub(super) fn new(secrets: &[Secret]) -> Result<Option<Self>, LogError> {
-        let mut set = BTreeSet::new();
-        for secret in secrets {
-            forms::add(secret, &mut set);
-        }
-        let bytes = set.iter().map(Vec::len).sum();
+        let forms = Forms::of(secrets);
+        let bytes = forms.size();
         let too_many = || LogError::TooManyMasks {
             masks: secrets.len(),
             bytes,
         };
-        if set.is_empty() {
+        if bytes == 0 {
             return Ok(None);
         }
         if bytes > forms::LIMIT || secrets.len() > forms::MAX_MASKS {
             return Err(too_many());
         }
-        let nfa = NFA::builder()
-            .match_kind(MatchKind::Standard)
-            .prefilter(false)
-            .build(&set)
-            .map_err(|_| too_many())?;
-        let start = nfa.start_state(Anchored::No).map_err(|_| too_many())?;
-        let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let mut patterns = Self {
-            id,
-            nfa,
-            start,
-            nodes: Vec::new(),
-            filter: Box::new([0; 1024]),
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            tracks: Vec::new(),
+            filter: Filter::new(),
         };
-        patterns.learn(&set);
+        for (alphabet, set) in [
+            (Alphabet::Plain, &forms.plain),
+            (Alphabet::Base64, &forms.base64),
+            (Alphabet::Hex, &forms.hex),
+        ] {
+            for first in set.iter().filter_map(|form| form.first_chunk()) {
+                for opening in alphabet.openings(*first) {
+                    patterns.filter.add(opening);
+                }
+            }
+            if !set.is_empty() {
+                patterns.tracks.push(Track::new(alphabet, set).map_err(|_| too_many())?);
+            }
+        }
         Ok(Some(patterns))
     }
 
-    /// Fills `nodes` and `filter` by walking every form.
-    fn learn(&mut self, set: &BTreeSet<Vec<u8>>) {
-        // Shorter forms first: what a form's own suffixes contain is then already known.
-        let mut forms: Vec<&Vec<u8>> = set.iter().collect();
-        forms.sort_by_key(|form| form.len());
-        for form in &forms {
-            let slot = filter_slot(form);
-            self.filter[slot / 64] |= 1 << (slot % 64);
-            let mut state = self.start;
-            for (i, &byte) in form.iter().enumerate() {
-                state = self.nfa.next_state(Anchored::No, state, byte);
-                let last = i + 1 == form.len();
-                let found = self.longest_match(state);
-                let node = self.node_mut(state);
-                node.depth = i as u32 + 1;
-                node.found = found;
-                if !last {
-                    node.open = node.depth;
-                }
-            }
-        }
-        // A form that no other continues holds nothing of itself; its longest open suffix counts.
-        for form in &forms {
-            let end = self.run(form);
-            if self.nodes[end.as_usize()].open == 0 {
-                let shorter = self.run(&form[1..]);
-                let open = self.nodes.get(shorter.as_usize()).map_or(0, |node| node.open);
-                self.node_mut(end).open = open;
-            }
+    /// Nothing has begun before byte `at`.
+    fn begin(&self, at: u64) -> Vec<Place> {
+        self.tracks.iter().map(|track| track.begin(at)).collect()
+    }
+
+    /// Forgets what has begun and goes on at byte `at`.
+    fn restart(&self, places: &mut [Place], at: u64) {
+        for (track, place) in self.tracks.iter().zip(places) {
+            track.restart(place, at);
         }
     }
 
-    fn run(&self, text: &[u8]) -> StateID {
-        text.iter().fold(self.start, |state, &byte| {
-            self.nfa.next_state(Anchored::No, state, byte)
-        })
+    /// Where what has begun first begins; where the places are when nothing has.
+    fn start(&self, places: &[Place]) -> Option<u64> {
+        self.tracks
+            .iter()
+            .zip(places)
+            .map(|(track, place)| track.start(place))
+            .min()
     }
 
-    fn longest_match(&self, state: StateID) -> u32 {
-        if !self.nfa.is_match(state) {
-            return 0;
-        }
-        // A state lists its own form first, then those of its ever shorter suffixes.
-        self.nfa.pattern_len(self.nfa.match_pattern(state, 0)) as u32
+    /// Whether nothing has begun that the filter would not see again.
+    fn is_shallow(&self, places: &[Place]) -> bool {
+        self.tracks
+            .iter()
+            .zip(places)
+            .all(|(track, place)| track.depth(place) < 4)
     }
-
-    fn node_mut(&mut self, state: StateID) -> &mut Node {
-        let index = state.as_usize();
-        if self.nodes.len() <= index {
-            self.nodes.resize(index + 1, Node::default());
-        }
-        &mut self.nodes[index]
-    }
-
-    fn node(&self, state: StateID) -> Node {
-        self.nodes.get(state.as_usize()).copied().unwrap_or_default()
-    }
-
-    /// The first place from `at` on where four bytes may begin a form, if there is one.
-    fn candidate(&self, text: &[u8], at: usize) -> Option<usize> {
-        text.get(at..)?
-            .windows(4)
-            .position(|four| {
-                let slot = filter_slot(four);
-                self.filter[slot / 64] >> (slot % 64) & 1 != 0
-            })
-            .map(|i| at + i)
-    }
-}
-
-/// A hash of the first four bytes, below 65536.
-fn filter_slot(four: &[u8]) -> usize {
-    let word = u32::from_le_bytes([four[0], four[1], four[2], four[3]]);
-    (word.wrapping_mul(0x9E37_79B1) >> 16) as usize
 }
 
 /// One channel's place in the search.
@@ -169,8 +121,10 @@ pub(super) struct Hold {
     joined: bool,
     /// Only blanks stand before `held` in its line.
     at_start: bool,
-    /// The automaton's state behind `held`, and the patterns it belongs to.
-    state: Option<(u64, StateID)>,
+    /// Where the automatons are behind `held`, and the patterns they belong to.
+    places: Option<(u64, Vec<Place>)>,
+    /// How many bytes of the channel came before `held`.
+    base: u64,
     /// Forms found in `held`, not yet shown because a longer one may begin before them.
     found: Vec<(usize, usize)>,
 }
@@ -238,38 +192,44 @@ impl Hold {
     /// Searches `text`, of which the first `seen` bytes have been searched before; returns how many
     /// bytes were released.
     fn search(&mut self, patterns: &Patterns, text: &[u8], seen: usize, out: &mut Vec<u8>) -> usize {
-        let (mut state, mut at) = match self.state {
-            Some((id, state)) if id == patterns.id => (state, seen),
+        let base = self.base;
+        let (mut places, mut at) = match self.places.take() {
+            Some((id, places)) if id == patterns.id => (places, seen),
             // With other patterns, what is held is looked at again.
             _ => {
                 self.found.clear();
-                (patterns.start, 0)
+                (patterns.begin(base), 0)
             }
         };
-        let mut begun = 0; // Where the automaton last started from its root.
+        let offset = |byte: u64| (byte - base) as usize;
+        let mut begun = 0; // Where the automatons last started from their roots.
         while at < text.len() {
-            let depth = patterns.node(state).depth as usize;
-            if depth < 4 && (at >= begun + 4 || state == patterns.start) {
-                // The last three bytes are too few for the filter and always go to the automaton.
-                let from = at - depth;
+            let from = patterns.start(&places).map_or(at, offset);
+            if from == at || (at >= begun + RUN && patterns.is_shallow(&places)) {
+                // The last three bytes are too few for the filter and always go to the automatons.
                 at = patterns
-                    .candidate(text, from)
+                    .filter
+                    .find(text, from)
                     .unwrap_or_else(|| from.max(text.len().saturating_sub(3)));
                 begun = at;
-                state = patterns.start;
+                patterns.restart(&mut places, base + at as u64);
                 if at >= text.len() {
                     break;
                 }
             }
-            state = patterns.nfa.next_state(Anchored::No, state, text[at]);
+            let mut start = None;
+            for (track, place) in patterns.tracks.iter().zip(&mut places) {
+                let found = track.step(place, text[at]);
+                start = start.into_iter().chain(found).min();
+            }
             at += 1;
-            let found = patterns.node(state).found as usize;
-            if found > 0 {
-                self.note(at - found, at);
+            if let Some(start) = start {
+                self.note(offset(start), at);
             }
         }
-        self.state = Some((patterns.id, state));
-        let released = text.len() - patterns.node(state).open as usize;
+        let released = patterns.start(&places).map_or(text.len(), offset);
+        self.places = Some((patterns.id, places));
+        self.base += released as u64;
         self.emit(text, released, out);
         released
     }

@@ -25,6 +25,7 @@ mod mask;
 mod read;
 mod record;
 mod recover;
+mod rest;
 mod seal;
 mod store;
 mod tail;

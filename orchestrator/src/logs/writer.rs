@@ -84,6 +84,8 @@ pub struct LogWriter {
     broken: bool,
     /// A secret too short to mask has been warned of.
     warned: bool,
+    /// A value of which only the first line was named has been warned of.
+    warned_of_rest: bool,
     /// Reused space: masked text of one event, records of one event.
     text: Vec<u8>,
     records: Vec<u8>,
@@ -223,6 +225,7 @@ impl LogWriter {
             syncing: None,
             broken: false,
             warned: last.is_some(),
+            warned_of_rest: false,
             text: Vec::new(),
             records: Vec::new(),
         };
@@ -470,7 +473,7 @@ impl LogWriter {
         let mut text = std::mem::take(&mut self.text);
         text.clear();
         let mut failed = None;
-        let (mut too_long, mut empty) = (false, false);
+        let (mut too_long, mut empty, mut rest) = (false, false, false);
         let masks = &mut self.masks;
         let lane = usize::from(about.channel.code());
         work(
@@ -479,6 +482,7 @@ impl LogWriter {
             &mut text,
             &mut |found, patterns| match found {
                 Found::TooLong => too_long = true,
+                Found::Rest => rest = true,
                 Found::Value(value) => {
                     let value = unescape(value);
                     empty |= value.trim_ascii().is_empty();
@@ -519,6 +523,12 @@ impl LogWriter {
         }
         if empty {
             self.system(about.step, "An ::add-mask:: without a value masks nothing.")?;
+        }
+        if rest && !std::mem::replace(&mut self.warned_of_rest, true) {
+            self.system(
+                about.step,
+                "An ::add-mask:: ends with its line, and the value seems to go on behind it: that is shown, and not masked. Write the value's line ends as %0A, or mask each of its lines.",
+            )?;
         }
         self.warn_of_short_masks()
     }

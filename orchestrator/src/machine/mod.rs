@@ -3,6 +3,7 @@
 //! attempt id and destroying needs proof that the thing is ours.
 
 pub mod console;
+pub mod ending;
 mod files;
 pub mod listen;
 pub mod local;

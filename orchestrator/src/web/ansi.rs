@@ -1,12 +1,17 @@
-//! A log line as a terminal would leave it, made safe: HTML with classes for pages, plain text for
-//! the command line and for summaries. Of all escape sequences only colours and text styles (SGR) are
-//! shown and "erase in line" obeyed; every other one is dropped with its content: titles, links,
-//! clipboard access, cursor moves, device strings. Text is always HTML-escaped. There are no inline
-//! styles, because the pages' content security policy forbids them.
+//! Log lines as a terminal would leave them, made safe: HTML with classes for pages, plain text for
+//! the command line and for summaries. Of all escape sequences only colours and text styles (SGR),
+//! erasing in the line and moving within it are obeyed; every other one is dropped with its content:
+//! titles, links, clipboard access, moves to other lines, device strings. Text is always HTML-escaped.
+//! There are no inline styles, because the pages' content security policy forbids them.
+//!
+//! Bytes get their meaning in a stream ([`Terminal`]), and what is shown is cut only afterwards: a
+//! progress bar of any length ends in its last state, and an escape or a character may be cut anywhere.
 
 use std::fmt::Write;
 
 use anstyle_parse::{DefaultCharAccumulator, Params, ParamsIter, Parser, Perform};
+
+use super::utf8::Decoder;
 
 /// How text looks. The default is plain text.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -160,11 +165,35 @@ fn nearest(r: u8, g: u8, b: u8) -> u8 {
         .unwrap_or(7)
 }
 
-/// One line of a terminal without width: what is printed, erased and printed over.
+/// A character and how it looks.
+type Cell = (char, Style);
+
+const BLANK: Cell = (
+    ' ',
+    Style {
+        fg: None,
+        bg: None,
+        flags: 0,
+    },
+);
+
+/// As wide as a terminal is taken to be: longer lines go on at its left edge.
+const COLUMNS: usize = 64 * 1024;
+/// No program moves the cursor further to the right than this; printing does.
+const FAR: usize = 1024;
+
+/// One line of a terminal: what is printed, erased and printed over.
+#[derive(Debug, Clone, Default)]
 struct Screen {
-    cells: Vec<(char, Style)>,
+    cells: Vec<Cell>,
     cursor: usize,
     style: Style,
+    /// The leftmost column that changed in this row.
+    changed: usize,
+    /// So many cells at the beginning are blank, so that erasing them again is no work.
+    blank: usize,
+    /// Characters of this row that have left the terminal at its right edge.
+    gone: usize,
 }
 
 impl Perform for Screen {
@@ -191,23 +220,24 @@ impl Perform for Screen {
         if ignore || !intermediates.is_empty() {
             return;
         }
+        let first = params.iter().next().and_then(|param| param.first().copied());
+        let number = usize::from(first.unwrap_or(0));
         match action {
             b'm' if params.is_empty() => self.style = Style::default(),
             b'm' => self.style.set(params),
-            b'K' => match params
-                .iter()
-                .next()
-                .and_then(|param| param.first().copied())
-                .unwrap_or(0)
-            {
-                0 => self.cells.truncate(self.cursor),
-                1 => self.blank(),
-                2 => {
-                    self.blank();
-                    self.cells.truncate(self.cursor);
+            b'K' if number < 3 => {
+                if number > 0 {
+                    self.erase_before();
                 }
-                _ => {}
-            },
+                if number != 1 {
+                    self.erase_behind();
+                }
+            }
+            // To the end of the screen: there is but this line.
+            b'J' if number == 0 => self.erase_behind(),
+            b'C' => self.cursor = self.cursor.max((self.cursor + number.max(1)).min(FAR)),
+            b'D' => self.cursor = self.cursor.saturating_sub(number.max(1)),
+            b'G' | b'`' => self.cursor = (number.max(1) - 1).min(FAR),
             _ => {}
         }
     }
@@ -215,86 +245,190 @@ impl Perform for Screen {
 
 impl Screen {
     fn put(&mut self, c: char) {
+        if self.cursor >= COLUMNS {
+            self.gone += self.cells.len() - self.changed.min(self.cells.len());
+            self.cells.clear();
+            (self.cursor, self.changed, self.blank) = (0, 0, 0);
+        }
+        self.reach(self.cursor);
         let cell = (c, self.style);
         match self.cells.get_mut(self.cursor) {
             Some(old) => *old = cell,
             None => self.cells.push(cell),
         }
+        self.changed = self.changed.min(self.cursor);
+        self.blank = self.blank.min(self.cursor);
         self.cursor += 1;
     }
 
+    /// Makes the line at least that long.
+    fn reach(&mut self, columns: usize) {
+        if self.cells.len() < columns {
+            self.changed = self.changed.min(self.cells.len());
+            self.cells.resize(columns, BLANK);
+        }
+    }
+
     /// Erases from the line's beginning to the cursor.
-    fn blank(&mut self) {
-        for cell in self.cells.iter_mut().take(self.cursor) {
-            *cell = (' ', Style::default());
-        }
-        if self.cells.len() <= self.cursor {
-            self.cells.resize(self.cursor, (' ', Style::default()));
-        }
+    fn erase_before(&mut self) {
+        self.reach(self.cursor);
+        let from = self.blank.min(self.cursor);
+        self.cells[from..self.cursor].fill(BLANK);
+        self.blank = self.blank.max(self.cursor);
+        self.changed = 0;
+    }
+
+    /// Erases from the cursor to the line's end.
+    fn erase_behind(&mut self) {
+        self.cells.truncate(self.cursor);
+        self.blank = self.blank.min(self.cells.len());
+        self.changed = self.changed.min(self.cursor);
     }
 }
 
-fn screen(line: &[u8], style: Style) -> Screen {
-    let mut screen = Screen {
-        cells: Vec::with_capacity(line.len()),
-        cursor: 0,
-        style,
-    };
-    // A new parser for every line: an escape that is never closed hides the rest of its line only.
-    let mut parser = Parser::<DefaultCharAccumulator>::new();
-    for byte in String::from_utf8_lossy(line).bytes() {
-        parser.advance(&mut screen, byte);
-    }
-    screen
-}
-
-/// What one line of a step leaves to the next: a colour stays until it is changed. The default is
-/// the beginning of a step.
+/// A terminal that shows one line, fed with the bytes of one channel as they come. However they are
+/// cut, it shows the same.
+///
+/// Where a log is cut into rows within a line, because the line is long or another channel spoke, a
+/// row shows what changed in it: from the leftmost column that was printed to on. That is the new text
+/// when there is only new text, and the whole line when the cursor went back.
 #[derive(Debug, Clone, Default)]
-pub struct State {
-    style: Style,
+pub struct Terminal {
+    screen: Screen,
+    parser: Parser<DefaultCharAccumulator>,
+    utf8: Decoder,
 }
 
-/// One line, without its newline, as HTML: escaped text and balanced `<span class="…">` alone.
-pub fn render_line(state: &mut State, line: &[u8]) -> String {
-    let screen = screen(line, state.style);
-    state.style = screen.style;
-    let mut out = String::with_capacity(line.len() + 32);
-    let mut open = Style::default();
-    for (c, style) in screen.cells {
-        if style != open {
-            if open != Style::default() {
-                out.push_str("</span>");
-            }
+impl Terminal {
+    /// Takes more bytes of the line.
+    pub fn feed(&mut self, bytes: &[u8]) {
+        let mut text = String::with_capacity(bytes.len());
+        self.utf8.feed(bytes, &mut text);
+        for byte in text.bytes() {
+            self.parser.advance(&mut self.screen, byte);
+        }
+    }
+
+    /// The line has ended: the next bytes begin another. Colours stay until they are changed; an
+    /// escape that was never closed hides the rest of its line only.
+    pub fn end_line(&mut self) {
+        self.screen = Screen {
+            style: self.screen.style,
+            ..Screen::default()
+        };
+        self.parser = Parser::default();
+        self.utf8 = Decoder::default();
+    }
+
+    /// A row ends here and another begins, in the same line.
+    pub fn end_row(&mut self) {
+        self.screen.changed = self.screen.cursor;
+        self.screen.gone = 0;
+    }
+
+    /// The row's cells.
+    fn row(&self) -> impl Iterator<Item = Cell> {
+        let Screen {
+            cells,
+            changed,
+            cursor,
+            style,
+            ..
+        } = &self.screen;
+        // The beginning of a character stands for itself until it goes on.
+        let within = self.utf8.is_within() && *cursor >= cells.len();
+        let last = within.then_some((char::REPLACEMENT_CHARACTER, *style));
+        cells.iter().skip(*changed).copied().chain(last)
+    }
+
+    /// The row as plain text: no escape and no control character but the tab is left.
+    #[must_use]
+    pub fn text(&self) -> String {
+        self.row().map(|(c, _)| c).collect()
+    }
+
+    /// The row as HTML: escaped text and balanced `<span class="…">` alone. Of a long one the beginning
+    /// and the end are shown, in at most about `most` bytes; `left_out` says in HTML how many bytes of
+    /// text stand between them.
+    pub fn html(&self, most: usize, left_out: impl FnOnce(usize) -> String) -> String {
+        let row: Vec<Cell> = self.row().collect();
+        let gone = self.screen.gone;
+        let mut out = Html::default();
+        if gone == 0 && fitting(row.iter(), most) == row.len() {
+            row.iter().for_each(|cell| out.push(*cell));
+            out.close();
+            return out.text;
+        }
+        // What is gone stood before the row. Otherwise three quarters of what is shown are the beginning.
+        let begin = if gone > 0 { 0 } else { fitting(row.iter(), most / 4 * 3) };
+        let end = row.len() - fitting(row[begin..].iter().rev(), most / 4);
+        row[..begin].iter().for_each(|cell| out.push(*cell));
+        out.close();
+        let bytes: usize = row[begin..end].iter().map(|(c, _)| c.len_utf8()).sum();
+        out.text.push_str(&left_out(gone + bytes));
+        row[end..].iter().for_each(|cell| out.push(*cell));
+        out.close();
+        out.text
+    }
+}
+
+/// How many cells' HTML takes at most `most` bytes. Markup counts as well: a colour for every letter
+/// makes much of it.
+fn fitting<'a>(cells: impl Iterator<Item = &'a Cell>, most: usize) -> usize {
+    let mut html = Html::default();
+    let fits = |cell: &&Cell| {
+        html.push(**cell);
+        html.text.len() <= most
+    };
+    cells.take_while(fits).count()
+}
+
+/// HTML as it is written: at most one span is open.
+#[derive(Default)]
+struct Html {
+    text: String,
+    open: Style,
+}
+
+impl Html {
+    fn push(&mut self, (c, style): Cell) {
+        if style != self.open {
+            self.close();
             if style != Style::default() {
-                style.open(&mut out);
+                style.open(&mut self.text);
             }
-            open = style;
+            self.open = style;
         }
         match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            c => out.push(c),
+            '&' => self.text.push_str("&amp;"),
+            '<' => self.text.push_str("&lt;"),
+            '>' => self.text.push_str("&gt;"),
+            '"' => self.text.push_str("&quot;"),
+            '\'' => self.text.push_str("&#39;"),
+            c => self.text.push(c),
         }
     }
-    if open != Style::default() {
-        out.push_str("</span>");
+
+    fn close(&mut self) {
+        if self.open != Style::default() {
+            self.text.push_str("</span>");
+            self.open = Style::default();
+        }
     }
-    out
 }
 
 /// Plain text of any number of lines: no escape and no control character but newline and tab is left.
 #[must_use]
 pub fn strip(text: &[u8]) -> String {
     let mut out = String::with_capacity(text.len());
+    let mut terminal = Terminal::default();
     for (i, line) in text.split(|byte| *byte == b'\n').enumerate() {
         if i > 0 {
             out.push('\n');
+            terminal.end_line();
         }
-        out.extend(screen(line, Style::default()).cells.iter().map(|(c, _)| *c));
+        terminal.feed(line);
+        out.push_str(&terminal.text());
     }
     out
 }
@@ -305,8 +439,14 @@ mod tests {
 
     use super::*;
 
+    fn row(terminal: &mut Terminal, line: &[u8]) -> String {
+        terminal.end_line();
+        terminal.feed(line);
+        terminal.html(usize::MAX, |bytes| panic!("{bytes} are left out"))
+    }
+
     fn html(line: &[u8]) -> String {
-        render_line(&mut State::default(), line)
+        row(&mut Terminal::default(), line)
     }
 
     #[test]
@@ -357,16 +497,16 @@ mod tests {
 
     #[test]
     fn a_colour_stays_over_lines_and_an_open_escape_does_not() {
-        let mut state = State::default();
+        let mut terminal = Terminal::default();
         assert_eq!(
-            render_line(&mut state, b"\x1b[32mgreen"),
+            row(&mut terminal, b"\x1b[32mgreen"),
             r#"<span class="ansi-f2">green</span>"#
         );
         assert_eq!(
-            render_line(&mut state, b"still\x1b[0m\x1b]0;title never closed"),
+            row(&mut terminal, b"still\x1b[0m\x1b]0;title never closed"),
             r#"<span class="ansi-f2">still</span>"#
         );
-        assert_eq!(render_line(&mut state, b"shown"), "shown");
+        assert_eq!(row(&mut terminal, b"shown"), "shown");
     }
 
     #[test]
@@ -378,6 +518,11 @@ mod tests {
             (b"long text\x1b[2K\rab", "ab       "),
             (b"abc\x08\x08X", "aXc"),
             (b"\x08\x08x", "x"),
+            (b"long text\x1b[1Gab\x1b[0J", "ab"),
+            (b"long text\x1b[4Dab", "long abxt"),
+            (b"ab\x1b[3Cc\r\x1b[C-", "a-   c"),
+            (b"abc\x1b[1Kd\x1b[1K\r\x1b[5`x", "    x"),
+            (b"abc\x1b[2J\x1b[3Kd", "abcd"),
         ] {
             assert_eq!(strip(line), expected);
             assert_eq!(html(line), expected);
@@ -455,7 +600,109 @@ mod tests {
         assert!(!text.chars().any(|c| c.is_control() && c != '\n' && c != '\t'));
     }
 
+    /// What is left when bytes are rendered in pieces of these sizes.
+    fn cut(bytes: &[u8], sizes: &[usize]) -> Terminal {
+        let (mut terminal, mut rest, mut sizes) = (Terminal::default(), bytes, sizes.iter().cycle());
+        while !rest.is_empty() {
+            let (piece, behind) = rest.split_at(sizes.next().map_or(rest.len(), |size| (*size).min(rest.len())));
+            terminal.feed(piece);
+            rest = behind;
+        }
+        terminal
+    }
+
+    #[test]
+    fn a_row_shows_what_changed_in_it() {
+        let mut terminal = Terminal::default();
+        let rows = [
+            &b"fetch: 10%"[..],
+            b"\rfetch: 20",
+            b"%\x1b[3D30",
+            b" and \xe2\x82",
+            b"\xac",
+            b"\x1b[2K\rdone",
+            b" soon",
+        ];
+        let shown = rows.map(|row| {
+            terminal.feed(row);
+            let text = terminal.text();
+            terminal.end_row();
+            text
+        });
+        assert_eq!(
+            shown,
+            [
+                "fetch: 10%",
+                "fetch: 20%",
+                "30%",
+                " and \u{fffd}",
+                "€",
+                "done           ",
+                " soon      "
+            ]
+        );
+    }
+
+    #[test]
+    fn the_end_of_a_long_line_is_shown() {
+        let long = [&vec![b'<'; 40_000][..], b"end"].concat();
+        let shown = cut(&long, &[7000]).html(8000, |bytes| format!("({bytes})"));
+        assert!(shown.len() < 8100 && shown.ends_with("&lt;end"), "{}", shown.len());
+        let left: usize = shown.split(['(', ')']).nth(1).unwrap().parse().unwrap();
+        assert_eq!(shown.matches("&lt;").count() + left, 40_000);
+        // Every letter in another colour.
+        let colours: Vec<u8> = (0..20_000)
+            .flat_map(|i| format!("\x1b[3{}mx", i % 7).into_bytes())
+            .collect();
+        assert!(cut(&colours, &[100]).html(8000, |_| String::new()).len() < 8500);
+        // Wider than any terminal, in one row.
+        let shown = cut(&vec![b'a'; 3 * COLUMNS + 5], &[100_000]).html(8000, |bytes| format!("({bytes})"));
+        assert_eq!(shown, format!("({}){}", 3 * COLUMNS, "aaaaa"));
+    }
+
+    #[test]
+    fn a_hostile_line_takes_little_time() {
+        let far = format!("{}\x1b[1K", "x".repeat(60_000));
+        let again = "\rx\x1b[65535C\x1b[1K\x1b[9999Gy\x1b[K".repeat(100_000);
+        let terminal = cut([far, again].concat().as_bytes(), &[1 << 16]);
+        assert!(terminal.text().chars().count() <= COLUMNS);
+    }
+
     proptest! {
+        /// A line's last state is the same however its bytes came, and in the row that it ends with.
+        #[test]
+        fn rendering_in_any_cut_is_rendering_the_whole(
+            parts in proptest::collection::vec(proptest::sample::select(vec![
+                &b"\r"[..], b"\x1b[K", b"\x1b[1K", b"\x1b[2K", b"\x1b[31m", b"\x1b[0m", b"\x1b[5D", b"\x1b[3C",
+                b"\x1b[7G", b"\x08", b"50%", "█é".as_bytes(), b"\xff", b"\x1b]0;title\x07", b"\x1b[", b"\x1b[J", b"word",
+            ]), 0..40),
+            sizes in proptest::collection::vec(1usize..9, 1..6),
+            rows in proptest::collection::vec(1usize..9, 1..6),
+        ) {
+            let bytes = parts.concat();
+            let (whole, pieces) = (cut(&bytes, &[bytes.len().max(1)]), cut(&bytes, &sizes));
+            let html = |terminal: &Terminal| terminal.html(usize::MAX, |_| String::new());
+            prop_assert_eq!(html(&pieces), html(&whole));
+            prop_assert_eq!(pieces.text(), whole.text());
+
+            let (mut terminal, mut rest, mut rows) = (Terminal::default(), &bytes[..], rows.iter().cycle());
+            let mut joined = String::new();
+            let mut only_new = true;
+            while !rest.is_empty() {
+                let (piece, behind) = rest.split_at(rows.next().map_or(rest.len(), |size| (*size).min(rest.len())));
+                terminal.end_row();
+                let before = terminal.screen.cells.len();
+                terminal.feed(piece);
+                only_new &= terminal.screen.changed >= before;
+                joined.push_str(&terminal.text());
+                rest = behind;
+            }
+            prop_assert!(whole.text().ends_with(&terminal.text()));
+            if only_new && !joined.contains(char::REPLACEMENT_CHARACTER) {
+                prop_assert_eq!(joined, whole.text());
+            }
+        }
+
         #[test]
         fn any_bytes_are_safe(line in proptest::collection::vec(any::<u8>(), 0..300)) {
             check(&line);

@@ -15,7 +15,7 @@ use super::{
     authorize::Action,
     identity::Caller,
     log_text::{self, LogPlace, attempt_of, log_of, log_place},
-    log_view::{Group, Mark, Renderer, WINDOW},
+    log_view::{Group, Mark, Renderer, WINDOW, lead},
     machines::{self, KeepView},
     pages::{Frame, RunView, cancel_words, html, waiting},
     problem::Problem,
@@ -94,6 +94,9 @@ async fn window(
         ),
         None => (state.logs().tail(attempt, None, n).await.map_err(log_failed)?, true),
     };
+    if let Some(line) = lines.first() {
+        renderer.pass(&lead(state.logs(), attempt, line.number).await.map_err(log_failed)?);
+    }
     let groups = renderer.groups(&lines, tail);
     let first = groups.first().map_or(0, |g| g.first);
     let last = groups.last().map_or(0, |g| g.last);

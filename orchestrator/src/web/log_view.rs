@@ -1,18 +1,24 @@
 //! Lines of a log as HTML: escaped, coloured, numbered, linked, and bounded.
 
-use std::{collections::HashMap, fmt::Write as _, str::FromStr};
+use std::{collections::HashMap, str::FromStr};
 
 use askama::filters::{Html, escape};
 
 use super::{ansi, view};
-use crate::logs::{Channel, Line};
+use crate::{
+    logs::{Channel, Line, LogError, LogStore},
+    model::ids::AttemptId,
+};
 
 /// Lines in one window of a log.
 pub const WINDOW: usize = 500;
 /// Bytes of rendered lines in one answer; the page around them stays below 200 kB with it.
 pub const MAX_HTML: usize = 150_000;
-/// Bytes of one line that are shown; the raw log has the rest.
-const MAX_SHOWN: usize = 8 * 1024;
+/// Bytes of one line's HTML: of a longer line, its beginning and its end. The raw log has the rest.
+const MAX_SHOWN: usize = 16 * 1024;
+/// So many lines before the first one that is shown are read for what they leave to it: colours, and
+/// the beginning of a line that it goes on with.
+const LEAD: u64 = 8;
 
 /// A place in a log that a link names: `s2-L10` or `s2-L10-L20`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,12 +86,28 @@ pub struct Group {
     pub html: String,
 }
 
-/// Turns lines into HTML; remembers the colours that earlier lines left switched on.
+/// What the lines before line `first` leave to it: for [`Renderer::pass`].
+///
+/// # Errors
+/// When the log cannot be read.
+pub(super) async fn lead(logs: &LogStore, attempt: AttemptId, first: u64) -> Result<Vec<Line>, LogError> {
+    let from = first.saturating_sub(LEAD).max(1);
+    let count = usize::try_from(first.saturating_sub(from)).unwrap_or_default();
+    match count {
+        0 => Ok(Vec::new()),
+        count => Ok(logs.lines(attempt, from, count).await?.lines),
+    }
+}
+
+/// Turns lines into HTML. Lines come in order, and the last one may come again, grown; what they leave
+/// to the next ones is remembered.
 #[derive(Debug)]
 pub struct Renderer {
     link: String,
     mark: Option<Mark>,
-    colours: HashMap<(u32, Channel), ansi::State>,
+    terminals: HashMap<(u32, Channel), ansi::Terminal>,
+    /// The last line's number, and its terminal as it was before it.
+    last: Option<(u64, ansi::Terminal)>,
 }
 
 impl Renderer {
@@ -95,15 +117,40 @@ impl Renderer {
         Self {
             link,
             mark,
-            colours: HashMap::new(),
+            terminals: HashMap::new(),
+            last: None,
         }
+    }
+
+    /// Lines that are not shown, before the first one that is.
+    pub fn pass(&mut self, lines: &[Line]) {
+        for line in lines {
+            self.feed(line);
+        }
+    }
+
+    fn feed(&mut self, line: &Line) -> &ansi::Terminal {
+        let terminal = self.terminals.entry((line.step, line.channel)).or_default();
+        match &self.last {
+            Some((number, before)) if *number == line.number => terminal.clone_from(before),
+            _ => {
+                if line.continued {
+                    terminal.end_row();
+                } else {
+                    terminal.end_line();
+                }
+                self.last = Some((line.number, terminal.clone()));
+            }
+        }
+        terminal.feed(&line.bytes);
+        terminal
     }
 
     /// One line.
     pub fn line(&mut self, line: &Line) -> String {
-        let colours = self.colours.entry((line.step, line.channel)).or_default();
-        let cut = line.bytes.len().min(MAX_SHOWN);
-        let text = ansi::render_line(colours, &line.bytes[..cut]);
+        let text = self.feed(line).html(MAX_SHOWN, |left_out| {
+            format!(" <em>… {} more, see the raw log …</em> ", view::bytes(left_out as u64))
+        });
         let mut class = String::from("l");
         if line.channel == Channel::System {
             class.push_str(" sys");
@@ -116,44 +163,37 @@ impl Renderer {
         }
         let place = format!("s{}-L{}", u64::from(line.step) + 1, line.line_in_step);
         let time = view::rfc3339(line.node_ms);
-        let mut html = format!(
-            "<div class=\"{class}\" id=\"{place}\" data-n=\"{}\"><a href=\"{}lines={place}#{place}\">{}</a><time datetime=\"{time}\">{}</time><span>{text}",
+        format!(
+            "<div class=\"{class}\" id=\"{place}\" data-n=\"{}\"><a href=\"{}lines={place}#{place}\">{}</a><time datetime=\"{time}\">{}</time><span>{text}</span></div>\n",
             line.number,
             escape(&self.link, Html)
                 .map(|link| link.to_string())
                 .unwrap_or_default(),
             line.line_in_step,
             &time[11..19],
-        );
-        if cut < line.bytes.len() {
-            let _ = write!(
-                html,
-                " <em>… {} more, see the raw log</em>",
-                view::bytes((line.bytes.len() - cut) as u64)
-            );
-        }
-        html.push_str("</span></div>\n");
-        html
+        )
     }
 
     /// Lines in order, grouped by step. Whatever does not fit [`MAX_HTML`] is left out: at the front
     /// when the end matters (`keep_end`), else at the back. One line always fits.
     pub fn groups(&mut self, lines: &[Line], keep_end: bool) -> Vec<Group> {
-        let rendered: Vec<String> = lines.iter().map(|line| self.line(line)).collect();
         let mut budget = MAX_HTML;
-        let mut fits = |html: &&String| {
+        let mut fits = |html: &String| {
             let fits = html.len() <= budget;
             budget = budget.saturating_sub(html.len());
             fits
         };
-        let kept = if keep_end {
-            let count = rendered.iter().rev().take_while(&mut fits).count();
-            lines.len() - count..lines.len()
+        let (kept, rendered): (_, Vec<String>) = if keep_end {
+            let mut rendered: Vec<String> = lines.iter().map(|line| self.line(line)).collect();
+            let first = lines.len() - rendered.iter().rev().take_while(|html| fits(html)).count();
+            (first..lines.len(), rendered.split_off(first))
         } else {
-            0..rendered.iter().take_while(&mut fits).count()
+            // The first line that does not fit is the last one rendered, so it can come again.
+            let rendered: Vec<String> = lines.iter().map(|line| self.line(line)).take_while(&mut fits).collect();
+            (0..rendered.len(), rendered)
         };
         let mut groups: Vec<Group> = Vec::new();
-        for (line, html) in lines[kept.clone()].iter().zip(&rendered[kept]) {
+        for (line, html) in lines[kept].iter().zip(&rendered) {
             match groups.last_mut().filter(|group| group.step == line.step) {
                 Some(group) => {
                     group.last = line.number;
@@ -263,7 +303,52 @@ mod tests {
         assert!(html.len() < MAX_HTML && html.contains("more, see the raw log"));
     }
 
+    #[test]
+    fn a_long_progress_bar_ends_in_its_last_state() {
+        let bar: Vec<u8> = (0..=10_000)
+            .flat_map(|i| format!("\r\x1b[Kfetched {i} of 10000").into_bytes())
+            .collect();
+        assert!(bar.len() > MAX_SHOWN);
+        // In the rows into which the log cuts a line, the first of which is not in the window.
+        let rows: Vec<Line> = bar
+            .chunks(64 << 10)
+            .zip(1..)
+            .map(|(bytes, number)| Line {
+                continued: number > 1,
+                ..line(number, 1, bytes)
+            })
+            .collect();
+        let mut renderer = renderer(None);
+        renderer.pass(&rows[..1]);
+        let html = renderer.groups(&rows[1..], true).pop().unwrap().html;
+        assert!(html.ends_with("<span>fetched 10000 of 10000</span></div>\n"), "{html}");
+    }
+
     proptest! {
+        /// A line that is shown again and again while it grows is what it is when it is shown once, and so
+        /// are the lines behind it.
+        #[test]
+        fn a_growing_line_is_shown_as_the_whole_one(
+            lines in proptest::collection::vec((proptest::collection::vec(proptest::sample::select(vec![
+                &b"\x1b[31m"[..], b"\x1b[0m", b"\r", b"\x1b[K", b"word", "é".as_bytes(), b"\x1b[1m",
+            ]), 0..8), any::<bool>()), 1..6),
+            step in 1usize..7,
+        ) {
+            let lines: Vec<Line> = lines
+                .iter()
+                .zip(1..)
+                .map(|((parts, continued), number)| Line { continued: *continued && number > 1, ..line(number, 1, &parts.concat()) })
+                .collect();
+            let (mut once, mut growing) = (renderer(None), renderer(None));
+            for line in &lines {
+                let mut html = String::new();
+                for len in (0..line.bytes.len()).step_by(step).chain([line.bytes.len()]) {
+                    html = growing.line(&Line { bytes: line.bytes[..len].to_vec(), ..line.clone() });
+                }
+                prop_assert_eq!(html, once.line(line));
+            }
+        }
+
         #[test]
         fn foreign_bytes_open_no_element(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let html = renderer(None).line(&line(1, 1, &bytes));

@@ -7,6 +7,7 @@
 //! - [`deliveries`]: what forges delivered, what came of it, and what was missed
 //! - [`machines`]: machines that are kept, and consoles
 //! - [`log_text`], [`stream`]: raw logs with `Range`, live logs as server-sent events
+//! - [`ansi`], [`utf8`]: what a log's bytes mean, found in a stream
 //! - [`api`] serves `/api/v1`; [`dispatch`] what a person asks to run
 //! - [`serve`], [`linger`]: listeners, TLS, limits on connections, their orderly end
 
@@ -35,6 +36,7 @@ pub mod routes;
 pub mod serve;
 pub mod session;
 pub mod stream;
+pub mod utf8;
 pub mod view;
 
 use std::{fmt, sync::Arc, time::Duration};

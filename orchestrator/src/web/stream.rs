@@ -13,7 +13,7 @@
 //! The id of an event says where to read on; a client that comes back with it (`Last-Event-ID`, or
 //! `?from=`) misses nothing and gets nothing twice.
 
-use std::{convert::Infallible, str::FromStr, time::Duration};
+use std::{collections::HashMap, convert::Infallible, str::FromStr, time::Duration};
 
 use axum::{
     extract::{Path, Query, State},
@@ -38,14 +38,15 @@ use super::{
     job_page,
     limits::Viewer,
     log_text::{LogPlace, attempt_of, log_of, log_place},
-    log_view::Renderer,
+    log_view::{Renderer, lead},
     pages::waiting,
     problem::Problem,
+    utf8::Decoder,
     view,
 };
 use crate::{
     clock::now_ms,
-    logs::{LogError, Position, Record},
+    logs::{Channel, LogError, LogStore, Position, Record},
     model::{
         ids::{AttemptId, JobId},
         state::JobState,
@@ -194,15 +195,54 @@ struct Records {
     from: Position,
 }
 
-fn record_json(record: &Record) -> Value {
+/// Makes text of records. A character may be cut between two records of a channel: it belongs to the
+/// one that ends it.
+#[derive(Default)]
+struct Texts(HashMap<(u32, Channel), Decoder>);
+
+/// For a reader that comes back: so many records before its place are looked through for the beginning
+/// of a character. Behind more of another channel's a cut one is broken for it, though not in `base64`.
+const LEAD: u64 = 16;
+
+impl Texts {
+    async fn before(logs: &LogStore, attempt: AttemptId, from: Position) -> Self {
+        let mut texts = Self::default();
+        let count = from.record.min(LEAD);
+        let lead = Position {
+            record: from.record - count,
+            ..from
+        };
+        // Whoever follows hears of a log that cannot be read, or of another generation.
+        if let Ok(page) = logs.read(attempt, lead, count as usize).await {
+            texts.seed(&page.records);
+        }
+        texts
+    }
+
+    fn seed(&mut self, records: &[Record]) {
+        for record in records {
+            self.of(record);
+        }
+    }
+
+    fn of(&mut self, record: &Record) -> String {
+        let mut text = String::with_capacity(record.data.len());
+        let decoder = self.0.entry((record.step, record.channel)).or_default();
+        decoder.feed(&record.data, &mut text);
+        text
+    }
+}
+
+fn record_json(record: &Record, text: &str) -> Value {
     let mut value = json!({
         "position": record.position.to_string(),
         "step": record.step,
         "channel": record.channel.as_str(),
         "time": view::rfc3339(record.node_ms),
-        "text": String::from_utf8_lossy(&record.data),
+        "text": text,
     });
-    if std::str::from_utf8(&record.data).is_err() {
+    // The text is the record's bytes only when no character is cut and all are characters.
+    if text.as_bytes() != &record.data[..] {
         value["base64"] = json!(base64::engine::general_purpose::STANDARD.encode(&record.data));
     }
     value
@@ -219,6 +259,7 @@ fn behind(record: &Record) -> Position {
 impl Records {
     /// Sends records until the log's end.
     async fn follow(&self, state: &AppState, sink: &mut Sink, attempt: AttemptId) -> Result<(), Gone> {
+        let mut texts = Texts::before(state.logs(), attempt, self.from).await;
         let pages = state.logs().follow(attempt, self.from);
         tokio::pin!(pages);
         let mut begun = false;
@@ -239,13 +280,14 @@ impl Records {
                 Err(error) => return failed(sink, &error).await.and(Err(Gone)),
             };
             if page.resync {
+                texts = Texts::default();
                 let from = page.next.to_string();
                 sink.json("resync", Some(from.clone()), &json!({ "from": from }))
                     .await?;
             }
             for record in &page.records {
-                sink.json("log", Some(behind(record).to_string()), &record_json(record))
-                    .await?;
+                let value = record_json(record, &texts.of(record));
+                sink.json("log", Some(behind(record).to_string()), &value).await?;
             }
             if page.ended {
                 return Ok(());
@@ -389,15 +431,28 @@ impl Told {
 }
 
 impl Lines {
-    /// Sends what there is from the cursor on.
+    /// Sends what there is from the cursor on. Without a renderer one is made, which reads first what
+    /// the lines before leave to those that are sent.
     async fn send(
         &mut self,
         state: &AppState,
         sink: &mut Sink,
         attempt: AttemptId,
-        renderer: &mut Renderer,
+        known: &mut Option<Renderer>,
     ) -> Result<(), Gone> {
         loop {
+            let renderer = match known {
+                Some(renderer) => renderer,
+                None => {
+                    let before = match lead(state.logs(), attempt, self.cursor.line).await {
+                        Ok(before) => before,
+                        Err(error) => return failed(sink, &error).await,
+                    };
+                    let renderer = known.insert(Renderer::new(format!("/jobs/{}?", self.job), None));
+                    renderer.pass(&before);
+                    renderer
+                }
+            };
             // The last line shown is read again, because it may have grown.
             let mut lines = match state.logs().lines(attempt, self.cursor.line.max(1), BATCH).await {
                 Ok(page) => page.lines,
@@ -408,6 +463,7 @@ impl Lines {
                 .first()
                 .is_some_and(|l| l.number == self.cursor.line && l.bytes.len() == self.cursor.len)
             {
+                renderer.pass(&lines[..1]);
                 lines.remove(0);
             }
             for group in renderer.groups(&lines, false) {
@@ -435,6 +491,7 @@ impl Lines {
                     len: usize::MAX,
                     ..self.cursor
                 };
+                *known = None;
                 sink.json("skip", Some(self.cursor.to_string()), &skipped).await?;
             }
         }
@@ -488,7 +545,7 @@ impl AsyncProducer for Lines {
         if self.shown.is_some_and(|shown| shown != attempt.id) {
             return sink.json("resync", None, &json!({})).await;
         }
-        let mut renderer = Renderer::new(format!("/jobs/{}?", self.job), None);
+        let mut renderer = None;
         // The page says where the log is; here follows only where the job stands.
         let place = log_place(state, &attempt).await;
         let mut log_ended = matches!(place, LogPlace::Elsewhere | LogPlace::Removed);
@@ -571,6 +628,63 @@ mod tests {
         assert_eq!("2:17:9:80".parse(), Ok(cursor));
         for bad in ["", "1", "1:2", "1:2:3", "1:2:3:", "1:2:x:1", "a:b:1:1", "1:2:3:4:5"] {
             assert_eq!(bad.parse::<Cursor>(), Err(BadCursor), "{bad}");
+        }
+    }
+
+    fn record(number: u64, step: u32, channel: Channel, data: &[u8]) -> Record {
+        let position = Position {
+            generation: 1,
+            record: number,
+        };
+        Record {
+            position,
+            step,
+            channel,
+            guest_ms: 0,
+            node_ms: 0,
+            data: data.to_vec().into(),
+        }
+    }
+
+    proptest! {
+        /// However the bytes of two channels are cut into records, and wherever a reader comes back: the texts
+        /// together are the text of the whole, and no character is broken.
+        #[test]
+        fn no_cut_breaks_a_character(
+            stdout in "[aé€🦀\n]{0,30}", stderr in "[aé€🦀\n]{0,30}",
+            sizes in proptest::collection::vec((any::<bool>(), 1usize..6), 1..8), again in any::<prop::sample::Index>(),
+        ) {
+            let (mut rests, mut records) = ([stdout.as_bytes(), stderr.as_bytes()], Vec::new());
+            for (err, size) in sizes.iter().cycle() {
+                // The other one when this one has said everything.
+                let lane = if rests[usize::from(*err)].is_empty() { usize::from(!err) } else { usize::from(*err) };
+                let (piece, behind) = rests[lane].split_at((*size).min(rests[lane].len()));
+                if piece.is_empty() {
+                    break;
+                }
+                let channel = [Channel::Stdout, Channel::Stderr][lane];
+                records.push(record(records.len() as u64, 1, channel, piece));
+                rests[lane] = behind;
+            }
+            let back = again.index(records.len() + 1);
+            let lead = back.saturating_sub(LEAD as usize);
+            let far = |channel| records[..back].iter().rposition(|record| record.channel == channel).is_some_and(|last| last < lead);
+            prop_assume!(!far(Channel::Stdout) && !far(Channel::Stderr));
+            let mut texts = Texts::default();
+            let mut read = HashMap::<Channel, String>::new();
+            for record in &records[..back] {
+                read.entry(record.channel).or_default().push_str(&texts.of(record));
+            }
+            let mut texts = Texts::default();
+            texts.seed(&records[lead..back]);
+            for record in &records[back..] {
+                let text = texts.of(record);
+                let value = record_json(record, &text);
+                prop_assert_eq!(value["base64"].is_null(), text.as_bytes() == &record.data[..]);
+                read.entry(record.channel).or_default().push_str(&text);
+            }
+            prop_assert_eq!(read.remove(&Channel::Stdout).unwrap_or_default(), stdout);
+            prop_assert_eq!(read.remove(&Channel::Stderr).unwrap_or_default(), stderr);
         }
     }
 

@@ -77,7 +77,9 @@ async fn a_guest_that_halts_around_its_hello_costs_a_try_and_no_job() {
         give(&real_agent());
         let tries = tries(&world, &sha, "success");
         assert_eq!(tries.len(), 2, "{when}: {tries:#?}");
-        assert_eq!(tries[0]["cause"], WORDS, "{when}: {tries:#?}");
+        // The agent's own word may follow.
+        let cause = tries[0]["cause"].as_str().unwrap_or_default();
+        assert!(cause.starts_with(WORDS), "{when}: {tries:#?}");
         assert_eq!(tries[0]["result"], Value::Null, "{when}: {tries:#?}");
         assert_eq!(tries[1]["result"], "success", "{when}: {tries:#?}");
         if heard {
@@ -93,7 +95,11 @@ async fn a_guest_that_halts_around_its_hello_costs_a_try_and_no_job() {
     let tries = tries(&world, &sha, "error");
     assert_eq!(boots() - before, 2);
     for attempt in &tries {
-        assert_eq!((&attempt["cause"], &attempt["result"]), (&WORDS.into(), &Value::Null));
+        assert!(
+            attempt["cause"].as_str().unwrap_or_default().starts_with(WORDS),
+            "{attempt}"
+        );
+        assert_eq!(attempt["result"], Value::Null);
         assert!(!attempt["running"].is_string(), "{attempt}");
     }
     assert_eq!(tries.len(), 2, "{tries:#?}");

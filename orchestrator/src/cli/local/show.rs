@@ -26,7 +26,7 @@ use crate::{
 
 /// How often the run is looked at between hints.
 const LOOK: Duration = Duration::from_millis(200);
-/// A line longer than this is shown in pieces.
+/// A line longer than this goes into a pipe in pieces.
 const LINE: usize = 64 * 1024;
 
 /// Follows a run to its end and returns its final state. Logs are also written into the folder `keep`, if there is one.
@@ -186,39 +186,77 @@ async fn follow(logs: LogStore, attempt: AttemptId, mut lines: Lines, job: JobDe
 /// kept of it.
 struct Lines {
     prefix: Option<String>,
-    rest: Vec<u8>,
+    rest: Rest,
+    /// A line has begun.
+    begun: bool,
     kept: Option<File>,
+}
+
+/// A line as far as it has come.
+enum Rest {
+    /// As the terminal will leave it, freed of control sequences.
+    Shown(Box<ansi::Terminal>),
+    /// Exact bytes, for a pipe.
+    Bytes(Vec<u8>),
 }
 
 impl Lines {
     fn new(prefix: Option<String>, kept: Option<File>) -> Self {
         Self {
             prefix,
-            rest: Vec::new(),
+            rest: if std::io::stdout().is_terminal() {
+                Rest::Shown(Box::default())
+            } else {
+                Rest::Bytes(Vec::new())
+            },
+            begun: false,
             kept,
         }
     }
 
     fn push(&mut self, bytes: &[u8]) {
-        self.rest.extend_from_slice(bytes);
-        while let Some(end) = self.rest.iter().position(|b| *b == b'\n') {
-            let line: Vec<u8> = self.rest.drain(..=end).collect();
-            self.line(&line[..end]);
-        }
-        if self.rest.len() > LINE {
-            self.end();
+        for piece in bytes.split_inclusive(|b| *b == b'\n') {
+            let text = piece.strip_suffix(b"\n");
+            let long = match &mut self.rest {
+                Rest::Shown(terminal) => {
+                    terminal.feed(text.unwrap_or(piece));
+                    false
+                }
+                Rest::Bytes(rest) => {
+                    rest.extend_from_slice(text.unwrap_or(piece));
+                    rest.len() > LINE
+                }
+            };
+            self.begun = true;
+            if text.is_some() || long {
+                self.end();
+            }
         }
     }
 
+    /// Ends the line that has begun, if one has.
     fn end(&mut self) {
-        let rest = std::mem::take(&mut self.rest);
-        if !rest.is_empty() {
-            self.line(&rest);
+        if !std::mem::take(&mut self.begun) {
+            return;
         }
+        let line = match &mut self.rest {
+            Rest::Shown(terminal) => {
+                let text = terminal.text().into_bytes();
+                terminal.end_line();
+                text
+            }
+            Rest::Bytes(rest) => std::mem::take(rest),
+        };
+        self.write(&line);
     }
 
-    /// Exact bytes into a pipe, freed of control sequences on a terminal.
+    /// A line of our own.
     fn line(&mut self, line: &[u8]) {
+        self.push(line);
+        self.end();
+    }
+
+    fn write(&mut self, line: &[u8]) {
         if let Some(kept) = &mut self.kept
             && let Err(error) = kept.write_all(line).and_then(|()| kept.write_all(b"\n"))
         {
@@ -231,11 +269,7 @@ impl Lines {
             text.extend_from_slice(ansi::strip(prefix.as_bytes()).as_bytes());
             text.extend_from_slice(" | ".as_bytes());
         }
-        if out.is_terminal() {
-            text.extend_from_slice(ansi::strip(line).as_bytes());
-        } else {
-            text.extend_from_slice(line);
-        }
+        text.extend_from_slice(line);
         text.push(b'\n');
         // A reader that went away (`| head`) ends nothing: the run goes on to its result.
         let _gone = out.write_all(&text).and_then(|()| out.flush());

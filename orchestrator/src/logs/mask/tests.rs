@@ -1,6 +1,13 @@
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 
-use super::*;
+use super::{
+    alphabet::{Class, MAX_GAP},
+    *,
+};
+
+mod encodings;
 
 fn secrets(values: &[&str]) -> Vec<Secret> {
     values.iter().map(|value| Secret::new(*value)).collect()
@@ -21,13 +28,61 @@ fn masked(values: &[&str], pieces: &[&[u8]]) -> String {
     String::from_utf8(out).unwrap()
 }
 
+/// How an alphabet reads `text`, which begins with a symbol, has no gap that is too long or too early, and is no
+/// longer than the longest form.
+fn symbols(alphabet: Alphabet, text: &[u8], longest: usize) -> Option<Vec<u8>> {
+    let (mut symbols, mut gap, mut wrapped) = (Vec::new(), 0, false);
+    for byte in text {
+        match alphabet.class(*byte) {
+            Class::Symbol(_) if symbols.len() == longest => return None,
+            Class::Symbol(symbol) => {
+                symbols.push(symbol);
+                (gap, wrapped) = (0, false);
+            }
+            Class::Gap(least) => {
+                gap += 1;
+                wrapped |= matches!(byte, b'\r' | b'\n');
+                let least = if gap > 1 { 4 } else { usize::from(least) };
+                if symbols.len() < least.max(1) || gap > MAX_GAP {
+                    return None;
+                }
+            }
+            Class::Indent if wrapped && gap < MAX_GAP => gap += 1,
+            Class::Indent | Class::Other => return None,
+        }
+    }
+    Some(symbols)
+}
+
+fn sets(forms: &Forms) -> [(Alphabet, &BTreeSet<Vec<u8>>); 3] {
+    [
+        (Alphabet::Plain, &forms.plain),
+        (Alphabet::Base64, &forms.base64),
+        (Alphabet::Hex, &forms.hex),
+    ]
+}
+
+fn longest(set: &BTreeSet<Vec<u8>>) -> usize {
+    set.iter().map(Vec::len).max().unwrap_or_default()
+}
+
+fn is_symbol(alphabet: Alphabet, byte: u8) -> bool {
+    matches!(alphabet.class(byte), Class::Symbol(_))
+}
+
 /// The definition, by brute force: every byte of every occurrence is covered.
-fn model(forms: &BTreeSet<Vec<u8>>, text: &[u8]) -> Vec<u8> {
+fn model(forms: &Forms, text: &[u8]) -> Vec<u8> {
     let mut covered = vec![false; text.len()];
-    for form in forms {
-        for at in 0..=text.len().saturating_sub(form.len()) {
-            if text[at..].starts_with(form) {
-                covered[at..at + form.len()].fill(true);
+    for (alphabet, set) in sets(forms) {
+        let longest = longest(set);
+        for start in (0..text.len()).filter(|start| is_symbol(alphabet, text[*start])) {
+            for end in start + 1..=text.len() {
+                let Some(read) = symbols(alphabet, &text[start..end], longest) else {
+                    break;
+                };
+                if is_symbol(alphabet, text[end - 1]) && set.contains(&read) {
+                    covered[start..end].fill(true);
+                }
             }
         }
     }
@@ -40,6 +95,37 @@ fn model(forms: &BTreeSet<Vec<u8>>, text: &[u8]) -> Vec<u8> {
         }
     }
     out
+}
+
+/// How many bytes at the end of `text` begin a form and do not end it, by brute force.
+fn begun(forms: &Forms, text: &[u8]) -> usize {
+    let begins = |start: &usize| {
+        sets(forms).into_iter().any(|(alphabet, set)| {
+            symbols(alphabet, &text[*start..], longest(set)).is_some_and(|read| {
+                // The set is in order: what goes on with `read` stands right behind it.
+                let mut behind = set.range(read.clone()..).filter(|form| **form != read);
+                is_symbol(alphabet, text[*start]) && behind.next().is_some_and(|form| form.starts_with(&read))
+            })
+        })
+    };
+    text.len() - (0..text.len()).find(begins).unwrap_or(text.len())
+}
+
+/// What is shown of `text` cut into pieces of these sizes; at every cut exactly what has begun is held.
+fn shown(forms: &Forms, patterns: &Patterns, text: &[u8], sizes: &[usize]) -> Result<Vec<u8>, TestCaseError> {
+    let (mut out, mut hold) = (Vec::new(), Hold::default());
+    let (mut sizes, mut seen) = (sizes.iter().cycle(), 0);
+    while seen < text.len() {
+        let size = sizes
+            .next()
+            .map_or(text.len(), |size| *size)
+            .clamp(1, text.len() - seen);
+        hold.feed(Some(patterns), &text[seen..seen + size], &mut out);
+        seen += size;
+        prop_assert_eq!(hold.len(), begun(forms, &text[..seen]));
+    }
+    hold.flush(&mut out);
+    Ok(out)
 }
 
 #[test]
@@ -71,6 +157,27 @@ fn only_the_beginning_of_a_secret_is_held_back() {
     assert_eq!((out.as_slice(), hold.len()), (&b""[..], 4));
     let (out, hold) = feed(&["abcdefg!"], &[b"abcdefg!"]);
     assert_eq!((out.as_slice(), hold.len()), (&b"***"[..], 0));
+}
+
+#[test]
+fn a_lines_end_waits_only_for_what_looks_like_a_wrapped_secret() {
+    // Base64 of it begins with aHVudGVy, hexadecimal with 68756e74.
+    let values = ["hunter2-hunter2"];
+    for (text, held) in [
+        ("ends in a\n", 0),
+        ("ends in aHV\n", 0),
+        ("ends in aHVu\n", 5),
+        ("ends in aHVu\r\n  ", 8),
+        ("ends in aHVu\n!", 0),
+        ("ends in 68\n", 0),
+        ("ends in 68:", 3),
+        ("ends in 68  ", 0),
+        ("ends in 68:75\n", 6),
+        ("ends in 68: ", 0),
+    ] {
+        let (_, hold) = feed(&values, &[text.as_bytes()]);
+        assert_eq!(hold.len(), held, "{text:?}");
+    }
 }
 
 #[test]
@@ -137,26 +244,8 @@ proptest! {
             text.splice(at..at, value.get(&values).bytes());
         }
         let masks: Vec<Secret> = values.iter().map(Secret::new).collect();
-        let mut forms = BTreeSet::new();
-        masks.iter().for_each(|mask| { forms::add(mask, &mut forms); });
-        let patterns = Patterns::new(&masks).unwrap();
-
-        let (mut out, mut hold) = (Vec::new(), Hold::default());
-        let (mut rest, mut at, mut seen) = (&text[..], 0, 0);
-        while !rest.is_empty() {
-            let size = sizes[at % sizes.len()].min(rest.len());
-            hold.feed(patterns.as_ref(), &rest[..size], &mut out);
-            rest = &rest[size..];
-            at += 1;
-            seen += size;
-            // Exactly the longest suffix that is a proper prefix of a form is held.
-            let longest = (0..=seen).find(|from| {
-                let suffix = &text[*from..seen];
-                forms.iter().any(|form| form.len() > suffix.len() && form.starts_with(suffix))
-            }).unwrap_or(seen);
-            prop_assert_eq!(hold.len(), seen - longest);
-        }
-        hold.flush(&mut out);
+        let (forms, patterns) = (Forms::of(&masks), Patterns::new(&masks).unwrap().unwrap());
+        let out = shown(&forms, &patterns, &text, &sizes)?;
         let expected = model(&forms, &text);
         prop_assert_eq!(String::from_utf8_lossy(&out), String::from_utf8_lossy(&expected));
     }
@@ -167,11 +256,37 @@ proptest! {
         text in "[a-g ]{0,400}", cut in any::<prop::sample::Index>(),
     ) {
         let masks: Vec<Secret> = values.iter().map(Secret::new).collect();
-        let mut forms = BTreeSet::new();
-        masks.iter().for_each(|mask| { forms::add(mask, &mut forms); });
+        let forms = Forms::of(&masks);
         let cut = cut.index(text.len() + 1);
         let values: Vec<&str> = values.iter().map(String::as_str).collect();
         let shown = masked(&values, &[&text.as_bytes()[..cut], &text.as_bytes()[cut..]]);
         prop_assert_eq!(shown.into_bytes(), model(&forms, text.as_bytes()));
+    }
+
+    /// Pieces of encodings between what may part them, and what may not.
+    #[test]
+    fn wrapped_and_separated_texts_agree_with_the_model(
+        values in proptest::collection::vec("[a-c?>]{6,14}", 1..3),
+        parts in proptest::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), 1usize..9, 0usize..14), 0..8),
+        sizes in proptest::collection::vec(1usize..20, 1..8),
+    ) {
+        let masks: Vec<Secret> = values.iter().map(Secret::new).collect();
+        let (forms, patterns) = (Forms::of(&masks), Patterns::new(&masks).unwrap().unwrap());
+        let encoded: Vec<Vec<u8>> = forms.base64.iter().chain(&forms.hex).cloned().collect();
+        let mut text = Vec::new();
+        for (form, place, width, between) in parts {
+            // The form itself, from any place on, wrapped anywhere.
+            let form = form.get(&encoded);
+            let form = &form[place.index(form.len()) / 3..];
+            let between = ["\n", "\r\n", ":", " ", "\n  ", "-", "", "  ", "\n\n\n", "x", "=", "\n\n                              ", "\t", "."][between];
+            let between = between.as_bytes();
+            for piece in form.chunks(width) {
+                text.extend_from_slice(piece);
+                text.extend_from_slice(between);
+            }
+        }
+        let out = shown(&forms, &patterns, &text, &sizes)?;
+        let expected = model(&forms, &text);
+        prop_assert_eq!(String::from_utf8_lossy(&out), String::from_utf8_lossy(&expected));
     }
 }

@@ -404,7 +404,13 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         Just("value"),
         Just("h"),
         Just(" "),
-        Just("multi\nline secret")
+        Just("multi\nline secret"),
+        // hunter2! in Base64 and in hexadecimal, and parts of it that may be wrapped.
+        Just("aHVudGVyMiE="),
+        Just("aHVu"),
+        Just("dGVyMiE="),
+        Just("68:75:6e:74"),
+        Just(":65:72:32:21"),
     ];
     let data = proptest::collection::vec(part, 0..6).prop_map(|parts| parts.concat().into_bytes());
     let op = prop_oneof![
@@ -501,6 +507,24 @@ proptest! {
         });
         runtime.shutdown_timeout(deadline::PROMPT);
     }
+}
+
+#[tokio::test]
+async fn a_mask_of_a_first_line_alone_is_warned_of_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, attempt) = (store(&dir), AttemptId::new());
+    let mut writer = LogWriter::open(&store, attempt, vec![], DEFAULT_CAP, None)
+        .await
+        .unwrap();
+    let key = "::add-mask::-----BEGIN KEY-----\nMIIEvQIBADANBgkqhkiG9w0B\n-----END KEY-----\n";
+    let safe = "::add-mask::-----BEGIN KEY-----%0AMIIEvQIBADANBgkqhkiG9w0B%0A-----END KEY-----\nTesting the key\n";
+    for (sequence, piece) in (1..).zip([safe, key, key].concat().as_bytes().chunks(5)) {
+        writer.output(sequence, 1, Channel::Stdout, 0, piece).unwrap();
+    }
+    writer.end_step(1).unwrap();
+    let text = text(&store, attempt).await;
+    assert_eq!(text.matches("the value seems to go on behind it").count(), 1, "{text}");
+    assert!(text.starts_with("::add-mask::***\nTesting the key\n"), "{text}");
 }
 
 #[tokio::test]

@@ -28,6 +28,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
     Console, Endpoints, MachineError, MachineSpec, Machines, Observed, Operation, Owned, console,
+    ending::{self, Ending},
     locks::Locks,
     proc::{self, Process},
     trouble::Trouble,
@@ -194,27 +195,24 @@ impl<K: Kind> Local<K> {
             Found::Ours(_) if self.main(name)?.is_some() => Ok(Observed::Running),
             Found::Ours(_) => Ok(match self.place.run(name)? {
                 None => Observed::Prepared,
-                Some(run) => Observed::Stopped(self.last_words(name, run)),
+                Some(run) => Observed::Stopped(self.ending(name, run)),
             }),
         }
     }
 
-    fn last_words(&self, name: &MachineName, run: Run) -> String {
-        let how = if run.stop_asked {
-            "it was told to stop"
-        } else {
-            "its main process ended by itself or was killed"
+    fn ending(&self, name: &MachineName, run: Run) -> String {
+        let dir = self.place.dir(name);
+        let ending = Ending {
+            how: if run.stop_asked {
+                "it was told to stop"
+            } else {
+                "its main process ended by itself or was killed"
+            },
+            is_reason: run.stop_asked,
+            console: &ending::end_of_console(&dir.join(CONSOLE)),
+            program: &self.kind.log(&dir).map(|log| ending::end_of(&log)).unwrap_or_default(),
         };
-        let said = self
-            .kind
-            .log(&self.place.dir(name))
-            .map(|log| tail(&log))
-            .unwrap_or_default();
-        if said.is_empty() {
-            how.to_owned()
-        } else {
-            format!("{how}; its last words: {said}")
-        }
+        ending.explain()
     }
 
     async fn do_prepare(&self, spec: &MachineSpec) -> Result<Endpoints, Trouble> {
@@ -253,8 +251,7 @@ impl<K: Kind> Local<K> {
                 let log = self.kind.log(&dir)?;
                 self.quiet().remove(name);
                 let pid = cmd.detach(&log)?;
-                let main = Process::of(pid)
-                    .ok_or_else(|| Trouble::passing(format!("its main process ended at once: {}", tail(&log))))?;
+                let main = Process::of(pid).ok_or_else(|| ended_at_once("its main process", &log))?;
                 self.place.set_run(name, Run::of(main))?;
                 main
             }
@@ -347,22 +344,17 @@ impl<K: Kind> Local<K> {
     }
 }
 
-/// The last 400 bytes of a log, in one line; empty when there is none.
-pub(crate) fn tail(log: &Path) -> String {
-    use io::{Read, Seek, SeekFrom};
-    let read = || -> io::Result<Vec<u8>> {
-        let mut file = std::fs::File::open(log)?;
-        let skip = file.metadata()?.len().saturating_sub(400);
-        file.seek(SeekFrom::Start(skip))?;
-        let mut bytes = Vec::new();
-        file.take(400).read_to_end(&mut bytes)?;
-        Ok(bytes)
+/// Of a program that ended before it had begun. All that it said is in our own log.
+pub(crate) fn ended_at_once(what: &str, log: &Path) -> Trouble {
+    let said = ending::end_of(log);
+    tracing::warn!(log = %log.display(), said = %ending::lines(&said).join("; "), "{what} ended at once");
+    let ending = Ending {
+        how: &format!("{what} ended at once"),
+        is_reason: false,
+        console: &[],
+        program: &said,
     };
-    let text = String::from_utf8_lossy(&read().unwrap_or_default()).into_owned();
-    text.trim()
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect()
+    Trouble::passing(ending.explain())
 }
 
 #[async_trait]

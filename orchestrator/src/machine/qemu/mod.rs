@@ -187,10 +187,7 @@ impl Kind for Qemu {
         loop {
             match monitor(dir, name).await {
                 Ok(_) => return Ok(()),
-                Err(_) if !main.is_alive() => {
-                    let said = local::tail(&self.log(dir)?);
-                    return Err(Trouble::passing(format!("QEMU ended at once: {said}")));
-                }
+                Err(_) if !main.is_alive() => return Err(local::ended_at_once("QEMU", &self.log(dir)?)),
                 Err(trouble) if Instant::now() > until => return Err(trouble),
                 Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
             }

@@ -32,11 +32,11 @@ pub(super) fn create(root: &Path, parts: &[&str], name: &str, bytes: &[u8]) -> i
     file.sync_all()
 }
 
-/// The last `limit` bytes of a regular file, as text; none when it cannot be read.
-pub(super) fn tail(root: &Path, parts: &[&str], name: &str, limit: u64) -> Option<String> {
+/// The last `limit` bytes of a regular file; none when it cannot be read.
+pub(super) fn end(root: &Path, parts: &[&str], name: &str, limit: u64) -> Option<Vec<u8>> {
     // Without waiting: a FIFO has no writer and is no regular file.
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-    let read = || -> io::Result<String> {
+    let read = || -> io::Result<Vec<u8>> {
         let mut file = File::from(openat(&directory(root, parts)?, name, flags, Mode::empty())?);
         let metadata = file.metadata()?;
         if !metadata.is_file() {
@@ -45,10 +45,15 @@ pub(super) fn tail(root: &Path, parts: &[&str], name: &str, limit: u64) -> Optio
         file.seek(SeekFrom::Start(metadata.len().saturating_sub(limit)))?;
         let mut bytes = Vec::new();
         file.take(limit).read_to_end(&mut bytes)?;
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
+        Ok(bytes)
     };
-    let text = read().ok()?;
-    let text: String = text
+    read().ok()
+}
+
+/// As [`end`], in one line of text; none when there is none.
+pub(super) fn tail(root: &Path, parts: &[&str], name: &str, limit: u64) -> Option<String> {
+    let bytes = end(root, parts, name, limit)?;
+    let text: String = String::from_utf8_lossy(&bytes)
         .trim()
         .chars()
         .map(|c| if c.is_control() { ' ' } else { c })

@@ -6,6 +6,7 @@ use super::Zones;
 use crate::{
     machine::{
         Observed, Owned,
+        ending::{self, Ending},
         trouble::Trouble,
         zone::{
             command::{zfs, zoneadm::State},
@@ -42,7 +43,7 @@ impl Zones {
             // A host that was rebooted has forgotten the record, and the guest with it.
             Some(State::Installed) if started => {
                 let taken = self.records.power_taken(name);
-                Observed::Stopped(self.last_words(name, taken.as_deref()))
+                Observed::Stopped(self.ending(name, taken.as_deref()))
             }
             Some(_) => Observed::Prepared,
             None if record.is_some() => Observed::Prepared,
@@ -58,21 +59,25 @@ impl Zones {
         })
     }
 
-    /// How bhyve ended: what zoneadmd wrote down, and bhyve's own last line.
-    fn last_words(&self, name: &MachineName, power_taken: Option<&str>) -> String {
+    /// How bhyve ended: what zoneadmd wrote down, and what guest and bhyve say of it.
+    fn ending(&self, name: &MachineName, power_taken: Option<&str>) -> String {
         let path = PathBuf::from(self.options.zone.path.to_string()).join(name.as_str());
         let status = inside::tail(&path, &[], "lastexited", 100);
         let status = status.and_then(|text| text.split_whitespace().nth(1)?.parse::<i64>().ok());
-        let mut how = ended(status, power_taken);
-        if let Some(said) = inside::tail(&path, &["root", "tmp"], "init.log", 400) {
-            how = format!("{how}; its last words: {said}");
+        let program = |parts: &[&str], file: &str| inside::end(&path, parts, file, ending::END).unwrap_or_default();
+        let mut said = program(&["root", "tmp"], "init.log");
+        // The brand's hooks have their own log, which tells why a bhyve would not run.
+        if status.is_some_and(|status| status & 0x7f == 0 && status != 256) && ending::said_by_program(&said).is_none()
+        {
+            said = program(&["log"], "zone.log");
         }
-        // The brand's hooks have their own log, which tells how a bhyve was called that would not run.
-        let failed = status.is_some_and(|status| status & 0x7f == 0 && status != 256);
-        match inside::tail(&path, &["log"], "zone.log", 400).filter(|_| failed) {
-            Some(said) => format!("{how}; the end of its zone's log: {said}"),
-            None => how,
-        }
+        let ending = Ending {
+            how: &ended(status, power_taken),
+            is_reason: true,
+            console: &ending::end_of_console(&self.console_dir(name)),
+            program: &said,
+        };
+        ending.explain()
     }
 
     pub(super) async fn every(&self) -> Result<Vec<Owned>, Trouble> {

@@ -1,0 +1,243 @@
+//! One way of reading a stream in search of forms, and a channel's place in it. Places are counted
+//! from the channel's first byte.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    ops::Range,
+};
+
+use aho_corasick::{
+    Anchored, BuildError, MatchKind,
+    automaton::{Automaton, StateID},
+    nfa::noncontiguous::NFA,
+};
+
+use super::alphabet::{Alphabet, BEFORE_GAP, Class, MAX_GAP};
+
+/// What is known of one of the automaton's states.
+#[derive(Clone, Copy)]
+struct Node {
+    /// Symbols of the beginning of a form that the state stands for; 0 at the root.
+    depth: u32,
+    /// The state of the longest shorter one that the text then ends with as well.
+    shorter: StateID,
+    /// A form goes on from here.
+    open: bool,
+}
+
+/// Forms of one alphabet, ready to be searched for.
+pub(super) struct Track {
+    alphabet: Alphabet,
+    nfa: NFA,
+    root: StateID,
+    nodes: Vec<Node>,
+}
+
+/// Bytes that are passed over within what may become a form.
+#[derive(Debug)]
+struct Gap {
+    /// Symbols before it.
+    symbols: u64,
+    bytes: Range<u64>,
+    /// Symbols of a form that must stand before it.
+    least: u8,
+}
+
+/// A channel's place: the longest beginning of a form that the text ends with.
+#[derive(Debug)]
+pub(super) struct Place {
+    state: StateID,
+    /// Symbols so far.
+    symbols: u64,
+    /// The byte behind the text so far.
+    at: u64,
+    /// The gaps within that beginning, in order.
+    gaps: VecDeque<Gap>,
+}
+
+impl Track {
+    pub(super) fn new(alphabet: Alphabet, forms: &BTreeSet<Vec<u8>>) -> Result<Self, BuildError> {
+        let nfa = NFA::builder()
+            .match_kind(MatchKind::Standard)
+            .prefilter(false)
+            .build(forms)?;
+        // The builder makes both kinds of start, so that this cannot fail.
+        let root = nfa.start_state(Anchored::No).unwrap_or(StateID::ZERO);
+        let mut track = Self {
+            alphabet,
+            nfa,
+            root,
+            nodes: Vec::new(),
+        };
+        for form in forms {
+            track.learn(form);
+        }
+        Ok(track)
+    }
+
+    /// Fills `nodes` by walking a form, and, one symbol behind, the longest shorter ones.
+    fn learn(&mut self, form: &[u8]) {
+        let (mut state, mut shorter) = (self.root, self.root);
+        for (i, &symbol) in form.iter().enumerate() {
+            state = self.nfa.next_state(Anchored::No, state, symbol);
+            if i > 0 {
+                shorter = self.nfa.next_state(Anchored::No, shorter, symbol);
+            }
+            let (root, index) = (self.root, state.as_usize());
+            if self.nodes.len() <= index {
+                let none = Node {
+                    depth: 0,
+                    shorter: root,
+                    open: false,
+                };
+                self.nodes.resize(index + 1, none);
+            }
+            let node = &mut self.nodes[index];
+            node.depth = i as u32 + 1;
+            node.shorter = shorter;
+            node.open |= i + 1 < form.len();
+        }
+    }
+
+    fn node(&self, state: StateID) -> Node {
+        self.nodes.get(state.as_usize()).copied().unwrap_or(Node {
+            depth: 0,
+            shorter: self.root,
+            open: false,
+        })
+    }
+
+    /// The place before a channel's byte `at`, where nothing has begun.
+    pub(super) fn begin(&self, at: u64) -> Place {
+        Place {
+            state: self.root,
+            symbols: 0,
+            at,
+            gaps: VecDeque::new(),
+        }
+    }
+
+    /// Goes to such a place.
+    pub(super) fn restart(&self, place: &mut Place, at: u64) {
+        place.state = self.root;
+        place.at = at;
+        place.gaps.clear();
+    }
+
+    /// Symbols of the beginning at a place.
+    pub(super) fn depth(&self, place: &Place) -> usize {
+        self.node(place.state).depth as usize
+    }
+
+    /// Where the beginning at a place begins; behind the text when there is none.
+    pub(super) fn start(&self, place: &Place) -> u64 {
+        match self.node(place.state).depth {
+            0 => place.at,
+            depth => place.byte_of(place.symbols - u64::from(depth)),
+        }
+    }
+
+    /// Reads one byte. Returns where a form begins that ends with it: of several, the longest.
+    pub(super) fn step(&self, place: &mut Place, byte: u8) -> Option<u64> {
+        place.at += 1;
+        let least = match self.alphabet.class(byte) {
+            Class::Symbol(symbol) => {
+                place.symbols += 1;
+                place.state = self.nfa.next_state(Anchored::No, place.state, symbol);
+                let found = self.found(place);
+                self.settle(place);
+                return found;
+            }
+            // Nothing has begun, so nothing is interrupted.
+            _ if place.state == self.root => return None,
+            Class::Gap(least) => Some(least),
+            Class::Indent => place.open_gap().map(|gap| gap.least),
+            Class::Other => None,
+        };
+        if least.is_some_and(|least| place.widen(least)) {
+            self.settle(place);
+        } else {
+            place.state = self.root;
+            place.gaps.clear();
+        }
+        None
+    }
+
+    /// Where the longest form begins that ends here.
+    fn found(&self, place: &Place) -> Option<u64> {
+        if !self.nfa.is_match(place.state) {
+            return None;
+        }
+        // A state lists its own form first, then those of its ever shorter ones.
+        (0..self.nfa.match_len(place.state)).find_map(|i| {
+            let length = self.nfa.pattern_len(self.nfa.match_pattern(place.state, i));
+            let first = place.symbols - length as u64;
+            place.is_whole_from(first).then(|| place.byte_of(first))
+        })
+    }
+
+    /// Goes to the longest beginning of a form that can go on and is not interrupted too early.
+    fn settle(&self, place: &mut Place) {
+        loop {
+            let node = self.node(place.state);
+            let first = place.symbols - u64::from(node.depth);
+            if node.depth == 0 {
+                place.gaps.clear();
+                return;
+            }
+            if node.open && place.is_whole_from(first) {
+                while place.gaps.front().is_some_and(|gap| gap.symbols <= first) {
+                    place.gaps.pop_front();
+                }
+                return;
+            }
+            place.state = node.shorter;
+        }
+    }
+}
+
+impl Place {
+    /// The first gap behind symbol `first`.
+    fn gap_behind(&self, first: u64) -> Option<&Gap> {
+        self.gaps.get(self.gaps.partition_point(|gap| gap.symbols <= first))
+    }
+
+    /// Whether enough symbols stand between symbol `first` and the gap behind it.
+    fn is_whole_from(&self, first: u64) -> bool {
+        self.gap_behind(first)
+            .is_none_or(|gap| gap.symbols - first >= u64::from(gap.least))
+    }
+
+    /// Where a symbol lies.
+    fn byte_of(&self, symbol: u64) -> u64 {
+        match self.gap_behind(symbol) {
+            Some(gap) => gap.bytes.start - (gap.symbols - symbol),
+            None => self.at - (self.symbols - symbol),
+        }
+    }
+
+    /// The gap that the text ends with.
+    fn open_gap(&mut self) -> Option<&mut Gap> {
+        self.gaps.back_mut().filter(|gap| gap.symbols == self.symbols)
+    }
+
+    /// The byte just read is part of a gap; whether the gap is short enough.
+    fn widen(&mut self, least: u8) -> bool {
+        let (at, symbols) = (self.at, self.symbols);
+        match self.open_gap() {
+            Some(gap) => {
+                gap.bytes.end = at;
+                gap.least = BEFORE_GAP;
+                gap.bytes.end - gap.bytes.start <= MAX_GAP as u64
+            }
+            None => {
+                self.gaps.push_back(Gap {
+                    symbols,
+                    bytes: at - 1..at,
+                    least,
+                });
+                true
+            }
+        }
+    }
+}
