@@ -19,7 +19,7 @@ use crate::{
         trigger::{Event, Repository, Trigger},
     },
     queue::{Hint, Hints},
-    source::{Source, SourceError},
+    source::{self, Source, SourceError},
     store::{ClaimedDelivery, ClaimedTrigger, DeliveryOutcome, Store, StoreError, TriggerOutcome},
     workflow,
 };
@@ -308,7 +308,11 @@ impl Planner {
             return Ok(TriggerOutcome::Ignored("the commit has no workflow files".into()));
         }
         Ok(match decide(&files, &trigger.event, &self.config) {
-            Ok(runs) => TriggerOutcome::Planned { commit, runs },
+            Ok(runs) => TriggerOutcome::Planned {
+                title: source::title(&message),
+                commit,
+                runs,
+            },
             Err(reason) => TriggerOutcome::Ignored(reason),
         })
     }
@@ -340,6 +344,7 @@ impl Planner {
             {
                 Ok(bytes) => Ok(bytes),
                 Err(SourceError::FileTooLong { max, .. }) => Err(format!("the file is longer than {max} bytes")),
+                Err(SourceError::Unreadable { why, .. }) => Err(format!("the file cannot be read: {why}")),
                 Err(error) => return Err(error.into()),
             };
             files.push(WorkflowFile { path, text });

@@ -2,7 +2,8 @@
 //! the machine it was made for.
 //!
 //! A mirror belongs to one (connection, repository id) and is never served. A grant is a repository
-//! of its own, with the granted commit's closure and nothing else: git's protocol v2 gives out any
+//! of its own, with the granted commit's closure, or for a checkout of everything that of all branches and
+//! tags, and nothing else: git's protocol v2 gives out any
 //! object by its id, hidden or not, so what must not be read must not be there. No object store is
 //! shared between repositories or grants.
 //!
@@ -16,7 +17,9 @@ mod error;
 mod git;
 mod grant;
 mod mirror;
+mod refs;
 mod serve;
+mod survey;
 #[cfg(test)]
 mod tests;
 mod version;
@@ -32,8 +35,10 @@ use std::{
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, Semaphore};
 
 pub use commit::Entry;
+pub(crate) use commit::title;
 pub use error::SourceError;
 pub use grant::{COMMIT_REF, Grant};
+pub use survey::LeftOut;
 pub use version::{GIT_FIX, GitError, git_version};
 
 use crate::{
@@ -117,7 +122,7 @@ fn make_private(path: &Path) -> Result<(), SourceError> {
         .map_err(|source| SourceError::io("create the folder", path, source))
 }
 
-/// Forty or sixty-four digits say which hash a repository uses.
-fn object_format(commit: &CommitSha) -> &'static str {
+/// Forty or sixty-four digits say which hash a repository uses, by git's name for it.
+pub(crate) fn object_format(commit: &CommitSha) -> &'static str {
     if commit.as_str().len() == 64 { "sha256" } else { "sha1" }
 }

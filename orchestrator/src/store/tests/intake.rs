@@ -262,6 +262,7 @@ async fn a_lost_trigger_lease_creates_nothing(lab: Lab) {
     let valid = lab.store.claim_trigger(&lab.node, MINUTE).await.unwrap().unwrap();
     let outcome = || TriggerOutcome::Planned {
         commit: sha(1),
+        title: "Mend the thing".into(),
         runs: vec![planned(&ci(ONE))],
     };
     let lost = lab
@@ -304,6 +305,7 @@ async fn an_unusable_workflow_is_a_run_in_error(lab: Lab) {
     });
     let outcome = TriggerOutcome::Planned {
         commit: sha(1),
+        title: "Mend the thing".into(),
         runs: vec![bad, good],
     };
     let created = lab.store.finish_trigger(claimed.id, claimed.epoch, outcome).await;
@@ -361,6 +363,7 @@ async fn requirements_must_match_the_plan(lab: Lab) {
     run.plan.as_mut().unwrap().jobs.clear();
     let outcome = TriggerOutcome::Planned {
         commit: sha(1),
+        title: "Mend the thing".into(),
         runs: vec![run],
     };
     let refused = lab.store.finish_trigger(claimed.id, claimed.epoch, outcome).await;
@@ -378,6 +381,7 @@ async fn foreign_text_with_nul_is_stored(lab: Lab) {
     let claimed = lab.store.claim_trigger(&lab.node, MINUTE).await.unwrap().unwrap();
     let outcome = TriggerOutcome::Planned {
         commit: sha(1),
+        title: "a\0b".into(),
         runs: vec![planned(&ci(ONE))],
     };
     let runs = lab.store.finish_trigger(claimed.id, claimed.epoch, outcome).await;

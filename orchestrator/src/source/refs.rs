@@ -1,0 +1,158 @@
+//! Every branch and tag of a repository, for a checkout with its whole history: what the forge lists now.
+//! Pull requests and other refs are not among them.
+
+use std::{collections::HashMap, fs, path::Path};
+
+use super::{
+    Source, SourceError,
+    git::{Protocol, authorised, git, protocol_of, run, run_ok},
+    make_private,
+    mirror::{LIST_DEADLINE, fetch_error, own_ref},
+};
+use crate::{
+    forge::FetchAccess,
+    model::{
+        ids::AttemptId,
+        names::{CommitSha, RefName},
+        trigger::Repository,
+    },
+};
+
+/// Branches and tags of one repository.
+const MAX_REFS: usize = 20_000;
+/// Bytes of a listing that are read.
+const MAX_LISTING: usize = 64 << 20;
+/// A branch or tag may be deleted between being listed and being fetched; then both are done again.
+const TRIES: u32 = 3;
+/// With more refs than this that are files of their own, the mirror's are put into one.
+const LOOSE: usize = 100;
+
+/// A branch or tag, and the commit or annotated tag it points at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Ref {
+    pub(super) name: RefName,
+    pub(super) id: CommitSha,
+}
+
+impl Source {
+    /// Brings every branch and tag of a repository into its mirror and notes them for an attempt's grant.
+    /// The repository must have a mirror. Returns how many are left out because of their names, which
+    /// [`RefName`] does not take.
+    ///
+    /// # Errors
+    /// [`SourceError::TooManyRefs`]; [`SourceError::TooLarge`] beyond the size limit; others when forge, git
+    /// or disk fail.
+    pub async fn fetch_refs(
+        &self,
+        repository: &Repository,
+        access: &FetchAccess,
+        attempt: AttemptId,
+    ) -> Result<usize, SourceError> {
+        let _lock = self.lock(repository).await;
+        let what = "all branches and tags";
+        for _ in 0..TRIES {
+            let (names, left_out) = self.remote_refs(repository, access).await?;
+            let specs: Vec<String> = names.iter().map(|name| format!("+{name}:{}", own_ref(name))).collect();
+            if specs.is_empty() || self.transfer(repository, access, what, &specs).await? {
+                let refs = self.mirrored(repository, names).await?;
+                note(&self.refs_path(attempt), &refs)?;
+                return Ok(left_out);
+            }
+        }
+        Err(fetch_error(repository, what, "they change all the time"))
+    }
+
+    /// The branches and tags that an attempt's grant holds besides its own; none unless they were fetched.
+    pub(super) fn noted_refs(&self, attempt: AttemptId) -> Result<Vec<Ref>, SourceError> {
+        let path = self.refs_path(attempt);
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(source) => return Err(SourceError::io("read", &path, source)),
+        };
+        let bad = || SourceError::Answer {
+            what: "the noted branches and tags",
+            answer: super::commit::one_line(&text, 80),
+        };
+        text.lines().map(|line| parse(line, ' ').ok_or_else(bad)).collect()
+    }
+
+    fn refs_path(&self, attempt: AttemptId) -> std::path::PathBuf {
+        self.0.grants.join(attempt.to_string()).join("refs")
+    }
+
+    async fn remote_refs(
+        &self,
+        repository: &Repository,
+        access: &FetchAccess,
+    ) -> Result<(Vec<RefName>, usize), SourceError> {
+        let _permit = self.0.fetches.acquire().await;
+        let mirror = self.mirror(repository);
+        let cmd = git(&mirror, protocol_of(&access.url)?, "ls-remote")
+            .args([
+                "--quiet",
+                "--refs",
+                "--heads",
+                "--tags",
+                "--end-of-options",
+                &access.url,
+            ])
+            .cap(MAX_LISTING)
+            .deadline(LIST_DEADLINE);
+        let (cmd, _credential) = authorised(cmd, access, &self.0.mirrors)?;
+        let output = run(&mirror, cmd).await?;
+        if output.code != Some(0) {
+            return Err(fetch_error(repository, "all branches and tags", &output.stderr_tail()));
+        }
+        let text = output.text();
+        if output.stdout.len() >= MAX_LISTING || text.lines().count() > MAX_REFS {
+            return Err(SourceError::TooManyRefs {
+                repository: repository.path.clone(),
+                max: MAX_REFS,
+            });
+        }
+        let names: Vec<RefName> = text.lines().filter_map(|line| Some(parse(line, '\t')?.name)).collect();
+        let left_out = text.lines().count() - names.len();
+        Ok((names, left_out))
+    }
+
+    /// What the mirror holds under these names.
+    async fn mirrored(&self, repository: &Repository, names: Vec<RefName>) -> Result<Vec<Ref>, SourceError> {
+        let mirror = self.mirror(repository);
+        if names.len() > LOOSE {
+            run_ok(&mirror, git(&mirror, Protocol::None, "pack-refs").arg("--all")).await?;
+        }
+        let cmd = git(&mirror, Protocol::None, "for-each-ref")
+            .args([
+                "--format=%(refname) %(objectname)",
+                "--end-of-options",
+                "refs/helios/refs/",
+            ])
+            .cap(MAX_LISTING);
+        let text = run_ok(&mirror, cmd).await?.text();
+        let ids: HashMap<&str, &str> = text.lines().filter_map(|line| line.split_once(' ')).collect();
+        let found = names.into_iter().filter_map(|name| {
+            let id = ids.get(own_ref(&name).as_str())?.parse().ok()?;
+            Some(Ref { name, id })
+        });
+        Ok(found.collect())
+    }
+}
+
+/// `ID NAME`, as git writes refs.
+fn parse(line: &str, between: char) -> Option<Ref> {
+    let (id, name) = line.split_once(between)?;
+    Some(Ref {
+        name: name.parse().ok()?,
+        id: id.parse().ok()?,
+    })
+}
+
+fn note(path: &Path, refs: &[Ref]) -> Result<(), SourceError> {
+    make_private(path.parent().unwrap_or(path))?;
+    let text: String = refs
+        .iter()
+        .map(|known| format!("{} {}\n", known.id, known.name))
+        .collect();
+    fs::write(path, text).map_err(|source| SourceError::io("write", path, source))
+}
