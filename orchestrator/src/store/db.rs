@@ -51,6 +51,11 @@ const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("../../migrations/sqlite/0002_keep.sql"),
         postgres: include_str!("../../migrations/postgres/0002_keep.sql"),
     },
+    Migration {
+        version: 7,
+        sqlite: include_str!("../../migrations/sqlite/0007_checks.sql"),
+        postgres: include_str!("../../migrations/postgres/0007_checks.sql"),
+    },
 ];
 
 /// The version that this program brings a database to.

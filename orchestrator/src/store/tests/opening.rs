@@ -52,7 +52,7 @@ async fn the_migrations_are_not_repeated_on_a_filled_database() {
         .await
         .unwrap();
     let versions: Vec<i64> = rows.iter().map(|row| row.int("version").unwrap()).collect();
-    assert_eq!(versions, [1, 2]);
+    assert_eq!(versions, [1, 2, 7]);
 }
 
 #[tokio::test]
