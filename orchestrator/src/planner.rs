@@ -25,7 +25,7 @@ use crate::{
         trigger::{Event, Repository, Retry, Trigger},
     },
     queue::{Hint, Hints},
-    source::{Source, SourceError},
+    source::{self, Source, SourceError},
     store::{ClaimedDelivery, ClaimedTrigger, Store, StoreError, TriggerOutcome},
     workflow,
 };
@@ -359,7 +359,11 @@ impl Planner {
         }
         let files = self.files(forge.kind(), repository, &commit).await?;
         Ok(match decide::asked(files, &trigger.event, &commit, &self.config) {
-            Ok(runs) => TriggerOutcome::Planned { commit, runs },
+            Ok(runs) => TriggerOutcome::Planned {
+                title: source::title(&message),
+                commit,
+                runs,
+            },
             Err(reason) => ignored(reason, commit, Retry::OnRequest),
         })
     }
@@ -394,6 +398,7 @@ impl Planner {
             {
                 Ok(bytes) => Ok(bytes),
                 Err(SourceError::FileTooLong { max, .. }) => Err(format!("the file is longer than {max} bytes")),
+                Err(SourceError::Unreadable { why, .. }) => Err(format!("the file cannot be read: {why}")),
                 Err(error) => return Err(error.into()),
             };
             files.push(WorkflowFile { path, text });

@@ -70,6 +70,58 @@ async fn errors_limits_and_lost_answers_of_either_forge_end_in_the_newest_state(
 }
 
 /// Many callers that send a byte now and then hold nothing that others need.
+/// A job that fails on a branch and succeeds on a tag, and one that needs it.
+const ON_A_TAG: &str = r#"name: ci
+on: push
+jobs:
+  job:
+    steps:
+      - uses: actions/checkout@v4
+        with: {fetch-depth: 0}
+      - run: git describe --tags --exact-match && test "$GITHUB_REF_TYPE" = tag
+  behind:
+    needs: job
+    steps:
+      - run: echo at last
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tags_green_job_does_not_hide_the_branchs_red_one_on_either_forge() {
+    let world = World::start(Machines::Process).await;
+    for (repository, path, skipped) in [
+        (world.repository, ".forgejo/workflows/ci.yml", "failure"),
+        (world.github, ".github/workflows/ci.yml", "cancelled"),
+    ] {
+        let sha = world.push_to(repository, path, ON_A_TAG).await;
+        world.wait(&sha, "failure").await;
+        let red = world.wait_job(&sha, "job", "failure");
+        let tag = world.forge.update_ref(repository, "refs/tags/v1", Some(&sha));
+        tag.await.expect("a tag");
+        world.until("the tag's run", || {
+            let runs = world.get("/api/v1/runs?limit=100");
+            let of_tag = |run: &&Value| run["commit"] == sha.as_str() && run["ref"] == "refs/tags/v1";
+            let found = runs["runs"].as_array()?.iter().find(of_tag)?.clone();
+            (found["state"] == "success").then_some(())
+        });
+        // What is told of a later commit is told after all of this.
+        let later = world.push_to(repository, path, SMALL).await;
+        world.wait(&later, "success").await;
+        for (check, word) in [("job", "failure"), ("behind", skipped)] {
+            let check = format!("helios-ci / ci / {check}");
+            let words = world.words(&sha, &check);
+            assert_eq!(words.last().map(String::as_str), Some(word), "{check}: {words:?}");
+            assert!(!words.contains(&"success".to_owned()), "{check}: {words:?}");
+        }
+        let state = world.forge.state();
+        let told = state.latest(&sha, "helios-ci / ci / job").expect("a check");
+        assert!(told.description.contains("push, branch main: "), "{}", told.description);
+        assert_eq!(told.target_url, Some(format!("{}/jobs/{}", world.url(), id(&red))));
+        let word = state.latest(&sha, "helios-ci").map(|told| told.word().to_owned());
+        assert_eq!(word.as_deref(), Some("failure"));
+    }
+    world.wait_clean();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_callers_keep_nobody_out() {
     let world = World::start(Machines::Process).await;

@@ -26,7 +26,7 @@ async fn no_version_of_git_hands_out_what_was_not_granted() {
     world.wait(&foreign, "success").await;
     let old = world.push(small).await;
     world.wait(&old, "success").await;
-    // A commit of the same repository that the granted one does not reach.
+    // A commit of the same repository that no branch or tag reaches any more.
     let files = [("other", "x", 0o644), (".forgejo/workflows/ci.yml", small, 0o644)];
     let aside = world
         .forge
@@ -34,6 +34,8 @@ async fn no_version_of_git_hands_out_what_was_not_granted() {
         .await
         .unwrap();
     world.wait(&aside, "success").await;
+    let deleted = world.forge.update_ref(world.repository, "refs/heads/aside", None);
+    deleted.await.unwrap();
     let script = "\
 url=$(git config --get remote.origin.url || git config --get-regexp 'url$' | head -1 | cut -d' ' -f2)
           test -n \"$url\" || url=$HELIOS_TEST_URL

@@ -1,6 +1,7 @@
-//! Makes sure that an attempt's commit is on this node before a machine is made for it. The planner
-//! fetched it once, but maybe on another node, into a mirror that is gone, or from a ref that has moved
-//! since.
+//! Makes sure that what an attempt checks out is on this node before a machine is made for it. The planner
+//! fetched the commit once, but maybe on another node, into a mirror that is gone, or from a ref that has
+//! moved since; and the other branches and tags, which a checkout of the whole history brings, are fetched
+//! by nobody else.
 
 use tokio_util::sync::CancellationToken;
 
@@ -12,10 +13,7 @@ use super::{
 };
 use crate::{
     forge::ForgeError,
-    model::{
-        plan::{Action, PlannedJob},
-        state::JobResult,
-    },
+    model::{plan::PlannedJob, state::JobResult},
     queue::Hint,
     source::SourceError,
     store::AttemptRow,
@@ -58,21 +56,19 @@ impl FetchError {
     }
 }
 
-/// Fetches the attempt's commit when the job checks it out and it is not here. `Some` is the end of the
-/// attempt: the commit cannot be had.
-pub(super) async fn commit(
+/// Fetches what the job checks out and is not here. `Some` is the end of the attempt: it cannot be had.
+pub(super) async fn source(
     deps: &Deps,
     attempt: &AttemptRow,
     plan: &PlannedJob,
     stop: &CancellationToken,
-    say: impl FnOnce(&str),
+    say: impl FnMut(&str),
 ) -> Result<Option<End>, Stopped> {
-    let checks_out = |action: &Action| matches!(action, Action::Checkout { .. });
-    if !plan.steps.iter().any(|step| checks_out(&step.action)) {
+    let Some(depth) = super::job::source_depth(plan) else {
         return Ok(None);
-    }
+    };
     let mut hints = deps.hints.subscribe();
-    let fetch = missing(deps, attempt, say);
+    let fetch = missing(deps, attempt, depth, say);
     tokio::pin!(fetch);
     loop {
         // A fetch may take long; whoever cancels the job or stops the daemon does not wait for it.
@@ -90,22 +86,50 @@ pub(super) async fn commit(
     }
 }
 
-async fn missing(deps: &Deps, attempt: &AttemptRow, say: impl FnOnce(&str)) -> Result<(), FetchError> {
-    let (repository, commit) = (&attempt.repository, &attempt.commit);
-    if deps.source.has_commit(repository, commit).await? {
+async fn missing(deps: &Deps, attempt: &AttemptRow, depth: u32, mut say: impl FnMut(&str)) -> Result<(), FetchError> {
+    let (repository, commit, source) = (&attempt.repository, &attempt.commit, &deps.source);
+    let here = source.has_commit(repository, commit).await?;
+    let wants_tag = attempt.ref_name.tag().is_some() && !source.has_ref(repository, &attempt.ref_name).await?;
+    if here && !wants_tag && depth > 0 {
         return Ok(());
     }
-    say(&format!("{FETCHING}; fetching it from the forge."));
-    let forge = deps
-        .forges
-        .get(&repository.connection)
-        .ok_or_else(|| FetchError::NoConnection(repository.connection.to_string()))?;
+    let Some(forge) = deps.forges.get(&repository.connection) else {
+        if here {
+            // A run without a forge: what is here is all there is.
+            if depth == 0 {
+                say("Without a forge no other branch or tag than the run's own is brought.");
+            }
+            return Ok(());
+        }
+        return Err(FetchError::NoConnection(repository.connection.to_string()));
+    };
     let access = forge.fetch_access(repository, attempt.installation).await?;
-    match deps.source.fetch_commit(repository, &access, commit).await {
-        Err(SourceError::NoCommit { repository, commit }) => Err(FetchError::Gone {
-            commit: commit.to_string(),
-            repository: repository.to_string(),
-        }),
-        done => Ok(done?),
+    if !here {
+        say(&format!("{FETCHING}; fetching it from the forge."));
+        match source.fetch_commit(repository, &access, commit).await {
+            Err(SourceError::NoCommit { repository, commit }) => {
+                return Err(FetchError::Gone {
+                    commit: commit.to_string(),
+                    repository: repository.to_string(),
+                });
+            }
+            done => done?,
+        }
     }
+    if wants_tag {
+        match source.fetch(repository, &access, &attempt.ref_name).await {
+            // The run goes on: its commit is here.
+            Ok(_) | Err(SourceError::NoRef { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    if depth == 0 {
+        let left_out = source.fetch_refs(repository, &access, attempt.id).await?;
+        if left_out > 0 {
+            say(&format!(
+                "{left_out} branches or tags have names that are not taken here; they are left out."
+            ));
+        }
+    }
+    Ok(())
 }

@@ -2,7 +2,10 @@
 
 use helios_proto::v1;
 
-use crate::model::plan::{Action, Env, PlannedJob, PlannedStep, Shell};
+use crate::model::{
+    names::{CommitSha, RefName},
+    plan::{Action, Env, PlannedJob, PlannedStep, Shell},
+};
 
 /// Everything an attempt needs to know that never changes while it lives. Not part of the
 /// checkpoint: the plan is stored with the run, the rest with the machine.
@@ -13,7 +16,9 @@ pub struct Job {
     /// The whole environment of each step, each name once.
     pub env: Vec<Env>,
     /// The commit to check out.
-    pub commit: String,
+    pub commit: CommitSha,
+    /// The branch or tag of the run, on which a checkout stands.
+    pub ref_name: RefName,
     /// `git://HOST:PORT/repo` as the guest must write it.
     pub git_url: String,
     /// Where steps run, absolute in the guest.
@@ -43,13 +48,27 @@ pub fn step_limit_ms(step: &PlannedStep) -> Option<u64> {
     step.timeout_minutes.map(|minutes| u64::from(minutes) * 60_000)
 }
 
+/// See [`Job::checkout`].
+const CHECKOUT_PARTS: usize = 9;
+
 /// How many commands a step takes, one after the other.
 #[must_use]
 pub fn parts(action: &Action) -> usize {
     match action {
-        Action::Checkout { .. } => 4,
+        Action::Checkout { .. } => CHECKOUT_PARTS,
         Action::Run { .. } | Action::Script { .. } => 1,
     }
+}
+
+/// How many commits of history the source of a job must hold: what its deepest checkout asks for; 0 is all,
+/// with all branches and tags. None when nothing is checked out.
+#[must_use]
+pub fn source_depth(job: &PlannedJob) -> Option<u32> {
+    let depths = job.steps.iter().filter_map(|step| match step.action {
+        Action::Checkout { depth, .. } => Some(depth),
+        Action::Run { .. } | Action::Script { .. } => None,
+    });
+    depths.reduce(|a, b| if a == 0 || b == 0 { 0 } else { a.max(b) })
 }
 
 /// `sh` is everywhere; `bash` is what workflow authors expect.
@@ -66,10 +85,12 @@ impl Job {
             Some(path) => format!("{}/{}", self.workspace, path),
             None => self.workspace.clone(),
         };
+        let mut ours = Env::new();
         let (argv, script, cwd): (Vec<String>, String, String) = match &planned.action {
             Action::Checkout { depth, path } => {
-                let argv = self.checkout(*depth, part)?;
-                (argv, String::new(), inside(path.as_deref()))
+                ours = self.checkout_env();
+                let argv = self.checkout(*depth, path.as_deref().unwrap_or("."), part)?;
+                (argv, String::new(), self.workspace.clone())
             }
             Action::Run {
                 script,
@@ -90,12 +111,15 @@ impl Job {
                 (argv, String::new(), self.script_directory(step))
             }
         };
-        let env = self.env.get(step)?;
+        let own = self.env.get(step)?;
+        let own = own
+            .iter()
+            .filter(|(name, _)| ours.iter().all(|(known, _)| known != name));
         Some(v1::Exec {
             argv,
             script,
-            env: env
-                .iter()
+            env: own
+                .chain(&ours)
                 .map(|(name, value)| v1::EnvVar {
                     name: name.clone(),
                     value: value.clone().into_bytes(),
@@ -106,39 +130,81 @@ impl Job {
         })
     }
 
-    /// How much history the machine's source must hold: what its deepest checkout asks for; 0 is all.
-    #[must_use]
-    pub fn source_depth(&self) -> u32 {
-        let depths = self.plan.steps.iter().filter_map(|step| match step.action {
-            Action::Checkout { depth, .. } => Some(depth),
-            Action::Run { .. } | Action::Script { .. } => None,
-        });
-        depths
-            .reduce(|a, b| if a == 0 || b == 0 { 0 } else { a.max(b) })
-            .unwrap_or(1)
-    }
-
-    /// Four commands, each judged by its exit code: no shell, no chain that could hide a failure.
-    fn checkout(&self, depth: u32, part: usize) -> Option<Vec<String>> {
+    /// One command of a checkout. Each is judged by its exit code: no shell, no chain that could hide a
+    /// failure. Each may be repeated, and what follows works whatever an earlier checkout at this place
+    /// left, or a daemon of another version that was replaced meanwhile.
+    ///
+    /// As GitHub's action does: the folder is emptied; a run of a branch stands on that branch, which follows
+    /// the one at `origin`; a run of a tag stands on that tag; everything else stands on the commit; a depth
+    /// of 0 brings all branches and tags; and git does no housekeeping of its own while steps run.
+    fn checkout(&self, depth: u32, path: &str, part: usize) -> Option<Vec<String>> {
         let words = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let git = |args: &[&str]| [words(&["git", "-C", path]), words(args)].concat();
+        let dot_git = format!("{path}/.git");
         Some(match part {
-            0 => words(&["git", "init", "-q", "."]),
-            1 => words(&["git", "remote", "add", "origin", &self.git_url]),
-            2 => {
-                let mut argv = words(&["git", "fetch", "-q", "--no-tags", "--no-recurse-submodules"]);
-                if depth > 0 {
-                    argv.push(format!("--depth={depth}"));
+            0 => words(&["rm", "-rf", "--", &dot_git]),
+            1 => words(&["git", "init", "-q", "--", path]),
+            // Everything here is unknown to the new repository.
+            2 => git(&["clean", "-ffdxq"]),
+            3 => git(&["config", "remote.origin.url", &self.git_url]),
+            4 => git(&["config", "remote.origin.fetch", "+refs/heads/*:refs/remotes/origin/*"]),
+            5 => git(&["config", "gc.auto", "0"]),
+            6 => git(&["config", "maintenance.auto", "false"]),
+            7 => self.fetch(depth, path),
+            8 => match (self.branch(), self.ref_name.tag()) {
+                (Some(name), _) => {
+                    let upstream = format!("refs/remotes/origin/{name}");
+                    git(&["checkout", "-q", "--force", "-B", name, "--track", &upstream])
                 }
-                argv.extend(words(&[
-                    "--end-of-options",
-                    "origin",
-                    &format!("+{}:refs/remotes/origin/helios-ci", self.commit),
-                ]));
-                argv
-            }
-            3 => words(&["git", "checkout", "-q", "--force", "--detach", &self.commit]),
+                (_, Some(_)) => git(&["checkout", "-q", "--force", "--detach", self.ref_name.as_str()]),
+                (None, None) => git(&["checkout", "-q", "--force", "--detach", self.commit.as_str()]),
+            },
             _ => return None,
         })
+    }
+
+    /// The branch of the run, unless git has no such branch: it refuses this name for one of its own.
+    fn branch(&self) -> Option<&str> {
+        self.ref_name.branch().filter(|name| *name != "HEAD")
+    }
+
+    fn fetch(&self, depth: u32, path: &str) -> Vec<String> {
+        let (commit, ref_name) = (&self.commit, &self.ref_name);
+        let mut argv: Vec<String> = ["git", "-C", path, "fetch", "-q", "--no-tags", "--prune"]
+            .map(str::to_owned)
+            .into();
+        argv.push("--no-recurse-submodules".into());
+        if depth > 0 {
+            argv.push(format!("--depth={depth}"));
+        }
+        argv.extend(["--end-of-options".into(), "origin".into()]);
+        if depth == 0 {
+            argv.push("+refs/heads/*:refs/remotes/origin/*".into());
+            argv.push("+refs/tags/*:refs/tags/*".into());
+        }
+        match (self.branch(), ref_name.tag()) {
+            // Among the others already.
+            (Some(_), _) | (_, Some(_)) if depth == 0 => {}
+            (Some(name), _) => argv.push(format!("+{commit}:refs/remotes/origin/{name}")),
+            // By its name: an annotated tag is more than its commit.
+            (_, Some(_)) => argv.push(format!("+{ref_name}:{ref_name}")),
+            (None, None) => argv.push(commit.to_string()),
+        }
+        argv
+    }
+
+    /// What the commands of a checkout find in their environment besides the step's own: the hash of the
+    /// repository, as git's default changes with its version; and that nobody is there to be asked, nor a
+    /// server for large files.
+    fn checkout_env(&self) -> Env {
+        let format = crate::source::object_format(&self.commit);
+        [
+            ("GIT_DEFAULT_HASH", format),
+            ("GIT_LFS_SKIP_SMUDGE", "1"),
+            ("GIT_TERMINAL_PROMPT", "0"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into()
     }
 
     /// Bare scripts of the `.jci` kind run in their output directory, others in the workspace.
@@ -150,6 +216,9 @@ impl Job {
         output.map_or_else(|| self.workspace.clone(), |(_, dir)| dir.clone())
     }
 }
+
+#[cfg(test)]
+mod real_git;
 
 #[cfg(test)]
 pub(super) mod tests {
@@ -188,7 +257,8 @@ pub(super) mod tests {
                 steps,
             },
             env: vec![vec![("CI".into(), "true".into())]; 9],
-            commit: "a".repeat(40),
+            commit: "a".repeat(40).parse().unwrap(),
+            ref_name: "refs/heads/main".parse().unwrap(),
             git_url: "git://10.0.2.100:9418/repo".into(),
             workspace: "/helios/workspace".into(),
             limits: Limits {
@@ -224,20 +294,94 @@ pub(super) mod tests {
         assert_eq!(env, ["CI=true"]);
     }
 
+    fn argvs(job: &Job, step: usize) -> Vec<String> {
+        (0..parts(&job.plan.steps[step].action))
+            .map(|part| job.command(step, part).unwrap().argv.join(" "))
+            .collect()
+    }
+
     #[test]
-    fn checkout_is_four_commands_and_fetches_the_exact_commit() {
-        let job = job(vec![step("c", Action::Checkout { depth: 1, path: None })]);
-        let argv: Vec<String> = (0..parts(&job.plan.steps[0].action))
-            .map(|p| job.command(0, p).unwrap().argv.join(" "))
-            .collect();
+    fn a_checkout_fetches_the_exact_commit_onto_its_branch_or_tag() {
         let sha = "a".repeat(40);
-        assert_eq!(
-            argv[2],
-            format!(
-                "git fetch -q --no-tags --no-recurse-submodules --depth=1 --end-of-options origin +{sha}:refs/remotes/origin/helios-ci"
-            )
-        );
-        assert_eq!(argv[3], format!("git checkout -q --force --detach {sha}"));
-        assert!(job.command(0, 4).is_none());
+        let fetch = "git -C . fetch -q --no-tags --prune --no-recurse-submodules";
+        let all = "+refs/heads/*:refs/remotes/origin/* +refs/tags/*:refs/tags/*";
+        for (ref_name, depth, fetched, checked_out) in [
+            (
+                "refs/heads/main",
+                1,
+                format!("{fetch} --depth=1 --end-of-options origin +{sha}:refs/remotes/origin/main"),
+                "-B main --track refs/remotes/origin/main".to_owned(),
+            ),
+            (
+                "refs/heads/a/b",
+                0,
+                format!("{fetch} --end-of-options origin {all}"),
+                "-B a/b --track refs/remotes/origin/a/b".to_owned(),
+            ),
+            (
+                "refs/tags/v1",
+                3,
+                format!("{fetch} --depth=3 --end-of-options origin +refs/tags/v1:refs/tags/v1"),
+                "--detach refs/tags/v1".to_owned(),
+            ),
+            (
+                "refs/tags/v1",
+                0,
+                format!("{fetch} --end-of-options origin {all}"),
+                "--detach refs/tags/v1".to_owned(),
+            ),
+            (
+                "refs/heads/HEAD",
+                1,
+                format!("{fetch} --depth=1 --end-of-options origin {sha}"),
+                format!("--detach {sha}"),
+            ),
+            (
+                "refs/pull/1/head",
+                0,
+                format!("{fetch} --end-of-options origin {all} {sha}"),
+                format!("--detach {sha}"),
+            ),
+        ] {
+            let mut job = job(vec![step("c", Action::Checkout { depth, path: None })]);
+            job.ref_name = ref_name.parse().unwrap();
+            let argv = argvs(&job, 0);
+            assert_eq!(argv[7], fetched, "{ref_name}");
+            assert_eq!(argv[8], format!("git -C . checkout -q --force {checked_out}"));
+            assert!(job.command(0, argv.len()).is_none());
+        }
+    }
+
+    #[test]
+    fn a_checkout_names_its_place_and_its_hash_and_asks_nobody() {
+        let checkout = Action::Checkout {
+            depth: 1,
+            path: Some("sub/x".into()),
+        };
+        let mut job = job(vec![step("c", checkout)]);
+        job.commit = "b".repeat(64).parse().unwrap();
+        job.env = vec![vec![
+            ("CI".into(), "true".into()),
+            ("GIT_TERMINAL_PROMPT".into(), "1".into()),
+        ]];
+        for part in 0..parts(&job.plan.steps[0].action) {
+            let exec = job.command(0, part).unwrap();
+            assert_eq!(exec.cwd, "/helios/workspace");
+            assert!(exec.script.is_empty() && exec.argv.iter().any(|word| word.starts_with("sub/x")));
+            let env: Vec<_> = exec
+                .env
+                .iter()
+                .map(|v| format!("{}={}", v.name, String::from_utf8_lossy(&v.value)))
+                .collect();
+            assert_eq!(
+                env,
+                [
+                    "CI=true",
+                    "GIT_DEFAULT_HASH=sha256",
+                    "GIT_LFS_SKIP_SMUDGE=1",
+                    "GIT_TERMINAL_PROMPT=0"
+                ]
+            );
+        }
     }
 }

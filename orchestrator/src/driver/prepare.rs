@@ -188,7 +188,8 @@ pub(super) fn job(deps: &Deps, attempt: &AttemptRow, detail: &JobDetail, endpoin
     Arc::new(Job {
         plan: detail.plan.clone(),
         env,
-        commit: attempt.commit.to_string(),
+        commit: attempt.commit.clone(),
+        ref_name: attempt.ref_name.clone(),
         git_url: format!("git://{}/repo", endpoints.git_authority),
         workspace,
         limits: Limits {

@@ -411,10 +411,12 @@ impl Progress {
             step.message.clone_from(&message);
             step.ended_ms = Some(now_ms);
         }
+        // What the step wrote last stands before what is said of it.
+        effects.push(Effect::EndStepLog(index));
         if let Some(message) = &message {
             effects.push(Effect::Log(index, format!("The step did not succeed: {message}")));
         }
-        effects.extend([Effect::EndStepLog(index), Effect::StoreStep(index)]);
+        effects.push(Effect::StoreStep(index));
         let name = planned.map_or("", |p| p.name.as_str());
         let sentence = message.unwrap_or_default();
         match (state, why) {
@@ -472,7 +474,7 @@ impl Progress {
             return self.end(
                 End::Result {
                     result: JobResult::Success,
-                    message: "all steps succeeded".into(),
+                    message: self.success(job),
                 },
                 now_ms,
                 effects,
@@ -496,6 +498,30 @@ impl Progress {
             effects.push(Effect::Log(index, format!("Checking out {}", job.commit)));
         }
         effects.extend([Effect::Checkpoint, Effect::Send]);
+    }
+
+    /// The words of a job that succeeded: all its steps did, or some were allowed to fail.
+    fn success(&self, job: &Job) -> String {
+        let mut succeeded = 0;
+        let mut failed = Vec::new();
+        for (index, (step, planned)) in self.steps.iter().zip(&job.plan.steps).enumerate() {
+            match step.state {
+                StepState::Success => succeeded += 1,
+                StepState::Failure | StepState::TimedOut => {
+                    let why = step.message.as_deref().unwrap_or("failed");
+                    failed.push(format!("step {} “{}”: {why}", index + 1, planned.name));
+                }
+                StepState::Pending | StepState::Running | StepState::Skipped | StepState::Cancelled => {}
+            }
+        }
+        if failed.is_empty() {
+            return "all steps succeeded".into();
+        }
+        format!(
+            "{succeeded} of {} steps succeeded; continue-on-error allows {}",
+            self.steps.len(),
+            failed.join("; ")
+        )
     }
 
     fn elapsed(&mut self, job: &Job, ms: u64, connected: bool, now_ms: i64, effects: &mut Vec<Effect>) {

@@ -164,7 +164,7 @@ async fn run(deps: &Deps, attempt: AttemptRow, start: Start, stop: CancellationT
         let missing = |line: &str| {
             log.system(0, line).ok();
         };
-        if let Some(end) = fetch::commit(deps, &attempt, &detail.plan, &stop, missing).await? {
+        if let Some(end) = fetch::source(deps, &attempt, &detail.plan, &stop, missing).await? {
             return finish::finish(deps, &attempt, log, end, &stop).await;
         }
         prepare::start(deps, &attempt).await
@@ -195,6 +195,7 @@ async fn run(deps: &Deps, attempt: AttemptRow, start: Start, stop: CancellationT
         sync_at: None,
         unsynced: 0,
         granted: false,
+        surveyed: None,
         anew: false,
     };
     let started = async {
@@ -264,6 +265,8 @@ struct Task<'a> {
     unsynced: usize,
     /// The source is ready to be fetched.
     granted: bool,
+    /// The step of which was said what its checkout leaves out.
+    surveyed: Option<usize>,
     /// An agent with the token of this one began anew, and was refused.
     anew: bool,
 }

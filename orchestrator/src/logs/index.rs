@@ -59,6 +59,10 @@ impl Splitter {
     pub(super) fn split(&mut self, header: &Header, data: &[u8], mut at: usize, mut each: impl FnMut(Segment, &Self)) {
         let channel = usize::from(header.channel.code());
         if !self.continues(header) {
+            // A newline of ours that only ends another's line is no line of its own.
+            if self.open.is_some() && header.channel == Channel::System && at == 0 && data.first() == Some(&b'\n') {
+                at = 1;
+            }
             self.open = None;
         }
         while at < data.len() {
@@ -192,6 +196,14 @@ impl Index {
         self.records += 1;
         self.text += data.len() as u64;
         self.end = end;
+    }
+
+    /// The step of an unfinished last line when text of this step and channel would run on in it although it
+    /// comes from somebody else: another step, or helios-ci itself. What one step writes to its two channels
+    /// is mixed as the step mixes it.
+    pub(super) fn foreign_line(&self, step: u32, channel: Channel) -> Option<u32> {
+        let (owner, ..) = self.splitter.open?;
+        (owner != step || channel == Channel::System).then_some(owner)
     }
 
     /// The last entry at or before a line (`key` = `line`), record or text offset.

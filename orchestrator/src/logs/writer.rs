@@ -648,8 +648,28 @@ impl LogWriter {
         self.system(0, "A secret is shorter than 4 bytes: it is not masked.")
     }
 
-    /// Appends text as records, one write for all of them.
+    /// Appends text as records. Text of two origins never stands in one line: where the last line is
+    /// another's and unfinished, a newline of ours ends it first. The bytes of a channel stay what they were.
     fn append(&mut self, about: About, text: &[u8], flags: u8) -> Result<(), LogError> {
+        let unfinished = self.live.index(|index| index.foreign_line(about.step, about.channel));
+        let Some(owner) = unfinished else {
+            return self.write(about, text, flags);
+        };
+        if about.channel == Channel::System {
+            return self.write(about, &[b"\n", text].concat(), flags);
+        }
+        let ours = About {
+            step: owner,
+            channel: Channel::System,
+            guest_ms: about.node_ms,
+            ..about
+        };
+        self.write(ours, b"\n", flags | PART)?;
+        self.write(about, text, flags)
+    }
+
+    /// Writes text as records, one write for all of them.
+    fn write(&mut self, about: About, text: &[u8], flags: u8) -> Result<(), LogError> {
         let state = self.state();
         let flags = flags | self.flags(&state);
         let mut records = std::mem::take(&mut self.records);

@@ -23,7 +23,8 @@ pub struct Report {
     pub commit: CommitSha,
     /// [`AGGREGATE`], or a job's name from [`super::plan::Plan::check_name`].
     pub name: String,
-    /// Counts re-runs of the same check: a new number supersedes the earlier check run.
+    /// Raised when a check that was final goes on, as in a re-run: a new number supersedes the earlier
+    /// check run.
     pub generation: u32,
     /// The state.
     pub state: ReportState,
@@ -57,7 +58,8 @@ pub enum ReportState {
     Cancelled,
     /// Final.
     TimedOut,
-    /// Final: not run.
+    /// Final: not run, because what it needs did not succeed. It is no success: a rule that requires
+    /// the check is not met.
     Skipped,
     /// Final: we failed, or the workflow file is wrong.
     Error,
@@ -67,6 +69,25 @@ impl ReportState {
     /// Whether nothing follows it within its generation.
     #[must_use]
     pub fn is_final(self) -> bool {
-        !matches!(self, Self::Queued | Self::Running)
+        match self {
+            Self::Queued | Self::Running => false,
+            Self::Success | Self::Failure | Self::Cancelled | Self::TimedOut | Self::Skipped | Self::Error => true,
+        }
+    }
+
+    /// How bad it is: of several facts under one check's name the worst is shown. What has gone wrong
+    /// already outweighs what is not known yet, and that outweighs success.
+    #[must_use]
+    pub fn severity(self) -> u8 {
+        match self {
+            Self::Success => 0,
+            Self::Queued => 1,
+            Self::Running => 2,
+            Self::Skipped => 3,
+            Self::Cancelled => 4,
+            Self::TimedOut => 5,
+            Self::Failure => 6,
+            Self::Error => 7,
+        }
     }
 }

@@ -76,15 +76,25 @@ pub enum SourceError {
         /// The limit.
         max: usize,
     },
+    /// A commit has no such file, or it cannot be followed to one.
+    #[error("`{path}` cannot be read: {why}")]
+    Unreadable {
+        /// Its path in the repository.
+        path: String,
+        /// What is there instead.
+        why: String,
+    },
+    /// A repository has more branches and tags than are brought.
+    #[error("{repository} has more than {max} branches and tags, too many to list; a checkout needs that only with `fetch-depth: 0`")]
+    TooManyRefs {
+        /// The repository.
+        repository: RepoPath,
+        /// The limit.
+        max: usize,
+    },
     /// A commit has more entries than are listed.
     #[error("{repository} has too many files in its workflow folders to list")]
     ListTooLong {
-        /// The repository.
-        repository: RepoPath,
-    },
-    /// A repository has more refs than are listed.
-    #[error("{repository} has too many branches and tags to compare")]
-    TooManyRefs {
         /// The repository.
         repository: RepoPath,
     },

@@ -9,7 +9,10 @@ use std::{
 };
 
 use tempfile::NamedTempFile;
-use tokio::{io::AsyncReadExt, process::Child};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    process::Child,
+};
 
 use super::{SourceError, make_private};
 use crate::{
@@ -160,16 +163,22 @@ pub(super) enum Watched {
 }
 
 /// Runs a command that may take long and grow what it writes: `stop` is asked again and again, and
-/// ends it, with everything it started.
+/// ends it, with everything it started. It reads `input`.
 pub(super) async fn watched(
     path: &Path,
     cmd: Cmd,
+    input: Vec<u8>,
     deadline: Duration,
     mut stop: impl FnMut() -> bool,
 ) -> Result<Watched, SourceError> {
     let lost = |source| SourceError::io("wait for git in", path, source);
     let mut child = cmd.stream().map_err(|source| failed(path, source))?;
-    drop(child.stdin.take());
+    if let Some(mut stdin) = child.stdin.take() {
+        // Beside the rest: a command that has ended reads no more, and says why itself.
+        tokio::spawn(async move {
+            let _unread = stdin.write_all(&input).await;
+        });
+    }
     let mut group = Group(child.id());
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let said = tokio::spawn(async move {

@@ -55,10 +55,10 @@ impl Source {
             create(&mirror, &tip).await?;
         }
         let own = own_ref(ref_name);
-        self.transfer(repository, access, ref_name.as_str(), &own, || {
-            no_ref(repository, ref_name)
-        })
-        .await?;
+        let spec = format!("+{ref_name}:{own}");
+        if !self.transfer(repository, access, ref_name.as_str(), &[spec]).await? {
+            return Err(no_ref(repository, ref_name));
+        }
         let commit = peel(&mirror, &own).await?.ok_or_else(|| no_ref(repository, ref_name))?;
         repack(&mirror).await?;
         Ok(commit)
@@ -84,12 +84,14 @@ impl Source {
         if !mirror.join("HEAD").exists() {
             create(&mirror, commit).await?;
         }
-        let own = format!("refs/helios/commits/{commit}");
-        let gone = || SourceError::NoCommit {
+        let spec = format!("+{commit}:refs/helios/commits/{commit}");
+        if self.transfer(repository, access, commit.as_str(), &[spec]).await? {
+            return Ok(());
+        }
+        Err(SourceError::NoCommit {
             repository: repository.path.clone(),
             commit: commit.clone(),
-        };
-        self.transfer(repository, access, commit.as_str(), &own, gone).await
+        })
     }
 
     /// Whether a commit is in the mirror.
@@ -98,6 +100,15 @@ impl Source {
     /// When git fails.
     pub async fn has_commit(&self, repository: &Repository, commit: &CommitSha) -> Result<bool, SourceError> {
         Ok(self.resolve(repository, commit).await?.as_ref() == Some(commit))
+    }
+
+    /// Whether the mirror holds a ref, as fetched last.
+    ///
+    /// # Errors
+    /// When git fails.
+    pub async fn has_ref(&self, repository: &Repository, ref_name: &RefName) -> Result<bool, SourceError> {
+        let mirror = self.mirror(repository);
+        Ok(mirror.join("HEAD").exists() && peel(&mirror, &own_ref(ref_name)).await?.is_some())
     }
 
     /// The commit behind an id that may be an annotated tag's; `None` when it is not here.
@@ -177,15 +188,15 @@ impl Source {
             .transpose()
     }
 
-    /// One `git fetch` into the mirror, watched for its size. The caller holds the mirror's lock.
-    async fn transfer(
+    /// One `git fetch` of these refspecs into the mirror, watched for its size; `what` is for messages. `false`
+    /// when the forge does not have one of them. The caller holds the mirror's lock.
+    pub(super) async fn transfer(
         &self,
         repository: &Repository,
         access: &FetchAccess,
-        from: &str,
-        to: &str,
-        gone: impl FnOnce() -> SourceError,
-    ) -> Result<(), SourceError> {
+        what: &str,
+        specs: &[String],
+    ) -> Result<bool, SourceError> {
         let mirror = self.mirror(repository);
         let limit = self.0.repository_bytes;
         let packs = mirror.join("objects/pack");
@@ -201,22 +212,23 @@ impl Source {
             "--no-write-fetch-head",
             "--no-auto-maintenance",
             "--force",
+            "--stdin",
             "--end-of-options",
             &access.url,
-            &format!("+{from}:{to}"),
         ]);
+        let specs = specs.join("\n") + "\n";
         let size = || folder_size(&packs) > limit;
         let (cmd, _credential) = authorised(cmd, access, &self.0.mirrors)?;
-        match watched(&mirror, cmd, FETCH_DEADLINE, size).await? {
+        match watched(&mirror, cmd, specs.into_bytes(), FETCH_DEADLINE, size).await? {
             Watched::Ended(status, _) if status.success() => {
                 if size() {
                     Err(too_large())
                 } else {
-                    Ok(())
+                    Ok(true)
                 }
             }
-            Watched::Ended(_, said) if is_gone(&said) => Err(gone()),
-            Watched::Ended(_, said) => Err(fetch_error(repository, from, &said)),
+            Watched::Ended(_, said) if is_gone(&said) => Ok(false),
+            Watched::Ended(_, said) => Err(fetch_error(repository, what, &said)),
             Watched::Stopped => {
                 sweep(&mirror, Duration::ZERO, Duration::ZERO);
                 Err(too_large())
@@ -224,7 +236,7 @@ impl Source {
             Watched::Late => {
                 sweep(&mirror, Duration::ZERO, Duration::ZERO);
                 let reason = format!("it took longer than {} s", FETCH_DEADLINE.as_secs());
-                Err(fetch_error(repository, from, &reason))
+                Err(fetch_error(repository, what, &reason))
             }
         }
     }
@@ -296,7 +308,7 @@ pub(super) fn remove(path: &Path) -> Result<(), SourceError> {
     }
 }
 
-async fn peel(mirror: &Path, what: &str) -> Result<Option<CommitSha>, SourceError> {
+pub(super) async fn peel(mirror: &Path, what: &str) -> Result<Option<CommitSha>, SourceError> {
     let cmd = git(mirror, super::git::Protocol::None, "rev-parse").args([
         "--verify",
         "--quiet",

@@ -2,7 +2,8 @@
 //! the machine it was made for.
 //!
 //! A mirror belongs to one (connection, repository id) and is never served. A grant is a repository
-//! of its own, with the granted commit's closure and nothing else: git's protocol v2 gives out any
+//! of its own, with the granted commit's closure, or for a checkout of everything that of all branches and
+//! tags, and nothing else: git's protocol v2 gives out any
 //! object by its id, hidden or not, so what must not be read must not be there. No object store is
 //! shared between repositories or grants.
 //!
@@ -19,8 +20,10 @@ mod grant;
 mod mirror;
 mod refs;
 mod serve;
+mod survey;
 #[cfg(test)]
 mod tests;
+mod tips;
 mod version;
 mod worktree;
 
@@ -36,9 +39,11 @@ use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, Semaphore};
 
 pub use adopt::Snapshot;
 pub use commit::Entry;
+pub(crate) use commit::title;
 pub use error::SourceError;
 pub use grant::{COMMIT_REF, Grant};
-pub use refs::RemoteRef;
+pub use survey::LeftOut;
+pub use tips::RemoteRef;
 pub use version::{GIT_FIX, GitError, git_version};
 pub use worktree::WorkTree;
 
@@ -123,7 +128,7 @@ fn make_private(path: &Path) -> Result<(), SourceError> {
         .map_err(|source| SourceError::io("create the folder", path, source))
 }
 
-/// Forty or sixty-four digits say which hash a repository uses.
-fn object_format(commit: &CommitSha) -> &'static str {
+/// Forty or sixty-four digits say which hash a repository uses, by git's name for it.
+pub(crate) fn object_format(commit: &CommitSha) -> &'static str {
     if commit.as_str().len() == 64 { "sha256" } else { "sha1" }
 }

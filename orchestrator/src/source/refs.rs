@@ -1,114 +1,158 @@
-//! What a forge's branches and tags point at, asked with git itself: one way for every forge, and one call.
+//! Every branch and tag of a repository, for a checkout with its whole history: what the forge lists now.
+//! Pull requests and other refs are not among them.
 
-use std::path::Path;
+use std::{collections::HashMap, fs, path::Path};
 
 use super::{
     Source, SourceError,
-    git::{authorised, git, protocol_of, run},
-    mirror::{LIST_DEADLINE, fetch_error},
+    git::{Protocol, authorised, git, protocol_of, run, run_ok},
+    make_private,
+    mirror::{LIST_DEADLINE, fetch_error, own_ref},
 };
 use crate::{
     forge::FetchAccess,
     model::{
+        ids::AttemptId,
         names::{CommitSha, RefName},
         trigger::Repository,
     },
 };
 
-/// The longest list that is read, in bytes: some ten thousand refs.
-const LONGEST: usize = 1 << 20;
+/// Branches and tags of one repository.
+const MAX_REFS: usize = 20_000;
+/// Bytes of a listing that are read.
+const MAX_LISTING: usize = 64 << 20;
+/// A branch or tag may be deleted between being listed and being fetched; then both are done again.
+const TRIES: u32 = 3;
+/// With more refs than this that are files of their own, the mirror's are put into one.
+const LOOSE: usize = 100;
 
-/// A branch or tag of a forge.
+/// A branch or tag, and the commit or annotated tag it points at.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RemoteRef {
-    /// Its full name.
-    pub name: RefName,
-    /// The commit: an annotated tag's, peeled.
-    pub commit: CommitSha,
-    /// What the ref itself holds: an annotated tag's own id, else the commit.
-    pub object: CommitSha,
+pub(super) struct Ref {
+    pub(super) name: RefName,
+    pub(super) id: CommitSha,
 }
 
 impl Source {
-    /// Every branch and tag of a repository at its forge. Refs whose names we take for none are left out: no push of
-    /// them would run either.
+    /// Brings every branch and tag of a repository into its mirror and notes them for an attempt's grant.
+    /// The repository must have a mirror. Returns how many are left out because of their names, which
+    /// [`RefName`] does not take.
     ///
     /// # Errors
-    /// When the forge does not answer, and [`SourceError::TooManyRefs`] when the list is longer than 1 MiB.
-    pub async fn list_refs(
+    /// [`SourceError::TooManyRefs`]; [`SourceError::TooLarge`] beyond the size limit; others when forge, git
+    /// or disk fail.
+    pub async fn fetch_refs(
         &self,
         repository: &Repository,
         access: &FetchAccess,
-    ) -> Result<Vec<RemoteRef>, SourceError> {
+        attempt: AttemptId,
+    ) -> Result<usize, SourceError> {
+        let _lock = self.lock(repository).await;
+        let what = "all branches and tags";
+        for _ in 0..TRIES {
+            let (names, left_out) = self.remote_refs(repository, access).await?;
+            let specs: Vec<String> = names.iter().map(|name| format!("+{name}:{}", own_ref(name))).collect();
+            if specs.is_empty() || self.transfer(repository, access, what, &specs).await? {
+                let refs = self.mirrored(repository, names).await?;
+                note(&self.refs_path(attempt), &refs)?;
+                return Ok(left_out);
+            }
+        }
+        Err(fetch_error(repository, what, "they change all the time"))
+    }
+
+    /// The branches and tags that an attempt's grant holds besides its own; none unless they were fetched.
+    pub(super) fn noted_refs(&self, attempt: AttemptId) -> Result<Vec<Ref>, SourceError> {
+        let path = self.refs_path(attempt);
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(source) => return Err(SourceError::io("read", &path, source)),
+        };
+        let bad = || SourceError::Answer {
+            what: "the noted branches and tags",
+            answer: super::commit::one_line(&text, 80),
+        };
+        text.lines().map(|line| parse(line, ' ').ok_or_else(bad)).collect()
+    }
+
+    fn refs_path(&self, attempt: AttemptId) -> std::path::PathBuf {
+        self.0.grants.join(attempt.to_string()).join("refs")
+    }
+
+    async fn remote_refs(
+        &self,
+        repository: &Repository,
+        access: &FetchAccess,
+    ) -> Result<(Vec<RefName>, usize), SourceError> {
         let _permit = self.0.fetches.acquire().await;
-        // No repository is needed to ask.
-        let nowhere = Path::new("/dev/null");
-        let cmd = git(nowhere, protocol_of(&access.url)?, "ls-remote")
-            .args(["--quiet", "--heads", "--tags", "--end-of-options", &access.url])
-            .cap(LONGEST)
+        let mirror = self.mirror(repository);
+        let cmd = git(&mirror, protocol_of(&access.url)?, "ls-remote")
+            .args([
+                "--quiet",
+                "--refs",
+                "--heads",
+                "--tags",
+                "--end-of-options",
+                &access.url,
+            ])
+            .cap(MAX_LISTING)
             .deadline(LIST_DEADLINE);
         let (cmd, _credential) = authorised(cmd, access, &self.0.mirrors)?;
-        let output = run(nowhere, cmd).await?;
+        let output = run(&mirror, cmd).await?;
         if output.code != Some(0) {
-            return Err(fetch_error(repository, "branches and tags", &output.stderr_tail()));
+            return Err(fetch_error(repository, "all branches and tags", &output.stderr_tail()));
         }
-        if output.stdout.len() >= LONGEST {
+        let text = output.text();
+        if output.stdout.len() >= MAX_LISTING || text.lines().count() > MAX_REFS {
             return Err(SourceError::TooManyRefs {
                 repository: repository.path.clone(),
+                max: MAX_REFS,
             });
         }
-        Ok(parse(&output.text()))
+        let names: Vec<RefName> = text.lines().filter_map(|line| Some(parse(line, '\t')?.name)).collect();
+        let left_out = text.lines().count() - names.len();
+        Ok((names, left_out))
+    }
+
+    /// What the mirror holds under these names.
+    async fn mirrored(&self, repository: &Repository, names: Vec<RefName>) -> Result<Vec<Ref>, SourceError> {
+        let mirror = self.mirror(repository);
+        if names.len() > LOOSE {
+            run_ok(&mirror, git(&mirror, Protocol::None, "pack-refs").arg("--all")).await?;
+        }
+        let cmd = git(&mirror, Protocol::None, "for-each-ref")
+            .args([
+                "--format=%(refname) %(objectname)",
+                "--end-of-options",
+                "refs/helios/refs/",
+            ])
+            .cap(MAX_LISTING);
+        let text = run_ok(&mirror, cmd).await?.text();
+        let ids: HashMap<&str, &str> = text.lines().filter_map(|line| line.split_once(' ')).collect();
+        let found = names.into_iter().filter_map(|name| {
+            let id = ids.get(own_ref(&name).as_str())?.parse().ok()?;
+            Some(Ref { name, id })
+        });
+        Ok(found.collect())
     }
 }
 
-/// Reads lines of `<id>\t<ref>`. An annotated tag is followed by a line for what it stands for, `<ref>^{}`.
-fn parse(text: &str) -> Vec<RemoteRef> {
-    let mut refs: Vec<RemoteRef> = Vec::new();
-    for (id, name) in text.lines().filter_map(|line| line.split_once('\t')) {
-        let Ok(id) = id.parse::<CommitSha>() else { continue };
-        if let Some(tag) = name.strip_suffix("^{}") {
-            if let Some(last) = refs.last_mut().filter(|last| last.name.as_str() == tag) {
-                last.commit = id;
-            }
-        } else if let Ok(name) = name.parse::<RefName>()
-            && (name.branch().is_some() || name.tag().is_some())
-        {
-            refs.push(RemoteRef {
-                name,
-                commit: id.clone(),
-                object: id,
-            });
-        }
-    }
-    refs
+/// `ID NAME`, as git writes refs.
+fn parse(line: &str, between: char) -> Option<Ref> {
+    let (id, name) = line.split_once(between)?;
+    Some(Ref {
+        name: name.parse().ok()?,
+        id: id.parse().ok()?,
+    })
 }
 
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[test]
-    fn tags_are_peeled_and_names_that_are_none_left_out() {
-        let (a, b, c) = ("a".repeat(40), "b".repeat(40), "c".repeat(40));
-        let text = format!(
-            "{a}\trefs/heads/main\n{a}\trefs/heads/--upload-pack=x\n{b}\trefs/tags/v1\n{c}\trefs/tags/v1^{{}}\n{c}\trefs/pull/1/head\nzzz\trefs/heads/x\n"
-        );
-        let found: Vec<(String, String, String)> = parse(&text)
-            .into_iter()
-            .map(|r| (r.name.to_string(), r.commit.to_string(), r.object.to_string()))
-            .collect();
-        assert_eq!(
-            found,
-            [("refs/heads/main".into(), a.clone(), a), ("refs/tags/v1".into(), c, b)]
-        );
-    }
-
-    proptest! {
-        #[test]
-        fn no_answer_panics(text in "([0-9a-f]{0,41}\t?(refs/(heads|tags)/)?\\PC{0,9}(\\^\\{\\})?\n?){0,9}") {
-            parse(&text);
-        }
-    }
+fn note(path: &Path, refs: &[Ref]) -> Result<(), SourceError> {
+    make_private(path.parent().unwrap_or(path))?;
+    let text: String = refs
+        .iter()
+        .map(|known| format!("{} {}\n", known.id, known.name))
+        .collect();
+    fs::write(path, text).map_err(|source| SourceError::io("write", path, source))
 }

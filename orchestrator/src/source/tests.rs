@@ -80,11 +80,15 @@ impl World {
         let attempt = AttemptId::new();
         let grant = self
             .source
-            .grant(&self.repository, attempt, commit, depth)
+            .grant(&self.repository, attempt, &main(), commit, depth)
             .await
             .unwrap();
         (attempt, grant)
     }
+}
+
+fn main() -> RefName {
+    "refs/heads/main".parse().unwrap()
 }
 
 pub(super) fn client(cwd: &Path, args: &[&str]) -> Output {
@@ -270,7 +274,10 @@ async fn what_a_commit_contains() {
         .await
         .unwrap();
     let paths: Vec<_> = entries.iter().map(|e| e.path.as_str()).collect();
-    assert_eq!(paths, [".github/workflows/ci.yml", "pico.sh"]);
+    assert_eq!(
+        paths,
+        [".github/workflows/ci.yml", ".github/workflows/link.yml", "pico.sh"]
+    );
     let read = async |path, max| world.source.read_file(&world.repository, &commit, path, max).await;
     assert_eq!(read(".github/workflows/ci.yml", 8).await.unwrap(), b"on: push");
     assert_eq!(read("pico.sh", 100).await.unwrap(), [0xff; 100]);
@@ -278,11 +285,103 @@ async fn what_a_commit_contains() {
         read("pico.sh", 99).await,
         Err(SourceError::FileTooLong { .. })
     ));
-    assert!(matches!(read("nothing", 99).await, Err(SourceError::Git { .. })));
-    assert!(!world.source.has_submodules(&world.repository, &commit).await.unwrap());
-    let commit = world.commit(".gitmodules", b"[submodule \"x\"]", "Four");
+}
+
+#[tokio::test]
+async fn symbolic_links_are_followed_inside_the_commit_and_refused_by_name_elsewhere() {
+    let world = World::new();
+    let link = |to: &str, at: &str| std::os::unix::fs::symlink(to, world.work().join(at)).unwrap();
+    world.commit("ci/flows/a.yml", b"on: push", "One");
+    std::fs::create_dir(world.work().join(".github")).unwrap();
+    link("../ci/flows", ".github/workflows");
+    link("a.yml", "ci/flows/inside.yml");
+    link("/etc/passwd", "ci/flows/outside.yml");
+    link("../../../x", "ci/flows/above.yml");
+    link("nothing.yml", "ci/flows/dangling.yml");
+    link("loop.yml", "ci/flows/loop.yml");
+    link("a.yml/x", "ci/flows/through.yml");
+    link(".", "ci/flows/folder.yml");
+    link("/etc", ".helios");
+    link("ci/scripts", ".jci");
+    let commit = world.commit("ci/scripts/run.sh", b"", "Two");
     world.fetch("refs/heads/main").await.unwrap();
-    assert!(world.source.has_submodules(&world.repository, &commit).await.unwrap());
+    let places = [".helios/workflows/", ".github/workflows/", ".jci/run.sh", "pico.sh"];
+    let entries = world
+        .source
+        .list_tree(&world.repository, &commit, &places)
+        .await
+        .unwrap();
+    let mut paths: Vec<_> = entries.iter().map(|e| e.path.as_str()).collect();
+    paths.sort_unstable();
+    assert_eq!(paths.pop(), Some(".jci/run.sh"));
+    let expected = [
+        "a", "above", "dangling", "folder", "inside", "loop", "outside", "through",
+    ];
+    assert_eq!(paths, expected.map(|name| format!(".github/workflows/{name}.yml")));
+    for (name, expected) in [
+        ("a", Ok(())),
+        ("inside", Ok(())),
+        ("outside", Err("leads out of the repository, to `/etc/passwd`")),
+        ("above", Err("leads out of the repository, to `../x`")),
+        ("dangling", Err("something that is not in the commit")),
+        ("loop", Err("leads in a circle")),
+        ("through", Err("something that is no folder")),
+        ("folder", Err("it is no file")),
+        ("absent", Err("no such file in the commit")),
+        ("two\nlines", Err("line break")),
+    ] {
+        let path = format!(".github/workflows/{name}.yml");
+        let read = world.source.read_file(&world.repository, &commit, &path, 100).await;
+        match (read, expected) {
+            (Ok(bytes), Ok(())) => assert_eq!(bytes, b"on: push", "{name}"),
+            (Err(SourceError::Unreadable { why, .. }), Err(words)) => assert!(why.contains(words), "{name}: {why}"),
+            (read, _) => panic!("{name}: {read:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_a_checkout_leaves_out_is_named() {
+    let world = World::new();
+    let plain = world.commit("a", b"1", "One");
+    let pointer = format!(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:{}\nsize 12345\n",
+        "0".repeat(64)
+    );
+    let unused = world.commit("looks/like.bin", pointer.as_bytes(), "A text of that form, without LFS");
+    world.commit(
+        "x/.gitattributes",
+        b"*.bin filter=lfs diff=lfs merge=lfs -text\n",
+        "LFS",
+    );
+    world.commit("x/real.bin", &[b'v'; 200], "Never converted");
+    for n in 0..7 {
+        world.commit(
+            &format!("x/{n}.bin"),
+            format!("{pointer}x-{n} y\n").as_bytes(),
+            "Pointer",
+        );
+    }
+    for name in ["sub one", "deep/sub\x1b[2Jtwo"] {
+        let entry = format!("160000,{plain},{name}");
+        world.git(&["update-index", "--add", "--cacheinfo", &entry]);
+    }
+    world.git(&["commit", "--quiet", "--message", "Submodules"]);
+    let commit: CommitSha = world.git(&["rev-parse", "HEAD"]).parse().unwrap();
+    world.fetch("refs/heads/main").await.unwrap();
+    let said = async |commit| {
+        let left_out = world.source.left_out(&world.repository, commit).await;
+        left_out.unwrap().sentences()
+    };
+    assert_eq!(said(&plain).await, Vec::<String>::new());
+    assert_eq!(said(&unused).await, Vec::<String>::new());
+    assert_eq!(
+        said(&commit).await,
+        [
+            "This commit has 2 submodules (deep/sub [2Jtwo, sub one); they are not fetched.",
+            "8 files are LFS pointers (looks/like.bin, x/0.bin, x/1.bin, x/2.bin, x/3.bin, …); LFS is not fetched.",
+        ]
+    );
 }
 
 #[tokio::test]
@@ -364,6 +463,74 @@ async fn a_grant_gives_its_commit_and_nothing_else() {
     assert_ne!(old.code, Some(0), "a grant of depth 1 holds older commits");
 }
 
+/// A checkout of everything: all branches and tags, and still nothing else.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_whole_grant_gives_branches_and_tags_and_nothing_else() {
+    let world = World::new();
+    world.commit("a", b"1", "First");
+    world.git(&["tag", "--annotate", "--message=x", "v1"]);
+    world.git(&["branch", "topic/x"]);
+    world.git(&["branch", "deleted"]);
+    world.git(&["checkout", "--quiet", "deleted"]);
+    let deleted = world.commit("secret", b"of a deleted branch", "Deleted");
+    world.git(&["checkout", "--quiet", "--detach", "main"]);
+    let proposed = world.commit("proposal", b"of a pull request", "Proposed");
+    world.git(&["update-ref", "refs/pull/1/head", proposed.as_str()]);
+    world.git(&["update-ref", "refs/heads/-odd;touch${IFS}PWNED", "main"]);
+    world.git(&["checkout", "--quiet", "main"]);
+    let tip = world.commit("b", b"2", "Second");
+    for name in ["refs/heads/main", "refs/heads/deleted", "refs/pull/1/head"] {
+        world.fetch(name).await.unwrap();
+    }
+    world.git(&["branch", "--quiet", "-D", "deleted"]);
+    let attempt = AttemptId::new();
+    let left_out = world.source.fetch_refs(&world.repository, &world.access, attempt).await;
+    assert_eq!(left_out.unwrap(), 1, "the odd name");
+    let grant = async |depth| {
+        let made = world
+            .source
+            .grant(&world.repository, attempt, &main(), &tip, depth)
+            .await;
+        made.unwrap()
+    };
+    let made = grant(0).await;
+    assert!(
+        !made.path.join("refs/heads/topic").exists(),
+        "no foreign name becomes a file"
+    );
+    let port = serve(&world.source, attempt).await;
+    for version in ["0", "1", "2"] {
+        let guest = Guest::new(port);
+        let all = ["+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*"];
+        let fetched = guest.fetch(version, &all).await;
+        assert_eq!(fetched.code, Some(0), "v{version}: {}", fetched.stderr_tail());
+        let refs = client(guest.0.path(), &["for-each-ref", "--format=%(objecttype) %(refname)"]).text();
+        assert_eq!(
+            refs.lines().collect::<Vec<_>>(),
+            [
+                "commit refs/remotes/origin/main",
+                "commit refs/remotes/origin/topic/x",
+                "tag refs/tags/v1"
+            ],
+            "v{version}"
+        );
+        for foreign in [&deleted, &proposed] {
+            assert_ne!(
+                guest.fetch(version, &[foreign.as_str()]).await.code,
+                Some(0),
+                "v{version}"
+            );
+            let answer = raw_want(port, version, foreign.as_str()).await;
+            assert!(answer.contains("not our ref"), "v{version}: {answer}");
+        }
+    }
+    // A checkout of one commit has no use for the others, and does not get them.
+    let shallow = grant(1).await;
+    let held = client(&shallow.path, &["for-each-ref", "--format=%(refname)"]).text();
+    assert_eq!(held.lines().collect::<Vec<_>>(), ["refs/heads/main", COMMIT_REF]);
+    assert!(!world.folder.path().join("PWNED").exists() && !Path::new("PWNED").exists());
+}
+
 /// A request for one object as a machine may write it by hand.
 async fn raw_want(port: u16, version: &str, id: &str) -> String {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
@@ -396,7 +563,12 @@ async fn grants_are_made_again_and_dropped() {
     let (attempt, grant) = world.grant(&second, 1).await;
     let marker = grant.path.join("marker");
     std::fs::write(&marker, "").unwrap();
-    let again = async |commit, depth| world.source.grant(&world.repository, attempt, commit, depth).await;
+    let again = async |commit, depth| {
+        world
+            .source
+            .grant(&world.repository, attempt, &main(), commit, depth)
+            .await
+    };
     assert_eq!(again(&second, 1).await.unwrap(), grant);
     assert!(marker.exists(), "the same grant is not made twice");
     // What a crash half-way leaves: a draft, and no grant.

@@ -132,7 +132,6 @@ pub(super) async fn run(
 async fn insert_jobs(tx: &mut Tx, run: RunId, place: &Place, planned: &PlannedRun) -> Result<Vec<JobId>, StoreError> {
     let mut ids = Vec::with_capacity(planned.jobs.len());
     for (index, (job, requirement)) in planned.plan.jobs.iter().zip(&planned.jobs).enumerate() {
-        let check_name = planned.plan.check_name(job);
         let new = jobs::NewJob {
             id: JobId::new(),
             run,
@@ -140,8 +139,7 @@ async fn insert_jobs(tx: &mut Tx, run: RunId, place: &Place, planned: &PlannedRu
             place: u32::try_from(index).unwrap_or(u32::MAX),
             key: job.id.clone(),
             name: job.name.clone(),
-            generation: outbox::next_generation(tx, place, &check_name).await?,
-            check_name,
+            check_name: planned.plan.check_name(job),
             needs: job.needs.clone(),
             requirement: requirement.clone(),
             state: JobState::Waiting,

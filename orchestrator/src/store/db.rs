@@ -64,6 +64,11 @@ const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("../../migrations/sqlite/0004_deliveries.sql"),
         postgres: include_str!("../../migrations/postgres/0004_deliveries.sql"),
     },
+    Migration {
+        version: 7,
+        sqlite: include_str!("../../migrations/sqlite/0007_checks.sql"),
+        postgres: include_str!("../../migrations/postgres/0007_checks.sql"),
+    },
 ];
 
 /// The version that this program brings a database to.

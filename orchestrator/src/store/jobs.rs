@@ -108,7 +108,6 @@ pub(super) struct NewJob {
     pub(super) key: String,
     pub(super) name: String,
     pub(super) check_name: String,
-    pub(super) generation: u32,
     pub(super) needs: Vec<String>,
     pub(super) requirement: JobRequirement,
     /// `waiting`, or `success` when it is carried over.
@@ -120,9 +119,9 @@ pub(super) struct NewJob {
 pub(super) async fn insert(tx: &mut Tx, place: &Place, new: &NewJob) -> Result<(), StoreError> {
     let size = new.requirement.size;
     tx.execute(
-        "INSERT INTO jobs (id, run_id, run_attempt, place, job_key, name, check_name, generation, needs, label, cpus,
+        "INSERT INTO jobs (id, run_id, run_attempt, place, job_key, name, check_name, needs, label, cpus,
              memory_mib, disk_gib, class, connection, repository_id, state, carried_from, created_ms)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)",
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)",
         args![
             new.id,
             new.run,
@@ -131,7 +130,6 @@ pub(super) async fn insert(tx: &mut Tx, place: &Place, new: &NewJob) -> Result<(
             &new.key,
             clip(&new.name, 1000),
             clip(&new.check_name, 2000),
-            new.generation,
             to_json(tx.what, &new.needs)?,
             &new.requirement.label,
             size.cpus,

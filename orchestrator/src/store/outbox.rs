@@ -1,21 +1,38 @@
 //! Writing to the outbox, in the transaction of whatever happened. One row per check holds the newest
 //! wanted state; each change raises its version, and the reporter delivers what it is behind with.
+//!
+//! A check's name does not say event and ref, because protection rules name checks and must go on finding
+//! them. So a name may stand for several facts: a branch and a tag on one commit, each with a run. Then the
+//! check says the worst of them, whoever ended last, and leads there.
 
 use sha2::{Digest as _, Sha256};
 
 use super::{
     StoreError,
-    tx::{Tx, args},
+    tx::{Row, Tx, args},
     wording::{self, JobCounts, JobFacts, RunFacts, Words},
 };
 use crate::model::{
     diagnostic::Diagnostic,
     ids::{JobId, ReportId, RunId},
-    names::CommitSha,
-    report::AGGREGATE,
-    state::{AttemptState, JobState},
+    names::{CommitSha, RefName},
+    report::{AGGREGATE, ReportState},
+    state::{AttemptState, JobState, RunState},
     trigger::{Repository, Trigger},
 };
+
+/// Completes the condition of a statement over `runs r` at a commit: the runs that count there. Of those
+/// for one workflow file, event and ref only the newest does: it measured the same thing again.
+macro_rules! current {
+    ($sql:expr) => {
+        concat!(
+            $sql,
+            " AND NOT EXISTS (SELECT 1 FROM runs n WHERE n.connection = r.connection
+                 AND n.repository_id = r.repository_id AND n.commit_sha = r.commit_sha AND n.path = r.path
+                 AND n.event = r.event AND n.ref_name = r.ref_name AND n.id > r.id)"
+        )
+    };
+}
 
 /// A commit of a repository: where checks are shown.
 #[derive(Debug, Clone)]
@@ -54,24 +71,20 @@ struct Wanted {
     completed_ms: Option<i64>,
 }
 
-/// The number for a check that is told from the beginning.
-pub(super) async fn next_generation(tx: &mut Tx, place: &Place, name: &str) -> Result<u32, StoreError> {
-    let row = current(tx, place, name).await?;
-    Ok(row.map_or(1, |row| row.generation + 1))
-}
-
 struct Current {
     generation: u32,
     state: String,
     title: String,
     summary: String,
+    run: Option<RunId>,
+    job: Option<JobId>,
     completed_ms: Option<i64>,
 }
 
 async fn current(tx: &mut Tx, place: &Place, name: &str) -> Result<Option<Current>, StoreError> {
     let row = tx
         .row(
-            "SELECT generation, state, title, summary, completed_ms FROM reports
+            "SELECT generation, state, title, summary, run_id, job_id, completed_ms FROM reports
              WHERE connection = $1 AND repository_id = $2 AND commit_sha = $3 AND name = $4",
             args![&place.repository.connection, place.repository.id, &place.commit, name],
         )
@@ -82,20 +95,27 @@ async fn current(tx: &mut Tx, place: &Place, name: &str) -> Result<Option<Curren
         state: row.text("state")?,
         title: row.text("title")?,
         summary: row.text("summary")?,
+        run: row.opt_parse("run_id")?,
+        job: row.opt_parse("job_id")?,
         completed_ms: row.opt_int("completed_ms")?,
     }))
 }
 
-/// Wants a check to say something, in a generation. A later generation has the last word.
-async fn put(tx: &mut Tx, place: &Place, name: &str, generation: u32, wanted: &Wanted) -> Result<(), StoreError> {
+/// Wants a check to say something. One that was final and no longer is begins a new generation, because
+/// forges keep what is final.
+async fn put(tx: &mut Tx, place: &Place, name: &str, wanted: &Wanted) -> Result<(), StoreError> {
     let words = &wanted.words;
     let state = super::reports::word(words.state);
-    if let Some(row) = current(tx, place, name).await? {
-        let same = (row.state.as_str(), &row.title, &row.summary) == (state, &words.title, &words.summary);
-        if row.generation > generation || (row.generation == generation && same) {
-            return Ok(());
+    let generation = match current(tx, place, name).await? {
+        None => 1,
+        Some(row) => {
+            let same = (row.state.as_str(), &row.title, &row.summary) == (state, &words.title, &words.summary);
+            if same && (row.run, row.job) == (wanted.run, wanted.job) {
+                return Ok(());
+            }
+            row.generation + u32::from(row.completed_ms.is_some() && !words.state.is_final())
         }
-    }
+    };
     // A refusal may have been mended since, so a new state is tried at once; a pause that the forge
     // asked for is kept.
     tx.execute(
@@ -139,44 +159,94 @@ async fn put(tx: &mut Tx, place: &Place, name: &str, generation: u32, wanted: &W
     .map(drop)
 }
 
-/// Wants a job's check to say where the job stands. A carried-over job says nothing new.
+/// One job of those that a check's name stands for.
+struct Fact {
+    words: Words,
+    event: String,
+    ref_name: RefName,
+    run: RunId,
+    /// The job whose page tells of it.
+    job: JobId,
+    started_ms: Option<i64>,
+    ended_ms: Option<i64>,
+}
+
+/// Wants the check of a job to say the worst of what its name stands for: where the jobs of that name stand
+/// in the commit's current runs.
 pub(super) async fn job(tx: &mut Tx, place: &Place, id: JobId) -> Result<(), StoreError> {
-    let row = tx
-        .row(
-            "SELECT j.run_id, j.check_name, j.generation, j.state, j.reason, j.needs, j.tries, j.started_ms, j.ended_ms,
-                 j.carried_from, a.node, a.state AS attempt_state
-             FROM jobs j LEFT JOIN attempts a ON a.job_id = j.id
-                 AND a.number = (SELECT MAX(b.number) FROM attempts b WHERE b.job_id = j.id)
-             WHERE j.id = $1",
-            args![id],
-        )
-        .await?;
+    let row = tx.row("SELECT check_name FROM jobs WHERE id = $1", args![id]).await?;
     let Some(row) = row else { return Ok(()) };
-    if row.opt_text("carried_from")?.is_some() {
+    let name = row.text("check_name")?;
+    let mut facts = facts(tx, place, &name, id).await?;
+    // Of equals the newest run's, so that the order in which they ended does not matter.
+    facts.sort_by_key(|fact| (fact.words.state.severity(), fact.run));
+    let told: Vec<_> = facts
+        .iter()
+        .map(|fact| (fact.event.as_str(), &fact.ref_name, &fact.words))
+        .collect();
+    let words = wording::worst(&told);
+    let (Some(words), Some(worst)) = (words, facts.last()) else {
         return Ok(());
+    };
+    let wanted = Wanted {
+        words,
+        run: Some(worst.run),
+        job: Some(worst.job),
+        started_ms: worst.started_ms,
+        completed_ms: worst.ended_ms,
+    };
+    put(tx, place, &name, &wanted).await
+}
+
+macro_rules! facts {
+    ($condition:literal) => {
+        concat!(
+            "SELECT COALESCE(j.carried_from, j.id) AS job, j.run_id, j.state, j.reason, j.needs, j.tries, j.started_ms,
+                 j.ended_ms, r.event, r.ref_name, a.node, a.state AS attempt_state
+             FROM runs r JOIN jobs j ON j.run_id = r.id AND j.run_attempt = r.attempt
+             LEFT JOIN attempts a ON a.job_id = j.id
+                 AND a.number = (SELECT MAX(b.number) FROM attempts b WHERE b.job_id = j.id) WHERE ",
+            $condition
+        )
+    };
+}
+
+/// The jobs of a check's name in the current runs; a job whose run is no longer current, and whose successor
+/// has no such job, goes on speaking for itself.
+async fn facts(tx: &mut Tx, place: &Place, check: &str, job: JobId) -> Result<Vec<Fact>, StoreError> {
+    let sql = current!(facts!(
+        "r.connection = $1 AND r.repository_id = $2 AND r.commit_sha = $3 AND j.check_name = $4"
+    ));
+    let at = args![&place.repository.connection, place.repository.id, &place.commit, check];
+    let mut rows = tx.rows(sql, at).await?;
+    if rows.is_empty() {
+        rows = tx.rows(facts!("j.id = $1"), args![job]).await?;
     }
-    let state: JobState = row.parse("state")?;
+    rows.iter().map(fact).collect()
+}
+
+fn fact(row: &Row) -> Result<Fact, StoreError> {
     let reason = row.opt_text("reason")?;
     let needs: Vec<String> = row.json("needs")?;
     let node = row.opt_text("node")?;
     let begun = row
         .opt_parse::<AttemptState>("attempt_state")?
         .is_some_and(|state| state != AttemptState::Preparing);
-    let words = wording::job(&JobFacts {
-        state,
-        reason: reason.as_deref(),
-        needs: &needs,
-        running_on: node.as_deref().filter(|_| begun),
-        tries: row.num("tries")?,
-    });
-    let wanted = Wanted {
-        words,
-        run: Some(row.parse("run_id")?),
-        job: Some(id),
+    Ok(Fact {
+        words: wording::job(&JobFacts {
+            state: row.parse("state")?,
+            reason: reason.as_deref(),
+            needs: &needs,
+            running_on: node.as_deref().filter(|_| begun),
+            tries: row.num("tries")?,
+        }),
+        event: row.text("event")?,
+        ref_name: row.parse("ref_name")?,
+        run: row.parse("run_id")?,
+        job: row.parse("job")?,
         started_ms: row.opt_int("started_ms")?,
-        completed_ms: row.opt_int("ended_ms")?,
-    };
-    put(tx, place, &row.text("check_name")?, row.num("generation")?, &wanted).await
+        ended_ms: row.opt_int("ended_ms")?,
+    })
 }
 
 /// Wants a failed check for a workflow file that cannot be planned.
@@ -189,7 +259,6 @@ pub(super) async fn unusable(
     complaints: &[Diagnostic],
 ) -> Result<(), StoreError> {
     let check = format!("{AGGREGATE} / {name}");
-    let generation = next_generation(tx, place, &check).await?;
     let wanted = Wanted {
         words: wording::unusable(path, complaints),
         run: Some(run),
@@ -197,45 +266,62 @@ pub(super) async fn unusable(
         started_ms: Some(tx.now),
         completed_ms: Some(tx.now),
     };
-    put(tx, place, &check, generation, &wanted).await
+    put(tx, place, &check, &wanted).await
 }
 
 /// Wants the aggregate to say that a trigger could not be planned at all.
 pub(super) async fn unplanned(tx: &mut Tx, place: &Place, reason: &str) -> Result<(), StoreError> {
     place.lock(tx).await?;
-    let generation = next_generation(tx, place, AGGREGATE).await?;
     let wanted = Wanted {
-        words: Words::new(
-            crate::model::report::ReportState::Error,
-            reason,
-            wording::escape(reason),
-        ),
+        words: Words::new(ReportState::Error, reason, wording::escape(reason)),
         run: None,
         job: None,
         started_ms: Some(tx.now),
         completed_ms: Some(tx.now),
     };
-    put(tx, place, AGGREGATE, generation, &wanted).await
+    put(tx, place, AGGREGATE, &wanted).await
 }
 
-/// Wants the aggregate to say where the commit's current runs (the newest attempt of each) stand. An
-/// aggregate that was final and no longer is begins a new generation, because forges keep what is final.
+/// How bad a run's state is: the aggregate leads to the worst.
+fn severity(state: RunState) -> u8 {
+    match state {
+        RunState::Skipped => 0,
+        RunState::Success => 1,
+        RunState::Active => 2,
+        RunState::Cancelled => 3,
+        RunState::Failure => 4,
+        RunState::Error => 5,
+    }
+}
+
+/// Wants the aggregate to say where the commit's current runs (the newest attempt of each) stand, and to
+/// lead to the worst of them.
 pub(super) async fn aggregate(tx: &mut Tx, place: &Place) -> Result<(), StoreError> {
     let at = args![&place.repository.connection, place.repository.id, &place.commit];
     let runs = tx
         .rows(
-            "SELECT r.id, r.name, a.state, a.created_ms, a.ended_ms
-             FROM runs r JOIN run_attempts a ON a.run_id = r.id AND a.number = r.attempt
-             WHERE r.connection = $1 AND r.repository_id = $2 AND r.commit_sha = $3 ORDER BY r.id",
+            concat!(
+                current!(
+                    "SELECT r.id, r.name, a.state, a.created_ms, a.ended_ms
+                     FROM runs r JOIN run_attempts a ON a.run_id = r.id AND a.number = r.attempt
+                     WHERE r.connection = $1 AND r.repository_id = $2 AND r.commit_sha = $3"
+                ),
+                " ORDER BY r.id"
+            ),
             at,
         )
         .await?;
     let counts = tx
         .rows(
-            "SELECT j.state, COUNT(*) AS jobs, COUNT(CASE WHEN j.carried_from IS NULL THEN j.started_ms END) AS begun,
-                 COUNT(j.carried_from) AS carried
-             FROM runs r JOIN jobs j ON j.run_id = r.id AND j.run_attempt = r.attempt
-             WHERE r.connection = $1 AND r.repository_id = $2 AND r.commit_sha = $3 GROUP BY j.state",
+            concat!(
+                current!(
+                    "SELECT j.state, COUNT(*) AS jobs, COUNT(CASE WHEN j.carried_from IS NULL THEN j.started_ms END)
+                         AS begun, COUNT(j.carried_from) AS carried
+                     FROM runs r JOIN jobs j ON j.run_id = r.id AND j.run_attempt = r.attempt
+                     WHERE r.connection = $1 AND r.repository_id = $2 AND r.commit_sha = $3"
+                ),
+                " GROUP BY j.state"
+            ),
             at,
         )
         .await?;
@@ -254,29 +340,25 @@ pub(super) async fn aggregate(tx: &mut Tx, place: &Place) -> Result<(), StoreErr
         jobs.begun |= ended_here || row.num("begun")? > 0;
     }
     let mut facts = Vec::with_capacity(runs.len());
-    let (mut newest, mut started, mut completed) = (None, None, None);
+    let (mut worst, mut started, mut completed) = (None::<(u8, RunId)>, None, None);
     for row in &runs {
+        let state: RunState = row.parse("state")?;
         facts.push(RunFacts {
             name: row.text("name")?,
-            state: row.parse("state")?,
+            state,
         });
-        newest = Some(row.parse("id")?);
+        worst = worst.max(Some((severity(state), row.parse("id")?)));
         let created = row.int("created_ms")?;
         started = Some(started.map_or(created, |ms: i64| ms.min(created)));
         completed = completed.max(row.opt_int("ended_ms")?);
     }
     let words = wording::aggregate(&facts, &jobs);
-    let generation = match current(tx, place, AGGREGATE).await? {
-        None => 1,
-        Some(row) if row.completed_ms.is_some() && !words.state.is_final() => row.generation + 1,
-        Some(row) => row.generation,
-    };
     let wanted = Wanted {
         completed_ms: completed.filter(|_| words.state.is_final()),
         words,
-        run: newest,
+        run: worst.map(|(_, run)| run),
         job: None,
         started_ms: started,
     };
-    put(tx, place, AGGREGATE, generation, &wanted).await
+    put(tx, place, AGGREGATE, &wanted).await
 }

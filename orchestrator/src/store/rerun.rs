@@ -4,7 +4,7 @@ use super::{
     Store, StoreError, cancel,
     create::JobRequirement,
     jobs::{self, NewJob},
-    outbox, runs,
+    runs,
     tx::{Row, Tx, args},
 };
 use crate::model::{
@@ -57,7 +57,7 @@ async fn rerun(tx: &mut Tx, run: RunId, which: Rerun, by: &str) -> Result<RerunO
     let rows = tx
         .rows(
             "SELECT id, place, job_key, name, check_name, needs, label, cpus, memory_mib, disk_gib, class, state,
-                 generation, carried_from
+                 carried_from
              FROM jobs WHERE run_id = $1 AND run_attempt = $2 ORDER BY place",
             args![run, last],
         )
@@ -81,16 +81,7 @@ async fn rerun(tx: &mut Tx, run: RunId, which: Rerun, by: &str) -> Result<RerunO
     for (row, again) in rows.iter().zip(again) {
         let new = successor(row, run, number, again)?;
         if again {
-            let generation = outbox::next_generation(tx, &locked.place, &new.check_name).await?;
-            jobs::insert(
-                tx,
-                &locked.place,
-                &NewJob {
-                    generation,
-                    ..new.clone()
-                },
-            )
-            .await?;
+            jobs::insert(tx, &locked.place, &new).await?;
             fresh.push(new.id);
         } else {
             carry(tx, &locked, row, &new).await?;
@@ -111,7 +102,6 @@ fn successor(row: &Row, run: RunId, run_attempt: u32, again: bool) -> Result<New
         key: row.text("job_key")?,
         name: row.text("name")?,
         check_name: row.text("check_name")?,
-        generation: row.num("generation")?,
         needs: row.json("needs")?,
         requirement: JobRequirement {
             label: row.parse("label")?,

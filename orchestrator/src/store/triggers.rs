@@ -40,6 +40,9 @@ pub enum TriggerOutcome {
     Planned {
         /// The commit.
         commit: CommitSha,
+        /// The title of the commit itself, which runs are shown with: a delivery says nothing of it, or
+        /// what its sender likes.
+        title: String,
         /// One for each workflow file.
         runs: Vec<NewRun>,
     },
@@ -294,10 +297,13 @@ async fn finish(
         .row(sql, args![id, epoch, to, reason, commit_sha, retry.as_str()])
         .await?;
     let Some(row) = changed else { return Ok(None) };
-    let trigger: Trigger = row.json("body")?;
+    let mut trigger: Trigger = row.json("body")?;
     let mut created = Vec::new();
     match outcome {
-        TriggerOutcome::Planned { commit, runs } => {
+        TriggerOutcome::Planned { commit, title, runs } => {
+            if !title.is_empty() {
+                trigger.title.clone_from(title);
+            }
             let by = row.text("by_whom")?;
             for run in runs {
                 created.push(create::run(tx, id, &trigger, &by, commit, run).await?);

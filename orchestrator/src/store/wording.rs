@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use super::tx::clip;
 use crate::model::{
     diagnostic::Diagnostic,
+    names::RefName,
     report::ReportState,
     state::{JobState, RunState},
 };
@@ -97,6 +98,27 @@ pub(super) fn job(facts: &JobFacts<'_>) -> Words {
         _ => String::new(),
     };
     Words::new(state, &title, summary)
+}
+
+/// What a check says whose name stands for several jobs, each with its event and ref, the worst last: the
+/// worst, by its event and ref, and every one in the summary. One alone says its own words.
+pub(super) fn worst(facts: &[(&str, &RefName, &Words)]) -> Option<Words> {
+    let (event, ref_name, worst) = facts.last()?;
+    if facts.len() == 1 {
+        return Some((*worst).clone());
+    }
+    let origin = |event: &str, name: &RefName| match (name.branch(), name.tag()) {
+        (Some(branch), _) => format!("{event}, branch {branch}"),
+        (_, Some(tag)) => format!("{event}, tag {tag}"),
+        (None, None) => format!("{event}, {name}"),
+    };
+    let mut summary = String::new();
+    for (event, name, words) in facts.iter().rev().take(50) {
+        let origin = escape(clip(&origin(event, name), 300));
+        let _ = writeln!(summary, "- {origin}: {}", escape(&words.title));
+    }
+    let title = format!("{}: {}", origin(event, ref_name), worst.title);
+    Some(Words::new(worst.state, &title, summary))
 }
 
 /// A workflow file that cannot be planned.

@@ -331,7 +331,7 @@ async fn store_run(
         event,
         installation: None,
         actor: tree.person.clone(),
-        title,
+        title: title.clone(),
     };
     let id = deps
         .store
@@ -347,6 +347,7 @@ async fn store_run(
         .ok_or_else(|| miette!("the run's own database lost its trigger"))?;
     let outcome = TriggerOutcome::Planned {
         commit: commit.clone(),
+        title,
         runs: vec![new],
     };
     let made = deps

@@ -83,18 +83,55 @@ fn continue_on_error_shows_the_failure_and_goes_on() {
     exit(&mut progress, &job, 1);
     assert_eq!(progress.steps[0].state, StepState::Failure);
     exit(&mut progress, &job, 0);
-    assert_eq!(result(&progress).unwrap().0, JobResult::Success);
+    let allowed = "1 of 2 steps succeeded; continue-on-error allows step 1 “a”: exit code 1";
+    assert_eq!(result(&progress), Some((JobResult::Success, allowed)));
 }
 
 #[test]
-fn checkout_runs_its_four_commands_and_any_failure_fails_the_step() {
+fn a_checkout_runs_its_commands_in_turn_and_any_failure_fails_the_step() {
     let job = job(vec![step("c", Action::Checkout { depth: 1, path: None })]);
-    let (mut progress, _) = start(&job);
-    for _ in 0..3 {
-        assert_eq!(exit(&mut progress, &job, 0), [Effect::Checkpoint, Effect::Send]);
+    let commands = job::parts(&job.plan.steps[0].action);
+    for failing in 0..commands {
+        let (mut progress, _) = start(&job);
+        for _ in 0..failing {
+            assert_eq!(exit(&mut progress, &job, 0), [Effect::Checkpoint, Effect::Send]);
+        }
+        exit(&mut progress, &job, 128);
+        assert_eq!(result(&progress).unwrap().0, JobResult::Failure);
     }
-    exit(&mut progress, &job, 128);
-    assert_eq!(result(&progress).unwrap().0, JobResult::Failure);
+}
+
+proptest! {
+    /// Whichever steps fail where that is allowed: the job's words say "all" exactly when all succeeded,
+    /// else name each one that did not.
+    #[test]
+    fn a_job_that_succeeded_names_what_did_not(codes in proptest::collection::vec(0_i32..2, 1..6)) {
+        let steps = codes.iter().enumerate().map(|(index, _)| {
+            let mut step = step(&format!("s{index}"), run("x"));
+            step.continue_on_error = true;
+            step
+        });
+        let job = job(steps.collect());
+        let (mut progress, _) = start(&job);
+        for code in &codes {
+            exit(&mut progress, &job, *code);
+        }
+        let (how, words) = result(&progress).unwrap();
+        prop_assert_eq!(how, JobResult::Success);
+        prop_assert_eq!(words == "all steps succeeded", codes.iter().all(|code| *code == 0));
+        for (index, code) in codes.iter().enumerate() {
+            prop_assert_eq!(words.contains(&format!("step {} “s{index}”: exit code 1", index + 1)), *code == 1, "{}", words);
+        }
+    }
+}
+
+#[test]
+fn what_a_step_wrote_last_stands_before_what_is_said_of_it() {
+    let job = job(vec![step("a", run("false"))]);
+    let (mut progress, _) = start(&job);
+    let effects = exit(&mut progress, &job, 1);
+    let at = |wanted: &dyn Fn(&Effect) -> bool| effects.iter().position(wanted).unwrap();
+    assert!(at(&|e| *e == Effect::EndStepLog(0)) < at(&|e| matches!(e, Effect::Log(0, _))));
 }
 
 #[test]

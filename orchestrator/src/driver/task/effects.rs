@@ -5,10 +5,14 @@ use helios_proto::v1;
 use super::{Stopped, Task, chain, number};
 use crate::{
     clock::now_ms,
-    driver::progress::{Effect, Event},
+    driver::{
+        job::source_depth,
+        progress::{Effect, Event},
+    },
     failpoint::{self, Point},
     model::plan::Action,
     queue::Hint,
+    source::SourceError,
     store::StepUpdate,
 };
 
@@ -115,37 +119,58 @@ impl Task<'_> {
             return Ok(());
         };
         let action = self.job.plan.steps.get(running.step).map(|step| &step.action);
-        if let Some(Action::Checkout { .. }) = action
-            && !self.granted
-        {
-            let depth = self.job.source_depth();
-            match self
-                .deps
-                .source
-                .grant(&self.attempt.repository, self.attempt.id, &self.attempt.commit, depth)
-                .await
+        if let Some(Action::Checkout { .. }) = action {
+            if !self.granted
+                && let Err(error) = self.grant().await
             {
-                Ok(_) => {
-                    self.granted = true;
-                    let source = &self.deps.source;
-                    if source
-                        .has_submodules(&self.attempt.repository, &self.attempt.commit)
-                        .await
-                        .unwrap_or(false)
-                    {
-                        self.line(running.step, "This commit has submodules; they are not fetched.");
-                    }
-                }
-                Err(error) => {
-                    let cause = format!("the source cannot be granted: {}", chain(&error));
-                    return Box::pin(self.feed(Event::Lost { cause })).await;
-                }
+                let cause = format!("the source cannot be granted: {}", chain(&error));
+                return Box::pin(self.feed(Event::Lost { cause })).await;
+            }
+            if running.part == 0 && self.surveyed != Some(running.step) {
+                self.surveyed = Some(running.step);
+                self.say_what_is_left_out(running.step).await;
             }
         }
         if let Some(exec) = self.job.command(running.step, running.part) {
             self.command(running.exec, v1::command::Command::Exec(exec));
         }
         Ok(())
+    }
+
+    async fn grant(&mut self) -> Result<(), SourceError> {
+        let attempt = self.attempt;
+        let depth = source_depth(&self.job.plan).unwrap_or(1);
+        self.deps
+            .source
+            .grant(
+                &attempt.repository,
+                attempt.id,
+                &attempt.ref_name,
+                &attempt.commit,
+                depth,
+            )
+            .await?;
+        self.granted = true;
+        Ok(())
+    }
+
+    /// Names what a checkout does not bring. That it cannot be found out is said, and ends nothing.
+    async fn say_what_is_left_out(&mut self, step: usize) {
+        let left_out = self
+            .deps
+            .source
+            .left_out(&self.attempt.repository, &self.attempt.commit);
+        let sentences = match left_out.await {
+            Ok(left_out) => left_out.sentences(),
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(attempt = %self.attempt.id, error, "cannot look for submodules and LFS pointers");
+                vec!["It could not be found out whether the commit has submodules or LFS pointers.".to_owned()]
+            }
+        };
+        for sentence in sentences {
+            self.line(step, &sentence);
+        }
     }
 
     pub(super) fn send_stop(&mut self) {

@@ -21,7 +21,7 @@ pub struct Status<'a> {
 
 /// The state, and the word that says what the state alone does not. Old servers take any text as
 /// state and rank unknown ones nowhere, so only the five that all of them know are used: `skipped`
-/// is not among them.
+/// is not among them, and a job that did not run because another failed is no `success`.
 fn words(state: ReportState) -> (&'static str, &'static str) {
     match state {
         ReportState::Queued => ("pending", "Queued"),
@@ -30,7 +30,7 @@ fn words(state: ReportState) -> (&'static str, &'static str) {
         ReportState::Failure => ("failure", ""),
         ReportState::TimedOut => ("failure", "Timed out"),
         ReportState::Cancelled => ("error", "Cancelled"),
-        ReportState::Skipped => ("success", "Skipped"),
+        ReportState::Skipped => ("failure", "Skipped"),
         ReportState::Error => ("error", "Error"),
     }
 }

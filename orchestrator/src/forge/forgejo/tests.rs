@@ -109,7 +109,7 @@ async fn every_state_becomes_one_that_all_servers_know() {
         ("failure", title.to_owned()),
         ("error", format!("Cancelled: {title}")),
         ("failure", format!("Timed out: {title}")),
-        ("success", format!("Skipped: {title}")),
+        ("failure", format!("Skipped: {title}")),
         ("error", format!("Error: {title}")),
     ];
     assert_eq!(sent, expected.map(|(state, words)| (json!(state), json!(words))));

@@ -53,19 +53,17 @@ fn words(state: ReportState) -> (&'static str, Option<&'static str>, &'static st
         ReportState::Failure => ("completed", Some("failure"), ""),
         ReportState::Cancelled => ("completed", Some("cancelled"), ""),
         ReportState::TimedOut => ("completed", Some("timed_out"), ""),
-        ReportState::Skipped => ("completed", Some("skipped"), ""),
+        // What it needs did not succeed. `skipped` would satisfy a required check; the title says the word.
+        ReportState::Skipped => ("completed", Some("cancelled"), ""),
         // There is no conclusion for our own failures, and `neutral` would satisfy a required check.
         ReportState::Error => ("completed", Some("failure"), "Error: "),
     }
 }
 
-/// What tells our check runs of one name and commit apart: the job of one run attempt, and the
-/// generation.
+/// What tells our check runs of one name and commit apart. Not the job: which job a check speaks of may
+/// change between a lost answer and the next try.
 fn external_id(report: &Report) -> String {
-    match report.job {
-        Some(job) => format!("job:{job}:{}", report.generation),
-        None => format!("check:{}", report.generation),
-    }
+    format!("check:{}", report.generation)
 }
 
 fn time(ms: i64) -> Option<String> {

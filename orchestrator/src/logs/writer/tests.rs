@@ -146,7 +146,7 @@ async fn a_mask_from_the_guest_works_at_once_and_is_handed_out() {
         .unwrap();
     writer.end_step(1).unwrap();
     writer.output(4, 2, Channel::Stdout, 0, b"last-value").unwrap();
-    assert!(text(&store, attempt).await.ends_with("::add-mask::******"));
+    assert!(text(&store, attempt).await.ends_with("::add-mask::***\n***"));
     writer
         .output(
             5,
@@ -172,6 +172,57 @@ async fn a_mask_from_the_guest_works_at_once_and_is_handed_out() {
         all.ends_with("longer than 64 KiB: it is not shown, and not masked elsewhere.\n\nshown\n")
             && !all.contains("zz")
     );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    /// Whatever is written in whatever order, no line holds text of two origins (two steps, or a step and
+    /// helios-ci), each channel has its bytes as they came, and the lines that readers see agree with that.
+    #[test]
+    fn no_line_holds_text_of_two_origins(
+        script in proptest::collection::vec((0u32..3, 0u8..3, "[a-z]{0,5}\n?[a-z]{0,3}\n?"), 1..30)
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let dir = tempfile::tempdir().unwrap();
+            let (store, attempt) = (store(&dir), AttemptId::new());
+            let mut writer = LogWriter::open(&store, attempt, vec![], DEFAULT_CAP, None).await.unwrap();
+            let mut sequence = 0;
+            for (step, channel, text) in &script {
+                // Each origin writes letters of its own.
+                let own = if *channel == 2 { 's' } else { ['A', 'B', 'C'][*step as usize] };
+                let text: String = text.chars().map(|c| if c == '\n' { c } else { own }).collect();
+                if *channel == 2 {
+                    writer.system(*step, &text.replace('\n', "")).unwrap();
+                } else {
+                    sequence += 1;
+                    let channel = if *channel == 0 { Channel::Stdout } else { Channel::Stderr };
+                    writer.output(sequence, *step, channel, 0, text.as_bytes()).unwrap();
+                }
+            }
+            writer.seal().await.unwrap();
+            let all = text(&store, attempt).await;
+            for line in all.lines() {
+                assert!(line.chars().all(|c| line.starts_with(c)), "{line:?} in {all:?}");
+            }
+            let page = store.read(attempt, Position::START, usize::MAX).await.unwrap();
+            for (step, letter) in [(0, 'A'), (1, 'B'), (2, 'C')] {
+                let of_step = |record: &&crate::logs::Record| record.step == step && record.channel != Channel::System;
+                let came: Vec<u8> = page.records.iter().filter(of_step).flat_map(|r| r.data.to_vec()).collect();
+                let sent: String = script
+                    .iter()
+                    .filter(|(s, channel, _)| *s == step && *channel < 2)
+                    .flat_map(|(_, _, text)| text.chars().map(|c| if c == '\n' { c } else { letter }))
+                    .collect();
+                assert_eq!(String::from_utf8(came).unwrap(), sent);
+            }
+            let lines = store.lines(attempt, 1, usize::MAX).await.unwrap().lines;
+            let ours = script.iter().filter(|(_, channel, _)| *channel == 2).count();
+            assert_eq!(lines.iter().filter(|line| line.channel == Channel::System).count(), ours, "{all:?}");
+        });
+        runtime.shutdown_timeout(deadline::PROMPT);
+    }
 }
 
 #[tokio::test]

@@ -281,6 +281,7 @@ async fn a_lost_trigger_lease_creates_nothing(lab: Lab) {
     let valid = lab.store.claim_trigger(&lab.node, MINUTE).await.unwrap().unwrap();
     let outcome = || TriggerOutcome::Planned {
         commit: sha(1),
+        title: "Mend the thing".into(),
         runs: vec![planned(&ci(ONE))],
     };
     let lost = lab
@@ -323,6 +324,7 @@ async fn an_unusable_workflow_is_a_run_in_error(lab: Lab) {
     });
     let outcome = TriggerOutcome::Planned {
         commit: sha(1),
+        title: "Mend the thing".into(),
         runs: vec![bad, good],
     };
     let created = lab.store.finish_trigger(claimed.id, claimed.epoch, outcome).await;
@@ -382,6 +384,7 @@ async fn requirements_must_match_the_plan(lab: Lab) {
     run.plan.as_mut().unwrap().jobs.clear();
     let outcome = TriggerOutcome::Planned {
         commit: sha(1),
+        title: "Mend the thing".into(),
         runs: vec![run],
     };
     let refused = lab.store.finish_trigger(claimed.id, claimed.epoch, outcome).await;
@@ -399,6 +402,7 @@ async fn foreign_text_with_nul_is_stored(lab: Lab) {
     let claimed = lab.store.claim_trigger(&lab.node, MINUTE).await.unwrap().unwrap();
     let outcome = TriggerOutcome::Planned {
         commit: sha(1),
+        title: "a\0b".into(),
         runs: vec![planned(&ci(ONE))],
     };
     let runs = lab.store.finish_trigger(claimed.id, claimed.epoch, outcome).await;

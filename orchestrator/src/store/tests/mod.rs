@@ -156,6 +156,7 @@ impl Lab {
         let claimed = self.trigger(repository, &commit).await;
         let outcome = TriggerOutcome::Planned {
             commit,
+            title: "Mend <the> thing".into(),
             runs: workflows.iter().map(planned).collect(),
         };
         let created = self.store.finish_trigger(claimed.id, claimed.epoch, outcome).await;

@@ -156,10 +156,9 @@ async fn agree(lab: &Lab) -> Result<(), TestCaseError> {
         ),
         (
             "a check is final exactly when the job that owns it is over",
-            "SELECT COUNT(*) AS n FROM jobs j JOIN reports r ON r.connection = j.connection
-                 AND r.repository_id = j.repository_id AND r.name = j.check_name AND r.generation = j.generation
-                 AND r.job_id = j.id
-             WHERE (j.ended_ms IS NULL) <> (r.completed_ms IS NULL)",
+            "SELECT COUNT(*) AS n FROM jobs j JOIN runs r ON r.id = j.run_id AND r.attempt = j.run_attempt
+                 JOIN reports c ON c.job_id = j.id AND c.name = j.check_name
+             WHERE (j.ended_ms IS NULL) <> (c.completed_ms IS NULL)",
         ),
         (
             "a job that can go on does",

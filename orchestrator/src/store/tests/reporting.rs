@@ -1,7 +1,9 @@
 //! The outbox as the reporter sees it.
 
 use super::*;
-use crate::model::report::ReportState;
+use crate::model::{names::RefName, report::ReportState};
+
+const BUILD: &str = "helios-ci / ci / build";
 
 contract!(
     the_newest_state_is_told,
@@ -11,6 +13,9 @@ contract!(
     an_answer_for_an_earlier_generation_lends_no_id,
     an_old_answer_does_not_hide_a_new_state,
     an_expired_lease_is_claimed_again,
+    of_several_runs_the_worst_is_shown_whoever_ends_last,
+    a_red_check_stays_red_until_its_own_run_is_mended,
+    the_same_push_again_measures_the_same_thing_again,
 );
 
 async fn claim_all(lab: &Lab) -> Vec<ClaimedReport> {
@@ -155,4 +160,146 @@ async fn an_expired_lease_is_claimed_again(lab: Lab) {
     lab.run(&ci(ONE)).await;
     let lost = lab.store.claim_reports(&lab.node, 100, Duration::ZERO).await.unwrap();
     assert_eq!(claim_all(&lab).await.len(), lost.len());
+}
+
+/// A run of workflow `ci` with one job, for a push of this ref.
+async fn run_of(lab: &Lab, commit: u8, ref_name: &str) -> RunId {
+    let ref_name: RefName = ref_name.parse().unwrap();
+    let mut trigger = push(1, &sha(commit));
+    trigger.event = Event::Push {
+        ref_name,
+        commit: sha(commit),
+        before: None,
+    };
+    lab.store.create_trigger(&trigger, "ann").await.unwrap();
+    let claimed = lab.store.claim_trigger(&lab.node, MINUTE).await.unwrap().unwrap();
+    let outcome = TriggerOutcome::Planned {
+        commit: sha(commit),
+        title: String::new(),
+        runs: vec![planned(&ci(ONE))],
+    };
+    let runs = lab.store.finish_trigger(claimed.id, claimed.epoch, outcome).await;
+    runs.unwrap().unwrap()[0]
+}
+
+/// What the outbox wants a check of a commit to say and where it leads: state, title, run, job.
+async fn wanted(lab: &Lab, commit: u8, check: &str) -> (String, String, RunId, Option<JobId>) {
+    let mut tx = lab.store.read("look into the outbox").await.unwrap();
+    let row = tx
+        .row(
+            "SELECT state, title, run_id, job_id FROM reports WHERE commit_sha = $1 AND name = $2",
+            tx::args![&sha(commit), check],
+        )
+        .await
+        .unwrap()
+        .unwrap();
+    (
+        row.text("state").unwrap(),
+        row.text("title").unwrap(),
+        row.parse("run_id").unwrap(),
+        row.opt_parse("job_id").unwrap(),
+    )
+}
+
+async fn of_several_runs_the_worst_is_shown_whoever_ends_last(lab: Lab) {
+    use JobResult::{Cancelled, Error, Failure, Success, TimedOut};
+    // From the best to the worst.
+    let ranks = [Success, Cancelled, TimedOut, Failure, Error];
+    let rank = |result: JobResult| ranks.iter().position(|known| *known == result).unwrap();
+    let refs = ["refs/heads/main", "refs/tags/v1", "refs/heads/v1"];
+    let orders = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
+    let cases = [
+        [Failure, Success, Success],
+        [Success, Failure, Success],
+        [Success, Success, Success],
+        [Cancelled, TimedOut, Success],
+        [Failure, Failure, Cancelled],
+        [Error, Failure, Success],
+        [TimedOut, Success, Cancelled],
+    ];
+    for (case, results) in cases.into_iter().enumerate() {
+        for (nth, order) in orders.into_iter().enumerate() {
+            let commit = u8::try_from(1 + case * orders.len() + nth).unwrap();
+            let mut claimed = Vec::new();
+            for name in refs {
+                let run = run_of(&lab, commit, name).await;
+                claimed.push((run, lab.claim().await.unwrap()));
+            }
+            let mut before = 0;
+            for index in order {
+                lab.start(&claimed[index].1).await;
+                lab.end(&claimed[index].1, results[index]).await;
+                let (state, ..) = wanted(&lab, commit, BUILD).await;
+                let now = ["success", "cancelled", "timed_out", "failure", "error"]
+                    .iter()
+                    .position(|word| *word == state)
+                    .unwrap_or(0);
+                assert!(
+                    now >= before,
+                    "{results:?} in the order {order:?} became better: {state}"
+                );
+                before = now;
+            }
+            let worst = (0..3).max_by_key(|index| (rank(results[*index]), *index)).unwrap();
+            let (run, job) = (claimed[worst].0, claimed[worst].1.job);
+            let (state, title, to_run, to_job) = wanted(&lab, commit, BUILD).await;
+            assert_eq!(state, results[worst].state().to_string(), "{results:?}, {order:?}");
+            assert_eq!((to_run, to_job), (run, Some(job)), "{results:?}, {order:?}");
+            let origin = ["push, branch main: ", "push, tag v1: ", "push, branch v1: "][worst];
+            assert!(title.starts_with(origin), "{title}");
+            let (aggregate, _, to_run, _) = wanted(&lab, commit, "helios-ci").await;
+            let red = rank(results[worst]) > 0;
+            assert_eq!(aggregate != "success", red, "{results:?}: {aggregate}");
+            if red {
+                let of_run = |index: &usize| claimed[*index].0 == to_run;
+                let led_to = (0..3).find(of_run).unwrap();
+                assert!(
+                    rank(results[led_to]) > 0,
+                    "the aggregate leads to a green run: {results:?}"
+                );
+            }
+        }
+    }
+}
+
+async fn a_red_check_stays_red_until_its_own_run_is_mended(lab: Lab) {
+    let branch = run_of(&lab, 1, "refs/heads/main").await;
+    lab.play(JobResult::Failure).await;
+    let tag = run_of(&lab, 1, "refs/tags/v1").await;
+    let red = "push, branch main: ended in Failure";
+    assert_eq!(lab.says(1, BUILD).await.unwrap(), format!("failure: {red}"));
+    lab.play(JobResult::Success).await;
+    assert_eq!(lab.says(1, BUILD).await.unwrap(), format!("failure: {red}"));
+    assert_eq!(
+        wanted(&lab, 1, "helios-ci").await.2,
+        branch,
+        "it leads to the worst run"
+    );
+    let number = "SELECT generation AS n FROM reports WHERE name = 'helios-ci / ci / build'";
+    assert_eq!(lab.number(number).await, 1);
+    lab.store.rerun(branch, Rerun::All, "ann").await.unwrap();
+    assert!(lab.says(1, BUILD).await.unwrap().starts_with("queued: "));
+    assert_eq!(lab.number(number).await, 2, "what was final goes on as a new check run");
+    lab.play(JobResult::Success).await;
+    assert_eq!(
+        lab.says(1, BUILD).await.unwrap(),
+        "success: push, tag v1: ended in Success",
+        "of equals the newest run's"
+    );
+    assert_eq!(wanted(&lab, 1, BUILD).await.2, tag);
+}
+
+async fn the_same_push_again_measures_the_same_thing_again(lab: Lab) {
+    let _first = run_of(&lab, 1, "refs/heads/main").await;
+    let slow = lab.claim().await.unwrap();
+    let second = run_of(&lab, 1, "refs/heads/main").await;
+    lab.end(&slow, JobResult::Failure).await;
+    assert_eq!(lab.says(1, BUILD).await.unwrap(), "queued: Queued");
+    lab.play(JobResult::Success).await;
+    assert_eq!(lab.says(1, BUILD).await.unwrap(), "success: ended in Success");
+    let (state, title, run, _) = wanted(&lab, 1, "helios-ci").await;
+    assert_eq!(
+        (state.as_str(), title.as_str(), run),
+        ("success", "1 job succeeded", second)
+    );
 }

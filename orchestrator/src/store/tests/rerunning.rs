@@ -8,7 +8,6 @@ contract!(
     a_carried_result_is_carried_on,
     a_rerun_needs_an_ended_run,
     a_rerun_supersedes_its_checks,
-    an_earlier_attempt_cannot_speak_for_a_check,
     a_run_in_which_everything_was_skipped_is_skipped,
 );
 
@@ -112,28 +111,6 @@ async fn a_rerun_supersedes_its_checks(lab: Lab) {
         ("helios-ci / ci / b".to_owned(), 2, None),
     ];
     assert_eq!(told, expected, "only what runs again, as new check runs");
-}
-
-/// Two runs of one commit have a check of the same name: the later one owns it.
-async fn an_earlier_attempt_cannot_speak_for_a_check(lab: Lab) {
-    lab.run(&ci(ONE)).await;
-    let first = lab.claim().await.unwrap();
-    lab.run(&ci(ONE)).await;
-    lab.end(&first, JobResult::Failure).await;
-    assert_eq!(
-        lab.says(0xab, "helios-ci / ci / build").await.unwrap(),
-        "queued: Queued"
-    );
-    lab.play(JobResult::Success).await;
-    assert_eq!(
-        lab.says(0xab, "helios-ci / ci / build").await.unwrap(),
-        "success: ended in Success"
-    );
-    assert_eq!(
-        lab.says(0xab, "helios-ci").await.unwrap(),
-        "failure: 1 of 2 jobs failed",
-        "the aggregate counts both runs"
-    );
 }
 
 /// As a condition will skip them: before they were ever queued.

@@ -534,6 +534,7 @@ async fn outcome(store: &Store, trigger: &Trigger, plan: Result<PlannedRun, Vec<
     };
     let planned = TriggerOutcome::Planned {
         commit: COMMIT.parse().unwrap(),
+        title: trigger.title.clone(),
         runs: vec![run],
     };
     let runs = store
