@@ -98,7 +98,7 @@ fn decide(job: &JobView, jobs: &[JobView]) -> Option<(JobState, Move)> {
         return needed
             .iter()
             .all(|n| n.state.is_terminal())
-            .then(|| (JobState::Skipped, Move::Skip(job.id, cause)));
+            .then_some((JobState::Skipped, Move::Skip(job.id, cause)));
     }
     needed
         .iter()

@@ -87,7 +87,7 @@ impl World {
     }
 }
 
-fn main() -> RefName {
+pub(super) fn main() -> RefName {
     "refs/heads/main".parse().unwrap()
 }
 

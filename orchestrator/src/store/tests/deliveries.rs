@@ -81,6 +81,7 @@ async fn plan(lab: &Lab, outcome: impl FnOnce(CommitSha) -> TriggerOutcome) -> b
 
 fn runs(commit: CommitSha) -> TriggerOutcome {
     TriggerOutcome::Planned {
+        title: String::new(),
         commit,
         runs: vec![planned(&ci(ONE))],
     }
