@@ -10,7 +10,7 @@ pub(super) struct RunsArgs {
     /// Only of this repository (`owner/name`).
     #[arg(long)]
     repository: Option<String>,
-    /// Only in this state: active, success, failure, cancelled or error.
+    /// Only in this state: active, success, failure, skipped, cancelled or error.
     #[arg(long)]
     state: Option<String>,
     /// How many at most.

@@ -79,13 +79,15 @@ pub(super) async fn run(common: &Common, args: TriggerArgs) -> Outcome {
     }
     let worst = runs
         .iter()
-        .map(|run| Exit::of_state(&text(&run["state"])))
+        .map(|run| text(&run["state"]))
+        .filter(|state| state != "skipped")
+        .map(|state| Exit::of_state(&state))
         .max_by_key(|exit| match exit {
             Exit::Success => 0,
             Exit::Cancelled => 1,
             Exit::Failure => 2,
             _ => 3,
         });
-    // Who waits for runs does not call it a success when there are none.
+    // Who waits for runs does not call it a success when there are none, or when all that they would do was skipped.
     Ok(worst.unwrap_or(Exit::Failure))
 }

@@ -33,12 +33,21 @@ pub struct Snapshot {
 pub enum Move {
     /// `waiting` → `queued`.
     Queue(JobId),
-    /// `waiting` → `skipped`, because of the job named.
-    Skip(JobId, String),
+    /// `waiting` → `skipped`.
+    Skip(JobId, Cause),
     /// `waiting` or `queued` → `cancelled`.
     Cancel(JobId),
     /// The run attempt is over.
     End(RunState),
+}
+
+/// Why a job is skipped: a job that it needs ended otherwise than in success.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cause {
+    /// The key of that job.
+    pub key: String,
+    /// How it ended.
+    pub state: JobState,
 }
 
 /// The moves that are due. Applying them and calling again yields none: the function is idempotent.
@@ -81,11 +90,15 @@ fn decide(job: &JobView, jobs: &[JobView]) -> Option<(JobState, Move)> {
         .iter()
         .find(|n| n.state.is_terminal() && n.state != JobState::Success)
     {
+        let cause = Cause {
+            key: bad.key.clone(),
+            state: bad.state,
+        };
         // Decided only when all have ended: a later `if: always()` must see every result.
         return needed
             .iter()
             .all(|n| n.state.is_terminal())
-            .then(|| (JobState::Skipped, Move::Skip(job.id, bad.key.clone())));
+            .then_some((JobState::Skipped, Move::Skip(job.id, cause)));
     }
     needed
         .iter()
@@ -93,29 +106,31 @@ fn decide(job: &JobView, jobs: &[JobView]) -> Option<(JobState, Move)> {
         .then_some((JobState::Queued, Move::Queue(job.id)))
 }
 
-/// The result of a run attempt whose jobs ended so: the worst counts. A run in which nothing
-/// succeeded and nothing failed (all skipped) did not succeed.
+/// The result of a run attempt whose jobs ended so: the worst counts. A skipped job decides only where there is nothing
+/// else: a run in which every job was skipped has a word of its own, because it is no failure, and is no success
+/// either, since nothing was tried.
 #[must_use]
 pub fn result(states: impl IntoIterator<Item = JobState>) -> RunState {
     let rank = |state: RunState| match state {
         RunState::Active => 0,
-        RunState::Success => 1,
-        RunState::Cancelled => 2,
-        RunState::Failure => 3,
-        RunState::Error => 4,
+        RunState::Skipped => 1,
+        RunState::Success => 2,
+        RunState::Cancelled => 3,
+        RunState::Failure => 4,
+        RunState::Error => 5,
     };
     states
         .into_iter()
-        .filter_map(|state| match state {
-            JobState::Success => Some(RunState::Success),
-            JobState::Failure | JobState::TimedOut => Some(RunState::Failure),
-            JobState::Cancelled => Some(RunState::Cancelled),
-            JobState::Error => Some(RunState::Error),
-            JobState::Skipped => None,
-            JobState::Waiting | JobState::Queued | JobState::Active => Some(RunState::Active),
+        .map(|state| match state {
+            JobState::Success => RunState::Success,
+            JobState::Failure | JobState::TimedOut => RunState::Failure,
+            JobState::Cancelled => RunState::Cancelled,
+            JobState::Error => RunState::Error,
+            JobState::Skipped => RunState::Skipped,
+            JobState::Waiting | JobState::Queued | JobState::Active => RunState::Active,
         })
         .max_by_key(|state| rank(*state))
-        .unwrap_or(RunState::Failure)
+        .unwrap_or(RunState::Skipped)
 }
 
 #[cfg(test)]
@@ -131,6 +146,10 @@ mod tests {
             state,
             needs: needs.iter().map(ToString::to_string).collect(),
         }
+    }
+
+    fn cause(key: &str, state: JobState) -> Cause {
+        Cause { key: key.into(), state }
     }
 
     fn run(jobs: Vec<JobView>) -> Snapshot {
@@ -171,8 +190,8 @@ mod tests {
         assert_eq!(
             advance(&snapshot),
             [
-                Move::Skip(snapshot.jobs[1].id, "a".into()),
-                Move::Skip(snapshot.jobs[2].id, "b".into()),
+                Move::Skip(snapshot.jobs[1].id, cause("a", JobState::Failure)),
+                Move::Skip(snapshot.jobs[2].id, cause("b", JobState::Skipped)),
                 Move::End(RunState::Failure),
             ]
         );
@@ -193,16 +212,38 @@ mod tests {
     }
 
     #[test]
-    fn a_run_in_which_nothing_ran_is_no_success() {
-        assert_eq!(result([JobState::Skipped]), RunState::Failure);
-        assert_eq!(result([JobState::Skipped, JobState::Success]), RunState::Success);
+    fn a_run_in_which_everything_was_skipped_is_neither_red_nor_green() {
+        let snapshot = run(vec![
+            job("a", JobState::Skipped, &[]),
+            job("b", JobState::Waiting, &["a"]),
+        ]);
         assert_eq!(
-            result([JobState::Success, JobState::Error, JobState::Failure]),
-            RunState::Error
+            advance(&snapshot),
+            [
+                Move::Skip(snapshot.jobs[1].id, cause("a", JobState::Skipped)),
+                Move::End(RunState::Skipped),
+            ]
         );
     }
 
+    fn ended() -> impl Strategy<Value = JobState> {
+        let ended: Vec<JobState> = JobState::ALL.iter().copied().filter(|s| s.is_terminal()).collect();
+        proptest::sample::select(ended)
+    }
+
     proptest! {
+        /// A run is green when something succeeded and nothing else than a skipped job did otherwise, skipped when
+        /// everything was, and red or cancelled in every other case; the order of its jobs is of no account.
+        #[test]
+        fn a_runs_result_is_what_its_jobs_deserve(states in proptest::collection::vec(ended(), 1..6)) {
+            let found = result(states.iter().copied());
+            prop_assert_eq!(found, result(states.iter().rev().copied()));
+            let others: Vec<_> = states.iter().filter(|s| **s != JobState::Skipped).collect();
+            prop_assert_eq!(found == RunState::Skipped, others.is_empty());
+            let green = !others.is_empty() && others.iter().all(|s| **s == JobState::Success);
+            prop_assert_eq!(found == RunState::Success, green);
+        }
+
         /// Playing any acyclic run to its end, in any order and with any results, ends every job
         /// exactly once and the run exactly once, whatever the order.
         #[test]

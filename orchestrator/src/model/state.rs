@@ -78,15 +78,17 @@ states! {
     RunState {
         /// Some job has not ended.
         Active = "active",
-        /// Every job ended well or was skipped.
+        /// At least one job succeeded, and each of the others succeeded or was skipped.
         Success = "success",
         /// A job failed.
         Failure = "failure",
+        /// Every job was skipped: nothing went wrong, and nothing was shown to work.
+        Skipped = "skipped",
         /// Cancelled by a person.
         Cancelled = "cancelled",
         /// We failed, or the workflow cannot be planned.
         Error = "error",
-    } moves { Active => [Success, Failure, Cancelled, Error] }
+    } moves { Active => [Success, Failure, Skipped, Cancelled, Error] }
 
     /// A job of a run attempt.
     JobState {

@@ -247,7 +247,8 @@ pub(super) async fn aggregate(tx: &mut Tx, place: &Place) -> Result<(), StoreErr
         match state {
             JobState::Success => jobs.succeeded += count,
             JobState::Failure | JobState::TimedOut | JobState::Error => jobs.failed += count,
-            JobState::Waiting | JobState::Queued | JobState::Active | JobState::Skipped | JobState::Cancelled => {}
+            JobState::Skipped => jobs.skipped += count,
+            JobState::Waiting | JobState::Queued | JobState::Active | JobState::Cancelled => {}
         }
         let ended_here = state.is_terminal() && count > u64::from(row.num("carried")?);
         jobs.begun |= ended_here || row.num("begun")? > 0;

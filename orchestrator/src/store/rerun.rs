@@ -31,7 +31,7 @@ pub enum RerunOutcome {
     },
     /// The newest attempt has not ended.
     StillActive,
-    /// Every job succeeded.
+    /// Every job succeeded or was skipped.
     NothingFailed,
     /// No such run.
     Unknown,
@@ -65,14 +65,14 @@ async fn rerun(tx: &mut Tx, run: RunId, which: Rerun, by: &str) -> Result<RerunO
     if rows.is_empty() {
         return Ok(RerunOutcome::NoPlan);
     }
-    let mut again = Vec::with_capacity(rows.len());
-    for row in &rows {
-        let state: JobState = row.parse("state")?;
-        again.push(which == Rerun::All || state != JobState::Success);
-    }
-    if !again.contains(&true) {
+    let states: Vec<JobState> = rows.iter().map(|row| row.parse("state")).collect::<Result<_, _>>()?;
+    let harmless = |state: &JobState| matches!(state, JobState::Success | JobState::Skipped);
+    if which == Rerun::Failed && states.iter().all(harmless) {
         return Ok(RerunOutcome::NothingFailed);
     }
+    // What was skipped runs again with what failed: it was skipped because of that.
+    let again = |state: &JobState| which == Rerun::All || *state != JobState::Success;
+    let again: Vec<bool> = states.iter().map(again).collect();
     let number = last + 1;
     tx.execute("UPDATE runs SET attempt = $2 WHERE id = $1", args![run, number])
         .await?;

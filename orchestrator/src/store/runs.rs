@@ -7,7 +7,7 @@ use super::{
     tx::{Row, Tx, args, clip},
 };
 use crate::model::{
-    advance::{JobView, Move, Snapshot, advance},
+    advance::{Cause, JobView, Move, Snapshot, advance},
     ids::{JobId, RunId},
     state::{JobState, RunState},
     trigger::Repository,
@@ -140,7 +140,13 @@ pub(super) async fn settle(tx: &mut Tx, run: RunId, number: u32) -> Result<Settl
     for step in advance(&snapshot) {
         let (id, to, reason) = match step {
             Move::Queue(id) => (id, JobState::Queued, None),
-            Move::Skip(id, cause) => (id, JobState::Skipped, Some(format!("`{cause}` did not succeed"))),
+            Move::Skip(id, Cause { key, state }) => {
+                let how = match state {
+                    JobState::Skipped => "was skipped",
+                    _ => "did not succeed",
+                };
+                (id, JobState::Skipped, Some(format!("`{key}` {how}")))
+            }
             Move::Cancel(id) => (id, JobState::Cancelled, Some("cancelled before it began".to_owned())),
             Move::End(state) => {
                 end(tx, run, number, state).await?;

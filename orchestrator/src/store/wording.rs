@@ -128,12 +128,14 @@ pub(super) struct RunFacts {
 pub(super) struct JobCounts {
     pub(super) all: u64,
     pub(super) succeeded: u64,
+    pub(super) skipped: u64,
     /// Ended in failure, by a time limit or by our fault.
     pub(super) failed: u64,
     pub(super) begun: bool,
 }
 
-/// The aggregate: red when any counted run is red, green only when something succeeded.
+/// The aggregate: red when any counted run is red, green only when something succeeded. A commit of which every job was
+/// skipped is neither: `skipped` is its word.
 pub(super) fn aggregate(runs: &[RunFacts], jobs: &JobCounts) -> Words {
     let any = |state| runs.iter().any(|run| run.state == state);
     let unusable = runs.iter().filter(|run| run.state == RunState::Error).count();
@@ -143,6 +145,7 @@ pub(super) fn aggregate(runs: &[RunFacts], jobs: &JobCounts) -> Words {
         (0, n) => format!("{n} runs ended in an error"),
         (n, _) => format!("{n} of {} failed", jobs_word(jobs.all)),
     };
+    let nothing_ran = || "no job succeeded".to_owned();
     let (state, title) = if any(RunState::Active) {
         match (jobs.begun || unusable > 0, failed.is_empty()) {
             (false, _) => (ReportState::Queued, format!("{} queued", jobs_word(jobs.all))),
@@ -152,17 +155,24 @@ pub(super) fn aggregate(runs: &[RunFacts], jobs: &JobCounts) -> Words {
     } else if any(RunState::Error) {
         (ReportState::Error, failed)
     } else if any(RunState::Failure) {
-        let nothing_ran = "no job succeeded".to_owned();
-        (
-            ReportState::Failure,
-            if failed.is_empty() { nothing_ran } else { failed },
-        )
+        let title = if failed.is_empty() { nothing_ran() } else { failed };
+        (ReportState::Failure, title)
     } else if any(RunState::Cancelled) {
         (ReportState::Cancelled, "Cancelled".to_owned())
     } else if jobs.succeeded > 0 {
-        (ReportState::Success, format!("{} succeeded", jobs_word(jobs.succeeded)))
+        let mut title = format!("{} succeeded", jobs_word(jobs.succeeded));
+        if jobs.skipped > 0 {
+            let _ = write!(title, ", {} skipped", jobs.skipped);
+        }
+        (ReportState::Success, title)
+    } else if any(RunState::Skipped) {
+        let title = match jobs.skipped {
+            1 => "Nothing ran: the only job was skipped".to_owned(),
+            n => format!("Nothing ran: all {n} jobs were skipped"),
+        };
+        (ReportState::Skipped, title)
     } else {
-        (ReportState::Failure, "no job succeeded".to_owned())
+        (ReportState::Failure, nothing_ran())
     };
     let mut summary = String::new();
     for run in runs.iter().take(50) {
@@ -200,6 +210,7 @@ mod tests {
             succeeded: 2,
             failed: 1,
             begun: true,
+            ..JobCounts::default()
         };
         let words = aggregate(&runs(&[RunState::Success, RunState::Failure]), &jobs);
         assert_eq!(
@@ -217,6 +228,32 @@ mod tests {
     fn a_commit_where_nothing_ran_is_not_green() {
         let words = aggregate(&runs(&[RunState::Success]), &JobCounts::default());
         assert_eq!(words.state, ReportState::Failure);
+    }
+
+    #[test]
+    fn a_commit_of_skipped_jobs_has_a_word_of_its_own() {
+        let mut jobs = JobCounts {
+            all: 2,
+            skipped: 2,
+            ..JobCounts::default()
+        };
+        let words = aggregate(&runs(&[RunState::Skipped]), &jobs);
+        assert_eq!(
+            (words.state, words.title.as_str(), words.summary.as_str()),
+            (
+                ReportState::Skipped,
+                "Nothing ran: all 2 jobs were skipped",
+                "- ci: skipped\n"
+            )
+        );
+        (jobs.all, jobs.succeeded) = (3, 1);
+        let words = aggregate(&runs(&[RunState::Skipped, RunState::Success]), &jobs);
+        assert_eq!(
+            (words.state, words.title.as_str()),
+            (ReportState::Success, "1 job succeeded, 2 skipped")
+        );
+        let words = aggregate(&runs(&[RunState::Skipped, RunState::Cancelled]), &jobs);
+        assert_eq!(words.state, ReportState::Cancelled);
     }
 
     #[test]

@@ -35,6 +35,7 @@ pub fn run(state: RunState) -> Badge {
         RunState::Active => RUNNING,
         RunState::Success => OK,
         RunState::Failure => BAD,
+        RunState::Skipped => SKIPPED,
         RunState::Cancelled => CANCELLED,
         RunState::Error => ERROR,
     }

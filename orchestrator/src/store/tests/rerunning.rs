@@ -9,6 +9,7 @@ contract!(
     a_rerun_needs_an_ended_run,
     a_rerun_supersedes_its_checks,
     an_earlier_attempt_cannot_speak_for_a_check,
+    a_run_in_which_everything_was_skipped_is_skipped,
 );
 
 async fn all_jobs_run_again(lab: Lab) {
@@ -133,4 +134,38 @@ async fn an_earlier_attempt_cannot_speak_for_a_check(lab: Lab) {
         "failure: 1 of 2 jobs failed",
         "the aggregate counts both runs"
     );
+}
+
+/// As a condition will skip them: before they were ever queued.
+async fn a_run_in_which_everything_was_skipped_is_skipped(lab: Lab) {
+    let run = lab.run(&ci(&[("a", &[]), ("b", &["a"])])).await;
+    lab.sql("UPDATE jobs SET state = 'skipped', queued_ms = NULL, ended_ms = 1 WHERE job_key = 'a'")
+        .await;
+    lab.sql("UPDATE turn SET queued = 0").await;
+    let settled = lab.store.write("settle a run", false, move |tx| {
+        Box::pin(async move {
+            let locked = runs::lock(tx, run).await?.unwrap();
+            runs::settle_and_report(tx, &locked, run, 1, &[]).await
+        })
+    });
+    assert_eq!(settled.await.unwrap().state, RunState::Skipped);
+    assert_eq!(lab.run_state(run).await, RunState::Skipped);
+    assert_eq!(
+        lab.says(0xab, "helios-ci").await.unwrap(),
+        "skipped: Nothing ran: all 2 jobs were skipped"
+    );
+    assert_eq!(
+        lab.says(0xab, "helios-ci / ci / b").await.unwrap(),
+        "skipped: Skipped: `a` was skipped"
+    );
+    let filter = RunFilter {
+        state: Some(RunState::Skipped),
+        ..RunFilter::default()
+    };
+    assert_eq!(lab.store.runs(&filter).await.unwrap()[0].id, run);
+    let failed = lab.store.rerun(run, Rerun::Failed, "bob").await.unwrap();
+    assert_eq!(failed, RerunOutcome::NothingFailed);
+    let all = lab.store.rerun(run, Rerun::All, "bob").await.unwrap();
+    assert_eq!(all, RerunOutcome::Started { run_attempt: 2 });
+    assert_eq!(lab.job_states(run).await, [JobState::Queued, JobState::Waiting]);
 }
