@@ -31,6 +31,17 @@ struct Stored {
     log: LogState,
 }
 
+/// What is read first. Every version of a checkpoint says its number here, however else it may look.
+#[derive(Deserialize)]
+struct Head {
+    progress: HeadOfProgress,
+}
+
+#[derive(Deserialize)]
+struct HeadOfProgress {
+    version: u32,
+}
+
 /// A checkpoint could not be stored or read.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CheckpointError {
@@ -40,8 +51,19 @@ pub(super) enum CheckpointError {
     /// The seal.
     #[error(transparent)]
     Seal(#[from] SealError),
+    /// A newer daemon wrote it; its shape may be another.
+    #[error(
+        "the checkpoint of attempt {attempt} has version {found}, and this version of helios-ci knows up to \
+         {CHECKPOINT_VERSION}: only a newer helios-ci can go on with it"
+    )]
+    Newer {
+        /// Whose.
+        attempt: AttemptId,
+        /// Its version.
+        found: u32,
+    },
     /// The text inside.
-    #[error("the checkpoint of attempt {attempt} cannot be read: was it written by a newer helios-ci?")]
+    #[error("the checkpoint of attempt {attempt} cannot be written or read")]
     Text {
         /// Whose.
         attempt: AttemptId,
@@ -76,17 +98,43 @@ impl Checkpoint {
             return Ok(None);
         };
         let text = key.open_sealed(attempt, &sealed)?;
-        let stored: Stored =
-            serde_json::from_slice(&text).map_err(|source| CheckpointError::Text { attempt, source })?;
-        if stored.progress.version > CHECKPOINT_VERSION {
-            let source =
-                <serde_json::Error as serde::de::Error>::custom(format!("version {}", stored.progress.version));
-            return Err(CheckpointError::Text { attempt, source });
+        Self::read(attempt, &text).map(Some)
+    }
+
+    fn read(attempt: AttemptId, text: &[u8]) -> Result<Self, CheckpointError> {
+        let unreadable = |source| CheckpointError::Text { attempt, source };
+        let head: Head = serde_json::from_slice(text).map_err(unreadable)?;
+        let found = head.progress.version;
+        if found > CHECKPOINT_VERSION {
+            return Err(CheckpointError::Newer { attempt, found });
         }
-        Ok(Some(Self {
+        let stored: Stored = serde_json::from_slice(text).map_err(unreadable)?;
+        Ok(Self {
             progress: stored.progress,
             masks: stored.masks.into_iter().map(Secret::new).collect(),
             log: stored.log,
-        }))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_newer_checkpoint_is_refused_by_its_version_whatever_its_shape() {
+        let attempt = AttemptId::new();
+        let read = |value: serde_json::Value| Checkpoint::read(attempt, value.to_string().as_bytes());
+        let newer = json!({"progress": {"version": CHECKPOINT_VERSION + 1, "phase": ["of", "the", "future"]}});
+        let error = read(newer).unwrap_err();
+        assert!(
+            matches!(error, CheckpointError::Newer { found, .. } if found == CHECKPOINT_VERSION + 1),
+            "{error}"
+        );
+        let same = json!({"progress": {"version": CHECKPOINT_VERSION, "phase": ["of", "the", "future"]}});
+        assert!(matches!(read(same), Err(CheckpointError::Text { .. })));
+        assert!(matches!(read(json!({"masks": []})), Err(CheckpointError::Text { .. })));
     }
 }

@@ -39,6 +39,18 @@ pub enum LogError {
         /// What is wrong with it.
         detail: &'static str,
     },
+    /// Another version of helios-ci wrote the log.
+    #[error(
+        "{path} has format {found}, and this version of helios-ci reads format {known}: run the version that wrote it"
+    )]
+    OtherFormat {
+        /// The file that says so.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+        /// The only one that is known here.
+        known: u32,
+    },
     /// There is no log of this attempt here.
     #[error("attempt {attempt} has no log on this node: it has not started, or the log has expired")]
     NotFound {

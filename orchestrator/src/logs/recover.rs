@@ -188,17 +188,24 @@ pub(super) fn read_meta(dir: &Path) -> Result<Option<Meta>, LogError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(LogError::io("read", &path, error)),
     };
-    match serde_json::from_slice::<Meta>(&text) {
-        Ok(meta) if meta.format == FORMAT => Ok(Some(meta)),
-        Ok(_) => Err(LogError::Corrupt {
-            path,
-            detail: "written by another version of helios-ci",
-        }),
-        Err(_) => Err(LogError::Corrupt {
-            path,
-            detail: "not the JSON it should be",
-        }),
+    // The format first: of another one the rest means nothing here.
+    #[derive(Deserialize)]
+    struct Head {
+        format: u32,
     }
+    let no_json = |_| LogError::Corrupt {
+        path: path.clone(),
+        detail: "not the JSON it should be",
+    };
+    let head: Head = serde_json::from_slice(&text).map_err(no_json)?;
+    if head.format != FORMAT {
+        return Err(LogError::OtherFormat {
+            path,
+            found: head.format,
+            known: FORMAT,
+        });
+    }
+    serde_json::from_slice(&text).map(Some).map_err(no_json)
 }
 
 /// Writes `meta.json` durably.

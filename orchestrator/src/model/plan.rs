@@ -113,10 +113,69 @@ pub enum Shell {
     Python,
 }
 
+/// A stored plan that this daemon cannot use.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// A newer daemon wrote it; its shape may be another.
+    #[error("the plan has version {found}, and this version of helios-ci knows up to {PLAN_VERSION}")]
+    Newer {
+        /// Its version.
+        found: u32,
+    },
+    /// It is not what this version of a plan looks like.
+    #[error("the plan is not of the shape of its version: {0}")]
+    Shape(#[from] serde_json::Error),
+}
+
 impl Plan {
+    /// Reads a stored plan: its version first, since the rest of a newer plan means nothing here.
+    ///
+    /// # Errors
+    /// When its version is newer than [`PLAN_VERSION`], or it is no plan.
+    pub fn read(text: &str) -> Result<Self, PlanError> {
+        #[derive(Deserialize)]
+        struct Head {
+            version: u32,
+        }
+        let Head { version: found } = serde_json::from_str(text)?;
+        if found > PLAN_VERSION {
+            return Err(PlanError::Newer { found });
+        }
+        Ok(serde_json::from_str(text)?)
+    }
+
     /// The name of a job's check on the forge.
     #[must_use]
     pub fn check_name(&self, job: &PlannedJob) -> String {
         format!("helios-ci / {} / {}", self.name, job.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_newer_plan_is_refused_by_its_version_whatever_its_shape() {
+        let plan = Plan {
+            version: PLAN_VERSION,
+            path: ".helios/workflows/ci.yml".into(),
+            name: "ci".into(),
+            env: vec![("A".into(), "1".into())],
+            jobs: Vec::new(),
+        };
+        let mut stored = serde_json::to_value(&plan).unwrap();
+        assert_eq!(Plan::read(&stored.to_string()).unwrap(), plan);
+        stored["version"] = (PLAN_VERSION + 1).into();
+        stored["jobs"] = "a shape of the future".into();
+        stored["env"] = serde_json::Value::Null;
+        let error = Plan::read(&stored.to_string()).unwrap_err();
+        assert!(
+            matches!(error, PlanError::Newer { found } if found == PLAN_VERSION + 1),
+            "{error}"
+        );
+        stored["version"] = PLAN_VERSION.into();
+        assert!(matches!(Plan::read(&stored.to_string()), Err(PlanError::Shape(_))));
+        assert!(matches!(Plan::read("{}"), Err(PlanError::Shape(_))));
     }
 }
