@@ -391,14 +391,14 @@ impl Output {
     }
 }
 
-/// The command as a person could paste it into a shell.
-/// As it is displayed: what it reads and its environment may hold secrets.
+/// The command line alone: the standard input and the environment may hold secrets.
 impl fmt::Debug for Cmd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Cmd({self})")
     }
 }
 
+/// The command line as a person could paste it into a shell.
 impl fmt::Display for Cmd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&quote(self.program.as_os_str()))?;

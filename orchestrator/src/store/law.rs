@@ -1,6 +1,8 @@
-//! Guarded moves. The law is `model::state`; every statement that changes a state names, in place of
-//! `{from}`, the states it may be changed from, and that list is made here: the caller's choice,
-//! reduced to what the law allows. So no statement can make an illegal move or change a terminal row.
+//! Guarded moves. What is legal stands in `model::state`; a statement that changes a state says `state IN ({from})`, and
+//! [`guarded`] puts there those of the caller's states that may legally become the one it names. So an illegal move
+//! changes no row, provided that the statement sets just that state: it is the caller who writes both. One statement
+//! chooses between two (`machines::attempt_ended`), from states that may become either; one lets a row stay in its
+//! state (`steps::update`). A test finds statements that set a state without a guard.
 
 use crate::model::state::{AttemptState, IntakeState, JobState, MachineState, RunState, StepState};
 

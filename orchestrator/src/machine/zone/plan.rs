@@ -126,7 +126,7 @@ pub struct Wanted<'a> {
     pub image: &'a Image,
     /// The image's version on this host.
     pub version: u32,
-    /// The slot that the store gave it.
+    /// The slot that machined gave it: the number in its links and addresses.
     pub slot: Slot,
     /// The host.
     pub zone: &'a Zone,
