@@ -49,7 +49,7 @@ pub(super) async fn finish(
     };
     log.system(0, &last).ok();
     if let Err(error) = log.seal().await {
-        // The plain file stays readable; the janitor seals it later.
+        // The plain file stays readable; this node's janitor seals it within a minute.
         tracing::warn!(attempt = %attempt.id, error = &error as &dyn std::error::Error, "a log was not sealed");
     }
     failpoint::hit(Point::BeforeResult);

@@ -34,7 +34,7 @@ mod writer;
 pub use error::{BadPosition, LogError};
 pub use index::StepSpan;
 pub use store::LogStore;
-pub use types::{Channel, Effect, Line, LinePage, LogState, LogSummary, Page, Position, Record};
+pub use types::{Change, Channel, Effect, Line, LinePage, LogState, LogSummary, Page, Position, Record};
 pub use writer::LogWriter;
 
 /// The default limit of a log's file while it is written, in bytes.

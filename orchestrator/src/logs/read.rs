@@ -10,7 +10,7 @@ use super::{
     record::{Decoded, Header, MAX_RECORD},
     seal::Sealed,
     store::Live,
-    types::{Line, LinePage, LogSummary, Page, Position, Record},
+    types::{Change, Line, LinePage, LogSummary, Page, Position, Record},
 };
 
 /// What one page of records may hold beyond its first record, in bytes.
@@ -171,19 +171,34 @@ impl View {
         }
     }
 
+    /// Where a reader starts again whose place is none of this log, which has `total` records.
+    fn restart(&self, place: Position, total: u64) -> Option<Position> {
+        let other = place != Position::START && place.generation != self.generation;
+        // A sealed log does not grow: a place behind its end was in a log that was cut since.
+        let cut = self.ended() && place.record > total;
+        (other || cut).then_some(Position {
+            generation: self.generation,
+            record: 0,
+        })
+    }
+
+    /// See [`super::LogStore::changed`].
+    pub(super) fn change(&self, since: Position) -> Option<Change> {
+        let next = self.end();
+        let change = |next, ended, resync| Change { next, ended, resync };
+        if let Some(start) = self.restart(since, next.record) {
+            return Some(change(start, false, true));
+        }
+        (self.ended() || next.record > since.record).then(|| change(next, self.ended(), false))
+    }
+
     /// See [`super::LogStore::read`].
     pub(super) fn page(&self, from: Position, max: usize) -> Result<Page, LogError> {
         let (entry, total, end) = self.index(|index| {
             let entry = index.find(from.record, |entry| entry.record).map(|i| index.entries[i]);
             (entry, index.records, index.end)
         });
-        let other = from != Position::START && from.generation != self.generation;
-        // A sealed log does not grow: a place behind its end was in a log that was cut since.
-        if other || (self.ended() && from.record > total) {
-            let next = Position {
-                generation: self.generation,
-                record: 0,
-            };
+        if let Some(next) = self.restart(from, total) {
             return Ok(Page {
                 records: Vec::new(),
                 next,

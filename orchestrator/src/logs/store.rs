@@ -21,7 +21,8 @@ use super::{
     read::{Source, View},
     record::Header,
     recover, seal,
-    types::{Line, LinePage, LogSummary, Page, Position},
+    types::{Change, Line, LinePage, LogSummary, Page, Position},
+    writer::LogWriter,
 };
 use crate::model::ids::AttemptId;
 
@@ -97,7 +98,7 @@ impl Claim {
         });
         self.used = true;
         lock(&self.store.0.live).insert(self.attempt, Slot::Open(Arc::clone(&live)));
-        self.store.changed();
+        self.store.notify();
         live
     }
 }
@@ -160,14 +161,35 @@ impl LogStore {
     }
 
     async fn next_page(&self, attempt: AttemptId, from: Position) -> Result<Page, LogError> {
-        let mut existed = from.generation > 0;
+        self.wait_for(attempt, from, move |view| {
+            let page = view.page(from, 4096)?;
+            let something = page.ended || page.resync || !page.records.is_empty();
+            Ok(something.then_some(page))
+        })
+        .await
+    }
+
+    /// Waits until there is more of a log than a reader at `since` has seen: records, its end, or another generation.
+    /// Waits for a log that does not exist yet. Reads no record. May be dropped and called again.
+    pub async fn changed(&self, attempt: AttemptId, since: Position) -> Result<Change, LogError> {
+        self.wait_for(attempt, since, move |view| Ok(view.change(since))).await
+    }
+
+    /// Looks at a log, whenever it changed, until `look` finds something.
+    async fn wait_for<T: Send + 'static>(
+        &self,
+        attempt: AttemptId,
+        since: Position,
+        look: impl Fn(&View) -> Result<Option<T>, LogError> + Clone + Send + 'static,
+    ) -> Result<T, LogError> {
+        let mut existed = since.generation > 0;
         loop {
             // Subscribed before the look, so that no change falls between look and wait.
             let mut changes = self.0.changes.subscribe();
             let live = self.live(attempt).map(|live| live.records.subscribe());
-            match self.read(attempt, from, 4096).await {
-                Ok(page) if page.ended || page.resync || !page.records.is_empty() => return Ok(page),
-                Ok(_) => existed = true,
+            match self.with(attempt, look.clone()).await {
+                Ok(Some(found)) => return Ok(found),
+                Ok(None) => existed = true,
                 Err(LogError::NotFound { .. }) if !existed => {}
                 Err(error) => return Err(error),
             }
@@ -226,6 +248,21 @@ impl LogStore {
         found.await.unwrap_or(false)
     }
 
+    /// Seals the log of an attempt that has ended, which its writer left open. Succeeds when it is sealed already, or
+    /// when there is none; does not while it has a writer.
+    pub async fn seal_left(&self, attempt: AttemptId) -> Result<(), LogError> {
+        if !self.exists(attempt).await {
+            return Ok(());
+        }
+        let store = self.clone();
+        let opened = tokio::task::spawn_blocking(move || LogWriter::open_left(store, attempt));
+        match opened.await.map_err(|_| LogError::Stopping { attempt })? {
+            Ok(writer) => writer.seal().await.map(drop),
+            Err(LogError::Sealed { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Removes the log. Removing what is not there succeeds; removing under a writer does not.
     pub async fn remove(&self, attempt: AttemptId) -> Result<(), LogError> {
         let store = self.clone();
@@ -266,7 +303,7 @@ impl LogStore {
     /// The writer is gone.
     pub(super) fn release(&self, attempt: AttemptId) {
         lock(&self.0.live).remove(&attempt);
-        self.changed();
+        self.notify();
     }
 
     /// Compresses a finished log and removes the plain one.
@@ -277,7 +314,8 @@ impl LogStore {
         Ok(summary)
     }
 
-    fn changed(&self) {
+    /// Wakes the readers of logs without a writer.
+    fn notify(&self) {
         self.0.changes.send_modify(|count| *count = count.wrapping_add(1));
     }
 

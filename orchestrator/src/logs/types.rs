@@ -132,6 +132,17 @@ pub struct Page {
     pub resync: bool,
 }
 
+/// What a reader has not seen of a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Change {
+    /// The place behind the last record so far.
+    pub next: Position,
+    /// The log is sealed: nothing follows `next`.
+    pub ended: bool,
+    /// The reader's place belongs to another generation: drop what is shown, start at `next`.
+    pub resync: bool,
+}
+
 /// One line: bytes of one step and channel up to a newline. A change of step or channel ends a line
 /// too, and so does [`super::MAX_PIECE`]; what follows on the same channel is then `continued`.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -101,14 +101,33 @@ impl LogWriter {
         resume: Option<LogState>,
     ) -> Result<LogWriter, LogError> {
         let store = dir.clone();
-        let opened = tokio::task::spawn_blocking(move || Self::open_now(store, attempt, masks, cap, resume));
+        let opened = tokio::task::spawn_blocking(move || {
+            // What was written under more secrets than are known now comes again from the agent.
+            let known = Some(unique(masks.clone()).len());
+            Self::open_now(store, attempt, masks, known, cap, resume)
+        });
         opened.await.map_err(|_| LogError::Stopping { attempt })?
     }
 
+    /// Opens a log whose attempt has ended, only to seal it. Its secrets were forgotten with the attempt, and its
+    /// agent says nothing again: everything in the file counts, masked as it was when it was written.
+    pub(super) fn open_left(store: LogStore, attempt: AttemptId) -> Result<LogWriter, LogError> {
+        let mut writer = Self::open_now(store, attempt, Vec::new(), None, u64::MAX - OWN, None)?;
+        if !writer.finished {
+            let step = writer
+                .live
+                .index(|index| index.steps.last().map_or(0, |span| span.step));
+            writer.system(step, "The log was interrupted here; its end may be missing.")?;
+        }
+        Ok(writer)
+    }
+
+    /// `known` is how many secrets the writer knows; see [`recover::scan`].
     fn open_now(
         store: LogStore,
         attempt: AttemptId,
         masks: Vec<Secret>,
+        known: Option<usize>,
         cap: u64,
         resume: Option<LogState>,
     ) -> Result<LogWriter, LogError> {
@@ -121,7 +140,7 @@ impl LogWriter {
         }
         recover::create_dir(&dir)?;
         let (file, path) = recover::open_records(&dir)?;
-        let scan = recover::scan(&file, &path, Some(unique(masks.clone()).len()))?;
+        let scan = recover::scan(&file, &path, known)?;
         file.set_len(scan.end)
             .map_err(|error| LogError::io("truncate", &path, error))?;
         let boot = store.boot();

@@ -170,7 +170,7 @@ impl Store {
 
     /// Whether the attempt lives and its agent joined with this key.
     pub async fn session(&self, id: AttemptId, key_hash: &[u8; 32]) -> Result<bool, StoreError> {
-        let mut tx = self.read("check an agent's session").await?;
+        let mut tx = self.glance("check an agent's session").await?;
         let sql = among(
             "SELECT id FROM attempts WHERE id = $1 AND key_hash = $2 AND state IN ({from})",
             live::<AttemptState>(),

@@ -73,7 +73,7 @@ pub(super) async fn run(
     let id = RunId::new();
     let plan = match &new.plan {
         Ok(planned) if planned.jobs.len() != planned.plan.jobs.len() => {
-            return Err(StoreError::Invalid {
+            return Err(StoreError::Internal {
                 what: tx.what,
                 reason: format!("{} has as many requirements as jobs only when both agree", new.path),
             });

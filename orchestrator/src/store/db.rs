@@ -11,13 +11,14 @@ use std::{
 
 use futures::future::BoxFuture;
 use sqlx::{
-    ConnectOptions as _, PgPool, SqlitePool,
+    ConnectOptions as _, Connection as _, PgPool, SqlitePool,
     postgres::{PgConnectOptions, PgPoolOptions},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
 use super::{
     StoreError,
+    server_clock::ServerClock,
     tx::{Link, Row, Tx, args},
     writer::Writer,
 };
@@ -28,6 +29,8 @@ const MIGRATE: &str = "migrate the database";
 pub(super) const BUSY: Duration = Duration::from_secs(10);
 const READERS: u32 = 4;
 const POSTGRES_CONNECTIONS: u32 = 16;
+/// A connection to Postgres that was used within this time is used again without asking whether it still is one.
+const FRESH: Duration = Duration::from_secs(5);
 /// How often a Postgres transaction is repeated after a conflict with another.
 const REPEATS: u32 = 20;
 /// The critical section (a Postgres advisory lock) of migrations.
@@ -51,6 +54,11 @@ const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("../../migrations/sqlite/0002_keep.sql"),
         postgres: include_str!("../../migrations/postgres/0002_keep.sql"),
     },
+    Migration {
+        version: 3,
+        sqlite: include_str!("../../migrations/sqlite/0003_removals.sql"),
+        postgres: include_str!("../../migrations/postgres/0003_removals.sql"),
+    },
 ];
 
 /// The version that this program brings a database to.
@@ -68,7 +76,12 @@ pub(super) enum Pool {
         readers: SqlitePool,
     },
     /// Ordinary transactions.
-    Postgres(PgPool),
+    Postgres {
+        /// The connections.
+        pool: PgPool,
+        /// The server's time, for reads, which would else ask for it first.
+        clock: ServerClock,
+    },
 }
 
 impl Pool {
@@ -83,13 +96,19 @@ impl Pool {
                 let pool = PgPoolOptions::new()
                     .max_connections(POSTGRES_CONNECTIONS)
                     .acquire_timeout(BUSY)
+                    // Asking is a round trip before each statement; a connection breaks while it is idle.
+                    .test_before_acquire(false)
+                    .before_acquire(|connection, about| {
+                        Box::pin(async move { Ok(about.idle_for < FRESH || connection.ping().await.is_ok()) })
+                    })
                     .connect_with(options)
                     .await
                     .map_err(|source| StoreError::from_sqlx(OPEN, source))?;
                 let mut tx = begin_postgres(&pool, MIGRATE).await?;
                 migrate(&mut tx).await?;
+                let clock = ServerClock::new(read_clock(&mut tx).await?);
                 commit(tx).await?;
-                Ok(Self::Postgres(pool))
+                Ok(Self::Postgres { pool, clock })
             }
         }
     }
@@ -108,17 +127,21 @@ impl Pool {
                     now: clock::now_ms(),
                 })
             }
-            Self::Postgres(pool) => {
-                let mut tx = begin_postgres(pool, what).await?;
-                tx.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY", &[])
-                    .await?;
-                tx.read_clock().await?;
-                Ok(tx)
+            Self::Postgres { pool, clock } => {
+                let link = pool
+                    .begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+                    .await
+                    .map_err(|source| StoreError::from_sqlx(what, source))?;
+                Ok(Tx {
+                    link: Link::Postgres(link),
+                    what,
+                    now: clock.now_ms(),
+                })
             }
         }
     }
 
-    /// As [`Pool::read`], for one statement alone: an idle daemon's looks cost as little as they can.
+    /// As [`Pool::read`], for one statement alone, which is a snapshot by itself: on Postgres it is one round trip.
     pub(super) async fn glance(&self, what: &'static str) -> Result<Tx, StoreError> {
         match self {
             Self::Sqlite { readers, .. } => {
@@ -132,7 +155,17 @@ impl Pool {
                     now: clock::now_ms(),
                 })
             }
-            Self::Postgres(_) => self.read(what).await,
+            Self::Postgres { pool, clock } => {
+                let link = pool
+                    .acquire()
+                    .await
+                    .map_err(|source| StoreError::from_sqlx(what, source))?;
+                Ok(Tx {
+                    link: Link::PostgresGlance(link),
+                    what,
+                    now: clock.now_ms(),
+                })
+            }
         }
     }
 
@@ -146,10 +179,10 @@ impl Pool {
     {
         match self {
             Self::Sqlite { writer, .. } => writer.run(what, single, Arc::new(operation)).await,
-            Self::Postgres(pool) => {
+            Self::Postgres { pool, clock } => {
                 let mut repeats = 0;
                 loop {
-                    match attempt(pool, what, &operation).await {
+                    match attempt(pool, clock, what, &operation).await {
                         Err(error) if error.is_conflict() && repeats < REPEATS => {
                             repeats += 1;
                             let pause = rand::random_range(0..=u64::from(repeats) * 5);
@@ -169,17 +202,18 @@ impl Pool {
                 readers.close().await;
                 writer.close().await;
             }
-            Self::Postgres(pool) => pool.close().await,
+            Self::Postgres { pool, .. } => pool.close().await,
         }
     }
 }
 
-async fn attempt<T, F>(pool: &PgPool, what: &'static str, operation: &F) -> Result<T, StoreError>
+async fn attempt<T, F>(pool: &PgPool, clock: &ServerClock, what: &'static str, operation: &F) -> Result<T, StoreError>
 where
     F: for<'t> Fn(&'t mut Tx) -> BoxFuture<'t, Result<T, StoreError>>,
 {
     let mut tx = begin_postgres(pool, what).await?;
-    tx.read_clock().await?;
+    tx.now = read_clock(&mut tx).await?;
+    clock.set(tx.now);
     let result = operation(&mut tx).await?;
     commit(tx).await?;
     Ok(result)
@@ -204,18 +238,15 @@ async fn commit(tx: Tx) -> Result<(), StoreError> {
             .commit()
             .await
             .map_err(|source| StoreError::from_sqlx(what, source)),
-        Link::Writer(_) | Link::Reader(_) | Link::Glance(_) => Ok(()),
+        Link::Writer(_) | Link::Reader(_) | Link::Glance(_) | Link::PostgresGlance(_) => Ok(()),
     }
 }
 
-impl Tx {
-    async fn read_clock(&mut self) -> Result<(), StoreError> {
-        const CLOCK: &str = "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT) AS now";
-        if let Some(row) = self.row(CLOCK, &[]).await? {
-            self.now = row.int("now")?;
-        }
-        Ok(())
-    }
+/// The server's clock: what nodes agree on leases by.
+async fn read_clock(tx: &mut Tx) -> Result<i64, StoreError> {
+    const CLOCK: &str = "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT) AS now";
+    let row = tx.row(CLOCK, &[]).await?;
+    row.map_or(Ok(clock::now_ms()), |row| row.int("now"))
 }
 
 async fn open_sqlite(path: &Path) -> Result<Pool, StoreError> {
@@ -237,9 +268,23 @@ async fn open_sqlite(path: &Path) -> Result<Pool, StoreError> {
     };
     check_integrity(&mut tx).await?;
     tx.what = MIGRATE;
+    // A table that is made anew is dropped first, which would take along every row that refers to it. The switch does
+    // nothing inside a transaction.
+    tx.execute("PRAGMA foreign_keys = OFF", &[]).await?;
     tx.execute("BEGIN IMMEDIATE", &[]).await?;
     migrate(&mut tx).await?;
+    if let Some(row) = tx.row("PRAGMA foreign_key_check", &[]).await? {
+        return Err(StoreError::Internal {
+            what: MIGRATE,
+            reason: format!(
+                "a row of `{}` refers to one of `{}` that does not exist",
+                row.text("table")?,
+                row.text("parent")?
+            ),
+        });
+    }
     tx.execute("COMMIT", &[]).await?;
+    tx.execute("PRAGMA foreign_keys = ON", &[]).await?;
     let readers = SqlitePoolOptions::new()
         .max_connections(READERS)
         .acquire_timeout(BUSY)
@@ -253,7 +298,9 @@ async fn open_sqlite(path: &Path) -> Result<Pool, StoreError> {
             writer: Writer::start(connection),
             readers,
         }),
-        Link::Reader(_) | Link::Glance(_) | Link::Postgres(_) => Err(StoreError::Closed { what: OPEN }),
+        Link::Reader(_) | Link::Glance(_) | Link::Postgres(_) | Link::PostgresGlance(_) => {
+            Err(StoreError::Closed { what: OPEN })
+        }
     }
 }
 
@@ -323,6 +370,7 @@ async fn migrate(tx: &mut Tx) -> Result<(), StoreError> {
             Link::Reader(c) => sqlx::raw_sql(migration.sqlite).execute(&mut **c).await.map(drop),
             Link::Glance(c) => sqlx::raw_sql(migration.sqlite).execute(&mut **c).await.map(drop),
             Link::Postgres(c) => sqlx::raw_sql(migration.postgres).execute(&mut **c).await.map(drop),
+            Link::PostgresGlance(c) => sqlx::raw_sql(migration.postgres).execute(&mut **c).await.map(drop),
         };
         result.map_err(|source| StoreError::from_sqlx(MIGRATE, source))?;
         tx.execute(

@@ -122,7 +122,7 @@ impl Store {
 
     /// The newest deliveries first.
     pub async fn recent_deliveries(&self, limit: u32) -> Result<Vec<DeliveryRow>, StoreError> {
-        let mut tx = self.read("list deliveries").await?;
+        let mut tx = self.glance("list deliveries").await?;
         let rows = tx
             .rows(
                 "SELECT id, connection, event, delivery_key, state, reason, received_ms
@@ -148,7 +148,7 @@ fn delivery_row(row: &Row) -> Result<DeliveryRow, StoreError> {
 
 async fn record(tx: &mut Tx, new: &NewDelivery) -> Result<Recorded, StoreError> {
     if new.key.is_empty() || new.key.len() > 128 {
-        return Err(StoreError::Invalid {
+        return Err(StoreError::Internal {
             what: tx.what,
             reason: format!("its key has {} bytes, and 1 to 128 are allowed", new.key.len()),
         });
@@ -192,7 +192,7 @@ async fn record(tx: &mut Tx, new: &NewDelivery) -> Result<Recorded, StoreError> 
         .await?;
     match row {
         Some(row) => Ok(Recorded::Duplicate(row.parse("id")?)),
-        None => Err(StoreError::Invalid {
+        None => Err(StoreError::Internal {
             what: tx.what,
             reason: "a delivery with the same key was just removed; send it again".to_owned(),
         }),

@@ -116,8 +116,9 @@ pub(super) async fn end_attempt(
     };
     let reason = Some(reason.as_str()).filter(|r| !r.is_empty());
     if !jobs::go(tx, job, JobState::Active, to, reason).await? {
-        return Err(StoreError::Corrupt {
-            what: format!("attempt {id} was alive but its job {job} was not active"),
+        return Err(StoreError::Internal {
+            what: tx.what,
+            reason: format!("attempt {id} was alive but its job {job} was not active"),
         });
     }
     let settled = runs::settle_and_report(tx, &locked, run, number, &[job]).await?;

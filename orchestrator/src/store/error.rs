@@ -41,14 +41,29 @@ pub enum StoreError {
         /// The newest version this program knows.
         known: i64,
     },
-    /// The file or a row of it is not what it should be.
+    /// The database's file is damaged: SQLite says so, of the file as a whole or of one of its pages.
     #[error(
         "the database is damaged: {what}. It is left as it is; restore a backup (docs/operations.md, \"Backup\") \
          or move the file away to begin with an empty one"
     )]
     Corrupt {
-        /// What was seen.
+        /// SQLite's own words.
         what: String,
+    },
+    /// The file is sound, and one value in it is none that this program writes. Everything that does not need the
+    /// row goes on.
+    #[error(
+        "cannot {what}: a row of the database has a value in `{column}` that this version of helios-ci cannot read \
+         ({reason}). Only what needs this row is affected. Run the version that wrote it, if a newer one did; else \
+         look for a change that was made by hand (docs/operations.md, \"Backup\", says how to restore)"
+    )]
+    Unreadable {
+        /// What was tried.
+        what: &'static str,
+        /// The column.
+        column: String,
+        /// What is wrong with its value.
+        reason: String,
     },
     /// The place of the database cannot be used.
     #[error("cannot use {path} for the database: {reason}")]
@@ -64,9 +79,10 @@ pub enum StoreError {
         /// What was tried.
         what: &'static str,
     },
-    /// The caller's values contradict each other: a mistake in this program.
-    #[error("cannot {what}: {reason}")]
-    Invalid {
+    /// A mistake in this program: values or rows contradict each other. Nothing was stored, and neither a backup nor
+    /// a restart is of any use.
+    #[error("cannot {what}: {reason}. This is a mistake in helios-ci, not in the database: please report these words")]
+    Internal {
         /// What was tried.
         what: &'static str,
         /// Which rule was broken.

@@ -84,17 +84,11 @@ pub(super) fn job_row(row: &Row) -> Result<JobRow, StoreError> {
 
 /// `cpus`, `memory_mib` and `disk_gib` of a row.
 pub(super) fn size(row: &Row) -> Result<Size, StoreError> {
-    let out_of_range = |_| StoreError::Corrupt {
-        what: "a machine's size is negative".to_owned(),
-    };
+    let disk_gib = row.opt_int("disk_gib")?.map(u64::try_from).transpose();
     Ok(Size {
         cpus: row.num("cpus")?,
-        memory_mib: u64::try_from(row.int("memory_mib")?).map_err(out_of_range)?,
-        disk_gib: row
-            .opt_int("disk_gib")?
-            .map(u64::try_from)
-            .transpose()
-            .map_err(out_of_range)?,
+        memory_mib: u64::try_from(row.int("memory_mib")?).map_err(|e| row.unreadable("memory_mib", e))?,
+        disk_gib: disk_gib.map_err(|e| row.unreadable("disk_gib", e))?,
     })
 }
 

@@ -31,6 +31,7 @@ mod db;
 mod deliveries;
 mod ending;
 mod error;
+mod job_version;
 mod jobs;
 mod keeping;
 mod law;
@@ -43,11 +44,12 @@ mod reports;
 mod rerun;
 mod retention;
 mod runs;
+mod server_clock;
 mod sessions;
 mod steps;
 mod stuck;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod triggers;
 mod tx;
 mod waiting;
@@ -71,6 +73,7 @@ pub use self::{
     deliveries::{ClaimedDelivery, DeliveryOutcome, DeliveryRow, NewDelivery, Recorded},
     ending::{AttemptEnd, EndOutcome},
     error::StoreError,
+    job_version::JobVersion,
     jobs::JobRow,
     keeping::{KeepOutcome, ReleaseOutcome},
     machines::{Keep, MachineRow},
@@ -78,7 +81,7 @@ pub use self::{
     pages::{JobDetail, RunAttemptRow, RunDetail, RunFilter, RunSummary},
     reports::ClaimedReport,
     rerun::{Rerun, RerunOutcome},
-    retention::Expired,
+    retention::{FileClass, Removal},
     sessions::SessionRow,
     steps::{StepRow, StepUpdate},
     triggers::{ClaimedTrigger, TriggerOutcome, TriggerRow},
@@ -104,7 +107,7 @@ impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.inner.pool {
             Pool::Sqlite { .. } => "Store(sqlite)",
-            Pool::Postgres(_) => "Store(postgres)",
+            Pool::Postgres { .. } => "Store(postgres)",
         })
     }
 }
@@ -140,15 +143,24 @@ impl Store {
 
     /// Whether the database answers.
     pub async fn ping(&self) -> Result<(), StoreError> {
-        let mut tx = self.read("reach the database").await?;
+        let mut tx = self.glance("reach the database").await?;
         tx.rows("SELECT version FROM schema_versions", &[]).await.map(drop)
+    }
+
+    /// Changes rows behind the store's back, for tests of what stands on it.
+    #[cfg(test)]
+    pub(crate) async fn sql(&self, sql: &'static str) {
+        let changed = self.write("change rows for a test", false, move |tx| {
+            Box::pin(async move { tx.execute(sql, &[]).await.map(drop) })
+        });
+        changed.await.unwrap_or_else(|error| panic!("{sql}: {error}"));
     }
 
     async fn read(&self, what: &'static str) -> Result<Tx, StoreError> {
         self.inner.pool.read(what).await
     }
 
-    /// For one statement, which is a snapshot by itself: half the cost of [`Store::read`].
+    /// For one statement, which is a snapshot by itself and needs no transaction around it.
     async fn glance(&self, what: &'static str) -> Result<Tx, StoreError> {
         self.inner.pool.glance(what).await
     }

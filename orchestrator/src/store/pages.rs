@@ -211,7 +211,7 @@ impl Store {
             "{SUMMARY} WHERE {} ORDER BY r.id DESC LIMIT ${limit}",
             all.sql.join(" AND ")
         );
-        let mut tx = self.read("list runs").await?;
+        let mut tx = self.glance("list runs").await?;
         tx.rows(sql, &all.args).await?.iter().map(summary).collect()
     }
 
@@ -253,7 +253,7 @@ impl Store {
         let (Some(run_row), Some(plan_row)) = (run_row, plan_row) else {
             return Ok(None);
         };
-        let plan: Plan = plan_row.json("plan")?;
+        let plan = Plan::read(&plan_row.text("plan")?).map_err(|e| plan_row.unreadable("plan", e))?;
         let planned = plan.jobs.into_iter().find(|planned| planned.id == job.key);
         let attempts = attempts::of_job(&mut tx, job.carried_from.unwrap_or(id)).await?;
         let steps = match attempts.last() {
@@ -263,8 +263,9 @@ impl Store {
         Ok(Some(JobDetail {
             run: summary(&run_row)?,
             run_attempt: row.num("run_attempt")?,
-            plan: planned.ok_or_else(|| StoreError::Corrupt {
-                what: format!("the plan of run {run} has no job `{}`", job.key),
+            plan: planned.ok_or_else(|| StoreError::Internal {
+                what: tx.what,
+                reason: format!("the plan of run {run} has no job `{}`", job.key),
             })?,
             workflow_env: plan.env,
             attempts,

@@ -44,7 +44,7 @@ pub(super) fn word(state: ReportState) -> &'static str {
     }
 }
 
-fn state(text: &str) -> Result<ReportState, StoreError> {
+fn state(row: &Row) -> Result<ReportState, StoreError> {
     const ALL: [ReportState; 8] = [
         ReportState::Queued,
         ReportState::Running,
@@ -55,11 +55,10 @@ fn state(text: &str) -> Result<ReportState, StoreError> {
         ReportState::Skipped,
         ReportState::Error,
     ];
+    let text = row.text("state")?;
     ALL.into_iter()
         .find(|state| word(*state) == text)
-        .ok_or_else(|| StoreError::Corrupt {
-            what: format!("`{text}` is no state of a report"),
-        })
+        .ok_or_else(|| row.unreadable("state", format!("`{text}` is no state of a report")))
 }
 
 impl Store {
@@ -108,7 +107,7 @@ impl Store {
 
     /// When the next report is due, in milliseconds since 1970; none when nothing is owed.
     pub async fn next_report_due(&self) -> Result<Option<i64>, StoreError> {
-        let mut tx = self.read("look for the next report").await?;
+        let mut tx = self.glance("look for the next report").await?;
         let row = tx
             .row(
                 "SELECT MIN(CASE WHEN lease_until > due_ms THEN lease_until ELSE due_ms END) AS due
@@ -151,7 +150,7 @@ fn claimed(row: &Row) -> Result<ClaimedReport, StoreError> {
             commit: place.commit,
             name: row.text("name")?,
             generation: row.num("generation")?,
-            state: state(&row.text("state")?)?,
+            state: state(row)?,
             title: row.text("title")?,
             summary: row.text("summary")?,
             run: row.opt_parse("run_id")?,

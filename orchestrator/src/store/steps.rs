@@ -47,7 +47,7 @@ impl Store {
 
     /// What the driver of a live attempt resumes from.
     pub async fn load_checkpoint(&self, id: AttemptId) -> Result<Option<Vec<u8>>, StoreError> {
-        let mut tx = self.read("read a checkpoint").await?;
+        let mut tx = self.glance("read a checkpoint").await?;
         let row = tx
             .row("SELECT sealed FROM checkpoints WHERE attempt_id = $1", args![id])
             .await?;
@@ -56,7 +56,7 @@ impl Store {
 
     /// The steps of an attempt, in order.
     pub async fn steps(&self, id: AttemptId) -> Result<Vec<StepRow>, StoreError> {
-        of_attempt(&mut self.read("read steps").await?, id).await
+        of_attempt(&mut self.glance("read steps").await?, id).await
     }
 }
 

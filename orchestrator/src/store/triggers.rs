@@ -128,7 +128,7 @@ impl Store {
 
     /// One trigger.
     pub async fn trigger(&self, id: TriggerId) -> Result<Option<TriggerRow>, StoreError> {
-        let mut tx = self.read("read a trigger").await?;
+        let mut tx = self.glance("read a trigger").await?;
         let row = tx
             .row(
                 "SELECT id, body, state, reason, created_ms, tries FROM triggers WHERE id = $1",
@@ -140,7 +140,7 @@ impl Store {
 
     /// The runs a trigger led to, in the order they were planned.
     pub async fn runs_of_trigger(&self, id: TriggerId) -> Result<Vec<RunId>, StoreError> {
-        let mut tx = self.read("list a trigger's runs").await?;
+        let mut tx = self.glance("list a trigger's runs").await?;
         let rows = tx
             .rows("SELECT id FROM runs WHERE trigger_id = $1 ORDER BY path, id", args![id])
             .await?;

@@ -22,6 +22,8 @@ pub(super) enum Link {
     Glance(PoolConnection<Sqlite>),
     /// A Postgres transaction, for either.
     Postgres(Transaction<'static, Postgres>),
+    /// A connection to Postgres for reading with one statement, outside any transaction.
+    PostgresGlance(PoolConnection<Postgres>),
 }
 
 /// A transaction: what all aggregates work with.
@@ -141,6 +143,10 @@ impl Tx {
                 .execute(&mut **c)
                 .await
                 .map(|r| r.rows_affected()),
+            Link::PostgresGlance(c) => bound!(for_postgres(sql), args)
+                .execute(&mut **c)
+                .await
+                .map(|r| r.rows_affected()),
         }
         .map_err(failed)
     }
@@ -151,17 +157,18 @@ impl Tx {
         sql: impl Into<Cow<'static, str>>,
         args: &[Value],
     ) -> Result<Vec<Row>, StoreError> {
-        let (sql, failed) = (sql.into(), self.failed());
-        match &mut self.link {
-            Link::Writer(c) => bound!(sql, args).fetch_all(c).await.map(sqlite_rows),
-            Link::Reader(c) => bound!(sql, args).fetch_all(&mut **c).await.map(sqlite_rows),
-            Link::Glance(c) => bound!(sql, args).fetch_all(&mut **c).await.map(sqlite_rows),
-            Link::Postgres(c) => bound!(for_postgres(sql), args)
-                .fetch_all(&mut **c)
-                .await
-                .map(|rows| rows.into_iter().map(Row::Postgres).collect()),
-        }
-        .map_err(failed)
+        let (sql, failed, what) = (sql.into(), self.failed(), self.what);
+        let sqlite = |rows: Vec<SqliteRow>| rows.into_iter().map(Cells::Sqlite).collect::<Vec<_>>();
+        let postgres = |rows: Vec<PgRow>| rows.into_iter().map(Cells::Postgres).collect();
+        let cells = match &mut self.link {
+            Link::Writer(c) => bound!(sql, args).fetch_all(c).await.map(sqlite),
+            Link::Reader(c) => bound!(sql, args).fetch_all(&mut **c).await.map(sqlite),
+            Link::Glance(c) => bound!(sql, args).fetch_all(&mut **c).await.map(sqlite),
+            Link::Postgres(c) => bound!(for_postgres(sql), args).fetch_all(&mut **c).await.map(postgres),
+            Link::PostgresGlance(c) => bound!(for_postgres(sql), args).fetch_all(&mut **c).await.map(postgres),
+        };
+        let rows = cells.map_err(failed)?.into_iter();
+        Ok(rows.map(|cells| Row { what, cells }).collect())
     }
 
     /// The only row of a statement, if there is one.
@@ -184,10 +191,6 @@ impl Tx {
     }
 }
 
-fn sqlite_rows(rows: Vec<SqliteRow>) -> Vec<Row> {
-    rows.into_iter().map(Row::Sqlite).collect()
-}
-
 /// Puts `count` placeholders, numbered from `first`, in place of `{list}`.
 pub(super) fn list(sql: &str, first: usize, count: usize) -> String {
     let marks: Vec<String> = (first..first + count).map(|n| format!("${n}")).collect();
@@ -195,26 +198,37 @@ pub(super) fn list(sql: &str, first: usize, count: usize) -> String {
 }
 
 /// A row of a result.
-pub(super) enum Row {
-    /// From SQLite.
+pub(super) struct Row {
+    /// What is being done, for error messages.
+    what: &'static str,
+    cells: Cells,
+}
+
+enum Cells {
     Sqlite(SqliteRow),
-    /// From Postgres.
     Postgres(PgRow),
 }
 
 macro_rules! get {
     ($self:ident, $column:ident, $type:ty) => {
-        match $self {
-            Row::Sqlite(row) => row.try_get::<$type, _>($column),
-            Row::Postgres(row) => row.try_get::<$type, _>($column),
+        match &$self.cells {
+            Cells::Sqlite(row) => row.try_get::<$type, _>($column),
+            Cells::Postgres(row) => row.try_get::<$type, _>($column),
         }
-        .map_err(|source| StoreError::Corrupt {
-            what: format!("column {}: {source}", $column),
-        })
+        .map_err(|source| $self.unreadable($column, source))
     };
 }
 
 impl Row {
+    /// A value of this row that is none of ours.
+    pub(super) fn unreadable(&self, column: &str, reason: impl fmt::Display) -> StoreError {
+        StoreError::Unreadable {
+            what: self.what,
+            column: column.to_owned(),
+            reason: reason.to_string(),
+        }
+    }
+
     pub(super) fn int(&self, column: &str) -> Result<i64, StoreError> {
         get!(self, column, i64)
     }
@@ -224,7 +238,7 @@ impl Row {
     }
 
     pub(super) fn num(&self, column: &str) -> Result<u32, StoreError> {
-        u32::try_from(self.int(column)?).map_err(|e| bad(column, e))
+        u32::try_from(self.int(column)?).map_err(|e| self.unreadable(column, e))
     }
 
     pub(super) fn flag(&self, column: &str) -> Result<bool, StoreError> {
@@ -249,29 +263,23 @@ impl Row {
 
     /// An id, a name or a state: parsed again, like everything that comes from outside.
     pub(super) fn parse<T: FromStr<Err: fmt::Display>>(&self, column: &str) -> Result<T, StoreError> {
-        self.text(column)?.parse().map_err(|e| bad(column, e))
+        self.text(column)?.parse().map_err(|e| self.unreadable(column, e))
     }
 
     pub(super) fn opt_parse<T: FromStr<Err: fmt::Display>>(&self, column: &str) -> Result<Option<T>, StoreError> {
         self.opt_text(column)?
-            .map(|text| text.parse().map_err(|e| bad(column, e)))
+            .map(|text| text.parse().map_err(|e| self.unreadable(column, e)))
             .transpose()
     }
 
     pub(super) fn json<T: DeserializeOwned>(&self, column: &str) -> Result<T, StoreError> {
-        serde_json::from_str(&self.text(column)?).map_err(|e| bad(column, e))
-    }
-}
-
-fn bad(column: &str, error: impl fmt::Display) -> StoreError {
-    StoreError::Corrupt {
-        what: format!("column {column}: {error}"),
+        serde_json::from_str(&self.text(column)?).map_err(|e| self.unreadable(column, e))
     }
 }
 
 /// A value as JSON text.
 pub(super) fn to_json<T: serde::Serialize>(what: &'static str, value: &T) -> Result<String, StoreError> {
-    serde_json::to_string(value).map_err(|e| StoreError::Invalid {
+    serde_json::to_string(value).map_err(|e| StoreError::Internal {
         what,
         reason: e.to_string(),
     })

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     deadline,
-    logs::{Channel, DEFAULT_CAP, LogWriter, MAX_PIECE},
+    logs::{Channel, DEFAULT_CAP, MAX_PIECE},
 };
 
 fn store(dir: &tempfile::TempDir) -> LogStore {
@@ -335,4 +335,98 @@ proptest! {
             assert_eq!(open(&store, attempt).await.last_sequence(), 0);
         });
     }
+}
+
+#[tokio::test]
+async fn a_change_is_told_without_reading_and_for_every_place_of_a_reader() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, attempt) = (store(&dir), AttemptId::new());
+    let changed = async |since: Position| {
+        let change = tokio::time::timeout(deadline::PROMPT, store.changed(attempt, since)).await;
+        change.expect("there is something to tell").unwrap()
+    };
+    let at = |generation, record| Position { generation, record };
+    // Before the log exists, at its beginning, at its end while it grows: it waits.
+    let first = {
+        let store = store.clone();
+        tokio::spawn(async move { store.changed(attempt, Position::START).await })
+    };
+    let mut writer = open(&store, attempt).await;
+    for n in 1..=3 {
+        writer.output(n, 0, Channel::Stdout, 0, b"x\n").unwrap();
+    }
+    assert!(!first.await.unwrap().unwrap().resync);
+    let told = |next, ended, resync| Change { next, ended, resync };
+    assert_eq!(changed(at(1, 2)).await, told(at(1, 3), false, false));
+    assert_eq!(
+        changed(at(7, 2)).await,
+        told(at(1, 0), false, true),
+        "another generation"
+    );
+    let waits = {
+        let store = store.clone();
+        tokio::spawn(async move { store.changed(attempt, at(1, 3)).await })
+    };
+    writer.sync().await.unwrap();
+    writer.seal().await.unwrap();
+    assert_eq!(waits.await.unwrap().unwrap(), told(at(1, 3), true, false));
+    assert_eq!(changed(at(1, 9)).await, told(at(1, 0), false, true), "behind the end");
+    assert_eq!(changed(Position::START).await, told(at(1, 3), true, false));
+    store.remove(attempt).await.unwrap();
+    let gone = tokio::time::timeout(deadline::PROMPT, store.changed(attempt, at(1, 3))).await;
+    assert!(matches!(
+        gone.expect("it does not wait"),
+        Err(LogError::NotFound { .. })
+    ));
+}
+
+#[tokio::test]
+async fn a_log_of_another_format_is_named_by_it_whatever_else_it_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, attempt) = (store(&dir), AttemptId::new());
+    drop(open(&store, attempt).await);
+    let meta = store.dir(attempt).join("meta.json");
+    fs::write(&meta, "{\"format\": 9, \"generation\": \"of the future\"}").unwrap();
+    let error = LogWriter::open(&store, attempt, vec![], DEFAULT_CAP, None).await;
+    assert!(matches!(error.err(), Some(LogError::OtherFormat { found: 9, .. })));
+    fs::write(&meta, "{\"format\": 1}").unwrap();
+    let error = LogWriter::open(&store, attempt, vec![], DEFAULT_CAP, None).await;
+    assert!(matches!(error.err(), Some(LogError::Corrupt { .. })));
+}
+
+#[tokio::test]
+async fn what_was_left_open_is_sealed_whatever_it_lacks() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, attempt) = (store(&dir), AttemptId::new());
+    store.seal_left(attempt).await.unwrap();
+    assert!(!store.exists(attempt).await, "nothing is made of nothing");
+    let mut writer = open(&store, attempt).await;
+    writer.output(1, 4, Channel::Stdout, 0, b"no newline").unwrap();
+    assert!(matches!(store.seal_left(attempt).await, Err(LogError::Busy { .. })));
+    drop(writer);
+    store.seal_left(attempt).await.unwrap();
+    store.seal_left(attempt).await.unwrap();
+    let lines = store.lines(attempt, 1, 10).await.unwrap();
+    assert!(lines.ended);
+    let shown: Vec<(u32, &[u8])> = lines.lines.iter().map(|line| (line.step, &line.bytes[..])).collect();
+    assert_eq!(
+        shown,
+        [
+            (4, &b"no newline"[..]),
+            (4, b"The log was interrupted here; its end may be missing.")
+        ],
+        "said where it broke off"
+    );
+    // Complete, and killed before it was compressed: nothing is missing, and nothing is said.
+    let attempt = AttemptId::new();
+    let mut writer = open(&store, attempt).await;
+    writer.output(1, 0, Channel::Stdout, 0, b"all of it\n").unwrap();
+    let blocked = store.dir(attempt).join("sealed.new");
+    fs::create_dir(&blocked).unwrap();
+    writer.seal().await.unwrap_err();
+    fs::remove_dir(&blocked).unwrap();
+    store.seal_left(attempt).await.unwrap();
+    let text = store.text_range(attempt, 0..u64::MAX).await.unwrap();
+    assert_eq!(&text[..], b"all of it\n");
+    assert!(store.summary(attempt).await.unwrap().is_some());
 }

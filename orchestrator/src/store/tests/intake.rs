@@ -364,7 +364,7 @@ async fn requirements_must_match_the_plan(lab: Lab) {
         runs: vec![run],
     };
     let refused = lab.store.finish_trigger(claimed.id, claimed.epoch, outcome).await;
-    assert!(matches!(refused, Err(StoreError::Invalid { .. })));
+    assert!(matches!(refused, Err(StoreError::Internal { .. })));
     let row = lab.store.trigger(claimed.id).await.unwrap().unwrap();
     assert_eq!(row.state, IntakeState::Received, "nothing of it was stored");
 }

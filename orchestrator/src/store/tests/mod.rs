@@ -12,7 +12,9 @@ mod reading;
 mod reporting;
 mod rerunning;
 mod retaining;
+mod round_trips;
 mod scheduling;
+mod schema;
 mod server;
 mod writing;
 
@@ -23,9 +25,9 @@ use crate::{
     config::{Database, Size},
     model::{
         ids::{AttemptId, InstanceId, JobId, RunId},
-        names::{CommitSha, NodeName},
+        names::{CommitSha, MachineName, NodeName},
         plan::{Action, PLAN_VERSION, Plan, PlannedJob, PlannedStep, Shell},
-        state::{JobResult, JobState, RunState},
+        state::{JobResult, JobState, MachineState, RunState},
         trigger::{Event, Repository, Trigger},
     },
     secret::Secret,
@@ -55,17 +57,22 @@ use contract;
 const MINUTE: Duration = Duration::from_secs(60);
 const TRIES: u32 = 3;
 
+/// Makes runs and attempts old, for retention.
+pub(crate) const AGE_RUNS: &str = "UPDATE run_attempts SET ended_ms = ended_ms - 400 * CAST(86400000 AS BIGINT)";
+/// As [`AGE_RUNS`].
+pub(crate) const AGE_ATTEMPTS: &str = "UPDATE attempts SET ended_ms = ended_ms - 100 * CAST(86400000 AS BIGINT)";
+
 /// A store with one registered node.
 #[derive(Debug, Clone)]
-struct Lab {
-    store: Store,
-    node: NodeName,
+pub(crate) struct Lab {
+    pub(crate) store: Store,
+    pub(crate) node: NodeName,
     instance: InstanceId,
 }
 
 /// A workflow to be made into a run.
 #[derive(Debug, Clone)]
-struct Workflow<'a> {
+pub(crate) struct Workflow<'a> {
     repository: i64,
     commit: u8,
     name: &'a str,
@@ -75,7 +82,7 @@ struct Workflow<'a> {
 }
 
 /// One workflow `ci` of repository 1 with these jobs.
-fn ci<'a>(jobs: &'a [(&'a str, &'a [&'a str])]) -> Workflow<'a> {
+pub(crate) fn ci<'a>(jobs: &'a [(&'a str, &'a [&'a str])]) -> Workflow<'a> {
     Workflow {
         repository: 1,
         commit: 0xab,
@@ -86,15 +93,21 @@ fn ci<'a>(jobs: &'a [(&'a str, &'a [&'a str])]) -> Workflow<'a> {
 }
 
 /// One job of a repository.
-const ONE: &[(&str, &[&str])] = &[("build", &[])];
+pub(crate) const ONE: &[(&str, &[&str])] = &[("build", &[])];
 
 impl Lab {
-    async fn sqlite() -> Self {
+    pub(crate) async fn sqlite() -> Self {
         Self::of(Store::open_temporary().await.unwrap()).await
     }
 
-    /// A fresh schema of its own, so that tests do not see each other.
     async fn postgres() -> Option<Self> {
+        let url = Self::fresh_schema().await?;
+        let store = Store::open(&Database::Postgres(Secret::new(url))).await.unwrap();
+        Some(Self::of(store).await)
+    }
+
+    /// The URL of a fresh schema, so that tests do not see each other.
+    async fn fresh_schema() -> Option<String> {
         let url = tokio::task::spawn_blocking(server::url).await.unwrap()?;
         use sqlx::{Connection as _, Executor as _};
         let schema = format!("t{}", InstanceId::new());
@@ -103,9 +116,7 @@ impl Lab {
         connection.execute(sqlx::raw_sql(sql)).await.unwrap();
         connection.close().await.unwrap();
         let joint = if url.contains('?') { '&' } else { '?' };
-        let url = format!("{url}{joint}options=-c%20search_path%3D{schema}");
-        let store = Store::open(&Database::Postgres(Secret::new(url))).await.unwrap();
-        Some(Self::of(store).await)
+        Some(format!("{url}{joint}options=-c%20search_path%3D{schema}"))
     }
 
     async fn of(store: Store) -> Self {
@@ -119,7 +130,7 @@ impl Lab {
     }
 
     /// Another node on the same store.
-    async fn node(&self, name: &str) -> Self {
+    pub(crate) async fn node(&self, name: &str) -> Self {
         let lab = Self {
             store: self.store.clone(),
             node: name.parse().unwrap(),
@@ -134,7 +145,7 @@ impl Lab {
         assert_eq!(registered.unwrap(), Registered::Ok);
     }
 
-    async fn run(&self, workflow: &Workflow<'_>) -> RunId {
+    pub(crate) async fn run(&self, workflow: &Workflow<'_>) -> RunId {
         self.runs(std::slice::from_ref(workflow)).await[0]
     }
 
@@ -159,7 +170,7 @@ impl Lab {
         self.store.claim_trigger(&self.node, MINUTE).await.unwrap().unwrap()
     }
 
-    async fn claim(&self) -> Option<ClaimedJob> {
+    pub(crate) async fn claim(&self) -> Option<ClaimedJob> {
         self.claim_of(&["small"]).await
     }
 
@@ -168,12 +179,12 @@ impl Lab {
         self.store.claim_job(&self.node, self.instance, &classes).await.unwrap()
     }
 
-    async fn start(&self, claimed: &ClaimedJob) {
+    pub(crate) async fn start(&self, claimed: &ClaimedJob) {
         let started = self.store.attempt_running(claimed.attempt, claimed.epoch, "{}").await;
         assert!(started.unwrap());
     }
 
-    async fn end(&self, claimed: &ClaimedJob, result: JobResult) -> EndOutcome {
+    pub(crate) async fn end(&self, claimed: &ClaimedJob, result: JobResult) -> EndOutcome {
         let end = AttemptEnd::Result {
             result,
             message: format!("ended in {result:?}"),
@@ -182,14 +193,14 @@ impl Lab {
         outcome.unwrap()
     }
 
-    async fn fail_infra(&self, claimed: &ClaimedJob, cause: &str) -> EndOutcome {
+    pub(crate) async fn fail_infra(&self, claimed: &ClaimedJob, cause: &str) -> EndOutcome {
         let end = AttemptEnd::Infra { cause: cause.into() };
         let outcome = self.store.end_attempt(claimed.attempt, claimed.epoch, end, TRIES).await;
         outcome.unwrap()
     }
 
     /// Claims, starts and ends one job.
-    async fn play(&self, result: JobResult) -> (ClaimedJob, EndOutcome) {
+    pub(crate) async fn play(&self, result: JobResult) -> (ClaimedJob, EndOutcome) {
         let claimed = self.claim().await.unwrap();
         self.start(&claimed).await;
         let outcome = self.end(&claimed, result).await;
@@ -227,14 +238,15 @@ impl Lab {
         ))
     }
 
+    /// Nothing is left of the attempt's machine.
+    pub(crate) async fn gone(&self, claimed: &ClaimedJob) {
+        let machine = MachineName::of(claimed.attempt);
+        assert!(self.store.machine_state(&machine, MachineState::Gone).await.unwrap());
+    }
+
     /// Changes rows behind the store's back.
-    async fn sql(&self, sql: &'static str) {
-        self.store
-            .write("change rows for a test", false, move |tx| {
-                Box::pin(async move { tx.execute(sql, &[]).await.map(drop) })
-            })
-            .await
-            .unwrap();
+    pub(crate) async fn sql(&self, sql: &'static str) {
+        self.store.sql(sql).await;
     }
 
     /// One number.

@@ -52,7 +52,7 @@ async fn the_migrations_are_not_repeated_on_a_filled_database() {
         .await
         .unwrap();
     let versions: Vec<i64> = rows.iter().map(|row| row.int("version").unwrap()).collect();
-    assert_eq!(versions, [1, 2]);
+    assert_eq!(versions, (1..=db::newest()).collect::<Vec<_>>());
 }
 
 #[tokio::test]
@@ -114,7 +114,50 @@ async fn a_place_that_cannot_hold_it_is_named() {
     }
 }
 
-/// What both databases hold must not drift apart: the two schemas differ in three words only.
+#[tokio::test]
+async fn an_unreadable_row_and_a_mistake_of_ours_are_not_called_damage() {
+    let lab = Lab::sqlite().await;
+    let run = lab.run(&ci(&[("a", &[]), ("b", &["a"])])).await;
+    let claimed = lab.claim().await.unwrap();
+    lab.sql("UPDATE jobs SET label = 'Not A Label' WHERE job_key = 'b'")
+        .await;
+    let error = lab.store.run(run).await.unwrap_err();
+    assert!(matches!(&error, StoreError::Unreadable { column, .. } if column == "label"));
+    let words = error.to_string();
+    assert!(
+        words.starts_with("cannot read a run: a row of the database has a value in `label`")
+            && words.contains("Only what needs this row is affected")
+            && !words.contains("damaged"),
+        "{words}"
+    );
+    assert!(lab.store.job(claimed.job).await.unwrap().is_some(), "the others go on");
+    lab.sql("UPDATE jobs SET label = 'debian', state = 'waiting'").await;
+    let end = AttemptEnd::Infra { cause: "lost".into() };
+    let error = lab.store.end_attempt(claimed.attempt, claimed.epoch, end, TRIES).await;
+    let error = error.unwrap_err();
+    assert!(matches!(error, StoreError::Internal { .. }), "{error:?}");
+    let words = error.to_string();
+    assert!(
+        words.contains("a mistake in helios-ci, not in the database") && !words.contains("restore"),
+        "{words}"
+    );
+}
+
+#[tokio::test]
+async fn a_plan_of_a_newer_version_is_named_by_its_version() {
+    let lab = Lab::sqlite().await;
+    lab.run(&ci(ONE)).await;
+    let claimed = lab.claim().await.unwrap();
+    lab.sql("UPDATE runs SET plan = '{\"version\": 9, \"templates\": {}}'")
+        .await;
+    let words = lab.store.job(claimed.job).await.unwrap_err().to_string();
+    assert!(
+        words.contains("has version 9, and this version of helios-ci knows up to 1"),
+        "{words}"
+    );
+}
+
+/// What both databases began with must not drift apart: the two files differ in three words only.
 #[test]
 fn the_schemas_of_both_databases_agree() {
     let sqlite = include_str!("../../../migrations/sqlite/0001_initial.sql")

@@ -8,6 +8,7 @@ contract!(
     runs_are_filtered,
     visitors_see_public_repositories_only,
     a_job_shows_its_plan_attempts_and_steps,
+    a_jobs_version_changes_with_everything_that_is_shown_of_it,
     what_does_not_exist_is_none,
     the_numbers_add_up,
 );
@@ -140,6 +141,51 @@ async fn a_job_shows_its_plan_attempts_and_steps(lab: Lab) {
     assert_eq!(attempts, [first.attempt, second.attempt]);
     assert_eq!(detail.attempts[0].cause.as_deref(), Some("no boot"));
     assert_eq!((detail.steps, detail.job.attempt), (vec![step], Some(second.attempt)));
+}
+
+async fn a_jobs_version_changes_with_everything_that_is_shown_of_it(lab: Lab) {
+    use crate::model::state::StepState;
+    lab.run(&ci(ONE)).await;
+    let claimed = lab.claim().await.unwrap();
+    let mut seen = Vec::new();
+    let mut look = async |what: &str, changes: bool| {
+        let version = lab.store.job_version(claimed.job).await.unwrap().unwrap();
+        assert_eq!(seen.last() != Some(&version), changes, "{what}");
+        seen.push(version.clone());
+        version
+    };
+    let version = look("claimed", true).await;
+    assert_eq!(
+        (version.state, version.attempt, version.attempt_ended),
+        (JobState::Active, Some(claimed.attempt), false)
+    );
+    look("nothing happened", false).await;
+    lab.start(&claimed).await;
+    look("its attempt runs", true).await;
+    let step = |state, started_ms, ended_ms| StepUpdate {
+        index: 0,
+        name: "true".into(),
+        state,
+        exit_code: None,
+        message: None,
+        started_ms,
+        ended_ms,
+        allowed_failure: false,
+    };
+    for (what, step) in [
+        ("a step is known", step(StepState::Pending, None, None)),
+        ("it runs", step(StepState::Running, Some(5), None)),
+        ("it has ended", step(StepState::Success, Some(5), Some(7))),
+    ] {
+        assert!(lab.store.step(claimed.attempt, claimed.epoch, step).await.unwrap());
+        look(what, true).await;
+    }
+    lab.store.cancel_job(claimed.job, "ann", "why not").await.unwrap();
+    look("somebody asked for its end", true).await;
+    lab.fail_infra(&claimed, "lost").await;
+    let version = look("its attempt has ended", true).await;
+    assert_eq!((version.state, version.attempt_ended), (JobState::Cancelled, true));
+    assert!(lab.store.job_version(unknown_job()).await.unwrap().is_none());
 }
 
 async fn what_does_not_exist_is_none(lab: Lab) {

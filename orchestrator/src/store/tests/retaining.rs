@@ -1,16 +1,16 @@
 //! What goes, and what must stay until its machine and its files are gone.
 
 use super::*;
-use crate::{
-    config::Retention,
-    model::{names::MachineName, state::MachineState},
-};
+use crate::config::Retention;
 
 contract!(
     old_logs_then_old_runs_go,
     a_run_with_a_machine_stays,
     an_active_run_is_not_forgotten,
+    marked_files_are_listed_by_node_until_they_are_gone,
+    logs_are_unsealed_until_their_node_has_seen_them_sealed,
     old_deliveries_lose_their_bodies_and_then_go,
+    what_has_expired_goes_in_batches,
 );
 
 const KEEP: Retention = Retention {
@@ -25,26 +25,36 @@ const FOR_EVER: Retention = Retention {
     deliveries_days: 0,
 };
 
-const AGE_RUNS: &str = "UPDATE run_attempts SET ended_ms = ended_ms - 400 * CAST(86400000 AS BIGINT)";
-const AGE_ATTEMPTS: &str = "UPDATE attempts SET ended_ms = ended_ms - 100 * CAST(86400000 AS BIGINT)";
+fn log(attempt: AttemptId) -> Removal {
+    Removal {
+        class: FileClass::Log,
+        attempt,
+    }
+}
 
 async fn old_logs_then_old_runs_go(lab: Lab) {
     let run = lab.run(&ci(ONE)).await;
     let (claimed, _) = lab.play(JobResult::Success).await;
-    let machine = MachineName::of(claimed.attempt);
-    assert!(lab.store.machine_state(&machine, MachineState::Gone).await.unwrap());
-    assert_eq!(lab.store.expired(&KEEP).await.unwrap(), Expired::default());
+    lab.gone(&claimed).await;
+    let marked = async || lab.store.removals(&lab.node, None).await.unwrap();
+    assert!(!lab.store.expire(&lab.node, &KEEP).await.unwrap());
+    assert_eq!(marked().await, []);
     lab.sql(AGE_ATTEMPTS).await;
-    let due = lab.store.expired(&KEEP).await.unwrap();
-    assert_eq!((due.logs, due.runs), (vec![claimed.attempt], vec![]));
-    lab.store.logs_removed(claimed.attempt).await.unwrap();
+    for _ in 0..2 {
+        assert!(!lab.store.expire(&lab.node, &KEEP).await.unwrap());
+        assert_eq!(marked().await, [log(claimed.attempt)]);
+    }
     assert!(lab.store.attempt(claimed.attempt).await.unwrap().unwrap().log_removed);
-    assert_eq!(lab.store.expired(&KEEP).await.unwrap(), Expired::default());
+    lab.store.removed(&lab.node, log(claimed.attempt)).await.unwrap();
+    lab.store.removed(&lab.node, log(claimed.attempt)).await.unwrap();
+    assert!(!lab.store.expire(&lab.node, &KEEP).await.unwrap());
+    assert_eq!(marked().await, [], "and is not marked again");
+    assert_eq!(lab.store.expired_runs(&KEEP).await.unwrap(), []);
     lab.sql(AGE_RUNS).await;
-    assert_eq!(lab.store.expired(&KEEP).await.unwrap().runs, [run]);
-    assert_eq!(lab.store.expired(&FOR_EVER).await.unwrap(), Expired::default());
-    lab.store.forget_run(run).await.unwrap();
-    lab.store.forget_run(run).await.unwrap();
+    assert_eq!(lab.store.expired_runs(&KEEP).await.unwrap(), [run]);
+    assert_eq!(lab.store.expired_runs(&FOR_EVER).await.unwrap(), []);
+    assert!(lab.store.forget_run(run).await.unwrap());
+    assert!(lab.store.forget_run(run).await.unwrap());
     assert!(lab.store.run(run).await.unwrap().is_none());
     for table in [
         "SELECT COUNT(*) AS n FROM jobs",
@@ -52,6 +62,7 @@ async fn old_logs_then_old_runs_go(lab: Lab) {
         "SELECT COUNT(*) AS n FROM machines",
         "SELECT COUNT(*) AS n FROM reports",
         "SELECT COUNT(*) AS n FROM triggers",
+        "SELECT COUNT(*) AS n FROM removals",
     ] {
         assert_eq!(lab.number(table).await, 0, "{table}");
     }
@@ -61,17 +72,79 @@ async fn a_run_with_a_machine_stays(lab: Lab) {
     let run = lab.run(&ci(ONE)).await;
     let (claimed, _) = lab.play(JobResult::Success).await;
     lab.sql(AGE_RUNS).await;
-    assert!(lab.store.expired(&KEEP).await.unwrap().runs.is_empty());
-    let machine = MachineName::of(claimed.attempt);
-    assert!(lab.store.machine_state(&machine, MachineState::Gone).await.unwrap());
-    assert_eq!(lab.store.expired(&KEEP).await.unwrap().runs, [run]);
+    assert_eq!(lab.store.expired_runs(&KEEP).await.unwrap(), []);
+    lab.gone(&claimed).await;
+    assert_eq!(lab.store.expired_runs(&KEEP).await.unwrap(), [run]);
 }
 
 async fn an_active_run_is_not_forgotten(lab: Lab) {
     let run = lab.run(&ci(ONE)).await;
-    let refused = lab.store.forget_run(run).await;
-    assert!(matches!(refused, Err(StoreError::Invalid { .. })));
+    assert!(!lab.store.forget_run(run).await.unwrap());
     assert_eq!(lab.run_state(run).await, RunState::Active);
+}
+
+async fn marked_files_are_listed_by_node_until_they_are_gone(lab: Lab) {
+    let other = lab.node("node-b").await;
+    lab.run(&ci(&[("a", &[]), ("b", &[]), ("c", &[])])).await;
+    let mut mine = vec![
+        lab.play(JobResult::Success).await.0.attempt,
+        lab.play(JobResult::Success).await.0.attempt,
+    ];
+    mine.sort();
+    let (theirs, _) = other.play(JobResult::Success).await;
+    lab.sql(AGE_ATTEMPTS).await;
+    assert!(!lab.store.expire(&lab.node, &KEEP).await.unwrap());
+    let mine: Vec<Removal> = mine.into_iter().map(log).collect();
+    assert_eq!(lab.store.removals(&lab.node, None).await.unwrap(), mine);
+    assert_eq!(
+        lab.store.removals(&lab.node, Some(mine[0])).await.unwrap(),
+        [mine[1]],
+        "the next batch"
+    );
+    assert_eq!(lab.store.removals(&other.node, None).await.unwrap(), []);
+    let row = lab.store.attempt(theirs.attempt).await.unwrap().unwrap();
+    assert!(!row.log_removed, "its node has not marked it");
+    // Only the node that a row names may say that it is done.
+    lab.store.removed(&other.node, mine[0]).await.unwrap();
+    assert_eq!(lab.store.removals(&lab.node, None).await.unwrap(), mine);
+}
+
+async fn logs_are_unsealed_until_their_node_has_seen_them_sealed(lab: Lab) {
+    let other = lab.node("node-b").await;
+    lab.run(&ci(&[("a", &[]), ("b", &[]), ("c", &[])])).await;
+    let mut mine = vec![
+        lab.play(JobResult::Success).await.0.attempt,
+        lab.play(JobResult::Failure).await.0.attempt,
+    ];
+    mine.sort();
+    let live = other.claim().await.unwrap();
+    let unsealed = async |node, after| lab.store.unsealed_logs(node, after).await.unwrap();
+    assert_eq!(unsealed(&lab.node, None).await, mine);
+    assert_eq!(unsealed(&lab.node, Some(mine[0])).await, [mine[1]]);
+    assert_eq!(unsealed(&other.node, None).await, [], "it lives");
+    other.fail_infra(&live, "lost").await;
+    assert_eq!(unsealed(&other.node, None).await, [live.attempt]);
+    lab.store.logs_sealed(&mine).await.unwrap();
+    lab.store.logs_sealed(&[]).await.unwrap();
+    assert_eq!(unsealed(&lab.node, None).await, []);
+    lab.sql(AGE_ATTEMPTS).await;
+    lab.store.expire(&other.node, &KEEP).await.unwrap();
+    assert_eq!(unsealed(&other.node, None).await, [], "what is to go needs no end");
+}
+
+async fn what_has_expired_goes_in_batches(lab: Lab) {
+    lab.sql(
+        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1200)
+         INSERT INTO deliveries (id, connection, delivery_key, event, digest, state, received_ms)
+         SELECT CAST(i AS TEXT), 'forge', CAST(i AS TEXT), 'push', CAST('x' AS BYTEA), 'ignored', 0 FROM n",
+    )
+    .await;
+    let mut left = Vec::new();
+    while lab.store.expire(&lab.node, &KEEP).await.unwrap() {
+        left.push(lab.number("SELECT COUNT(*) AS n FROM deliveries").await);
+    }
+    assert_eq!(left, [700, 200]);
+    assert_eq!(lab.number("SELECT COUNT(*) AS n FROM deliveries").await, 0);
 }
 
 async fn old_deliveries_lose_their_bodies_and_then_go(lab: Lab) {
@@ -86,7 +159,7 @@ async fn old_deliveries_lose_their_bodies_and_then_go(lab: Lab) {
     let age = async || {
         lab.sql("UPDATE deliveries SET received_ms = received_ms - 200 * CAST(86400000 AS BIGINT)")
             .await;
-        lab.store.expired(&KEEP).await.unwrap();
+        lab.store.expire(&lab.node, &KEEP).await.unwrap();
         let bodies = lab.number("SELECT COUNT(body) AS n FROM deliveries").await;
         (bodies, lab.number("SELECT COUNT(*) AS n FROM deliveries").await)
     };

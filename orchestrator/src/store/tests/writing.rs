@@ -13,7 +13,7 @@ async fn insert(store: &Store, subject: &'static str, fail: bool) -> Result<(), 
                 )
                 .await?;
                 if fail {
-                    return Err(StoreError::Invalid {
+                    return Err(StoreError::Internal {
                         what: "write for a test",
                         reason: "it was to fail".into(),
                     });
