@@ -124,6 +124,33 @@ async fn on_the_second(world: &World, workflow: &str) -> (String, String) {
     (sha, peer_job.expect("a job"))
 }
 
+fn logs_in(peer: &Peer) -> Vec<std::path::PathBuf> {
+    let logs = fs::read_dir(peer.data().join("logs")).into_iter().flatten().flatten();
+    logs.map(|entry| entry.path()).collect()
+}
+
+/// The log of each try is read at the node that it ran on; the other node says where it is.
+fn each_log_is_read_at_its_node(world: &World, peer: &Peer, job: &str) {
+    let first = world.url().rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+    let first: u16 = first.expect("the first daemon's port");
+    let detail = world.detail(job);
+    for attempt in detail["attempts"].as_array().expect("attempts") {
+        let (number, node) = (&attempt["number"], &attempt["node"]);
+        let (here, there) = match node.as_str() {
+            Some("second") => (peer.port, first),
+            _ => (first, peer.port),
+        };
+        for path in ["logs", "logs/stream"] {
+            let path = format!("/api/v1/jobs/{job}/{path}?try={number}");
+            assert_eq!(http(here, &path, world.token()).0, 200, "{path}");
+            let (status, body) = http(there, &path, world.token());
+            assert_eq!(status, 409, "{path}: {body}");
+            let place = format!("lies on node {}", node.as_str().expect("a name"));
+            assert!(body.contains(&place), "{path}: {body}");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_nodes_jobs_are_taken_back_and_its_queue_goes_on() {
     let world = World::with(Machines::Process, GRACE).await;
@@ -153,10 +180,19 @@ async fn a_dead_nodes_jobs_are_taken_back_and_its_queue_goes_on() {
         assert_eq!(last["node"], "test-node", "{detail:#}");
     }
     assert_eq!(taken_back, 2, "{:?}", nodes(&world, &sha));
-    // The dead one comes back and finds machines that belong to nobody any more.
+    // The dead one comes back and finds machines that belong to nobody any more, and logs that nobody has ended.
     assert!(!machines_in(&peer.data()).is_empty());
+    let logs = logs_in(&peer);
+    assert_eq!(logs.len(), 2);
+    assert!(logs.iter().all(|log| !log.join("sealed").exists()), "{logs:?}");
     peer.up();
     peer_is_clean(&peer);
+    hold::until("its logs are sealed", || {
+        logs.iter().all(|log| log.join("sealed").exists())
+    });
+    for job in world.jobs(&sha) {
+        each_log_is_read_at_its_node(&world, &peer, id(&job));
+    }
     world.wait(&blocking, "success").await;
     world.nothing_left();
 }

@@ -14,7 +14,7 @@ use super::{
     api::{job_for, refused_here, store_failed},
     authorize::Action,
     identity::Caller,
-    log_text::{self, attempt_of},
+    log_text::{self, LogPlace, attempt_of, log_of, log_place},
     log_view::{Group, Mark, Renderer, WINDOW},
     machines::{self, KeepView},
     pages::{Frame, RunView, cancel_words, html, waiting},
@@ -161,7 +161,8 @@ struct JobPage<'a> {
     base: String,
     raw: String,
     stream: Option<String>,
-    log_removed: bool,
+    /// Why no log is shown although there is or was one.
+    absent: Option<String>,
     no_log: bool,
     may_cancel: bool,
     keep: Option<KeepView>,
@@ -307,7 +308,7 @@ pub async fn job(
         .and_then(|v| v.to_str().ok())
         .unwrap_or_default();
     if accept.starts_with("text/plain") {
-        return log_text::respond(&state, &job, query.number, &headers).await;
+        return log_text::respond(&state, &caller, &job, query.number, &headers).await;
     }
     let page = build(&state, &caller, &job, &query).await?;
     Ok(page.into_response())
@@ -335,14 +336,16 @@ async fn build(state: &AppState, caller: &Caller, job: &JobDetail, query: &LogQu
         Some(number) => format!("{path}?try={number}&"),
         None => format!("{path}?"),
     };
-    let log_removed = attempt.is_some_and(|a| a.log_removed);
     let mut renderer = Renderer::new(base.clone(), mark);
-    let shown = match attempt {
-        Some(attempt) if !log_removed && state.logs().exists(attempt.id).await => {
-            Some(window(state, attempt.id, query, &mut renderer, mark).await?)
+    let (mut shown, mut absent) = (None, None);
+    if let Some(attempt) = attempt {
+        match log_place(state, attempt).await {
+            LogPlace::Here => shown = Some(window(state, attempt.id, query, &mut renderer, mark).await?),
+            LogPlace::None => {}
+            LogPlace::Elsewhere => absent = Some(log_text::elsewhere(state, caller, attempt)),
+            LogPlace::Removed => absent = Some("The log was removed: its retention time is over.".to_owned()),
         }
-        _ => None,
-    };
+    }
     let (first, last) = shown.as_ref().map_or((0, 0), |w| (w.first, w.last));
     let more = shown.as_ref().is_some_and(|w| w.more);
     let cursor = shown.as_ref().map_or(
@@ -404,7 +407,7 @@ async fn build(state: &AppState, caller: &Caller, job: &JobDetail, query: &LogQu
         },
         stream: follows.then(|| format!("{path}/log/stream?from={cursor}")),
         base,
-        log_removed,
+        absent,
         no_log,
         may_cancel: live && caller.sees_button(state, Action::Cancel, &job.run.repository),
         job,
@@ -450,16 +453,13 @@ pub async fn log(
     Query(query): Query<LogQuery>,
 ) -> Result<Html<String>, Problem> {
     let job = job_for(&state, &caller, Action::See, &id).await?;
-    let attempt = attempt_of(&job, query.number)?;
-    if attempt.is_some_and(|a| a.log_removed) {
-        return Err(Problem::gone("This log was removed: its retention time is over."));
-    }
+    let attempt = log_of(&state, &caller, &job, query.number).await?;
     let base = match query.number {
         Some(number) => format!("/jobs/{}?try={number}&", job.job.id),
         None => format!("/jobs/{}?", job.job.id),
     };
     let fragment = match attempt {
-        Some(attempt) if state.logs().exists(attempt.id).await => {
+        Some(attempt) => {
             let w = window(&state, attempt.id, &query, &mut Renderer::new(base, None), None).await?;
             Fragment {
                 groups: w.groups,
@@ -468,7 +468,7 @@ pub async fn log(
                 more: w.more,
             }
         }
-        _ => Fragment {
+        None => Fragment {
             groups: Vec::new(),
             first: 0,
             last: 0,

@@ -33,10 +33,11 @@ pub struct TryQuery {
     pub(super) number: Option<u32>,
 }
 
-/// The try whose log is meant: the newest, unless one is named.
+/// The try that is meant: the newest, unless one is named; none when the job has not been tried. Whether its log can be
+/// read here is another question: see [`log_of`].
 ///
 /// # Errors
-/// When the named try does not exist, or its log has been removed.
+/// When the named try does not exist.
 pub(super) fn attempt_of(job: &JobDetail, number: Option<u32>) -> Result<Option<&AttemptRow>, Problem> {
     let attempt = match number {
         Some(number) => Some(
@@ -50,6 +51,66 @@ pub(super) fn attempt_of(job: &JobDetail, number: Option<u32>) -> Result<Option<
     Ok(attempt)
 }
 
+/// Where the log of a try can be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LogPlace {
+    /// On this node.
+    Here,
+    /// Nowhere: it was never begun, or will be on this node.
+    None,
+    /// On the node that ran the try, which is another.
+    Elsewhere,
+    /// Nowhere any more.
+    Removed,
+}
+
+pub(super) async fn log_place(state: &AppState, attempt: &AttemptRow) -> LogPlace {
+    if attempt.log_removed {
+        LogPlace::Removed
+    } else if state.logs().exists(attempt.id).await {
+        // Also under another name that this node had then.
+        LogPlace::Here
+    } else if attempt.node == state.config().node {
+        LogPlace::None
+    } else {
+        LogPlace::Elsewhere
+    }
+}
+
+/// Where a caller may read a log that lies on another node. The node's name is for those who may see machines.
+pub(super) fn elsewhere(state: &AppState, caller: &Caller, attempt: &AttemptRow) -> String {
+    match caller.may(state, Action::Machines, None) {
+        Ok(()) => format!(
+            "This log lies on node {node}, which ran the job: read it at that node's own address.",
+            node = attempt.node
+        ),
+        Err(_) => {
+            "This log lies on another node than the one that answers: read it at that node's own address.".to_owned()
+        }
+    }
+}
+
+/// The try that is meant when its log can be read here; none while there is no log.
+///
+/// # Errors
+/// When the named try does not exist (404), its log was removed (410) or lies on another node (409).
+pub(super) async fn log_of<'a>(
+    state: &AppState,
+    caller: &Caller,
+    job: &'a JobDetail,
+    number: Option<u32>,
+) -> Result<Option<&'a AttemptRow>, Problem> {
+    let Some(attempt) = attempt_of(job, number)? else {
+        return Ok(None);
+    };
+    match log_place(state, attempt).await {
+        LogPlace::Here => Ok(Some(attempt)),
+        LogPlace::None => Ok(None),
+        LogPlace::Elsewhere => Err(Problem::conflict("log_elsewhere", elsewhere(state, caller, attempt))),
+        LogPlace::Removed => Err(Problem::gone("This log was removed: its retention time is over.")),
+    }
+}
+
 /// `GET /jobs/{id}/log.txt`
 pub async fn page(
     State(state): State<AppState>,
@@ -59,7 +120,7 @@ pub async fn page(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let job = job_for(&state, &caller, Action::See, &id).await?;
-    respond(&state, &job, query.number, &headers).await
+    respond(&state, &caller, &job, query.number, &headers).await
 }
 
 /// `GET /api/v1/jobs/{id}/logs`
@@ -76,19 +137,13 @@ pub async fn api(
 /// The log of a job that the caller may see.
 pub(super) async fn respond(
     state: &AppState,
+    caller: &Caller,
     job: &JobDetail,
     number: Option<u32>,
     headers: &HeaderMap,
 ) -> Result<Response, Problem> {
     let failed = |e| Problem::internal("reading a log", e);
-    let attempt = attempt_of(job, number)?;
-    if attempt.is_some_and(|a| a.log_removed) {
-        return Err(Problem::gone("This log was removed: its retention time is over."));
-    }
-    let attempt = match attempt {
-        Some(attempt) if state.logs().exists(attempt.id).await => Some(attempt.id),
-        _ => None,
-    };
+    let attempt = log_of(state, caller, job, number).await?.map(|attempt| attempt.id);
     let len = match attempt {
         Some(id) => state.logs().text_len(id).await.map_err(failed)?,
         None => 0,

@@ -7,7 +7,7 @@
 //! | `skip` | page | lines that came too fast to be shown |
 //! | `step`, `state` | page | a step or the job changed |
 //! | `log` | API | one record |
-//! | `resync` | both | what is shown no longer holds: start again |
+//! | `resync` | both | what is shown no longer holds, or the log cannot be read here: ask again, and be told |
 //! | `end` | both | nothing follows |
 //!
 //! The id of an event says where to read on; a client that comes back with it (`Last-Event-ID`, or
@@ -37,7 +37,7 @@ use super::{
     identity::Caller,
     job_page,
     limits::Viewer,
-    log_text::attempt_of,
+    log_text::{LogPlace, attempt_of, log_of, log_place},
     log_view::Renderer,
     pages::waiting,
     problem::Problem,
@@ -45,12 +45,12 @@ use super::{
 };
 use crate::{
     clock::now_ms,
-    logs::{LogError, Page, Position, Record},
+    logs::{LogError, Position, Record},
     model::{
         ids::{AttemptId, JobId},
         state::JobState,
     },
-    store::JobDetail,
+    store::{AttemptRow, JobDetail, JobVersion},
 };
 
 /// Events held for a viewer that does not read.
@@ -165,18 +165,25 @@ fn last_event_id(headers: &HeaderMap) -> Option<&str> {
         .filter(|v| !v.is_empty())
 }
 
-/// Reads the job until it has an attempt, or never will.
-async fn attempt_or_end(state: &AppState, job: JobId, number: Option<u32>) -> Option<AttemptId> {
+/// Waits until the job has an attempt whose log may be followed, or never will have.
+async fn attempt_or_end(state: &AppState, job: JobId, number: Option<u32>) -> Result<Option<AttemptRow>, Gone> {
     loop {
-        let detail = state.store().job(job).await.ok()??;
-        if let Some(attempt) = attempt_of(&detail, number).ok()? {
-            return Some(attempt.id);
+        let version = state.store().job_version(job).await.ok().flatten().ok_or(Gone)?;
+        if version.attempt.is_some() {
+            let detail = state.store().job(job).await.ok().flatten().ok_or(Gone)?;
+            return attempt_of(&detail, number).map(|a| a.cloned()).map_err(|_| Gone);
         }
-        if detail.job.state.is_terminal() {
-            return None;
+        if version.state.is_terminal() {
+            return Ok(None);
         }
         tokio::time::sleep(POLL).await;
     }
+}
+
+/// Whether a log will never come: its attempt has ended, and there is none.
+async fn never_comes(state: &AppState, attempt: AttemptId) -> bool {
+    let row = state.store().attempt(attempt).await.ok().flatten();
+    row.is_none_or(|row| row.state.is_terminal()) && !state.logs().exists(attempt).await
 }
 
 // --- the API: records ---
@@ -209,36 +216,57 @@ fn behind(record: &Record) -> Position {
     }
 }
 
-impl AsyncProducer for Records {
-    async fn run(self, state: &AppState, sink: &mut Sink) -> Result<(), Gone> {
-        let attempt = attempt_or_end(state, self.job, self.number).await;
-        if let Some(attempt) = attempt {
-            let pages = state.logs().follow(attempt, self.from);
-            tokio::pin!(pages);
-            while let Some(page) = pages.next().await {
-                let page = match page {
-                    Ok(page) => page,
-                    Err(error) => return failed(sink, &error).await,
-                };
-                if page.resync {
-                    sink.json(
-                        "resync",
-                        Some(page.next.to_string()),
-                        &json!({"from": page.next.to_string()}),
-                    )
+impl Records {
+    /// Sends records until the log's end.
+    async fn follow(&self, state: &AppState, sink: &mut Sink, attempt: AttemptId) -> Result<(), Gone> {
+        let pages = state.logs().follow(attempt, self.from);
+        tokio::pin!(pages);
+        let mut begun = false;
+        loop {
+            let page = tokio::select! {
+                page = pages.next() => page,
+                () = tokio::time::sleep(POLL), if !begun => {
+                    if never_comes(state, attempt).await {
+                        return Ok(());
+                    }
+                    continue;
+                }
+            };
+            let Some(page) = page else { return Ok(()) };
+            begun = true;
+            let page = match page {
+                Ok(page) => page,
+                Err(error) => return failed(sink, &error).await.and(Err(Gone)),
+            };
+            if page.resync {
+                let from = page.next.to_string();
+                sink.json("resync", Some(from.clone()), &json!({ "from": from }))
                     .await?;
-                }
-                for record in &page.records {
-                    sink.json("log", Some(behind(record).to_string()), &record_json(record))
-                        .await?;
-                }
-                if page.ended {
-                    break;
-                }
+            }
+            for record in &page.records {
+                sink.json("log", Some(behind(record).to_string()), &record_json(record))
+                    .await?;
+            }
+            if page.ended {
+                return Ok(());
             }
         }
-        let job = state.store().job(self.job).await.ok().flatten();
-        let words = job.map(|job| job.job.state.as_str());
+    }
+}
+
+impl AsyncProducer for Records {
+    async fn run(self, state: &AppState, sink: &mut Sink) -> Result<(), Gone> {
+        let attempt = attempt_or_end(state, self.job, self.number).await?;
+        if let Some(attempt) = &attempt {
+            // It began after the request was answered: who asks again is told.
+            if matches!(log_place(state, attempt).await, LogPlace::Elsewhere | LogPlace::Removed) {
+                return sink.json("resync", None, &json!({})).await;
+            }
+            self.follow(state, sink, attempt.id).await?;
+        }
+        let attempt = attempt.map(|attempt| attempt.id);
+        let job = state.store().job_version(self.job).await.ok().flatten();
+        let words = job.map(|job| job.state.as_str());
         sink.json("end", None, &json!({"attempt": attempt, "state": words}))
             .await
     }
@@ -259,7 +287,7 @@ pub async fn api(
     headers: HeaderMap,
 ) -> Result<Events, Problem> {
     let job = job_for(&state, &caller, Action::See, &id).await?;
-    attempt_of(&job, query.number)?;
+    log_of(&state, &caller, &job, query.number).await?;
     let from = match last_event_id(&headers).or(query.from.as_deref()) {
         Some(text) => parse(text)?,
         None => Position::START,
@@ -413,45 +441,69 @@ impl Lines {
     }
 }
 
+/// A job as it was read last; it is read again only when something about it changed.
+struct Watched {
+    version: JobVersion,
+    job: JobDetail,
+}
+
+impl Watched {
+    async fn read(state: &AppState, id: JobId) -> Result<Self, Gone> {
+        // The version first: what changes between the two is read again.
+        let version = state.store().job_version(id).await.ok().flatten().ok_or(Gone)?;
+        let job = state.store().job(id).await.ok().flatten().ok_or(Gone)?;
+        Ok(Self { version, job })
+    }
+
+    async fn look(&mut self, state: &AppState) -> Result<(), Gone> {
+        let id = self.job.job.id;
+        let version = state.store().job_version(id).await.ok().flatten().ok_or(Gone)?;
+        if version != self.version {
+            *self = Self::read(state, id).await?;
+        }
+        Ok(())
+    }
+
+    fn newest(&self) -> Option<&AttemptRow> {
+        attempt_of(&self.job, None).ok().flatten()
+    }
+}
+
 impl AsyncProducer for Lines {
     async fn run(mut self, state: &AppState, sink: &mut Sink) -> Result<(), Gone> {
         let mut told = Told::default();
+        let mut watched = Watched::read(state, self.job).await?;
         // While the job waits there is no log, only its state.
         let attempt = loop {
-            let Ok(Some(job)) = state.store().job(self.job).await else {
-                return Err(Gone);
-            };
-            told.tell(state, sink, &job).await?;
-            if let Ok(Some(attempt)) = attempt_of(&job, None) {
-                break attempt.id;
+            told.tell(state, sink, &watched.job).await?;
+            if let Some(attempt) = watched.newest() {
+                break attempt.clone();
             }
-            if job.job.state.is_terminal() {
+            if watched.job.job.state.is_terminal() {
                 return sink.json("end", None, &json!({})).await;
             }
             tokio::time::sleep(POLL).await;
+            watched.look(state).await?;
         };
-        if self.shown.is_some_and(|shown| shown != attempt) {
+        if self.shown.is_some_and(|shown| shown != attempt.id) {
             return sink.json("resync", None, &json!({})).await;
         }
         let mut renderer = Renderer::new(format!("/jobs/{}?", self.job), None);
-        let pages = state.logs().follow(attempt, self.cursor.position);
-        tokio::pin!(pages);
-        let mut log_ended = false;
+        // The page says where the log is; here follows only where the job stands.
+        let place = log_place(state, &attempt).await;
+        let mut log_ended = matches!(place, LogPlace::Elsewhere | LogPlace::Removed);
         let mut asked = Instant::now();
         loop {
-            let page: Option<Result<Page, LogError>> = tokio::select! {
-                page = pages.next(), if !log_ended => {
-                    log_ended = page.is_none();
-                    page
-                }
+            let change = tokio::select! {
+                change = state.logs().changed(attempt.id, self.cursor.position), if !log_ended => Some(change),
                 () = tokio::time::sleep_until(asked + POLL) => None,
             };
-            match page {
-                Some(Ok(page)) if page.resync => return sink.json("resync", None, &json!({})).await,
-                Some(Ok(page)) => {
-                    self.cursor.position = page.next;
-                    log_ended = page.ended;
-                    self.send(state, sink, attempt, &mut renderer).await?;
+            match change {
+                Some(Ok(change)) if change.resync => return sink.json("resync", None, &json!({})).await,
+                Some(Ok(change)) => {
+                    self.cursor.position = change.next;
+                    log_ended = change.ended;
+                    self.send(state, sink, attempt.id, &mut renderer).await?;
                 }
                 Some(Err(error)) => return failed(sink, &error).await,
                 None => {}
@@ -460,14 +512,12 @@ impl AsyncProducer for Lines {
                 continue;
             }
             asked = Instant::now();
-            let Ok(Some(job)) = state.store().job(self.job).await else {
-                return Err(Gone);
-            };
-            told.tell(state, sink, &job).await?;
-            if attempt_of(&job, None).ok().flatten().map(|a| a.id) != Some(attempt) {
+            watched.look(state).await?;
+            told.tell(state, sink, &watched.job).await?;
+            if watched.newest().map(|newest| newest.id) != Some(attempt.id) {
                 return sink.json("resync", None, &json!({})).await;
             }
-            if job.job.state.is_terminal() && log_ended {
+            if watched.job.job.state.is_terminal() && (log_ended || never_comes(state, attempt.id).await) {
                 return sink.json("end", Some(self.cursor.to_string()), &json!({})).await;
             }
         }

@@ -289,9 +289,23 @@ impl Site {
 
     /// Claims the oldest queued job; both runs have one, the public repository's comes first.
     pub async fn claim(&self) -> (AttemptId, i64, JobId) {
+        self.claim_by(&node(), self.instance).await
+    }
+
+    /// As [`Site::claim`], by a node of another name.
+    pub async fn claim_elsewhere(&self, name: &str) -> (AttemptId, i64, JobId) {
+        let (node, instance) = (name.parse().unwrap(), InstanceId::new());
+        self.store
+            .register_node(&node, instance, Duration::from_secs(1))
+            .await
+            .unwrap();
+        self.claim_by(&node, instance).await
+    }
+
+    async fn claim_by(&self, node: &NodeName, instance: InstanceId) -> (AttemptId, i64, JobId) {
         let claimed = self
             .store
-            .claim_job(&node(), self.instance, &["helios".to_owned()])
+            .claim_job(node, instance, &["helios".to_owned()])
             .await
             .unwrap()
             .unwrap();

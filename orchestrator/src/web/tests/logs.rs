@@ -9,8 +9,14 @@ use axum::{
 use futures::StreamExt as _;
 use tower::ServiceExt as _;
 
-use super::fixture::{Site, between};
-use crate::{clock::now_ms, deadline, logs::Channel, model::state::JobResult, store::AttemptEnd};
+use super::fixture::{Site, between, node};
+use crate::{
+    clock::now_ms,
+    deadline,
+    logs::Channel,
+    model::state::JobResult,
+    store::{AttemptEnd, tests::AGE_ATTEMPTS},
+};
 
 #[derive(Debug, Clone, Default)]
 struct Event {
@@ -321,4 +327,104 @@ async fn a_long_log_is_served_in_small_windows() {
         site.get(&format!("/jobs/{job}/log?from=99999")).await.status,
         StatusCode::OK
     );
+}
+
+/// Every address of a job's log but the page around it.
+const LOGS: [&str; 4] = [
+    "/jobs/{}/log.txt",
+    "/jobs/{}/log",
+    "/api/v1/jobs/{}/logs",
+    "/api/v1/jobs/{}/logs/stream",
+];
+
+#[tokio::test]
+async fn a_log_that_was_removed_is_gone_wherever_it_is_asked_for() {
+    let site = Site::new().await;
+    let (attempt, job) = site.failed_job(3).await;
+    site.store.sql(AGE_ATTEMPTS).await;
+    let (node, retention) = (node(), &site.state.config().retention);
+    assert!(!site.store.expire(&node, retention).await.unwrap());
+    for file_is_there in [true, false] {
+        if !file_is_there {
+            site.logs.remove(attempt).await.unwrap();
+        }
+        for path in LOGS.map(|path| path.replace("{}", &job.to_string())) {
+            let answer = site.get(&path).await;
+            assert_eq!(answer.status, StatusCode::GONE, "{path}: {}", answer.body);
+            assert!(
+                answer.body.contains("retention time is over"),
+                "{path}: {}",
+                answer.body
+            );
+        }
+        let page = site.get(&format!("/jobs/{job}")).await;
+        assert_eq!(page.status, StatusCode::OK);
+        assert!(page.body.contains("The log was removed"), "{}", page.body);
+        // The page's own stream, which a page that was loaded before still has: it ends.
+        let mut events = Events::open(&site, &format!("/jobs/{job}/log/stream"), None).await;
+        events.until("end").await;
+    }
+}
+
+#[tokio::test]
+async fn a_log_on_another_node_is_said_to_be_there_and_by_name_to_those_who_may_know() {
+    let site = Site::new().await;
+    let (attempt, epoch, job) = site.claim_elsewhere("bramble").await;
+    for path in LOGS.map(|path| path.replace("{}", &job.to_string())) {
+        let answer = site.get(&path).await;
+        assert_eq!(answer.status, StatusCode::CONFLICT, "{path}: {}", answer.body);
+        assert!(
+            answer.body.contains("lies on another node") && !answer.body.contains("bramble"),
+            "{path}: {}",
+            answer.body
+        );
+        if path.starts_with("/api/") {
+            let answer = site.as_admin(Method::GET, &path, "").await;
+            assert_eq!(answer.status, StatusCode::CONFLICT);
+            assert!(answer.body.contains("lies on node bramble"), "{path}: {}", answer.body);
+        }
+    }
+    let page = site.get(&format!("/jobs/{job}")).await.body;
+    assert!(
+        page.contains("This log lies on another node") && !page.contains(">no output"),
+        "{page}"
+    );
+    // Where the job stands is known everywhere, so a page follows that to the end.
+    let url = between(&page, "data-stream=\"", "\"").to_owned();
+    let mut events = Events::open(&site, &url, None).await;
+    assert!(events.until("state").await.data.contains("running"));
+    let end = AttemptEnd::Result {
+        result: JobResult::Success,
+        message: "ok".into(),
+    };
+    site.store.end_attempt(attempt, epoch, end, 3).await.unwrap();
+    events.until("end").await;
+}
+
+#[tokio::test]
+async fn a_stream_that_began_before_its_log_was_elsewhere_sends_its_reader_to_ask_again() {
+    let site = Site::new().await;
+    let job = site.public.jobs[0];
+    let mut events = Events::open(&site, &format!("/api/v1/jobs/{job}/logs/stream"), None).await;
+    let (_, _, claimed) = site.claim_elsewhere("bramble").await;
+    assert_eq!(claimed, job);
+    events.until("resync").await;
+    assert!(events.next().await.is_none());
+}
+
+#[tokio::test]
+async fn an_attempt_that_ended_without_a_log_ends_its_streams() {
+    let site = Site::new().await;
+    let (attempt, epoch, job) = site.claim().await;
+    let mut api = Events::open(&site, &format!("/api/v1/jobs/{job}/logs/stream"), None).await;
+    let mut page = Events::open(&site, &format!("/jobs/{job}/log/stream"), None).await;
+    page.until("state").await;
+    let end = AttemptEnd::Result {
+        result: JobResult::Failure,
+        message: "no disk".into(),
+    };
+    site.store.end_attempt(attempt, epoch, end, 3).await.unwrap();
+    assert!(api.until("end").await.data.contains("\"state\":\"failure\""));
+    page.until("end").await;
+    assert_eq!(site.get(&format!("/jobs/{job}/log.txt")).await.body, "");
 }
