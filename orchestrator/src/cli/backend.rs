@@ -70,15 +70,14 @@ pub(super) async fn local(config: &Config, allow_unisolated: bool) -> miette::Re
     match config.backend {
         Backend::Qemu => {
             // KVM is believed only when a guest of ours really booted under it.
-            let direct = config
-                .images
-                .values()
-                .find_map(|image| image.kernel.as_ref().zip(image.initrd.as_ref()));
-            let accel = match direct {
-                Some((kernel, initrd)) => qemu::accel::probe(&data_dir, kernel, initrd).await.map_err(report)?,
-                None => qemu::Accel::Tcg,
-            };
-            open_qemu(config, accel)
+            let verdict = qemu::accel::decide(&data_dir, config.images.values(), qemu::accel::Remember::Yes)
+                .await
+                .map_err(report)?;
+            match verdict.fix() {
+                None => tracing::info!("{verdict}"),
+                Some(fix) => tracing::warn!(fix, "{verdict}"),
+            }
+            open_qemu(config, verdict.accel())
         }
         Backend::Process if allow_unisolated => {
             process::open(process::Options { node, data_dir, agent }).map_err(report)

@@ -1,12 +1,20 @@
 //! `helios-ci config`
 
+mod answers;
+mod init;
+mod install;
+mod question;
+
 use clap::Subcommand;
 
-use super::{Common, Exit, Outcome};
-use crate::config::{Config, LoadOptions};
+use self::init::InitArgs;
+use super::{Common, Exit, Outcome, data_dir};
+use crate::config::{Config, ConfigError, LoadOptions, Loaded};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ConfigCommand {
+    /// Ask for forge, repository and image, and write the configuration with its secrets.
+    Init(Box<InitArgs>),
     /// Read the configuration and everything it refers to, and say what is wrong.
     #[command(after_help = "Example:\n  helios-ci --config /etc/helios-ci/config.yaml config check")]
     Check,
@@ -15,25 +23,39 @@ pub(super) enum ConfigCommand {
     Show,
 }
 
-pub(super) fn run(common: &Common, command: &ConfigCommand) -> Outcome {
-    let config = load(common)?;
+pub(super) fn run(common: &Common, command: ConfigCommand) -> Outcome {
     match command {
-        ConfigCommand::Check => println!("{}: ok", common.config.display()),
-        ConfigCommand::Show => print!("{}", config.to_shown_yaml()),
+        ConfigCommand::Init(args) => init::run(common, *args)?,
+        ConfigCommand::Check => {
+            let config = load_and_warn(common)?;
+            data_dir::check(&config.data_dir)?;
+            println!("{}: ok", common.config.display());
+        }
+        ConfigCommand::Show => print!("{}", load(common)?.to_shown_yaml()),
     }
     Ok(Exit::Success)
 }
 
-/// The configuration of the common options; warnings go to standard error.
+/// The configuration of the common options. Its warnings are for those who start or check something, and would only
+/// stand in the way of what every other command prints.
 pub(super) fn load(common: &Common) -> miette::Result<Config> {
-    let loaded = Config::load(
-        &common.config,
-        LoadOptions {
-            dev_env_secrets: common.dev_env_secrets,
-        },
-    )?;
+    Ok(read(common)?.config)
+}
+
+/// As [`load`]; its warnings go to standard error.
+pub(super) fn load_and_warn(common: &Common) -> miette::Result<Config> {
+    let loaded = read(common)?;
     for warning in &loaded.warnings {
         eprintln!("{warning}");
     }
     Ok(loaded.config)
+}
+
+fn read(common: &Common) -> Result<Loaded, ConfigError> {
+    Config::load(
+        &common.config,
+        LoadOptions {
+            dev_env_secrets: common.dev_env_secrets,
+        },
+    )
 }

@@ -50,7 +50,7 @@ pub(super) async fn run(common: &Common, args: MachinedArgs) -> Outcome {
         LogFormat::Text
     };
     telemetry::log_to_stderr(format, common.verbose).map_err(report)?;
-    let config = super::config::load(common)?;
+    let config = super::config::load_and_warn(common)?;
     let (socket, mut callers) = door(common, &config)?;
     let directory = socket.parent().unwrap_or(Path::new("/"));
     files::passage(directory).map_err(|e| miette!("cannot make {} for machined's socket: {e}", directory.display()))?;
@@ -83,7 +83,7 @@ pub(super) async fn run(common: &Common, args: MachinedArgs) -> Outcome {
             let next = loop {
                 reload.notified().await;
                 let loaded = async {
-                    let next = super::config::load(common)?;
+                    let next = super::config::load_and_warn(common)?;
                     let (new_socket, callers) = door(common, &next)?;
                     if next.node != config.node || new_socket != socket {
                         return Err(miette!(

@@ -5,6 +5,7 @@ mod client;
 mod config;
 mod console;
 mod control;
+mod data_dir;
 mod deliveries;
 mod doctor;
 mod fetch;
@@ -29,7 +30,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::telemetry;
+use crate::{config::DEFAULT_PATH, telemetry};
 
 /// What the process ends with; documented in `helios-ci help`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,7 +100,7 @@ struct Common {
         long,
         global = true,
         env = "HELIOS_CI_CONFIG",
-        default_value = "/etc/helios-ci/config.yaml"
+        default_value = DEFAULT_PATH
     )]
     config: PathBuf,
     /// Allow `env:NAME` secrets in the configuration. For development only.
@@ -108,6 +109,16 @@ struct Common {
     /// Say on standard error what is done; twice, in every detail. `RUST_LOG` says it more finely.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
+}
+
+impl Common {
+    /// How a command for the same configuration begins, for advice that can be copied.
+    fn program(&self) -> String {
+        match self.config.to_str() {
+            Some(DEFAULT_PATH) => "helios-ci".to_owned(),
+            _ => format!("helios-ci --config {}", self.config.display()),
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -239,7 +250,7 @@ fn run(cli: Cli) -> Outcome {
             Command::Setup(args) => setup::run(common, &args),
             Command::Machine(command) => machine::run(common, command).await,
             Command::Doctor(args) => doctor::run(common, args).await,
-            Command::Config(command) => config::run(common, &command),
+            Command::Config(command) => config::run(common, command),
             // Both are done without a runtime.
             Command::Relay(_) | Command::Version => {
                 println!("helios-ci {}", env!("CARGO_PKG_VERSION"));

@@ -10,7 +10,7 @@ use miette::miette;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::ready::{Door, Ready};
-use super::{Common, Exit, Outcome, parts, report, signals};
+use super::{Common, Exit, Outcome, data_dir, parts, report, signals};
 use crate::{
     config::Config,
     failpoint::{self, Point},
@@ -60,17 +60,22 @@ pub(super) async fn run(common: &Common, args: ServeArgs) -> Outcome {
         LogFormat::Text
     };
     telemetry::log_to_stderr(format, common.verbose).map_err(report)?;
-    let config = super::config::load(common)?;
+    let config = super::config::load_and_warn(common)?;
     parts::usable_git().await?;
     parts::private_files();
-    parts::make_data_dir(&config.data_dir)?;
+    data_dir::make(&config.data_dir)?;
     let lock = node::DataLock::take(&config.data_dir).map_err(report)?;
     let store = Store::open(&config.database).await.map_err(report)?;
     let end = CancellationToken::new();
     let reload = signals::watch(&end)?;
     let again = async |before: &Ready| {
         reload.notified().await;
-        Ready::new(super::config::load(common)?, Some(before), args.allow_unisolated).await
+        Ready::new(
+            super::config::load_and_warn(common)?,
+            Some(before),
+            args.allow_unisolated,
+        )
+        .await
     };
     let mut ready = Ready::new(config, None, args.allow_unisolated).await?;
     while let Some(next) = serve_with(&ready, &store, &lock, end.child_token(), again).await? {
@@ -123,6 +128,7 @@ async fn serve_with(
     let metrics = Metrics::with(|registry| {
         intake.register(registry);
         reporter.register(registry);
+        ready.connections.register(registry);
     });
     let deps = parts::deps(parts::Outside {
         config: Arc::clone(&config),
@@ -154,6 +160,7 @@ async fn serve_with(
             forges: ready.forges.clone(),
             catch_up: CatchUp::new(deps.clone()),
         }),
+        connections: ready.connections.clone(),
         on_change: on_change(Arc::clone(&hints)),
         metrics: metrics.clone(),
         draining: stop.clone(),
@@ -181,6 +188,7 @@ async fn serve_with(
         Arc::clone(&config),
         Arc::clone(&hints),
     );
+    tasks.spawn(ready.connections.clone().run(ready.forges.clone(), stop.clone()));
     tasks.spawn(planner.run(stop.clone()));
     tasks.spawn(CatchUp::new(deps.clone()).run(stop.clone()));
     tasks.spawn(reporter.run(stop.clone()));

@@ -24,6 +24,32 @@ pub fn one_line(text: &str, max: usize) -> String {
     line
 }
 
+/// A title behind the word that says its state, or the title alone where it says so itself: `2 jobs queued` is not
+/// `Queued: 2 jobs queued`.
+#[must_use]
+pub fn with_word(word: &str, title: &str, max: usize) -> String {
+    let title = one_line(title, max);
+    if word.is_empty() || says(&title, word) {
+        return title;
+    }
+    if title.is_empty() {
+        return word.to_owned();
+    }
+    one_line(&format!("{word}: {title}"), max)
+}
+
+/// Whether a text holds these words as they are, whatever their case: `terror` does not say `error`.
+fn says(text: &str, word: &str) -> bool {
+    let words = |text: &str| -> Vec<String> {
+        text.split(|c: char| !c.is_alphanumeric())
+            .filter(|word| !word.is_empty())
+            .map(str::to_lowercase)
+            .collect()
+    };
+    let (text, word) = (words(text), words(word));
+    text.windows(word.len().max(1)).any(|some| some == word)
+}
+
 /// Characters that reorder the text around them and so make a line read as another.
 fn is_direction_mark(c: char) -> bool {
     matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}')
@@ -109,7 +135,44 @@ mod tests {
         assert_eq!(markdown("short"), "short");
     }
 
+    #[test]
+    fn a_word_is_said_once() {
+        for (word, title, whole) in [
+            ("Queued", "2 jobs queued", "2 jobs queued"),
+            (
+                "Queued",
+                "Queued again: its machine died",
+                "Queued again: its machine died",
+            ),
+            ("Queued", "Waiting for build", "Queued: Waiting for build"),
+            (
+                "Running",
+                "1 of 3 jobs failed so far",
+                "Running: 1 of 3 jobs failed so far",
+            ),
+            ("Timed out", "the step timed out", "the step timed out"),
+            ("Timed out", "after an hour", "Timed out: after an hour"),
+            ("Error", "1 run ended in an error", "1 run ended in an error"),
+            ("Error", "terrors", "Error: terrors"),
+            ("Error", "", "Error"),
+            ("", "2 of 3 jobs failed", "2 of 3 jobs failed"),
+        ] {
+            assert_eq!(with_word(word, title, 140), whole);
+        }
+    }
+
     proptest! {
+        #[test]
+        fn the_word_is_there_once_or_as_often_as_the_title_has_it(
+            word in "Queued|Running|Timed out|Error", title in "([a-z]{1,8}|queued|running|timed|out|error)( ([a-z]{1,8}|QUEUED|running|timed out|error)){0,5}",
+        ) {
+            let count = |text: &str| {
+                let padded = format!(" {} ", text.to_lowercase().replace(':', " "));
+                padded.matches(&format!(" {} ", word.to_lowercase())).count()
+            };
+            prop_assert_eq!(count(&with_word(&word, &title, 140)), count(&title).max(1));
+        }
+
         #[test]
         fn what_is_cut_fits_and_leaves_no_fence_open(text in "(```|~~~~|`{1,90}|é|\n|x){0,200}", max in 60usize..400) {
             let cut = cut_markdown(&text, max);

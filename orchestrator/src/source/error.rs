@@ -85,7 +85,9 @@ pub enum SourceError {
         why: String,
     },
     /// A repository has more branches and tags than are brought.
-    #[error("{repository} has more than {max} branches and tags, too many to list; a checkout needs that only with `fetch-depth: 0`")]
+    #[error(
+        "{repository} has more than {max} branches and tags, too many to list; a checkout needs that only with `fetch-depth: 0`"
+    )]
     TooManyRefs {
         /// The repository.
         repository: RepoPath,

@@ -9,6 +9,7 @@
 //! - [`log_text`], [`stream`]: raw logs with `Range`, live logs as server-sent events
 //! - [`ansi`], [`utf8`]: what a log's bytes mean, found in a stream
 //! - [`api`] serves `/api/v1`; [`dispatch`] what a person asks to run
+//! - [`health`], [`status`]: how the daemon is, for balancers and for people
 //! - [`serve`], [`linger`]: listeners, TLS, limits on connections, their orderly end
 
 pub mod actions;
@@ -35,6 +36,7 @@ pub mod range;
 pub mod routes;
 pub mod serve;
 pub mod session;
+pub mod status;
 pub mod stream;
 pub mod utf8;
 pub mod view;
@@ -48,7 +50,7 @@ pub use routes::router;
 
 use crate::{
     config::Config,
-    forge::ForgeError,
+    forge::{ConnectionHealth, ForgeError},
     logs::LogStore,
     machine::Machines,
     model::{
@@ -104,6 +106,7 @@ struct Inner {
     config: Arc<Config>,
     machines: Arc<dyn Machines>,
     repositories: Arc<dyn Repositories>,
+    connections: ConnectionHealth,
     on_change: OnChange,
     metrics: Metrics,
     draining: CancellationToken,
@@ -125,6 +128,8 @@ pub struct Parts {
     pub machines: Arc<dyn Machines>,
     /// Repositories by path, asked for by `POST /api/v1/builds`.
     pub repositories: Arc<dyn Repositories>,
+    /// Whether the forges accept us.
+    pub connections: ConnectionHealth,
     /// Takes hints about what changed.
     pub on_change: OnChange,
     /// Metrics.
@@ -144,6 +149,7 @@ impl AppState {
             config: parts.config,
             machines: parts.machines,
             repositories: parts.repositories,
+            connections: parts.connections,
             on_change: parts.on_change,
             metrics: parts.metrics,
             draining: parts.draining,
@@ -187,6 +193,12 @@ impl AppState {
     #[must_use]
     pub fn repositories(&self) -> &dyn Repositories {
         &*self.0.repositories
+    }
+
+    /// Whether the forges accept us.
+    #[must_use]
+    pub fn connections(&self) -> &ConnectionHealth {
+        &self.0.connections
     }
 
     /// The static files' addresses.

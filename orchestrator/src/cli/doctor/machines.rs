@@ -8,7 +8,10 @@ use crate::{
     driver::chain,
     exec::Cmd,
     images::Library,
-    machine::{Machines, machined, qemu::firmware},
+    machine::{
+        Machines, machined,
+        qemu::{accel, firmware},
+    },
     source::{GIT_FIX, git_version},
 };
 
@@ -36,7 +39,7 @@ pub(super) async fn look(config: &Config, findings: &mut Findings) {
             )),
         },
         (None, Backend::Qemu) => {
-            qemu(findings).await;
+            qemu(config, findings).await;
             firmware(config, findings);
         }
         (None, Backend::Process) => findings.add(Line::warning(
@@ -73,7 +76,7 @@ async fn git() -> Line {
     }
 }
 
-async fn qemu(findings: &mut Findings) {
+async fn qemu(config: &Config, findings: &mut Findings) {
     for program in ["qemu-system-x86_64", "qemu-img"] {
         let version = Cmd::new(program).arg("--version").deadline(SOON).run().await;
         findings.add(match version {
@@ -82,18 +85,20 @@ async fn qemu(findings: &mut Findings) {
             Err(error) => Line::failure(program, chain(&error), "apt-get install qemu-system-x86 qemu-utils"),
         });
     }
-    let kvm = fs::File::options().read(true).write(true).open("/dev/kvm");
-    findings.add(match kvm {
-        Ok(_) => Line::ok(
-            "kvm",
-            "/dev/kvm opens; the daemon tries at its start whether guests really run under it",
-        ),
-        Err(error) => Line::warning(
-            "kvm",
-            format!("/dev/kvm: {error}; guests are emulated, which is slow"),
-            "usermod -aG kvm helios-ci, on a host with virtualisation",
-        ),
-    });
+    // What the daemon goes by, in its words.
+    findings.add(
+        match accel::decide(&config.data_dir, config.images.values(), accel::Remember::No).await {
+            Ok(verdict) => match verdict.fix() {
+                None => Line::ok("kvm", verdict),
+                Some(fix) => Line::warning("kvm", verdict, fix),
+            },
+            Err(error) => Line::failure(
+                "kvm",
+                chain(&error),
+                "install QEMU, and run doctor as the daemon's user",
+            ),
+        },
+    );
 }
 
 /// Only where an image needs it.

@@ -9,7 +9,7 @@ use std::{
 use miette::miette;
 
 use super::{
-    super::{Common, config::load},
+    super::{Common, config::load, data_dir},
     guest,
 };
 use crate::config::{Backend, Config, DEFAULT_PATH, Database, LoadOptions};
@@ -66,7 +66,7 @@ impl Place {
         if config.backend != Backend::Zone {
             config.machined = None;
         }
-        super::super::parts::make_data_dir(&config.data_dir)?;
+        data_dir::make(&config.data_dir)?;
         Ok(Self {
             config: Arc::new(config),
             dir,

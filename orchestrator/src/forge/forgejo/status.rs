@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::{
-    forge::text::one_line,
+    forge::text::with_word,
     model::report::{Report, ReportState},
 };
 
@@ -39,16 +39,10 @@ impl<'a> Status<'a> {
     /// A report in Forgejo's words.
     pub fn new(report: &'a Report, details: &'a str) -> Self {
         let (state, word) = words(report.state);
-        let title = one_line(&report.title, MAX_DESCRIPTION);
-        let said = title
-            .get(..word.len())
-            .is_some_and(|start| start.eq_ignore_ascii_case(word));
-        let description = match (title.is_empty(), said) {
-            (true, _) if word.is_empty() => state.to_owned(),
-            (true, _) => word.to_owned(),
-            (false, true) => title,
-            (false, false) => one_line(&format!("{word}: {title}"), MAX_DESCRIPTION),
-        };
+        let mut description = with_word(word, &report.title, MAX_DESCRIPTION);
+        if description.is_empty() {
+            state.clone_into(&mut description);
+        }
         Self {
             state,
             context: &report.name,

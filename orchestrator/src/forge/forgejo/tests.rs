@@ -140,6 +140,7 @@ fn a_description_is_one_short_line() {
             .to_owned()
     };
     assert_eq!(described(ReportState::Queued, "Queued"), "Queued");
+    assert_eq!(described(ReportState::Queued, "2 jobs queued"), "2 jobs queued");
     assert_eq!(
         described(ReportState::Running, "running on node-1"),
         "running on node-1"

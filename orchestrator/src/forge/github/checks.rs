@@ -13,7 +13,7 @@ use crate::{
     clock,
     forge::{
         ForgeError,
-        text::{markdown, one_line},
+        text::{markdown, with_word},
     },
     model::report::{Report, ReportState},
 };
@@ -44,7 +44,7 @@ struct Output {
 }
 
 /// GitHub's words for a state: status, conclusion, and what a title begins with because the
-/// conclusion alone would not say it.
+/// conclusion alone would not say it, unless it does so itself.
 fn words(state: ReportState) -> (&'static str, Option<&'static str>, &'static str) {
     match state {
         ReportState::Queued => ("queued", None, ""),
@@ -56,7 +56,7 @@ fn words(state: ReportState) -> (&'static str, Option<&'static str>, &'static st
         // What it needs did not succeed. `skipped` would satisfy a required check; the title says the word.
         ReportState::Skipped => ("completed", Some("cancelled"), ""),
         // There is no conclusion for our own failures, and `neutral` would satisfy a required check.
-        ReportState::Error => ("completed", Some("failure"), "Error: "),
+        ReportState::Error => ("completed", Some("failure"), "Error"),
     }
 }
 
@@ -73,9 +73,9 @@ fn time(ms: i64) -> Option<String> {
 impl<'a> CheckRun<'a> {
     /// A report in GitHub's words; for an update without the commit.
     pub fn new(report: &'a Report, details: &'a str, create: bool) -> Self {
-        let (status, conclusion, prefix) = words(report.state);
-        let title = match one_line(&report.title, 240) {
-            title if title.is_empty() => one_line(conclusion.unwrap_or(status), 240),
+        let (status, conclusion, word) = words(report.state);
+        let title = match with_word(word, &report.title, 240) {
+            title if title.is_empty() => conclusion.unwrap_or(status).to_owned(),
             title => title,
         };
         let summary = if report.summary.trim().is_empty() {
@@ -96,10 +96,7 @@ impl<'a> CheckRun<'a> {
             conclusion,
             started_at: report.started_ms.and_then(time),
             completed_at: completed_ms.and_then(time),
-            output: Output {
-                title: format!("{prefix}{title}"),
-                summary,
-            },
+            output: Output { title, summary },
         }
     }
 }

@@ -2,7 +2,7 @@
 //! opens and guests hang. So a tiny guest is booted, once per host boot, QEMU and kernel.
 
 use std::{
-    io,
+    fmt, io,
     path::Path,
     time::{Duration, UNIX_EPOCH},
 };
@@ -11,13 +11,13 @@ use serde::{Deserialize, Serialize};
 
 use super::SYSTEM;
 use crate::{
+    config::Image,
     exec::{Cmd, ExecError},
     machine::files,
 };
 
 /// What runs the guest's instructions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Accel {
     /// The processor.
     Kvm,
@@ -25,39 +25,111 @@ pub enum Accel {
     Tcg,
 }
 
+const DEVICE: &str = "/dev/kvm";
 /// How long the probe guest may take; under a KVM that works it takes about one second.
 const DEADLINE: Duration = Duration::from_secs(20);
 /// What the tiny guest's initrd says when `helios.probe` is on its command line.
 const PROOF: &str = "helios-probe-ok";
+
+/// Whether guests run under KVM here, and why not: for the daemon, which goes by it, and for `doctor`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// A guest of ours ran under it.
+    Runs,
+    /// The device cannot be opened by this user: the system's word.
+    NoDevice(String),
+    /// No image has a kernel and an initrd to try it with.
+    Untried,
+    /// The device opens and no guest ran: what became of it.
+    NoGuest(String),
+}
+
+impl Verdict {
+    /// What runs the guests' instructions.
+    #[must_use]
+    pub fn accel(&self) -> Accel {
+        match self {
+            Self::Runs => Accel::Kvm,
+            Self::NoDevice(_) | Self::Untried | Self::NoGuest(_) => Accel::Tcg,
+        }
+    }
+
+    /// What an administrator does for fast guests; none when they are fast.
+    #[must_use]
+    pub fn fix(&self) -> Option<&'static str> {
+        match self {
+            Self::Runs => None,
+            Self::NoDevice(_) => Some("usermod -aG kvm helios-ci, on a host with virtualisation"),
+            Self::Untried => Some("add the tiny guest to `images:` (`make guest`): KVM is tried with it"),
+            Self::NoGuest(_) => Some(
+                "the first image with `kernel` and `initrd` has to be the tiny guest; where it is, this host's KVM is at \
+                 fault: is it a virtual machine itself?",
+            ),
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SLOW: &str = "guests are emulated, which is slow";
+        match self {
+            Self::Runs => f.write_str("a guest ran under KVM"),
+            Self::NoDevice(why) => write!(f, "{DEVICE}: {why}; {SLOW}"),
+            Self::Untried => write!(f, "{DEVICE} opens, but no image can try it; {SLOW}"),
+            Self::NoGuest(why) => write!(f, "{DEVICE} opens, but no guest runs under it ({why}); {SLOW}"),
+        }
+    }
+}
 
 /// The remembered answer.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Answer {
     /// What the answer depends on.
     key: String,
-    accel: Accel,
+    verdict: Verdict,
 }
 
-/// Finds out, or remembers, whether guests run under KVM here. `kernel` and `initrd` are the tiny
-/// guest's (`images/tiny`), whose initrd knows `helios.probe`; any other never proves anything.
+/// Whether the answer of a trial is stored for the next who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Remember {
+    /// The daemon stores it.
+    Yes,
+    /// Whoever only looks does not.
+    No,
+}
+
+/// Finds out, or remembers, whether guests run under KVM here. It is tried with the first image that has a kernel and
+/// an initrd; they must be the tiny guest's (`images/tiny`), whose initrd knows `helios.probe`: any other proves
+/// nothing.
 ///
 /// # Errors
-/// When QEMU cannot be run at all, or the answer cannot be stored.
-pub async fn probe(data_dir: &Path, kernel: &Path, initrd: &Path) -> Result<Accel, ExecError> {
-    probe_with(data_dir, kernel, initrd, Path::new("/dev/kvm"), "kvm").await
+/// When QEMU cannot be run at all, or the answer cannot be read or stored.
+pub async fn decide<'a>(
+    data_dir: &Path,
+    images: impl IntoIterator<Item = &'a Image>,
+    remember: Remember,
+) -> Result<Verdict, ExecError> {
+    let direct = images
+        .into_iter()
+        .find_map(|image| image.kernel.as_deref().zip(image.initrd.as_deref()));
+    decide_with(data_dir, direct, remember, Path::new(DEVICE), "kvm").await
 }
 
-async fn probe_with(
+async fn decide_with(
     data_dir: &Path,
-    kernel: &Path,
-    initrd: &Path,
+    direct: Option<(&Path, &Path)>,
+    remember: Remember,
     device: &Path,
     accel: &str,
-) -> Result<Accel, ExecError> {
+) -> Result<Verdict, ExecError> {
     // The usual case, not worth remembering: no device, or not for us.
-    if std::fs::File::options().read(true).write(true).open(device).is_err() {
-        return Ok(Accel::Tcg);
+    if let Err(error) = std::fs::File::options().read(true).write(true).open(device) {
+        return Ok(Verdict::NoDevice(error.to_string()));
     }
+    let Some((kernel, initrd)) = direct else {
+        return Ok(Verdict::Untried);
+    };
     let version = Cmd::new(SYSTEM).arg("--version").run().await?.ok()?.text();
     let key = key(version.lines().next().unwrap_or_default(), kernel, initrd);
     let file = data_dir.join("accel.json");
@@ -70,19 +142,21 @@ async fn probe_with(
     if let Some(answer) = known.and_then(|bytes| serde_json::from_slice::<Answer>(&bytes).ok())
         && answer.key == key
     {
-        return Ok(answer.accel);
+        return Ok(answer.verdict);
     }
     let answer = Answer {
         key,
-        accel: boot(kernel, initrd, accel).await?,
+        verdict: boot(kernel, initrd, accel).await?,
     };
-    files::private_dir(data_dir).map_err(lost)?;
-    let bytes = serde_json::to_vec(&answer).map_err(|error| lost(error.into()))?;
-    files::write_atomic(&file, &bytes).map_err(lost)?;
-    Ok(answer.accel)
+    if remember == Remember::Yes {
+        files::private_dir(data_dir).map_err(lost)?;
+        let bytes = serde_json::to_vec(&answer).map_err(|error| lost(error.into()))?;
+        files::write_atomic(&file, &bytes).map_err(lost)?;
+    }
+    Ok(answer.verdict)
 }
 
-async fn boot(kernel: &Path, initrd: &Path, accel: &str) -> Result<Accel, ExecError> {
+async fn boot(kernel: &Path, initrd: &Path, accel: &str) -> Result<Verdict, ExecError> {
     let cmd = Cmd::new(SYSTEM)
         .args([
             "-nodefaults",
@@ -100,14 +174,15 @@ async fn boot(kernel: &Path, initrd: &Path, accel: &str) -> Result<Accel, ExecEr
         .arg("-initrd")
         .arg(initrd)
         .deadline(DEADLINE);
-    let why = match cmd.run().await {
-        Ok(output) if output.code == Some(0) && output.text().contains(PROOF) => return Ok(Accel::Kvm),
-        Ok(output) => format!("the guest ended without reaching user space: {}", output.stderr_tail()),
-        Err(error @ ExecError::Deadline { .. }) => error.to_string(),
+    Ok(match cmd.run().await {
+        Ok(output) if output.code == Some(0) && output.text().contains(PROOF) => Verdict::Runs,
+        Ok(output) => Verdict::NoGuest(format!(
+            "it ended without reaching user space: {}",
+            output.stderr_tail()
+        )),
+        Err(error @ ExecError::Deadline { .. }) => Verdict::NoGuest(error.to_string()),
         Err(error) => return Err(error),
-    };
-    tracing::warn!(why, "KVM is there but no guest runs under it; guests are emulated");
-    Ok(Accel::Tcg)
+    })
 }
 
 /// Everything that may change the answer.
@@ -130,39 +205,58 @@ fn identity(file: &Path) -> io::Result<String> {
 mod tests {
     use super::*;
 
+    async fn decided(dir: &Path, kernel: &Path, device: &Path, remember: Remember) -> Verdict {
+        decide_with(dir, Some((kernel, kernel)), remember, device, "tcg")
+            .await
+            .unwrap()
+    }
+
     #[tokio::test]
-    async fn without_a_device_guests_are_emulated_and_nothing_is_asked() {
+    async fn without_a_device_or_a_guest_to_try_it_with_guests_are_emulated() {
         let dir = tempfile::tempdir().unwrap();
-        let missing = dir.path().join("none");
-        let accel = probe_with(dir.path(), &missing, &missing, &missing, "kvm")
+        let (missing, device) = (dir.path().join("none"), dir.path().join("kvm"));
+        let verdict = decided(dir.path(), &missing, &missing, Remember::Yes).await;
+        assert!(matches!(verdict, Verdict::NoDevice(_)), "{verdict:?}");
+        std::fs::write(&device, b"").unwrap();
+        let verdict = decide_with(dir.path(), None, Remember::Yes, &device, "tcg")
             .await
             .unwrap();
-        assert_eq!(accel, Accel::Tcg);
+        assert_eq!((&verdict, verdict.accel()), (&Verdict::Untried, Accel::Tcg));
         assert!(!dir.path().join("accel.json").exists());
     }
 
     #[tokio::test]
-    async fn a_guest_that_proves_nothing_means_emulation_and_the_answer_is_remembered() {
+    async fn a_guest_that_proves_nothing_means_emulation_and_the_daemons_answer_is_everybodys() {
         let dir = tempfile::tempdir().unwrap();
         let (kernel, device) = (dir.path().join("kernel"), dir.path().join("kvm"));
         std::fs::write(&kernel, b"not a kernel").unwrap();
         std::fs::write(&device, b"").unwrap();
-        let accel = probe_with(dir.path(), &kernel, &kernel, &device, "tcg").await.unwrap();
-        assert_eq!(accel, Accel::Tcg);
         let file = dir.path().join("accel.json");
+        // Whoever looks leaves nothing behind.
+        let looked = decided(dir.path(), &kernel, &device, Remember::No).await;
+        assert!(matches!(looked, Verdict::NoGuest(_)) && !file.exists(), "{looked:?}");
+        assert_eq!(looked.accel(), Accel::Tcg);
+        assert_eq!(decided(dir.path(), &kernel, &device, Remember::Yes).await, looked);
         let mut answer: Answer = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
-        // Another stored answer shows that it is the stored one that is given.
-        answer.accel = Accel::Kvm;
+        // Another stored answer shows that it is the stored one that is given, to the daemon and to who looks.
+        answer.verdict = Verdict::Runs;
         std::fs::write(&file, serde_json::to_vec(&answer).unwrap()).unwrap();
-        assert_eq!(
-            probe_with(dir.path(), &kernel, &kernel, &device, "tcg").await.unwrap(),
-            Accel::Kvm
-        );
+        for remember in [Remember::Yes, Remember::No] {
+            assert_eq!(decided(dir.path(), &kernel, &device, remember).await, Verdict::Runs);
+        }
         // Another kernel is another question.
         std::fs::write(&kernel, b"not a kernel either").unwrap();
-        assert_eq!(
-            probe_with(dir.path(), &kernel, &kernel, &device, "tcg").await.unwrap(),
-            Accel::Tcg
-        );
+        let verdict = decided(dir.path(), &kernel, &device, Remember::Yes).await;
+        assert!(matches!(verdict, Verdict::NoGuest(_)), "{verdict:?}");
+    }
+
+    #[test]
+    fn every_verdict_but_the_good_one_says_that_guests_are_slow_and_what_to_do() {
+        let why = || "why".to_owned();
+        for verdict in [Verdict::NoDevice(why()), Verdict::Untried, Verdict::NoGuest(why())] {
+            assert!(verdict.to_string().contains("emulated, which is slow"), "{verdict}");
+            assert!(verdict.fix().is_some() && verdict.accel() == Accel::Tcg, "{verdict}");
+        }
+        assert_eq!((Verdict::Runs.accel(), Verdict::Runs.fix()), (Accel::Kvm, None));
     }
 }

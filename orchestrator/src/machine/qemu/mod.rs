@@ -55,7 +55,7 @@ pub struct Options {
     pub agent: PathBuf,
     /// This program's own binary, which QEMU starts as `helios-ci relay`.
     pub helios_ci: PathBuf,
-    /// What [`accel::probe`] found.
+    /// What [`accel::decide`] found.
     pub accel: Accel,
 }
 

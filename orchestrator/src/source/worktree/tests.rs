@@ -8,7 +8,10 @@ use tempfile::TempDir;
 use super::{super::Source, *};
 use crate::{
     model::{ids::AttemptId, trigger::Repository},
-    source::{Snapshot, tests::client},
+    source::{
+        Snapshot,
+        tests::{client, main as branch},
+    },
 };
 
 /// A person with a home, and a repository in it.
@@ -700,7 +703,7 @@ async fn a_partial_clone_fetches_what_the_commit_needs_and_no_more() {
         // A grant of it is whole, and as deep as there is.
         let grant = person
             .source
-            .grant(&Person::repository(), AttemptId::new(), &main(), &made.commit, 2)
+            .grant(&Person::repository(), AttemptId::new(), &branch(), &made.commit, 2)
             .await
             .unwrap();
         assert_eq!(
@@ -749,7 +752,7 @@ async fn a_shallow_clone_runs_with_the_history_it_has() {
     for (depth, seen) in [(1, "1"), (2, "2"), (3, "3"), (9, "3")] {
         let grant = person
             .source
-            .grant(&Person::repository(), AttemptId::new(), &main(), &made.commit, depth)
+            .grant(&Person::repository(), AttemptId::new(), &branch(), &made.commit, depth)
             .await
             .unwrap();
         let count = client(&grant.path, &["rev-list", "--count", made.commit.as_str()]).text();

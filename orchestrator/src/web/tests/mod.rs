@@ -6,3 +6,4 @@ mod fixture;
 mod html;
 mod keep;
 mod logs;
+mod status;
