@@ -8,7 +8,7 @@
 //!
 //! Speed: a bitmap of the forms' first four bytes is asked at every byte (`filter`); only where it
 //! says yes do the Aho-Corasick automatons run, and they stop as soon as nothing in progress is longer
-//! than three symbols. Every run of theirs covers at least eight bytes and moves on by at least four,
+//! than three symbols. Every run of theirs covers at least eight bytes and moves on by at least three,
 //! so the time is linear whatever guest and forms look like.
 
 mod alphabet;
@@ -32,7 +32,7 @@ use crate::secret::Secret;
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
 /// How many bytes the automatons read at least: more than what of a form's beginning may be in
-/// progress without being a place for the filter (three symbols and a separator), and as much again.
+/// progress without being a place for the filter (three symbols and two separators), and some more.
 const RUN: usize = 8;
 
 /// All forms of a set of secrets, ready to be searched for.
@@ -205,7 +205,8 @@ impl Hold {
         let mut begun = 0; // Where the automatons last started from their roots.
         while at < text.len() {
             let from = patterns.start(&places).map_or(at, offset);
-            if from == at || (at >= begun + RUN && patterns.is_shallow(&places)) {
+            // Never from the same place again, whatever is in progress: that would not end.
+            if from == at || (at >= begun + RUN && from > begun && patterns.is_shallow(&places)) {
                 // The last three bytes are too few for the filter and always go to the automatons.
                 at = patterns
                     .filter

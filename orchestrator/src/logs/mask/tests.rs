@@ -174,6 +174,9 @@ fn a_lines_end_waits_only_for_what_looks_like_a_wrapped_secret() {
         ("ends in 68  ", 0),
         ("ends in 68:75\n", 6),
         ("ends in 68: ", 0),
+        ("ends in 68:7:", 5),
+        ("ends in 68:7: ", 0),
+        ("ends in 68:7: : : : : : : : : : : : : ", 0),
     ] {
         let (_, hold) = feed(&values, &[text.as_bytes()]);
         assert_eq!(hold.len(), held, "{text:?}");

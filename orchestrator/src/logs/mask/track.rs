@@ -197,20 +197,22 @@ impl Track {
 }
 
 impl Place {
-    /// The first gap behind symbol `first`.
-    fn gap_behind(&self, first: u64) -> Option<&Gap> {
-        self.gaps.get(self.gaps.partition_point(|gap| gap.symbols <= first))
+    /// The gaps behind symbol `first`.
+    fn gaps_behind(&self, first: u64) -> impl Iterator<Item = &Gap> {
+        self.gaps.range(self.gaps.partition_point(|gap| gap.symbols <= first)..)
     }
 
-    /// Whether enough symbols stand between symbol `first` and the gap behind it.
+    /// Whether enough symbols stand between symbol `first` and each gap behind it.
     fn is_whole_from(&self, first: u64) -> bool {
-        self.gap_behind(first)
-            .is_none_or(|gap| gap.symbols - first >= u64::from(gap.least))
+        self.gaps_behind(first)
+            .map(|gap| (gap.symbols - first, u64::from(gap.least)))
+            .take_while(|(symbols, _)| *symbols < u64::from(BEFORE_GAP))
+            .all(|(symbols, least)| symbols >= least)
     }
 
     /// Where a symbol lies.
     fn byte_of(&self, symbol: u64) -> u64 {
-        match self.gap_behind(symbol) {
+        match self.gaps_behind(symbol).next() {
             Some(gap) => gap.bytes.start - (gap.symbols - symbol),
             None => self.at - (self.symbols - symbol),
         }
