@@ -115,7 +115,8 @@ async fn a_tags_green_job_does_not_hide_the_branchs_red_one_on_either_forge() {
         let state = world.forge.state();
         let told = state.latest(&sha, "helios-ci / ci / job").expect("a check");
         assert!(told.description.contains("push, branch main: "), "{}", told.description);
-        assert_eq!(told.target_url, Some(format!("{}/jobs/{}", world.url(), id(&red))));
+        let link = told.target_url.clone().unwrap_or_default();
+        assert!(link.ends_with(&format!("/jobs/{}", id(&red))), "{link}");
         let word = state.latest(&sha, "helios-ci").map(|told| told.word().to_owned());
         assert_eq!(word.as_deref(), Some("failure"));
     }

@@ -216,6 +216,15 @@ async fn a_head_commit_that_skips_checks_is_ignored_with_the_reason() {
     let ran = world.cli(&["trigger", "local", "ada/engine", "main", "--wait"]);
     assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
     world.wait(&skipped, "success").await;
+    // Nobody said what it is called: the commit does.
+    let runs = world.get("/api/v1/runs?limit=100");
+    let titles: Vec<&str> = runs["runs"]
+        .as_array()
+        .expect("runs")
+        .iter()
+        .filter_map(|run| run["title"].as_str())
+        .collect();
+    assert_eq!(titles, ["Fix a typo"]);
     let next = commit("Change the engine", "two").await;
     world.wait(&next, "success").await;
 }

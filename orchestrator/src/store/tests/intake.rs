@@ -18,6 +18,7 @@ contract!(
     an_unusable_workflow_is_a_run_in_error,
     a_trigger_that_fails_tells_the_commit,
     requirements_must_match_the_plan,
+    a_run_is_called_what_its_commit_is,
     foreign_text_with_nul_is_stored,
     what_waits_is_found_at_a_glance,
 );
@@ -376,6 +377,27 @@ async fn a_trigger_that_fails_tells_the_commit(lab: Lab) {
         .await
         .unwrap();
     assert_eq!(lab.says(2, "helios-ci").await, None);
+}
+
+async fn a_run_is_called_what_its_commit_is(lab: Lab) {
+    for (delivered, commits, shown) in [
+        ("what the hook says", "what the commit says", "what the commit says"),
+        ("", "what the commit says", "what the commit says"),
+        ("what the hook says", "", "what the hook says"),
+    ] {
+        let mut trigger = push(1, &sha(1));
+        trigger.title = delivered.into();
+        lab.store.create_trigger(&trigger, "ann").await.unwrap();
+        let claimed = lab.store.claim_trigger(&lab.node, MINUTE).await.unwrap().unwrap();
+        let outcome = TriggerOutcome::Planned {
+            commit: sha(1),
+            title: commits.into(),
+            runs: vec![planned(&ci(ONE))],
+        };
+        let runs = lab.store.finish_trigger(claimed.id, claimed.epoch, outcome).await;
+        let run = lab.store.run(runs.unwrap().unwrap()[0]).await.unwrap().unwrap();
+        assert_eq!(run.summary.title, shown);
+    }
 }
 
 async fn requirements_must_match_the_plan(lab: Lab) {
