@@ -137,8 +137,8 @@ pub async fn destroy_once(deps: &Deps, name: &MachineName) -> bool {
     }
 }
 
-/// The last lines of a machine's console, for the log of an attempt that lost it.
-async fn console_tail(deps: &Deps, name: &MachineName) -> Vec<String> {
+/// The end of a machine's console, at most [`CONSOLE_TAIL`] bytes.
+pub(super) async fn console_end(deps: &Deps, name: &MachineName) -> String {
     let mut tail: Vec<u8> = Vec::new();
     let mut at = 0;
     while let Ok(part) = deps.machines.console(name, at).await {
@@ -150,7 +150,12 @@ async fn console_tail(deps: &Deps, name: &MachineName) -> Vec<String> {
         tail.drain(..tail.len().saturating_sub(keep));
         at = part.next;
     }
-    let text = String::from_utf8_lossy(&tail);
+    String::from_utf8_lossy(&tail).into_owned()
+}
+
+/// The last lines of a machine's console, for the log of an attempt that lost it.
+async fn console_tail(deps: &Deps, name: &MachineName) -> Vec<String> {
+    let text = console_end(deps, name).await;
     let lines: Vec<String> = text
         .lines()
         .map(|line| line.chars().filter(|c| !c.is_control()).take(300).collect::<String>())

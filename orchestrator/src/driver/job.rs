@@ -52,9 +52,17 @@ pub fn parts(action: &Action) -> usize {
     }
 }
 
-/// `sh` is everywhere; `bash` is what workflow authors expect.
-const DEFAULT_SHELL: &str =
+/// `bash` is what workflow authors expect; `sh` is everywhere.
+const DEFAULT_SHELL: [&[&str]; 2] = [&["bash", "--noprofile", "--norc", "-e", "{0}"], &["sh", "-e", "{0}"]];
+
+/// The same for an agent of an earlier version, which knows no choices. It costs the step those variables whose names
+/// are no names of the shell's.
+const CHOOSING_SHELL: &str =
     r#"if command -v bash >/dev/null 2>&1; then exec bash --noprofile --norc -e "$1"; else exec sh -e "$1"; fi"#;
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(ToString::to_string).collect()
+}
 
 impl Job {
     /// One command of one step. Nothing foreign is ever part of a script of ours: it travels as an
@@ -66,28 +74,36 @@ impl Job {
             Some(path) => format!("{}/{}", self.workspace, path),
             None => self.workspace.clone(),
         };
+        let mut directories = vec![self.workspace.clone()];
+        let mut choices = Vec::new();
         let (argv, script, cwd): (Vec<String>, String, String) = match &planned.action {
             Action::Checkout { depth, path } => {
-                let argv = self.checkout(*depth, part)?;
-                (argv, String::new(), inside(path.as_deref()))
+                let argv = self.checkout(*depth, path.as_deref(), part)?;
+                // Its first command makes the directory.
+                let path = path.as_deref().filter(|_| part > 0);
+                (argv, String::new(), inside(path))
             }
             Action::Run {
                 script,
                 shell,
                 working_directory,
             } => {
-                let argv = match shell {
-                    Shell::Default => vec!["sh", "-c", DEFAULT_SHELL, "sh", "{0}"],
-                    Shell::Bash => vec!["bash", "--noprofile", "--norc", "-eo", "pipefail", "{0}"],
-                    Shell::Sh => vec!["sh", "-e", "{0}"],
-                    Shell::Python => vec!["python3", "{0}"],
+                let argv: &[&str] = match shell {
+                    Shell::Default => {
+                        choices = DEFAULT_SHELL.map(words).to_vec();
+                        &["sh", "-c", CHOOSING_SHELL, "sh", "{0}"]
+                    }
+                    Shell::Bash => &["bash", "--noprofile", "--norc", "-eo", "pipefail", "{0}"],
+                    Shell::Sh => &["sh", "-e", "{0}"],
+                    Shell::Python => &["python3", "{0}"],
                 };
-                let argv = argv.into_iter().map(str::to_owned).collect();
-                (argv, script.clone(), inside(working_directory.as_deref()))
+                (words(argv), script.clone(), inside(working_directory.as_deref()))
             }
             Action::Script { path } => {
                 let argv = vec!["bash".to_owned(), format!("{}/{path}", self.workspace)];
-                (argv, String::new(), self.script_directory(step))
+                let directory = self.script_directory(step);
+                directories.push(directory.clone());
+                (argv, String::new(), directory)
             }
         };
         let env = self.env.get(step)?;
@@ -103,6 +119,10 @@ impl Job {
                 .collect(),
             cwd,
             drain_ms: 0,
+            directories,
+            choices: choices.into_iter().map(|words| v1::Arguments { words }).collect(),
+            // What a checkout leaves running is git's, and nobody waits for it.
+            outlives: !matches!(planned.action, Action::Checkout { .. }),
         })
     }
 
@@ -119,10 +139,9 @@ impl Job {
     }
 
     /// Four commands, each judged by its exit code: no shell, no chain that could hide a failure.
-    fn checkout(&self, depth: u32, part: usize) -> Option<Vec<String>> {
-        let words = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<_>>();
+    fn checkout(&self, depth: u32, path: Option<&str>, part: usize) -> Option<Vec<String>> {
         Some(match part {
-            0 => words(&["git", "init", "-q", "."]),
+            0 => words(&["git", "init", "-q", "--", path.unwrap_or(".")]),
             1 => words(&["git", "remote", "add", "origin", &self.git_url]),
             2 => {
                 let mut argv = words(&["git", "fetch", "-q", "--no-tags", "--no-recurse-submodules"]);
@@ -216,12 +235,33 @@ pub(super) mod tests {
         assert_eq!(exec.argv, ["bash", "--noprofile", "--norc", "-eo", "pipefail", "{0}"]);
         assert_eq!(exec.script, "echo '$(id)'\n");
         assert_eq!(exec.cwd, "/helios/workspace/sub");
+        assert_eq!(exec.directories, ["/helios/workspace"]);
+        assert!(exec.choices.is_empty() && exec.outlives);
         let env: Vec<_> = exec
             .env
             .iter()
             .map(|v| format!("{}={}", v.name, String::from_utf8_lossy(&v.value)))
             .collect();
         assert_eq!(env, ["CI=true"]);
+    }
+
+    #[test]
+    fn the_agent_chooses_the_default_shell_and_no_shell_does() {
+        let exec = job(vec![step("x", run("true"))]).command(0, 0).unwrap();
+        let programs: Vec<&str> = exec.choices.iter().map(|choice| choice.words[0].as_str()).collect();
+        assert_eq!(programs, ["bash", "sh"]);
+        assert!(exec.choices.iter().all(|choice| choice.words.last().unwrap() == "{0}"));
+    }
+
+    #[test]
+    fn a_checkout_makes_its_directory_itself() {
+        let path = Some("vendor/engine".to_owned());
+        let job = job(vec![step("c", Action::Checkout { depth: 1, path })]);
+        let (init, fetch) = (job.command(0, 0).unwrap(), job.command(0, 2).unwrap());
+        assert_eq!(init.cwd, "/helios/workspace");
+        assert_eq!(init.argv, ["git", "init", "-q", "--", "vendor/engine"]);
+        assert_eq!(fetch.cwd, "/helios/workspace/vendor/engine");
+        assert!(!init.outlives && init.directories == fetch.directories);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! task that performs its effects (`task`). The task owns the attempt's log and its agent's link, so
 //! nobody else decides anything about it.
 
+mod agent_end;
 mod checkpoint;
 mod fetch;
 mod finish;
