@@ -24,7 +24,7 @@ use tonic::transport::Channel;
 
 use crate::{
     clock,
-    exec::{self, Control, escalation::Stop, tree::Trees},
+    exec::{self, Control, Place, escalation::Stop, tree::Trees},
     facts,
     files::{FileError, transfer::Transfers, walk},
     outbox::Outbox,
@@ -52,7 +52,7 @@ pub struct Agent {
     /// The open connection, for transfers.
     pub channel: watch::Sender<Option<Channel>>,
     session_key: [u8; 32],
-    trees: Trees,
+    place: Place,
     /// A plain mutex: nothing is awaited while it is held.
     state: Mutex<State>,
     /// How many execs run.
@@ -89,7 +89,7 @@ impl Agent {
         let outbox = Arc::new(Outbox::new(Spool::new(seed.state_dir.clone(), Limits::default())));
         Ok(Arc::new(Self {
             session_key: random::bytes()?,
-            trees,
+            place: Place::new(trees, seed.state_dir.clone(), Arc::clone(&outbox)),
             outbox,
             seed,
             state: Mutex::default(),
@@ -105,7 +105,7 @@ impl Agent {
         Ok(Hello {
             version_min: VERSIONS.0,
             version_max: VERSIONS.1,
-            features: vec![self.trees.feature().to_owned()],
+            features: vec![self.place.trees.feature().to_owned()],
             session_key: self.session_key.to_vec(),
             attempt: self.seed.attempt.clone(),
             credential: Some(if joined { Credential::Resume(true) } else { token() }),
@@ -160,6 +160,9 @@ impl Agent {
             Some(command::Command::HashFiles(hash)) => {
                 self.search(exec_id, move || walk::hash(hash.root, &hash.patterns, hash.max_files));
             }
+            Some(command::Command::EndProcesses(_)) => self.spawn(exec_id, async move {
+                Ok(event::Event::ProcessesEnded(agent.place.survivors.end().await))
+            }),
             Some(command::Command::Shutdown(shutdown)) => {
                 tokio::spawn(async move {
                     agent
@@ -199,6 +202,8 @@ impl Agent {
         {
             eprintln!("helios-agent: some processes cannot be killed");
         }
+        // Each of them is reported when it cannot be killed.
+        self.place.survivors.end().await;
     }
 
     /// Waits until a Shutdown is through and the node has heard of it, or does not listen.
@@ -247,15 +252,7 @@ impl Agent {
                 stops: stops_received,
                 quiet,
             };
-            let ran = exec::run(
-                exec_id,
-                exec,
-                &agent.trees,
-                &agent.seed.state_dir,
-                &agent.outbox,
-                control,
-            )
-            .await;
+            let ran = exec::run(exec_id, exec, &agent.place, control).await;
             if let Err(error) = ran {
                 agent.fail(exec_id, &error);
             }

@@ -20,10 +20,7 @@ use nix::{
     },
     unistd::Pid,
 };
-use tokio::{
-    net::unix::pipe,
-    signal::unix::{Signal as SignalStream, SignalKind, signal},
-};
+use tokio::signal::unix::{Signal as SignalStream, SignalKind, signal};
 
 /// What is to run. Nothing of the agent's own environment or descriptors is passed on.
 #[derive(Debug)]
@@ -86,44 +83,14 @@ pub struct Leader {
     deaths: SignalStream,
 }
 
-/// A leader that runs, and what it and its children write to.
-#[derive(Debug)]
-pub struct Spawned {
-    /// The process.
-    pub leader: Leader,
-    /// Its standard output.
-    pub stdout: pipe::Receiver,
-    /// Its standard error.
-    pub stderr: pipe::Receiver,
-}
-
-/// Starts a process with standard input from `/dev/null`. Returns once it has become the program.
-pub fn spawn(launch: Launch<'_>) -> io::Result<Spawned> {
+/// Starts a process with standard input from `/dev/null`, which writes to `output`: standard output, then standard
+/// error. Returns once it has become the program.
+pub fn spawn(launch: Launch<'_>, output: [OwnedFd; 2]) -> io::Result<Leader> {
     // Before the start, so that not even the quickest death is missed.
     let deaths = signal(SignalKind::child())?;
-    let (stdout, stdout_writer) = io::pipe()?;
-    let (stderr, stderr_writer) = io::pipe()?;
-    for pipe in [&stdout, &stderr] {
-        widen(pipe);
-    }
-    let pid = fork::start(&launch, stdout_writer.into(), stderr_writer.into())?;
-    Ok(Spawned {
-        leader: Leader { pid, deaths },
-        stdout: pipe::Receiver::from_owned_fd(stdout.into())?,
-        stderr: pipe::Receiver::from_owned_fd(stderr.into())?,
-    })
-}
-
-/// A larger pipe lets a step write on while a frame is on its way. Only a matter of speed: where
-/// the system refuses, the pipe stays as it is.
-fn widen(pipe: &io::PipeReader) {
-    #[cfg(target_os = "linux")]
-    {
-        use nix::fcntl::{FcntlArg, fcntl};
-        let _ = fcntl(pipe, FcntlArg::F_SETPIPE_SZ(256 * 1024));
-    }
-    #[cfg(not(target_os = "linux"))]
-    let _ = pipe;
+    let [stdout, stderr] = output;
+    let pid = fork::start(&launch, stdout, stderr)?;
+    Ok(Leader { pid, deaths })
 }
 
 impl Leader {

@@ -1,11 +1,14 @@
-//! One step: starts it, reads it, stops it, and leaves nothing of it behind.
+//! One step: starts it, reads it, stops it, and knows what it leaves behind.
 
 pub mod escalation;
 pub mod output;
+pub mod pipes;
+mod survivors;
 pub mod tail;
 pub mod tree;
 
 use std::{
+    collections::BTreeSet,
     ffi::OsString,
     fs, io,
     os::unix::{
@@ -13,14 +16,14 @@ use std::{
         fs::{DirBuilderExt, OpenOptionsExt},
     },
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use helios_proto::v1::{self, event, exited};
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, sleep_until, timeout_at},
+    time::{Instant, sleep, sleep_until},
 };
 
 use crate::{
@@ -29,13 +32,19 @@ use crate::{
 };
 use escalation::{Escalation, Stop};
 use output::Pump;
+use pipes::Pipes;
+pub use survivors::Survivors;
 use tree::{Tree, Trees};
 
-/// How long output of a dead leader's children is still read, when the node does not say.
+/// How long output of a dead leader's children is still read at most, when the node does not say.
 const DRAIN: Duration = Duration::from_millis(200);
 
-/// A child that goes on writing keeps the step open for so many drains at most.
-const MAX_DRAINS: u32 = 10;
+/// How often the children of a dead leader are looked at meanwhile.
+const LOOK: Duration = Duration::from_millis(2);
+
+/// Set where this machine is a process of its node: by its value the node finds whatever belongs to the machine, so
+/// every step carries it on.
+const MACHINE: &str = "HELIOS_CI_MACHINE";
 
 /// An exec that could not be carried out.
 #[derive(Debug, thiserror::Error)]
@@ -43,14 +52,22 @@ pub enum ExecError {
     /// The command itself makes no sense.
     #[error("the command is not valid: {0}")]
     Invalid(String),
-    /// Its working directory cannot be used.
-    #[error("cannot use the working directory {path}")]
+    /// A directory cannot be made.
+    #[error("cannot make the directory {path}")]
     Directory {
         /// Which.
         path: PathBuf,
         /// What the system said.
         #[source]
         source: io::Error,
+    },
+    /// Its working directory is not there.
+    #[error("the working directory {path} {what}")]
+    WorkingDirectory {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: &'static str,
     },
     /// The script cannot be written.
     #[error("cannot write the script below {path}")]
@@ -85,6 +102,59 @@ pub struct Control {
     pub quiet: watch::Receiver<Option<u64>>,
 }
 
+/// What all execs of one machine share.
+#[derive(Debug)]
+pub struct Place {
+    /// How the processes of an exec are found.
+    pub trees: Trees,
+    /// The agent's private directory.
+    pub state_dir: PathBuf,
+    /// Where their events go.
+    pub outbox: Arc<Outbox>,
+    /// What those that have ended have left running.
+    pub survivors: Survivors,
+    /// The directories that were made once.
+    made: Mutex<BTreeSet<PathBuf>>,
+}
+
+impl Place {
+    /// A place without any exec yet.
+    pub fn new(trees: Trees, state_dir: PathBuf, outbox: Arc<Outbox>) -> Self {
+        Self {
+            trees,
+            state_dir,
+            outbox,
+            survivors: Survivors::default(),
+            made: Mutex::default(),
+        }
+    }
+
+    /// Makes directories that no exec has named before. One that was removed since stays away: a step that misses it
+    /// must hear so.
+    fn make(&self, directories: Vec<String>) -> Result<(), ExecError> {
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        for path in directories.into_iter().map(PathBuf::from) {
+            if made.contains(&path) {
+                continue;
+            }
+            if !path.is_absolute() {
+                let why = format!("the directory `{}` is not an absolute path", path.display());
+                return Err(ExecError::Invalid(why));
+            }
+            make(&path)?;
+            made.insert(path);
+        }
+        Ok(())
+    }
+}
+
+fn make(path: &Path) -> Result<(), ExecError> {
+    fs::create_dir_all(path).map_err(|source| ExecError::Directory {
+        path: path.to_owned(),
+        source,
+    })
+}
+
 /// A command that was looked at and may be started.
 #[derive(Debug)]
 struct Prepared {
@@ -93,41 +163,36 @@ struct Prepared {
     environment: Vec<(OsString, OsString)>,
     directory: PathBuf,
     drain: Duration,
+    /// What the leader leaves running is not killed.
+    outlives: bool,
     /// Removed with everything in it when the exec is over.
     script: Option<Script>,
 }
 
 /// Runs one exec to its end and reports all of it but the error.
-pub async fn run(
-    exec_id: u64,
-    exec: v1::Exec,
-    trees: &Trees,
-    state_dir: &Path,
-    outbox: &Arc<Outbox>,
-    control: Control,
-) -> Result<(), ExecError> {
+pub async fn run(exec_id: u64, exec: v1::Exec, place: &Place, control: Control) -> Result<(), ExecError> {
     let lost = ExecError::Lost;
-    let mut prepared = prepare(exec_id, exec, state_dir)?;
+    let mut prepared = prepare(exec_id, exec, place)?;
     let start = |source| ExecError::Start {
         program: prepared.program.display().to_string(),
         source,
     };
-    let mut tree = trees.plant(exec_id).map_err(start)?;
+    let mut tree = place.trees.plant(exec_id).map_err(start)?;
     prepared.environment.extend(tree.marker());
-    let spawned = child::spawn(Launch {
+    let (pipes, writers) = Pipes::open().map_err(start)?;
+    let launch = Launch {
         program: &prepared.program,
         arguments: &prepared.arguments,
         environment: &prepared.environment,
         directory: &prepared.directory,
         cgroup: tree.entrance().map_err(start)?,
-    })
-    .map_err(start)?;
-    let mut leader = spawned.leader;
+    };
+    let mut leader = child::spawn(launch, writers).map_err(start)?;
     if let Err(error) = tree.rooted(leader.pid()) {
         leader.kill();
         return Err(lost(error));
     }
-    outbox.push(
+    place.outbox.push(
         exec_id,
         event::Event::Started(v1::Started {
             pid: leader.pid().as_raw().unsigned_abs(),
@@ -135,8 +200,8 @@ pub async fn run(
     );
 
     let Control { mut stops, quiet } = control;
-    let mut pump = Pump::new(exec_id, outbox.clone(), quiet, spawned.stdout, spawned.stderr);
-    {
+    let mut pump = Pump::new(exec_id, place.outbox.clone(), quiet, pipes);
+    let stopped = {
         let ended = supervise(&mut leader, &tree, &mut stops);
         tokio::pin!(ended);
         loop {
@@ -146,40 +211,49 @@ pub async fn run(
                 () = pump.step(), if pump.is_busy() => {}
             }
         }
-    }
-    drain(&mut pump, prepared.drain, &mut stops).await;
-    let leftovers = tree.clear().await.unwrap_or_else(|error| {
-        eprintln!("helios-agent: exec {exec_id} leaves processes behind: {error}");
-        0
-    });
-    pump.finish().await;
+    };
+    let stopped = drain(&mut pump, &tree, prepared.drain, &mut stops).await || stopped;
+    let lives_on = prepared.outlives && !stopped;
+    let leftovers = match lives_on {
+        true => 0,
+        false => tree.clear().await.unwrap_or_else(|error| {
+            eprintln!("helios-agent: exec {exec_id} leaves processes behind: {error}");
+            0
+        }),
+    };
+    let pipes = pump.finish().await;
     drop(prepared.script);
     let Ended {
         how,
         user_ms,
         system_ms,
     } = leader.reap().map_err(lost)?;
+    let survivors = match lives_on {
+        true => place.survivors.adopt(tree, pipes),
+        false => 0,
+    };
     let how = Some(how.map_or_else(exited::How::Signal, exited::How::Code));
-    outbox.push(
+    place.outbox.push(
         exec_id,
         event::Event::Exited(v1::Exited {
             how,
             leftovers,
             user_ms,
             system_ms,
+            survivors,
         }),
     );
     Ok(())
 }
 
-/// Waits for the leader's end and carries out requests to stop it.
-async fn supervise(leader: &mut Leader, tree: &Tree, stops: &mut mpsc::UnboundedReceiver<Stop>) -> io::Result<()> {
+/// Waits for the leader's end and carries out requests to stop it. Whether there was one.
+async fn supervise(leader: &mut Leader, tree: &Tree, stops: &mut mpsc::UnboundedReceiver<Stop>) -> io::Result<bool> {
     let mut escalation = Escalation::default();
     loop {
         let due = escalation.due();
         let signal = tokio::select! {
             biased;
-            ended = leader.ended() => return ended,
+            ended = leader.ended() => return ended.map(|()| due.is_some()),
             Some(stop) = stops.recv() => escalation.request(stop, Instant::now()),
             () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => escalation.advance(Instant::now()),
         };
@@ -190,71 +264,62 @@ async fn supervise(leader: &mut Leader, tree: &Tree, stops: &mut mpsc::Unbounded
     }
 }
 
-/// Reads on until the pipes are closed or silent for a while, or somebody wants the end now. Never
-/// waits for whoever merely holds a pipe.
-async fn drain(pump: &mut Pump, silence: Duration, stops: &mut mpsc::UnboundedReceiver<Stop>) {
-    let begun = Instant::now();
-    let last = begun + silence * MAX_DRAINS;
-    while pump.is_busy() && Instant::now() < last {
-        let until = last.min(begun.max(pump.last_read()) + silence);
+/// Reads on for those that the leader's end sets in motion (`tee` behind a redirection), until nobody of the tree is
+/// left or at work any more, time is up, or somebody wants the end now; whether that was it. Never waits for whoever
+/// merely holds a pipe.
+async fn drain(pump: &mut Pump, tree: &Tree, limit: Duration, stops: &mut mpsc::UnboundedReceiver<Stop>) -> bool {
+    let last = Instant::now() + limit;
+    let mut idle = false;
+    while (pump.is_busy() || !tree.is_empty()) && Instant::now() < last {
         tokio::select! {
             biased;
-            Some(_) = stops.recv() => return,
-            stepped = timeout_at(until, pump.step()) => if stepped.is_err() { return },
+            Some(_) = stops.recv() => return true,
+            () = pump.step() => idle = false,
+            () = sleep(LOOK) => {
+                // Twice, with no output between: what it wrote before the first look was read by the second.
+                let before = std::mem::replace(&mut idle, tree.is_idle());
+                if before && idle {
+                    return false;
+                }
+            }
         }
     }
+    false
 }
 
-fn prepare(exec_id: u64, exec: v1::Exec, state_dir: &Path) -> Result<Prepared, ExecError> {
+fn prepare(exec_id: u64, mut exec: v1::Exec, place: &Place) -> Result<Prepared, ExecError> {
     let invalid = |why: String| Err(ExecError::Invalid(why));
     let mut environment = Vec::with_capacity(exec.env.len());
-    for v1::EnvVar { name, value } in exec.env {
+    for v1::EnvVar { name, value } in std::mem::take(&mut exec.env) {
         if name.is_empty() || name.contains(['=', '\0']) || value.contains(&0) {
             return invalid(format!("{name:?} cannot be set in an environment"));
         }
         environment.push((OsString::from(name), OsString::from_vec(value)));
     }
-    if exec.argv.iter().any(|argument| argument.contains('\0')) {
-        return invalid("an argument holds a NUL byte".to_owned());
-    }
-    let directory = PathBuf::from(exec.cwd);
-    if !directory.is_absolute() {
-        return invalid(format!(
-            "the working directory `{}` is not an absolute path",
-            directory.display()
-        ));
-    }
-    fs::create_dir_all(&directory).map_err(|source| ExecError::Directory {
-        path: directory.clone(),
-        source,
-    })?;
-
-    let mut argv = exec.argv;
-    let script = match exec.script.is_empty() {
-        true => None,
-        false => {
-            let written = Script::write(exec_id, &exec.script, state_dir);
-            let script = written.map_err(|source| ExecError::Script {
-                path: state_dir.to_owned(),
-                source,
-            })?;
-            let path = script.path().display().to_string();
-            argv.iter_mut()
-                .filter(|argument| *argument == "{0}")
-                .for_each(|argument| argument.clone_from(&path));
-            Some(script)
-        }
-    };
-    let mut argv = argv.into_iter();
-    let Some(program) = argv.next() else {
-        return invalid("it names no program".to_owned());
-    };
+    environment.extend(std::env::var_os(MACHINE).map(|value| (OsString::from(MACHINE), value)));
+    let directory = working_directory(&mut exec, place)?;
     let path = environment
         .iter()
         .rev()
         .find(|(name, _)| name == "PATH")
         .map(|(_, value)| value);
-    let program = child::find(&program, path).map_err(|source| ExecError::Start { program, source })?;
+    let (program, mut arguments) = choose(&mut exec, path)?;
+    let script = match exec.script.is_empty() {
+        true => None,
+        false => {
+            let written = Script::write(exec_id, &exec.script, &place.state_dir);
+            let script = written.map_err(|source| ExecError::Script {
+                path: place.state_dir.clone(),
+                source,
+            })?;
+            let path = script.path().display().to_string();
+            arguments
+                .iter_mut()
+                .filter(|argument| *argument == "{0}")
+                .for_each(|argument| argument.clone_from(&path));
+            Some(script)
+        }
+    };
     let drain = if exec.drain_ms == 0 {
         DRAIN
     } else {
@@ -262,12 +327,65 @@ fn prepare(exec_id: u64, exec: v1::Exec, state_dir: &Path) -> Result<Prepared, E
     };
     Ok(Prepared {
         program,
-        arguments: argv.collect(),
+        arguments,
         environment,
         directory,
         drain,
+        outlives: exec.outlives,
         script,
     })
+}
+
+/// Where the exec starts, which exists then.
+fn working_directory(exec: &mut v1::Exec, place: &Place) -> Result<PathBuf, ExecError> {
+    let path = PathBuf::from(std::mem::take(&mut exec.cwd));
+    if !path.is_absolute() {
+        let why = format!("the working directory `{}` is not an absolute path", path.display());
+        return Err(ExecError::Invalid(why));
+    }
+    if exec.directories.is_empty() {
+        make(&path)?;
+        return Ok(path);
+    }
+    place.make(std::mem::take(&mut exec.directories))?;
+    match path.metadata() {
+        Ok(found) if found.is_dir() => Ok(path),
+        Ok(_) => Err(ExecError::WorkingDirectory {
+            path,
+            what: "is not a directory",
+        }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(ExecError::WorkingDirectory {
+            path,
+            what: "does not exist",
+        }),
+        Err(_) => Err(ExecError::WorkingDirectory {
+            path,
+            what: "cannot be entered",
+        }),
+    }
+}
+
+/// The program and its arguments: those of the first choice whose program there is.
+fn choose(exec: &mut v1::Exec, path: Option<&OsString>) -> Result<(PathBuf, Vec<String>), ExecError> {
+    let mut choices: Vec<_> = exec.choices.drain(..).map(|choice| choice.words).collect();
+    if choices.is_empty() {
+        choices.push(std::mem::take(&mut exec.argv));
+    }
+    let mut first = None;
+    for words in choices {
+        if words.iter().any(|word| word.contains('\0')) {
+            return Err(ExecError::Invalid("an argument holds a NUL byte".to_owned()));
+        }
+        let mut words = words.into_iter();
+        let Some(program) = words.next() else {
+            return Err(ExecError::Invalid("it names no program".to_owned()));
+        };
+        match child::find(&program, path) {
+            Ok(found) => return Ok((found, words.collect())),
+            Err(source) => first = first.or(Some(ExecError::Start { program, source })),
+        }
+    }
+    Err(first.unwrap_or_else(|| ExecError::Invalid("it names no program".to_owned())))
 }
 
 /// A script in a directory of its own that only the agent's user may enter.

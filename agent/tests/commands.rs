@@ -266,6 +266,62 @@ async fn a_daemon_is_killed_with_its_step_and_holds_nobody_up() {
     assert!(stat.is_empty() || stat.contains(") Z "), "{stat}");
 }
 
+/// A server outlives its step, and is ended by name on request or with the agent, whatever it does about signals.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_lives_until_it_is_ended_or_its_agent_is() {
+    let node = Node::start().await;
+    let mut agent = node.agent();
+    let serve = |exec_id, file: &str| {
+        let script = format!(
+            "setsid sh -c 'trap \"\" HUP INT TERM; echo $$ > ../{file}; exec sleep 600' &
+             until [ -s ../{file} ]; do sleep 0.01; done"
+        );
+        let exec = v1::Exec {
+            outlives: true,
+            ..node.script(&script)
+        };
+        node.command(exec_id, command::Command::Exec(exec));
+    };
+    let lives = |file: &str| {
+        let pid = fs::read_to_string(node.dir.path().join(file)).unwrap();
+        let stat = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+        (pid.trim().to_owned(), !stat.is_empty() && !stat.contains(") Z "))
+    };
+    let survivors = |event| match event {
+        Event::Exited(v1::Exited {
+            how: Some(exited::How::Code(0)),
+            leftovers: 0,
+            survivors,
+            ..
+        }) => survivors,
+        other => panic!("{other:?}"),
+    };
+    serve(1, "first");
+    assert_eq!(survivors(node.end(1).await), 1);
+    let (pid, alive) = lives("first");
+    assert!(alive);
+    node.command(2, command::Command::EndProcesses(v1::EndProcesses {}));
+    match node.end(2).await {
+        Event::ProcessesEnded(ended) => {
+            assert_eq!((ended.count, ended.remaining), (1, 0), "{ended:?}");
+            assert_eq!(
+                (ended.processes[0].pid.to_string(), &*ended.processes[0].name),
+                (pid, "sleep")
+            );
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(!lives("first").1);
+
+    serve(3, "second");
+    assert_eq!(survivors(node.end(3).await), 1);
+    assert!(lives("second").1);
+    let pid = nix::unistd::Pid::from_raw(agent.child.id() as i32);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    assert_eq!(agent.ended().await.code(), Some(143));
+    assert!(!lives("second").1);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_run_fails_in_words() {
     let node = Node::start().await;

@@ -203,7 +203,7 @@ async fn never_more_machines_than_configured_and_why_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_child_that_left_its_session_ends_with_its_step() {
+async fn a_child_that_left_its_session_ends_with_its_job() {
     let world = World::start(Machines::Process).await;
     let pidfile = world.dir.path().join("child");
     let workflow = format!(
@@ -212,8 +212,16 @@ async fn a_child_that_left_its_session_ends_with_its_step() {
     );
     let sha = world.push(&workflow).await;
     let job = world.wait_job(&sha, "job", "success");
-    assert!(world.log(id(&job)).contains("were ended"), "{}", world.log(id(&job)));
+    let log = world.log(id(&job));
     let pid = fs::read_to_string(&pidfile).expect("the child's pid");
+    let ended = log
+        .lines()
+        .find(|line| line.contains("Still running, and ended with the job: "));
+    let named = format!(" ({})", pid.trim());
+    assert!(
+        ended.is_some_and(|line| line.contains(&named)),
+        "{named} is not in\n{log}"
+    );
     let alive = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).is_ok_and(|stat| !stat.contains(") Z "));
     assert!(!alive, "process {pid} is still there");
 }

@@ -153,7 +153,7 @@ async fn an_agent_that_hangs_is_given_up_in_words_of_its_own() {
 }
 
 /// A step whose child forks twice, leaves its session, ignores signals and keeps the step's output
-/// open; the next step looks whether it is there.
+/// open; the next step looks whether it is still there. All of it ends with the job.
 const STRAYS: &str = "\
 name: ci
 on: push
@@ -173,14 +173,12 @@ jobs:
           echo parent done
       - name: Look
         run: |
-          for pid in $(cat stray.*); do
-            if grep -q sleep /proc/$pid/cmdline 2>/dev/null; then echo \"$pid is still there\"; exit 1; fi
-          done
+          for pid in $(cat stray.second stray.third); do grep -q sleep /proc/$pid/cmdline; done
           cat stray.* | tr '\\n' ' '
           echo looked
 ";
 
-async fn strays_end_with_their_step(machines: Machines) {
+async fn strays_end_with_their_job(machines: Machines) {
     let world = World::start(machines).await;
     let sha = world.push(STRAYS).await;
     let ended = world.until("the job ends", || {
@@ -191,10 +189,14 @@ async fn strays_end_with_their_step(machines: Machines) {
     });
     let log = world.log(id(&ended));
     assert_eq!(ended["state"], "success", "{log}");
-    assert!(
-        log.contains("parent done") && log.contains("looked") && log.contains("were ended"),
-        "{log}"
-    );
+    for said in [
+        "parent done",
+        "looked",
+        "3 processes of this step run on until the job ends.",
+        "Still running, and ended with the job: sleep (",
+    ] {
+        assert!(log.contains(said), "{said:?} is not in\n{log}");
+    }
     world.nothing_left();
     if machines == Machines::Process {
         let pids = log.lines().find(|line| line.ends_with("looked")).unwrap();
@@ -208,14 +210,91 @@ async fn strays_end_with_their_step(machines: Machines) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn children_that_fork_twice_and_leave_their_session_end_with_their_step() {
-    strays_end_with_their_step(Machines::Process).await;
+async fn children_that_fork_twice_and_leave_their_session_end_with_their_job() {
+    strays_end_with_their_job(Machines::Process).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn children_that_fork_twice_end_with_their_step_in_a_guest() {
+async fn children_that_fork_twice_end_with_their_job_in_a_guest() {
     if no_guest() {
         return;
     }
-    strays_end_with_their_step(Machines::Qemu).await;
+    strays_end_with_their_job(Machines::Qemu).await;
+}
+
+/// A step starts a server, others talk to it, also after one that was killed. The server holds its step's output, and
+/// nobody waits for it.
+const SERVER: &str = "\
+name: ci
+on: push
+jobs:
+  serve:
+    steps:
+      - name: Serve
+        run: |
+          mkfifo ask answer
+          sh -c 'echo $$ > pid; while read -r word < ask; do echo served $word; echo $word-$word > answer; done' &
+          until test -s pid; do sleep 0.02; done
+      - name: Test
+        run: for word in one two; do echo $word > ask; cat answer; done
+      - name: Die
+        continue-on-error: true
+        run: sleep 100000 & kill -9 $$
+      - name: Still there
+        run: |
+          echo three > ask; cat answer
+          exit 3
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_a_step_starts_serves_the_next_ones() {
+    let world = World::start(Machines::Process).await;
+    let sha = world.push(SERVER).await;
+    let job = world.wait_job(&sha, "serve", "failure");
+    let log = world.log(id(&job));
+    for said in [
+        "one-one",
+        "two-two",
+        "three-three",
+        "Still running, and ended with the job: ",
+    ] {
+        assert!(log.contains(said), "{said:?} is not in\n{log}");
+    }
+    let detail = world.detail(id(&job));
+    let reason = detail["reason"].as_str().unwrap_or_default();
+    assert!(
+        reason.contains("Still there") && reason.contains("exit code 3"),
+        "{detail:#}"
+    );
+    world.nothing_left();
+}
+
+/// A job that ends its machine's agent, with every process of the machine or alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_kills_its_agent_fails_once_and_hears_why() {
+    if no_guest() {
+        return;
+    }
+    let world = World::start(Machines::Qemu).await;
+    const KILLED: &str = "step 1 “Clean up”: the machine's agent was killed (SIGKILL) while the step ran";
+    for (kill, wanted) in [
+        ("kill -9 -1", KILLED),
+        ("kill -9 $(pidof helios-agent)", KILLED),
+        // It ends what runs before it goes, and may say so itself.
+        ("kill -15 $(pidof helios-agent)", "step 1 “Clean up”: "),
+    ] {
+        let workflow = format!(
+            "name: ci\non: push\njobs:\n  kill:\n    steps:\n      - name: Clean up\n        run: |\n          \
+             {kill}\n          sleep 100000\n"
+        );
+        let sha = world.push(&workflow).await;
+        let job = world.wait_job(&sha, "kill", "failure");
+        let detail = world.detail(id(&job));
+        assert_eq!(detail["attempts"].as_array().unwrap().len(), 1, "{kill}: {detail:#}");
+        let reason = detail["reason"].as_str().unwrap_or_default();
+        assert!(reason.contains(wanted), "{kill}: {detail:#}");
+        assert_shown(&world, id(&job), wanted);
+        world.wait(&sha, "failure").await;
+    }
+    world.nothing_left();
 }

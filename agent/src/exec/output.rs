@@ -1,31 +1,33 @@
-//! Reads what a step writes, without ever making it wait for the network while there is room.
+//! Passes on what a step writes, without ever making it wait for the network while there is room.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use bytes::{BufMut, Bytes};
+use bytes::Bytes;
 use helios_proto::{
     MAX_OUTPUT,
     v1::{Output, OutputSkipped, event, output::Stream},
 };
 use tokio::{
-    net::unix::pipe,
     sync::watch,
     time::{Instant, sleep_until},
 };
 
-use super::tail::Tail;
+use super::{pipes::Pipes, tail::Tail};
 use crate::outbox::Outbox;
 
 /// Output goes out at once, but not in more than so many pieces: one per this time.
 const COALESCE: Duration = Duration::from_millis(5);
 
-/// What is still read of a pipe whose writers were killed. Somebody who holds it and cannot be
-/// killed must not keep the step from ending.
+/// What is still read of a pipe that somebody may go on writing to. Who cannot be killed, or is to live on, must not
+/// keep the step from ending.
 const MAX_REST: usize = 4 << 20;
+
+/// So many changes between the streams are gathered before they are sent: each becomes an event.
+const MAX_RUNS: usize = 512;
 
 const STREAMS: [Stream; 2] = [Stream::Stdout, Stream::Stderr];
 
-/// Both pipes of one step.
+/// The output of one step on its way to the node.
 #[derive(Debug)]
 pub struct Pump {
     exec_id: u64,
@@ -33,48 +35,34 @@ pub struct Pump {
     /// The bytes to keep once the node has asked for quiet.
     quiet: watch::Receiver<Option<u64>>,
     tail: Tail,
-    /// In the order of `STREAMS`; `None` after its end.
-    pipes: [Option<pipe::Receiver>; 2],
-    /// What was read of each and not sent. It needs no room yet, so that a step without output can
+    pipes: Pipes,
+    /// What was read and not sent, in order. It needs no room yet, so that a step without output can
     /// end however full the spool is.
-    buffers: [Vec<u8>; 2],
-    /// Which of the two was read first.
-    older: usize,
+    buffer: Vec<u8>,
+    /// Which stream the next so many bytes of the buffer belong to.
+    runs: Vec<(Stream, usize)>,
     /// When something was sent last.
     sent: Option<Instant>,
-    last_read: Instant,
 }
 
 impl Pump {
     /// A pump for the output of one exec.
-    pub fn new(
-        exec_id: u64,
-        outbox: Arc<Outbox>,
-        quiet: watch::Receiver<Option<u64>>,
-        stdout: pipe::Receiver,
-        stderr: pipe::Receiver,
-    ) -> Self {
+    pub fn new(exec_id: u64, outbox: Arc<Outbox>, quiet: watch::Receiver<Option<u64>>, pipes: Pipes) -> Self {
         Self {
             exec_id,
             outbox,
             quiet,
             tail: Tail::default(),
-            pipes: [Some(stdout), Some(stderr)],
-            buffers: [Vec::with_capacity(MAX_OUTPUT), Vec::with_capacity(MAX_OUTPUT)],
-            older: 0,
+            pipes,
+            buffer: Vec::new(),
+            runs: Vec::new(),
             sent: None,
-            last_read: Instant::now(),
         }
     }
 
     /// Somebody may still write, or something waits to be sent.
     pub fn is_busy(&self) -> bool {
-        self.pipes.iter().any(Option::is_some) || self.holds()
-    }
-
-    /// When output was read last.
-    pub fn last_read(&self) -> Instant {
-        self.last_read
+        self.pipes.is_open() || self.holds()
     }
 
     /// Waits for output, or for room for it, and passes it on. Dropping the future loses nothing.
@@ -83,29 +71,24 @@ impl Pump {
         // A flood never waits for its pipe: let others run too.
         tokio::task::coop::consume_budget().await;
         let due = self.sent.map_or_else(Instant::now, |sent| sent + COALESCE);
-        let full = self.buffers.iter().any(|buffer| buffer.len() == MAX_OUTPUT);
-        // Both streams hold something: sent before more is read, their order is kept.
-        let both = self.buffers.iter().all(|buffer| !buffer.is_empty());
-        if self.holds() && (full || both || Instant::now() >= due) {
+        if self.holds() && (self.is_full() || Instant::now() >= due) {
             self.room().await;
             self.flush();
             return;
         }
-        let [stdout, stderr] = &self.pipes;
         tokio::select! {
             () = sleep_until(due), if self.holds() => {}
-            () = readable(stdout.as_ref()) => {}
-            () = readable(stderr.as_ref()) => {}
+            () = self.pipes.ready() => {}
         }
-        self.read(0);
-        self.read(1);
+        self.read();
     }
 
-    /// After the writers were killed: passes on what they left, then ends the output.
-    pub async fn finish(mut self) {
+    /// At the step's end: passes on what is in the pipes, and gives them back.
+    pub async fn finish(mut self) -> Pipes {
+        self.pipes.sweep();
         let mut left = MAX_REST;
         loop {
-            left = left.saturating_sub(self.read(0) + self.read(1));
+            left = left.saturating_sub(self.read());
             if !self.holds() {
                 break;
             }
@@ -125,10 +108,15 @@ impl Pump {
         for (stream, data) in pieces {
             self.push(stream, data);
         }
+        self.pipes
     }
 
     fn holds(&self) -> bool {
-        self.buffers.iter().any(|buffer| !buffer.is_empty())
+        !self.buffer.is_empty()
+    }
+
+    fn is_full(&self) -> bool {
+        self.buffer.len() >= MAX_OUTPUT || self.runs.len() >= MAX_RUNS
     }
 
     async fn room(&mut self) {
@@ -143,42 +131,38 @@ impl Pump {
         }
     }
 
-    /// Takes what one pipe has, up to a full buffer; returns how much that was.
-    fn read(&mut self, index: usize) -> usize {
-        let Some(pipe) = self.pipes[index].take() else { return 0 };
-        if !self.holds() {
-            self.older = index;
-        }
-        let buffer = &mut self.buffers[index];
-        let before = buffer.len();
-        while buffer.len() < MAX_OUTPUT {
-            match pipe.try_read_buf(&mut buffer.limit(MAX_OUTPUT - buffer.len())) {
-                Ok(0) => return buffer.len() - before,
-                Ok(_) => self.last_read = Instant::now(),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) => {
-                    // Not known to happen on a pipe; its end at least is the truth.
-                    eprintln!("helios-agent: cannot read the output of exec {}: {error}", self.exec_id);
-                    return buffer.len() - before;
-                }
+    /// Takes what is there, up to a full buffer; returns how much that was.
+    fn read(&mut self) -> usize {
+        let begun = self.buffer.len();
+        while !self.is_full() {
+            let before = self.buffer.len();
+            let Some(index) = self.pipes.read(&mut self.buffer) else {
+                break;
+            };
+            let read = self.buffer.len() - before;
+            match self.runs.last_mut() {
+                Some((last, len)) if *last == STREAMS[index] => *len += read,
+                _ => self.runs.push((STREAMS[index], read)),
             }
         }
-        let read = buffer.len() - before;
-        self.pipes[index] = Some(pipe);
-        read
+        self.buffer.len() - begun
     }
 
     fn flush(&mut self) {
         let quiet = *self.quiet.borrow();
-        for index in [self.older, 1 - self.older] {
-            let data = &self.buffers[index];
+        let mut rest = self.buffer.as_slice();
+        for (stream, len) in &self.runs {
+            let (run, after) = rest.split_at(*len);
+            rest = after;
             match quiet {
-                _ if data.is_empty() => {}
-                Some(limit) => self.tail.push(STREAMS[index], data, limit),
-                None => self.push(STREAMS[index], Bytes::copy_from_slice(data)),
+                Some(limit) => self.tail.push(*stream, run, limit),
+                None => run
+                    .chunks(MAX_OUTPUT)
+                    .for_each(|data| self.push(*stream, Bytes::copy_from_slice(data))),
             }
-            self.buffers[index].clear();
         }
+        self.buffer.clear();
+        self.runs.clear();
         self.sent = Some(Instant::now());
     }
 
@@ -193,20 +177,14 @@ impl Pump {
     }
 }
 
-/// Resolves when the pipe has something to say, its end included; never for a closed one.
-async fn readable(pipe: Option<&pipe::Receiver>) {
-    match pipe {
-        Some(pipe) => {
-            // An error comes back from the read that follows.
-            let _ = pipe.readable().await;
-        }
-        None => std::future::pending().await,
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::{io::Write as _, thread};
+    use std::{
+        fs::File,
+        io::{self, Write as _},
+        os::fd::{AsRawFd as _, OwnedFd},
+        thread,
+    };
 
     use helios_proto::v1::Event;
     use proptest::prelude::*;
@@ -242,7 +220,8 @@ mod tests {
         bytes
     }
 
-    fn pump_all(writes: Vec<(bool, Vec<u8>)>, quiet: Option<u64>) -> Vec<Event> {
+    /// What becomes of writes, made one after the other by a thread of its own.
+    fn pump_all(open: Open, writes: Vec<(bool, Vec<u8>)>, quiet: Option<u64>) -> Vec<Event> {
         runtime().block_on(async {
             let dir = tempfile::tempdir().unwrap();
             let limits = Limits {
@@ -250,22 +229,15 @@ mod tests {
                 ..Limits::default()
             };
             let outbox = Arc::new(Outbox::new(Spool::new(dir.path().to_owned(), limits)));
-            let (out, mut out_writer) = io::pipe().unwrap();
-            let (err, mut err_writer) = io::pipe().unwrap();
+            let (pipes, writers) = open().unwrap();
             let writer = thread::spawn(move || {
+                let [mut out, mut err] = writers.map(File::from);
                 for (stderr, data) in writes {
-                    if stderr {
-                        err_writer.write_all(&data)
-                    } else {
-                        out_writer.write_all(&data)
-                    }
-                    .unwrap();
+                    if stderr { &mut err } else { &mut out }.write_all(&data).unwrap();
                 }
             });
             let (_keep, quiet) = watch::channel(quiet);
-            let out = pipe::Receiver::from_owned_fd(out.into()).unwrap();
-            let err = pipe::Receiver::from_owned_fd(err.into()).unwrap();
-            let mut pump = Pump::new(7, outbox.clone(), quiet, out, err);
+            let mut pump = Pump::new(7, outbox.clone(), quiet, pipes);
             while pump.is_busy() {
                 pump.step().await;
             }
@@ -274,6 +246,25 @@ mod tests {
             all(&outbox).await
         })
     }
+
+    /// What comes of pipes that nobody writes to any more.
+    #[cfg(target_os = "linux")]
+    async fn pumped(pipes: Pipes) -> Vec<Event> {
+        let dir = tempfile::tempdir().unwrap();
+        let outbox = Arc::new(Outbox::new(Spool::new(dir.path().to_owned(), Limits::default())));
+        let (_keep, quiet) = watch::channel(None);
+        let mut pump = Pump::new(7, outbox.clone(), quiet, pipes);
+        while pump.is_busy() {
+            pump.step().await;
+        }
+        pump.finish().await;
+        all(&outbox).await
+    }
+
+    type Open = fn() -> io::Result<(Pipes, [OwnedFd; 2])>;
+
+    /// Both kinds of pipes where this system has both.
+    const KINDS: [Open; 2] = [Pipes::open, Pipes::unordered];
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(40))]
@@ -291,16 +282,75 @@ mod tests {
                 writes.iter().filter(|write| write.0 == wanted).flat_map(|write| write.1.clone()).collect()
             };
             let (out, err) = (wrote(false), wrote(true));
-            let events = pump_all(writes, None);
-            prop_assert!(of(&events, Stream::Stdout) == out);
-            prop_assert!(of(&events, Stream::Stderr) == err);
+            for open in KINDS {
+                let events = pump_all(open, writes.clone(), None);
+                prop_assert!(of(&events, Stream::Stdout) == out);
+                prop_assert!(of(&events, Stream::Stderr) == err);
+            }
         }
+
+        /// However many short writes wait when the reader comes, each comes after those before it.
+        #[cfg(target_os = "linux")]
+        #[test]
+        fn writes_are_read_in_the_order_in_which_they_were_made(
+            sizes in proptest::collection::vec((any::<bool>(), 1_usize..4000), 0..60),
+        ) {
+            let mut fill = 0_u8;
+            let writes: Vec<(bool, Vec<u8>)> = sizes.into_iter().map(|(stderr, len)| {
+                fill = fill.wrapping_add(1);
+                (stderr, vec![fill; len])
+            }).collect();
+            let events = runtime().block_on(async {
+                let (pipes, writers) = Pipes::open().unwrap();
+                let [mut out, mut err] = writers.map(File::from);
+                for (stderr, data) in &writes {
+                    if *stderr { &mut err } else { &mut out }.write_all(data).unwrap();
+                }
+                drop((out, err));
+                pumped(pipes).await
+            });
+            let read = events.iter().filter_map(|event| match &event.event {
+                Some(event::Event::Output(output)) => Some((output.stream() == Stream::Stderr, output.data.to_vec())),
+                _ => None,
+            });
+            let bytes = |(stderr, data): (bool, Vec<u8>)| data.into_iter().map(move |byte| (stderr, byte));
+            prop_assert!(read.flat_map(bytes).eq(writes.into_iter().flat_map(bytes)));
+        }
+    }
+
+    /// Whoever opens its output anew, or takes `O_DIRECT` off, has writes that are not kept apart; nothing is lost.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn writes_that_are_not_kept_apart_are_whole() {
+        use nix::fcntl::{FcntlArg, OFlag, fcntl};
+        runtime().block_on(async {
+            let (pipes, [out, err]) = Pipes::open().unwrap();
+            let again = File::options()
+                .write(true)
+                .open(format!("/proc/self/fd/{}", out.as_raw_fd()))
+                .unwrap();
+            let mut wanted = Vec::new();
+            let [out, mut err] = [out, err].map(File::from);
+            for round in 0..10_u8 {
+                for (file, len) in [(&again, 100), (&out, 3000), (&again, 4000), (&out, 4096)] {
+                    let data = vec![round; len];
+                    (&mut &*file).write_all(&data).unwrap();
+                    wanted.extend(data);
+                }
+            }
+            fcntl(&err, FcntlArg::F_SETFL(OFlag::empty())).unwrap();
+            err.write_all(b"plain\n").unwrap();
+            drop((out, err, again));
+            let events = pumped(pipes).await;
+            assert!(of(&events, Stream::Stdout) == wanted);
+            assert_eq!(of(&events, Stream::Stderr), b"plain\n");
+        });
     }
 
     #[test]
     fn quiet_output_is_counted_and_its_end_kept() {
         let text: Vec<u8> = (0..300_000_u32).flat_map(|number| number.to_le_bytes()).collect();
-        let events = pump_all(vec![(false, text.clone())], Some(1000));
+        let events = pump_all(Pipes::open, vec![(false, text.clone())], Some(1000));
         assert!(matches!(
             &events[0].event,
             Some(event::Event::OutputSkipped(skipped)) if skipped.bytes == text.len() as u64 - 1000

@@ -12,9 +12,11 @@ use crate::{
 /// One exec after another in the same place.
 struct Bench {
     dir: TempDir,
-    trees: Trees,
+    place: Place,
     outbox: Arc<Outbox>,
     begun: std::time::Instant,
+    /// Of the next exec; ids are unique within a machine's life.
+    next: u64,
 }
 
 impl Bench {
@@ -22,10 +24,11 @@ impl Bench {
         let dir = tempfile::tempdir().unwrap();
         let outbox = Arc::new(Outbox::new(Spool::new(dir.path().to_owned(), Limits::default())));
         Self {
+            place: Place::new(trees, dir.path().to_owned(), outbox.clone()),
             dir,
-            trees,
             outbox,
             begun: std::time::Instant::now(),
+            next: 7,
         }
     }
 
@@ -34,15 +37,8 @@ impl Bench {
         let (_keep, quiet) = watch::channel(None);
         let before = self.outbox.last();
         self.begun = std::time::Instant::now();
-        run(
-            7,
-            exec,
-            &self.trees,
-            self.dir.path(),
-            &self.outbox,
-            Control { stops, quiet },
-        )
-        .await?;
+        self.next += 1;
+        run(self.next - 1, exec, &self.place, Control { stops, quiet }).await?;
         let mut events = Vec::new();
         for sequence in before..self.outbox.last() {
             events.push(self.outbox.next(sequence).await.unwrap());
@@ -185,6 +181,155 @@ async fn what_cannot_start_says_why() {
     assert!(matches!(bench.run(nothing).await, Err(ExecError::Invalid(_))));
 }
 
+/// A step's directories are made once; what is missing then is missing because somebody mistyped or removed it.
+#[tokio::test]
+async fn a_working_directory_that_is_missing_is_said_and_not_made() {
+    for mut bench in benches() {
+        let workspace = bench.path("deep/workspace");
+        let within = |cwd: String| v1::Exec {
+            cwd,
+            directories: vec![workspace.clone()],
+            ..sh("pwd")
+        };
+        let missing = format!("{workspace}/srcc");
+        let error = bench.run(within(missing.clone())).await.unwrap_err().to_string();
+        assert_eq!(error, format!("the working directory {missing} does not exist"));
+        assert!(Path::new(&workspace).is_dir() && !Path::new(&missing).exists());
+        let events = bench.run(within(workspace.clone())).await.unwrap();
+        assert_eq!(text(&events, Stream::Stdout), format!("{workspace}\n"));
+        fs::write(&missing, "").unwrap();
+        let error = bench.run(within(missing.clone())).await.unwrap_err().to_string();
+        assert!(error.ends_with("is not a directory"), "{error}");
+        fs::remove_dir_all(&workspace).unwrap();
+        let error = bench.run(within(workspace.clone())).await.unwrap_err().to_string();
+        assert!(error.ends_with("does not exist"), "{error}");
+    }
+}
+
+/// The first program that there is, and nothing between it and the agent: a shell would drop what is no name of its own.
+#[tokio::test]
+async fn the_first_choice_that_exists_runs_with_every_variable() {
+    for mut bench in benches() {
+        let choice = |words: &[&str]| v1::Arguments {
+            words: words.iter().map(ToString::to_string).collect(),
+        };
+        let mut exec = sh("exit 9");
+        exec.choices = vec![
+            choice(&["no-such-shell", "{0}"]),
+            choice(&["env"]),
+            choice(&["sh", "{0}"]),
+        ];
+        for name in ["a-b", "a.b", "1st", "npm_config_//host/:_auth", "ümlaut"] {
+            exec.env.push(EnvVar {
+                name: name.into(),
+                value: b"kept".to_vec(),
+            });
+        }
+        let events = bench.run(exec.clone()).await.unwrap();
+        assert_eq!(exited(&events).how, Some(exited::How::Code(0)));
+        let shown = text(&events, Stream::Stdout);
+        for variable in &exec.env[1..] {
+            assert!(shown.contains(&format!("{}=kept\n", variable.name)), "{shown}");
+        }
+        exec.choices.retain(|choice| choice.words[0].starts_with("no"));
+        let error = crate::agent::chain(&bench.run(exec).await.unwrap_err());
+        assert!(error.contains("no-such-shell") && error.contains("PATH"), "{error}");
+    }
+}
+
+/// A server and a daemon live on, can still write, hold nobody up, and are named when they are ended.
+#[tokio::test]
+async fn what_may_outlive_its_step_lives_until_it_is_ended() {
+    for mut bench in benches() {
+        let [server, daemon, asked, answered] = ["server", "daemon", "asked", "answered"].map(|name| bench.path(name));
+        let mut exec = sh(&format!(
+            "sh -c 'echo $$ > {server}; until [ -e {asked} ]; do sleep 0.01; done
+                    echo heard && echo heard >&2 && echo > {answered}; exec sleep 600' &
+             setsid sh -c 'echo $$ > {daemon}; exec sleep 600' </dev/null >/dev/null 2>&1 &
+             while ! [ -s {server} ] || ! [ -s {daemon} ]; do sleep 0.01; done; echo end"
+        ));
+        exec.outlives = true;
+        let events = bench.run(exec).await.unwrap();
+        assert_eq!(text(&events, Stream::Stdout), "end\n");
+        let exited = exited(&events);
+        assert_eq!((exited.how, exited.leftovers), (Some(exited::How::Code(0)), 0));
+        // Its `sleep 0.01` may be there too.
+        assert!(
+            (2..=3).contains(&exited.survivors),
+            "{exited:?} {:?}",
+            bench.place.trees
+        );
+        let pids = [server, daemon].map(|file| fs::read_to_string(file).unwrap());
+        assert!(pids.iter().all(|pid| alive(pid)), "{pids:?}");
+        // It may still write: somebody reads.
+        fs::write(asked, "").unwrap();
+        while !Path::new(&answered).exists() {
+            assert!(bench.begun.elapsed() < deadline::PROMPT, "the server has died");
+            sleep(LOOK).await;
+        }
+        // Nor does a step that ends after it take it along, or count it.
+        let mut next = sh("true");
+        next.outlives = true;
+        assert_eq!(self::exited(&bench.run(next).await.unwrap()).survivors, 0);
+        let ended = bench.place.survivors.end().await;
+        assert_eq!((ended.count, ended.remaining), (2, 0), "{ended:?}");
+        let mut named: Vec<_> = ended.processes.iter().map(|process| process.pid).collect();
+        let mut wanted: Vec<u32> = pids.iter().map(|pid| pid.trim().parse().unwrap()).collect();
+        named.sort_unstable();
+        wanted.sort_unstable();
+        assert_eq!(named, wanted);
+        assert!(
+            ended.processes.iter().all(|process| process.name == "sleep"),
+            "{ended:?}"
+        );
+        assert!(!pids.iter().any(|pid| alive(pid)));
+        assert_eq!(bench.place.survivors.end().await.count, 0);
+    }
+}
+
+/// Whoever is stopped takes along what might have outlived it.
+#[tokio::test]
+async fn a_stop_ends_also_what_may_outlive_its_step() {
+    for bench in benches() {
+        let child = bench.path("child");
+        let mut exec = sh(&format!(
+            "setsid sh -c 'echo $$ > {child}; exec sleep 600' & echo ready; exec sleep 600"
+        ));
+        exec.outlives = true;
+        let (sender, stops) = mpsc::unbounded_channel();
+        let (_keep, quiet) = watch::channel(None);
+        let running = run(7, exec, &bench.place, Control { stops, quiet });
+        let kill = async {
+            while !fs::read(&child).is_ok_and(|pid| !pid.is_empty()) {
+                sleep(LOOK).await;
+            }
+            sender.send(Stop::Kill).unwrap();
+        };
+        tokio::join!(running, kill).0.unwrap();
+        let last = bench.outbox.next(bench.outbox.last() - 1).await.unwrap();
+        assert_eq!(exited(&[last]).survivors, 0);
+        assert!(!alive(&fs::read_to_string(&child).unwrap()));
+    }
+}
+
+/// Its end waits for those that the leader's end sets to work: nobody waits for them in the script.
+#[tokio::test]
+async fn the_last_words_behind_a_redirection_are_heard() {
+    for mut bench in benches() {
+        for round in 0..20 {
+            let mut exec = sh("");
+            exec.argv = vec![
+                "bash".into(),
+                "-c".into(),
+                "exec > >(cat | tr a-z A-Z) 2>&1; echo out; echo err >&2".into(),
+            ];
+            exec.outlives = round % 2 == 0;
+            let events = bench.run(exec).await.unwrap();
+            assert_eq!(text(&events, Stream::Stdout), "OUT\nERR\n", "round {round}");
+        }
+    }
+}
+
 /// A daemon in a session of its own, with its pipes closed, and one that holds the pipes: both are
 /// killed and counted, and neither delays the end.
 #[tokio::test]
@@ -200,7 +345,7 @@ async fn nothing_of_a_step_outlives_it() {
         assert!(bench.begun.elapsed() < deadline::PROMPT, "{:?}", bench.begun.elapsed());
         assert_eq!(text(&events, Stream::Stdout), "end\n");
         assert_eq!(exited(&events).how, Some(exited::How::Code(0)));
-        assert_eq!(exited(&events).leftovers, 2, "{:?}", bench.trees);
+        assert_eq!(exited(&events).leftovers, 2, "{:?}", bench.place.trees);
         for file in [daemon, holder] {
             let pid = fs::read_to_string(&file).unwrap();
             assert!(!alive(&pid), "{file} {pid} is alive");
@@ -225,9 +370,7 @@ async fn a_babbling_child_is_cut_off() {
         let (_sender, stops) = mpsc::unbounded_channel();
         let (_keep, quiet) = watch::channel(Some(100));
         let control = Control { stops, quiet };
-        run(7, exec, &bench.trees, bench.dir.path(), &bench.outbox, control)
-            .await
-            .unwrap();
+        run(7, exec, &bench.place, control).await.unwrap();
         taker.abort();
         let last = bench.outbox.next(bench.outbox.last() - 1).await.unwrap();
         assert_eq!(exited(&[last]).leftovers, 1);
@@ -247,14 +390,7 @@ async fn cancel_escalates_to_the_whole_tree() {
         let outbox = bench.outbox.clone();
         let (sender, stops) = mpsc::unbounded_channel();
         let (_keep, quiet) = watch::channel(None);
-        let running = run(
-            7,
-            sh(&script),
-            &bench.trees,
-            bench.dir.path(),
-            &outbox,
-            Control { stops, quiet },
-        );
+        let running = run(7, sh(&script), &bench.place, Control { stops, quiet });
         let cancel = async {
             // Started, then `ready`; the child must have set its traps too.
             outbox.next(1).await.unwrap();
@@ -284,14 +420,7 @@ async fn a_gentle_end_is_taken() {
         let (sender, stops) = mpsc::unbounded_channel();
         let (_keep, quiet) = watch::channel(None);
         let script = sh("trap 'echo bye; exit 5' INT; echo ready; while :; do sleep 0.01; done");
-        let running = run(
-            7,
-            script,
-            &bench.trees,
-            bench.dir.path(),
-            &outbox,
-            Control { stops, quiet },
-        );
+        let running = run(7, script, &bench.place, Control { stops, quiet });
         let cancel = async {
             outbox.next(1).await.unwrap();
             sender

@@ -148,6 +148,37 @@ impl Tree {
         each!(self, inner => inner.rooted(leader))
     }
 
+    /// The leader is about to be forgotten, so its number is another's some day.
+    pub fn unroot(&mut self) {
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Marked(marked) => marked.unroot(),
+            #[cfg(target_os = "linux")]
+            Self::Cgroup(_) => {}
+            #[cfg(target_os = "illumos")]
+            Self::Contract(_) => {}
+        }
+    }
+
+    /// The process ids of all that live.
+    pub fn members(&self) -> io::Result<Vec<i32>> {
+        each!(self, inner => inner.members())
+    }
+
+    /// Nobody of the tree lives.
+    pub fn is_empty(&self) -> bool {
+        self.members().is_ok_and(|members| members.is_empty())
+    }
+
+    /// Nobody of the tree computes or waits for a disk: whoever is left waits for something else to happen. Where the
+    /// system does not say, nobody is ever idle.
+    pub fn is_idle(&self) -> bool {
+        #[cfg(target_os = "linux")]
+        return self.members().is_ok_and(|members| members.into_iter().all(waits));
+        #[cfg(not(target_os = "linux"))]
+        false
+    }
+
     /// Sends a signal to every process of the tree.
     pub fn signal(&self, signal: Signal) -> io::Result<()> {
         each!(self, inner => inner.signal(signal))
@@ -160,7 +191,7 @@ impl Tree {
         let mut pause = Duration::from_millis(1);
         let mut seen = std::collections::BTreeSet::new();
         loop {
-            let left = each!(self, inner => inner.members()?);
+            let left = self.members()?;
             if left.is_empty() {
                 return Ok(u32::try_from(seen.len()).unwrap_or(u32::MAX));
             }
@@ -180,4 +211,18 @@ impl Tree {
             pause = (pause * 2).min(Duration::from_millis(50));
         }
     }
+}
+
+/// Whether every thread of a process waits. One that has gone does no work either.
+#[cfg(target_os = "linux")]
+fn waits(pid: i32) -> bool {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else {
+        return true;
+    };
+    threads.flatten().all(|thread| {
+        let stat = std::fs::read(thread.path().join("stat")).unwrap_or_default();
+        // The second field is the program's name in parentheses, which may hold anything.
+        let state = stat.rsplit(|byte| *byte == b')').next().and_then(|rest| rest.get(1));
+        !matches!(state, Some(b'R' | b'D'))
+    })
 }

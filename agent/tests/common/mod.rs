@@ -129,26 +129,28 @@ impl Node {
 
     /// Runs a shell script.
     pub fn sh(&self, exec_id: u64, script: &str) {
+        self.command(exec_id, command::Command::Exec(self.script(script)));
+    }
+
+    /// A shell script as an exec.
+    pub fn script(&self, script: &str) -> v1::Exec {
         let path = v1::EnvVar {
             name: "PATH".into(),
             value: b"/usr/local/bin:/usr/bin:/bin".to_vec(),
         };
-        self.command(
-            exec_id,
-            command::Command::Exec(v1::Exec {
-                argv: vec!["sh".into(), "-c".into(), script.into()],
-                env: vec![path],
-                cwd: self.dir.path().join("work").display().to_string(),
-                ..v1::Exec::default()
-            }),
-        );
+        v1::Exec {
+            argv: vec!["sh".into(), "-c".into(), script.into()],
+            env: vec![path],
+            cwd: self.dir.path().join("work").display().to_string(),
+            ..v1::Exec::default()
+        }
     }
 
     /// The last event of a command, once it has come.
     pub async fn end(&self, exec_id: u64) -> event::Event {
         let is_end = |event: &event::Event| {
-            use event::Event::{Done, Exited, Failed, Files};
-            matches!(event, Exited(_) | Done(_) | Failed(_) | Files(_))
+            use event::Event::{Done, Exited, Failed, Files, ProcessesEnded};
+            matches!(event, Exited(_) | Done(_) | Failed(_) | Files(_) | ProcessesEnded(_))
         };
         self.until(&format!("the end of command {exec_id}"), |state| {
             let mut events = state.events.iter().filter(|event| event.exec_id == exec_id);

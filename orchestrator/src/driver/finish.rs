@@ -152,8 +152,8 @@ pub async fn destroy_once(deps: &Deps, name: &MachineName) -> bool {
     }
 }
 
-/// The end of a machine's console, for an attempt that lost it.
-async fn end_of_console(deps: &Deps, name: &MachineName) -> Vec<u8> {
+/// The end of a machine's console, at most [`CONSOLE_END`] bytes; nothing when it cannot be read.
+pub(super) async fn end_of_console(deps: &Deps, name: &MachineName) -> Vec<u8> {
     let mut end: Vec<u8> = Vec::new();
     let mut at = 0;
     while let Ok(part) = deps.machines.console(name, at).await {

@@ -71,9 +71,17 @@ pub fn source_depth(job: &PlannedJob) -> Option<u32> {
     depths.reduce(|a, b| if a == 0 || b == 0 { 0 } else { a.max(b) })
 }
 
-/// `sh` is everywhere; `bash` is what workflow authors expect.
-const DEFAULT_SHELL: &str =
+/// `bash` is what workflow authors expect; `sh` is everywhere.
+const DEFAULT_SHELL: [&[&str]; 2] = [&["bash", "--noprofile", "--norc", "-e", "{0}"], &["sh", "-e", "{0}"]];
+
+/// The same for an agent of an earlier version, which knows no choices. It costs the step those variables whose names
+/// are no names of the shell's.
+const CHOOSING_SHELL: &str =
     r#"if command -v bash >/dev/null 2>&1; then exec bash --noprofile --norc -e "$1"; else exec sh -e "$1"; fi"#;
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(ToString::to_string).collect()
+}
 
 impl Job {
     /// One command of one step. Nothing foreign is ever part of a script of ours: it travels as an
@@ -86,6 +94,8 @@ impl Job {
             None => self.workspace.clone(),
         };
         let mut ours = Env::new();
+        let mut directories = vec![self.workspace.clone()];
+        let mut choices = Vec::new();
         let (argv, script, cwd): (Vec<String>, String, String) = match &planned.action {
             Action::Checkout { depth, path } => {
                 ours = self.checkout_env();
@@ -97,18 +107,22 @@ impl Job {
                 shell,
                 working_directory,
             } => {
-                let argv = match shell {
-                    Shell::Default => vec!["sh", "-c", DEFAULT_SHELL, "sh", "{0}"],
-                    Shell::Bash => vec!["bash", "--noprofile", "--norc", "-eo", "pipefail", "{0}"],
-                    Shell::Sh => vec!["sh", "-e", "{0}"],
-                    Shell::Python => vec!["python3", "{0}"],
+                let argv: &[&str] = match shell {
+                    Shell::Default => {
+                        choices = DEFAULT_SHELL.map(words).to_vec();
+                        &["sh", "-c", CHOOSING_SHELL, "sh", "{0}"]
+                    }
+                    Shell::Bash => &["bash", "--noprofile", "--norc", "-eo", "pipefail", "{0}"],
+                    Shell::Sh => &["sh", "-e", "{0}"],
+                    Shell::Python => &["python3", "{0}"],
                 };
-                let argv = argv.into_iter().map(str::to_owned).collect();
-                (argv, script.clone(), inside(working_directory.as_deref()))
+                (words(argv), script.clone(), inside(working_directory.as_deref()))
             }
             Action::Script { path } => {
                 let argv = vec!["bash".to_owned(), format!("{}/{path}", self.workspace)];
-                (argv, String::new(), self.script_directory(step))
+                let directory = self.script_directory(step);
+                directories.push(directory.clone());
+                (argv, String::new(), directory)
             }
         };
         let own = self.env.get(step)?;
@@ -127,6 +141,10 @@ impl Job {
                 .collect(),
             cwd,
             drain_ms: 0,
+            directories,
+            choices: choices.into_iter().map(|words| v1::Arguments { words }).collect(),
+            // What a checkout leaves running is git's, and nobody waits for it.
+            outlives: !matches!(planned.action, Action::Checkout { .. }),
         })
     }
 
@@ -138,7 +156,6 @@ impl Job {
     /// the one at `origin`; a run of a tag stands on that tag; everything else stands on the commit; a depth
     /// of 0 brings all branches and tags; and git does no housekeeping of its own while steps run.
     fn checkout(&self, depth: u32, path: &str, part: usize) -> Option<Vec<String>> {
-        let words = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<_>>();
         let git = |args: &[&str]| [words(&["git", "-C", path]), words(args)].concat();
         let dot_git = format!("{path}/.git");
         Some(match part {
@@ -286,6 +303,8 @@ pub(super) mod tests {
         assert_eq!(exec.argv, ["bash", "--noprofile", "--norc", "-eo", "pipefail", "{0}"]);
         assert_eq!(exec.script, "echo '$(id)'\n");
         assert_eq!(exec.cwd, "/helios/workspace/sub");
+        assert_eq!(exec.directories, ["/helios/workspace"]);
+        assert!(exec.choices.is_empty() && exec.outlives);
         let env: Vec<_> = exec
             .env
             .iter()
@@ -298,6 +317,14 @@ pub(super) mod tests {
         (0..parts(&job.plan.steps[step].action))
             .map(|part| job.command(step, part).unwrap().argv.join(" "))
             .collect()
+    }
+
+    #[test]
+    fn the_agent_chooses_the_default_shell_and_no_shell_does() {
+        let exec = job(vec![step("x", run("true"))]).command(0, 0).unwrap();
+        let programs: Vec<&str> = exec.choices.iter().map(|choice| choice.words[0].as_str()).collect();
+        assert_eq!(programs, ["bash", "sh"]);
+        assert!(exec.choices.iter().all(|choice| choice.words.last().unwrap() == "{0}"));
     }
 
     #[test]

@@ -27,6 +27,7 @@
 //! and what the forge must hear are one transaction, the machine is destroyed or kept. Dying between two of them leaves
 //! what the janitor or the next start finishes.
 
+mod agent_end;
 mod checkpoint;
 mod fetch;
 mod finish;

@@ -3,13 +3,18 @@
 //! repeated.
 //!
 //! ```text
-//! booting ──agent ready──▶ stepping ──last step ended──▶ ended
+//! booting ──agent ready──▶ stepping ──last step ended──▶ clearing ──▶ ended
 //!    │                        │ cancel, time limit: stop the command, then end
 //!    └──── machine lost, boot too long, agent silent too long ────▶ ended (infra)
 //! ```
+//!
+//! Only a job whose steps have left something running is cleared. Its end is decided by then, and stays.
+
+mod ending;
 
 use serde::{Deserialize, Serialize};
 
+use self::ending::CLEARING_MS;
 use super::job::{self, Job};
 use crate::model::state::{JobResult, StepState};
 
@@ -40,6 +45,9 @@ pub struct Progress {
     silent_ms: u64,
     /// A person asked for the end.
     cancelled: Option<Cancelled>,
+    /// Something that a step has left runs in the machine.
+    #[serde(default)]
+    survivors: bool,
 }
 
 /// See the module's diagram.
@@ -50,6 +58,15 @@ pub enum Phase {
     Booting,
     /// The agent has joined; steps run.
     Stepping,
+    /// The end is decided, and what steps have left running is ended.
+    Clearing {
+        /// What the end will be.
+        end: End,
+        /// The command's id.
+        exec: u64,
+        /// Since it was sent.
+        since_ms: u64,
+    },
     /// Nothing more happens.
     Ended(End),
 }
@@ -151,6 +168,13 @@ pub enum Event {
         exec: u64,
         /// Exit code, or the signal that ended it.
         how: Exit,
+        /// It has left something running.
+        survivors: bool,
+    },
+    /// What steps had left running is ended.
+    Cleared {
+        /// By which command.
+        exec: u64,
     },
     /// The agent could not carry out a command.
     Refused {
@@ -180,6 +204,11 @@ pub enum Event {
         /// How.
         cause: String,
     },
+    /// The machine is gone because somebody in it killed its agent.
+    AgentKilled {
+        /// How.
+        how: String,
+    },
 }
 
 /// The end of a process.
@@ -208,6 +237,8 @@ pub enum Effect {
     Send,
     /// Send the stop that `running` names.
     SendStop,
+    /// Send the command of the phase that clears.
+    SendClear,
     /// It is over: see the phase.
     End,
 }
@@ -232,6 +263,7 @@ impl Progress {
             job_ms: 0,
             silent_ms: 0,
             cancelled: None,
+            survivors: false,
         }
     }
 
@@ -239,6 +271,10 @@ impl Progress {
     pub fn on(&mut self, job: &Job, event: Event, now_ms: i64) -> Vec<Effect> {
         let mut effects = Vec::new();
         if matches!(self.phase, Phase::Ended(_)) {
+            return effects;
+        }
+        if let Phase::Clearing { .. } = self.phase {
+            self.clearing(event, &mut effects);
             return effects;
         }
         match event {
@@ -255,7 +291,11 @@ impl Progress {
                     running.idle_ms = 0;
                 }
             }
-            Event::Exited { exec, how } => self.exited(job, exec, how, now_ms, &mut effects),
+            Event::Exited { exec, how, survivors } => {
+                self.survivors |= survivors;
+                self.exited(job, exec, how, now_ms, &mut effects);
+            }
+            Event::Cleared { .. } => {}
             Event::Refused { exec, message } => {
                 if self.running.as_ref().is_some_and(|r| r.exec == exec) {
                     self.end_step(job, StepState::Failure, None, Some(message), now_ms, &mut effects);
@@ -263,21 +303,10 @@ impl Progress {
             }
             Event::Elapsed { ms, connected } => self.elapsed(job, ms, connected, now_ms, &mut effects),
             Event::Cancel { by, reason, force } => self.cancel(by, reason, force, now_ms, &mut effects),
-            Event::Lost { cause } => {
-                if let Some(cancelled) = &self.cancelled {
-                    // Who asked for the end does not care how the machine went.
-                    let message = cancelled.message();
-                    self.end(
-                        End::Result {
-                            result: JobResult::Cancelled,
-                            message,
-                        },
-                        now_ms,
-                        &mut effects,
-                    );
-                } else {
-                    self.end(End::Infra { cause }, now_ms, &mut effects);
-                }
+            Event::Lost { cause } => self.lost(End::Infra { cause }, now_ms, &mut effects),
+            Event::AgentKilled { how } => {
+                let end = self.killed(job, how, &mut effects);
+                self.lost(end, now_ms, &mut effects);
             }
         }
         effects
@@ -289,6 +318,7 @@ impl Progress {
         let mut limits = Vec::new();
         match &self.phase {
             Phase::Ended(_) => return u64::MAX,
+            Phase::Clearing { since_ms, .. } => return CLEARING_MS.saturating_sub(*since_ms),
             Phase::Booting => limits.push(job.limits.boot_ms.saturating_sub(self.job_ms)),
             Phase::Stepping => {
                 if !connected {
@@ -561,12 +591,13 @@ impl Progress {
             );
             return effects.extend(self.on(job, Event::Lost { cause }, now_ms));
         }
-        let Some(running) = &self.running else { return };
+        let Some(running) = self.running.clone() else { return };
         if let Some(stop) = &running.stop {
             if stop.since_ms >= stop.patience() {
                 if stop.kill {
                     // Killed and yet no exit: whatever holds it, the machine goes away as a whole.
-                    let (state, message) = self.stopped(job, &running.clone(), stop.why);
+                    self.survivors = false;
+                    let (state, message) = self.stopped(job, &running, stop.why);
                     return self.end_step(job, state, None, Some(message), now_ms, effects);
                 }
                 return self.stop(stop.why, true, effects);
@@ -658,6 +689,11 @@ impl Progress {
                 step.state = StepState::Skipped;
                 effects.push(Effect::StoreStep(index));
             }
+        }
+        if self.survivors && matches!(end, End::Result { .. }) {
+            let exec = self.take_exec();
+            self.phase = Phase::Clearing { end, exec, since_ms: 0 };
+            return effects.extend([Effect::Checkpoint, Effect::SendClear]);
         }
         self.phase = Phase::Ended(end);
         effects.extend([Effect::Checkpoint, Effect::End]);

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Deps,
+    Deps, agent_end,
     checkpoint::{Checkpoint, CheckpointError},
     fetch, finish,
     job::Job,
@@ -128,7 +128,7 @@ async fn run(deps: &Deps, attempt: AttemptRow, start: Start, stop: CancellationT
     };
     let ended = checkpoint.as_ref().and_then(|c| match &c.progress.phase {
         Phase::Ended(end) => Some(end.clone()),
-        Phase::Booting | Phase::Stepping => None,
+        Phase::Booting | Phase::Stepping | Phase::Clearing { .. } => None,
     });
     let (masks, log_state) = checkpoint
         .as_ref()
@@ -174,8 +174,9 @@ async fn run(deps: &Deps, attempt: AttemptRow, start: Start, stop: CancellationT
         Err(PrepareError::Fenced) => return Err(Stopped::Fenced),
         Err(PrepareError::Store(error)) => return Err(error.into()),
         Err(error) => {
-            let cause = chain(&error);
-            return finish::finish(deps, &attempt, log, End::Infra { cause }, &stop).await;
+            let decided = checkpoint.as_ref().and_then(|c| c.progress.decided().cloned());
+            let end = decided.unwrap_or_else(|| End::Infra { cause: chain(&error) });
+            return finish::finish(deps, &attempt, log, end, &stop).await;
         }
     };
     let job = prepare::job(deps, &attempt, &detail, &endpoints);
@@ -352,14 +353,26 @@ impl Task<'_> {
                     while let Ok(event) = self.doors.link.events.try_recv() {
                         self.link(event).await?;
                     }
-                    let cause = match self.anew {
-                        true => format!("{ANEW}; then the machine stopped: {how}"),
-                        false => format!("the machine stopped: {how}"),
-                    };
-                    self.feed(Event::Lost { cause }).await?;
+                    let event = self.stopped(how).await;
+                    self.feed(event).await?;
                 }
                 Turn::Heartbeat => self.checkpoint().await?,
             }
+        }
+    }
+
+    /// What the end of the machine means. Who killed its agent is asked only while a step runs: nobody else could have.
+    async fn stopped(&self, how: String) -> Event {
+        if self.progress.running.is_some()
+            && let Some(how) = agent_end::killed(self.deps, &self.name).await
+        {
+            return Event::AgentKilled { how };
+        }
+        Event::Lost {
+            cause: match self.anew {
+                true => format!("{ANEW}; then the machine stopped: {how}"),
+                false => format!("the machine stopped: {how}"),
+            },
         }
     }
 

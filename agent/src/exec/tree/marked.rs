@@ -37,6 +37,12 @@ impl Marked {
         Ok(())
     }
 
+    /// From now on only the marker tells: the number of the leader, and so of its group and session, may come to
+    /// another process.
+    pub(super) fn unroot(&mut self) {
+        self.leader = None;
+    }
+
     pub(super) fn signal(&self, signal: Signal) -> io::Result<()> {
         self.each(|process| process.signal(signal))?;
         Ok(())

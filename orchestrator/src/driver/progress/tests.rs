@@ -11,15 +11,13 @@ fn start(job: &Job) -> (Progress, Vec<Effect>) {
 }
 
 fn exit(progress: &mut Progress, job: &Job, code: i32) -> Vec<Effect> {
+    exit_leaving(progress, job, code, false)
+}
+
+fn exit_leaving(progress: &mut Progress, job: &Job, code: i32, survivors: bool) -> Vec<Effect> {
     let exec = progress.running.as_ref().unwrap().exec;
-    progress.on(
-        job,
-        Event::Exited {
-            exec,
-            how: Exit::Code(code),
-        },
-        2,
-    )
+    let how = Exit::Code(code);
+    progress.on(job, Event::Exited { exec, how, survivors }, 2)
 }
 
 fn wait(progress: &mut Progress, job: &Job, ms: u64) -> Vec<Effect> {
@@ -264,6 +262,77 @@ fn a_lost_machine_is_ours_unless_the_job_was_being_cancelled() {
     assert_eq!(result(&progress).unwrap().0, JobResult::Cancelled);
 }
 
+fn clearing(job: &Job) -> (Progress, u64) {
+    let (mut progress, _) = start(job);
+    exit_leaving(&mut progress, job, 0, true);
+    assert_eq!(progress.phase, Phase::Stepping);
+    let effects = exit(&mut progress, job, 3);
+    assert_eq!(effects[effects.len() - 2..], [Effect::Checkpoint, Effect::SendClear]);
+    let Phase::Clearing { exec, .. } = progress.phase else {
+        panic!("{progress:?}")
+    };
+    (progress, exec)
+}
+
+#[test]
+fn what_steps_left_running_is_ended_after_the_last_and_changes_no_result() {
+    let job = job(vec![step("a", run("serve &")), step("b", run("false"))]);
+    let ended = Some((JobResult::Failure, "step 2 “b”: exit code 3"));
+    let cancel = |force| Event::Cancel {
+        by: "ada".into(),
+        reason: String::new(),
+        force,
+    };
+    let (_, exec) = clearing(&job);
+    for over in [
+        Event::Cleared { exec },
+        // An agent that does not know the command.
+        Event::Refused {
+            exec,
+            message: "what?".into(),
+        },
+        Event::Elapsed {
+            ms: CLEARING_MS,
+            connected: false,
+        },
+        Event::Lost { cause: "gone".into() },
+        Event::AgentKilled { how: "killed".into() },
+        cancel(true),
+    ] {
+        let (mut progress, _) = clearing(&job);
+        for meanwhile in [Event::Connected, cancel(false), Event::Cleared { exec: exec + 1 }] {
+            assert_eq!(progress.on(&job, meanwhile, 4), []);
+        }
+        assert_eq!(progress.next_limit_ms(&job, true), CLEARING_MS);
+        assert_eq!(progress.on(&job, over, 4), [Effect::Checkpoint, Effect::End]);
+        assert_eq!(result(&progress), ended);
+    }
+}
+
+#[test]
+fn an_agent_that_is_killed_in_mid_step_is_the_jobs_failure_and_otherwise_ours() {
+    let mut tolerant = step("a", run("kill -9 -1"));
+    tolerant.continue_on_error = true;
+    tolerant.timeout_minutes = Some(5);
+    let job = job(vec![tolerant, step("b", run("true"))]);
+    let killed = || Event::AgentKilled { how: "killed".into() };
+    let (mut progress, _) = start(&job);
+    progress.on(&job, killed(), 3);
+    assert_eq!(result(&progress), Some((JobResult::Failure, "step 1 “a”: killed")));
+    assert_eq!(
+        (progress.steps[0].state, progress.steps[1].state),
+        (StepState::Failure, StepState::Skipped)
+    );
+    // A step that was to end anyway ends for that reason.
+    let (mut progress, _) = start(&job);
+    wait(&mut progress, &job, 5 * 60_000);
+    progress.on(&job, killed(), 3);
+    assert!(result(&progress).unwrap().1.contains("ran longer than its 5 minutes"));
+    let mut booting = Progress::new(&job);
+    booting.on(&job, killed(), 3);
+    assert_eq!(booting.phase, Phase::Ended(End::Infra { cause: "killed".into() }));
+}
+
 #[test]
 fn silence_is_judged_only_while_disconnected() {
     let job = job(vec![step("a", run("true"))]);
@@ -305,10 +374,13 @@ fn events() -> impl Strategy<Value = Event> {
         Just(Event::AgentReady),
         Just(Event::Connected),
         (1..9u64).prop_map(|exec| Event::Output { exec }),
-        (1..9u64, -1..3i32).prop_map(|(exec, code)| Event::Exited {
+        (1..9u64, -1..3i32, any::<bool>()).prop_map(|(exec, code, survivors)| Event::Exited {
             exec,
-            how: if code < 0 { Exit::Signal(9) } else { Exit::Code(code) }
+            how: if code < 0 { Exit::Signal(9) } else { Exit::Code(code) },
+            survivors
         }),
+        (1..9u64).prop_map(|exec| Event::Cleared { exec }),
+        Just(Event::AgentKilled { how: "k".into() }),
         (1..9u64).prop_map(|exec| Event::Refused {
             exec,
             message: "no".into()
@@ -324,8 +396,8 @@ fn events() -> impl Strategy<Value = Event> {
 }
 
 proptest! {
-    /// Whatever happens in whatever order: exactly one end, every step's state moves legally, a
-    /// checkpoint precedes every command, and nothing happens after the end. Going on from a
+    /// Whatever happens in whatever order: exactly one end, which is the one that was decided first, every step's state
+    /// moves legally, a checkpoint precedes every command, and nothing happens after the end. Going on from a
     /// checkpoint that went through JSON is the same as going on without.
     #[test]
     fn the_machine_is_sound(events in proptest::collection::vec(events(), 0..60)) {
@@ -342,17 +414,20 @@ proptest! {
             if matches!(before.phase, Phase::Ended(_)) {
                 prop_assert!(effects.is_empty() && before == progress);
             }
+            if let Some(decided) = before.decided() {
+                prop_assert_eq!(progress.decided(), Some(decided));
+            }
             for (old, new) in before.steps.iter().zip(&progress.steps) {
                 prop_assert!(old.state == new.state || old.state.next().contains(&new.state), "{:?} -> {:?}", old.state, new.state);
             }
             for (index, effect) in effects.iter().enumerate() {
-                if matches!(effect, Effect::Send | Effect::SendStop | Effect::End) {
+                if matches!(effect, Effect::Send | Effect::SendStop | Effect::SendClear | Effect::End) {
                     prop_assert_eq!(&effects[index - 1], &Effect::Checkpoint);
                 }
             }
             ends += effects.iter().filter(|e| **e == Effect::End).count();
             prop_assert_eq!(ends, usize::from(matches!(progress.phase, Phase::Ended(_))));
-            if ends == 1 {
+            if progress.decided().is_some() {
                 prop_assert!(progress.steps.iter().all(|s| s.state.is_terminal()));
             }
         }

@@ -7,7 +7,7 @@ use crate::{
     clock::now_ms,
     driver::{
         job::source_depth,
-        progress::{Effect, Event},
+        progress::{Effect, Event, Phase},
     },
     failpoint::{self, Point},
     model::plan::Action,
@@ -93,6 +93,7 @@ impl Task<'_> {
                 failpoint::hit(Point::AfterCommand);
             }
             Effect::SendStop => self.send_stop(),
+            Effect::SendClear => self.send_clear(),
             // The loop sees the phase.
             Effect::End => {}
         }
@@ -188,6 +189,13 @@ impl Task<'_> {
             terminate_grace_ms: 0,
         };
         self.command(stop.signal, v1::command::Command::Signal(signal));
+    }
+
+    /// Asks for the end of what steps have left running, in the phase that does so.
+    pub(super) fn send_clear(&mut self) {
+        if let Phase::Clearing { exec, .. } = self.progress.phase {
+            self.command(exec, v1::command::Command::EndProcesses(v1::EndProcesses {}));
+        }
     }
 
     pub(super) fn command(&mut self, exec_id: u64, command: v1::command::Command) {

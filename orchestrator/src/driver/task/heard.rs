@@ -20,6 +20,8 @@ use crate::{
 const SYNC_BYTES: usize = 512 << 10;
 /// What is kept of the output that comes after the log's cap.
 const TAIL_BYTES: u64 = 1 << 20;
+/// So many of the processes that end with the job are named.
+const NAMED: usize = 20;
 /// Ids of quiet commands lie far above those of the state machine.
 const QUIET_BASE: u64 = 1 << 40;
 
@@ -63,6 +65,7 @@ impl Task<'_> {
                 self.send_stop();
             }
         }
+        self.send_clear();
         Ok(())
     }
 
@@ -113,8 +116,22 @@ impl Task<'_> {
                         ),
                     );
                 }
+                let survivors = exited.survivors > 0;
+                if let (Some(step), true) = (step, survivors) {
+                    let line = match exited.survivors {
+                        1 => "1 process of this step runs on until the job ends.".to_owned(),
+                        count => format!("{count} processes of this step run on until the job ends."),
+                    };
+                    self.line(step, &line);
+                }
                 failpoint::hit(Point::StepEnded);
-                self.feed(Event::Exited { exec, how }).await?;
+                self.feed(Event::Exited { exec, how, survivors }).await?;
+            }
+            v1::event::Event::ProcessesEnded(ended) => {
+                if let Some(line) = ended_words(&ended) {
+                    self.line(0, &line);
+                }
+                self.feed(Event::Cleared { exec }).await?;
             }
             v1::event::Event::Failed(failed) => {
                 let message: String = failed.message.chars().filter(|c| !c.is_control()).take(500).collect();
@@ -179,6 +196,39 @@ impl Task<'_> {
     }
 }
 
+/// What the log says of processes that ended with the job. Their names are the job's own words.
+fn ended_words(ended: &v1::ProcessesEnded) -> Option<String> {
+    if ended.count == 0 {
+        return None;
+    }
+    let named = ended.processes.iter().take(NAMED).map(|process| {
+        let name: String = process.name.chars().filter(|c| !c.is_control()).take(40).collect();
+        format!("{name} ({})", process.pid)
+    });
+    let named: Vec<String> = named.collect();
+    let more = match usize::try_from(ended.count)
+        .unwrap_or(usize::MAX)
+        .saturating_sub(named.len())
+    {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let mut line = format!("Still running, and ended with the job: {}{more}.", named.join(", "));
+    if ended.remaining > 0 {
+        line.push_str(&format!(
+            " {} of them could not be killed and end with the machine.",
+            ended.remaining
+        ));
+    }
+    if ended.unread > 0 {
+        line.push_str(&format!(
+            " {} bytes that they wrote after their steps are not in this log.",
+            ended.unread
+        ));
+    }
+    Some(line)
+}
+
 fn facts_json(facts: &v1::MachineFacts) -> String {
     let short = |text: &str| text.chars().take(200).collect::<String>();
     serde_json::json!({
@@ -191,4 +241,38 @@ fn facts_json(facts: &v1::MachineFacts) -> String {
         "agent_version": short(&facts.agent_version),
     })
     .to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn process(pid: u32, name: &str) -> v1::processes_ended::Process {
+        v1::processes_ended::Process { pid, name: name.into() }
+    }
+
+    #[test]
+    fn the_log_names_what_ended_with_the_job_in_bounds() {
+        assert_eq!(ended_words(&v1::ProcessesEnded::default()), None);
+        let mut ended = v1::ProcessesEnded {
+            processes: vec![process(7, "sleep"), process(9, "a\u{1b}[31m\nb")],
+            count: 2,
+            ..v1::ProcessesEnded::default()
+        };
+        assert_eq!(
+            ended_words(&ended).unwrap(),
+            "Still running, and ended with the job: sleep (7), a[31mb (9)."
+        );
+        ended.processes = (0..10_000).map(|pid| process(pid, &"x".repeat(5000))).collect();
+        (ended.count, ended.remaining, ended.unread) = (10_000, 1, 12);
+        let line = ended_words(&ended).unwrap();
+        assert!(
+            line.len() < 2000 && line.contains(" and 9980 more. 1 of them"),
+            "{line}"
+        );
+        assert!(
+            line.ends_with("12 bytes that they wrote after their steps are not in this log."),
+            "{line}"
+        );
+    }
 }
