@@ -4,4 +4,5 @@ mod access;
 mod fixture;
 mod html;
 mod keep;
+mod login_link;
 mod logs;
