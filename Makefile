@@ -1,4 +1,4 @@
-# Two commands: `make demo` and `make test`. Both do all their own set-up.
+# Two commands: `make demo` and `make test`. Both do all their own set-up: each target installs what it needs.
 
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
@@ -33,7 +33,8 @@ WAITING := debian disk guests hang nodes openzfs privacy time zones
 
 help:
 	@echo "make demo        everything once on this machine: forge, push, virtual machine, live log, statuses"
-	@echo "make demo KEEP=1 the same, and leave it running"
+	@echo "make demo KEEP=1 the same, and leave it running: it says how to log in, to push and to stop"
+	@echo "make setup       install what all of these need; the others install what they need themselves"
 	@echo "make test        format, lints, illumos type-check, all tests (what CI runs)"
 	@echo "make test-full   also what takes long: the Debian guest, and ZFS itself"
 	@echo "make image-debian  a golden disk with all of Debian 12, for UEFI: $(DEBIAN)"
@@ -43,60 +44,62 @@ help:
 	@echo "make package     the same as an archive with an install script: $(PACKAGE_DIR)/helios-ci-VERSION.tar.gz"
 	@echo "make audit       licences and advisories of dependencies (needs cargo-deny and the network)"
 
-setup:
-	@.ci/setup
+setup: setup-test
 
-build: setup
+# What one part of the project needs: build, demo or test.
+setup-%:
+	@.ci/setup $*
+
+build: setup-build
 	$(CARGO) build --workspace --locked
 
 # The agent is always built as it is shipped: static, small.
-agent: setup
+agent: setup-build
 	$(CARGO) build --locked --profile agent --target $(MUSL) -p helios-agent
 
-guest: setup
+guest: setup-demo
 	images/tiny/build.sh
 
 # What only this needs is installed only here.
 image-debian:
-	@.ci/setup mmdebstrap dosfstools mtools fdisk fakeroot uidmap ovmf
+	@.ci/setup demo mmdebstrap dosfstools mtools fdisk fakeroot uidmap ovmf
 	images/debian/build.sh
 
 openzfs:
-	@.ci/setup libelf1
+	@.ci/setup demo libelf1
 	images/openzfs/build.sh
 
-demo: build agent guest
-	HELIOS_CI_AGENT=$(abspath $(AGENT)) HELIOS_CI_GUEST=$(abspath $(GUEST)) HELIOS_CI_DEMO_KEEP=$(KEEP) \
-		$(CARGO) run --locked -q -p helios-ci --example demo
+demo:
+	@CARGO="$(CARGO)" KEEP="$(KEEP)" .ci/demo
 
-test: lint illumos agent guest unit docs
+test: setup-test lint illumos agent guest unit docs
 
 # The tests look for these guests when they run, so they come first.
 test-full: image-debian openzfs
 	HELIOS_CI_FULL=1 $(MAKE) --no-print-directory test
 
-lint: setup
+lint: setup-build
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 
-illumos: setup
+illumos: setup-test
 	$(ILLUMOS_ENV) $(CARGO) clippy --workspace --locked --target $(ILLUMOS) -- -D warnings
 
 # One run names all that fails: neither a failed test nor a failed half ends the rest.
-unit: build agent guest
+unit: setup-test build agent guest
 	$(TESTING) $(CARGO) test --workspace --locked --no-run
 	$(MAKE) --no-print-directory -j2 --keep-going --output-sync=target unit-quick unit-waiting
 
 unit-quick:
-	$(TESTING) $(CARGO) test --workspace --locked --no-fail-fast --lib --bins --examples $(addprefix --test ,$(filter-out $(WAITING),$(TESTS)))
+	$(TESTING) $(CARGO) test --workspace --locked --no-fail-fast --lib --bins $(addprefix --test ,$(filter-out $(WAITING),$(TESTS)))
 
 unit-waiting:
 	$(TESTING) $(CARGO) test --workspace --locked --no-fail-fast $(addprefix --test ,$(WAITING))
 
-docs: setup
+docs: setup-build
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --locked --no-deps --document-private-items -q
 
-bench: build agent guest
+bench: setup-test build agent guest
 	HELIOS_CI_AGENT=$(abspath $(AGENT)) HELIOS_CI_GUEST=$(abspath $(GUEST)) $(CARGO) bench --locked -p helios-ci --bench logs --bench daemon
 
 audit:

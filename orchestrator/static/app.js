@@ -13,6 +13,14 @@
     document.body.append(t); setTimeout(() => t.remove(), 1800);
   };
 
+  // A login link: its code stands behind the #, so that only this page gets to see it. The person logs in, not the link.
+  const token = $("token");
+  if (token && /^#hci_[0-9a-f]+$/.test(location.hash)) {
+    token.value = location.hash.slice(1);
+    history.replaceState(null, "", location.pathname + location.search);
+    token.form.querySelector("button").focus();
+  }
+
   const log = $("log");
   if (!log) return polling();
 

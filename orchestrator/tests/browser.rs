@@ -168,3 +168,55 @@ async fn a_log_grows_on_an_open_page_and_the_page_is_complete_without_script() {
     );
     plain.close().await.ok();
 }
+
+/// What the audit log says of logins, in order.
+async fn logins(world: &World) -> Vec<(String, String)> {
+    let options = sqlx::sqlite::SqliteConnectOptions::new()
+        .filename(world.data().join("helios-ci.db"))
+        .read_only(true);
+    let mut database = sqlx::ConnectOptions::connect(&options).await.expect("the database");
+    sqlx::query_as("SELECT action, subject FROM audit WHERE action LIKE 'login%' ORDER BY seq")
+        .fetch_all(&mut database)
+        .await
+        .expect("the audit log")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_link_logs_one_browser_in_when_the_person_says_so() {
+    let Some(driver) = Driver::start() else { return };
+    let world = World::start(Machines::Process).await;
+    let made = world.cli(&["login-link"]);
+    let link = String::from_utf8_lossy(&made.stdout).trim().to_owned();
+    let code = link.split_once("/login#").expect("a code behind #").1.to_owned();
+    assert!(link.starts_with(&world.url()), "{link}");
+
+    let browser = driver.browser(true).await;
+    browser.goto(&link).await.expect("the page");
+    assert_eq!(logins(&world).await.len(), 1, "the link itself does nothing");
+    let here = browser.current_url().await.expect("an address");
+    assert!(
+        !here.as_str().contains(&code),
+        "the code is not left in the address: {here}"
+    );
+    let button = browser.find(Locator::Css("form .primary")).await.expect("a button");
+    button.click().await.expect("a click");
+    wait_text(&browser, "Log out").await;
+    let audit = logins(&world).await;
+    let acts: Vec<&str> = audit.iter().map(|(action, _)| action.as_str()).collect();
+    assert_eq!(acts, ["login_link.create", "login.link"]);
+    assert_eq!(audit[0].1, audit[1].1, "both name the same row");
+
+    // Whoever finds the link later gets nothing by it.
+    browser.goto(&link).await.expect("the page");
+    let button = browser.find(Locator::Css("form .primary")).await.expect("a button");
+    button.click().await.expect("a click");
+    wait_text(&browser, "works once").await;
+    browser.close().await.ok();
+
+    // Without a script the page says where the code is.
+    let plain = driver.browser(false).await;
+    plain.goto(&link).await.expect("the page");
+    let source = plain.source().await.expect("its source");
+    assert!(source.contains("what stands behind its"), "{source}");
+    plain.close().await.ok();
+}

@@ -33,6 +33,7 @@ fn sources() -> Vec<PathBuf> {
     let mut files = Vec::new();
     for dir in [
         "orchestrator/src",
+        "orchestrator/demo/src",
         "orchestrator/fakeforge/src",
         "orchestrator/illumos-sim/src",
         "agent/src",

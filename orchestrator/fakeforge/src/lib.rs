@@ -21,6 +21,10 @@ mod hooks;
 mod page;
 mod pulls;
 mod repositories;
+#[cfg(feature = "schemas")]
+mod schema;
+#[cfg(not(feature = "schemas"))]
+#[path = "unchecked.rs"]
 mod schema;
 mod serve;
 mod shapes;
@@ -55,7 +59,7 @@ pub struct Options {
     /// Where to listen. Default: a free port of 127.0.0.1.
     pub listen: SocketAddr,
     /// A folder with `forgejo.json` and `github.json`, the published descriptions; every body is then
-    /// checked. Default: none.
+    /// checked, and a build without the feature `schemas` does not start. Default: none.
     pub schemas: Option<PathBuf>,
     /// The GitHub App's id.
     pub app_id: u64,

@@ -11,6 +11,7 @@ mod doctor;
 mod fetch;
 mod image;
 mod local;
+mod login_link;
 mod logs;
 mod machine;
 mod machined;
@@ -152,6 +153,8 @@ enum Command {
     /// Make, list and revoke API tokens.
     #[command(subcommand)]
     Token(token::TokenCommand),
+    /// Make a link that logs one browser in, once.
+    LoginLink(login_link::LoginLinkArgs),
     /// Import, list and verify golden disks.
     #[command(subcommand)]
     Image(image::ImageCommand),
@@ -246,6 +249,7 @@ fn run(cli: Cli) -> Outcome {
             Command::Deliveries(args) => deliveries::run(common, args).await,
             Command::CatchUp(args) => deliveries::catch_up(common, args).await,
             Command::Token(command) => token::run(common, command).await,
+            Command::LoginLink(args) => login_link::run(common, &args).await,
             Command::Image(command) => image::run(common, command).await,
             Command::Setup(args) => setup::run(common, &args),
             Command::Machine(command) => machine::run(common, command).await,

@@ -1,7 +1,7 @@
 //! Tokens: only their hashes are stored.
 
 use super::{
-    Store, StoreError,
+    Store, StoreError, sessions,
     tx::{Row, Tx, args, clip, to_json},
 };
 use crate::model::ids::TokenId;
@@ -18,6 +18,19 @@ pub struct NewToken {
     /// Milliseconds since 1970.
     pub expires_ms: i64,
     /// What it may do: `admin`.
+    pub scopes: Vec<String>,
+}
+
+/// What a token of one use becomes when it is used.
+#[derive(Debug, Clone)]
+pub struct Exchange {
+    /// SHA-256 of the token that is shown.
+    pub shown: [u8; 32],
+    /// The one scope that it must have.
+    pub scope: String,
+    /// Its hash from now on.
+    pub hash: [u8; 32],
+    /// Its scopes from now on.
     pub scopes: Vec<String>,
 }
 
@@ -89,6 +102,12 @@ impl Store {
         Ok(Some(token))
     }
 
+    /// Uses up a valid token of one use: from now on it has another hash and other scopes, and lives as long as a
+    /// session may. Of several who show it at once one gets it. `None`: there is no valid token with this hash and scope.
+    pub async fn exchange_token(&self, exchange: Exchange) -> Result<Option<TokenRow>, StoreError> {
+        in_tx!(self, "use up a token", [exchange = exchange], |tx| use_up(tx, exchange))
+    }
+
     /// All tokens, the oldest first.
     pub async fn tokens(&self) -> Result<Vec<TokenRow>, StoreError> {
         let mut tx = self.glance("list tokens").await?;
@@ -124,6 +143,30 @@ async fn create(tx: &mut Tx, token: &NewToken) -> Result<TokenId, StoreError> {
     )
     .await?;
     Ok(id)
+}
+
+async fn use_up(tx: &mut Tx, exchange: &Exchange) -> Result<Option<TokenRow>, StoreError> {
+    let scope = to_json(tx.what, &[&exchange.scope])?;
+    let used = tx
+        .row(
+            "UPDATE tokens SET hash = $3, scopes = $4, expires_ms = $5, last_used_ms = $2
+             WHERE hash = $1 AND scopes = $6 AND revoked_ms IS NULL AND expires_ms > $2 RETURNING id",
+            args![
+                &exchange.shown,
+                tx.now,
+                &exchange.hash,
+                to_json(tx.what, &exchange.scopes)?,
+                tx.now + sessions::ABSOLUTE_MS,
+                scope
+            ],
+        )
+        .await?;
+    let Some(used) = used else { return Ok(None) };
+    let id: TokenId = used.parse("id")?;
+    let row = tx
+        .row(format!("SELECT {COLUMNS} FROM tokens t WHERE t.id = $1"), args![id])
+        .await?;
+    row.as_ref().map(token_row).transpose()
 }
 
 async fn note_use(tx: &mut Tx, id: TokenId) -> Result<(), StoreError> {

@@ -65,7 +65,7 @@ use futures::future::BoxFuture;
 
 pub use self::look::{Seen, look};
 pub use self::{
-    access::{NewToken, TokenRow},
+    access::{Exchange, NewToken, TokenRow},
     attempts::{AttemptRow, Join},
     audit::AuditEntry,
     cancel::{CancelOutcome, CancelRequest},

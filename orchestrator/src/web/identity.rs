@@ -19,7 +19,7 @@ use super::{
 use crate::{
     model::trigger::Repository,
     secret::Secret,
-    store::{AuditEntry, TokenRow},
+    store::{AuditEntry, Exchange, StoreError, TokenRow},
 };
 
 /// What a token begins with.
@@ -27,6 +27,8 @@ pub const TOKEN_PREFIX: &str = "hci_";
 const TOKEN_LEN: usize = TOKEN_PREFIX.len() + 64;
 /// The scope that makes its holder a site admin.
 pub const ADMIN_SCOPE: &str = "admin";
+/// The scope of a token that opens one session of a site admin and proves nothing else: the code of a login link.
+pub const LOGIN_SCOPE: &str = "login";
 
 /// The address at the other end of the connection, put there by [`super::serve`].
 #[derive(Debug, Clone, Copy)]
@@ -181,6 +183,21 @@ pub fn identity_of(token: &TokenRow) -> Option<Identity> {
         token: token.id,
         owner: token.owner.clone(),
     })
+}
+
+/// Uses up the code of a login link. The row becomes the token of the session that it opens, of a value that nobody
+/// knows: whoever revokes it ends the session, and no header proves anything with it.
+///
+/// # Errors
+/// When the store fails.
+pub async fn redeem(state: &AppState, code: [u8; 32]) -> Result<Option<TokenRow>, StoreError> {
+    let exchange = Exchange {
+        shown: code,
+        scope: LOGIN_SCOPE.to_owned(),
+        hash: sha256(random_hex().as_bytes()),
+        scopes: vec![ADMIN_SCOPE.to_owned()],
+    };
+    state.store().exchange_token(exchange).await
 }
 
 /// The value of one cookie.

@@ -1,4 +1,7 @@
-//! Login with a token, and logout. The session's id is made new at every login.
+//! Login with a token or with the code of a login link, and logout. The session's id is made new at every login.
+//!
+//! A login link carries its code behind `#`, which browsers send to nobody: no log and no proxy sees it, and opening the
+//! link changes nothing. The page's script puts it into the form; without a script the person does.
 
 use std::time::Instant;
 
@@ -14,9 +17,11 @@ use subtle::ConstantTimeEq;
 use super::{
     AppState,
     assets::Assets,
-    identity::{Caller, check_origin, cookie, identity_of, random_hex, sha256, token_hash},
+    authorize::Identity,
+    identity::{Caller, check_origin, cookie, identity_of, random_hex, redeem, sha256, token_hash},
     problem::Problem,
 };
+use crate::store::{StoreError, TokenRow};
 
 /// The longest life of a session's cookie, in seconds; the store ends sessions by itself as well.
 const COOKIE_AGE_S: u32 = 7 * 24 * 3600;
@@ -118,6 +123,22 @@ pub async fn form(
     login_page(&state, &caller, local_path(query.return_to.as_deref()), false)
 }
 
+/// Whom a token or a code proves, and what the audit log calls the login. A code is used up by this.
+async fn proved(
+    state: &AppState,
+    shown: Option<[u8; 32]>,
+) -> Result<Option<(TokenRow, Identity, &'static str)>, StoreError> {
+    let Some(hash) = shown else { return Ok(None) };
+    let Some(token) = state.store().find_token(&hash).await? else {
+        return Ok(None);
+    };
+    if let Some(identity) = identity_of(&token) {
+        return Ok(Some((token, identity, "login")));
+    }
+    let token = redeem(state, hash).await?;
+    Ok(token.and_then(|token| identity_of(&token).map(|identity| (token, identity, "login.link"))))
+}
+
 /// `POST /login`
 pub async fn login(
     State(state): State<AppState>,
@@ -141,17 +162,14 @@ pub async fn login(
     })?;
     let return_to = local_path(form.return_to.as_deref());
     let failed = |e| Problem::internal("logging in", e);
-    let token = match token_hash(form.token.trim()) {
-        Some(hash) => state.store().find_token(&hash).await.map_err(failed)?,
-        None => None,
-    };
-    let Some((token, identity)) = token.and_then(|token| identity_of(&token).map(|identity| (token, identity))) else {
+    let shown = token_hash(form.token.trim());
+    let Some((token, identity, action)) = proved(&state, shown).await.map_err(failed)? else {
         tracing::warn!(address = %caller.address, request = caller.request_id, "a login was refused");
         return login_page(&state, &caller, return_to, true);
     };
     let old = caller.session.take();
     caller.identity = identity;
-    caller.audit(&state, "login", &token.id.to_string()).await?;
+    caller.audit(&state, action, &token.id.to_string()).await?;
     if let Some(old) = old {
         state.store().end_session(&old.hash).await.map_err(failed)?;
     }

@@ -1,12 +1,13 @@
 //! What is installed on illumos, as far as another system can tell: manifests against the system's own document
 //! type, methods under four shells, rights, and the package's list of files against what is laid. And what the project's
-//! own set-up installs on Debian.
+//! own set-up installs on Debian, and what `make demo` says.
 
 #![allow(
     clippy::disallowed_methods,
     reason = "shells, make and xmllint are started as a person would"
 )]
 
+mod demo;
 mod manifests;
 mod methods;
 mod package;
@@ -67,7 +68,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 /// Programs in front of the system's own. Each run of one that `record` made is a line of the record.
-struct Fakes(TempDir);
+pub struct Fakes(TempDir);
 
 impl Fakes {
     fn new() -> Self {
@@ -90,6 +91,11 @@ impl Fakes {
 
     fn forget(&self) {
         fs::write(self.0.path().join("record.log"), "").expect("an empty record");
+    }
+
+    /// Where one of them is.
+    fn path_of(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
     }
 
     /// For the environment of a process.

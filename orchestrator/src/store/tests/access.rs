@@ -6,6 +6,7 @@ use crate::clock::now_ms;
 contract!(
     a_token_is_found_by_its_hash_while_it_is_valid,
     uses_are_noted_once_a_minute,
+    a_token_of_one_use_is_used_once,
     a_session_ends_with_its_token_and_its_limits,
     acts_are_written_down,
 );
@@ -49,6 +50,61 @@ async fn uses_are_noted_once_a_minute(lab: Lab) {
     assert_eq!(used().await, first);
     lab.sql("UPDATE tokens SET last_used_ms = 5").await;
     assert!(used().await > 5);
+}
+
+/// Makes a token with this scope, and says what its exchange gives: whoever shows it, as often as they like.
+async fn exchanged(lab: &Lab, byte: u8, scope: &str, expires_ms: i64) -> Vec<TokenRow> {
+    let new = NewToken {
+        name: "login link".into(),
+        hash: hash(byte),
+        owner: "ann".into(),
+        expires_ms,
+        scopes: vec![scope.into()],
+    };
+    lab.store.create_token(new).await.unwrap();
+    let exchange = Exchange {
+        shown: hash(byte),
+        scope: "login".into(),
+        hash: hash(byte + 100),
+        scopes: vec!["admin".into()],
+    };
+    let tries = (0..4).map(|_| lab.store.exchange_token(exchange.clone()));
+    let got = futures::future::join_all(tries).await;
+    got.into_iter().filter_map(|got| got.unwrap()).collect()
+}
+
+async fn a_token_of_one_use_is_used_once(lab: Lab) {
+    let soon = now_ms() + 600_000;
+    let got = exchanged(&lab, 1, "login", soon).await;
+    assert_eq!(got.len(), 1, "of four at once");
+    assert_eq!(
+        (got[0].owner.as_str(), &got[0].scopes),
+        ("ann", &vec!["admin".to_owned()])
+    );
+    assert!(got[0].expires_ms > soon, "it lives as long as a session");
+    assert_eq!(lab.store.find_token(&hash(1)).await.unwrap(), None, "used up");
+    assert_eq!(
+        lab.store.find_token(&hash(101)).await.unwrap().map(|t| t.id),
+        Some(got[0].id)
+    );
+
+    assert_eq!(exchanged(&lab, 2, "login", now_ms() - 1).await, [], "expired");
+    assert_eq!(exchanged(&lab, 3, "admin", soon).await, [], "not of one use");
+    assert!(
+        lab.store.find_token(&hash(3)).await.unwrap().is_some(),
+        "and still itself"
+    );
+    let id = token(&lab, 4, soon).await;
+    lab.sql("UPDATE tokens SET scopes = '[\"login\"]' WHERE hash NOT IN (SELECT hash FROM sessions)")
+        .await;
+    assert!(lab.store.revoke_token(id).await.unwrap());
+    let revoked = Exchange {
+        shown: hash(4),
+        scope: "login".into(),
+        hash: hash(104),
+        scopes: vec!["admin".into()],
+    };
+    assert_eq!(lab.store.exchange_token(revoked).await.unwrap(), None, "revoked");
 }
 
 async fn a_session_ends_with_its_token_and_its_limits(lab: Lab) {

@@ -5,5 +5,6 @@ mod deliveries;
 mod fixture;
 mod html;
 mod keep;
+mod login_link;
 mod logs;
 mod status;
