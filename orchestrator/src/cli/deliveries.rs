@@ -39,7 +39,7 @@ pub(super) struct DeliveriesArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  helios-ci catch-up")]
+#[command(after_help = "Ends with 1 when a connection does not work.\n\nExample:\n  helios-ci catch-up")]
 pub(super) struct CatchUpArgs {
     #[command(flatten)]
     client: ClientArgs,
@@ -82,11 +82,13 @@ pub(super) async fn catch_up(common: &Common, args: CatchUpArgs) -> Outcome {
     let path = "/api/v1/catch-up";
     let answer: Value = client.post(path, NOTHING).await?;
     client.close().await;
+    let done: CatchUp = client::read(path, answer.clone())?;
+    let works = done.connections.iter().all(|connection| connection.broken.is_none());
+    let exit = if works { Exit::Success } else { Exit::Failure };
     if args.json {
         println!("{answer:#}");
-        return Ok(Exit::Success);
+        return Ok(exit);
     }
-    let done: CatchUp = client::read(path, answer)?;
     for connection in &done.connections {
         let name = &connection.connection;
         match &connection.broken {
@@ -98,7 +100,7 @@ pub(super) async fn catch_up(common: &Common, args: CatchUpArgs) -> Outcome {
         }
     }
     print_missed(&done.missed);
-    Ok(Exit::Success)
+    Ok(exit)
 }
 
 /// When, what about what, and what came of it.

@@ -226,9 +226,10 @@ mod tests {
     use super::*;
     use crate::config::{Backend, Config, ConnectionKind, LoadOptions};
 
-    fn parsed<T: std::str::FromStr<Err: std::fmt::Debug> + std::fmt::Debug>(
-        pattern: &'static str,
-    ) -> impl Strategy<Value = T> {
+    fn parsed<T>(pattern: &'static str) -> impl Strategy<Value = T>
+    where
+        T: std::str::FromStr<Err: std::fmt::Debug> + std::fmt::Debug,
+    {
         pattern.prop_map(|text| text.parse().unwrap())
     }
 
