@@ -35,7 +35,7 @@ pub(super) struct DeliveriesArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  helios-ci catch-up")]
+#[command(after_help = "Example:\n  helios-ci catch-up\n\nEnds with 1 when a connection does not work.")]
 pub(super) struct CatchUpArgs {
     /// Print JSON.
     #[arg(long)]
@@ -77,11 +77,14 @@ pub(super) async fn catch_up(common: &Common, args: CatchUpArgs) -> Outcome {
     let client = Client::connect(common).await?;
     let answer = client.post("/api/v1/catch-up", None).await?;
     client.close().await;
+    let connections = answer["connections"].as_array().map_or(&[][..], Vec::as_slice);
+    let works = connections.iter().all(|connection| connection["broken"].is_null());
+    let exit = if works { Exit::Success } else { Exit::Failure };
     if args.json {
         println!("{answer:#}");
-        return Ok(Exit::Success);
+        return Ok(exit);
     }
-    for connection in answer["connections"].as_array().into_iter().flatten() {
+    for connection in connections {
         let name = text(&connection["connection"]);
         if connection["broken"].is_null() {
             println!(
@@ -93,7 +96,7 @@ pub(super) async fn catch_up(common: &Common, args: CatchUpArgs) -> Outcome {
         }
     }
     print_missed(&answer);
-    Ok(Exit::Success)
+    Ok(exit)
 }
 
 /// When, what about what, and what came of it. Foreign text is freed of control characters.

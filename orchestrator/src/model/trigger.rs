@@ -76,8 +76,7 @@ pub struct Subject {
 
 /// Whether an event that led to no run may be planned when it comes again. What led to runs, or is
 /// still on its way, is done once whatever comes again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Retry {
     /// It asks for no run and never will: a deletion, a ping, a skip word.
     Never,
@@ -96,7 +95,7 @@ impl Subject {
 }
 
 impl Retry {
-    /// The word that the database and the API use.
+    /// The word that the database uses.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -104,22 +103,6 @@ impl Retry {
             Self::OnRequest => "on_request",
             Self::Automatic => "automatic",
         }
-    }
-}
-
-/// A word that is none of [`Retry`]'s.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is none of never, on_request, automatic")]
-pub struct UnknownRetry(String);
-
-impl std::str::FromStr for Retry {
-    type Err = UnknownRetry;
-
-    fn from_str(text: &str) -> Result<Self, UnknownRetry> {
-        [Self::Never, Self::OnRequest, Self::Automatic]
-            .into_iter()
-            .find(|retry| retry.as_str() == text)
-            .ok_or_else(|| UnknownRetry(text.chars().take(40).collect()))
     }
 }
 
