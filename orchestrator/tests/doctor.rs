@@ -238,3 +238,41 @@ async fn a_database_of_a_later_version_or_a_damaged_one_is_named_and_left_alone(
     fails(&world, "database");
     assert_eq!(fs::read(&path).unwrap(), damaged);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_data_directory_that_others_can_enter_is_one_verdict_everywhere() {
+    let world = healthy().await;
+    fs::set_permissions(world.data(), fs::Permissions::from_mode(0o755)).unwrap();
+    let verdict = "has mode 0755: others can read the logs and keys in it";
+    let found = fails(&world, "data directory");
+    assert!(found.contains(verdict) && found.contains("→ chmod 0700 /"), "{found}");
+    for command in [&["config", "check"][..], &["serve", "--allow-unisolated"]] {
+        let refused = world.cli(command);
+        let said = String::from_utf8_lossy(&refused.stderr).replace(['│', '\n'], " ");
+        let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert_eq!(refused.status.code(), Some(2), "{command:?}: {said}");
+        assert!(
+            said.contains(verdict) && said.contains("chmod 0700 /"),
+            "{command:?}: {said}"
+        );
+    }
+    let mode = fs::metadata(world.data()).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode, 0o755, "nobody changes it");
+    fs::set_permissions(world.data(), fs::Permissions::from_mode(0o700)).unwrap();
+    assert!(world.cli(&["config", "check"]).status.success());
+    assert_eq!(doctor(&world).0, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_doctor_and_the_daemon_say_the_same_of_kvm() {
+    let mut world = World::stopped(Machines::Qemu, "").await;
+    let verdict = |world: &World| {
+        let (_, lines) = doctor(world);
+        of(&lines, "kvm")[0]["detail"].as_str().unwrap().to_owned()
+    };
+    let before = verdict(&world);
+    assert!(!world.data().join("accel.json").exists(), "the doctor leaves nothing");
+    world.up();
+    assert!(world.daemon_log().contains(&before), "{before}\n{}", world.daemon_log());
+    assert_eq!(verdict(&world), before);
+}

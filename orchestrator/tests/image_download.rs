@@ -248,6 +248,7 @@ impl Desk {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("data")).unwrap();
+        fs::set_permissions(dir.path().join("data"), fs::Permissions::from_mode(0o700)).unwrap();
         let here = dir.path().display();
         fs::write(dir.path().join("agent"), "agent").unwrap();
         let text = format!(

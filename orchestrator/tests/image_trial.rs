@@ -43,5 +43,9 @@ async fn a_golden_disk_is_tried_in_a_machine_of_its_own() {
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("FAILURE  hello: "), "{said}");
+    assert!(
+        said.ends_with("tiny: not ready for jobs: 1 of 1 things failed\n"),
+        "{said}"
+    );
     assert_eq!(world.leftovers(), Vec::<String>::new());
 }

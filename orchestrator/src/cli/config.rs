@@ -1,23 +1,35 @@
 //! `helios-ci config`
 
+mod answers;
+mod init;
+mod install;
+mod question;
+
 use clap::Subcommand;
 
-use super::{Common, Exit, Outcome};
+use self::init::InitArgs;
+use super::{Common, Exit, Outcome, data_dir};
 use crate::config::{Config, LoadOptions};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ConfigCommand {
+    /// Ask for forge, repository and image, and write the configuration with its secrets.
+    Init(Box<InitArgs>),
     /// Read the configuration and everything it refers to, and say what is wrong.
     Check,
     /// Print what is in effect, defaults included, secrets never.
     Show,
 }
 
-pub(super) fn run(common: &Common, command: &ConfigCommand) -> Outcome {
-    let config = load(common)?;
+pub(super) fn run(common: &Common, command: ConfigCommand) -> Outcome {
     match command {
-        ConfigCommand::Check => println!("{}: ok", common.config.display()),
-        ConfigCommand::Show => print!("{}", config.to_shown_yaml()),
+        ConfigCommand::Init(args) => init::run(common, *args)?,
+        ConfigCommand::Check => {
+            let config = load(common)?;
+            data_dir::check(&config.data_dir)?;
+            println!("{}: ok", common.config.display());
+        }
+        ConfigCommand::Show => print!("{}", load(common)?.to_shown_yaml()),
     }
     Ok(Exit::Success)
 }

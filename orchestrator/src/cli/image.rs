@@ -13,7 +13,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::{Common, Exit, Outcome, fetch::Fetched, local::trial, report};
+use super::{Common, Exit, Outcome, data_dir, fetch::Fetched, local::trial, report};
 use crate::{
     config::{Backend, Config},
     exec, files,
@@ -96,8 +96,11 @@ pub(super) async fn run(common: &Common, mut command: ImageCommand) -> Outcome {
         ImageCommand::Verify { label, boot: true } => Some(label.clone()),
         _ => None,
     };
+    if matches!(command, ImageCommand::Import { .. }) && config.backend != Backend::Zone {
+        data_dir::make(&config.data_dir)?;
+    }
     let fetched = fetched(&config, &mut command).await?;
-    let done = on_disk(config, command, fetched)?;
+    let done = on_disk(common, config, command, fetched)?;
     match boot {
         Some(label) => trial::run(common, &label).await,
         None => Ok(done),
@@ -120,6 +123,19 @@ async fn fetched(config: &Config, command: &mut ImageCommand) -> miette::Result<
     Ok(Some(fetched))
 }
 
+/// What to do after an import; `missing` are the keys of the image that the configuration does not have yet.
+fn next_step(common: &Common, label: &Label, missing: Option<&[String]>) -> String {
+    let try_it = format!("{} image verify {label} --boot", common.program());
+    let Some(keys) = missing else {
+        return format!("Next: `{try_it}` tries it in a machine of its own.\n");
+    };
+    let keys: String = keys.iter().map(|key| format!("    {key}\n")).collect();
+    format!(
+        "Next: put it under `images:` in {},\n\n  {label}:\n{keys}\nthen `{try_it}` tries it in a machine of its own.\n",
+        common.config.display()
+    )
+}
+
 /// What an import ended with, after what was fetched for it was removed, or kept for the next.
 fn settled<T, E: std::error::Error + Send + Sync + 'static>(
     fetched: Option<Fetched>,
@@ -133,11 +149,11 @@ fn settled<T, E: std::error::Error + Send + Sync + 'static>(
 }
 
 /// All that needs no machine.
-fn on_disk(config: Config, command: ImageCommand, fetched: Option<Fetched>) -> Outcome {
+fn on_disk(common: &Common, config: Config, command: ImageCommand, fetched: Option<Fetched>) -> Outcome {
     if config.backend == Backend::Zone {
-        return golden(&config, command, fetched);
+        return golden(common, &config, command, fetched);
     }
-    let library = Library::new(&config.data_dir, config.images);
+    let library = Library::new(&config.data_dir, config.images.clone());
     match command {
         ImageCommand::Rollback { .. } | ImageCommand::Remove { .. } => {
             return Err(miette!(
@@ -194,11 +210,20 @@ fn on_disk(config: Config, command: ImageCommand, fetched: Option<Fetched>) -> O
                 Kind::Raw => Format::Raw,
             };
             let imported = library.import(&file, &sha256, &label, format);
-            let (imported, _) = settled(fetched, imported, |error| match error {
+            let (imported, metadata) = settled(fetched, imported, |error| match error {
                 ImageError::Mismatch { actual, .. } => Some(format!("its digest is {actual}")),
                 _ => None,
             })?;
             println!("{label}: imported as {}", imported.display());
+            let is_used = config
+                .images
+                .get(&label)
+                .is_some_and(|image| image.disk.as_deref() == Some(imported.as_path()));
+            let keys = [
+                format!("disk: {}", imported.display()),
+                format!("sha256: {}", metadata.sha256),
+            ];
+            print!("{}", next_step(common, &label, (!is_used).then_some(&keys)));
         }
     }
     Ok(Exit::Success)
@@ -240,7 +265,7 @@ fn alone(run: &Path) -> miette::Result<fs::File> {
 }
 
 /// The same on a zone host, where golden disks are volumes.
-fn golden(config: &Config, command: ImageCommand, fetched: Option<Fetched>) -> Outcome {
+fn golden(common: &Common, config: &Config, command: ImageCommand, fetched: Option<Fetched>) -> Outcome {
     let images = Golden {
         node: config.node.clone(),
         root: config.zone.dataset.clone(),
@@ -278,6 +303,9 @@ fn golden(config: &Config, command: ImageCommand, fetched: Option<Fetched>) -> O
         } => {
             let version = settled(fetched, images.import(&file, &label, &sha256), GoldenError::wrong_file)?;
             println!("{label}: imported as version {} ({})", version.number, version.volume);
+            let keys = ["kind: linux-uefi    # or linux-bios, illumos".to_owned()];
+            let is_used = config.images.contains_key(&label);
+            print!("{}", next_step(common, &label, (!is_used).then_some(&keys)));
         }
         ImageCommand::Rollback { label } => {
             let version = images.rollback(&label).map_err(report)?;

@@ -5,6 +5,7 @@ mod client;
 mod config;
 mod console;
 mod control;
+mod data_dir;
 mod doctor;
 mod fetch;
 mod image;
@@ -26,6 +27,8 @@ mod why;
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
+
+use crate::config::DEFAULT_PATH;
 
 /// What the process ends with; documented in `helios-ci help`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,7 +98,7 @@ struct Common {
         long,
         global = true,
         env = "HELIOS_CI_CONFIG",
-        default_value = "/etc/helios-ci/config.yaml"
+        default_value = DEFAULT_PATH
     )]
     config: PathBuf,
     /// Allow `env:NAME` secrets in the configuration. For development only.
@@ -108,6 +111,16 @@ struct Common {
     /// the database of the configuration, which only the daemon's user and root can do.
     #[arg(long, global = true, env = "HELIOS_CI_TOKEN_FILE")]
     token_file: Option<PathBuf>,
+}
+
+impl Common {
+    /// How a command for the same configuration begins, for advice that can be copied.
+    fn program(&self) -> String {
+        match self.config.to_str() {
+            Some(DEFAULT_PATH) => "helios-ci".to_owned(),
+            _ => format!("helios-ci --config {}", self.config.display()),
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -223,7 +236,7 @@ fn run(cli: Cli) -> Outcome {
             Command::Setup(args) => setup::run(common, &args),
             Command::Machine(command) => machine::run(common, command).await,
             Command::Doctor(args) => doctor::run(common, args).await,
-            Command::Config(command) => config::run(common, &command),
+            Command::Config(command) => config::run(common, command),
             // Both are done without a runtime.
             Command::Relay(_) | Command::Version => {
                 println!("helios-ci {}", env!("CARGO_PKG_VERSION"));

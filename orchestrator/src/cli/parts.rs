@@ -1,12 +1,6 @@
 //! The parts that every daemon is made of, `serve` and the short one inside `run` alike.
 
-use std::{
-    collections::HashMap,
-    fs,
-    os::unix::fs::{DirBuilderExt, PermissionsExt},
-    path::Path,
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
 
 use miette::miette;
 
@@ -64,14 +58,4 @@ pub(super) async fn usable_git() -> miette::Result<()> {
         Ok(_) => Ok(()),
         Err(error) => Err(miette!(help = GIT_FIX, "{}", chain(&error))),
     }
-}
-
-/// The data directory, for its user alone.
-pub(super) fn make_data_dir(path: &Path) -> miette::Result<()> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o700)))
-        .map_err(|e| miette!("cannot make the data directory {} private: {e}", path.display()))
 }

@@ -10,7 +10,7 @@ use miette::miette;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::ready::{Door, Ready};
-use super::{Common, Exit, Outcome, parts, report, signals};
+use super::{Common, Exit, Outcome, data_dir, parts, report, signals};
 use crate::{
     failpoint::{self, Point},
     forge::{
@@ -57,7 +57,7 @@ pub(super) async fn run(common: &Common, args: ServeArgs) -> Outcome {
     let config = super::config::load(common)?;
     parts::usable_git().await?;
     parts::private_files();
-    parts::make_data_dir(&config.data_dir)?;
+    data_dir::make(&config.data_dir)?;
     let lock = node::DataLock::take(&config.data_dir).map_err(report)?;
     let store = Store::open(&config.database).await.map_err(report)?;
     let end = CancellationToken::new();

@@ -71,9 +71,12 @@ impl Config {
     /// # Errors
     /// When the file cannot be read, or with everything that is wrong in it.
     pub fn load(path: &Path, options: LoadOptions) -> Result<Loaded, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
-            path: path.to_owned(),
-            source,
+        let text = std::fs::read_to_string(path).map_err(|source| match source.kind() {
+            std::io::ErrorKind::NotFound => ConfigError::Missing { path: path.to_owned() },
+            _ => ConfigError::Read {
+                path: path.to_owned(),
+                source,
+            },
         })?;
         Self::parse(path, &text, options)
     }

@@ -3,6 +3,7 @@
 
 mod attributes;
 mod connections;
+pub mod init;
 mod label;
 mod load;
 mod machined;
@@ -198,6 +199,21 @@ pub enum GuestKind {
     LinuxBios,
     /// An illumos distribution, by UEFI.
     Illumos,
+}
+
+impl GuestKind {
+    /// Every kind.
+    pub const ALL: [Self; 3] = [Self::LinuxUefi, Self::LinuxBios, Self::Illumos];
+
+    /// As the configuration writes it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::LinuxUefi => "linux-uefi",
+            Self::LinuxBios => "linux-bios",
+            Self::Illumos => "illumos",
+        }
+    }
 }
 
 /// A golden image.

@@ -1,8 +1,13 @@
 //! What is wrong with a configuration, where, and what to do.
 
-use std::{fmt, io, path::PathBuf};
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+};
 
 use miette::{Diagnostic, NamedSource, SourceSpan};
+
+use super::load::DEFAULT_PATH;
 
 /// A place in the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +73,13 @@ impl Diagnostic for Problem {
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error, Diagnostic)]
 pub enum ConfigError {
+    /// There is none.
+    #[error("there is no configuration at {path}")]
+    #[diagnostic(help("{}", how_to_begin(path)))]
+    Missing {
+        /// Where it would be.
+        path: PathBuf,
+    },
     /// The file could not be read.
     #[error("cannot read the configuration {path}")]
     #[diagnostic(help("name another file with --config or HELIOS_CI_CONFIG"))]
@@ -93,12 +105,35 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
-    /// Every problem, in the order of the text; none when the file could not be read.
+    /// Every problem, in the order of the text; none when there is no file, or it could not be read.
     #[must_use]
     pub fn problems(&self) -> &[Problem] {
         match self {
-            Self::Read { .. } => &[],
+            Self::Missing { .. } | Self::Read { .. } => &[],
             Self::Invalid { problems, .. } => problems,
         }
     }
+}
+
+/// What to do where there is no configuration yet.
+fn how_to_begin(path: &Path) -> String {
+    let init = match path.to_str() {
+        Some(DEFAULT_PATH) => "helios-ci config init".to_owned(),
+        _ => format!("helios-ci --config {} config init", path.display()),
+    };
+    let example = example();
+    format!(
+        "`{init}` asks a few questions and writes one; {} has every key. Another file: --config or HELIOS_CI_CONFIG",
+        example.display()
+    )
+}
+
+/// The example with every key: where packages put it, or in the sources that this program was built in.
+fn example() -> PathBuf {
+    let beside = ["share/config.example.yaml", "docs/config.example.yaml"];
+    let program = std::env::current_exe().unwrap_or_default();
+    let mut places = program.ancestors().flat_map(|dir| beside.map(|file| dir.join(file)));
+    places
+        .find(|file| file.is_file())
+        .unwrap_or_else(|| PathBuf::from("docs/config.example.yaml of helios-ci's sources"))
 }

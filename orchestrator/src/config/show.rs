@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use serde_yaml_ng::{Mapping, Value};
 
-use super::{Backend, Config, Connection, ConnectionKind, Database, GuestKind, Image, Size};
+use super::{Backend, Config, Connection, ConnectionKind, Database, Image, Size};
 
 impl Config {
     /// Everything effective, defaults included, as YAML; `[secret]` stands for each secret. What was
@@ -213,17 +213,7 @@ fn connection(connection: &Connection, base: &str, secret: &dyn Fn(&str) -> Opti
 fn image(image: &Image) -> Value {
     map([
         ("disk", image.disk.as_deref().and_then(path)),
-        (
-            "kind",
-            Some(
-                match image.kind {
-                    GuestKind::LinuxUefi => "linux-uefi",
-                    GuestKind::LinuxBios => "linux-bios",
-                    GuestKind::Illumos => "illumos",
-                }
-                .into(),
-            ),
-        ),
+        ("kind", Some(image.kind.as_str().into())),
         (
             "attributes",
             (!image.attributes.is_empty()).then(|| {

@@ -480,7 +480,7 @@ fn classes_tell_labels_and_sizes_apart_and_never_change() {
 #[test]
 fn a_file_that_is_not_there_is_named() {
     let error = Config::load(Path::new("/nonexistent/ci.yaml"), OPTIONS).unwrap_err();
-    assert_eq!(error.to_string(), "cannot read the configuration /nonexistent/ci.yaml");
+    assert_eq!(error.to_string(), "there is no configuration at /nonexistent/ci.yaml");
     assert_eq!(config_path(Some("/x".into())), Path::new("/x"));
 }
 

@@ -188,21 +188,17 @@ fn or<T: std::str::FromStr<Err: std::fmt::Display>>(
 
 /// `kind` of an image.
 pub(super) fn kind(reader: &mut Reader, map: &Map<'_>) -> GuestKind {
-    const KINDS: [(&str, GuestKind); 3] = [
-        ("linux-uefi", GuestKind::LinuxUefi),
-        ("linux-bios", GuestKind::LinuxBios),
-        ("illumos", GuestKind::Illumos),
-    ];
     let Some(node) = map.get("kind") else {
         return GuestKind::LinuxUefi;
     };
     let Some(text) = reader.text(node, &map.path("kind")) else {
         return GuestKind::LinuxUefi;
     };
-    match KINDS.iter().find(|(name, _)| *name == text) {
-        Some((_, kind)) => *kind,
+    match GuestKind::ALL.into_iter().find(|kind| kind.as_str() == text) {
+        Some(kind) => kind,
         None => {
-            let near = nearest(text, KINDS.map(|(name, _)| name)).map(|near| format!("did you mean `{near}`?"));
+            let near =
+                nearest(text, GuestKind::ALL.map(GuestKind::as_str)).map(|near| format!("did you mean `{near}`?"));
             let help = near.unwrap_or_else(|| "possible: linux-uefi, linux-bios, illumos".to_owned());
             reader.problem(node.place, format!("there is no kind of guest `{}`", shown(text)), help);
             GuestKind::LinuxUefi

@@ -24,12 +24,13 @@ use helios_fakeforge::{FakeForge, Kind, Options};
 use serde_json::Value;
 
 /// What `image verify --boot` says of a disk that is well.
-pub const WELL: [&str; 5] = [
+pub const WELL: [&str; 6] = [
     "ok       hello: its agent spoke after ",
     "ok       network: it fetched a commit from its node",
     "ok       clock: ",
     "ok       growth: its root filesystem has ",
     "ok       shutdown: it turned itself off within ",
+    "tiny: ready for jobs: ",
 ];
 
 /// Which machines the daemon makes.
@@ -187,6 +188,7 @@ impl World {
     fn write_config(&self) {
         let dir = self.dir.path().display();
         fs::create_dir_all(self.data()).expect("the data directory");
+        fs::set_permissions(self.data(), fs::Permissions::from_mode(0o700)).expect("its mode");
         let backend = match self.machines {
             Machines::Qemu => "qemu",
             Machines::Process => "process",

@@ -198,6 +198,10 @@ async fn from_a_bare_host_to_a_machine_that_machined_keeps() {
     let digest = hex::encode(Sha256::digest(&content));
     let imported = said(&["image", "import", "/run/disk.zst", "debian", "--sha256", &digest]);
     assert!(imported.contains("version 1"), "{imported}");
+    assert!(
+        imported.ends_with("image verify debian --boot` tries it in a machine of its own.\n"),
+        "{imported}"
+    );
     assert!(said(&["image", "list"]).contains("rpool/hci/images/debian/v1"));
     said(&["image", "verify", "debian"]);
     let found = doctor();

@@ -11,7 +11,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{Common, Exit, Outcome};
-use crate::config::{Backend, Config, LoadOptions};
+use crate::config::{Backend, Config, ConfigError, LoadOptions};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -170,13 +170,14 @@ fn configuration(common: &Common, findings: &mut Findings) -> Option<Config> {
             Some(loaded.config)
         }
         Err(error) => {
+            let fix = match &error {
+                ConfigError::Missing { .. } => miette::Diagnostic::help(&error).map(|help| help.to_string()),
+                _ => None,
+            };
+            let fix = fix.unwrap_or_else(|| format!("{} config check", common.program()));
             let report = miette::Report::new(error);
             let causes: Vec<String> = report.chain().map(ToString::to_string).collect();
-            findings.add(Line::failure(
-                "configuration",
-                causes.join(": "),
-                format!("helios-ci --config {path} config check"),
-            ));
+            findings.add(Line::failure("configuration", causes.join(": "), fix));
             None
         }
     }

@@ -3,13 +3,13 @@
 use std::{
     fs, io,
     net::{SocketAddr, TcpListener, TcpStream},
-    os::unix::fs::{MetadataExt, PermissionsExt},
+    os::unix::fs::MetadataExt,
     time::Duration,
 };
 
 use nix::unistd::Uid;
 
-use super::{Findings, Line};
+use super::{super::data_dir, Findings, Line};
 use crate::{
     config::{Config, Database},
     driver::chain,
@@ -21,7 +21,7 @@ use crate::{
 const INODES: u64 = 10_000;
 
 pub(super) async fn look(config: &Config, findings: &mut Findings) {
-    let running = data_dir(config, findings);
+    let running = directory(config, findings);
     database(config, findings).await;
     disk(config, findings);
     findings.add(listener("listen", config.listen, running));
@@ -31,7 +31,7 @@ pub(super) async fn look(config: &Config, findings: &mut Findings) {
 }
 
 /// Whether a daemon runs here.
-fn data_dir(config: &Config, findings: &mut Findings) -> bool {
+fn directory(config: &Config, findings: &mut Findings) -> bool {
     let (dir, name) = (&config.data_dir, "data directory");
     let shown = dir.display();
     let meta = match fs::metadata(dir) {
@@ -77,10 +77,9 @@ fn data_dir(config: &Config, findings: &mut Findings) -> bool {
         );
         findings.add(Line::warning(name, detail, "run doctor as the daemon's user"));
     }
-    let mode = meta.permissions().mode() & 0o777;
-    if mode & 0o077 != 0 {
-        let detail = format!("{shown} has mode {mode:04o}: others can read logs and keys");
-        findings.add(Line::failure(name, detail, format!("chmod 0700 {shown}")));
+    if let Err(open) = data_dir::check(dir) {
+        let fix = miette::Diagnostic::help(&open).map_or_else(String::new, |fix| fix.to_string());
+        findings.add(Line::failure(name, open, fix));
         return false;
     }
     let (running, words) = match DataLock::is_held(dir) {

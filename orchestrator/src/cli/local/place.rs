@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf, sync::Arc};
 
 use miette::miette;
 
-use super::super::{Common, config::load};
+use super::super::{Common, config::load, data_dir};
 use crate::config::{Backend, Config, DEFAULT_PATH, Database, LoadOptions};
 
 /// A folder that holds the tiny guest, for runs without a configuration.
@@ -59,7 +59,7 @@ impl Place {
         if config.backend != Backend::Zone {
             config.machined = None;
         }
-        super::super::parts::make_data_dir(&config.data_dir)?;
+        data_dir::make(&config.data_dir)?;
         Ok(Self {
             config: Arc::new(config),
             dir,

@@ -75,9 +75,15 @@ pub(in crate::cli) async fn run(common: &Common, label: &Label) -> Outcome {
     for Finding { name, good, detail } in &findings {
         println!("{:<8} {name}: {detail}", if *good { "ok" } else { "FAILURE" });
     }
-    Ok(if findings.iter().all(|finding| finding.good) {
+    let failed = findings.iter().filter(|finding| !finding.good).count();
+    Ok(if failed == 0 {
+        println!("{label}: ready for jobs: a machine of it booted, did what a job needs, and turned itself off");
         Exit::Success
     } else {
+        println!(
+            "{label}: not ready for jobs: {failed} of {} things failed",
+            findings.len()
+        );
         Exit::Failure
     })
 }
