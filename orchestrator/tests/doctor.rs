@@ -276,3 +276,53 @@ async fn the_doctor_and_the_daemon_say_the_same_of_kvm() {
     assert!(world.daemon_log().contains(&before), "{before}\n{}", world.daemon_log());
     assert_eq!(verdict(&world), before);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_the_forge_refuses_is_a_state_of_the_connection_and_ends() {
+    let mut world = healthy().await;
+    let token = fs::read_to_string(world.dir.path().join("forgejo-token")).unwrap();
+    let token = token.trim().to_owned();
+    let local = |world: &World| {
+        let status = world.get("/api/v1/status");
+        let all = status["details"]["connections"].as_array().unwrap();
+        let found = all.iter().find(|c| c["name"] == "local").unwrap().clone();
+        (status["state"].clone(), found)
+    };
+    let is = |world: &World, word: &str| {
+        world.until(&format!("the connection is {word}"), || {
+            let (_, connection) = local(world);
+            (connection["state"] == word).then_some(())
+        });
+    };
+    // The daemon starts, and says what the doctor says.
+    world.forge.revoke_token(&token);
+    world.up();
+    is(&world, "refused");
+    let (state, connection) = local(&world);
+    assert_eq!(state, "degraded");
+    let words = connection["detail"].as_str().unwrap();
+    assert!(fails(&world, "connection local").contains(words), "{words}");
+    assert!(
+        world.daemon_log().contains("the connection is refused"),
+        "{}",
+        world.daemon_log()
+    );
+    // It ends by itself when the forge takes the token.
+    world.forge.add_token("helios-ci", true, &token);
+    is(&world, "working");
+    assert!(world.daemon_log().contains("the connection works again"));
+    assert_eq!(local(&world).0, "ready");
+    // A call that is refused is enough to look at once, long before the timer.
+    world.forge.revoke_token(&token);
+    world
+        .push("name: ci\non: push\njobs:\n  a:\n    steps:\n      - run: echo\n")
+        .await;
+    is(&world, "refused");
+    // A new configuration is asked at once, too.
+    let other = world.forge.create_token("helios-ci", true);
+    fs::write(world.dir.path().join("forgejo-token"), other).unwrap();
+    world.signal(nix::sys::signal::Signal::SIGHUP);
+    is(&world, "working");
+    assert_eq!(world.down(), Some(0));
+    assert!(!world.daemon_log().contains(&token), "no secret is in the log");
+}

@@ -115,6 +115,7 @@ async fn serve_with(
     let metrics = Metrics::with(|registry| {
         intake.register(registry);
         reporter.register(registry);
+        ready.connections.register(registry);
     });
     let deps = parts::deps(parts::Outside {
         config: Arc::clone(&config),
@@ -143,6 +144,7 @@ async fn serve_with(
         config: Arc::clone(&config),
         machines: Arc::clone(&deps.machines),
         repositories: Arc::new(ForgeRepositories(ready.forges.clone())),
+        connections: ready.connections.clone(),
         on_change: on_change(Arc::clone(&hints)),
         metrics: metrics.clone(),
         draining: stop.clone(),
@@ -170,6 +172,7 @@ async fn serve_with(
         Arc::clone(&config),
         Arc::clone(&hints),
     );
+    tasks.spawn(ready.connections.clone().run(ready.forges.clone(), stop.clone()));
     tasks.spawn(planner.run(stop.clone()));
     tasks.spawn(reporter.run(stop.clone()));
     tasks.spawn(scheduler::run(

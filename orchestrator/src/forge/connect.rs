@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use tokio::sync::Notify;
 
 use super::{
     Forge,
@@ -52,15 +53,28 @@ pub enum ConnectError {
 /// # Errors
 /// When an address, key or token cannot be used.
 pub fn connect(id: &ConnectionId, connection: &Connection) -> Result<Arc<dyn Forge>, ConnectError> {
+    connect_saying(id, connection, Arc::default())
+}
+
+/// As [`connect`]; `refused` is notified when the forge answers 401 to any call.
+///
+/// # Errors
+/// As [`connect`].
+pub fn connect_saying(
+    id: &ConnectionId,
+    connection: &Connection,
+    refused: Arc<Notify>,
+) -> Result<Arc<dyn Forge>, ConnectError> {
     let served = Served {
         connection: id.clone(),
         repositories: connection.repositories.clone(),
     };
     let outgoing = |url: &str| {
-        Outgoing::new(url, connection.allow_private).map_err(|source| ConnectError::Target {
+        let outgoing = Outgoing::new(url, connection.allow_private).map_err(|source| ConnectError::Target {
             connection: id.clone(),
             source,
-        })
+        })?;
+        Ok(outgoing.saying_when_refused(Arc::clone(&refused)))
     };
     Ok(match &connection.kind {
         ConnectionKind::Forgejo { token } => Arc::new(Forgejo::new(

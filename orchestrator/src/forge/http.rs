@@ -14,12 +14,13 @@ use std::{
     future::Future,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderValue, Request, Response, Uri, header};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full};
 use hyper_rustls::HttpsConnector;
 use hyper_util::{
@@ -29,6 +30,7 @@ use hyper_util::{
     },
     rt::TokioExecutor,
 };
+use tokio::sync::Notify;
 use tower::Service;
 
 use crate::connector;
@@ -180,6 +182,7 @@ pub struct Outgoing {
     client: Client<HttpsConnector<HttpConnector<CheckedResolver>>, Full<Bytes>>,
     base: Uri,
     deadline: Duration,
+    refused: Arc<Notify>,
 }
 
 impl fmt::Debug for Outgoing {
@@ -239,6 +242,7 @@ impl Outgoing {
             client,
             base,
             deadline: DEADLINE,
+            refused: Arc::default(),
         })
     }
 
@@ -246,6 +250,13 @@ impl Outgoing {
     #[must_use]
     pub fn with_deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
+        self
+    }
+
+    /// The same client, which says when an answer was 401: the credential is doubtful then, whatever was asked.
+    #[must_use]
+    pub fn saying_when_refused(mut self, refused: Arc<Notify>) -> Self {
+        self.refused = refused;
         self
     }
 
@@ -273,6 +284,9 @@ impl Outgoing {
         let exchange = async {
             let response = self.client.request(request).await.map_err(|error| cause(&error))?;
             let (parts, mut body) = response.into_parts();
+            if parts.status == StatusCode::UNAUTHORIZED {
+                self.refused.notify_one();
+            }
             let mut bytes = BytesMut::new();
             while let Some(frame) = body.frame().await {
                 let frame = frame.map_err(|error| cause(&error))?;

@@ -5,6 +5,7 @@ mod answer;
 mod connect;
 mod forgejo;
 mod github;
+pub mod health;
 pub mod http;
 pub mod intake;
 mod push;
@@ -25,8 +26,9 @@ use crate::model::{
 };
 use crate::secret::Secret;
 
-pub use self::connect::{ConnectError, connect};
+pub use self::connect::{ConnectError, connect, connect_saying};
 use self::connect::{encode_part, encode_ref};
+pub use self::health::{ConnectionHealth, ConnectionState};
 
 /// What became of a delivery's body.
 #[derive(Debug, Clone, PartialEq)]

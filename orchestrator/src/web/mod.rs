@@ -7,6 +7,7 @@
 //! - [`machines`]: machines that are kept, and consoles
 //! - [`log_text`], [`stream`]: raw logs with `Range`, live logs as server-sent events
 //! - [`api`] serves `/api/v1`
+//! - [`health`], [`status`]: how the daemon is, for balancers and for people
 //! - [`serve`]: listeners, TLS, limits on connections
 
 pub mod actions;
@@ -30,6 +31,7 @@ pub mod range;
 pub mod routes;
 pub mod serve;
 pub mod session;
+pub mod status;
 pub mod stream;
 pub mod view;
 
@@ -42,7 +44,7 @@ pub use routes::router;
 
 use crate::{
     config::Config,
-    forge::ForgeError,
+    forge::{ConnectionHealth, ForgeError},
     logs::LogStore,
     machine::Machines,
     model::{
@@ -91,6 +93,7 @@ struct Inner {
     config: Arc<Config>,
     machines: Arc<dyn Machines>,
     repositories: Arc<dyn Repositories>,
+    connections: ConnectionHealth,
     on_change: OnChange,
     metrics: Metrics,
     draining: CancellationToken,
@@ -112,6 +115,8 @@ pub struct Parts {
     pub machines: Arc<dyn Machines>,
     /// Repositories by path, asked for by `POST /api/v1/builds`.
     pub repositories: Arc<dyn Repositories>,
+    /// Whether the forges accept us.
+    pub connections: ConnectionHealth,
     /// Takes hints about what changed.
     pub on_change: OnChange,
     /// Metrics.
@@ -131,6 +136,7 @@ impl AppState {
             config: parts.config,
             machines: parts.machines,
             repositories: parts.repositories,
+            connections: parts.connections,
             on_change: parts.on_change,
             metrics: parts.metrics,
             draining: parts.draining,
@@ -174,6 +180,12 @@ impl AppState {
     #[must_use]
     pub fn repositories(&self) -> &dyn Repositories {
         &*self.0.repositories
+    }
+
+    /// Whether the forges accept us.
+    #[must_use]
+    pub fn connections(&self) -> &ConnectionHealth {
+        &self.0.connections
     }
 
     /// The static files' addresses.

@@ -14,7 +14,7 @@ use tower_http::timeout::TimeoutLayer;
 
 use super::{
     AppState, actions, api, assets, authorize::Action, headers, health, job_page, log_text, machines, pages, problem,
-    problem::Problem, session, stream,
+    problem::Problem, session, status, stream,
 };
 
 /// No page or call takes longer to begin its answer; streams go on as long as they like.
@@ -67,6 +67,8 @@ pub fn table() -> Vec<Route> {
         read("/static/{file}", Open, get(assets::file)),
         read("/healthz", Open, get(health::alive)),
         read("/readyz", Open, get(health::ready)),
+        read("/status", Open, get(status::page)),
+        read("/api/v1/status", Open, get(status::api)),
         write("/api/v1/builds", Dispatch, post(api::create_build)),
         read("/api/v1/builds/{id}", SeeTrigger, get(api::build)),
         write("/api/v1/builds/{id}/cancel", Cancel, post(api::cancel_build)),

@@ -3,7 +3,11 @@
 
 use std::fmt::Write as _;
 
-use crate::model::state::{JobState, RunState, StepState};
+use super::health::Readiness;
+use crate::{
+    forge::ConnectionState,
+    model::state::{JobState, RunState, StepState},
+};
 
 /// How a state looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +31,28 @@ const CANCELLED: Badge = badge("cancelled", "⊘", "off");
 const SKIPPED: Badge = badge("skipped", "↷", "off");
 const TIMED_OUT: Badge = badge("timed out", "⧖", "bad");
 const ERROR: Badge = badge("error", "!", "err");
+
+/// What the daemon can do now.
+#[must_use]
+pub(super) fn readiness(readiness: Readiness) -> Badge {
+    match readiness {
+        Readiness::Ready => badge("ready", "✓", "ok"),
+        Readiness::Degraded { .. } => badge("degraded", "!", "err"),
+        Readiness::NoStore => badge("not ready", "✗", "bad"),
+        Readiness::Stopping => badge("stopping", "⊘", "off"),
+    }
+}
+
+/// What is known of a connection.
+#[must_use]
+pub fn connection(state: &ConnectionState) -> Badge {
+    match state {
+        ConnectionState::Unknown => badge("not asked yet", "…", "idle"),
+        ConnectionState::Working { .. } => badge("works", "✓", "ok"),
+        ConnectionState::Refused { .. } => badge("refused", "✗", "bad"),
+        ConnectionState::Unreachable { .. } => badge("unreachable", "!", "err"),
+    }
+}
 
 /// A run's state.
 #[must_use]

@@ -10,7 +10,7 @@ use crate::{
     clock::now_ms,
     config::{Config, Connection},
     driver::chain,
-    forge::{self, http::Outgoing},
+    forge::{self, health, http::Outgoing},
 };
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -34,14 +34,10 @@ pub(super) async fn look(config: &Config, findings: &mut Findings) {
                 continue;
             }
         };
-        findings.add(match tokio::time::timeout(PATIENCE, forge.check()).await {
-            Ok(Ok(words)) => Line::ok(name, format!("{} answers: {words}; webhook {hook}", connection.url)),
-            Ok(Err(error)) => Line::failure(name, chain(&error), "check address, network and credential"),
-            Err(_) => Line::failure(
-                name,
-                format!("{} gave no answer within {} s", connection.url, PATIENCE.as_secs()),
-                "check address, network and proxy",
-            ),
+        let state = health::ask(forge.as_ref()).await;
+        findings.add(match state.fix() {
+            None => Line::ok(name, format!("{} answers: {state}; webhook {hook}", connection.url)),
+            Some(fix) => Line::failure(name, state, fix),
         });
     }
 }

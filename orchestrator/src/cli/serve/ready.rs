@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 use super::super::{backend, report};
 use crate::{
     config::{Config, Database},
-    forge::{self, Forge},
+    forge::{self, ConnectionHealth, Forge},
     machine::Machines,
     model::names::ConnectionId,
     web::serve,
@@ -18,6 +18,7 @@ use crate::{
 pub(super) struct Ready {
     pub config: Arc<Config>,
     pub forges: HashMap<ConnectionId, Arc<dyn Forge>>,
+    pub connections: ConnectionHealth,
     pub machines: Arc<dyn Machines>,
     pub tls: Option<Arc<rustls::ServerConfig>>,
     pub web: Door,
@@ -32,9 +33,11 @@ impl Ready {
             same_daemon(&before.config, &config)?;
         }
         backend::admit(&mut config)?;
+        let connections = ConnectionHealth::new(config.connections.keys());
         let mut forges = HashMap::new();
         for (id, connection) in &config.connections {
-            forges.insert(id.clone(), forge::connect(id, connection).map_err(report)?);
+            let forge = forge::connect_saying(id, connection, connections.doubt(id)).map_err(report)?;
+            forges.insert(id.clone(), forge);
         }
         let known = |at: SocketAddr| {
             before
@@ -45,6 +48,7 @@ impl Ready {
         };
         Ok(Self {
             forges,
+            connections,
             machines: backend::machines(&config, allow_unisolated).await?,
             tls: config.tls.as_ref().map(serve::tls_config).transpose().map_err(report)?,
             web: Door::open(config.listen, known(config.listen)).await?,

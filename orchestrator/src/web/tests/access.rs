@@ -35,6 +35,8 @@ const KNOWN: &[(&str, &str, Action)] = &[
     ("GET", "/static/{file}", Action::Open),
     ("GET", "/healthz", Action::Open),
     ("GET", "/readyz", Action::Open),
+    ("GET", "/status", Action::Open),
+    ("GET", "/api/v1/status", Action::Open),
     ("POST", "/api/v1/builds", Action::Dispatch),
     ("GET", "/api/v1/builds/{id}", Action::SeeTrigger),
     ("POST", "/api/v1/builds/{id}/cancel", Action::Cancel),

@@ -15,7 +15,7 @@ use crate::{
     clock::now_ms,
     config::{Backend, Capacity, Config, Connection, ConnectionKind, Database, Limits, Retention, Size},
     forge::{
-        ForgeError,
+        ConnectionHealth, ForgeError,
         intake::{Delivery, DeliverySink, Intake, NotStored, Recorded},
     },
     logs::{Channel, LogStore, LogWriter},
@@ -242,6 +242,7 @@ impl Site {
             })
             .unwrap(),
             repositories: Arc::new(Found),
+            connections: ConnectionHealth::new(&["berg".parse().unwrap()]),
             on_change: Arc::new(|_| ()),
             metrics: Metrics::new(),
             draining: tokio_util::sync::CancellationToken::new(),

@@ -60,6 +60,7 @@ async fn hostile_text_stays_text_on_every_page() {
         format!("/jobs/{job}/log?from=1&n=20"),
         format!("/login?return_to=/{evil_query}"),
         format!("/{evil_query}"),
+        "/status".to_owned(),
     ];
     for path in &paths {
         let page = site.get(path).await;

@@ -5,3 +5,4 @@ mod fixture;
 mod html;
 mod keep;
 mod logs;
+mod status;

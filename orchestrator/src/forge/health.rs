@@ -1,0 +1,444 @@
+//! Whether each connection works: a forge that refuses a credential is a state of the connection, which begins and ends,
+//! and not a verdict on whatever was asked meanwhile. It is asked at the start, on a timer, and soon after a call was
+//! answered with 401; nothing ends because of an answer.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    sync::Arc,
+    time::Duration,
+};
+
+use futures::future::{FutureExt as _, join_all};
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{family::Family, gauge::Gauge},
+    registry::Registry,
+};
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::{Forge, ForgeError, text::one_line};
+use crate::{clock::now_ms, model::names::ConnectionId};
+
+/// How long one answer is waited for.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How often a connection that works is asked.
+const USUAL: Duration = Duration::from_secs(300);
+/// After how long one that does not work is asked again at first; each time doubled, up to [`USUAL`].
+const FIRST_AGAIN: Duration = Duration::from_secs(15);
+/// Refused calls cannot make us ask more often.
+const LEAST: Duration = Duration::from_secs(10);
+
+/// What is known of a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ConnectionState {
+    /// It has not answered since the daemon started or took up a configuration.
+    Unknown,
+    /// It accepts us.
+    Working {
+        /// What it said of itself and of us, one line: `Forgejo or Gitea 11.0.1 as ci-bot`.
+        words: String,
+    },
+    /// It answers, and does not accept us: a credential, a permission or the address is wrong. Only a person can mend it.
+    Refused {
+        /// Why, without secrets.
+        reason: String,
+        /// Since when, in milliseconds since 1970.
+        since_ms: i64,
+    },
+    /// It does not answer, or not now.
+    Unreachable {
+        /// Why, without secrets.
+        reason: String,
+        /// Since when, in milliseconds since 1970.
+        since_ms: i64,
+    },
+}
+
+impl ConnectionState {
+    /// One word for metrics, pages and the API.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Working { .. } => "working",
+            Self::Refused { .. } => "refused",
+            Self::Unreachable { .. } => "unreachable",
+        }
+    }
+
+    /// Whether it is known not to work.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        matches!(self, Self::Refused { .. } | Self::Unreachable { .. })
+    }
+
+    /// What an administrator does; none when nothing is known to be wrong.
+    #[must_use]
+    pub fn fix(&self) -> Option<&'static str> {
+        match self {
+            Self::Unknown | Self::Working { .. } => None,
+            Self::Refused { .. } => Some("check the connection's token or App, and its address"),
+            Self::Unreachable { .. } => Some("check address, network and proxy"),
+        }
+    }
+}
+
+impl fmt::Display for ConnectionState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown => f.write_str("not asked yet"),
+            Self::Working { words } => f.write_str(words),
+            Self::Refused { reason, .. } | Self::Unreachable { reason, .. } => f.write_str(reason),
+        }
+    }
+}
+
+/// Asks a forge once: for `doctor`, and for the daemon's timer.
+pub async fn ask(forge: &dyn Forge) -> ConnectionState {
+    let since_ms = now_ms();
+    match tokio::time::timeout(PATIENCE, forge.check()).await {
+        Ok(Ok(words)) => ConnectionState::Working { words },
+        Ok(Err(error)) => {
+            let reason = one_line(&error.to_string(), 500);
+            match error {
+                ForgeError::Refused { .. } => ConnectionState::Refused { reason, since_ms },
+                ForgeError::Later { .. } => ConnectionState::Unreachable { reason, since_ms },
+            }
+        }
+        Err(_) => ConnectionState::Unreachable {
+            reason: format!("no answer within {} s", PATIENCE.as_secs()),
+            since_ms,
+        },
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StateLabel {
+    state: &'static str,
+}
+
+/// The states of all connections of one configuration. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct ConnectionHealth(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    states: watch::Sender<BTreeMap<ConnectionId, ConnectionState>>,
+    /// One for each connection: a call of it was refused.
+    doubts: BTreeMap<ConnectionId, Arc<Notify>>,
+    counted: Family<StateLabel, Gauge>,
+}
+
+impl ConnectionHealth {
+    /// Nothing is known of these connections yet; [`ConnectionHealth::run`] asks them.
+    #[must_use]
+    pub fn new<'a>(connections: impl IntoIterator<Item = &'a ConnectionId>) -> Self {
+        let states: BTreeMap<_, _> = connections
+            .into_iter()
+            .map(|id| (id.clone(), ConnectionState::Unknown))
+            .collect();
+        let inner = Inner {
+            doubts: states.keys().map(|id| (id.clone(), Arc::default())).collect(),
+            states: watch::Sender::new(states),
+            counted: Family::default(),
+        };
+        inner.count();
+        Self(Arc::new(inner))
+    }
+
+    /// What is known of one connection; [`ConnectionState::Unknown`] of one that is not configured.
+    #[must_use]
+    pub fn state(&self, connection: &ConnectionId) -> ConnectionState {
+        let states = self.0.states.borrow();
+        states.get(connection).cloned().unwrap_or(ConnectionState::Unknown)
+    }
+
+    /// What is known of all, by name.
+    #[must_use]
+    pub fn states(&self) -> BTreeMap<ConnectionId, ConnectionState> {
+        self.0.states.borrow().clone()
+    }
+
+    /// The states, for whoever waits for one to change: a connection that works again is worth another try of what
+    /// failed while it did not.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<BTreeMap<ConnectionId, ConnectionState>> {
+        self.0.states.subscribe()
+    }
+
+    /// To be notified when a call of this connection was answered with 401: it is asked soon whether it still works.
+    #[must_use]
+    pub fn doubt(&self, connection: &ConnectionId) -> Arc<Notify> {
+        self.0.doubts.get(connection).cloned().unwrap_or_default()
+    }
+
+    /// Adds the number of connections by state to a registry.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register("connections", "Forge connections by state", self.0.counted.clone());
+    }
+
+    /// Asks every connection, each at its own pace, until `stop`.
+    pub async fn run(self, forges: HashMap<ConnectionId, Arc<dyn Forge>>, stop: CancellationToken) {
+        let asked = forges
+            .iter()
+            .map(|(connection, forge)| self.attend(connection, forge.as_ref()));
+        stop.run_until_cancelled(join_all(asked)).await;
+    }
+
+    async fn attend(&self, connection: &ConnectionId, forge: &dyn Forge) {
+        let doubt = self.doubt(connection);
+        let mut again = FIRST_AGAIN;
+        loop {
+            let state = ask(forge).await;
+            // Doubts until now, that of our own question among them, are answered.
+            let _doubted = doubt.notified().now_or_never();
+            let broken = state.is_broken();
+            self.set(connection, state);
+            if broken {
+                tokio::time::sleep(again).await;
+                again = (again * 2).min(USUAL);
+                continue;
+            }
+            again = FIRST_AGAIN;
+            tokio::time::sleep(LEAST).await;
+            let _elapsed_or_doubted = tokio::time::timeout(USUAL, doubt.notified()).await;
+        }
+    }
+
+    /// Stores what was found, and says in the log when it is something new.
+    pub(crate) fn set(&self, connection: &ConnectionId, mut state: ConnectionState) {
+        let mut before = ConnectionState::Unknown;
+        self.0.states.send_if_modified(|states| {
+            let Some(known) = states.get_mut(connection) else {
+                return false;
+            };
+            before.clone_from(known);
+            keep_since(known, &mut state);
+            let changed = *known != state;
+            known.clone_from(&state);
+            changed
+        });
+        self.0.count();
+        if before.word() == state.word() {
+            return;
+        }
+        match state.fix() {
+            Some(fix) => tracing::warn!(%connection, reason = %state, fix, "the connection is {}", state.word()),
+            None if before.is_broken() => tracing::info!(%connection, "the connection works again: {state}"),
+            None => tracing::info!(%connection, "the connection works: {state}"),
+        }
+    }
+}
+
+/// What is wrong for longer began when it began.
+fn keep_since(known: &ConnectionState, state: &mut ConnectionState) {
+    use ConnectionState::{Refused, Unreachable};
+    match (known, state) {
+        (Refused { since_ms: first, .. }, Refused { since_ms, .. })
+        | (Unreachable { since_ms: first, .. }, Unreachable { since_ms, .. }) => *since_ms = *first,
+        _ => {}
+    }
+}
+
+impl Inner {
+    fn count(&self) {
+        let states = self.states.borrow();
+        for word in ["unknown", "working", "refused", "unreachable"] {
+            let number = states.values().filter(|state| state.word() == word).count();
+            let gauge = self.counted.get_or_create(&StateLabel { state: word });
+            gauge.set(i64::try_from(number).unwrap_or(i64::MAX));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::VecDeque, sync::Mutex};
+
+    use async_trait::async_trait;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        forge::{BadDelivery, FetchAccess, Parsed},
+        model::{
+            names::{CommitSha, RefName, RepoPath},
+            report::Report,
+            trigger::Repository,
+        },
+    };
+
+    /// Answers the question whether it works, and nothing else is asked of it.
+    #[derive(Debug)]
+    struct Scripted(Mutex<VecDeque<Answer>>);
+
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    enum Answer {
+        Works,
+        Refuses,
+        Away,
+        Hangs,
+    }
+
+    #[async_trait]
+    impl Forge for Scripted {
+        fn kind(&self) -> &'static str {
+            "scripted"
+        }
+
+        fn parse(&self, _: &str, _: &[u8]) -> Result<Parsed, BadDelivery> {
+            unreachable!()
+        }
+
+        async fn read_ref(&self, _: &Repository, _: Option<i64>, _: &RefName) -> Result<Option<CommitSha>, ForgeError> {
+            unreachable!()
+        }
+
+        async fn find_repository(&self, _: &RepoPath, _: Option<i64>) -> Result<Option<Repository>, ForgeError> {
+            unreachable!()
+        }
+
+        async fn fetch_access(&self, _: &Repository, _: Option<i64>) -> Result<FetchAccess, ForgeError> {
+            unreachable!()
+        }
+
+        async fn report(&self, _: &Report, _: &str, _: Option<&str>) -> Result<Option<String>, ForgeError> {
+            unreachable!()
+        }
+
+        /// The last answer stays.
+        async fn check(&self) -> Result<String, ForgeError> {
+            let answer = {
+                let mut script = self.0.lock().unwrap();
+                match script.len() {
+                    1 => script[0],
+                    _ => script.pop_front().unwrap(),
+                }
+            };
+            let (forge, call) = ("https://forge.example".to_owned(), "GET /user".to_owned());
+            let reason = "401: Unauthorized".to_owned();
+            match answer {
+                Answer::Works => Ok("Forgejo as bot".to_owned()),
+                Answer::Refuses => Err(ForgeError::Refused { forge, call, reason }),
+                Answer::Away => Err(ForgeError::Later {
+                    forge,
+                    call,
+                    reason,
+                    retry_after: None,
+                }),
+                Answer::Hangs => std::future::pending().await,
+            }
+        }
+    }
+
+    fn word(answer: Answer) -> &'static str {
+        match answer {
+            Answer::Works => "working",
+            Answer::Refuses => "refused",
+            Answer::Away | Answer::Hangs => "unreachable",
+        }
+    }
+
+    fn id() -> ConnectionId {
+        "berg".parse().unwrap()
+    }
+
+    /// A connection that is being asked, on a clock that jumps when everybody waits.
+    struct Asked {
+        health: ConnectionHealth,
+        forge: Arc<Scripted>,
+        stop: CancellationToken,
+        task: tokio::task::JoinHandle<()>,
+    }
+
+    impl Asked {
+        fn new(script: &[Answer]) -> Self {
+            let (health, stop) = (ConnectionHealth::new([&id()]), CancellationToken::new());
+            let forge = Arc::new(Scripted(Mutex::new(script.iter().copied().collect())));
+            let forges = HashMap::from([(id(), Arc::clone(&forge) as Arc<dyn Forge>)]);
+            let task = tokio::spawn(health.clone().run(forges, stop.clone()));
+            Self {
+                health,
+                forge,
+                stop,
+                task,
+            }
+        }
+
+        async fn until(&self, word: &str) -> ConnectionState {
+            let mut states = self.health.subscribe();
+            let found = states.wait_for(|states| states[&id()].word() == word).await.unwrap();
+            found[&id()].clone()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refused_credential_is_a_state_that_begins_and_ends() {
+        let asked = Asked::new(&[Answer::Refuses, Answer::Refuses, Answer::Works]);
+        assert_eq!(asked.health.state(&id()), ConnectionState::Unknown);
+        let begun = tokio::time::Instant::now();
+        let state = asked.until("refused").await;
+        assert!(state.is_broken() && state.fix().is_some(), "{state:?}");
+        assert!(state.to_string().contains("401: Unauthorized"), "{state}");
+        // A daemon that asks is not ended by an answer, and asks again.
+        let state = asked.until("working").await;
+        assert_eq!((state.fix(), state.to_string().as_str()), (None, "Forgejo as bot"));
+        assert!(begun.elapsed() < USUAL, "mended within minutes: {:?}", begun.elapsed());
+        asked.stop.cancel();
+        asked.task.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_was_refused_has_a_working_connection_asked_soon() {
+        let asked = Asked::new(&[Answer::Works]);
+        asked.until("working").await;
+        *asked.forge.0.lock().unwrap() = VecDeque::from([Answer::Refuses]);
+        let begun = tokio::time::Instant::now();
+        asked.health.doubt(&id()).notify_one();
+        asked.until("refused").await;
+        assert!(begun.elapsed() <= LEAST, "{:?}", begun.elapsed());
+        // One that nobody configured has no state, and may be asked for.
+        let other = "other".parse().unwrap();
+        asked.health.doubt(&other).notify_one();
+        assert_eq!(asked.health.state(&other), ConnectionState::Unknown);
+    }
+
+    fn answers() -> impl Strategy<Value = Vec<Answer>> {
+        let answer = prop_oneof![
+            Just(Answer::Works),
+            Just(Answer::Refuses),
+            Just(Answer::Away),
+            Just(Answer::Hangs)
+        ];
+        proptest::collection::vec(answer, 1..12)
+    }
+
+    proptest! {
+        #[test]
+        fn the_state_is_the_last_answer_whatever_came_before(script in answers(), doubts in 0u32..4) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+            runtime.block_on(async {
+                let asked = Asked::new(&script);
+                let last = *script.last().unwrap();
+                for _ in 0..doubts {
+                    asked.health.doubt(&id()).notify_one();
+                }
+                // Longer than every answer and every pause together.
+                tokio::time::sleep((USUAL + PATIENCE) * 13).await;
+                let state = asked.health.state(&id());
+                prop_assert_eq!(state.word(), word(last));
+                let mut registry = Registry::default();
+                asked.health.register(&mut registry);
+                let mut text = String::new();
+                prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+                for known in ["unknown", "working", "refused", "unreachable"] {
+                    let line = format!("connections{{state=\"{known}\"}} {}", u8::from(known == word(last)));
+                    prop_assert!(text.contains(&line), "{} {}", line, text);
+                }
+                Ok(())
+            })?;
+        }
+    }
+}
