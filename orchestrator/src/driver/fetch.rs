@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Deps,
     progress::End,
-    sections::FETCHING,
+    sections::{FETCHING, NO_OTHER_REFS, REFS_LEFT_OUT},
     task::{Stopped, chain},
 };
 use crate::{
@@ -97,7 +97,7 @@ async fn missing(deps: &Deps, attempt: &AttemptRow, depth: u32, mut say: impl Fn
         if here {
             // A run without a forge: what is here is all there is.
             if depth == 0 {
-                say("Without a forge no other branch or tag than the run's own is brought.");
+                say(NO_OTHER_REFS);
             }
             return Ok(());
         }
@@ -126,9 +126,7 @@ async fn missing(deps: &Deps, attempt: &AttemptRow, depth: u32, mut say: impl Fn
     if depth == 0 {
         let left_out = source.fetch_refs(repository, &access, attempt.id).await?;
         if left_out > 0 {
-            say(&format!(
-                "{left_out} branches or tags have names that are not taken here; they are left out."
-            ));
+            say(&format!("{REFS_LEFT_OUT}{left_out} branches or tags."));
         }
     }
     Ok(())

@@ -14,6 +14,10 @@ pub enum Section {
 pub(super) const MACHINE: &str = "Machine ";
 /// What it is to run is not here.
 pub(super) const FETCHING: &str = "The commit is not on this node";
+/// Branches and tags that a checkout of all does not get.
+pub(super) const NO_OTHER_REFS: &str = "Without a forge no other branch or tag than the run's own is brought.";
+/// Branches and tags whose names are not taken.
+pub(super) const REFS_LEFT_OUT: &str = "Left out because of their names: ";
 /// Its clock.
 pub(super) const CLOCK: &str = "The machine's clock was off by";
 /// The job's result.
@@ -28,7 +32,7 @@ impl Section {
     #[must_use]
     pub fn of(line: &[u8]) -> Option<Self> {
         let begins = |words: &[&str]| words.iter().any(|word| line.starts_with(word.as_bytes()));
-        if begins(&[MACHINE, FETCHING, CLOCK]) {
+        if begins(&[MACHINE, FETCHING, NO_OTHER_REFS, REFS_LEFT_OUT, CLOCK]) {
             Some(Self::Machine)
         } else if begins(&[ENDED, FAILED, CONSOLE]) {
             Some(Self::End)

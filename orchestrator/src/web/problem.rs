@@ -18,6 +18,9 @@ use super::{
     headers::RequestId,
 };
 
+/// What every 401 asks for.
+pub(super) const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"helios-ci\"");
+
 /// A refusal or failure, with the words its reader gets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
@@ -163,6 +166,11 @@ struct ProblemPage<'a> {
     request_id: Option<&'a str>,
 }
 
+fn is_page(response: &Response) -> bool {
+    let kind = response.headers().get(header::CONTENT_TYPE);
+    kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"))
+}
+
 /// Words every refusal that leaves, our own and the framework's.
 pub async fn render(State(state): State<AppState>, request: Request, next: Next) -> Response {
     let api = request.uri().path().starts_with("/api/");
@@ -173,6 +181,8 @@ pub async fn render(State(state): State<AppState>, request: Request, next: Next)
         Some(problem) => problem,
         // A 416 carries the length of what there is; it is an answer, not a page.
         None if response.headers().contains_key(header::CONTENT_RANGE) => return response,
+        // A page of ours has words of its own, such as a login that was refused.
+        None if is_page(&response) => return response,
         None => match Problem::of_status(&response) {
             Some(problem) => problem,
             None => return response,
@@ -213,10 +223,7 @@ pub async fn render(State(state): State<AppState>, request: Request, next: Next)
         headers.insert(header::ALLOW, allow);
     }
     if problem.status == StatusCode::UNAUTHORIZED {
-        headers.insert(
-            header::WWW_AUTHENTICATE,
-            HeaderValue::from_static("Bearer realm=\"helios-ci\""),
-        );
+        headers.insert(header::WWW_AUTHENTICATE, CHALLENGE);
     }
     answer
 }

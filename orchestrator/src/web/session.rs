@@ -19,7 +19,7 @@ use super::{
     assets::Assets,
     authorize::Identity,
     identity::{Caller, check_origin, cookie, identity_of, random_hex, redeem, sha256, token_hash},
-    problem::Problem,
+    problem::{self, Problem},
 };
 use crate::store::{StoreError, TokenRow};
 
@@ -108,8 +108,12 @@ fn login_page(state: &AppState, caller: &Caller, return_to: &str, refused: bool)
         http::StatusCode::OK
     };
     let mut response = (status, Html(text)).into_response();
+    let headers = response.headers_mut();
     if let Some(value) = set_cookie(state, state.login_cookie(), &seed, 3600) {
-        response.headers_mut().append(header::SET_COOKIE, value);
+        headers.append(header::SET_COOKIE, value);
+    }
+    if refused {
+        headers.insert(header::WWW_AUTHENTICATE, problem::CHALLENGE);
     }
     Ok(response)
 }

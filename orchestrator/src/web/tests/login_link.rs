@@ -48,7 +48,9 @@ async fn a_code_logs_in_once() {
     assert_eq!(first.status, StatusCode::SEE_OTHER, "{}", first.body);
     let cookie = set_cookie(&first, "helios");
     assert!(sees_the_private(&site, &cookie).await);
-    assert_eq!(show(&site, &code).await.status, StatusCode::UNAUTHORIZED, "used up");
+    let again = show(&site, &code).await;
+    assert_eq!(again.status, StatusCode::UNAUTHORIZED, "used up");
+    assert!(again.body.contains("works once"), "{}", again.body);
     // The row is the session's token now: taking it back ends the session.
     assert!(site.store.revoke_token(id).await.unwrap());
     assert!(!sees_the_private(&site, &cookie).await);
