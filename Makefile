@@ -29,12 +29,13 @@ TESTS := $(basename $(notdir $(wildcard $(addsuffix /*.rs,$(TEST_DIRS))))) \
 # What mostly waits, for guests and time-outs, runs beside the rest.
 WAITING := debian disk guests hang nodes openzfs privacy time zones
 
-.PHONY: help setup build agent guest image-debian openzfs demo test test-full lint illumos unit unit-quick unit-waiting docs bench audit install package clean
+.PHONY: help setup build agent guest image-debian openzfs demo check test test-full lint illumos unit unit-quick unit-waiting docs bench audit install package clean
 
 help:
 	@echo "make demo        everything once on this machine: forge, push, virtual machine, live log, statuses"
 	@echo "make demo KEEP=1 the same, and leave it running: it says how to log in, to push and to stop"
 	@echo "make setup       install what all of these need; the others install what they need themselves"
+	@echo "make check       for while you work: format, lints of what you changed, rules of the code"
 	@echo "make test        format, lints, illumos type-check, all tests (what CI runs)"
 	@echo "make test-full   also what takes long: the Debian guest, and ZFS itself"
 	@echo "make image-debian  a golden disk with all of Debian 12, for UEFI: $(DEBIAN)"
@@ -77,6 +78,11 @@ test: setup-test lint illumos agent guest unit docs
 # The tests look for these guests when they run, so they come first.
 test-full: image-debian openzfs
 	HELIOS_CI_FULL=1 $(MAKE) --no-print-directory test
+
+# While one works: no machine is booted, nothing is linked but one test. docs/development.md says how long each takes.
+check: setup-build
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --lib --bins --tests --locked -- -D warnings
 
 lint: setup-build
 	$(CARGO) fmt --all --check

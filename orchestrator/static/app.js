@@ -15,11 +15,14 @@
 
   // A login link: its code stands behind the #, so that only this page gets to see it. The person logs in, not the link.
   const token = $("token");
-  if (token && /^#hci_[0-9a-f]+$/.test(location.hash)) {
+  const takeCode = () => {
+    if (!/^#hci_[0-9a-f]+$/.test(location.hash)) return;
     token.value = location.hash.slice(1);
     history.replaceState(null, "", location.pathname + location.search);
     token.form.querySelector("button").focus();
-  }
+  };
+  // A link that is opened where this page stands already only changes the part behind the #.
+  if (token) { takeCode(); addEventListener("hashchange", takeCode); }
 
   const log = $("log");
   if (!log) return polling();

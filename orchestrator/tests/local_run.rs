@@ -97,6 +97,32 @@ fn said(output: &Output) -> (Option<i32>, String, String) {
     (output.status.code(), text(&output.stdout), text(&output.stderr))
 }
 
+/// As its own first user.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_projects_own_workflow_runs() {
+    let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    if !project.join(".git").exists() {
+        println!("skipped: these sources are no repository of git");
+        return;
+    }
+    let person = Person::with(&[("file", "")]).await;
+    fs::remove_dir_all(&person.tree).unwrap();
+    let cloned = Command::new("git")
+        .args(["-c", "safe.directory=*", "clone", "-q", "--no-local", "--depth=1"])
+        .arg(format!("file://{}", project.canonicalize().unwrap().display()))
+        .arg(&person.tree)
+        .output()
+        .unwrap();
+    assert!(cloned.status.success(), "{}", String::from_utf8_lossy(&cloned.stderr));
+    let (code, out, err) = person.run(&["--as", "main", ".helios/workflows/ci.yml"]);
+    assert_eq!(code, Some(0), "{out}\n{err}");
+    assert!(
+        out.contains("images/tiny/build.sh\n") && out.contains("smf/install.sh\n"),
+        "{out}"
+    );
+    person.nothing_is_left();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tree_is_tested_without_a_server() {
     let person = Person::with(&[(".forgejo/workflows/ci.yml", GOOD), ("file", "committed\n")]).await;

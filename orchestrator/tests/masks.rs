@@ -13,7 +13,7 @@ const JOBS: [(&str, u64); 4] = [("one", 1), ("two", 2), ("three", 3), ("four", 4
 const ROOM: &str = "capacity: {machines: 4, cpus: 8, memory_mib: 8192}\n";
 /// Said in mid-text; what follows waits for the test.
 const GATE: &str = "GATE\n";
-const ENDED: &str = "Job ended: success: all steps succeeded\n";
+const ENDED: &str = "\nJob ended: success: all steps succeeded\n";
 
 fn id(value: &Value) -> &str {
     value["id"].as_str().expect("an id")

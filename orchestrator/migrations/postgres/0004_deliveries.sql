@@ -29,6 +29,8 @@ UPDATE triggers SET ref_name = CAST(body AS JSON) -> 'event' ->> 'ref_name',
     claimed_sha = CAST(body AS JSON) -> 'event' ->> 'commit'
 WHERE position('\u0000' IN body) = 0;
 UPDATE triggers SET retry = 'on_request' WHERE state = 'failed';
+-- What was ignored was ignored at the commit that it came for.
+UPDATE triggers SET commit_sha = claimed_sha WHERE state = 'ignored' AND commit_sha IS NULL;
 CREATE INDEX triggers_delivery ON triggers (delivery_id);
 CREATE INDEX triggers_ref ON triggers (connection, repository_id, ref_name, seq);
 

@@ -49,6 +49,8 @@ ALTER TABLE triggers ADD COLUMN tip_only BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE triggers ADD COLUMN refusals BIGINT NOT NULL DEFAULT 0;
 UPDATE triggers SET ref_name = json_extract(body, '$.event.ref_name'), claimed_sha = json_extract(body, '$.event.commit'),
     retry = CASE WHEN state = 'failed' THEN 'on_request' ELSE 'never' END;
+-- What was ignored was ignored at the commit that it came for.
+UPDATE triggers SET commit_sha = claimed_sha WHERE state = 'ignored' AND commit_sha IS NULL;
 CREATE INDEX triggers_delivery ON triggers (delivery_id);
 CREATE INDEX triggers_ref ON triggers (connection, repository_id, ref_name, seq);
 

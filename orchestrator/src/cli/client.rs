@@ -280,6 +280,14 @@ impl Client {
         })
     }
 
+    /// The daemon, or what is between, does not do what it should.
+    pub fn broken(&self, reason: String) -> ClientError {
+        ClientError::Unreachable {
+            server: self.server.clone(),
+            reason,
+        }
+    }
+
     fn unreachable(&self, error: &(dyn Error + 'static)) -> ClientError {
         unreachable(&self.server, error)
     }

@@ -10,6 +10,7 @@ use crate::{
 };
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  helios-ci login-link\n  helios-ci login-link --minutes 2")]
 pub(super) struct LoginLinkArgs {
     /// For how many minutes it can be used, ten at most.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=10))]

@@ -102,7 +102,9 @@ pub(super) async fn follow(client: &Client, job: &str) -> miette::Result<JobStat
             // The daemon restarted or the network broke: go on where we were.
             broken += 1;
             if broken >= TRIES {
-                miette::bail!("the log stream broke {TRIES} times in a row");
+                return Err(client
+                    .broken(format!("the log stream broke {TRIES} times in a row"))
+                    .into());
             }
             tokio::time::sleep(AGAIN).await;
             continue;

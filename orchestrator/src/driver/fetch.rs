@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     forge::ForgeError,
-    model::{plan::PlannedJob, state::JobResult},
+    model::{person::person, plan::PlannedJob, state::JobResult},
     queue::Hint,
     source::SourceError,
     store::AttemptRow,
@@ -75,7 +75,7 @@ pub(super) async fn source(
         if let Some(cancel) = deps.store.cancel_state(attempt.id).await? {
             return Ok(Some(End::Result {
                 result: JobResult::Cancelled,
-                message: format!("cancelled by {}", cancel.by),
+                message: format!("cancelled by {}", person(&cancel.by)),
             }));
         }
         tokio::select! {

@@ -16,7 +16,10 @@ use serde::{Deserialize, Serialize};
 
 use self::ending::CLEARING_MS;
 use super::job::{self, Job};
-use crate::model::state::{JobResult, StepState};
+use crate::model::{
+    person::person,
+    state::{JobResult, StepState},
+};
 
 /// The version of the checkpoint this daemon writes.
 pub const CHECKPOINT_VERSION: u32 = 1;
@@ -719,9 +722,9 @@ impl Stop {
 impl Cancelled {
     fn message(&self) -> String {
         if self.reason.is_empty() {
-            format!("cancelled by {}", self.by)
+            format!("cancelled by {}", person(&self.by))
         } else {
-            format!("cancelled by {}: {}", self.by, self.reason)
+            format!("cancelled by {}: {}", person(&self.by), self.reason)
         }
     }
 }

@@ -24,6 +24,8 @@ pub(super) const CLOCK: &str = "The machine's clock was off by";
 pub(super) const ENDED: &str = "Job ended: ";
 /// The attempt has none.
 pub(super) const FAILED: &str = "The machine failed, not the job: ";
+/// Processes that outlived their steps.
+pub(super) const LEFT: &str = "Still running, and ended with the job: ";
 /// The last of a lost machine's console.
 pub(super) const CONSOLE: &str = "console: ";
 
@@ -34,7 +36,7 @@ impl Section {
         let begins = |words: &[&str]| words.iter().any(|word| line.starts_with(word.as_bytes()));
         if begins(&[MACHINE, FETCHING, NO_OTHER_REFS, REFS_LEFT_OUT, CLOCK]) {
             Some(Self::Machine)
-        } else if begins(&[ENDED, FAILED, CONSOLE]) {
+        } else if begins(&[LEFT, ENDED, FAILED, CONSOLE]) {
             Some(Self::End)
         } else {
             None

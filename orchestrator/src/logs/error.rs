@@ -82,7 +82,7 @@ pub enum LogError {
     TooManyMasks {
         /// How many secrets.
         masks: usize,
-        /// Size of all their forms.
+        /// Their size together, or that of all their forms.
         bytes: usize,
     },
     /// The daemon is stopping and its worker threads are gone.

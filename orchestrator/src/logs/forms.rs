@@ -16,6 +16,9 @@ pub(super) const SHORTEST: usize = 4;
 /// All forms of all secrets of one attempt together, in bytes; what forms have in common at their
 /// beginnings counts once. Memory for searching is about forty times this in the worst case.
 pub(super) const LIMIT: usize = 3 << 20;
+/// How many bytes the secrets of one attempt may have together. Their forms are some twenty times as long, and are made
+/// and walked again for each `::add-mask::`, whatever they share.
+pub(super) const MAX_TEXT: usize = 256 << 10;
 /// How many secrets one attempt may have: each `::add-mask::` costs a new automaton of all.
 pub(super) const MAX_MASKS: usize = 1000;
 

@@ -46,6 +46,13 @@ pub(super) struct Patterns {
 impl Patterns {
     /// Of every form of `secrets`; none when there is nothing to search for.
     pub(super) fn new(secrets: &[Secret]) -> Result<Option<Self>, LogError> {
+        let text: usize = secrets.iter().map(|secret| secret.expose().len()).sum();
+        if text > forms::MAX_TEXT || secrets.len() > forms::MAX_MASKS {
+            return Err(LogError::TooManyMasks {
+                masks: secrets.len(),
+                bytes: text,
+            });
+        }
         let forms = Forms::of(secrets);
         let bytes = forms.size();
         let too_many = || LogError::TooManyMasks {
@@ -55,7 +62,7 @@ impl Patterns {
         if bytes == 0 {
             return Ok(None);
         }
-        if bytes > forms::LIMIT || secrets.len() > forms::MAX_MASKS {
+        if bytes > forms::LIMIT {
             return Err(too_many());
         }
         let mut patterns = Self {

@@ -120,9 +120,11 @@ pub fn said_by_guest(console: &[u8]) -> Option<String> {
         return Some(format!("its agent said: {}", public(&word, LINE)));
     }
     let status = lines[status?].split_once(AGENT_ENDED)?.1;
-    let status: u8 = status.trim().parse().ok()?;
-    // That is how it ends when everything is in order.
-    (status != 0).then(|| format!("its agent ended with status {status}"))
+    // systemd says in which way it ended, too: `exited/4`, `dumped/SEGV`.
+    let status = status.split_whitespace().next()?;
+    let status = status.strip_prefix("exited/").unwrap_or(status);
+    // 0 is how it ends when everything is in order.
+    (status != "0").then(|| format!("its agent ended with status {}", public(status, LINE)))
 }
 
 /// The last complaint of the program that runs a machine; what it said of its start is none.

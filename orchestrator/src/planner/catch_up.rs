@@ -147,9 +147,12 @@ impl CatchUp {
             caught.broken = Some(chain(&error));
             return Ok(caught);
         }
-        store.connection_works(id).await?;
-        for hint in [Hint::Trigger, Hint::Report] {
-            self.0.hints.notify(hint);
+        // Only when it may have been broken: what waits because a forge said so must go on waiting.
+        if !only_due {
+            store.connection_works(id).await?;
+            for hint in [Hint::Trigger, Hint::Report] {
+                self.0.hints.notify(hint);
+            }
         }
         for (repository, installation) in self.repositories(id, forge, only_due).await? {
             match self.compare(forge, &repository, installation).await {
@@ -162,7 +165,8 @@ impl CatchUp {
                     let reason = chain(&error);
                     tracing::warn!(connection = %id, repository = %repository.path, reason, "cannot compare a repository's refs");
                     store.not_compared(&repository, &reason).await?;
-                    if let CompareError::Forge(ForgeError::Unauthorized { .. }) = error {
+                    // What a forge refuses or cannot do for one repository now, it would for the next, too.
+                    if let CompareError::Forge(ForgeError::Unauthorized { .. } | ForgeError::Later { .. }) = error {
                         caught.broken = Some(reason);
                         return Ok(caught);
                     }

@@ -327,7 +327,7 @@ async fn symbolic_links_are_followed_inside_the_commit_and_refused_by_name_elsew
         ("loop", Err("leads in a circle")),
         ("through", Err("something that is no folder")),
         ("folder", Err("it is no file")),
-        ("absent", Err("no such file in the commit")),
+        ("absent", Err("not in the commit")),
         ("two\nlines", Err("line break")),
     ] {
         let path = format!(".github/workflows/{name}.yml");

@@ -87,12 +87,11 @@ impl Store {
                  (SELECT r.installation FROM runs r WHERE r.connection = $1 AND r.repository_id = d.repository_id
                   ORDER BY r.id DESC LIMIT 1) AS installation
              FROM deliveries d
-             WHERE d.connection = $1 AND d.repository_path IS NOT NULL AND d.seq = (SELECT MAX(n.seq)
-                 FROM deliveries n WHERE n.connection = $1 AND n.repository_id = d.repository_id)
+             WHERE d.seq IN (SELECT MAX(n.seq) FROM deliveries n
+                 WHERE n.connection = $1 AND n.repository_path IS NOT NULL GROUP BY n.repository_id)
              ORDER BY d.seq DESC LIMIT $2",
             "SELECT r.repository_id, r.repository_path, r.installation FROM runs r
-             WHERE r.connection = $1 AND r.id = (SELECT MAX(n.id) FROM runs n
-                 WHERE n.connection = $1 AND n.repository_id = r.repository_id)
+             WHERE r.id IN (SELECT MAX(n.id) FROM runs n WHERE n.connection = $1 GROUP BY n.repository_id)
              ORDER BY r.id DESC LIMIT $2",
         ] {
             for row in tx.rows(sql, args![connection, REPOSITORIES]).await? {
@@ -148,16 +147,19 @@ impl Store {
                 concat!(
                     "SELECT d.id, d.ref_name, d.commit_sha FROM deliveries d
                      WHERE d.connection = $1 AND d.repository_id = $2 AND d.ref_name IS NOT NULL
-                         AND d.commit_sha IS NOT NULL AND d.body IS NOT NULL AND d.deletion = 0
+                         AND d.commit_sha IS NOT NULL AND d.body IS NOT NULL AND d.deletion = 0 AND d.number < $3
                          AND NOT EXISTS (SELECT 1 FROM deliveries n WHERE n.connection = $1 AND n.repository_id = $2
                              AND n.ref_name = d.ref_name AND n.seq > d.seq)
                          AND NOT EXISTS (SELECT 1 FROM triggers t WHERE t.connection = $1 AND t.repository_id = $2
                              AND t.ref_name = d.ref_name AND (t.state = 'received'
-                                 OR t.state = 'planned' AND t.commit_sha = d.commit_sha)) AND ",
+                                 OR t.state = 'planned' AND (t.commit_sha = d.commit_sha
+                                     OR t.commit_sha = (SELECT p.commit_sha FROM tips p WHERE p.connection = $1
+                                         AND p.repository_id = $2 AND p.ref_name = d.ref_name
+                                         AND p.object_sha = d.commit_sha)))) AND ",
                     open!("'automatic'"),
                     " ORDER BY d.seq"
                 ),
-                args![&repository.connection, repository.id],
+                args![&repository.connection, repository.id, AUTOMATIC_ROWS],
             )
             .await?;
         rows.iter()
@@ -301,6 +303,15 @@ async fn compared(tx: &mut Tx, repository: &Repository, tips: &[Tip]) -> Result<
         )
         .await?;
     }
+    // What was planned is known for good, also when its trigger is forgotten one day.
+    tx.execute(
+        "UPDATE tips SET known = 1 WHERE connection = $1 AND repository_id = $2 AND known = 0
+             AND EXISTS (SELECT 1 FROM triggers t WHERE t.connection = $1 AND t.repository_id = $2
+                 AND t.ref_name = tips.ref_name AND t.state IN ('planned', 'ignored')
+                 AND t.commit_sha IN (tips.commit_sha, tips.object_sha))",
+        args![connection, id],
+    )
+    .await?;
     // Refs that are gone are nobody's any more.
     let present: HashSet<&str> = tips.iter().map(|tip| tip.ref_name.as_str()).collect();
     let rows = tx

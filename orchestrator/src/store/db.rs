@@ -65,9 +65,9 @@ const MIGRATIONS: &[Migration] = &[
         postgres: include_str!("../../migrations/postgres/0004_deliveries.sql"),
     },
     Migration {
-        version: 7,
-        sqlite: include_str!("../../migrations/sqlite/0007_checks.sql"),
-        postgres: include_str!("../../migrations/postgres/0007_checks.sql"),
+        version: 5,
+        sqlite: include_str!("../../migrations/sqlite/0005_checks.sql"),
+        postgres: include_str!("../../migrations/postgres/0005_checks.sql"),
     },
 ];
 

@@ -84,7 +84,7 @@ pub enum DeliveryOutcome {
 
 const SAME_BODY: Duration = Duration::from_secs(3 * 24 * 3600);
 /// How many rows of one key the daemon makes by itself. Whoever delivers again may do so as often as the forge lets them.
-const AUTOMATIC_ROWS: u32 = 5;
+pub(super) const AUTOMATIC_ROWS: u32 = 5;
 
 impl Store {
     /// Stores a webhook, unless the same one, by its key or by its body within three days (a replay under a new key),

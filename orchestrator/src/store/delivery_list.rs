@@ -97,7 +97,11 @@ impl Store {
             and("LOWER(d.repository_path) =", path.as_str().to_ascii_lowercase().into());
         }
         if let Some(state) = filter.state {
-            and("d.state =", state.into());
+            // As it is shown: as its newest trigger stands, if it has one.
+            and(
+                "COALESCE((SELECT t.state FROM triggers t WHERE t.delivery_id = d.id ORDER BY t.seq DESC LIMIT 1), d.state) =",
+                state.into(),
+            );
         }
         if let Some(before) = filter.before {
             values.push(before.into());

@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 
 use super::health::Readiness;
+pub use crate::model::person::person;
 use crate::{
     forge::ConnectionState,
     model::state::{IntakeState, JobState, RunState, StepState},
@@ -31,19 +32,6 @@ const CANCELLED: Badge = badge("cancelled", "⊘", "off");
 const SKIPPED: Badge = badge("skipped", "↷", "off");
 const TIMED_OUT: Badge = badge("timed out", "⧖", "bad");
 const ERROR: Badge = badge("error", "!", "err");
-
-/// Who did something, as anybody may read it: the person's name, never a token's id or a user's number on this host.
-/// What is stored, and what the audit log says, names both.
-#[must_use]
-pub fn person(stored: &str) -> String {
-    let name = stored.split(" (token ").next().unwrap_or_default();
-    match name.strip_prefix("uid ") {
-        Some(number) if !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()) => {
-            "the command line".to_owned()
-        }
-        _ => name.to_owned(),
-    }
-}
 
 /// A delivery's or trigger's state.
 #[must_use]
@@ -233,20 +221,6 @@ pub fn count(n: usize, one: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn nobody_reads_a_users_number_or_a_tokens_id() {
-        for (stored, shown) in [
-            ("uid 0 (token 01k9)", "the command line"),
-            ("uid 1000", "the command line"),
-            ("ada (token 01k9)", "ada"),
-            ("ada", "ada"),
-            ("uid", "uid"),
-            ("uid x", "uid x"),
-        ] {
-            assert_eq!(person(stored), shown);
-        }
-    }
 
     #[test]
     fn every_state_has_a_word_and_a_shape_of_its_own() {

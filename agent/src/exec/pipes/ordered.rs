@@ -39,6 +39,8 @@ const PACKETS: usize = CAPACITY / PAGE;
 /// What lies in a pipe without a signal is given so long to be announced: its writer may have lost the processor
 /// between the two.
 const UNANNOUNCED: Duration = Duration::from_millis(5);
+/// After so long without a signal it is looked whether there is something all the same.
+const UNSEEN: Duration = Duration::from_millis(500);
 
 /// How many signals are read at once.
 const BATCH: usize = 64;
@@ -120,12 +122,12 @@ impl Ordered {
             // An error comes back from the read that follows.
             let _ = self.signals.readable().await;
         };
-        match self.unannounced {
-            None => announced.await,
-            Some(due) => tokio::select! {
-                () = announced => {}
-                () = sleep_until(due) => {}
-            },
+        // Another command of this agent may read the one notice (SIGIO) of a queue of signals that was full, so nobody
+        // waits for signals alone.
+        let due = self.unannounced.unwrap_or_else(|| Instant::now() + UNSEEN);
+        tokio::select! {
+            () = announced => {}
+            () = sleep_until(due) => {}
         }
     }
 
@@ -302,7 +304,8 @@ impl Number {
     fn take() -> Option<Self> {
         (libc::SIGRTMIN()..=libc::SIGRTMAX()).find_map(|number| {
             let bit = 1_u64.checked_shl(number.unsigned_abs().checked_sub(1)?)?;
-            (TAKEN.fetch_or(bit, Ordering::AcqRel) & bit == 0).then_some(Self(number))
+            // Made only when it is ours: dropping one gives the signal back.
+            (TAKEN.fetch_or(bit, Ordering::AcqRel) & bit == 0).then(|| Self(number))
         })
     }
 
@@ -374,5 +377,22 @@ fn set(fd: RawFd, what: libc::c_int, value: libc::c_int) -> io::Result<()> {
     match unsafe { libc::fcntl(fd, what, value) } {
         ..0 => Err(io::Error::last_os_error()),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever asks for a signal that is taken gets another one, and the one who has it keeps it.
+    #[test]
+    fn nobody_gets_a_signal_that_is_in_use() {
+        let mut numbers: Vec<Number> = (0..6).map(|_| Number::take().expect("a free signal")).collect();
+        numbers.remove(2);
+        numbers.extend((0..2).map(|_| Number::take().expect("a free signal")));
+        let mut signals: Vec<_> = numbers.iter().map(|number| number.0).collect();
+        signals.sort_unstable();
+        signals.dedup();
+        assert_eq!(signals.len(), numbers.len());
     }
 }

@@ -198,6 +198,12 @@ fn a_stop_that_is_ignored_becomes_a_kill_and_then_the_end() {
     let effects = wait(&mut progress, &job, KILL_PATIENCE_MS);
     assert_eq!(effects.last(), Some(&Effect::End));
     assert_eq!(result(&progress), Some((JobResult::Cancelled, "cancelled by ada")));
+    // Everybody reads it: neither a user's number nor a token's id is in it.
+    let by_a_token = Cancelled {
+        by: "uid 1000 (token 01k9zk6x0f5t3b8w2q7m4d1c0e)".into(),
+        reason: String::new(),
+    };
+    assert_eq!(by_a_token.message(), "cancelled by the command line");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::{
     clock::now_ms,
     driver::{
         progress::{Event, Exit, Phase},
-        sections::CLOCK,
+        sections::{CLOCK, LEFT},
     },
     failpoint::{self, Point},
     logs::Channel,
@@ -213,7 +213,7 @@ fn ended_words(ended: &v1::ProcessesEnded) -> Option<String> {
         0 => String::new(),
         more => format!(" and {more} more"),
     };
-    let mut line = format!("Still running, and ended with the job: {}{more}.", named.join(", "));
+    let mut line = format!("{LEFT}{}{more}.", named.join(", "));
     if ended.remaining > 0 {
         line.push_str(&format!(
             " {} of them could not be killed and end with the machine.",

@@ -222,6 +222,11 @@ fn too_many_masks_are_refused_in_words() {
     let error = Patterns::new(&many).err().unwrap().to_string();
     assert!(error.contains("1001 secrets"), "{error}");
     assert!(Patterns::new(&secrets(&[&"long ".repeat(1 << 19)])).is_err());
+    // Also when their forms are all the same but for the end, which a search would share.
+    let same: Vec<Secret> = (0..5)
+        .map(|i| Secret::new(format!("{}{i}", "s".repeat(60 << 10))))
+        .collect();
+    assert!(Patterns::new(&same).is_err());
     assert!(Patterns::new(&[]).unwrap().is_none());
 }
 

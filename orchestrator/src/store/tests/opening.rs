@@ -52,8 +52,8 @@ async fn the_migrations_are_not_repeated_on_a_filled_database() {
         .await
         .unwrap();
     let versions: Vec<i64> = rows.iter().map(|row| row.int("version").unwrap()).collect();
-    assert!(versions.is_sorted_by(|a, b| a < b), "{versions:?}");
-    assert_eq!((versions[0], *versions.last().unwrap()), (1, db::newest()));
+    // Without a gap: what came into one later would be skipped by databases that are newer already.
+    assert_eq!(versions, (1..=db::newest()).collect::<Vec<_>>());
 }
 
 /// Deliveries of a version 2 database keep their words, in their order, and what failed may come again.
