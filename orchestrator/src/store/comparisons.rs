@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use super::{
     Store, StoreError,
-    deliveries::open,
+    deliveries::{AUTOMATIC_ROWS, open},
     tx::{Row, Tx, args, clip},
 };
 use crate::model::{

@@ -202,6 +202,7 @@ fn a_stop_that_is_ignored_becomes_a_kill_and_then_the_end() {
     let by_a_token = Cancelled {
         by: "uid 1000 (token 01k9zk6x0f5t3b8w2q7m4d1c0e)".into(),
         reason: String::new(),
+        since_ms: 0,
     };
     assert_eq!(by_a_token.message(), "cancelled by the command line");
 }
