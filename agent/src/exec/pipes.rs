@@ -1,7 +1,7 @@
 //! The two pipes of one exec, read in the order in which they were written to, as far as the system tells it.
 //!
 //! A reader of two pipes that comes late finds what was written to each and not which came first. Linux tells it
-//! nevertheless; see [`ordered`]. Elsewhere, and where Linux refuses, the order is that of the agent's own looks: lines
+//! nevertheless; see `ordered`. Elsewhere, and where Linux refuses, the order is that of the agent's own looks: lines
 //! that are further apart than it takes the agent to wake stay in order, others may not.
 
 #[cfg(target_os = "linux")]
@@ -54,7 +54,7 @@ impl Pipes {
     }
 
     /// Appends what was written next to `buffer` and says to which of the two it was; `None` when nothing is there
-    /// now. The buffer grows by [`CAPACITY`] at most.
+    /// now. The buffer grows by `CAPACITY` at most.
     pub fn read(&mut self, buffer: &mut Vec<u8>) -> Option<usize> {
         match self {
             #[cfg(target_os = "linux")]

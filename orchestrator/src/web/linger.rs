@@ -21,7 +21,7 @@ const LINGER_WITHIN: Duration = Duration::from_secs(5);
 /// Bytes that are read for it: more than the largest delivery of any forge (GitHub: 25 MB).
 const LINGER_BYTES: usize = 64 << 20;
 
-/// A stream whose shutdown waits for the other side to have sent all, at most [`LINGER_WITHIN`] and [`LINGER_BYTES`].
+/// A stream whose shutdown waits for the other side to have sent all, at most `LINGER_WITHIN` and `LINGER_BYTES`.
 pub struct Lingering<S> {
     stream: S,
     draining: Option<Drain>,

@@ -51,7 +51,7 @@ pub(super) struct Options {
     /// What the forge is [default: forgejo].
     #[arg(long, value_enum)]
     forge: Option<Forge>,
-    /// The forge's address [default for GitHub: https://github.com].
+    /// The forge's address [default for GitHub: `https://github.com`].
     #[arg(long)]
     url: Option<String>,
     /// Whether the forge may have a private or loopback address, and plain HTTP [default: as its address looks].
