@@ -107,8 +107,12 @@ async fn the_projects_own_workflow_runs() {
     }
     let person = Person::with(&[("file", "")]).await;
     fs::remove_dir_all(&person.tree).unwrap();
+    // The checkout may be another user's.
+    let settings = person.temporary.with_file_name("gitconfig");
+    fs::write(&settings, "[safe]\n\tdirectory = *\n").unwrap();
     let cloned = Command::new("git")
-        .args(["-c", "safe.directory=*", "clone", "-q", "--no-local", "--depth=1"])
+        .args(["clone", "-q", "--no-local", "--depth=1"])
+        .env("GIT_CONFIG_GLOBAL", &settings)
         .arg(format!("file://{}", project.canonicalize().unwrap().display()))
         .arg(&person.tree)
         .output()
