@@ -1,5 +1,7 @@
 //! Columns for people: a header, and foreign text that a terminal cannot obey.
 
+use crate::forge::text::is_direction_mark;
+
 /// Rows below a header, each column as wide as its widest cell; the last one is not padded.
 pub(super) struct Table {
     header: Vec<&'static str>,
@@ -45,8 +47,9 @@ impl Table {
 /// Foreign text as one line: without control characters, and without marks that change the direction of writing,
 /// which make a name look like another (Unicode TR 36, section 2.11).
 pub(super) fn printable(text: &str) -> String {
-    let direction = |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    text.chars().filter(|c| !c.is_control() && !direction(*c)).collect()
+    text.chars()
+        .filter(|c| !c.is_control() && !is_direction_mark(*c))
+        .collect()
 }
 
 /// `2026-11-21T01:19:01.000Z` as `2026-11-21 01:19:01`; what is no moment as it is.

@@ -163,13 +163,6 @@ impl ConnectionHealth {
         self.0.states.borrow().clone()
     }
 
-    /// The states, for whoever waits for one to change: a connection that works again is worth another try of what
-    /// failed while it did not.
-    #[must_use]
-    pub fn subscribe(&self) -> watch::Receiver<BTreeMap<ConnectionId, ConnectionState>> {
-        self.0.states.subscribe()
-    }
-
     /// To be notified when a call of this connection was answered with 401: it is asked soon whether it still works.
     #[must_use]
     pub fn doubt(&self, connection: &ConnectionId) -> Arc<Notify> {
@@ -370,7 +363,7 @@ mod tests {
         }
 
         async fn until(&self, word: &str) -> ConnectionState {
-            let mut states = self.health.subscribe();
+            let mut states = self.health.0.states.subscribe();
             let found = states.wait_for(|states| states[&id()].word() == word).await.unwrap();
             found[&id()].clone()
         }

@@ -51,7 +51,8 @@ fn says(text: &str, word: &str) -> bool {
 }
 
 /// Characters that reorder the text around them and so make a line read as another.
-fn is_direction_mark(c: char) -> bool {
+#[must_use]
+pub fn is_direction_mark(c: char) -> bool {
     matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}')
 }
 

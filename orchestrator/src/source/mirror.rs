@@ -15,6 +15,7 @@ use super::{
     make_private, object_format,
 };
 use crate::{
+    exec::Output,
     forge::FetchAccess,
     model::{
         names::{CommitSha, RefName},
@@ -24,8 +25,10 @@ use crate::{
 
 /// The longest fetch.
 const FETCH_DEADLINE: Duration = Duration::from_secs(1800);
-/// Asking a forge what a ref points at.
-pub(super) const LIST_DEADLINE: Duration = Duration::from_secs(60);
+/// Asking a forge what its refs point at.
+const LIST_DEADLINE: Duration = Duration::from_secs(60);
+/// The longest answer about one ref, in bytes.
+const ONE_LISTING: usize = 1 << 20;
 /// A lock file is held for moments; one this old was left by a process that died.
 const STALE_LOCK: Duration = Duration::from_secs(10);
 /// As [`STALE_LOCK`], for packs half received: they grow while somebody writes them.
@@ -163,18 +166,10 @@ impl Source {
         access: &FetchAccess,
         ref_name: &RefName,
     ) -> Result<Option<CommitSha>, SourceError> {
-        let _permit = self.0.fetches.acquire().await;
-        // No repository is needed to ask, and none exists yet.
-        let nowhere = Path::new("/dev/null");
-        let cmd = git(nowhere, protocol_of(&access.url)?, "ls-remote")
-            .args(["--quiet", "--end-of-options", &access.url, ref_name.as_str()])
-            .deadline(LIST_DEADLINE);
-        let (cmd, _credential) = authorised(cmd, access, &self.0.mirrors)?;
-        let output = run(nowhere, cmd).await?;
-        if output.code != Some(0) {
-            return Err(fetch_error(repository, ref_name.as_str(), &output.stderr_tail()));
-        }
-        let text = output.text();
+        let name = ref_name.as_str();
+        let patterns = [name];
+        let listing = self.ls_remote(repository, access, name, &[], &patterns, ONE_LISTING);
+        let text = listing.await?.text();
         let line = text
             .lines()
             .find(|line| line.split('\t').nth(1) == Some(ref_name.as_str()));
@@ -186,6 +181,35 @@ impl Source {
                 })
             })
             .transpose()
+    }
+
+    /// Asks a forge what refs it has, those that match `patterns` or all. At most `cap` bytes of the answer are read;
+    /// `what` is for messages.
+    pub(super) async fn ls_remote(
+        &self,
+        repository: &Repository,
+        access: &FetchAccess,
+        what: &str,
+        options: &[&str],
+        patterns: &[&str],
+        cap: usize,
+    ) -> Result<Output, SourceError> {
+        let _permit = self.0.fetches.acquire().await;
+        // No repository is needed to ask, and there may be none yet.
+        let nowhere = Path::new("/dev/null");
+        let cmd = git(nowhere, protocol_of(&access.url)?, "ls-remote")
+            .arg("--quiet")
+            .args(options)
+            .args(["--end-of-options", &access.url])
+            .args(patterns)
+            .cap(cap)
+            .deadline(LIST_DEADLINE);
+        let (cmd, _credential) = authorised(cmd, access, &self.0.mirrors)?;
+        let output = run(nowhere, cmd).await?;
+        if output.code != Some(0) {
+            return Err(fetch_error(repository, what, &output.stderr_tail()));
+        }
+        Ok(output)
     }
 
     /// One `git fetch` of these refspecs into the mirror, watched for its size; `what` is for messages. `false`

@@ -5,9 +5,9 @@ use std::{collections::HashMap, fs, path::Path};
 
 use super::{
     Source, SourceError,
-    git::{Protocol, authorised, git, protocol_of, run, run_ok},
+    git::{Protocol, git, run_ok},
     make_private,
-    mirror::{LIST_DEADLINE, fetch_error, own_ref},
+    mirror::{fetch_error, own_ref},
 };
 use crate::{
     forge::FetchAccess,
@@ -86,24 +86,9 @@ impl Source {
         repository: &Repository,
         access: &FetchAccess,
     ) -> Result<(Vec<RefName>, usize), SourceError> {
-        let _permit = self.0.fetches.acquire().await;
-        let mirror = self.mirror(repository);
-        let cmd = git(&mirror, protocol_of(&access.url)?, "ls-remote")
-            .args([
-                "--quiet",
-                "--refs",
-                "--heads",
-                "--tags",
-                "--end-of-options",
-                &access.url,
-            ])
-            .cap(MAX_LISTING)
-            .deadline(LIST_DEADLINE);
-        let (cmd, _credential) = authorised(cmd, access, &self.0.mirrors)?;
-        let output = run(&mirror, cmd).await?;
-        if output.code != Some(0) {
-            return Err(fetch_error(repository, "all branches and tags", &output.stderr_tail()));
-        }
+        let options = ["--refs", "--heads", "--tags"];
+        let listing = self.ls_remote(repository, access, "all branches and tags", &options, &[], MAX_LISTING);
+        let output = listing.await?;
         let text = output.text();
         if output.stdout.len() >= MAX_LISTING || text.lines().count() > MAX_REFS {
             return Err(SourceError::TooManyRefs {

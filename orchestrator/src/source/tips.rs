@@ -1,12 +1,6 @@
 //! What a forge's branches and tags point at, asked with git itself: one way for every forge, and one call.
 
-use std::path::Path;
-
-use super::{
-    Source, SourceError,
-    git::{authorised, git, protocol_of, run},
-    mirror::{LIST_DEADLINE, fetch_error},
-};
+use super::{Source, SourceError};
 use crate::{
     forge::FetchAccess,
     model::{
@@ -42,18 +36,9 @@ impl Source {
         repository: &Repository,
         access: &FetchAccess,
     ) -> Result<Vec<RemoteRef>, SourceError> {
-        let _permit = self.0.fetches.acquire().await;
-        // No repository is needed to ask.
-        let nowhere = Path::new("/dev/null");
-        let cmd = git(nowhere, protocol_of(&access.url)?, "ls-remote")
-            .args(["--quiet", "--heads", "--tags", "--end-of-options", &access.url])
-            .cap(LONGEST)
-            .deadline(LIST_DEADLINE);
-        let (cmd, _credential) = authorised(cmd, access, &self.0.mirrors)?;
-        let output = run(nowhere, cmd).await?;
-        if output.code != Some(0) {
-            return Err(fetch_error(repository, "branches and tags", &output.stderr_tail()));
-        }
+        let options = ["--heads", "--tags"];
+        let listing = self.ls_remote(repository, access, "branches and tags", &options, &[], LONGEST);
+        let output = listing.await?;
         if output.stdout.len() >= LONGEST {
             return Err(SourceError::TooManyRefs {
                 repository: repository.path.clone(),
