@@ -143,7 +143,7 @@ impl Client {
         let (server, token, own) = match (&args.server, given) {
             (Some(server), Some(token)) => (server.clone(), token, None),
             (server, given) => {
-                let config = super::config::load(common)?;
+                let config = crate::cli::commands::config::load(common)?;
                 let server = server.clone().unwrap_or_else(|| {
                     let (server, named) = local_url(&config);
                     at = named.then_some(config.listen);

@@ -1,36 +1,21 @@
 //! The command line: one file per subcommand. Everything is wired here and nowhere else.
 
-mod backend;
 mod client;
-mod config;
-mod console;
-mod control;
-mod data_dir;
-mod deliveries;
-mod doctor;
-mod fetch;
-mod image;
-mod local;
-mod login_link;
-mod logs;
-mod machine;
-mod machined;
-mod parts;
-mod relay;
-mod runs;
-mod serve;
-mod setup;
-mod show;
-mod signals;
+mod commands;
 mod table;
-mod token;
-mod trigger;
-mod why;
+mod wiring;
 
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 
+use self::{
+    commands::{
+        config, console, control, deliveries, doctor, image, local, login_link, logs, machine, relay, runs, setup,
+        show, token, trigger, why,
+    },
+    wiring::{machined, serve},
+};
 use crate::{config::DEFAULT_PATH, telemetry};
 
 /// What the process ends with; documented in `helios-ci help`.

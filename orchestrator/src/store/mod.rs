@@ -20,80 +20,64 @@ macro_rules! in_tx {
     }};
 }
 
-mod access;
-mod attempts;
-mod audit;
-mod cancel;
-mod claim;
-mod comparisons;
-mod counts;
-mod create;
-mod db;
-mod deliveries;
-mod delivery_list;
-mod ending;
-mod error;
-mod job_version;
-mod jobs;
-mod keeping;
-mod law;
-mod look;
-mod machines;
-mod nodes;
-mod outbox;
-mod pages;
-mod reports;
-mod rerun;
+mod attempt;
+mod engine;
+mod intake;
+mod people;
+mod read;
+mod report;
 mod retention;
-mod runs;
-mod server_clock;
-mod sessions;
-mod steps;
-mod stuck;
+mod run;
 #[cfg(test)]
 pub(crate) mod tests;
-mod triggers;
-mod tx;
-mod waiting;
-mod why;
-mod wording;
-mod writer;
 
 use std::{fmt, sync::Arc};
 
 use futures::future::BoxFuture;
 
-pub use self::look::{Seen, look};
+pub use self::engine::inspect::{Seen, look};
 pub use self::{
-    access::{Exchange, NewToken, TokenRow},
-    attempts::{AttemptRow, Join},
-    audit::AuditEntry,
-    cancel::{CancelOutcome, CancelRequest},
-    claim::{ClaimedJob, MachineUse, QueuedClass},
-    comparisons::{Comparison, Held, KnownRepository, Missed, Tip},
-    counts::Counts,
-    create::{JobRequirement, NewRun, PlannedRun},
-    deliveries::{ClaimedDelivery, DeliveryOutcome, NewDelivery, Recorded},
-    delivery_list::{DeliveryBuild, DeliveryFilter, DeliveryRow},
-    ending::{AttemptEnd, EndOutcome},
-    error::StoreError,
-    job_version::JobVersion,
-    jobs::JobRow,
-    keeping::{KeepOutcome, ReleaseOutcome},
-    machines::{Keep, MachineRow},
-    nodes::Registered,
-    pages::{JobDetail, RunAttemptRow, RunDetail, RunFilter, RunSummary},
-    reports::ClaimedReport,
-    rerun::{Rerun, RerunOutcome},
+    attempt::{
+        attempts::{AttemptRow, Join},
+        claim::{ClaimedJob, MachineUse, QueuedClass},
+        ending::{AttemptEnd, EndOutcome},
+        keeping::{KeepOutcome, ReleaseOutcome},
+        machines::{Keep, MachineRow},
+        nodes::Registered,
+        steps::{StepRow, StepUpdate},
+    },
+    engine::error::StoreError,
+    intake::{
+        comparisons::{Comparison, Held, KnownRepository, Missed, Tip},
+        deliveries::{ClaimedDelivery, DeliveryOutcome, NewDelivery, Recorded},
+        triggers::{ClaimedTrigger, TriggerOutcome, TriggerRow},
+    },
+    people::{
+        access::{Exchange, NewToken, TokenRow},
+        audit::AuditEntry,
+        sessions::SessionRow,
+    },
+    read::{
+        counts::Counts,
+        delivery_list::{DeliveryBuild, DeliveryFilter, DeliveryRow},
+        pages::{JobDetail, RunAttemptRow, RunDetail, RunFilter, RunSummary},
+        why::Why,
+    },
+    report::reports::ClaimedReport,
     retention::{FileClass, Removal},
-    sessions::SessionRow,
-    steps::{StepRow, StepUpdate},
-    triggers::{ClaimedTrigger, TriggerOutcome, TriggerRow},
-    waiting::Waiting,
-    why::Why,
+    run::{
+        cancel::{CancelOutcome, CancelRequest},
+        create::{JobRequirement, NewRun, PlannedRun},
+        job_version::JobVersion,
+        jobs::JobRow,
+        rerun::{Rerun, RerunOutcome},
+        waiting::Waiting,
+    },
 };
-use self::{db::Pool, tx::Tx};
-use crate::config;
+use crate::{
+    config,
+    store::engine::{db::Pool, tx::Tx},
+};
 
 /// The database. Cheap to clone; all clones share the connections.
 #[derive(Clone)]

@@ -1,18 +1,21 @@
 //! Retention: what is due to go. Rows go at once. A file is marked first, in a row that names its node; that node removes
 //! it and then the row. So a crash anywhere leaves a row that is found again, and no node touches another's files.
 
-use super::{
-    Store, StoreError,
-    law::{among, live},
-    runs, sessions,
-    tx::{Row, Tx, Value, args, list},
-};
+use super::{Store, StoreError};
 use crate::{
     config,
     model::{
         ids::{AttemptId, RunId},
         names::NodeName,
         state::{AttemptState, MachineState, RunState},
+    },
+    store::{
+        engine::{
+            transitions::{among, live},
+            tx::{Row, Tx, Value, args, list},
+        },
+        people::sessions,
+        run::runs,
     },
 };
 

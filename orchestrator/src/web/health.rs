@@ -1,4 +1,4 @@
-//! Liveness and readiness, for whoever starts and balances the daemon. Neither tells details: [`super::status`] does.
+//! Liveness and readiness, for whoever starts and balances the daemon. Neither tells details: [`crate::web::pages::status`] does.
 
 use std::time::Duration;
 

@@ -13,13 +13,12 @@ use subtle::ConstantTimeEq;
 use super::{
     AppState,
     authorize::{Action, Decision, Identity, RepositoryRef, authorize},
-    headers::RequestId,
-    problem::Problem,
 };
 use crate::{
     model::trigger::Repository,
     secret::Secret,
     store::{AuditEntry, Exchange, StoreError, TokenRow},
+    web::http::{headers::RequestId, problem::Problem},
 };
 
 /// What a token begins with.
@@ -30,7 +29,7 @@ pub const ADMIN_SCOPE: &str = "admin";
 /// The scope of a token that opens one session of a site admin and proves nothing else: the code of a login link.
 pub const LOGIN_SCOPE: &str = "login";
 
-/// The address at the other end of the connection, put there by [`super::serve`].
+/// The address at the other end of the connection, put there by [`crate::web::http::serve`].
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub IpAddr);
 

@@ -16,11 +16,11 @@ use prometheus_client::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{headers, proxies::Proxies, serve::serve};
 use crate::{
     clock::now_ms,
     store::{Store, StoreError},
     telemetry::Metrics,
+    web::http::{headers, proxies::Proxies, serve::serve},
 };
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]

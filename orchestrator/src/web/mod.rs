@@ -12,34 +12,16 @@
 //! - [`health`], [`status`]: how the daemon is, for balancers and for people
 //! - [`serve`], [`linger`]: listeners, TLS, limits on connections, their orderly end
 
-pub mod actions;
-pub mod ansi;
 pub mod api;
-pub mod assets;
 pub mod authorize;
-pub mod deliveries;
-pub mod dispatch;
-pub mod headers;
 pub mod health;
+pub mod http;
 pub mod identity;
-pub mod job_page;
-pub mod limits;
-pub mod linger;
-pub mod log_text;
-pub mod log_view;
-pub mod machines;
+pub mod live;
 pub mod metrics;
 pub mod pages;
-pub mod problem;
-pub mod proxies;
-pub mod range;
 pub mod routes;
-pub mod serve;
 pub mod session;
-pub mod status;
-pub mod stream;
-pub mod utf8;
-pub mod view;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -110,9 +92,9 @@ struct Inner {
     on_change: OnChange,
     metrics: Metrics,
     draining: CancellationToken,
-    assets: assets::Assets,
-    logins: limits::Attempts,
-    viewers: limits::Viewers,
+    assets: pages::assets::Assets,
+    logins: http::limits::Attempts,
+    viewers: http::limits::Viewers,
     origin: String,
 }
 
@@ -153,9 +135,9 @@ impl AppState {
             on_change: parts.on_change,
             metrics: parts.metrics,
             draining: parts.draining,
-            assets: assets::Assets::new(),
-            logins: limits::Attempts::new(10, Duration::from_secs(15 * 60)),
-            viewers: limits::Viewers::new(64, 1024),
+            assets: pages::assets::Assets::new(),
+            logins: http::limits::Attempts::new(10, Duration::from_secs(15 * 60)),
+            viewers: http::limits::Viewers::new(64, 1024),
         }))
     }
 
@@ -203,7 +185,7 @@ impl AppState {
 
     /// The static files' addresses.
     #[must_use]
-    pub fn assets(&self) -> &assets::Assets {
+    pub fn assets(&self) -> &pages::assets::Assets {
         &self.0.assets
     }
 
@@ -216,11 +198,11 @@ impl AppState {
         &self.0.draining
     }
 
-    pub(crate) fn logins(&self) -> &limits::Attempts {
+    pub(crate) fn logins(&self) -> &http::limits::Attempts {
         &self.0.logins
     }
 
-    pub(crate) fn viewers(&self) -> &limits::Viewers {
+    pub(crate) fn viewers(&self) -> &http::limits::Viewers {
         &self.0.viewers
     }
 

@@ -12,9 +12,15 @@ use axum::{
 };
 use tower_http::timeout::TimeoutLayer;
 
-use super::{
-    AppState, actions, api, assets, authorize::Action, deliveries, dispatch, headers, health, job_page, log_text,
-    machines, pages, problem, problem::Problem, session, status, stream,
+use super::{AppState, api, authorize::Action, health, session};
+use crate::web::{
+    api::{actions, builds, machines},
+    http::{
+        headers,
+        problem::{self, Problem},
+    },
+    live::{log_text, stream},
+    pages::{assets, deliveries, job, runs, status},
 };
 
 /// No page or call takes longer to begin its answer; streams go on as long as they like.
@@ -50,15 +56,15 @@ pub fn table() -> Vec<Route> {
         handler,
     };
     vec![
-        read("/", List, get(pages::list)),
-        read("/runs/{id}", See, get(pages::run)),
+        read("/", List, get(runs::list)),
+        read("/runs/{id}", See, get(runs::run)),
         write("/runs/{id}/cancel", Cancel, post(actions::cancel_run)),
         write("/runs/{id}/rerun", Rerun, post(actions::rerun)),
-        read("/jobs/{id}", See, get(job_page::job)),
+        read("/jobs/{id}", See, get(job::job)),
         write("/jobs/{id}/cancel", Cancel, post(actions::cancel_job)),
         write("/jobs/{id}/keep", Keep, post(actions::keep)),
         write("/jobs/{id}/release", Keep, post(actions::release)),
-        read("/jobs/{id}/log", See, get(job_page::log)),
+        read("/jobs/{id}/log", See, get(job::log)),
         read("/jobs/{id}/log.txt", See, get(log_text::page)),
         read("/jobs/{id}/log/stream", See, get(stream::page)),
         read("/deliveries", Deliveries, get(deliveries::page)),
@@ -70,7 +76,7 @@ pub fn table() -> Vec<Route> {
         read("/readyz", Open, get(health::ready)),
         read("/status", Open, get(status::page)),
         read("/api/v1/status", Open, get(status::api)),
-        write("/api/v1/builds", Dispatch, post(dispatch::create)),
+        write("/api/v1/builds", Dispatch, post(builds::create)),
         read("/api/v1/builds/{id}", SeeTrigger, get(api::build)),
         write("/api/v1/builds/{id}/cancel", Cancel, post(api::cancel_build)),
         write("/api/v1/builds/{id}/rerun", Rerun, post(api::rerun_build)),

@@ -16,12 +16,16 @@ use subtle::ConstantTimeEq;
 
 use super::{
     AppState,
-    assets::Assets,
     authorize::Identity,
     identity::{Caller, check_origin, cookie, identity_of, random_hex, redeem, sha256, token_hash},
-    problem::{self, Problem},
 };
-use crate::store::{StoreError, TokenRow};
+use crate::{
+    store::{StoreError, TokenRow},
+    web::{
+        http::problem::{self, Problem},
+        pages::assets::Assets,
+    },
+};
 
 /// The longest life of a session's cookie, in seconds; the store ends sessions by itself as well.
 const COOKIE_AGE_S: u32 = 7 * 24 * 3600;

@@ -6,7 +6,7 @@ use std::{
     fs,
 };
 
-use helios_ci::machine::zone::rehearsal::STEPS;
+use helios_ci::machine::zone::setup::rehearsal::STEPS;
 
 use super::{project, rust_files};
 

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use helios_ci::{
     config::{Config, LoadOptions},
-    machine::zone::plan::{MachinePlan, Wanted, example},
+    machine::zone::life::plan::{MachinePlan, Wanted, example},
     model::{
         ids::AttemptId,
         illumos::{network::Slot, release::Release},

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use helios_ci::machine::zone::rehearsal::STEPS;
+use helios_ci::machine::zone::setup::rehearsal::STEPS;
 use illumos_sim::faults::{Action, Quirks};
 use serde_json::Value;
 

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, io::Read, net::Ipv4Addr, os::unix::fs::Permissi
 use helios_ci::{
     machine::{
         Endpoints, ListenAt, MachineError, MachineSpec,
-        zone::plan::{MachinePlan, Wanted},
+        zone::life::plan::{MachinePlan, Wanted},
     },
     model::illumos::network::Slot,
 };

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use crate::{
     config::tests::{parse, problems},
-    machine::zone::plan::{MachinePlan, Wanted, example},
+    machine::zone::life::plan::{MachinePlan, Wanted, example},
     model::{
         ids::AttemptId,
         illumos::network::Slot,

@@ -14,12 +14,11 @@ use nix::errno::Errno;
 use super::{
     command::{CommandError, Failure, zfs},
     host::unless_absent,
-    owned::Owned,
-    plan::golden,
 };
 use crate::{
     exec::{Cmd, ExecError},
     failpoint::{self, Point},
+    machine::zone::life::{owned::Owned, plan::golden},
     model::{
         illumos::names::{DatasetName, Unfit, VolumeSize},
         names::{Label, NodeName},

@@ -1,24 +1,31 @@
 //! Runs the host's commands and looks at what they made. Whoever acts reads again afterwards: a command may
 //! fail and have done it, or succeed and not.
 
+pub(super) mod index;
+pub mod memory;
+pub mod privileges;
+pub(super) mod timeout_scale;
 use std::{path::PathBuf, time::Duration};
 
-use super::{
-    command::{
-        CommandError, FieldError, dladm, ipadm, zfs,
-        zoneadm::{self, State, Zone},
-        zonecfg,
-    },
-    export::Exported,
-    owned::Owned,
-    patience::Patience,
+use super::command::{
+    CommandError, FieldError, dladm, ipadm, zfs,
+    zoneadm::{self, State, Zone},
+    zonecfg,
 };
 use crate::{
     exec::{Cmd, Output},
-    machine::trouble::Trouble,
+    machine::{
+        trouble::Trouble,
+        zone::{
+            host::timeout_scale::Patience,
+            life::{export::Exported, owned::Owned},
+        },
+    },
     model::{
-        illumos::names::{Bandwidth, DatasetName, LinkName},
-        illumos::network::SlotNetwork,
+        illumos::{
+            names::{Bandwidth, DatasetName, LinkName},
+            network::SlotNetwork,
+        },
         names::MachineName,
     },
 };

@@ -1,6 +1,8 @@
 //! What a zone host needs before its first machine: the tree of datasets and the rules of ipfilter. It looks first,
 //! and says what is missing as the commands that would make it; nothing that is another's is touched.
 
+pub mod rehearsal;
+pub mod scratch;
 use std::{fs, io, os::unix::fs::MetadataExt, path::Path, time::Duration};
 
 use ipnet::Ipv4Net;

@@ -229,7 +229,7 @@ impl Lab {
         let row = tx
             .row(
                 "SELECT state, title FROM reports WHERE commit_sha = $1 AND name = $2",
-                tx::args![&sha(commit), check],
+                engine::tx::args![&sha(commit), check],
             )
             .await
             .unwrap()?;

@@ -11,8 +11,8 @@ use crate::{
         names::MachineName,
         state::{AttemptState, MachineState, StepState},
     },
-    store::{
-        law::State,
+    store::engine::{
+        transitions::State,
         tx::{Row, args},
     },
 };

@@ -53,7 +53,7 @@ async fn the_migrations_are_not_repeated_on_a_filled_database() {
         .unwrap();
     let versions: Vec<i64> = rows.iter().map(|row| row.int("version").unwrap()).collect();
     // Without a gap: what came into one later would be skipped by databases that are newer already.
-    assert_eq!(versions, (1..=db::newest()).collect::<Vec<_>>());
+    assert_eq!(versions, (1..=engine::db::newest()).collect::<Vec<_>>());
 }
 
 /// Deliveries of a version 2 database keep their words, in their order, and what failed may come again.

@@ -188,7 +188,7 @@ async fn wanted(lab: &Lab, commit: u8, check: &str) -> (String, String, RunId, O
     let row = tx
         .row(
             "SELECT state, title, run_id, job_id FROM reports WHERE commit_sha = $1 AND name = $2",
-            tx::args![&sha(commit), check],
+            engine::tx::args![&sha(commit), check],
         )
         .await
         .unwrap()

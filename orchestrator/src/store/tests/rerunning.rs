@@ -121,8 +121,8 @@ async fn a_run_in_which_everything_was_skipped_is_skipped(lab: Lab) {
     lab.sql("UPDATE turn SET queued = 0").await;
     let settled = lab.store.write("settle a run", false, move |tx| {
         Box::pin(async move {
-            let locked = runs::lock(tx, run).await?.unwrap();
-            runs::settle_and_report(tx, &locked, run, 1, &[]).await
+            let locked = run::runs::lock(tx, run).await?.unwrap();
+            run::runs::settle_and_report(tx, &locked, run, 1, &[]).await
         })
     });
     assert_eq!(settled.await.unwrap().state, RunState::Skipped);

@@ -9,7 +9,7 @@ async fn insert(store: &Store, subject: &'static str, fail: bool) -> Result<(), 
                 tx.execute(
                     "INSERT INTO audit (at_ms, who, action, subject, evidence, request_id)
                      VALUES (0, '', '', $1, '', '')",
-                    tx::args![subject],
+                    engine::tx::args![subject],
                 )
                 .await?;
                 if fail {

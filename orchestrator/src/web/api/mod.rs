@@ -1,6 +1,9 @@
 //! `/api/v1`. Ids are parsed before anything is looked up: malformed is 400, unknown is 404, and so
 //! is whatever the caller may not see.
 
+pub mod actions;
+pub mod builds;
+pub mod machines;
 pub mod types;
 
 use std::str::FromStr;
@@ -15,14 +18,7 @@ use serde::Deserialize;
 use self::types::{
     Build, BuildRuns, Cancel, Cancelled, CancelledRun, Keep, MachineSize, Rerun, RerunBody, StartedRun, Which,
 };
-use super::{
-    AppState, actions,
-    authorize::Action,
-    identity::Caller,
-    machines,
-    problem::Problem,
-    view::{person, rfc3339},
-};
+use super::{AppState, authorize::Action, identity::Caller};
 use crate::{
     clock::now_ms,
     model::{
@@ -32,6 +28,10 @@ use crate::{
     },
     scheduler,
     store::{CancelRequest, JobDetail, JobRow, RunDetail, RunFilter, RunSummary},
+    web::{
+        http::problem::Problem,
+        pages::view::{person, rfc3339},
+    },
 };
 
 /// Parses a path parameter.

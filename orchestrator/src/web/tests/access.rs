@@ -500,7 +500,7 @@ async fn every_answer_of_every_route_carries_the_same_headers() {
         let answer = site.send(method.clone(), &path, &[], "").await;
         let header = |name: &str| answer.headers.get(name).and_then(|value| value.to_str().ok());
         for (name, value) in [
-            ("content-security-policy", crate::web::headers::CSP),
+            ("content-security-policy", crate::web::http::headers::CSP),
             ("x-content-type-options", "nosniff"),
             ("referrer-policy", "same-origin"),
             ("cross-origin-opener-policy", "same-origin"),

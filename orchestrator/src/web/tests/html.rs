@@ -4,7 +4,7 @@
 use axum::http::{Method, StatusCode};
 
 use super::fixture::{EVIL, Site, broken, trigger};
-use crate::{model::state::StepState, store::AttemptEnd, web::assets::STYLE};
+use crate::{model::state::StepState, store::AttemptEnd, web::pages::assets::STYLE};
 
 /// The elements our templates write. Anything else came from somebody else.
 const OURS: &[&str] = &[

@@ -12,7 +12,7 @@ use helios_ci::{
     exec::{Cmd, Output},
     machine::{
         MachineSpec, Seed,
-        zone::{Patience, command::CommandError, golden::Golden, host::Host, owned::Owned, setup},
+        zone::{Patience, command::CommandError, golden::Golden, host::Host, life::owned::Owned, setup},
     },
     model::{
         ids::AttemptId,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{CommandError, judge};
 use crate::{
     exec::{Cmd, Output},
-    machine::zone::owned::Owned,
+    machine::zone::life::owned::Owned,
     model::names::MachineName,
 };
 

@@ -7,7 +7,7 @@ use ipnet::Ipv4Net;
 use super::{CommandError, Failure, FieldError, fields, judge};
 use crate::{
     exec::{Cmd, Output},
-    machine::zone::owned::Owned,
+    machine::zone::life::owned::Owned,
     model::illumos::{names::LinkName, network::SlotNetwork},
 };
 

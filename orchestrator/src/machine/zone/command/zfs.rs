@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use super::{CommandError, Failure, judge};
 use crate::{
     exec::{Cmd, Output},
-    machine::zone::owned::Owned,
+    machine::zone::life::owned::Owned,
     model::{
         ids::AttemptId,
         illumos::names::{DatasetName, SnapshotName, VolumeSize},

@@ -6,7 +6,7 @@ use std::{process::Command, time::Duration};
 use super::{CommandError, Failure, fields::split, judge};
 use crate::{
     exec::{Cmd, Output},
-    machine::zone::owned::Owned,
+    machine::zone::life::owned::Owned,
     model::names::MachineName,
 };
 

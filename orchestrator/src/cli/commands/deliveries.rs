@@ -1,0 +1,163 @@
+//! `helios-ci deliveries` and `helios-ci catch-up`
+
+use clap::Args;
+use serde_json::Value;
+
+use super::runs::encode;
+use crate::{
+    cli::{
+        Common, Exit, Outcome,
+        client::{self, Client, ClientArgs, NOTHING},
+        table::{Table, moment, printable},
+    },
+    web::api::types::{CatchUp, DeliveryList, MissedList},
+};
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  helios-ci deliveries --repository ada/engine --state failed\n  helios-ci deliveries --missed"
+)]
+pub(in crate::cli) struct DeliveriesArgs {
+    #[command(flatten)]
+    client: ClientArgs,
+    /// List the branches and tags at the forges that were pushed without a run, as of the last comparison.
+    #[arg(long, conflicts_with_all = ["connection", "repository", "state", "limit"])]
+    missed: bool,
+    /// Only through this connection.
+    #[arg(long)]
+    connection: Option<String>,
+    /// Only about this repository (`owner/name`).
+    #[arg(long)]
+    repository: Option<String>,
+    /// Only in this state: received, planned, ignored or failed.
+    #[arg(long)]
+    state: Option<String>,
+    /// How many at most.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100))]
+    limit: u32,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Ends with 1 when a connection does not work.\n\nExample:\n  helios-ci catch-up")]
+pub(in crate::cli) struct CatchUpArgs {
+    #[command(flatten)]
+    client: ClientArgs,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(in crate::cli) async fn run(common: &Common, args: DeliveriesArgs) -> Outcome {
+    let client = Client::connect(common, &args.client).await?;
+    let path = if args.missed {
+        "/api/v1/missed".to_owned()
+    } else {
+        let mut path = format!("/api/v1/deliveries?limit={}", args.limit);
+        for (name, value) in [
+            ("connection", &args.connection),
+            ("repository", &args.repository),
+            ("state", &args.state),
+        ] {
+            if let Some(value) = value {
+                path.push_str(&format!("&{name}={}", encode(value)));
+            }
+        }
+        path
+    };
+    let answer: Value = client.get(&path).await?;
+    client.close().await;
+    if args.json {
+        println!("{answer:#}");
+    } else if args.missed {
+        print_missed(&client::read(&path, answer)?);
+    } else {
+        print!("{}", deliveries_text(&client::read(&path, answer)?));
+    }
+    Ok(Exit::Success)
+}
+
+pub(in crate::cli) async fn catch_up(common: &Common, args: CatchUpArgs) -> Outcome {
+    let client = Client::connect(common, &args.client).await?;
+    let path = "/api/v1/catch-up";
+    let answer: Value = client.post(path, NOTHING).await?;
+    client.close().await;
+    let done: CatchUp = client::read(path, answer.clone())?;
+    let works = done.connections.iter().all(|connection| connection.broken.is_none());
+    let exit = if works { Exit::Success } else { Exit::Failure };
+    if args.json {
+        println!("{answer:#}");
+        return Ok(exit);
+    }
+    for connection in &done.connections {
+        let name = &connection.connection;
+        match &connection.broken {
+            Some(reason) => println!("{name}: does not work: {}", printable(reason)),
+            None => println!(
+                "{name}: {} repositories compared, {} pushes delivered again",
+                connection.repositories, connection.delivered_again
+            ),
+        }
+    }
+    print_missed(&done.missed);
+    Ok(exit)
+}
+
+/// When, what about what, and what came of it.
+fn deliveries_text(list: &DeliveryList) -> String {
+    if list.deliveries.is_empty() {
+        return "There are no such deliveries.\n".to_owned();
+    }
+    let mut table = Table::new(&[
+        "RECEIVED",
+        "STATE",
+        "CONNECTION",
+        "EVENT",
+        "REPOSITORY",
+        "REF",
+        "COMMIT",
+        "OUTCOME",
+    ]);
+    for delivery in &list.deliveries {
+        table.row([
+            &moment(&delivery.received),
+            delivery.state.as_str(),
+            delivery.connection.as_str(),
+            &delivery.event,
+            delivery.repository.as_ref().map_or("-", |path| path.as_str()),
+            delivery.ref_name.as_ref().map_or("-", |name| name.short()),
+            delivery.commit.as_ref().map_or("-", |commit| commit.short()),
+            &delivery.outcome,
+        ]);
+    }
+    table.text()
+}
+
+fn print_missed(list: &MissedList) {
+    for compared in &list.compared {
+        if let Some(reason) = &compared.reason {
+            println!(
+                "{} {} was not compared: {}",
+                compared.connection,
+                compared.repository,
+                printable(reason)
+            );
+        }
+    }
+    if list.missed.is_empty() {
+        println!("nothing was missed, as far as the forges were compared");
+        return;
+    }
+    println!("no run was planned for what these point at:");
+    for row in &list.missed {
+        println!(
+            "  {}  helios-ci trigger {} {} {}",
+            row.commit.short(),
+            row.connection,
+            row.repository,
+            row.ref_name
+        );
+    }
+}

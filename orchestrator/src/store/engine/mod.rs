@@ -1,0 +1,9 @@
+//! The database itself: connections, migrations, transactions, the one writer, and which changes of state are legal.
+
+pub(super) mod db;
+pub(super) mod error;
+pub(super) mod inspect;
+pub(super) mod server_clock;
+pub(super) mod transitions;
+pub(super) mod tx;
+pub(super) mod writer;

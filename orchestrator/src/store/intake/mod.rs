@@ -1,0 +1,5 @@
+//! What came in: deliveries, the triggers that they became, and what a catch-up has compared.
+
+pub(super) mod comparisons;
+pub(super) mod deliveries;
+pub(super) mod triggers;

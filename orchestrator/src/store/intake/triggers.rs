@@ -1,0 +1,328 @@
+//! Triggers: normalised events on their way to runs.
+
+use std::time::Duration;
+
+use crate::{
+    model::{
+        ids::{DeliveryId, RunId, TriggerId},
+        names::{CommitSha, NodeName},
+        state::IntakeState,
+        trigger::{Retry, Trigger},
+    },
+    store::{
+        Store, StoreError,
+        engine::{
+            transitions::{before, guarded},
+            tx::{Row, Tx, args, clip, to_json},
+        },
+        ms,
+        report::outbox,
+        run::create::{self, NewRun},
+    },
+};
+
+/// A trigger to be planned.
+#[derive(Debug, Clone)]
+pub struct ClaimedTrigger {
+    /// Which.
+    pub id: TriggerId,
+    /// To be shown when finishing.
+    pub epoch: i64,
+    /// How often it was claimed, this time included.
+    pub tries: u32,
+    /// What asks for runs.
+    pub trigger: Trigger,
+    /// How often the forge did not accept our credentials; these were no tries of the trigger's own.
+    pub refusals: u32,
+    /// Its delivery repeats an older one that led to runs, so it is a new push only if the ref points at its commit now.
+    pub tip_only: bool,
+}
+
+/// What became of a trigger.
+#[derive(Debug, Clone)]
+pub enum TriggerOutcome {
+    /// These runs, at the commit the planner found.
+    Planned {
+        /// The commit.
+        commit: CommitSha,
+        /// The title of the commit itself, which runs are shown with: a delivery says nothing of it, or
+        /// what its sender likes.
+        title: String,
+        /// One for each workflow file.
+        runs: Vec<NewRun>,
+    },
+    /// Nothing to do.
+    Ignored {
+        /// Why.
+        reason: String,
+        /// The commit that was looked at, when it came to that.
+        commit: Option<CommitSha>,
+        /// Whether its delivery may come again.
+        retry: Retry,
+    },
+    /// It cannot be planned.
+    Failed {
+        /// Why.
+        reason: String,
+        /// Where the failed aggregate check is shown, when the commit is known.
+        commit: Option<CommitSha>,
+        /// Whether its delivery may come again.
+        retry: Retry,
+    },
+}
+
+/// A trigger, for people.
+#[derive(Debug, Clone)]
+pub struct TriggerRow {
+    /// Which.
+    pub id: TriggerId,
+    /// What asked for runs.
+    pub trigger: Trigger,
+    /// Where it stands.
+    pub state: IntakeState,
+    /// Why it was ignored, failed, or waits for another try.
+    pub reason: Option<String>,
+    /// Milliseconds since 1970.
+    pub created_ms: i64,
+    /// How often it was claimed.
+    pub tries: u32,
+}
+
+impl Store {
+    /// Stores a person's request for runs. `by` is who, for the record.
+    pub async fn create_trigger(&self, trigger: &Trigger, by: &str) -> Result<TriggerId, StoreError> {
+        in_tx!(
+            self,
+            "create a trigger",
+            [trigger = trigger.clone(), by = by.to_owned()],
+            |tx| { insert(tx, trigger, None, by) }
+        )
+    }
+
+    /// The oldest trigger that is due and whose repository nobody plans for at the moment: pushes to one
+    /// repository become runs in their order.
+    pub async fn claim_trigger(&self, node: &NodeName, lease: Duration) -> Result<Option<ClaimedTrigger>, StoreError> {
+        in_tx!(self, "claim a trigger", [node = node.clone()], |tx| claim(
+            tx, node, lease
+        ))
+    }
+
+    /// Goes on holding a claimed trigger. `false` when the lease was lost.
+    pub async fn renew_trigger(&self, id: TriggerId, epoch: i64, lease: Duration) -> Result<bool, StoreError> {
+        in_tx!(self, "go on holding a trigger", [], |tx| hold(tx, id, epoch, lease))
+    }
+
+    /// Gives a trigger back as it was before it was claimed: a daemon that stops has not tried it.
+    /// `false` when the lease was lost.
+    pub async fn release_trigger(&self, id: TriggerId, epoch: i64) -> Result<bool, StoreError> {
+        in_tx!(self, "give a trigger back", [], |tx| release(tx, id, epoch))
+    }
+
+    /// Gives a trigger back, to be claimed again later. `for_connection`: it waits for its connection to work again,
+    /// so that this was no try of its own. `false` when the lease was lost.
+    pub async fn retry_trigger(
+        &self,
+        id: TriggerId,
+        epoch: i64,
+        after: Duration,
+        reason: &str,
+        for_connection: bool,
+    ) -> Result<bool, StoreError> {
+        in_tx!(
+            self,
+            "put off a trigger",
+            [reason = clip(reason, 2000).to_owned()],
+            |tx| { retry(tx, id, epoch, after, reason, for_connection) }
+        )
+    }
+
+    /// Ends a trigger and creates its runs with their first attempt, jobs and reports. `None` when
+    /// the lease was lost and nothing was stored.
+    pub async fn finish_trigger(
+        &self,
+        id: TriggerId,
+        epoch: i64,
+        outcome: TriggerOutcome,
+    ) -> Result<Option<Vec<RunId>>, StoreError> {
+        in_tx!(self, "finish a trigger", [outcome = outcome], |tx| finish(
+            tx, id, epoch, outcome
+        ))
+    }
+
+    /// One trigger.
+    pub async fn trigger(&self, id: TriggerId) -> Result<Option<TriggerRow>, StoreError> {
+        let mut tx = self.glance("read a trigger").await?;
+        let row = tx
+            .row(
+                "SELECT id, body, state, reason, created_ms, tries FROM triggers WHERE id = $1",
+                args![id],
+            )
+            .await?;
+        row.as_ref().map(trigger_row).transpose()
+    }
+
+    /// The runs a trigger led to, in the order they were planned.
+    pub async fn runs_of_trigger(&self, id: TriggerId) -> Result<Vec<RunId>, StoreError> {
+        let mut tx = self.glance("list a trigger's runs").await?;
+        let rows = tx
+            .rows("SELECT id FROM runs WHERE trigger_id = $1 ORDER BY path, id", args![id])
+            .await?;
+        rows.iter().map(|row| row.parse("id")).collect()
+    }
+}
+
+fn trigger_row(row: &Row) -> Result<TriggerRow, StoreError> {
+    Ok(TriggerRow {
+        id: row.parse("id")?,
+        trigger: row.json("body")?,
+        state: row.parse("state")?,
+        reason: row.opt_text("reason")?,
+        created_ms: row.int("created_ms")?,
+        tries: row.num("tries")?,
+    })
+}
+
+/// Stores a trigger; also used by the delivery that led to it, which says whether the commit must be the ref's tip.
+pub(in crate::store) async fn insert(
+    tx: &mut Tx,
+    trigger: &Trigger,
+    delivery: Option<(DeliveryId, bool)>,
+    by: &str,
+) -> Result<TriggerId, StoreError> {
+    let id = TriggerId::new();
+    tx.execute(
+        "INSERT INTO triggers (id, delivery_id, connection, repository_id, body, by_whom, state, created_ms, due_ms,
+             ref_name, claimed_sha, tip_only)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $8, $9, $10, $11)",
+        args![
+            id,
+            delivery.map(|(id, _)| id),
+            &trigger.repository.connection,
+            trigger.repository.id,
+            to_json(tx.what, trigger)?,
+            clip(by, 200),
+            IntakeState::Received,
+            tx.now,
+            trigger.event.ref_name(),
+            trigger.event.commit().cloned(),
+            delivery.is_some_and(|(_, tip_only)| tip_only),
+        ],
+    )
+    .await?;
+    Ok(id)
+}
+
+async fn claim(tx: &mut Tx, node: &NodeName, lease: Duration) -> Result<Option<ClaimedTrigger>, StoreError> {
+    let row = tx
+        .row(
+            "UPDATE triggers SET epoch = epoch + 1, tries = tries + 1, lease_owner = $1, lease_until = $2
+             WHERE state = 'received' AND seq = (
+                 SELECT seq FROM triggers t WHERE state = 'received' AND lease_until <= $3 AND due_ms <= $3
+                     AND NOT EXISTS (SELECT 1 FROM triggers o WHERE o.state = 'received' AND o.lease_until > $3
+                         AND o.connection = t.connection AND o.repository_id = t.repository_id)
+                 ORDER BY seq LIMIT 1 /*pg FOR UPDATE SKIP LOCKED*/)
+             RETURNING id, epoch, tries, refusals, body, tip_only",
+            args![node, tx.now + ms(lease), tx.now],
+        )
+        .await?;
+    let Some(row) = row else { return Ok(None) };
+    Ok(Some(ClaimedTrigger {
+        id: row.parse("id")?,
+        epoch: row.int("epoch")?,
+        tries: row.num("tries")?,
+        trigger: row.json("body")?,
+        refusals: row.num("refusals")?,
+        tip_only: row.flag("tip_only")?,
+    }))
+}
+
+async fn hold(tx: &mut Tx, id: TriggerId, epoch: i64, lease: Duration) -> Result<bool, StoreError> {
+    let changed = tx
+        .execute(
+            "UPDATE triggers SET lease_until = $3 WHERE id = $1 AND epoch = $2 AND state = 'received'",
+            args![id, epoch, tx.now + ms(lease)],
+        )
+        .await?;
+    Ok(changed == 1)
+}
+
+async fn release(tx: &mut Tx, id: TriggerId, epoch: i64) -> Result<bool, StoreError> {
+    let changed = tx
+        .execute(
+            "UPDATE triggers SET lease_until = 0, lease_owner = NULL, tries = tries - 1, epoch = epoch + 1
+             WHERE id = $1 AND epoch = $2 AND state = 'received'",
+            args![id, epoch],
+        )
+        .await?;
+    Ok(changed == 1)
+}
+
+async fn retry(
+    tx: &mut Tx,
+    id: TriggerId,
+    epoch: i64,
+    after: Duration,
+    reason: &str,
+    for_connection: bool,
+) -> Result<bool, StoreError> {
+    let changed = tx
+        .execute(
+            "UPDATE triggers SET lease_until = 0, lease_owner = NULL, due_ms = $3, reason = $4,
+                 tries = tries - $5, refusals = refusals + $5
+             WHERE id = $1 AND epoch = $2 AND state = 'received'",
+            args![id, epoch, tx.now + ms(after), reason, for_connection],
+        )
+        .await?;
+    Ok(changed == 1)
+}
+
+async fn finish(
+    tx: &mut Tx,
+    id: TriggerId,
+    epoch: i64,
+    outcome: &TriggerOutcome,
+) -> Result<Option<Vec<RunId>>, StoreError> {
+    let (to, reason, commit, retry) = match outcome {
+        TriggerOutcome::Planned { commit, .. } => (IntakeState::Planned, None, Some(commit), Retry::Never),
+        TriggerOutcome::Ignored { reason, commit, retry } => {
+            (IntakeState::Ignored, Some(clip(reason, 2000)), commit.as_ref(), *retry)
+        }
+        TriggerOutcome::Failed { reason, commit, retry } => {
+            (IntakeState::Failed, Some(clip(reason, 2000)), commit.as_ref(), *retry)
+        }
+    };
+    let sql = guarded(
+        "UPDATE triggers SET state = $3, reason = $4, commit_sha = $5, retry = $6
+         WHERE id = $1 AND epoch = $2 AND state IN ({from}) RETURNING body, by_whom",
+        &before(to),
+        to,
+    );
+    let commit_sha = commit.map(CommitSha::as_str);
+    let changed = tx
+        .row(sql, args![id, epoch, to, reason, commit_sha, retry.as_str()])
+        .await?;
+    let Some(row) = changed else { return Ok(None) };
+    let mut trigger: Trigger = row.json("body")?;
+    let mut created = Vec::new();
+    match outcome {
+        TriggerOutcome::Planned { commit, title, runs } => {
+            if !title.is_empty() {
+                trigger.title.clone_from(title);
+            }
+            let by = row.text("by_whom")?;
+            for run in runs {
+                created.push(create::run(tx, id, &trigger, &by, commit, run).await?);
+            }
+            if !created.is_empty() {
+                outbox::aggregate(tx, &outbox::Place::of(&trigger, commit)).await?;
+            }
+        }
+        TriggerOutcome::Failed {
+            reason,
+            commit: Some(commit),
+            ..
+        } => outbox::unplanned(tx, &outbox::Place::of(&trigger, commit), reason).await?,
+        TriggerOutcome::Failed { commit: None, .. } | TriggerOutcome::Ignored { .. } => {}
+    }
+    Ok(Some(created))
+}

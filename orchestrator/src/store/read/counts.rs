@@ -1,0 +1,81 @@
+//! Numbers for metrics.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    model::state::{AttemptState, JobState, MachineState},
+    store::{
+        Store, StoreError,
+        engine::{
+            transitions::{among, live},
+            tx::Tx,
+        },
+    },
+};
+
+/// How many of everything there are now.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Jobs that have not ended, by state; every such state is there.
+    pub jobs: BTreeMap<JobState, u64>,
+    /// Attempts that have not ended.
+    pub attempts_live: u64,
+    /// Deliveries not read yet.
+    pub deliveries_received: u64,
+    /// Triggers not planned yet.
+    pub triggers_received: u64,
+    /// Checks whose newest state the forge has not heard.
+    pub reports_undelivered: u64,
+    /// Of these, the ones the forge refused.
+    pub reports_refused: u64,
+    /// Machines that are not gone, by state; every such state is there.
+    pub machines: BTreeMap<MachineState, u64>,
+}
+
+impl Store {
+    /// How many of everything there are now.
+    pub async fn counts(&self) -> Result<Counts, StoreError> {
+        let mut tx = self.read("count for the metrics").await?;
+        let tx = &mut tx;
+        let mut counts = Counts {
+            jobs: live().into_iter().map(|state| (state, 0)).collect(),
+            attempts_live: count(
+                tx,
+                &among(
+                    "SELECT COUNT(*) AS n FROM attempts WHERE state IN ({from})",
+                    live::<AttemptState>(),
+                ),
+            )
+            .await?,
+            deliveries_received: count(tx, "SELECT COUNT(*) AS n FROM deliveries WHERE state = 'received'").await?,
+            triggers_received: count(tx, "SELECT COUNT(*) AS n FROM triggers WHERE state = 'received'").await?,
+            reports_undelivered: count(tx, "SELECT COUNT(*) AS n FROM reports WHERE delivered < version").await?,
+            reports_refused: count(
+                tx,
+                "SELECT COUNT(*) AS n FROM reports WHERE delivered < version AND refused = 1",
+            )
+            .await?,
+            machines: live().into_iter().map(|state| (state, 0)).collect(),
+        };
+        let jobs = among(
+            "SELECT state, COUNT(*) AS n FROM jobs WHERE state IN ({from}) GROUP BY state",
+            live::<JobState>(),
+        );
+        for row in tx.rows(jobs, &[]).await? {
+            counts.jobs.insert(row.parse("state")?, u64::from(row.num("n")?));
+        }
+        let machines = among(
+            "SELECT state, COUNT(*) AS n FROM machines WHERE state IN ({from}) GROUP BY state",
+            live::<MachineState>(),
+        );
+        for row in tx.rows(machines, &[]).await? {
+            counts.machines.insert(row.parse("state")?, u64::from(row.num("n")?));
+        }
+        Ok(counts)
+    }
+}
+
+async fn count(tx: &mut Tx, sql: &str) -> Result<u64, StoreError> {
+    let row = tx.row(sql.to_owned(), &[]).await?;
+    row.map_or(Ok(0), |row| row.num("n").map(u64::from))
+}

@@ -1,0 +1,366 @@
+//! Writing to the outbox, in the transaction of whatever happened. One row per check holds the newest
+//! wanted state; each change raises its version, and the reporter delivers what it is behind with.
+//!
+//! A check's name does not say event and ref, because protection rules name checks and must go on finding
+//! them. So a name may stand for several facts: a branch and a tag on one commit, each with a run. Then the
+//! check says the worst of them, whoever ended last, and leads there.
+
+use sha2::{Digest as _, Sha256};
+
+use crate::{
+    model::{
+        diagnostic::Diagnostic,
+        ids::{JobId, ReportId, RunId},
+        names::{CommitSha, RefName},
+        report::{AGGREGATE, ReportState},
+        state::{AttemptState, JobState, RunState},
+        trigger::{Repository, Trigger},
+    },
+    store::{
+        StoreError,
+        engine::tx::{Row, Tx, args},
+        report::report_text::{self, JobCounts, JobFacts, RunFacts, Words},
+    },
+};
+
+/// Completes the condition of a statement over `runs r` at a commit: the runs that count there. Of those
+/// for one workflow file, event and ref only the newest does: it measured the same thing again.
+macro_rules! current {
+    ($sql:expr) => {
+        concat!(
+            $sql,
+            " AND NOT EXISTS (SELECT 1 FROM runs n WHERE n.connection = r.connection
+                 AND n.repository_id = r.repository_id AND n.commit_sha = r.commit_sha AND n.path = r.path
+                 AND n.event = r.event AND n.ref_name = r.ref_name AND n.id > r.id)"
+        )
+    };
+}
+
+/// A commit of a repository: where checks are shown.
+#[derive(Debug, Clone)]
+pub(in crate::store) struct Place {
+    pub(in crate::store) repository: Repository,
+    pub(in crate::store) installation: Option<i64>,
+    pub(in crate::store) commit: CommitSha,
+}
+
+impl Place {
+    /// Where the checks of a trigger's runs are shown.
+    pub(in crate::store) fn of(trigger: &Trigger, commit: &CommitSha) -> Self {
+        Self {
+            repository: trigger.repository.clone(),
+            installation: trigger.installation,
+            commit: commit.clone(),
+        }
+    }
+
+    /// Two transactions that end runs of one commit at once must not both miss the other's end in
+    /// the aggregate.
+    pub(in crate::store) async fn lock(&self, tx: &mut Tx) -> Result<(), StoreError> {
+        let Repository { connection, id, .. } = &self.repository;
+        let hash = Sha256::digest(format!("{connection}/{id}/{}", self.commit));
+        let section = hash.iter().take(8).fold(0_i64, |n, byte| (n << 8) | i64::from(*byte));
+        tx.exclusive(section).await
+    }
+}
+
+/// What a check is to say, and what it is about.
+struct Wanted {
+    words: Words,
+    run: Option<RunId>,
+    job: Option<JobId>,
+    started_ms: Option<i64>,
+    completed_ms: Option<i64>,
+}
+
+struct Current {
+    generation: u32,
+    state: String,
+    title: String,
+    summary: String,
+    run: Option<RunId>,
+    job: Option<JobId>,
+    completed_ms: Option<i64>,
+}
+
+async fn current(tx: &mut Tx, place: &Place, name: &str) -> Result<Option<Current>, StoreError> {
+    let row = tx
+        .row(
+            "SELECT generation, state, title, summary, run_id, job_id, completed_ms FROM reports
+             WHERE connection = $1 AND repository_id = $2 AND commit_sha = $3 AND name = $4",
+            args![&place.repository.connection, place.repository.id, &place.commit, name],
+        )
+        .await?;
+    let Some(row) = row else { return Ok(None) };
+    Ok(Some(Current {
+        generation: row.num("generation")?,
+        state: row.text("state")?,
+        title: row.text("title")?,
+        summary: row.text("summary")?,
+        run: row.opt_parse("run_id")?,
+        job: row.opt_parse("job_id")?,
+        completed_ms: row.opt_int("completed_ms")?,
+    }))
+}
+
+/// Wants a check to say something. One that was final and no longer is begins a new generation, because
+/// forges keep what is final.
+async fn put(tx: &mut Tx, place: &Place, name: &str, wanted: &Wanted) -> Result<(), StoreError> {
+    let words = &wanted.words;
+    let state = super::reports::word(words.state);
+    let generation = match current(tx, place, name).await? {
+        None => 1,
+        Some(row) => {
+            let same = (row.state.as_str(), &row.title, &row.summary) == (state, &words.title, &words.summary);
+            if same && (row.run, row.job) == (wanted.run, wanted.job) {
+                return Ok(());
+            }
+            row.generation + u32::from(row.completed_ms.is_some() && !words.state.is_final())
+        }
+    };
+    // A refusal may have been mended since, so a new state is tried at once; a pause that the forge
+    // asked for is kept.
+    tx.execute(
+        "INSERT INTO reports (id, connection, repository_id, repository_path, installation, commit_sha, name,
+             generation, state, title, summary, run_id, job_id, started_ms, completed_ms, version, since_version,
+             due_ms)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, 1, 1, $16)
+         ON CONFLICT (connection, repository_id, commit_sha, name) DO UPDATE SET
+             repository_path = excluded.repository_path, installation = excluded.installation,
+             state = excluded.state, title = excluded.title, summary = excluded.summary,
+             run_id = excluded.run_id, job_id = excluded.job_id,
+             started_ms = excluded.started_ms, completed_ms = excluded.completed_ms,
+             version = reports.version + 1,
+             since_version = CASE WHEN excluded.generation > reports.generation
+                 THEN reports.version + 1 ELSE reports.since_version END,
+             remote = CASE WHEN excluded.generation > reports.generation THEN NULL ELSE reports.remote END,
+             generation = excluded.generation,
+             due_ms = CASE WHEN reports.refused = 1 OR reports.delivered = reports.version
+                 THEN excluded.due_ms ELSE reports.due_ms END,
+             refused = 0",
+        args![
+            ReportId::new(),
+            &place.repository.connection,
+            place.repository.id,
+            &place.repository.path,
+            place.installation,
+            &place.commit,
+            name,
+            generation,
+            state,
+            &words.title,
+            &words.summary,
+            wanted.run,
+            wanted.job,
+            wanted.started_ms,
+            wanted.completed_ms,
+            tx.now,
+        ],
+    )
+    .await
+    .map(drop)
+}
+
+/// One job of those that a check's name stands for.
+struct Fact {
+    words: Words,
+    event: String,
+    ref_name: RefName,
+    run: RunId,
+    /// The job whose page tells of it.
+    job: JobId,
+    started_ms: Option<i64>,
+    ended_ms: Option<i64>,
+}
+
+/// Wants the check of a job to say the worst of what its name stands for: where the jobs of that name stand
+/// in the commit's current runs.
+pub(in crate::store) async fn job(tx: &mut Tx, place: &Place, id: JobId) -> Result<(), StoreError> {
+    let row = tx.row("SELECT check_name FROM jobs WHERE id = $1", args![id]).await?;
+    let Some(row) = row else { return Ok(()) };
+    let name = row.text("check_name")?;
+    let mut facts = facts(tx, place, &name, id).await?;
+    // Of equals the newest run's, so that the order in which they ended does not matter.
+    facts.sort_by_key(|fact| (fact.words.state.severity(), fact.run));
+    let told: Vec<_> = facts
+        .iter()
+        .map(|fact| (fact.event.as_str(), &fact.ref_name, &fact.words))
+        .collect();
+    let words = report_text::worst(&told);
+    let (Some(words), Some(worst)) = (words, facts.last()) else {
+        return Ok(());
+    };
+    let wanted = Wanted {
+        words,
+        run: Some(worst.run),
+        job: Some(worst.job),
+        started_ms: worst.started_ms,
+        completed_ms: worst.ended_ms,
+    };
+    put(tx, place, &name, &wanted).await
+}
+
+macro_rules! facts {
+    ($condition:literal) => {
+        concat!(
+            "SELECT COALESCE(j.carried_from, j.id) AS job, j.run_id, j.state, j.reason, j.needs, j.tries, j.started_ms,
+                 j.ended_ms, r.event, r.ref_name, a.node, a.state AS attempt_state
+             FROM runs r JOIN jobs j ON j.run_id = r.id AND j.run_attempt = r.attempt
+             LEFT JOIN attempts a ON a.job_id = j.id
+                 AND a.number = (SELECT MAX(b.number) FROM attempts b WHERE b.job_id = j.id) WHERE ",
+            $condition
+        )
+    };
+}
+
+/// The jobs of a check's name in the current runs; a job whose run is no longer current, and whose successor
+/// has no such job, goes on speaking for itself.
+async fn facts(tx: &mut Tx, place: &Place, check: &str, job: JobId) -> Result<Vec<Fact>, StoreError> {
+    let sql = current!(facts!(
+        "r.connection = $1 AND r.repository_id = $2 AND r.commit_sha = $3 AND j.check_name = $4"
+    ));
+    let at = args![&place.repository.connection, place.repository.id, &place.commit, check];
+    let mut rows = tx.rows(sql, at).await?;
+    if rows.is_empty() {
+        rows = tx.rows(facts!("j.id = $1"), args![job]).await?;
+    }
+    rows.iter().map(fact).collect()
+}
+
+fn fact(row: &Row) -> Result<Fact, StoreError> {
+    let reason = row.opt_text("reason")?;
+    let needs: Vec<String> = row.json("needs")?;
+    let node = row.opt_text("node")?;
+    let begun = row
+        .opt_parse::<AttemptState>("attempt_state")?
+        .is_some_and(|state| state != AttemptState::Preparing);
+    Ok(Fact {
+        words: report_text::job(&JobFacts {
+            state: row.parse("state")?,
+            reason: reason.as_deref(),
+            needs: &needs,
+            running_on: node.as_deref().filter(|_| begun),
+            tries: row.num("tries")?,
+        }),
+        event: row.text("event")?,
+        ref_name: row.parse("ref_name")?,
+        run: row.parse("run_id")?,
+        job: row.parse("job")?,
+        started_ms: row.opt_int("started_ms")?,
+        ended_ms: row.opt_int("ended_ms")?,
+    })
+}
+
+/// Wants a failed check for a workflow file that cannot be planned.
+pub(in crate::store) async fn unusable(
+    tx: &mut Tx,
+    place: &Place,
+    run: RunId,
+    name: &str,
+    path: &str,
+    complaints: &[Diagnostic],
+) -> Result<(), StoreError> {
+    let check = format!("{AGGREGATE} / {name}");
+    let wanted = Wanted {
+        words: report_text::unusable(path, complaints),
+        run: Some(run),
+        job: None,
+        started_ms: Some(tx.now),
+        completed_ms: Some(tx.now),
+    };
+    put(tx, place, &check, &wanted).await
+}
+
+/// Wants the aggregate to say that a trigger could not be planned at all.
+pub(in crate::store) async fn unplanned(tx: &mut Tx, place: &Place, reason: &str) -> Result<(), StoreError> {
+    place.lock(tx).await?;
+    let wanted = Wanted {
+        words: Words::new(ReportState::Error, reason, report_text::escape(reason)),
+        run: None,
+        job: None,
+        started_ms: Some(tx.now),
+        completed_ms: Some(tx.now),
+    };
+    put(tx, place, AGGREGATE, &wanted).await
+}
+
+/// How bad a run's state is: the aggregate leads to the worst.
+fn severity(state: RunState) -> u8 {
+    match state {
+        RunState::Skipped => 0,
+        RunState::Success => 1,
+        RunState::Active => 2,
+        RunState::Cancelled => 3,
+        RunState::Failure => 4,
+        RunState::Error => 5,
+    }
+}
+
+/// Wants the aggregate to say where the commit's current runs (the newest attempt of each) stand, and to
+/// lead to the worst of them.
+pub(in crate::store) async fn aggregate(tx: &mut Tx, place: &Place) -> Result<(), StoreError> {
+    let at = args![&place.repository.connection, place.repository.id, &place.commit];
+    let runs = tx
+        .rows(
+            concat!(
+                current!(
+                    "SELECT r.id, r.name, a.state, a.created_ms, a.ended_ms
+                     FROM runs r JOIN run_attempts a ON a.run_id = r.id AND a.number = r.attempt
+                     WHERE r.connection = $1 AND r.repository_id = $2 AND r.commit_sha = $3"
+                ),
+                " ORDER BY r.id"
+            ),
+            at,
+        )
+        .await?;
+    let counts = tx
+        .rows(
+            concat!(
+                current!(
+                    "SELECT j.state, COUNT(*) AS jobs, COUNT(CASE WHEN j.carried_from IS NULL THEN j.started_ms END)
+                         AS begun, COUNT(j.carried_from) AS carried
+                     FROM runs r JOIN jobs j ON j.run_id = r.id AND j.run_attempt = r.attempt
+                     WHERE r.connection = $1 AND r.repository_id = $2 AND r.commit_sha = $3"
+                ),
+                " GROUP BY j.state"
+            ),
+            at,
+        )
+        .await?;
+    let mut jobs = JobCounts::default();
+    for row in &counts {
+        let count = u64::from(row.num("jobs")?);
+        jobs.all += count;
+        let state: JobState = row.parse("state")?;
+        match state {
+            JobState::Success => jobs.succeeded += count,
+            JobState::Failure | JobState::TimedOut | JobState::Error => jobs.failed += count,
+            JobState::Skipped => jobs.skipped += count,
+            JobState::Waiting | JobState::Queued | JobState::Active | JobState::Cancelled => {}
+        }
+        let ended_here = state.is_terminal() && count > u64::from(row.num("carried")?);
+        jobs.begun |= ended_here || row.num("begun")? > 0;
+    }
+    let mut facts = Vec::with_capacity(runs.len());
+    let (mut worst, mut started, mut completed) = (None::<(u8, RunId)>, None, None);
+    for row in &runs {
+        let state: RunState = row.parse("state")?;
+        facts.push(RunFacts {
+            name: row.text("name")?,
+            state,
+        });
+        worst = worst.max(Some((severity(state), row.parse("id")?)));
+        let created = row.int("created_ms")?;
+        started = Some(started.map_or(created, |ms: i64| ms.min(created)));
+        completed = completed.max(row.opt_int("ended_ms")?);
+    }
+    let words = report_text::aggregate(&facts, &jobs);
+    let wanted = Wanted {
+        completed_ms: completed.filter(|_| words.state.is_final()),
+        words,
+        run: worst.map(|(_, run)| run),
+        job: None,
+        started_ms: started,
+    };
+    put(tx, place, AGGREGATE, &wanted).await
+}

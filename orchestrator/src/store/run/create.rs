@@ -1,0 +1,152 @@
+//! Making runs from what the planner found.
+
+use sha2::{Digest as _, Sha256};
+
+use super::{jobs, runs};
+use crate::{
+    config::Size,
+    model::{
+        diagnostic::Diagnostic,
+        ids::{JobId, RunId, TriggerId},
+        names::{CommitSha, Label},
+        plan::Plan,
+        state::{JobState, RunState},
+        trigger::Trigger,
+    },
+    store::{
+        StoreError,
+        engine::tx::{Tx, args, clip, to_json},
+        report::outbox::{self, Place},
+    },
+};
+
+/// One workflow file, as the planner leaves it.
+#[derive(Debug, Clone)]
+pub struct NewRun {
+    /// The workflow file's path in the repository.
+    pub path: String,
+    /// The part of check names that stands for the workflow.
+    pub name: String,
+    /// The file's text.
+    pub source: String,
+    /// What to run; or why it cannot be planned: then the run has ended in `error`, is shown with
+    /// these complaints, and is reported as failed.
+    pub plan: Result<PlannedRun, Vec<Diagnostic>>,
+}
+
+/// A plan, and what its jobs require of a machine.
+#[derive(Debug, Clone)]
+pub struct PlannedRun {
+    /// The plan.
+    pub plan: Plan,
+    /// One for each job of the plan, in its order.
+    pub jobs: Vec<JobRequirement>,
+}
+
+/// What a job requires of a machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobRequirement {
+    /// The image's own label, aliases resolved.
+    pub label: Label,
+    /// What the machine gets.
+    pub size: Size,
+    /// Digest of label and size: jobs of one class are interchangeable for the scheduler.
+    pub class: String,
+}
+
+/// The hexadecimal SHA-256 of a stored plan.
+fn digest(text: &str) -> String {
+    hex::encode(Sha256::digest(text.as_bytes()))
+}
+
+/// Creates one run with its first attempt, its jobs and their reports. The caller tells the aggregate.
+pub(in crate::store) async fn run(
+    tx: &mut Tx,
+    trigger_id: TriggerId,
+    trigger: &Trigger,
+    by: &str,
+    commit: &CommitSha,
+    new: &NewRun,
+) -> Result<RunId, StoreError> {
+    let place = Place::of(trigger, commit);
+    place.lock(tx).await?;
+    let id = RunId::new();
+    let plan = match &new.plan {
+        Ok(planned) if planned.jobs.len() != planned.plan.jobs.len() => {
+            return Err(StoreError::Internal {
+                what: tx.what,
+                reason: format!("{} has as many requirements as jobs only when both agree", new.path),
+            });
+        }
+        Ok(planned) => Some(to_json(tx.what, &planned.plan)?),
+        Err(_) => None,
+    };
+    let no_complaints = Vec::new();
+    let diagnostics = new.plan.as_ref().err().unwrap_or(&no_complaints);
+    tx.execute(
+        "INSERT INTO runs (id, trigger_id, connection, repository_id, repository_path, installation, ref_name,
+             commit_sha, title, actor, event, path, name, source, plan, plan_version, plan_digest, diagnostics,
+             created_ms, attempt)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, 1)",
+        args![
+            id,
+            trigger_id,
+            &trigger.repository.connection,
+            trigger.repository.id,
+            &trigger.repository.path,
+            trigger.installation,
+            trigger.event.ref_name(),
+            commit,
+            clip(&trigger.title, 1000),
+            clip(&trigger.actor, 200),
+            trigger.event.name(),
+            clip(&new.path, 1000),
+            clip(&new.name, 1000),
+            &new.source,
+            plan.as_deref(),
+            new.plan.as_ref().ok().map(|p| p.plan.version),
+            plan.as_deref().map(digest),
+            to_json(tx.what, diagnostics)?,
+            tx.now,
+        ],
+    )
+    .await?;
+    match &new.plan {
+        Ok(planned) => {
+            runs::insert_attempt(tx, id, 1, by, RunState::Active).await?;
+            let ids = insert_jobs(tx, id, &place, planned).await?;
+            runs::settle(tx, id, 1).await?;
+            // The first report leaves before any machine is prepared, for waiting jobs as well.
+            for job in ids {
+                outbox::job(tx, &place, job).await?;
+            }
+        }
+        Err(complaints) => {
+            runs::insert_attempt(tx, id, 1, by, RunState::Error).await?;
+            outbox::unusable(tx, &place, id, &new.name, &new.path, complaints).await?;
+        }
+    }
+    Ok(id)
+}
+
+async fn insert_jobs(tx: &mut Tx, run: RunId, place: &Place, planned: &PlannedRun) -> Result<Vec<JobId>, StoreError> {
+    let mut ids = Vec::with_capacity(planned.jobs.len());
+    for (index, (job, requirement)) in planned.plan.jobs.iter().zip(&planned.jobs).enumerate() {
+        let new = jobs::NewJob {
+            id: JobId::new(),
+            run,
+            run_attempt: 1,
+            place: u32::try_from(index).unwrap_or(u32::MAX),
+            key: job.id.clone(),
+            name: job.name.clone(),
+            check_name: planned.plan.check_name(job),
+            needs: job.needs.clone(),
+            requirement: requirement.clone(),
+            state: JobState::Waiting,
+            carried_from: None,
+        };
+        jobs::insert(tx, place, &new).await?;
+        ids.push(new.id);
+    }
+    Ok(ids)
+}
