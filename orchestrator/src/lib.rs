@@ -9,10 +9,13 @@ mod connector;
 #[cfg(test)]
 #[path = "../tests/support/deadline.rs"]
 mod deadline;
+pub mod digest;
 pub mod driver;
+pub mod error_chain;
 pub mod exec;
 pub mod failpoint;
 pub mod files;
+pub mod foreign_text;
 pub mod forge;
 pub mod images;
 pub mod janitor;

@@ -106,7 +106,7 @@ impl PlanError {
             Self::Source(SourceError::Git { .. } | SourceError::Io { .. }) => {
                 "git failed on the server; its log says why".to_owned()
             }
-            _ => crate::driver::chain(self),
+            _ => crate::error_chain::chain(self),
         }
     }
 
@@ -222,7 +222,7 @@ impl Planner {
                 return Ok(());
             }
             Err(error) => {
-                let cause = crate::driver::chain(&error);
+                let cause = crate::error_chain::chain(&error);
                 tracing::warn!(trigger = %claimed.id, cause, "a trigger cannot be planned");
                 TriggerOutcome::Failed {
                     reason: error.reason(),
@@ -248,7 +248,7 @@ impl Planner {
         let after = error
             .retry_after()
             .unwrap_or_else(|| backoff(claimed.tries + claimed.refusals));
-        let cause = crate::driver::chain(error);
+        let cause = crate::error_chain::chain(error);
         tracing::warn!(trigger = %claimed.id, cause, ?after, "a trigger will be planned later");
         self.store
             .retry_trigger(

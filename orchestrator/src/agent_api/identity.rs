@@ -3,7 +3,6 @@
 
 use std::{fs, io, path::Path, sync::Arc};
 
-use ring::digest;
 use rustls::{
     ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
@@ -81,7 +80,7 @@ impl Identity {
             Err(error) => return Err(file("read")(error)),
         };
         let (certificate, key) = split(&bytes).ok_or_else(|| unusable("it is cut short".into()))?;
-        let fingerprint = hex::encode(digest::digest(&digest::SHA256, &certificate));
+        let fingerprint = crate::digest::sha256_hex(&certificate);
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut tls = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])

@@ -12,13 +12,13 @@ use std::{
 
 use futures::{Stream, StreamExt};
 use helios_proto::{MAX_OUTPUT, VERSIONS, v1};
-use ring::digest;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::LinkEvent;
 use crate::{
+    digest::sha256,
     model::ids::AttemptId,
     store::{Join, Store},
 };
@@ -94,12 +94,6 @@ impl Service {
             "this join token or session is not valid, or no longer",
         ))
     }
-}
-
-fn sha256(bytes: &[u8]) -> [u8; 32] {
-    let mut out = [0; 32];
-    out.copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
-    out
 }
 
 /// What the rest of the daemon may rely on in an event.

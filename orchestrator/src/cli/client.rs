@@ -35,6 +35,7 @@ use crate::{
     clock::now_ms,
     config::Config,
     connector,
+    error_chain::innermost,
     secret::Secret,
     store::{NewToken, Store},
     web::{
@@ -307,13 +308,9 @@ fn not_understood(path: &str, error: &serde_json::Error) -> ClientError {
 
 /// The innermost cause says what really happened.
 fn unreachable(server: &str, error: &(dyn Error + 'static)) -> ClientError {
-    let mut cause = error;
-    while let Some(next) = cause.source() {
-        cause = next;
-    }
     ClientError::Unreachable {
         server: server.to_owned(),
-        reason: cause.to_string(),
+        reason: innermost(error),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Columns for people: a header, and foreign text that a terminal cannot obey.
 
-use crate::forge::text::is_direction_mark;
+use crate::foreign_text::printable;
 
 /// Rows below a header, each column as wide as its widest cell; the last one is not padded.
 pub(super) struct Table {
@@ -44,14 +44,6 @@ impl Table {
     }
 }
 
-/// Foreign text as one line: without control characters, and without marks that change the direction of writing,
-/// which make a name look like another (Unicode TR 36, section 2.11).
-pub(super) fn printable(text: &str) -> String {
-    text.chars()
-        .filter(|c| !c.is_control() && !is_direction_mark(*c))
-        .collect()
-}
-
 /// `2026-11-21T01:19:01.000Z` as `2026-11-21 01:19:01`; what is no moment as it is.
 pub(super) fn moment(rfc3339: &str) -> String {
     match (rfc3339.get(..10), rfc3339.get(11..19)) {
@@ -70,7 +62,6 @@ mod tests {
         table.row(["1", "active", "a\u{1b}]0;evil\u{7}b"]);
         table.row(["22", "ok", ""]);
         assert_eq!(table.text(), "ID  STATE   TITLE\n1   active  a]0;evilb\n22  ok\n");
-        assert_eq!(printable("a\u{202e}b\nc"), "abc");
     }
 
     #[test]

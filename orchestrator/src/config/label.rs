@@ -1,7 +1,5 @@
 //! From `runs-on` to an image, a size and the class that the queue knows them by.
 
-use sha2::{Digest as _, Sha256};
-
 use super::{Config, Image, Size};
 use crate::model::names::Label;
 
@@ -73,6 +71,6 @@ impl Config {
         // A label holds no line break, so no two pairs have the same text.
         let disk = size.disk_gib.map_or_else(String::new, |gib| gib.to_string());
         let text = format!("{label}\n{}\n{}\n{disk}", size.cpus, size.memory_mib);
-        hex::encode(Sha256::digest(text.as_bytes()))[..16].to_owned()
+        crate::digest::sha256_hex(text)[..16].to_owned()
     }
 }

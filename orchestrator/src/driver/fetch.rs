@@ -9,9 +9,10 @@ use super::{
     Deps,
     progress::End,
     sections::{FETCHING, NO_OTHER_REFS, REFS_LEFT_OUT},
-    task::{Stopped, chain},
+    task::Stopped,
 };
 use crate::{
+    error_chain::chain,
     forge::ForgeError,
     model::{person::person, plan::PlannedJob, state::JobResult},
     queue::Hint,

@@ -9,9 +9,10 @@ use super::{
     Deps, keep,
     progress::End,
     sections::{CONSOLE, ENDED, FAILED},
-    task::{Stopped, chain},
+    task::Stopped,
 };
 use crate::{
+    error_chain::chain,
     failpoint::{self, Point},
     logs::LogWriter,
     machine::ending,

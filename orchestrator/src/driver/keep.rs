@@ -3,8 +3,9 @@
 
 use std::error::Error;
 
-use super::{Deps, finish::destroy_once, task::chain};
+use super::{Deps, finish::destroy_once};
 use crate::{
+    error_chain::chain,
     model::{names::MachineName, state::MachineState},
     store::{MachineRow, StoreError},
 };

@@ -51,7 +51,7 @@ pub use self::{
     finish::destroy_once,
     keep::look_after_kept,
     sections::Section,
-    task::{Start, chain, drive},
+    task::{Start, drive},
 };
 
 /// What driving an attempt takes.

@@ -14,6 +14,7 @@ use crate::{
     agent_api::Link,
     clock::now_ms,
     config::{Backend, Config, GuestKind},
+    digest::sha256,
     failpoint::{self, Point},
     machine::{Endpoints, MachineSpec, Seed, listen},
     model::{
@@ -206,12 +207,6 @@ fn join_token() -> Result<Secret, PrepareError> {
     let mut bytes = [0; 32];
     SystemRandom::new().fill(&mut bytes).map_err(|_| PrepareError::Random)?;
     Ok(Secret::new(format!("hjt_{}", hex::encode(bytes))))
-}
-
-fn sha256(bytes: &[u8]) -> [u8; 32] {
-    let mut out = [0; 32];
-    out.copy_from_slice(ring::digest::digest(&ring::digest::SHA256, bytes).as_ref());
-    out
 }
 
 #[cfg(test)]

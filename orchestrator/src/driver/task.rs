@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     agent_api::LinkEvent,
+    error_chain::chain,
     failpoint::{self, Point},
     logs::{LogError, LogWriter},
     machine::Observed,
@@ -458,16 +459,4 @@ async fn next(hints: &mut Receiver) -> Wake {
 
 fn number(index: usize) -> u32 {
     u32::try_from(index).unwrap_or(u32::MAX)
-}
-
-/// An error with its causes, in one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }

@@ -17,7 +17,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::verdict::serves;
 use crate::{
-    driver::{Deps, chain},
+    driver::Deps,
+    error_chain::chain,
     failpoint::{self, Point},
     forge::{Forge, ForgeError},
     model::{

@@ -7,14 +7,13 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use sha2::{Digest, Sha256};
-
 use super::{
     Source, SourceError,
     git::{Watched, authorised, git, protocol_of, run, run_ok, watched},
     make_private, object_format,
 };
 use crate::{
+    digest::sha256_hex,
     exec::Output,
     forge::FetchAccess,
     model::{
@@ -294,7 +293,7 @@ pub(super) fn fetch_error(repository: &Repository, what: &str, said: &str) -> So
 
 /// Where the mirror keeps a ref.
 pub(super) fn own_ref(name: &RefName) -> String {
-    let digest = hex::encode(Sha256::digest(name.as_str()));
+    let digest = sha256_hex(name.as_str());
     format!("refs/helios/refs/{digest}")
 }
 

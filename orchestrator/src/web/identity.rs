@@ -7,7 +7,6 @@ use axum::{
     extract::FromRequestParts,
     http::{HeaderMap, header, request::Parts},
 };
-use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::{
@@ -15,6 +14,7 @@ use super::{
     authorize::{Action, Decision, Identity, RepositoryRef, authorize},
 };
 use crate::{
+    digest::sha256,
     model::trigger::Repository,
     secret::Secret,
     store::{AuditEntry, Exchange, StoreError, TokenRow},
@@ -53,12 +53,6 @@ pub fn random_hex() -> String {
     let mut bytes = [0u8; 32];
     rand::fill(&mut bytes);
     hex::encode(bytes)
-}
-
-/// SHA-256.
-#[must_use]
-pub fn sha256(bytes: &[u8]) -> [u8; 32] {
-    Sha256::digest(bytes).into()
 }
 
 /// An open session.

@@ -17,9 +17,10 @@ use subtle::ConstantTimeEq;
 use super::{
     AppState,
     authorize::Identity,
-    identity::{Caller, check_origin, cookie, identity_of, random_hex, redeem, sha256, token_hash},
+    identity::{Caller, check_origin, cookie, identity_of, random_hex, redeem, token_hash},
 };
 use crate::{
+    digest::{sha256, sha256_hex},
     store::{StoreError, TokenRow},
     web::{
         http::problem::{self, Problem},
@@ -86,7 +87,7 @@ fn set_cookie(state: &AppState, name: &str, value: &str, age_s: u32) -> Option<H
 
 /// What the login form carries: derived from a cookie that only this browser has.
 fn login_csrf(cookie: &str) -> String {
-    hex::encode(sha256(format!("helios-ci login form {cookie}").as_bytes()))
+    sha256_hex(format!("helios-ci login form {cookie}"))
 }
 
 fn login_page(state: &AppState, caller: &Caller, return_to: &str, refused: bool) -> Result<Response, Problem> {

@@ -6,7 +6,7 @@ use super::{
     tree::{Key, Kind, Mark, Node, Scalar, Value},
     yaml::Fault,
 };
-use crate::model::diagnostic::Diagnostic;
+use crate::{foreign_text::one_line, model::diagnostic::Diagnostic};
 
 /// How many complaints about one file are shown.
 pub(super) const MAX_SHOWN: usize = 10;
@@ -321,15 +321,7 @@ pub(super) fn nearest<'c>(text: &str, candidates: impl Iterator<Item = &'c str>)
         .map(|(_, c)| c)
 }
 
-/// Foreign text for a message: one line, at most 80 characters.
+/// Foreign text for a message.
 pub(super) fn clip(text: &str) -> String {
-    let mut short: String = text
-        .chars()
-        .take(80)
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect();
-    if text.chars().nth(80).is_some() {
-        short.push('…');
-    }
-    short
+    one_line(text, 80)
 }

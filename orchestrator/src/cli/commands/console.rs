@@ -15,16 +15,16 @@ use tokio::{
     sync::mpsc,
 };
 
-use super::{machine::plain, runs::encode};
+use super::runs::encode;
 use crate::{
     cli::{
         Common, Exit, Outcome,
         client::{Client, ClientArgs, ClientError, NOTHING},
         report,
-        table::printable,
         wiring::backend,
     },
     config::Config,
+    foreign_text::{printable, printable_lines},
     machine::{INPUT_LIMIT, Observed},
     model::{names::MachineName, state::MachineState},
     web::{
@@ -153,7 +153,7 @@ async fn said_so_far(client: &Client, name: &MachineName) -> Outcome {
 fn print_plain(words: &mut Decoder, bytes: &[u8]) {
     let mut text = String::new();
     words.feed(bytes, &mut text);
-    print!("{}", plain(&text));
+    print!("{}", printable_lines(&text));
 }
 
 fn decoded(read: &ConsoleRead) -> Result<Vec<u8>, ClientError> {
@@ -278,7 +278,7 @@ impl Session<'_> {
         } else {
             let mut text = String::new();
             self.words.feed(bytes, &mut text);
-            out.write_all(plain(&text).as_bytes())?;
+            out.write_all(printable_lines(&text).as_bytes())?;
         }
         out.flush()
     }

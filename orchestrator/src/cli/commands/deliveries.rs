@@ -8,8 +8,9 @@ use crate::{
     cli::{
         Common, Exit, Outcome,
         client::{self, Client, ClientArgs, NOTHING},
-        table::{Table, moment, printable},
+        table::{Table, moment},
     },
+    foreign_text::printable,
     web::api::types::{CatchUp, DeliveryList, MissedList},
 };
 

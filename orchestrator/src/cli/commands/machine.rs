@@ -12,10 +12,11 @@ use crate::{
         Common, Exit, Outcome,
         client::{Client, ClientArgs, NOTHING},
         report,
-        table::{Table, printable},
+        table::Table,
         wiring::backend,
     },
     config::Config,
+    foreign_text::printable,
     machine::{
         Observed,
         zone::life::plan::{MachinePlan, Wanted, example},
@@ -234,11 +235,6 @@ async fn list(common: &Common, client: &ClientArgs, json: bool) -> Outcome {
         print!("{}", table.text());
     }
     Ok(Exit::Success)
-}
-
-/// A guest's words, for a terminal that must not obey them.
-pub(in crate::cli) fn plain(text: &str) -> String {
-    text.chars().filter(|c| *c == '\n' || !c.is_control()).collect()
 }
 
 fn show_plan(config: &Config, args: &PlanArgs) -> Outcome {

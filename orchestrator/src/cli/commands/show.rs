@@ -10,8 +10,8 @@ use crate::{
     cli::{
         Common, Exit, Outcome,
         client::{self, Client, ClientArgs, ClientError},
-        table::printable,
     },
+    foreign_text::printable,
     model::diagnostic::Diagnostic,
     web::api::types::{JobDetail, Keep, RunDetail},
 };

@@ -10,8 +10,8 @@ use crate::{
     cli::{
         Common, Exit, Outcome,
         client::{self, Client, ClientArgs},
-        table::printable,
     },
+    foreign_text::printable,
     model::{
         ids::TriggerId,
         state::{IntakeState, RunState},

@@ -7,7 +7,7 @@ use miette::miette;
 use crate::{
     cli::report,
     config::{Backend, Config},
-    driver::chain,
+    error_chain::chain,
     machine::{
         Machines, machined, process, qemu,
         zone::{

@@ -2,13 +2,14 @@
 
 use helios_proto::v1;
 
-use super::{Stopped, Task, chain, number};
+use super::{Stopped, Task, number};
 use crate::{
     clock::now_ms,
     driver::{
         job::source_depth,
         progress::{Effect, Event, Phase},
     },
+    error_chain::chain,
     failpoint::{self, Point},
     model::plan::Action,
     queue::Hint,

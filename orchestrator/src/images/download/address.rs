@@ -4,7 +4,6 @@ use std::{fmt, str::FromStr, sync::Arc};
 
 use http::Uri;
 use percent_encoding::percent_decode_str;
-use sha2::{Digest, Sha256};
 use url::Url;
 
 /// Longest part of a file's name that comes from an address, in bytes.
@@ -105,7 +104,7 @@ impl Address {
             "" => "disk",
             name => name,
         };
-        let key = hex::encode(Sha256::digest(self.0.url.as_str()));
+        let key = crate::digest::sha256_hex(self.0.url.as_str());
         format!("{name}.{}.part", &key[..16])
     }
 }

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use sha2::{Digest as _, Sha256};
-
 use super::triggers;
 use crate::{
     model::{
@@ -213,7 +211,7 @@ async fn record(tx: &mut Tx, new: &NewDelivery) -> Result<Recorded, StoreError> 
 
 /// Two deliveries of one body must not both find that they are the first.
 async fn one_at_a_time(tx: &mut Tx, connection: &ConnectionId) -> Result<(), StoreError> {
-    let hash = Sha256::digest(format!("deliveries of {connection}"));
+    let hash = crate::digest::sha256(format!("deliveries of {connection}"));
     let section = hash.iter().take(8).fold(0_i64, |n, byte| (n << 8) | i64::from(*byte));
     tx.exclusive(section).await
 }

@@ -5,8 +5,6 @@
 //! them. So a name may stand for several facts: a branch and a tag on one commit, each with a run. Then the
 //! check says the worst of them, whoever ended last, and leads there.
 
-use sha2::{Digest as _, Sha256};
-
 use crate::{
     model::{
         diagnostic::Diagnostic,
@@ -58,7 +56,7 @@ impl Place {
     /// the aggregate.
     pub(in crate::store) async fn lock(&self, tx: &mut Tx) -> Result<(), StoreError> {
         let Repository { connection, id, .. } = &self.repository;
-        let hash = Sha256::digest(format!("{connection}/{id}/{}", self.commit));
+        let hash = crate::digest::sha256(format!("{connection}/{id}/{}", self.commit));
         let section = hash.iter().take(8).fold(0_i64, |n, byte| (n << 8) | i64::from(*byte));
         tx.exclusive(section).await
     }

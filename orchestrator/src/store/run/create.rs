@@ -1,10 +1,9 @@
 //! Making runs from what the planner found.
 
-use sha2::{Digest as _, Sha256};
-
 use super::{jobs, runs};
 use crate::{
     config::Size,
+    digest::sha256_hex,
     model::{
         diagnostic::Diagnostic,
         ids::{JobId, RunId, TriggerId},
@@ -54,11 +53,6 @@ pub struct JobRequirement {
     pub class: String,
 }
 
-/// The hexadecimal SHA-256 of a stored plan.
-fn digest(text: &str) -> String {
-    hex::encode(Sha256::digest(text.as_bytes()))
-}
-
 /// Creates one run with its first attempt, its jobs and their reports. The caller tells the aggregate.
 pub(in crate::store) async fn run(
     tx: &mut Tx,
@@ -105,7 +99,7 @@ pub(in crate::store) async fn run(
             &new.source,
             plan.as_deref(),
             new.plan.as_ref().ok().map(|p| p.plan.version),
-            plan.as_deref().map(digest),
+            plan.as_deref().map(sha256_hex),
             to_json(tx.what, diagnostics)?,
             tx.now,
         ],

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use crate::{
     clock::now_ms,
     config::Backend,
+    foreign_text::printable,
     machine::{INPUT_LIMIT, MachineError, process},
     model::{ids::JobId, names::MachineName, state::MachineState, trigger::Repository},
     store::{Keep, KeepOutcome, MachineRow, ReleaseOutcome},
@@ -296,8 +297,7 @@ fn here(state: &AppState, row: &MachineRow) -> Result<(), Problem> {
 
 /// A back end's words, which may quote a guest's.
 fn machine_failed(error: &MachineError) -> Problem {
-    let words: String = error.to_string().chars().filter(|c| !c.is_control()).collect();
-    Problem::conflict("machine", words)
+    Problem::conflict("machine", printable(&error.to_string()))
 }
 
 /// `?from=0&wait_s=10`

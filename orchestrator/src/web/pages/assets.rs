@@ -7,7 +7,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use crate::web::{AppState, http::problem::Problem, identity::sha256};
+use crate::{
+    digest::sha256_hex,
+    web::{AppState, http::problem::Problem},
+};
 
 /// The stylesheet; public for the test of its contrast.
 pub const STYLE: &str = include_str!("../../../static/style.css");
@@ -29,9 +32,7 @@ impl Assets {
     /// Computes the paths.
     #[must_use]
     pub fn new() -> Self {
-        let path = |name: &str, text: &str, ext: &str| {
-            format!("/static/{name}.{}.{ext}", &hex::encode(sha256(text.as_bytes()))[..12])
-        };
+        let path = |name: &str, text: &str, ext: &str| format!("/static/{name}.{}.{ext}", &sha256_hex(text)[..12]);
         Self {
             style: path("style", STYLE, "css"),
             script: path("app", SCRIPT, "js"),

@@ -9,7 +9,7 @@ use super::{Findings, Line};
 use crate::{
     clock::now_ms,
     config::{Config, Connection},
-    driver::chain,
+    error_chain::chain,
     forge::{self, health, http::Outgoing},
 };
 

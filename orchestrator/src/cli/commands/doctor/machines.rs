@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
 use super::{Findings, Line};
 use crate::{
     config::{Backend, Config},
-    driver::chain,
+    error_chain::chain,
     exec::Cmd,
     images::Library,
     machine::{

@@ -13,7 +13,7 @@ use super::{Findings, Line};
 use crate::{
     cli::wiring::data_dir,
     config::{Config, Database},
-    driver::chain,
+    error_chain::chain,
     files::free_bytes,
     node::DataLock,
     store::{Seen, look as look_at},

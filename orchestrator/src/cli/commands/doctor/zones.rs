@@ -5,7 +5,7 @@ use std::{fs, path::Path, time::Duration};
 use super::{Findings, Line, Status};
 use crate::{
     config::{Config, Image, brand_since},
-    driver::chain,
+    error_chain::chain,
     exec::Cmd,
     machine::zone::{
         Patience,

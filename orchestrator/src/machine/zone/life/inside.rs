@@ -13,6 +13,8 @@ use nix::{
     sys::stat::Mode,
 };
 
+use crate::foreign_text::last_line;
+
 /// The directory `parts` below `root`, whose own path is trusted.
 fn directory(root: &Path, parts: &[&str]) -> io::Result<OwnedFd> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
@@ -53,11 +55,7 @@ pub(in crate::machine::zone) fn end(root: &Path, parts: &[&str], name: &str, lim
 /// As [`end`], in one line of text; none when there is none.
 pub(in crate::machine::zone) fn tail(root: &Path, parts: &[&str], name: &str, limit: u64) -> Option<String> {
     let bytes = end(root, parts, name, limit)?;
-    let text: String = String::from_utf8_lossy(&bytes)
-        .trim()
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect();
+    let text = last_line(&bytes, bytes.len());
     (!text.is_empty()).then_some(text)
 }
 

@@ -14,7 +14,6 @@ use std::{
 };
 
 use rustix::fs::{FlockOperation, flock};
-use sha2::{Digest, Sha256};
 
 use super::{
     configuration,
@@ -222,7 +221,7 @@ impl<'a> Trial<'a> {
         let mut content = vec![0; DISK];
         content[..8].copy_from_slice(b"helios-c");
         content[DISK - 1] = 1;
-        let digest = hex::encode(Sha256::digest(&content));
+        let digest = crate::digest::sha256_hex(&content);
         let file = disk_file();
         files::write_atomic(&file, &content)?;
         let (golden, label, from) = (self.golden.clone(), self.label.clone(), file.clone());
