@@ -15,6 +15,7 @@ pub mod failpoint;
 pub mod files;
 pub mod forge;
 pub mod images;
+pub mod intake;
 pub mod janitor;
 pub mod logs;
 pub mod machine;

@@ -4,7 +4,6 @@
 
 mod catch_up;
 mod decide;
-mod verdict;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -14,12 +13,12 @@ use tokio_util::sync::CancellationToken;
 pub use self::{
     catch_up::{CatchUp, Caught},
     decide::{WorkflowFile, decide},
-    verdict::{verdict, words},
 };
 use crate::{
     config::Config,
     failpoint::{self, Point},
     forge::{Forge, ForgeError},
+    intake::{verdict, words},
     model::{
         names::{CommitSha, ConnectionId},
         trigger::{Event, Repository, Retry, Trigger},

@@ -7,9 +7,8 @@ mod forgejo;
 mod github;
 pub mod health;
 pub mod http;
-pub mod intake;
 mod push;
-mod signature;
+pub(crate) mod signature;
 #[cfg(test)]
 pub(crate) mod testing;
 pub(crate) mod text;

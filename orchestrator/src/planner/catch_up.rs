@@ -15,11 +15,11 @@ use futures::future;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::verdict::serves;
 use crate::{
     driver::{Deps, chain},
     failpoint::{self, Point},
     forge::{Forge, ForgeError},
+    intake::serves,
     model::{
         names::{ConnectionId, RepoPath},
         trigger::Repository,

@@ -15,17 +15,15 @@ use crate::{
     cli::{Common, Exit, Outcome, report},
     config::Config,
     failpoint::{self, Point},
-    forge::{
-        Forge, ForgeError,
-        intake::{Delivery, DeliverySink, Intake, NotStored, Receipt, Recorded},
-    },
+    forge::{Forge, ForgeError},
+    intake::{self, Delivery, DeliverySink, Intake, NotStored, Receipt, Recorded},
     janitor,
     model::{
         ids::InstanceId,
         names::{CommitSha, ConnectionId, RefName, RepoPath},
     },
     node,
-    planner::{self, CatchUp, Caught, Planner},
+    planner::{CatchUp, Caught, Planner},
     queue::{Hint, Hints, InProcess},
     reporter::Reporter,
     scheduler,
@@ -286,7 +284,7 @@ impl DeliverySink for StoredDeliveries {
         // Pure, so nothing happens before the delivery is durable.
         let forge = self.forges.get(&connection).map(AsRef::as_ref);
         let message = (body.len() <= READ_AT_ONCE)
-            .then(|| planner::words(&planner::verdict(forge, &self.config, &connection, &event, &body)));
+            .then(|| intake::words(&intake::verdict(forge, &self.config, &connection, &event, &body)));
         let recorded = self
             .store
             .record_delivery(NewDelivery {

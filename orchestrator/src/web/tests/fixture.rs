@@ -14,10 +14,8 @@ use tower::ServiceExt as _;
 use crate::{
     clock::now_ms,
     config::{Backend, Capacity, Config, Connection, ConnectionKind, Database, Limits, Retention, Size},
-    forge::{
-        ConnectionHealth, ForgeError,
-        intake::{Delivery, DeliverySink, Intake, NotStored, Receipt},
-    },
+    forge::{ConnectionHealth, ForgeError},
+    intake::{Delivery, DeliverySink, Intake, NotStored, Receipt},
     logs::{Channel, LogStore, LogWriter},
     machine::process,
     model::{

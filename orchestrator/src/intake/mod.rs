@@ -8,6 +8,7 @@ mod limits;
 mod scrub;
 #[cfg(test)]
 mod tests;
+mod verdict;
 
 use std::{
     collections::BTreeMap,
@@ -37,9 +38,10 @@ use sha2::{Digest, Sha256};
 use tokio::{sync::Semaphore, time::timeout};
 
 use self::limits::Limits;
-use super::signature;
+pub use self::verdict::{serves, verdict, words};
 use crate::{
     config::{Connection, ConnectionKind, WebhookSecret},
+    forge::signature,
     model::{ids::DeliveryId, names::ConnectionId, trigger::Subject},
 };
 

@@ -55,7 +55,8 @@ pub fn verdict(
 }
 
 /// Whether the configuration lists this repository.
-pub(super) fn serves(config: &Config, repository: &Repository) -> bool {
+#[must_use]
+pub fn serves(config: &Config, repository: &Repository) -> bool {
     let connection = config.connections.get(&repository.connection);
     let same = |path: &RepoPath| path.as_str().eq_ignore_ascii_case(repository.path.as_str());
     connection.is_some_and(|c| c.repositories.is_empty() || c.repositories.iter().any(same))
