@@ -18,7 +18,7 @@ use crate::{
     config::Config,
     failpoint::{self, Point},
     forge::{Forge, ForgeError},
-    intake::{verdict, words},
+    intake::{verdict, verdict_text},
     model::{
         names::{CommitSha, ConnectionId},
         trigger::{Event, Repository, Retry, Trigger},
@@ -193,7 +193,7 @@ impl Planner {
         let forge = self.forges.get(&claimed.connection).map(AsRef::as_ref);
         let outcome = verdict(forge, &self.config, &claimed.connection, &claimed.event, &claimed.body);
         let (id, connection, event) = (claimed.id, &claimed.connection, &claimed.event);
-        tracing::info!(delivery = %id, %connection, event, outcome = words(&outcome), "looked at a delivery");
+        tracing::info!(delivery = %id, %connection, event, outcome = verdict_text(&outcome), "read a delivery");
         self.store.finish_delivery(claimed.id, claimed.epoch, outcome).await?;
         failpoint::hit(Point::DeliveryRead);
         self.hints.notify(Hint::Trigger);
@@ -356,7 +356,7 @@ impl Planner {
             let reason = format!("the commit message says {word}");
             return Ok(ignored(reason, commit, Retry::Never));
         }
-        let files = self.files(forge.kind(), repository, &commit).await?;
+        let files = self.files(forge.workflow_folders(), repository, &commit).await?;
         Ok(match decide::asked(files, &trigger.event, &commit, &self.config) {
             Ok(runs) => TriggerOutcome::Planned {
                 title: source::title(&message),
@@ -369,14 +369,14 @@ impl Planner {
 
     async fn files(
         &self,
-        kind: &str,
+        folders: &[&'static str],
         repository: &Repository,
         commit: &CommitSha,
     ) -> Result<Vec<WorkflowFile>, PlanError> {
-        let places = workflow::listed(kind);
+        let places = workflow::listed(folders);
         let places: Vec<&str> = places.iter().map(String::as_str).collect();
         let entries = self.source.list_tree(repository, commit, &places).await?;
-        let Some(pick) = workflow::pick(kind, entries.iter().map(|entry| entry.path.as_str())) else {
+        let Some(pick) = workflow::pick(folders, entries.iter().map(|entry| entry.path.as_str())) else {
             return Ok(Vec::new());
         };
         if pick.files.len() > FILES {

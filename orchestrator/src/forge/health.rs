@@ -257,7 +257,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        forge::{BadDelivery, FetchAccess, Parsed},
+        forge::{FetchAccess, Webhooks},
         model::{
             names::{CommitSha, RefName, RepoPath},
             report::Report,
@@ -279,12 +279,12 @@ mod tests {
 
     #[async_trait]
     impl Forge for Scripted {
-        fn kind(&self) -> &'static str {
-            "scripted"
+        fn workflow_folders(&self) -> &'static [&'static str] {
+            &[]
         }
 
-        fn parse(&self, _: &str, _: &[u8]) -> Result<Parsed, BadDelivery> {
-            unreachable!()
+        fn webhooks(&self) -> Option<Arc<dyn Webhooks>> {
+            None
         }
 
         async fn read_ref(&self, _: &Repository, _: Option<i64>, _: &RefName) -> Result<Option<CommitSha>, ForgeError> {

@@ -8,47 +8,30 @@ mod github;
 pub mod health;
 pub mod http;
 mod push;
-pub(crate) mod signature;
 #[cfg(test)]
 pub(crate) mod testing;
 pub(crate) mod text;
 pub(crate) mod throttle;
+mod webhook;
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
 use crate::model::{
     names::{CommitSha, RefName},
     report::Report,
-    trigger::{Repository, Trigger},
+    trigger::Repository,
 };
 use crate::secret::Secret;
 
 pub use self::connect::{ConnectError, connect, connect_saying};
 use self::connect::{encode_part, encode_ref};
 pub use self::health::{ConnectionHealth, ConnectionState};
-
-/// What became of a delivery's body.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Parsed {
-    /// Something to plan.
-    Triggers(Vec<Trigger>),
-    /// Nothing to do, and why: `a branch was deleted`, `a ping`.
-    Ignored(String),
-    /// It is about a repository that the configuration does not list, and why nothing is done.
-    NotServed(String),
-}
-
-/// A webhook body that its forge would not have sent.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the body of this `{event}` delivery cannot be used: {reason}")]
-pub struct BadDelivery {
-    /// The event's name.
-    pub event: String,
-    /// What is wrong with it.
-    pub reason: String,
-}
+pub use self::webhook::{BadDelivery, Dialect, Parsed, Webhooks};
+#[cfg(test)]
+pub(crate) use self::{forgejo::DIALECT as FORGEJO, github::DIALECT as GITHUB};
+pub use self::{forgejo::WORKFLOWS as FORGEJO_WORKFLOWS, github::WORKFLOWS as GITHUB_WORKFLOWS};
 
 /// How a call to a forge failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -108,19 +91,16 @@ pub struct FetchAccess {
 /// One forge connection.
 #[async_trait]
 pub trait Forge: Send + Sync + fmt::Debug {
-    /// `forgejo` or `github`.
-    fn kind(&self) -> &'static str;
+    /// The folders of a repository that the forge reads workflow files from, the preferred one first.
+    fn workflow_folders(&self) -> &'static [&'static str];
 
     /// How many reports a minute it takes from one installation.
     fn reports_per_minute(&self) -> u32 {
         600
     }
 
-    /// Turns a verified body into triggers. Pure.
-    ///
-    /// # Errors
-    /// When the body is not what the event promises.
-    fn parse(&self, event: &str, body: &[u8]) -> Result<Parsed, BadDelivery>;
+    /// Its webhooks; none for a forge that sends none, whose refs are asked for instead.
+    fn webhooks(&self) -> Option<Arc<dyn Webhooks>>;
 
     /// What the ref points at now; `None` when it does not exist.
     async fn read_ref(

@@ -1,7 +1,10 @@
 //! The push payload, which GitHub, Forgejo and Gitea share in the fields that matter, read by our own
 //! minimal structs: an unknown or odd field elsewhere must not cost a delivery.
 
+use std::str::FromStr;
+
 use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Map, Value};
 
 use super::{
     BadDelivery, Parsed,
@@ -9,7 +12,7 @@ use super::{
 };
 use crate::model::{
     names::{CommitSha, ConnectionId, RefName, RepoPath},
-    trigger::{Event, Repository, Trigger},
+    trigger::{Event, Repository, Subject, Trigger},
 };
 
 /// Whose deliveries are parsed, and which repositories are served.
@@ -84,6 +87,20 @@ fn bad(event: &str, reason: &dyn std::fmt::Display) -> BadDelivery {
     BadDelivery {
         event: event.to_owned(),
         reason: one_line(&reason.to_string(), 300),
+    }
+}
+
+/// What a body is about: `repository.id`, `repository.full_name`, `ref` and `after`, as far as they are names.
+pub fn subject(body: &Map<String, Value>) -> Subject {
+    fn name<T: FromStr>(value: Option<&Value>) -> Option<T> {
+        value?.as_str()?.parse().ok()
+    }
+    let repository = body.get("repository");
+    Subject {
+        repository_id: repository.and_then(|r| r.get("id")).and_then(Value::as_i64),
+        repository: name(repository.and_then(|r| r.get("full_name"))),
+        ref_name: name(body.get("ref")),
+        commit: name(body.get("after")),
     }
 }
 

@@ -4,7 +4,7 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::{
-    forge::{BadDelivery, FetchAccess, ForgeError, Parsed},
+    forge::{FetchAccess, ForgeError, Webhooks},
     model::{
         names::{CommitSha, RefName, RepoPath},
         report::ReportState,
@@ -112,12 +112,12 @@ enum Answer {
 
 #[async_trait]
 impl Forge for Scripted {
-    fn kind(&self) -> &'static str {
-        "scripted"
+    fn workflow_folders(&self) -> &'static [&'static str] {
+        &[]
     }
 
-    fn parse(&self, event: &str, _body: &[u8]) -> Result<Parsed, BadDelivery> {
-        Ok(Parsed::Ignored(event.to_owned()))
+    fn webhooks(&self) -> Option<Arc<dyn Webhooks>> {
+        None
     }
 
     async fn read_ref(&self, _: &Repository, _: Option<i64>, _: &RefName) -> Result<Option<CommitSha>, ForgeError> {

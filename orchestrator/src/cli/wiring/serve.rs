@@ -13,10 +13,8 @@ use self::ready::{Door, Ready};
 use super::{data_dir, parts, signals};
 use crate::{
     cli::{Common, Exit, Outcome, report},
-    config::Config,
-    failpoint::{self, Point},
     forge::{Forge, ForgeError},
-    intake::{self, Delivery, DeliverySink, Intake, NotStored, Receipt, Recorded},
+    intake::Intake,
     janitor,
     model::{
         ids::InstanceId,
@@ -27,7 +25,7 @@ use crate::{
     queue::{Hint, Hints, InProcess},
     reporter::Reporter,
     scheduler,
-    store::{self, AuditEntry, NewDelivery, Store},
+    store::{self, AuditEntry, Store},
     telemetry::{self, LogFormat, Metrics},
     web::{self, AppState, Changed, Parts, Placed, Repositories, http::serve},
 };
@@ -110,13 +108,10 @@ async fn serve_with(
     let config = Arc::clone(&ready.config);
     let hints: Arc<dyn Hints> = Arc::new(InProcess::new());
     let intake = Intake::new(
-        &config.connections,
-        Arc::new(StoredDeliveries {
-            store: store.clone(),
-            hints: Arc::clone(&hints),
-            forges: ready.forges.clone(),
-            config: Arc::clone(&config),
-        }),
+        Arc::clone(&config),
+        ready.forges.clone(),
+        store.clone(),
+        Arc::clone(&hints),
     );
     let reporter = Reporter::new(
         store.clone(),
@@ -258,68 +253,6 @@ fn on_change(hints: Arc<dyn Hints>) -> web::OnChange {
             hints.notify(Hint::Report);
         }
     })
-}
-
-struct StoredDeliveries {
-    store: Store,
-    hints: Arc<dyn Hints>,
-    forges: HashMap<ConnectionId, Arc<dyn Forge>>,
-    config: Arc<Config>,
-}
-
-/// What a body above this size means is said by the page of deliveries alone: reading it twice would hold up others.
-const READ_AT_ONCE: usize = 1 << 20;
-
-#[async_trait]
-impl DeliverySink for StoredDeliveries {
-    async fn record(&self, delivery: Delivery) -> Result<Receipt, NotStored> {
-        let Delivery {
-            connection,
-            key,
-            event,
-            body,
-            digest,
-            subject,
-        } = delivery;
-        // Pure, so nothing happens before the delivery is durable.
-        let forge = self.forges.get(&connection).map(AsRef::as_ref);
-        let message = (body.len() <= READ_AT_ONCE)
-            .then(|| intake::words(&intake::verdict(forge, &self.config, &connection, &event, &body)));
-        let recorded = self
-            .store
-            .record_delivery(NewDelivery {
-                connection,
-                key,
-                event,
-                body,
-                digest,
-                subject,
-            })
-            .await;
-        match recorded.map_err(|e| NotStored(e.into()))? {
-            store::Recorded::New(id) => {
-                failpoint::hit(Point::DeliveryStored);
-                self.hints.notify(Hint::Delivery);
-                Ok(Receipt {
-                    recorded: Recorded::New(id),
-                    message: message.unwrap_or_else(|| "stored; it is read next".to_owned()),
-                })
-            }
-            store::Recorded::Duplicate(id) => {
-                let row = self.store.delivery(id).await.map_err(|e| NotStored(e.into()))?;
-                Ok(Receipt {
-                    recorded: Recorded::Duplicate(id),
-                    message: format!(
-                        "delivered before; {}",
-                        row.map_or_else(
-                            || "it was forgotten since".to_owned(),
-                            |row| web::pages::deliveries::outcome(&row)
-                        )
-                    ),
-                })
-            }
-        }
-    }
 }
 
 struct ForgeRepositories {

@@ -11,7 +11,7 @@ use std::{
     collections::HashMap,
     fmt,
     str::FromStr,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -25,9 +25,11 @@ use serde::{
     de::{DeserializeOwned, Error as _},
 };
 
-use self::status::Status;
+#[cfg(test)]
+pub use self::webhook::DIALECT;
+use self::{status::Status, webhook::Events};
 use super::{
-    BadDelivery, ConnectError, FetchAccess, Forge, ForgeError, Parsed,
+    ConnectError, FetchAccess, Forge, ForgeError, Webhooks,
     answer::{Answer, Call},
     encode_part, encode_ref,
     http::Outgoing,
@@ -35,7 +37,7 @@ use super::{
 };
 use crate::{
     model::{
-        names::{CommitSha, RefName, RepoPath},
+        names::{CommitSha, ConnectionId, RefName, RepoPath},
         report::Report,
         trigger::Repository,
     },
@@ -48,9 +50,13 @@ const PLACE_KNOWN_FOR: Duration = Duration::from_secs(60);
 const PLACES: usize = 1000;
 const NO_RIGHT: &str = "the repository is gone, or the token's user may not write to it (it needs `write:repository`)";
 
+/// The folders that Forgejo's and Gitea's Actions read workflow files from.
+pub const WORKFLOWS: &[&str] = &[".forgejo/workflows", ".gitea/workflows", ".github/workflows"];
+
 /// One Forgejo or Gitea connection.
 pub struct Forgejo {
-    served: Served,
+    connection: ConnectionId,
+    webhooks: Arc<Events>,
     url: String,
     http: Outgoing,
     token: Secret,
@@ -62,7 +68,7 @@ impl fmt::Debug for Forgejo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Forgejo")
             .field("url", &self.url)
-            .field("served", &self.served)
+            .field("connection", &self.connection)
             .finish_non_exhaustive()
     }
 }
@@ -199,7 +205,8 @@ impl Forgejo {
         authorization.set_sensitive(true);
         let url = url.trim_end_matches('/').to_owned();
         Ok(Self {
-            served,
+            connection: served.connection.clone(),
+            webhooks: Arc::new(Events(served)),
             url,
             http,
             token: token.clone(),
@@ -273,12 +280,12 @@ impl Forgejo {
 
 #[async_trait]
 impl Forge for Forgejo {
-    fn kind(&self) -> &'static str {
-        "forgejo"
+    fn workflow_folders(&self) -> &'static [&'static str] {
+        WORKFLOWS
     }
 
-    fn parse(&self, event: &str, body: &[u8]) -> Result<Parsed, BadDelivery> {
-        webhook::parse(&self.served, event, body)
+    fn webhooks(&self) -> Option<Arc<dyn Webhooks>> {
+        Some(self.webhooks.clone())
     }
 
     async fn read_ref(
@@ -322,7 +329,7 @@ impl Forge for Forgejo {
         path: &RepoPath,
         _installation: Option<i64>,
     ) -> Result<Option<Repository>, ForgeError> {
-        let connection = self.served.connection.clone();
+        let connection = self.connection.clone();
         let found = self.repository(path).await?;
         Ok(found.map(|repo| Repository {
             connection,

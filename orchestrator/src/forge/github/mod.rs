@@ -9,23 +9,26 @@ mod tests;
 mod token;
 mod webhook;
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use http::Method;
 use serde::Deserialize;
 
 pub use self::jwt::BadKey;
+#[cfg(test)]
+pub use self::webhook::DIALECT;
 use self::{
     api::{Api, Ask},
     jwt::SigningKey,
     token::{Purpose, Scope},
+    webhook::Events,
 };
-use super::{
-    BadDelivery, ConnectError, FetchAccess, Forge, ForgeError, Parsed, encode_ref, http::Outgoing, push::Served,
-};
+use super::{ConnectError, FetchAccess, Forge, ForgeError, Webhooks, encode_ref, http::Outgoing, push::Served};
 use crate::{
     model::{
-        names::{CommitSha, RefName, RepoPath},
+        names::{CommitSha, ConnectionId, RefName, RepoPath},
         report::Report,
         trigger::Repository,
     },
@@ -34,10 +37,14 @@ use crate::{
 
 const NOT_INSTALLED: &str = "the App is not installed on this repository: install it, or remove the repository here";
 
+/// The folders that GitHub's Actions read workflow files from.
+pub const WORKFLOWS: &[&str] = &[".github/workflows"];
+
 /// One GitHub connection.
 #[derive(Debug)]
 pub struct Github {
-    served: Served,
+    connection: ConnectionId,
+    webhooks: Arc<Events>,
     /// Where people and git go, without a trailing slash.
     url: String,
     api: Api,
@@ -80,7 +87,8 @@ impl Github {
             source,
         })?;
         Ok(Self {
-            served,
+            connection: served.connection.clone(),
+            webhooks: Arc::new(Events(served)),
             url: url.trim_end_matches('/').to_owned(),
             api: Api::new(http, key),
         })
@@ -136,8 +144,8 @@ impl Github {
 
 #[async_trait]
 impl Forge for Github {
-    fn kind(&self) -> &'static str {
-        "github"
+    fn workflow_folders(&self) -> &'static [&'static str] {
+        WORKFLOWS
     }
 
     /// GitHub's secondary limit is about 80 content-creating requests a minute.
@@ -145,8 +153,8 @@ impl Forge for Github {
         80
     }
 
-    fn parse(&self, event: &str, body: &[u8]) -> Result<Parsed, BadDelivery> {
-        webhook::parse(&self.served, event, body)
+    fn webhooks(&self) -> Option<Arc<dyn Webhooks>> {
+        Some(self.webhooks.clone())
     }
 
     async fn read_ref(
@@ -183,7 +191,7 @@ impl Forge for Github {
             }
             Ok(answer) => answer.json()?,
         };
-        let connection = self.served.connection.clone();
+        let connection = self.connection.clone();
         Ok(found.map(|repo| Repository {
             connection,
             id: repo.id,

@@ -2,11 +2,13 @@
 //! branches it was pushed to, so a suite says less than a push does.
 
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use super::super::{
-    BadDelivery, Parsed,
+    BadDelivery, Dialect, Parsed, Webhooks,
     push::{self, Served},
 };
+use crate::model::trigger::Subject;
 
 #[derive(Deserialize)]
 struct Action {
@@ -14,11 +16,33 @@ struct Action {
     action: Option<String>,
 }
 
-/// Turns a body into triggers.
-///
-/// # Errors
-/// When the body is not what the event promises.
-pub fn parse(served: &Served, event: &str, body: &[u8]) -> Result<Parsed, BadDelivery> {
+/// GitHub's headers; its documentation names 25 MiB as the longest body.
+pub static DIALECT: Dialect = Dialect {
+    body_limit: 25 << 20,
+    event_headers: &["x-github-event"],
+    delivery_headers: &["x-github-delivery"],
+    signature_headers: &[("x-hub-signature-256", "sha256=")],
+};
+
+/// The webhooks of one GitHub connection.
+#[derive(Debug)]
+pub struct Events(pub Served);
+
+impl Webhooks for Events {
+    fn dialect(&self) -> &'static Dialect {
+        &DIALECT
+    }
+
+    fn subject(&self, body: &Map<String, Value>) -> Subject {
+        push::subject(body)
+    }
+
+    fn parse(&self, event: &str, body: &[u8]) -> Result<Parsed, BadDelivery> {
+        parse(&self.0, event, body)
+    }
+}
+
+fn parse(served: &Served, event: &str, body: &[u8]) -> Result<Parsed, BadDelivery> {
     if event == "push" {
         return push::parse(served, body, false);
     }

@@ -15,7 +15,7 @@ use crate::{
     clock::now_ms,
     config::{Backend, Capacity, Config, Connection, ConnectionKind, Database, Limits, Retention, Size},
     forge::{ConnectionHealth, ForgeError},
-    intake::{Delivery, DeliverySink, Intake, NotStored, Receipt},
+    intake::Intake,
     logs::{Channel, LogStore, LogWriter},
     machine::process,
     model::{
@@ -27,6 +27,7 @@ use crate::{
         trigger::{Event, Repository, Trigger},
     },
     planner::Caught,
+    queue::InProcess,
     secret::Secret,
     store::{AttemptEnd, JobRequirement, NewRun, NewToken, PlannedRun, StepUpdate, Store, StoreError, TriggerOutcome},
     telemetry::Metrics,
@@ -228,26 +229,17 @@ pub fn trigger(path: &str, id: i64, title: &str) -> Trigger {
     }
 }
 
-/// Nothing that the tests send is signed, so nothing is ever stored.
-struct NoSink;
-
-#[async_trait]
-impl DeliverySink for NoSink {
-    async fn record(&self, _: Delivery) -> Result<Receipt, NotStored> {
-        Err(NotStored("an unsigned delivery reached the store".into()))
-    }
-}
-
 impl Site {
     /// Both repositories with one queued run of three jobs each, and a token.
     pub async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open_temporary().await.unwrap();
         let logs = LogStore::new(folder.path());
+        let config = Arc::new(config(folder.path()));
         let state = AppState::new(Parts {
             store: store.clone(),
             logs: logs.clone(),
-            config: Arc::new(config(folder.path())),
+            config: Arc::clone(&config),
             machines: process::open(process::Options {
                 node: node(),
                 data_dir: folder.path().to_owned(),
@@ -286,7 +278,16 @@ impl Site {
             &[("build", "build")],
         )
         .await;
-        let intake = Intake::new(&state.config().connections, Arc::new(NoSink));
+        let forges = config.connections.iter().map(|(id, connection)| {
+            let forge = crate::forge::connect(id, connection).unwrap();
+            (id.clone(), forge)
+        });
+        let intake = Intake::new(
+            config.clone(),
+            forges.collect(),
+            store.clone(),
+            Arc::new(InProcess::new()),
+        );
         let router = router(state.clone(), intake.router());
         Self {
             state,

@@ -28,6 +28,7 @@ use crate::{
         wiring::{backend, parts},
     },
     driver::Deps,
+    forge::FORGEJO_WORKFLOWS,
     machine::Machines,
     model::{
         ids::{InstanceId, RunId},
@@ -44,8 +45,6 @@ use crate::{
     workflow::{self, Defaults},
 };
 
-/// Repositories of this machine have no forge; their checks are found as on Forgejo.
-const KIND: &str = "forgejo";
 /// How long the last machine may take to be gone.
 const CLEAN_WITHIN: Duration = Duration::from_secs(120);
 
@@ -255,16 +254,17 @@ async fn pick(
     Ok(WorkflowFile { path, text: Ok(text) })
 }
 
-/// The one file that a push would run.
+/// The one file that a push would run. Repositories of this machine have no forge; their workflows are found as on
+/// Forgejo.
 async fn default_file(deps: &Deps, repository: &Repository, commit: &CommitSha) -> miette::Result<String> {
-    let places = workflow::listed(KIND);
+    let places = workflow::listed(FORGEJO_WORKFLOWS);
     let places: Vec<&str> = places.iter().map(String::as_str).collect();
     let entries = deps
         .source
         .list_tree(repository, commit, &places)
         .await
         .map_err(report)?;
-    let picked = workflow::pick(KIND, entries.iter().map(|entry| entry.path.as_str()));
+    let picked = workflow::pick(FORGEJO_WORKFLOWS, entries.iter().map(|entry| entry.path.as_str()));
     match picked.map(|pick| pick.files).unwrap_or_default().as_slice() {
         [only] => Ok(only.clone()),
         [] => Err(miette!(
