@@ -303,10 +303,10 @@ impl Planner {
             commit: None,
             retry: Retry::OnRequest,
         };
-        let Some(now) = forge.read_ref(repository, trigger.installation, ref_name).await? else {
+        let Some(now) = forge.read_ref(repository, ref_name).await? else {
             return Ok(gone());
         };
-        let access = forge.fetch_access(repository, trigger.installation).await?;
+        let access = forge.fetch_access(repository).await?;
         let head = match self.source.fetch(repository, &access, ref_name).await {
             Ok(head) => head,
             Err(SourceError::NoRef { .. }) => return Ok(gone()),
@@ -408,8 +408,8 @@ impl Planner {
 
 /// The path must still be that of the repository that is meant.
 async fn same_repository(forge: &dyn Forge, trigger: &Trigger) -> Result<(), PlanError> {
-    let Repository { path, id, .. } = &trigger.repository;
-    match forge.find_repository(path, trigger.installation).await? {
+    let Repository { path, id, context, .. } = &trigger.repository;
+    match forge.find_repository(path, context).await? {
         Some(found) if found.id == *id => Ok(()),
         Some(_) => Err(PlanError::Never {
             reason: format!("{path} is another repository by now than the one of the event"),

@@ -1,5 +1,5 @@
 //! Delivers the outbox: each check's newest state, at least once, never giving up. Reports go through
-//! one lane per connection and installation, so that a forge that hangs delays only its own.
+//! one lane per connection and forge context, so that a forge that hangs delays only its own.
 
 mod lane;
 mod stored;
@@ -35,7 +35,11 @@ use crate::{
     clock,
     config::Config,
     forge::Forge,
-    model::{ids::ReportId, names::ConnectionId, report::Report},
+    model::{
+        ids::ReportId,
+        names::{ConnectionId, ForgeContext},
+        report::Report,
+    },
     queue::{Hint, Hints},
     store::Store,
 };
@@ -149,7 +153,7 @@ impl Shared {
     }
 }
 
-type LaneKey = (ConnectionId, Option<i64>);
+type LaneKey = (ConnectionId, ForgeContext);
 
 /// The reporter.
 pub struct Reporter {
@@ -293,7 +297,10 @@ impl Reporter {
         tasks: &mut JoinSet<()>,
         stop: &CancellationToken,
     ) {
-        let key = (owed.report.repository.connection.clone(), owed.report.installation);
+        let key = (
+            owed.report.repository.connection.clone(),
+            owed.report.repository.context.clone(),
+        );
         let Some(forge) = self.forges.get(&key.0) else {
             let reason = format!(
                 "no connection `{}` is configured: add it again, or let its runs expire",

@@ -259,7 +259,7 @@ mod tests {
     use crate::{
         forge::{FetchAccess, Webhooks},
         model::{
-            names::{CommitSha, RefName, RepoPath},
+            names::{CommitSha, ForgeContext, RefName, RepoPath},
             report::Report,
             trigger::Repository,
         },
@@ -287,15 +287,15 @@ mod tests {
             None
         }
 
-        async fn read_ref(&self, _: &Repository, _: Option<i64>, _: &RefName) -> Result<Option<CommitSha>, ForgeError> {
+        async fn read_ref(&self, _: &Repository, _: &RefName) -> Result<Option<CommitSha>, ForgeError> {
             unreachable!()
         }
 
-        async fn find_repository(&self, _: &RepoPath, _: Option<i64>) -> Result<Option<Repository>, ForgeError> {
+        async fn find_repository(&self, _: &RepoPath, _: &ForgeContext) -> Result<Option<Repository>, ForgeError> {
             unreachable!()
         }
 
-        async fn fetch_access(&self, _: &Repository, _: Option<i64>) -> Result<FetchAccess, ForgeError> {
+        async fn fetch_access(&self, _: &Repository) -> Result<FetchAccess, ForgeError> {
             unreachable!()
         }
 

@@ -19,7 +19,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use async_trait::async_trait;
 
 use crate::model::{
-    names::{CommitSha, RefName},
+    names::{CommitSha, ForgeContext, RefName, RepoPath},
     report::Report,
     trigger::Repository,
 };
@@ -94,7 +94,7 @@ pub trait Forge: Send + Sync + fmt::Debug {
     /// The folders of a repository that the forge reads workflow files from, the preferred one first.
     fn workflow_folders(&self) -> &'static [&'static str];
 
-    /// How many reports a minute it takes from one installation.
+    /// How many reports a minute it takes about the repositories of one context.
     fn reports_per_minute(&self) -> u32 {
         600
     }
@@ -103,28 +103,14 @@ pub trait Forge: Send + Sync + fmt::Debug {
     fn webhooks(&self) -> Option<Arc<dyn Webhooks>>;
 
     /// What the ref points at now; `None` when it does not exist.
-    async fn read_ref(
-        &self,
-        repository: &Repository,
-        installation: Option<i64>,
-        name: &RefName,
-    ) -> Result<Option<CommitSha>, ForgeError>;
+    async fn read_ref(&self, repository: &Repository, name: &RefName) -> Result<Option<CommitSha>, ForgeError>;
 
-    /// The repository under this path now: its id must be compared with the one that is meant.
-    async fn find_repository(
-        &self,
-        path: &crate::model::names::RepoPath,
-        installation: Option<i64>,
-    ) -> Result<Option<Repository>, ForgeError>;
-
-    /// GitHub's installation that a repository belongs to, as GitHub says it now; other forges have none.
-    async fn installation(&self, _path: &crate::model::names::RepoPath) -> Result<Option<i64>, ForgeError> {
-        Ok(None)
-    }
+    /// The repository under this path now, with the context that calls about it take: its id must be compared with the
+    /// one that is meant. `known` is the context it had before, if any.
+    async fn find_repository(&self, path: &RepoPath, known: &ForgeContext) -> Result<Option<Repository>, ForgeError>;
 
     /// How to fetch it.
-    async fn fetch_access(&self, repository: &Repository, installation: Option<i64>)
-    -> Result<FetchAccess, ForgeError>;
+    async fn fetch_access(&self, repository: &Repository) -> Result<FetchAccess, ForgeError>;
 
     /// Tells the forge one check's state. `known` is what the last delivery of the same check and
     /// generation returned (GitHub's check-run id); the answer is stored for the next. `details` is

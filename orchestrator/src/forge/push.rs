@@ -11,7 +11,7 @@ use super::{
     text::{one_line, title},
 };
 use crate::model::{
-    names::{CommitSha, ConnectionId, RefName, RepoPath},
+    names::{CommitSha, ConnectionId, ForgeContext, RefName, RepoPath},
     trigger::{Event, Repository, Subject, Trigger},
 };
 
@@ -51,8 +51,6 @@ struct Push {
     repository: Repo,
     #[serde(default)]
     sender: Option<User>,
-    #[serde(default)]
-    installation: Option<Installation>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -63,7 +61,7 @@ struct Commit {
 
 #[derive(Debug, Deserialize)]
 struct Repo {
-    id: i64,
+    id: u64,
     full_name: String,
 }
 
@@ -71,11 +69,6 @@ struct Repo {
 struct User {
     #[serde(default)]
     login: Option<String>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Installation {
-    id: i64,
 }
 
 /// Parses a body, naming the event when it is not what the event promises.
@@ -97,7 +90,10 @@ pub fn subject(body: &Map<String, Value>) -> Subject {
     }
     let repository = body.get("repository");
     Subject {
-        repository_id: repository.and_then(|r| r.get("id")).and_then(Value::as_i64),
+        repository_id: repository
+            .and_then(|r| r.get("id"))
+            .and_then(Value::as_u64)
+            .map(Into::into),
         repository: name(repository.and_then(|r| r.get("full_name"))),
         ref_name: name(body.get("ref")),
         commit: name(body.get("after")),
@@ -136,15 +132,15 @@ pub fn parse(served: &Served, raw: &[u8], test_when_unmoved: bool) -> Result<Par
     Ok(Parsed::Triggers(vec![Trigger {
         repository: Repository {
             connection: served.connection.clone(),
-            id: push.repository.id,
+            id: push.repository.id.into(),
             path,
+            context: ForgeContext::default(),
         },
         event: Event::Push {
             ref_name,
             commit: after,
             before,
         },
-        installation: push.installation.map(|i| i.id),
         actor: one_line(&actor, 100),
         title: title(&message),
     }]))
@@ -196,15 +192,15 @@ pub mod tests {
         let expected = Trigger {
             repository: Repository {
                 connection: "berg".parse().unwrap(),
-                id: 42,
+                id: 42.into(),
                 path: "acme/tool".parse().unwrap(),
+                context: ForgeContext::default(),
             },
             event: Event::Push {
                 ref_name: "refs/heads/main".parse().unwrap(),
                 commit: B.parse().unwrap(),
                 before: Some(A.parse().unwrap()),
             },
-            installation: None,
             actor: "ada".to_owned(),
             title: "Fix the  thing".to_owned(),
         };

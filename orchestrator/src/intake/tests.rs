@@ -11,7 +11,7 @@ use crate::{
     config::{Connection, ConnectionKind, LoadOptions},
     forge::{FetchAccess, ForgeError},
     model::{
-        names::{CommitSha, RefName, RepoPath},
+        names::{CommitSha, ForgeContext, RefName, RepoPath},
         report::Report,
         trigger::Repository,
     },
@@ -20,10 +20,10 @@ use crate::{
     store::{ClaimedDelivery, DeliveryFilter, DeliveryRow},
 };
 
-fn connection(kind: ConnectionKind, secrets: &[(&str, Option<i64>)]) -> Connection {
-    let secret = |(s, id): &(&str, Option<i64>)| WebhookSecret {
+fn connection(kind: ConnectionKind, secrets: &[(&str, Option<u64>)]) -> Connection {
+    let secret = |(s, id): &(&str, Option<u64>)| WebhookSecret {
         secret: Secret::new(*s),
-        repository_id: *id,
+        repository_id: id.map(Into::into),
     };
     Connection {
         kind,
@@ -103,15 +103,15 @@ impl Forge for Silent {
         None
     }
 
-    async fn read_ref(&self, _: &Repository, _: Option<i64>, _: &RefName) -> Result<Option<CommitSha>, ForgeError> {
+    async fn read_ref(&self, _: &Repository, _: &RefName) -> Result<Option<CommitSha>, ForgeError> {
         unreachable!("intake asks forges for nothing")
     }
 
-    async fn find_repository(&self, _: &RepoPath, _: Option<i64>) -> Result<Option<Repository>, ForgeError> {
+    async fn find_repository(&self, _: &RepoPath, _: &ForgeContext) -> Result<Option<Repository>, ForgeError> {
         unreachable!("intake asks forges for nothing")
     }
 
-    async fn fetch_access(&self, _: &Repository, _: Option<i64>) -> Result<FetchAccess, ForgeError> {
+    async fn fetch_access(&self, _: &Repository) -> Result<FetchAccess, ForgeError> {
         unreachable!("intake asks forges for nothing")
     }
 

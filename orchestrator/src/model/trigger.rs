@@ -1,8 +1,8 @@
 //! The normalised event: what every forge's webhook, the API and the CLI turn into.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
-use super::names::{CommitSha, ConnectionId, RefName, RepoPath};
+use super::names::{CommitSha, ConnectionId, ForgeContext, RefName, RepoPath, RepositoryId};
 
 /// A repository as a connection knows it. Everything of it is keyed by (connection, id): a renamed
 /// or recreated repository never inherits.
@@ -11,24 +11,73 @@ pub struct Repository {
     /// The forge connection.
     pub connection: ConnectionId,
     /// The forge's own id of the repository.
-    pub id: i64,
+    #[serde(deserialize_with = "text_or_number")]
+    pub id: RepositoryId,
     /// Its path when the event was made; for URLs and people, never a key.
     pub path: RepoPath,
+    /// What its forge's adapter wants to know again.
+    #[serde(default, skip_serializing_if = "ForgeContext::is_empty")]
+    pub context: ForgeContext,
+}
+
+/// Ids were numbers in what was stored first.
+fn text_or_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<RepositoryId, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Stored {
+        Number(u64),
+        Text(RepositoryId),
+    }
+    Ok(match Stored::deserialize(deserializer)? {
+        Stored::Number(id) => id.into(),
+        Stored::Text(id) => id,
+    })
 }
 
 /// What asks for runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "StoredTrigger")]
 pub struct Trigger {
     /// Where.
     pub repository: Repository,
     /// The event, by its name in workflow files.
     pub event: Event,
-    /// GitHub's installation id, where the delivery named one.
-    pub installation: Option<i64>,
     /// Who, for people to read (the forge's login); never a source of trust.
     pub actor: String,
     /// The commit's title, at most 200 characters; foreign text.
     pub title: String,
+}
+
+/// A trigger as any version stored it: the first had GitHub's installation beside the repository.
+#[derive(Deserialize)]
+struct StoredTrigger {
+    repository: Repository,
+    event: Event,
+    #[serde(default)]
+    installation: Option<u64>,
+    actor: String,
+    title: String,
+}
+
+impl From<StoredTrigger> for Trigger {
+    fn from(stored: StoredTrigger) -> Self {
+        let StoredTrigger {
+            mut repository,
+            event,
+            installation,
+            actor,
+            title,
+        } = stored;
+        if let Some(id) = installation {
+            repository.context = id.into();
+        }
+        Self {
+            repository,
+            event,
+            actor,
+            title,
+        }
+    }
 }
 
 /// The events known so far.
@@ -65,7 +114,7 @@ pub enum Event {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Subject {
     /// The forge's own id of the repository.
-    pub repository_id: Option<i64>,
+    pub repository_id: Option<RepositoryId>,
     /// `owner/name`.
     pub repository: Option<RepoPath>,
     /// The full ref; events other than a push name none, or a short one that is no ref's name.
@@ -130,6 +179,73 @@ impl Event {
         match self {
             Self::Push { commit, .. } => Some(commit),
             Self::Manual { commit, .. } => commit.as_ref(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the first version stored.
+    const OF_VERSION_1: [&str; 3] = [
+        r#"{"repository":{"connection":"hub","id":42,"path":"acme/tool"},"event":{"name":"push",
+            "ref_name":"refs/heads/main","commit":"2222222222222222222222222222222222222222",
+            "before":"1111111111111111111111111111111111111111"},"installation":9,"actor":"ada","title":"Fix"}"#,
+        r#"{"repository":{"connection":"berg","id":7,"path":"o/r"},"event":{"name":"manual",
+            "ref_name":"refs/tags/v1","commit":null,"as_push":true,"workflow":"ci.yml"},"installation":null,
+            "actor":"ann","title":""}"#,
+        r#"{"repository":{"connection":"berg","id":7,"path":"o/r"},"event":{"name":"manual",
+            "ref_name":"refs/heads/main","commit":"2222222222222222222222222222222222222222"},"installation":null,
+            "actor":"ann","title":""}"#,
+    ];
+
+    #[test]
+    fn what_the_first_version_stored_is_read() {
+        let [push, manual, older] = OF_VERSION_1.map(|text| serde_json::from_str::<Trigger>(text).unwrap());
+        assert_eq!(
+            (push.repository.id.as_str(), push.repository.context.as_str()),
+            ("42", "9")
+        );
+        let commit: CommitSha = "2222222222222222222222222222222222222222".parse().unwrap();
+        assert_eq!(
+            push.event,
+            Event::Push {
+                ref_name: "refs/heads/main".parse().unwrap(),
+                commit: commit.clone(),
+                before: Some("1111111111111111111111111111111111111111".parse().unwrap()),
+            }
+        );
+        assert_eq!(
+            (manual.repository.id.as_str(), manual.repository.context.is_empty()),
+            ("7", true)
+        );
+        assert_eq!(
+            manual.event,
+            Event::Manual {
+                ref_name: "refs/tags/v1".parse().unwrap(),
+                commit: None,
+                as_push: true,
+                workflow: Some("ci.yml".to_owned()),
+            }
+        );
+        assert_eq!(
+            older.event,
+            Event::Manual {
+                ref_name: "refs/heads/main".parse().unwrap(),
+                commit: Some(commit),
+                as_push: false,
+                workflow: None,
+            }
+        );
+    }
+
+    #[test]
+    fn what_is_stored_now_is_read_again() {
+        for text in OF_VERSION_1 {
+            let trigger: Trigger = serde_json::from_str(text).unwrap();
+            let stored = serde_json::to_string(&trigger).unwrap();
+            assert_eq!(serde_json::from_str::<Trigger>(&stored).unwrap(), trigger);
         }
     }
 }

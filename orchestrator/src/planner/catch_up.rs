@@ -21,7 +21,7 @@ use crate::{
     forge::{Forge, ForgeError},
     intake::serves,
     model::{
-        names::{ConnectionId, RepoPath},
+        names::{ConnectionId, ForgeContext, RepoPath},
         trigger::Repository,
     },
     queue::Hint,
@@ -154,8 +154,8 @@ impl CatchUp {
                 self.0.hints.notify(hint);
             }
         }
-        for (repository, installation) in self.repositories(id, forge, only_due).await? {
-            match self.compare(forge, &repository, installation).await {
+        for repository in self.repositories(id, forge, only_due).await? {
+            match self.compare(forge, &repository).await {
                 Ok(delivered) => {
                     caught.repositories += 1;
                     caught.delivered_again += delivered;
@@ -185,30 +185,25 @@ impl CatchUp {
         Ok(caught)
     }
 
-    /// The repositories that are served, with GitHub's installation where one is known: those that were heard of, and
-    /// those that the configuration lists.
+    /// The repositories that are served: those that deliveries or runs have named, and those that the configuration
+    /// lists.
     async fn repositories(
         &self,
         id: &ConnectionId,
         forge: &dyn Forge,
         only_due: bool,
-    ) -> Result<Vec<(Repository, Option<i64>)>, StoreError> {
+    ) -> Result<Vec<Repository>, StoreError> {
         let (config, store) = (&self.0.config, &self.0.store);
-        let mut found: Vec<(Repository, Option<i64>)> = store
-            .known_repositories(id)
-            .await?
-            .into_iter()
-            .filter(|known| serves(config, &known.repository))
-            .map(|known| (known.repository, known.installation))
-            .collect();
+        let mut found = store.known_repositories(id).await?;
+        found.retain(|known| serves(config, known));
         let listed = config.connections.get(id).map_or(&[][..], |c| &c.repositories);
         for path in listed {
-            let same = |known: &(Repository, _)| known.0.path.as_str().eq_ignore_ascii_case(path.as_str());
+            let same = |known: &Repository| known.path.as_str().eq_ignore_ascii_case(path.as_str());
             if found.iter().any(same) {
                 continue;
             }
-            match forge.find_repository(path, None).await {
-                Ok(Some(repository)) => found.push((repository, None)),
+            match forge.find_repository(path, &ForgeContext::default()).await {
+                Ok(Some(repository)) => found.push(repository),
                 Ok(None) => {
                     tracing::warn!(connection = %id, repository = %path, "a repository of the configuration does not exist, or is hidden from us")
                 }
@@ -221,31 +216,22 @@ impl CatchUp {
             return Ok(found);
         }
         let mut due = Vec::new();
-        for (repository, installation) in found {
+        for repository in found {
             if !store.was_compared(&repository).await? || !store.held_pushes(&repository).await?.is_empty() {
-                due.push((repository, installation));
+                due.push(repository);
             }
         }
         Ok(due)
     }
 
     /// Compares one repository; how many pushes were delivered again.
-    async fn compare(
-        &self,
-        forge: &dyn Forge,
-        repository: &Repository,
-        installation: Option<i64>,
-    ) -> Result<u32, CompareError> {
+    async fn compare(&self, forge: &dyn Forge, repository: &Repository) -> Result<u32, CompareError> {
         let store = &self.0.store;
-        let now = match forge.find_repository(&repository.path, installation).await? {
+        let now = match forge.find_repository(&repository.path, &repository.context).await? {
             Some(now) if now.id == repository.id => now,
             _ => return Err(CompareError::Absent(repository.path.clone())),
         };
-        let installation = match installation {
-            None => forge.installation(&now.path).await?,
-            known => known,
-        };
-        let access = forge.fetch_access(&now, installation).await?;
+        let access = forge.fetch_access(&now).await?;
         let refs = self.0.source.list_refs(&now, &access).await?;
         store.compared(&now, refs.iter().map(tip).collect()).await?;
         let mut delivered = 0;

@@ -1,4 +1,4 @@
-//! One lane: the reports of one connection and installation, one after the other, as fast as the
+//! One lane: the reports of one connection and forge context, one after the other, as fast as the
 //! forge allows.
 
 use std::{error::Error, sync::Arc, time::Duration};

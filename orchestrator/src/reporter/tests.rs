@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     forge::{FetchAccess, ForgeError, Webhooks},
     model::{
-        names::{CommitSha, RefName, RepoPath},
+        names::{CommitSha, ForgeContext, RefName, RepoPath},
         report::ReportState,
         trigger::Repository,
     },
@@ -120,15 +120,15 @@ impl Forge for Scripted {
         None
     }
 
-    async fn read_ref(&self, _: &Repository, _: Option<i64>, _: &RefName) -> Result<Option<CommitSha>, ForgeError> {
+    async fn read_ref(&self, _: &Repository, _: &RefName) -> Result<Option<CommitSha>, ForgeError> {
         Ok(None)
     }
 
-    async fn find_repository(&self, _: &RepoPath, _: Option<i64>) -> Result<Option<Repository>, ForgeError> {
+    async fn find_repository(&self, _: &RepoPath, _: &ForgeContext) -> Result<Option<Repository>, ForgeError> {
         Ok(None)
     }
 
-    async fn fetch_access(&self, _: &Repository, _: Option<i64>) -> Result<FetchAccess, ForgeError> {
+    async fn fetch_access(&self, _: &Repository) -> Result<FetchAccess, ForgeError> {
         Ok(FetchAccess {
             url: String::new(),
             authorization: None,
@@ -300,11 +300,11 @@ async fn what_the_forge_asks_for_holds_for_its_whole_lane() {
     assert!(after > Duration::from_secs(80), "{after:?}");
     assert_eq!(rig.heard("hub").len(), 1, "the second was not even tried");
     let mut other = owed("hub", ReportState::Success);
-    other.report.installation = Some(10);
+    other.report.repository.context = 10.into();
     let other = rig.owe(other);
     assert!(
         matches!(rig.said(other).await, Said::Delivered(_)),
-        "another installation has its own limits"
+        "another context has its own limits"
     );
     rig.end().await;
 }

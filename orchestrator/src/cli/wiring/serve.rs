@@ -18,7 +18,8 @@ use crate::{
     janitor,
     model::{
         ids::InstanceId,
-        names::{CommitSha, ConnectionId, RefName, RepoPath},
+        names::{CommitSha, ConnectionId, ForgeContext, RefName, RepoPath},
+        trigger::Repository,
     },
     node,
     planner::{CatchUp, Caught, Planner},
@@ -27,7 +28,7 @@ use crate::{
     scheduler,
     store::{self, AuditEntry, Store},
     telemetry::{self, LogFormat, Metrics},
-    web::{self, AppState, Changed, Parts, Placed, Repositories, http::serve},
+    web::{self, AppState, Changed, Parts, Repositories, http::serve},
 };
 
 /// How long running parts may take to stop.
@@ -262,24 +263,16 @@ struct ForgeRepositories {
 
 #[async_trait]
 impl Repositories for ForgeRepositories {
-    async fn find(&self, connection: &ConnectionId, path: &RepoPath) -> Result<Option<Placed>, ForgeError> {
-        let Some(forge) = self.forges.get(connection) else {
-            return Ok(None);
-        };
-        let Some(repository) = forge.find_repository(path, None).await? else {
-            return Ok(None);
-        };
-        let installation = forge.installation(&repository.path).await?;
-        Ok(Some((repository, installation)))
+    async fn find(&self, connection: &ConnectionId, path: &RepoPath) -> Result<Option<Repository>, ForgeError> {
+        match self.forges.get(connection) {
+            Some(forge) => forge.find_repository(path, &ForgeContext::default()).await,
+            None => Ok(None),
+        }
     }
 
-    async fn read_ref(
-        &self,
-        (repository, installation): &Placed,
-        name: &RefName,
-    ) -> Result<Option<CommitSha>, ForgeError> {
+    async fn read_ref(&self, repository: &Repository, name: &RefName) -> Result<Option<CommitSha>, ForgeError> {
         match self.forges.get(&repository.connection) {
-            Some(forge) => forge.read_ref(repository, *installation, name).await,
+            Some(forge) => forge.read_ref(repository, name).await,
             None => Ok(None),
         }
     }

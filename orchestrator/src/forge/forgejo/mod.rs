@@ -37,7 +37,7 @@ use super::{
 };
 use crate::{
     model::{
-        names::{CommitSha, ConnectionId, RefName, RepoPath},
+        names::{CommitSha, ConnectionId, ForgeContext, RefName, RepoPath, RepositoryId},
         report::Report,
         trigger::Repository,
     },
@@ -61,7 +61,7 @@ pub struct Forgejo {
     http: Outgoing,
     token: Secret,
     authorization: HeaderValue,
-    places: Mutex<HashMap<i64, (RepoPath, Instant)>>,
+    places: Mutex<HashMap<RepositoryId, (RepoPath, Instant)>>,
 }
 
 impl fmt::Debug for Forgejo {
@@ -84,7 +84,7 @@ fn only<'de, D: Deserializer<'de>, T: DeserializeOwned>(answer: D, fields: &[&st
 /// What is needed of a repository. The SDK's types read an absent field as zero or as an empty text, so that is no
 /// answer; here and below.
 struct Repo {
-    id: i64,
+    id: RepositoryId,
     full_name: RepoPath,
 }
 
@@ -98,11 +98,12 @@ impl TryFrom<repos::Repository> for Repo {
     type Error = String;
 
     fn try_from(repository: repos::Repository) -> Result<Self, String> {
-        if repository.id == 0 {
+        let id = u64::try_from(repository.id).unwrap_or(0);
+        if id == 0 {
             return Err("a repository without an id".to_owned());
         }
         Ok(Self {
-            id: repository.id,
+            id: id.into(),
             full_name: checked(&repository.full_name)?,
         })
     }
@@ -269,7 +270,7 @@ impl Forgejo {
         if places.len() >= PLACES {
             places.retain(|_, (_, since)| since.elapsed() < PLACE_KNOWN_FOR);
         }
-        places.insert(repository.id, (path.clone(), Instant::now()));
+        places.insert(repository.id.clone(), (path.clone(), Instant::now()));
         Ok(path)
     }
 
@@ -288,12 +289,7 @@ impl Forge for Forgejo {
         Some(self.webhooks.clone())
     }
 
-    async fn read_ref(
-        &self,
-        repository: &Repository,
-        _installation: Option<i64>,
-        name: &RefName,
-    ) -> Result<Option<CommitSha>, ForgeError> {
+    async fn read_ref(&self, repository: &Repository, name: &RefName) -> Result<Option<CommitSha>, ForgeError> {
         let path = self.place(repository).await?;
         if let Some(branch) = name.branch() {
             // The refs endpoint would list every branch that begins with this name.
@@ -324,25 +320,18 @@ impl Forge for Forgejo {
         }
     }
 
-    async fn find_repository(
-        &self,
-        path: &RepoPath,
-        _installation: Option<i64>,
-    ) -> Result<Option<Repository>, ForgeError> {
+    async fn find_repository(&self, path: &RepoPath, _known: &ForgeContext) -> Result<Option<Repository>, ForgeError> {
         let connection = self.connection.clone();
         let found = self.repository(path).await?;
         Ok(found.map(|repo| Repository {
             connection,
             id: repo.id,
             path: repo.full_name,
+            context: ForgeContext::default(),
         }))
     }
 
-    async fn fetch_access(
-        &self,
-        repository: &Repository,
-        _installation: Option<i64>,
-    ) -> Result<FetchAccess, ForgeError> {
+    async fn fetch_access(&self, repository: &Repository) -> Result<FetchAccess, ForgeError> {
         let path = self.place(repository).await?;
         // The token is the password; with one, the name before it is not looked at.
         let basic = STANDARD.encode(format!("helios-ci:{}", self.token.expose()));

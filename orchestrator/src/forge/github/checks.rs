@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     api::{Api, Ask},
-    token::{Purpose, Scope},
+    token::Scope,
 };
 use crate::{
     clock,
@@ -118,22 +118,18 @@ struct ListedRun {
     external_id: Option<String>,
 }
 
-/// Brings GitHub's check run to this state and returns its id.
+/// Brings GitHub's check run to this state and returns its id. `scope` is the report's repository, with the purpose to
+/// write checks.
 ///
 /// # Errors
 /// When GitHub did not take it.
 pub async fn deliver(
     api: &Api,
-    installation: i64,
+    scope: Scope,
     report: &Report,
     details: &str,
     known: Option<&str>,
 ) -> Result<u64, ForgeError> {
-    let scope = Scope {
-        installation,
-        repository: Some(report.repository.id),
-        purpose: Purpose::Checks,
-    };
     // The id came from the store; anything but a number cannot be one.
     if let Some(id) = known.and_then(|k| k.parse().ok())
         && update(api, scope, report, details, id).await?

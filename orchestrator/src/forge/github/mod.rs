@@ -28,7 +28,7 @@ use self::{
 use super::{ConnectError, FetchAccess, Forge, ForgeError, Webhooks, encode_ref, http::Outgoing, push::Served};
 use crate::{
     model::{
-        names::{CommitSha, ConnectionId, RefName, RepoPath},
+        names::{CommitSha, ConnectionId, ForgeContext, RefName, RepoPath},
         report::Report,
         trigger::Repository,
     },
@@ -52,7 +52,7 @@ pub struct Github {
 
 #[derive(Deserialize)]
 struct Repo {
-    id: i64,
+    id: u64,
     full_name: RepoPath,
 }
 
@@ -94,35 +94,23 @@ impl Github {
         })
     }
 
-    async fn scope(
-        &self,
-        path: &RepoPath,
-        repository: Option<i64>,
-        installation: Option<i64>,
-        purpose: Purpose,
-    ) -> Result<Option<Scope>, ForgeError> {
-        let found = self.api.installation(path, installation).await?;
-        Ok(found.map(|installation| Scope {
-            installation,
-            repository,
-            purpose,
-        }))
+    /// The installation that a repository belongs to; none when the App is not installed on it. What a context does
+    /// not say is asked for.
+    async fn installation(&self, path: &RepoPath, known: &ForgeContext) -> Result<Option<u64>, ForgeError> {
+        self.api.installation(path, known.as_str().parse().ok()).await
     }
 
-    async fn needed_scope(
-        &self,
-        repository: &Repository,
-        installation: Option<i64>,
-        purpose: Purpose,
-    ) -> Result<Scope, ForgeError> {
+    async fn scope(&self, repository: &Repository, purpose: Purpose) -> Result<Scope, ForgeError> {
         let path = &repository.path;
-        self.scope(path, Some(repository.id), installation, purpose)
-            .await?
-            .ok_or_else(|| {
-                self.api
-                    .call(&Method::GET, &format!("/repos/{path}/installation"))
-                    .refused(NOT_INSTALLED)
-            })
+        let call = || self.api.call(&Method::GET, &format!("/repos/{path}/installation"));
+        let number = repository.id.as_str().parse();
+        let number = number.map_err(|_| call().refused(format!("{} is no id of a repository here", repository.id)))?;
+        let installation = self.installation(path, &repository.context).await?;
+        Ok(Scope {
+            installation: installation.ok_or_else(|| call().refused(NOT_INSTALLED))?,
+            repository: Some(number),
+            purpose,
+        })
     }
 
     /// The commit that an annotated tag stands for.
@@ -157,13 +145,8 @@ impl Forge for Github {
         Some(self.webhooks.clone())
     }
 
-    async fn read_ref(
-        &self,
-        repository: &Repository,
-        installation: Option<i64>,
-        name: &RefName,
-    ) -> Result<Option<CommitSha>, ForgeError> {
-        let scope = self.needed_scope(repository, installation, Purpose::Read).await?;
+    async fn read_ref(&self, repository: &Repository, name: &RefName) -> Result<Option<CommitSha>, ForgeError> {
+        let scope = self.scope(repository, Purpose::Read).await?;
         let short = name.as_str().trim_start_matches("refs/");
         let route = format!("/repos/{}/git/ref/{}", repository.path, encode_ref(short));
         let found: Option<GitRef> = self.api.as_installation(scope, Ask::get(&route)).await?.json()?;
@@ -175,13 +158,14 @@ impl Forge for Github {
         }
     }
 
-    async fn find_repository(
-        &self,
-        path: &RepoPath,
-        installation: Option<i64>,
-    ) -> Result<Option<Repository>, ForgeError> {
-        let Some(scope) = self.scope(path, None, installation, Purpose::Look).await? else {
+    async fn find_repository(&self, path: &RepoPath, known: &ForgeContext) -> Result<Option<Repository>, ForgeError> {
+        let Some(installation) = self.installation(path, known).await? else {
             return Ok(None);
+        };
+        let scope = Scope {
+            installation,
+            repository: None,
+            purpose: Purpose::Metadata,
         };
         let route = format!("/repos/{path}");
         let found: Option<Repo> = match self.api.as_installation(scope, Ask::get(&route)).await {
@@ -194,21 +178,14 @@ impl Forge for Github {
         let connection = self.connection.clone();
         Ok(found.map(|repo| Repository {
             connection,
-            id: repo.id,
+            id: repo.id.into(),
             path: repo.full_name,
+            context: installation.into(),
         }))
     }
 
-    async fn installation(&self, path: &RepoPath) -> Result<Option<i64>, ForgeError> {
-        self.api.installation(path, None).await
-    }
-
-    async fn fetch_access(
-        &self,
-        repository: &Repository,
-        installation: Option<i64>,
-    ) -> Result<FetchAccess, ForgeError> {
-        let scope = self.needed_scope(repository, installation, Purpose::Read).await?;
+    async fn fetch_access(&self, repository: &Repository) -> Result<FetchAccess, ForgeError> {
+        let scope = self.scope(repository, Purpose::Read).await?;
         let token = self.api.token(scope).await?;
         let basic = STANDARD.encode(format!("x-access-token:{}", token.expose()));
         Ok(FetchAccess {
@@ -218,10 +195,8 @@ impl Forge for Github {
     }
 
     async fn report(&self, report: &Report, details: &str, known: Option<&str>) -> Result<Option<String>, ForgeError> {
-        let scope = self
-            .needed_scope(&report.repository, report.installation, Purpose::Checks)
-            .await?;
-        let id = checks::deliver(&self.api, scope.installation, report, details, known).await?;
+        let scope = self.scope(&report.repository, Purpose::Checks).await?;
+        let id = checks::deliver(&self.api, scope, report, details, known).await?;
         Ok(Some(id.to_string()))
     }
 

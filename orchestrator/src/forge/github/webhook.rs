@@ -8,7 +8,25 @@ use super::super::{
     BadDelivery, Dialect, Parsed, Webhooks,
     push::{self, Served},
 };
-use crate::model::trigger::Subject;
+use crate::model::{names::ForgeContext, trigger::Subject};
+
+/// Which installation of the App the event is about.
+#[derive(Deserialize)]
+struct Installed {
+    #[serde(default)]
+    installation: Option<Installation>,
+}
+
+#[derive(Deserialize)]
+struct Installation {
+    id: u64,
+}
+
+impl Installed {
+    fn context(self) -> ForgeContext {
+        self.installation.map(|it| it.id.into()).unwrap_or_default()
+    }
+}
 
 #[derive(Deserialize)]
 struct Action {
@@ -44,7 +62,14 @@ impl Webhooks for Events {
 
 fn parse(served: &Served, event: &str, body: &[u8]) -> Result<Parsed, BadDelivery> {
     if event == "push" {
-        return push::parse(served, body, false);
+        let mut parsed = push::parse(served, body, false)?;
+        if let Parsed::Triggers(triggers) = &mut parsed {
+            let context = push::body::<Installed>(event, body)?.context();
+            for trigger in triggers {
+                trigger.repository.context = context.clone();
+            }
+        }
+        return Ok(parsed);
     }
     let action = push::body::<Action>(event, body)?.action.unwrap_or_default();
     let why = match (event, action.as_str()) {
@@ -79,7 +104,7 @@ mod tests {
         let Parsed::Triggers(triggers) = parse(&served(&[]), "push", body.to_string().as_bytes()).unwrap() else {
             panic!("not a trigger");
         };
-        assert_eq!(triggers[0].installation, Some(99));
+        assert_eq!(triggers[0].repository.context.as_str(), "99");
     }
 
     #[test]

@@ -45,7 +45,7 @@ async fn the_newest_state_is_told(lab: Lab) {
     for claimed in &reports {
         let report = &claimed.report;
         assert_eq!((report.state, report.run), (ReportState::Failure, Some(run)));
-        assert_eq!((&report.commit, report.installation), (&sha(0xab), Some(7)));
+        assert_eq!((&report.commit, &report.repository.context), (&sha(0xab), &7.into()));
         assert!(report.completed_ms >= report.started_ms && report.started_ms.is_some());
         deliver(&lab, claimed).await;
     }

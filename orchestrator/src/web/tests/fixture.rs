@@ -32,7 +32,7 @@ use crate::{
     store::{AttemptEnd, JobRequirement, NewRun, NewToken, PlannedRun, StepUpdate, Store, StoreError, TriggerOutcome},
     telemetry::Metrics,
     web::{
-        AppState, Parts, Placed, Repositories,
+        AppState, Parts, Repositories,
         identity::{self, ADMIN_SCOPE, token_hash},
         router,
     },
@@ -48,16 +48,14 @@ struct Found;
 
 #[async_trait]
 impl Repositories for Found {
-    async fn find(&self, connection: &ConnectionId, path: &RepoPath) -> Result<Option<Placed>, ForgeError> {
+    async fn find(&self, connection: &ConnectionId, path: &RepoPath) -> Result<Option<Repository>, ForgeError> {
         match path.as_str() {
-            "helios/demo" => Ok(Some((
-                Repository {
-                    connection: connection.clone(),
-                    id: 1,
-                    path: path.clone(),
-                },
-                Some(7),
-            ))),
+            "helios/demo" => Ok(Some(Repository {
+                connection: connection.clone(),
+                id: 1.into(),
+                path: path.clone(),
+                context: 7.into(),
+            })),
             "helios/away" => Err(ForgeError::Later {
                 forge: "https://forge.example".into(),
                 call: "repository".into(),
@@ -68,7 +66,7 @@ impl Repositories for Found {
         }
     }
 
-    async fn read_ref(&self, _: &Placed, name: &RefName) -> Result<Option<CommitSha>, ForgeError> {
+    async fn read_ref(&self, _: &Repository, name: &RefName) -> Result<Option<CommitSha>, ForgeError> {
         let there = ["refs/heads/main", "refs/tags/v1", "refs/heads/both", "refs/tags/both"];
         Ok(there.contains(&name.as_str()).then(|| COMMIT.parse().unwrap()))
     }
@@ -211,19 +209,19 @@ fn job(id: &str, name: &str, needs: &[&str]) -> PlannedJob {
     }
 }
 
-pub fn trigger(path: &str, id: i64, title: &str) -> Trigger {
+pub fn trigger(path: &str, id: u64, title: &str) -> Trigger {
     Trigger {
         repository: Repository {
             connection: "berg".parse().unwrap(),
-            id,
+            id: id.into(),
             path: path.parse().unwrap(),
+            context: crate::model::names::ForgeContext::default(),
         },
         event: Event::Push {
             ref_name: "refs/heads/<img>".parse().unwrap(),
             commit: COMMIT.parse().unwrap(),
             before: None,
         },
-        installation: None,
         actor: EVIL.into(),
         title: title.into(),
     }

@@ -332,7 +332,6 @@ async fn store_run(
     let trigger = Trigger {
         repository: tree.repository(),
         event,
-        installation: None,
         actor: tree.person.clone(),
         title: title.clone(),
     };
