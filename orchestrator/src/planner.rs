@@ -109,12 +109,10 @@ impl PlanError {
         }
     }
 
-    /// What the forge asked for, an hour at most.
+    /// The pause that the forge asked for.
     fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Forge(ForgeError::Later { retry_after, .. }) => {
-                retry_after.map(|after| after.min(Duration::from_secs(3600)))
-            }
+            Self::Forge(error) => error.retry_after(),
             _ => None,
         }
     }

@@ -22,13 +22,14 @@ use super::{Forge, ForgeError, text::one_line};
 use crate::{clock::now_ms, model::names::ConnectionId};
 
 /// How long one answer is waited for.
-const PATIENCE: Duration = Duration::from_secs(30);
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// How often a connection that works is asked.
-const USUAL: Duration = Duration::from_secs(300);
-/// After how long one that does not work is asked again at first; each time doubled, up to [`USUAL`].
-const FIRST_AGAIN: Duration = Duration::from_secs(15);
+const WORKING_INTERVAL: Duration = Duration::from_secs(300);
+/// After how long one that does not work is asked again, at first and at most; doubled each time. A forge may ask for a
+/// longer pause.
+const BROKEN_INTERVAL: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(60));
 /// Refused calls cannot make us ask more often.
-const LEAST: Duration = Duration::from_secs(10);
+const SHORTEST_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What is known of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,24 +96,31 @@ impl fmt::Display for ConnectionState {
     }
 }
 
-/// Asks a forge once: for `doctor`, and for the daemon's timer.
-pub async fn ask(forge: &dyn Forge) -> ConnectionState {
+/// Asks a forge once.
+pub async fn probe(forge: &dyn Forge) -> ConnectionState {
+    probe_with_pause(forge).await.0
+}
+
+/// As [`probe`], with the pause that the forge asked for.
+async fn probe_with_pause(forge: &dyn Forge) -> (ConnectionState, Option<Duration>) {
     let since_ms = now_ms();
-    match tokio::time::timeout(PATIENCE, forge.check()).await {
-        Ok(Ok(words)) => ConnectionState::Working { words },
+    match tokio::time::timeout(ANSWER_WITHIN, forge.check()).await {
+        Ok(Ok(words)) => (ConnectionState::Working { words }, None),
         Ok(Err(error)) => {
             let reason = one_line(&error.to_string(), 500);
-            match error {
+            let pause = error.retry_after();
+            let state = match error {
                 ForgeError::Refused { .. } | ForgeError::Unauthorized { .. } => {
                     ConnectionState::Refused { reason, since_ms }
                 }
                 ForgeError::Later { .. } => ConnectionState::Unreachable { reason, since_ms },
-            }
+            };
+            (state, pause)
         }
-        Err(_) => ConnectionState::Unreachable {
-            reason: format!("no answer within {} s", PATIENCE.as_secs()),
-            since_ms,
-        },
+        Err(_) => {
+            let reason = format!("no answer within {} s", ANSWER_WITHIN.as_secs());
+            (ConnectionState::Unreachable { reason, since_ms }, None)
+        }
     }
 }
 
@@ -174,6 +182,38 @@ impl ConnectionHealth {
         registry.register("connections", "Forge connections by state", self.0.counted.clone());
     }
 
+    /// Asks a connection now, and keeps what it says.
+    pub async fn probe(&self, connection: &ConnectionId, forge: &dyn Forge) -> ConnectionState {
+        self.probe_with_pause(connection, forge).await.0
+    }
+
+    async fn probe_with_pause(
+        &self,
+        connection: &ConnectionId,
+        forge: &dyn Forge,
+    ) -> (ConnectionState, Option<Duration>) {
+        let (state, pause) = probe_with_pause(forge).await;
+        self.set(connection, state.clone());
+        (state, pause)
+    }
+
+    /// Waits until a connection is known to work.
+    pub async fn until_working(&self, connection: &ConnectionId) {
+        let works = |state: &ConnectionState| matches!(state, ConnectionState::Working { .. });
+        self.until(connection, works).await;
+    }
+
+    /// Waits until a connection is known not to work.
+    pub async fn until_broken(&self, connection: &ConnectionId) {
+        self.until(connection, ConnectionState::is_broken).await;
+    }
+
+    async fn until(&self, connection: &ConnectionId, wanted: impl Fn(&ConnectionState) -> bool) {
+        let mut states = self.0.states.subscribe();
+        // The sender lives as long as `self`, so only what is wanted ends this.
+        let _there = states.wait_for(|all| all.get(connection).is_some_and(&wanted)).await;
+    }
+
     /// Asks every connection, each at its own pace, until `stop`.
     pub async fn run(self, forges: HashMap<ConnectionId, Arc<dyn Forge>>, stop: CancellationToken) {
         let asked = forges
@@ -184,21 +224,19 @@ impl ConnectionHealth {
 
     async fn attend(&self, connection: &ConnectionId, forge: &dyn Forge) {
         let doubt = self.doubt(connection);
-        let mut again = FIRST_AGAIN;
+        let mut wait = BROKEN_INTERVAL.0;
         loop {
-            let state = ask(forge).await;
+            let (state, pause) = self.probe_with_pause(connection, forge).await;
             // Doubts until now, that of our own question among them, are answered.
             let _doubted = doubt.notified().now_or_never();
-            let broken = state.is_broken();
-            self.set(connection, state);
-            if broken {
-                tokio::time::sleep(again).await;
-                again = (again * 2).min(USUAL);
+            if state.is_broken() {
+                tokio::time::sleep(wait.max(pause.unwrap_or_default())).await;
+                wait = (wait * 2).min(BROKEN_INTERVAL.1);
                 continue;
             }
-            again = FIRST_AGAIN;
-            tokio::time::sleep(LEAST).await;
-            let _elapsed_or_doubted = tokio::time::timeout(USUAL, doubt.notified()).await;
+            wait = BROKEN_INTERVAL.0;
+            tokio::time::sleep(SHORTEST_INTERVAL).await;
+            let _elapsed_or_doubted = tokio::time::timeout(WORKING_INTERVAL, doubt.notified()).await;
         }
     }
 
@@ -274,8 +312,12 @@ mod tests {
         Works,
         Refuses,
         Away,
+        /// Asks for a pause of [`PAUSE`].
+        Limits,
         Hangs,
     }
+
+    const PAUSE: Duration = Duration::from_secs(1200);
 
     #[async_trait]
     impl Forge for Scripted {
@@ -317,11 +359,11 @@ mod tests {
             match answer {
                 Answer::Works => Ok("Forgejo as bot".to_owned()),
                 Answer::Refuses => Err(ForgeError::Refused { forge, call, reason }),
-                Answer::Away => Err(ForgeError::Later {
+                Answer::Away | Answer::Limits => Err(ForgeError::Later {
                     forge,
                     call,
                     reason,
-                    retry_after: None,
+                    retry_after: (answer == Answer::Limits).then_some(PAUSE),
                 }),
                 Answer::Hangs => std::future::pending().await,
             }
@@ -332,7 +374,7 @@ mod tests {
         match answer {
             Answer::Works => "working",
             Answer::Refuses => "refused",
-            Answer::Away | Answer::Hangs => "unreachable",
+            Answer::Away | Answer::Limits | Answer::Hangs => "unreachable",
         }
     }
 
@@ -380,7 +422,11 @@ mod tests {
         // A daemon that asks is not ended by an answer, and asks again.
         let state = asked.until("working").await;
         assert_eq!((state.fix(), state.to_string().as_str()), (None, "Forgejo as bot"));
-        assert!(begun.elapsed() < USUAL, "mended within minutes: {:?}", begun.elapsed());
+        assert!(
+            begun.elapsed() < WORKING_INTERVAL,
+            "mended within minutes: {:?}",
+            begun.elapsed()
+        );
         asked.stop.cancel();
         asked.task.await.unwrap();
     }
@@ -393,11 +439,20 @@ mod tests {
         let begun = tokio::time::Instant::now();
         asked.health.doubt(&id()).notify_one();
         asked.until("refused").await;
-        assert!(begun.elapsed() <= LEAST, "{:?}", begun.elapsed());
+        assert!(begun.elapsed() <= SHORTEST_INTERVAL, "{:?}", begun.elapsed());
         // One that nobody configured has no state, and may be asked for.
         let other = "other".parse().unwrap();
         asked.health.doubt(&other).notify_one();
         assert_eq!(asked.health.state(&other), ConnectionState::Unknown);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_forge_that_asks_for_a_pause_is_left_alone_so_long() {
+        let asked = Asked::new(&[Answer::Limits, Answer::Works]);
+        let begun = tokio::time::Instant::now();
+        asked.health.until_broken(&id()).await;
+        asked.health.until_working(&id()).await;
+        assert!((PAUSE..PAUSE * 2).contains(&begun.elapsed()), "{:?}", begun.elapsed());
     }
 
     fn answers() -> impl Strategy<Value = Vec<Answer>> {
@@ -421,7 +476,7 @@ mod tests {
                     asked.health.doubt(&id()).notify_one();
                 }
                 // Longer than every answer and every pause together.
-                tokio::time::sleep((USUAL + PATIENCE) * 13).await;
+                tokio::time::sleep((WORKING_INTERVAL + ANSWER_WITHIN) * 13).await;
                 let state = asked.health.state(&id());
                 prop_assert_eq!(state.word(), word(last));
                 let mut registry = Registry::default();

@@ -33,6 +33,9 @@ pub use self::webhook::{BadDelivery, Dialect, Parsed, Webhooks};
 pub(crate) use self::{forgejo::DIALECT as FORGEJO, github::DIALECT as GITHUB};
 pub use self::{forgejo::WORKFLOWS as FORGEJO_WORKFLOWS, github::WORKFLOWS as GITHUB_WORKFLOWS};
 
+/// Whatever pause a forge asks for, it is asked again after this.
+const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
+
 /// How a call to a forge failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ForgeError {
@@ -76,6 +79,15 @@ impl ForgeError {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         matches!(self, Self::Later { .. } | Self::Unauthorized { .. })
+    }
+
+    /// The pause that the forge asked for, if it did: an hour at most.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Later { retry_after, .. } => retry_after.map(|after| after.min(LONGEST_PAUSE)),
+            Self::Unauthorized { .. } | Self::Refused { .. } => None,
+        }
     }
 }
 

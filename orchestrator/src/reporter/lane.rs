@@ -133,11 +133,7 @@ impl Lane {
                 self.shared.refused(owed, &error.to_string()).await;
             }
             Ok(Err(error @ ForgeError::Later { .. })) => {
-                let asked = match &error {
-                    ForgeError::Later { retry_after, .. } => *retry_after,
-                    ForgeError::Refused { .. } | ForgeError::Unauthorized { .. } => None,
-                };
-                self.put_off(owed, asked, &error.to_string()).await;
+                self.put_off(owed, error.retry_after(), &error.to_string()).await;
             }
             Err(_) => {
                 let reason = format!("no complete answer within {} s", DELIVERY.as_secs());

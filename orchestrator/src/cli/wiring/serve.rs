@@ -153,7 +153,7 @@ async fn serve_with(
         machines: Arc::clone(&deps.machines),
         repositories: Arc::new(ForgeRepositories {
             forges: ready.forges.clone(),
-            catch_up: CatchUp::new(deps.clone()),
+            catch_up: CatchUp::new(deps.clone(), ready.connections.clone()),
         }),
         connections: ready.connections.clone(),
         on_change: on_change(Arc::clone(&hints)),
@@ -185,7 +185,7 @@ async fn serve_with(
     );
     tasks.spawn(ready.connections.clone().run(ready.forges.clone(), stop.clone()));
     tasks.spawn(planner.run(stop.clone()));
-    tasks.spawn(CatchUp::new(deps.clone()).run(stop.clone()));
+    tasks.spawn(CatchUp::new(deps.clone(), ready.connections.clone()).run(stop.clone()));
     tasks.spawn(reporter.run(stop.clone()));
     tasks.spawn(scheduler::run(
         deps.clone(),
