@@ -21,7 +21,7 @@ use crate::{
     intake::{verdict, verdict_text},
     model::{
         names::{CommitSha, ConnectionId},
-        trigger::{Event, Repository, Retry, Trigger},
+        trigger::{Event, RefCause, RefEvent, Repository, Retry, Trigger},
     },
     queue::{Hint, Hints},
     source::{self, Source, SourceError},
@@ -311,11 +311,8 @@ impl Planner {
             Err(error) => return Err(error.into()),
         };
         tracing::debug!(%now, %head, "read a ref at the forge and in the mirror");
-        let commit = match &trigger.event {
-            Event::Push { commit, .. }
-            | Event::Manual {
-                commit: Some(commit), ..
-            } => {
+        let commit = match trigger.event.commit() {
+            Some(commit) => {
                 // An annotated tag's event names the tag object.
                 let commit = self
                     .source
@@ -341,7 +338,7 @@ impl Planner {
                 }
                 commit
             }
-            Event::Manual { commit: None, .. } => head,
+            None => head,
         };
         let ignored = |reason, commit, retry| TriggerOutcome::Ignored {
             reason,
@@ -350,7 +347,8 @@ impl Planner {
         };
         let message = self.source.commit_message(repository, &commit).await?;
         // A person who asks knows what the message says.
-        if let (Event::Push { .. }, Some(word)) = (&trigger.event, decide::skip_word(&message)) {
+        let Event::Ref(RefEvent { cause, .. }) = &trigger.event;
+        if let (RefCause::Push { .. }, Some(word)) = (cause, decide::skip_word(&message)) {
             let reason = format!("the commit message says {word}");
             return Ok(ignored(reason, commit, Retry::Never));
         }

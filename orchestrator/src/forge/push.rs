@@ -136,11 +136,7 @@ pub fn parse(served: &Served, raw: &[u8], test_when_unmoved: bool) -> Result<Par
             path,
             context: ForgeContext::default(),
         },
-        event: Event::Push {
-            ref_name,
-            commit: after,
-            before,
-        },
+        event: Event::push(ref_name, after, before),
         actor: one_line(&actor, 100),
         title: title(&message),
     }]))
@@ -151,6 +147,7 @@ pub mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::model::trigger::{RefCause, RefEvent};
 
     pub const A: &str = "1111111111111111111111111111111111111111";
     pub const B: &str = "2222222222222222222222222222222222222222";
@@ -196,11 +193,11 @@ pub mod tests {
                 path: "acme/tool".parse().unwrap(),
                 context: ForgeContext::default(),
             },
-            event: Event::Push {
-                ref_name: "refs/heads/main".parse().unwrap(),
-                commit: B.parse().unwrap(),
-                before: Some(A.parse().unwrap()),
-            },
+            event: Event::push(
+                "refs/heads/main".parse().unwrap(),
+                B.parse().unwrap(),
+                Some(A.parse().unwrap()),
+            ),
             actor: "ada".to_owned(),
             title: "Fix the  thing".to_owned(),
         };
@@ -214,7 +211,7 @@ pub mod tests {
                 panic!("not a trigger");
             };
             assert!(
-                matches!(&triggers[0].event, Event::Push { before: None, ref_name, .. } if ref_name.as_str() == name)
+                matches!(&triggers[0].event, Event::Ref(RefEvent { ref_name, cause: RefCause::Push { before: None, .. } }) if ref_name.as_str() == name)
             );
         }
     }

@@ -80,23 +80,38 @@ impl From<StoredTrigger> for Trigger {
     }
 }
 
-/// The events known so far.
+/// What asks for runs, by where the code lies that they run: this decides which commits they may run, and how far these
+/// are trusted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Event {
+    /// The code is on a branch or tag of the repository itself.
+    Ref(RefEvent),
+}
+
+/// An event about a branch or tag of the repository itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefEvent {
+    /// The branch or tag.
+    pub ref_name: RefName,
+    /// Why it asks for runs.
+    #[serde(flatten)]
+    pub cause: RefCause,
+}
+
+/// Why a branch or tag asks for runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "name", rename_all = "snake_case")]
-pub enum Event {
-    /// A branch or tag now points at a commit.
+pub enum RefCause {
+    /// It now points at a commit.
     Push {
-        /// The branch or tag.
-        ref_name: RefName,
         /// What it points at, as the delivery claims; the planner reads it again.
         commit: CommitSha,
         /// What it pointed at; none for a new ref.
         before: Option<CommitSha>,
     },
-    /// A person asked, through the API or the CLI, for a branch or tag of the base repository.
+    /// A person asked, through the API or the CLI.
     Manual {
-        /// The branch or tag.
-        ref_name: RefName,
         /// The commit, where the person named one: it must be what the ref points at or be
         /// reachable from it.
         commit: Option<CommitSha>,
@@ -156,29 +171,37 @@ impl Retry {
 }
 
 impl Event {
+    /// A push of a branch or tag.
+    #[must_use]
+    pub fn push(ref_name: RefName, commit: CommitSha, before: Option<CommitSha>) -> Self {
+        let cause = RefCause::Push { commit, before };
+        Self::Ref(RefEvent { ref_name, cause })
+    }
+
     /// The word workflow files use for it.
     #[must_use]
     pub fn name(&self) -> &'static str {
-        match self {
-            Self::Push { .. } | Self::Manual { as_push: true, .. } => "push",
-            Self::Manual { as_push: false, .. } => "workflow_dispatch",
+        let Self::Ref(RefEvent { cause, .. }) = self;
+        match cause {
+            RefCause::Push { .. } | RefCause::Manual { as_push: true, .. } => "push",
+            RefCause::Manual { as_push: false, .. } => "workflow_dispatch",
         }
     }
 
-    /// The ref it is about.
+    /// The ref of the repository that it is about.
     #[must_use]
     pub fn ref_name(&self) -> &RefName {
-        match self {
-            Self::Push { ref_name, .. } | Self::Manual { ref_name, .. } => ref_name,
-        }
+        let Self::Ref(RefEvent { ref_name, .. }) = self;
+        ref_name
     }
 
     /// The commit that whoever asked named, where one was named.
     #[must_use]
     pub fn commit(&self) -> Option<&CommitSha> {
-        match self {
-            Self::Push { commit, .. } => Some(commit),
-            Self::Manual { commit, .. } => commit.as_ref(),
+        let Self::Ref(RefEvent { cause, .. }) = self;
+        match cause {
+            RefCause::Push { commit, .. } => Some(commit),
+            RefCause::Manual { commit, .. } => commit.as_ref(),
         }
     }
 }
@@ -210,11 +233,11 @@ mod tests {
         let commit: CommitSha = "2222222222222222222222222222222222222222".parse().unwrap();
         assert_eq!(
             push.event,
-            Event::Push {
-                ref_name: "refs/heads/main".parse().unwrap(),
-                commit: commit.clone(),
-                before: Some("1111111111111111111111111111111111111111".parse().unwrap()),
-            }
+            Event::push(
+                "refs/heads/main".parse().unwrap(),
+                commit.clone(),
+                Some("1111111111111111111111111111111111111111".parse().unwrap()),
+            )
         );
         assert_eq!(
             (manual.repository.id.as_str(), manual.repository.context.is_empty()),
@@ -222,22 +245,38 @@ mod tests {
         );
         assert_eq!(
             manual.event,
-            Event::Manual {
+            Event::Ref(RefEvent {
                 ref_name: "refs/tags/v1".parse().unwrap(),
-                commit: None,
-                as_push: true,
-                workflow: Some("ci.yml".to_owned()),
-            }
+                cause: RefCause::Manual {
+                    commit: None,
+                    as_push: true,
+                    workflow: Some("ci.yml".to_owned()),
+                },
+            })
         );
         assert_eq!(
             older.event,
-            Event::Manual {
+            Event::Ref(RefEvent {
                 ref_name: "refs/heads/main".parse().unwrap(),
-                commit: Some(commit),
-                as_push: false,
-                workflow: None,
-            }
+                cause: RefCause::Manual {
+                    commit: Some(commit),
+                    as_push: false,
+                    workflow: None,
+                },
+            })
         );
+    }
+
+    #[test]
+    fn events_are_stored_in_the_shape_of_the_first_version() {
+        for text in OF_VERSION_1 {
+            let trigger: Trigger = serde_json::from_str(text).unwrap();
+            let stored = serde_json::to_value(&trigger).unwrap();
+            let before: serde_json::Value = serde_json::from_str(text).unwrap();
+            for (key, value) in before["event"].as_object().unwrap() {
+                assert_eq!(&stored["event"][key], value, "{key} of {text}");
+            }
+        }
     }
 
     #[test]

@@ -57,9 +57,8 @@ async fn finish(lab: &Lab, outcome: DeliveryOutcome) {
 
 fn trigger_of(new: &NewDelivery) -> DeliveryOutcome {
     let mut trigger = push(1, new.subject.commit.as_ref().unwrap());
-    if let Event::Push { ref_name, .. } = &mut trigger.event {
-        *ref_name = new.subject.ref_name.clone().unwrap();
-    }
+    let Event::Ref(on) = &mut trigger.event;
+    on.ref_name = new.subject.ref_name.clone().unwrap();
     DeliveryOutcome::Planned(vec![trigger])
 }
 
@@ -280,12 +279,14 @@ async fn a_tip_that_nobody_planned_was_missed(lab: Lab) {
     plan(&lab, not_planned(Some(3), Retry::OnRequest)).await;
     assert_eq!(missed(&lab).await, ["old"], "no workflow wants it");
     let mut asked = push(1, &sha(8));
-    asked.event = Event::Manual {
+    asked.event = Event::Ref(RefEvent {
         ref_name: "refs/heads/old".parse().unwrap(),
-        commit: None,
-        as_push: true,
-        workflow: None,
-    };
+        cause: RefCause::Manual {
+            commit: None,
+            as_push: true,
+            workflow: None,
+        },
+    });
     lab.store.create_trigger(&asked, "ann").await.unwrap();
     let claimed = lab.store.claim_trigger(&lab.node, MINUTE).await.unwrap().unwrap();
     let ended = lab.store.finish_trigger(claimed.id, claimed.epoch, runs(sha(8))).await;

@@ -29,7 +29,7 @@ use crate::{
         names::{CommitSha, MachineName, NodeName},
         plan::{Action, PLAN_VERSION, Plan, PlannedJob, PlannedStep, Shell},
         state::{JobResult, JobState, MachineState, RunState},
-        trigger::{Event, Repository, Retry, Subject, Trigger},
+        trigger::{Event, RefCause, RefEvent, Repository, Retry, Subject, Trigger},
     },
     secret::Secret,
 };
@@ -270,11 +270,7 @@ fn push(repository: u64, commit: &CommitSha) -> Trigger {
             path: format!("owner/repo-{repository}").parse().unwrap(),
             context: 7.into(),
         },
-        event: Event::Push {
-            ref_name: "refs/heads/main".parse().unwrap(),
-            commit: commit.clone(),
-            before: None,
-        },
+        event: Event::push("refs/heads/main".parse().unwrap(), commit.clone(), None),
         actor: "ann".into(),
         title: "Mend <the> thing".into(),
     }

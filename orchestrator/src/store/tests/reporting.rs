@@ -166,11 +166,7 @@ async fn an_expired_lease_is_claimed_again(lab: Lab) {
 async fn run_of(lab: &Lab, commit: u8, ref_name: &str) -> RunId {
     let ref_name: RefName = ref_name.parse().unwrap();
     let mut trigger = push(1, &sha(commit));
-    trigger.event = Event::Push {
-        ref_name,
-        commit: sha(commit),
-        before: None,
-    };
+    trigger.event = Event::push(ref_name, sha(commit), None);
     lab.store.create_trigger(&trigger, "ann").await.unwrap();
     let claimed = lab.store.claim_trigger(&lab.node, MINUTE).await.unwrap().unwrap();
     let outcome = TriggerOutcome::Planned {

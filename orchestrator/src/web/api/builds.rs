@@ -11,7 +11,7 @@ use crate::{
     forge::ForgeError,
     model::{
         names::{CommitSha, ConnectionId, RefName, RepoPath},
-        trigger::{Event, Repository, Trigger},
+        trigger::{Event, RefCause, RefEvent, Repository, Trigger},
     },
     web::{
         AppState, Changed,
@@ -132,12 +132,14 @@ pub async fn create(
     let subject = format!("{connection} {path} {ref_name}");
     let trigger = Trigger {
         repository,
-        event: Event::Manual {
+        event: Event::Ref(RefEvent {
             ref_name: ref_name.clone(),
-            commit,
-            as_push: body.event == AskedEvent::Push,
-            workflow,
-        },
+            cause: RefCause::Manual {
+                commit,
+                as_push: body.event == AskedEvent::Push,
+                workflow,
+            },
+        }),
         actor: caller.name().unwrap_or("api").to_owned(),
         title: String::new(),
     };

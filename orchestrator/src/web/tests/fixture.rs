@@ -217,11 +217,7 @@ pub fn trigger(path: &str, id: u64, title: &str) -> Trigger {
             path: path.parse().unwrap(),
             context: crate::model::names::ForgeContext::default(),
         },
-        event: Event::Push {
-            ref_name: "refs/heads/<img>".parse().unwrap(),
-            commit: COMMIT.parse().unwrap(),
-            before: None,
-        },
+        event: Event::push("refs/heads/<img>".parse().unwrap(), COMMIT.parse().unwrap(), None),
         actor: EVIL.into(),
         title: title.into(),
     }

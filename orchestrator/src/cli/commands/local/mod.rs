@@ -34,7 +34,7 @@ use crate::{
         ids::{InstanceId, RunId},
         names::CommitSha,
         plan::Action,
-        trigger::{Event, Repository, Trigger},
+        trigger::{Event, RefCause, RefEvent, Repository, Trigger},
     },
     node,
     planner::{WorkflowFile, decide},
@@ -282,18 +282,16 @@ async fn default_file(deps: &Deps, repository: &Repository, commit: &CommitSha) 
 
 /// What a push would run; else what a person may start.
 fn plan(deps: &Deps, file: WorkflowFile, tree: &Tree, commit: &CommitSha) -> miette::Result<(Event, NewRun)> {
-    let push = Event::Push {
-        ref_name: tree.ref_name.clone(),
-        commit: commit.clone(),
-        before: None,
-    };
+    let push = Event::push(tree.ref_name.clone(), commit.clone(), None);
     let files = [file];
-    let manual = Event::Manual {
+    let manual = Event::Ref(RefEvent {
         ref_name: tree.ref_name.clone(),
-        commit: Some(commit.clone()),
-        as_push: false,
-        workflow: None,
-    };
+        cause: RefCause::Manual {
+            commit: Some(commit.clone()),
+            as_push: false,
+            workflow: None,
+        },
+    });
     let (event, runs) = match decide(&files, &push, &deps.config) {
         Ok(runs) => (push, runs),
         Err(reason) => {
