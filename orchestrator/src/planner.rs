@@ -142,7 +142,7 @@ impl Planner {
         let mut hints = self.hints.subscribe();
         let mut planning = JoinSet::new();
         loop {
-            if let Err(error) = self.look(&mut planning, &stop).await {
+            if let Err(error) = self.claim_due(&mut planning, &stop).await {
                 tracing::error!(error = &error as &dyn std::error::Error, "cannot plan now");
             }
             let more = tokio::select! {
@@ -164,7 +164,7 @@ impl Planner {
     }
 
     /// Takes everything that is due and that there is room for.
-    async fn look(&self, planning: &mut JoinSet<()>, stop: &CancellationToken) -> Result<(), StoreError> {
+    async fn claim_due(&self, planning: &mut JoinSet<()>, stop: &CancellationToken) -> Result<(), StoreError> {
         while !stop.is_cancelled() {
             let Some(delivery) = self.store.claim_delivery(&self.config.node, LEASE).await? else {
                 break;
@@ -207,7 +207,7 @@ impl Planner {
             })
         } else {
             failpoint::hit(Point::TriggerClaimed);
-            match self.held(&claimed, stop, self.plan(&claimed)).await? {
+            match self.while_claimed(&claimed, stop, self.plan(&claimed)).await? {
                 Some(planned) => planned,
                 None => return Ok(()),
             }
@@ -261,7 +261,7 @@ impl Planner {
 
     /// Works while the claim is held: renews it, and gives it back when the daemon stops. `None` when the
     /// work did not come to its end.
-    async fn held<T>(
+    async fn while_claimed<T>(
         &self,
         claimed: &ClaimedTrigger,
         stop: &CancellationToken,
@@ -369,9 +369,9 @@ impl Planner {
         repository: &Repository,
         commit: &CommitSha,
     ) -> Result<Vec<WorkflowFile>, PlanError> {
-        let places = workflow::listed(folders);
-        let places: Vec<&str> = places.iter().map(String::as_str).collect();
-        let entries = self.source.list_tree(repository, commit, &places).await?;
+        let paths = workflow::listed(folders);
+        let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
+        let entries = self.source.list_tree(repository, commit, &paths).await?;
         let Some(pick) = workflow::pick(folders, entries.iter().map(|entry| entry.path.as_str())) else {
             return Ok(Vec::new());
         };

@@ -127,7 +127,7 @@ impl Answer {
     /// The parsed body, or none when the answer was 404.
     ///
     /// # Errors
-    /// [`ForgeError::Later`] when the body is not what was promised: a proxy's page in between is
+    /// [`ForgeError::Later`] when the body is not the expected JSON: a proxy's page in between is
     /// the usual cause, and it goes away.
     pub fn json<T: DeserializeOwned>(&self) -> Result<Option<T>, ForgeError> {
         let Some(body) = &self.body else { return Ok(None) };

@@ -39,7 +39,7 @@ pub enum ConnectionState {
     /// It accepts us.
     Working {
         /// What it said of itself and of us, one line: `Forgejo or Gitea 11.0.1 as ci-bot`.
-        words: String,
+        answer: String,
     },
     /// It answers, and does not accept us: a credential, a permission or the address is wrong. Only a person can mend it.
     Refused {
@@ -58,9 +58,9 @@ pub enum ConnectionState {
 }
 
 impl ConnectionState {
-    /// One word for metrics, pages and the API.
+    /// Its name in metrics, pages and the API.
     #[must_use]
-    pub fn word(&self) -> &'static str {
+    pub fn as_str(&self) -> &'static str {
         match self {
             Self::Unknown => "unknown",
             Self::Working { .. } => "working",
@@ -90,7 +90,7 @@ impl fmt::Display for ConnectionState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unknown => f.write_str("not asked yet"),
-            Self::Working { words } => f.write_str(words),
+            Self::Working { answer } => f.write_str(answer),
             Self::Refused { reason, .. } | Self::Unreachable { reason, .. } => f.write_str(reason),
         }
     }
@@ -105,7 +105,7 @@ pub async fn probe(forge: &dyn Forge) -> ConnectionState {
 async fn probe_with_pause(forge: &dyn Forge) -> (ConnectionState, Option<Duration>) {
     let since_ms = now_ms();
     match tokio::time::timeout(ANSWER_WITHIN, forge.check()).await {
-        Ok(Ok(words)) => (ConnectionState::Working { words }, None),
+        Ok(Ok(answer)) => (ConnectionState::Working { answer }, None),
         Ok(Err(error)) => {
             let reason = one_line(&error.to_string(), 500);
             let pause = error.retry_after();
@@ -136,8 +136,8 @@ pub struct ConnectionHealth(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     states: watch::Sender<BTreeMap<ConnectionId, ConnectionState>>,
-    /// One for each connection: a call of it was refused.
-    doubts: BTreeMap<ConnectionId, Arc<Notify>>,
+    /// One for each connection: a call of it was refused, so it is probed soon.
+    rechecks: BTreeMap<ConnectionId, Arc<Notify>>,
     counted: Family<StateLabel, Gauge>,
 }
 
@@ -150,7 +150,7 @@ impl ConnectionHealth {
             .map(|id| (id.clone(), ConnectionState::Unknown))
             .collect();
         let inner = Inner {
-            doubts: states.keys().map(|id| (id.clone(), Arc::default())).collect(),
+            rechecks: states.keys().map(|id| (id.clone(), Arc::default())).collect(),
             states: watch::Sender::new(states),
             counted: Family::default(),
         };
@@ -173,8 +173,8 @@ impl ConnectionHealth {
 
     /// To be notified when a call of this connection was answered with 401: it is asked soon whether it still works.
     #[must_use]
-    pub fn doubt(&self, connection: &ConnectionId) -> Arc<Notify> {
-        self.0.doubts.get(connection).cloned().unwrap_or_default()
+    pub fn recheck(&self, connection: &ConnectionId) -> Arc<Notify> {
+        self.0.rechecks.get(connection).cloned().unwrap_or_default()
     }
 
     /// Adds the number of connections by state to a registry.
@@ -218,17 +218,17 @@ impl ConnectionHealth {
     pub async fn run(self, forges: HashMap<ConnectionId, Arc<dyn Forge>>, stop: CancellationToken) {
         let asked = forges
             .iter()
-            .map(|(connection, forge)| self.attend(connection, forge.as_ref()));
+            .map(|(connection, forge)| self.probe_repeatedly(connection, forge.as_ref()));
         stop.run_until_cancelled(join_all(asked)).await;
     }
 
-    async fn attend(&self, connection: &ConnectionId, forge: &dyn Forge) {
-        let doubt = self.doubt(connection);
+    async fn probe_repeatedly(&self, connection: &ConnectionId, forge: &dyn Forge) {
+        let recheck = self.recheck(connection);
         let mut wait = BROKEN_INTERVAL.0;
         loop {
             let (state, pause) = self.probe_with_pause(connection, forge).await;
-            // Doubts until now, that of our own question among them, are answered.
-            let _doubted = doubt.notified().now_or_never();
+            // Calls that were refused until now, our own among them, are answered by this.
+            let _refused = recheck.notified().now_or_never();
             if state.is_broken() {
                 tokio::time::sleep(wait.max(pause.unwrap_or_default())).await;
                 wait = (wait * 2).min(BROKEN_INTERVAL.1);
@@ -236,7 +236,7 @@ impl ConnectionHealth {
             }
             wait = BROKEN_INTERVAL.0;
             tokio::time::sleep(SHORTEST_INTERVAL).await;
-            let _elapsed_or_doubted = tokio::time::timeout(WORKING_INTERVAL, doubt.notified()).await;
+            let _elapsed_or_refused = tokio::time::timeout(WORKING_INTERVAL, recheck.notified()).await;
         }
     }
 
@@ -254,11 +254,11 @@ impl ConnectionHealth {
             changed
         });
         self.0.count();
-        if before.word() == state.word() {
+        if before.as_str() == state.as_str() {
             return;
         }
         match state.fix() {
-            Some(fix) => tracing::warn!(%connection, reason = %state, fix, "the connection is {}", state.word()),
+            Some(fix) => tracing::warn!(%connection, reason = %state, fix, "the connection is {}", state.as_str()),
             None if before.is_broken() => tracing::info!(%connection, "the connection works again: {state}"),
             None => tracing::info!(%connection, "the connection works: {state}"),
         }
@@ -279,7 +279,7 @@ impl Inner {
     fn count(&self) {
         let states = self.states.borrow();
         for word in ["unknown", "working", "refused", "unreachable"] {
-            let number = states.values().filter(|state| state.word() == word).count();
+            let number = states.values().filter(|state| state.as_str() == word).count();
             let gauge = self.counted.get_or_create(&StateLabel { state: word });
             gauge.set(i64::try_from(number).unwrap_or(i64::MAX));
         }
@@ -406,7 +406,7 @@ mod tests {
 
         async fn until(&self, word: &str) -> ConnectionState {
             let mut states = self.health.0.states.subscribe();
-            let found = states.wait_for(|states| states[&id()].word() == word).await.unwrap();
+            let found = states.wait_for(|states| states[&id()].as_str() == word).await.unwrap();
             found[&id()].clone()
         }
     }
@@ -437,12 +437,12 @@ mod tests {
         asked.until("working").await;
         *asked.forge.0.lock().unwrap() = VecDeque::from([Answer::Refuses]);
         let begun = tokio::time::Instant::now();
-        asked.health.doubt(&id()).notify_one();
+        asked.health.recheck(&id()).notify_one();
         asked.until("refused").await;
         assert!(begun.elapsed() <= SHORTEST_INTERVAL, "{:?}", begun.elapsed());
         // One that nobody configured has no state, and may be asked for.
         let other = "other".parse().unwrap();
-        asked.health.doubt(&other).notify_one();
+        asked.health.recheck(&other).notify_one();
         assert_eq!(asked.health.state(&other), ConnectionState::Unknown);
     }
 
@@ -473,12 +473,12 @@ mod tests {
                 let asked = Asked::new(&script);
                 let last = *script.last().unwrap();
                 for _ in 0..doubts {
-                    asked.health.doubt(&id()).notify_one();
+                    asked.health.recheck(&id()).notify_one();
                 }
                 // Longer than every answer and every pause together.
                 tokio::time::sleep((WORKING_INTERVAL + ANSWER_WITHIN) * 13).await;
                 let state = asked.health.state(&id());
-                prop_assert_eq!(state.word(), word(last));
+                prop_assert_eq!(state.as_str(), word(last));
                 let mut registry = Registry::default();
                 asked.health.register(&mut registry);
                 let mut text = String::new();

@@ -25,7 +25,7 @@ use crate::model::{
 };
 use crate::secret::Secret;
 
-pub use self::connect::{ConnectError, connect, connect_saying};
+pub use self::connect::{ConnectError, connect, connect_noting_refusals};
 use self::connect::{encode_part, encode_ref};
 pub use self::health::{ConnectionHealth, ConnectionState};
 pub use self::webhook::{BadDelivery, Dialect, Parsed, Webhooks};
@@ -124,7 +124,7 @@ pub trait Forge: Send + Sync + fmt::Debug {
     /// How to fetch it.
     async fn fetch_access(&self, repository: &Repository) -> Result<FetchAccess, ForgeError>;
 
-    /// Tells the forge one check's state. `known` is what the last delivery of the same check and
+    /// Reports one check's state to the forge. `known` is what the last delivery of the same check and
     /// generation returned (GitHub's check-run id); the answer is stored for the next. `details` is
     /// the absolute URL of our page.
     async fn report(&self, report: &Report, details: &str, known: Option<&str>) -> Result<Option<String>, ForgeError>;

@@ -71,7 +71,7 @@ struct User {
     login: Option<String>,
 }
 
-/// Parses a body, naming the event when it is not what the event promises.
+/// Parses a body, naming the event when it is not what the event's name says.
 pub fn body<T: DeserializeOwned>(event: &str, body: &[u8]) -> Result<T, BadDelivery> {
     serde_json::from_slice(body).map_err(|error| bad(event, &error))
 }

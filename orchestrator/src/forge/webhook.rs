@@ -52,6 +52,6 @@ pub trait Webhooks: Send + Sync + fmt::Debug {
     /// Turns a verified body into triggers. Pure.
     ///
     /// # Errors
-    /// When the body is not what the event promises.
+    /// When the body is not what the event's name says.
     fn parse(&self, event: &str, body: &[u8]) -> Result<Parsed, BadDelivery>;
 }

@@ -1,6 +1,6 @@
 //! A verified body becomes what is stored: parsed once, without its secrets, written out again. The
 //! parse is also what the delivery's subject is read from, so a body with the same key twice cannot be
-//! one repository to us and another to whoever parses it later.
+//! one repository to us and another to the planner, which parses it later.
 
 use serde_json::{Map, Value};
 

@@ -1,5 +1,5 @@
 //! Webhook signatures: HMAC-SHA256 over the raw bytes, compared in constant time. SHA-1 signatures
-//! (`X-Hub-Signature`) are never looked at, and an empty secret never signs anything.
+//! (`X-Hub-Signature`) are never read, and an empty secret never signs anything.
 
 use hmac::{Hmac, KeyInit, Mac};
 use http::HeaderMap;

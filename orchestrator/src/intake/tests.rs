@@ -351,7 +351,7 @@ async fn a_store_that_fails_is_said_so_and_asked_again() {
     let body = response.into_body().collect().await.unwrap().to_bytes();
     assert!(
         !String::from_utf8_lossy(&body).contains("database"),
-        "our troubles are for the log"
+        "our own failures are for the log"
     );
 }
 

@@ -1,5 +1,5 @@
-//! What a delivery means: read from its body and the configuration alone, so that whoever delivers can be told at once
-//! and whoever plans later comes to the same verdict.
+//! What a delivery means: read from its body and the configuration alone, so that the answer to a delivery
+//! can say at once what the planner decides later.
 
 use crate::{
     config::Config,

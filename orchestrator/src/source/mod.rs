@@ -109,7 +109,7 @@ impl Source {
             .join(format!("{}.git", repository.id))
     }
 
-    /// Whoever changes a mirror or a mirror's grant holds this.
+    /// A task that changes a mirror or a mirror's grant holds this lock.
     async fn lock(&self, repository: &Repository) -> OwnedMutexGuard<()> {
         let key = (repository.connection.clone(), repository.id.clone());
         let lock = {

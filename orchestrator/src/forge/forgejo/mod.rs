@@ -45,9 +45,9 @@ use crate::{
 };
 
 /// How long a repository is believed to be where it was.
-const PLACE_KNOWN_FOR: Duration = Duration::from_secs(60);
-/// Places that are remembered.
-const PLACES: usize = 1000;
+const PATH_KNOWN_FOR: Duration = Duration::from_secs(60);
+/// Paths that are remembered.
+const PATHS: usize = 1000;
 const NO_RIGHT: &str = "the repository is gone, or the token's user may not write to it (it needs `write:repository`)";
 
 /// The folders that Forgejo's and Gitea's Actions read workflow files from.
@@ -61,7 +61,7 @@ pub struct Forgejo {
     http: Outgoing,
     token: Secret,
     authorization: HeaderValue,
-    places: Mutex<HashMap<RepositoryId, (RepoPath, Instant)>>,
+    paths: Mutex<HashMap<RepositoryId, (RepoPath, Instant)>>,
 }
 
 impl fmt::Debug for Forgejo {
@@ -212,7 +212,7 @@ impl Forgejo {
             http,
             token: token.clone(),
             authorization,
-            places: Mutex::default(),
+            paths: Mutex::default(),
         })
     }
 
@@ -247,12 +247,12 @@ impl Forgejo {
     }
 
     /// Where the repository of this id is now. A renamed one is followed; another one that took its
-    /// path is never told anything.
-    async fn place(&self, repository: &Repository) -> Result<RepoPath, ForgeError> {
-        let places = || self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = places()
+    /// path is never reported to.
+    async fn current_path(&self, repository: &Repository) -> Result<RepoPath, ForgeError> {
+        let paths = || self.paths.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = paths()
             .get(&repository.id)
-            .filter(|(_, since)| since.elapsed() < PLACE_KNOWN_FOR)
+            .filter(|(_, since)| since.elapsed() < PATH_KNOWN_FOR)
             .cloned();
         if let Some((path, _)) = known {
             return Ok(path);
@@ -266,11 +266,11 @@ impl Forgejo {
                 answer.needed::<Repo>(NO_RIGHT)?.full_name
             }
         };
-        let mut places = places();
-        if places.len() >= PLACES {
-            places.retain(|_, (_, since)| since.elapsed() < PLACE_KNOWN_FOR);
+        let mut paths = paths();
+        if paths.len() >= PATHS {
+            paths.retain(|_, (_, since)| since.elapsed() < PATH_KNOWN_FOR);
         }
-        places.insert(repository.id.clone(), (path.clone(), Instant::now()));
+        paths.insert(repository.id.clone(), (path.clone(), Instant::now()));
         Ok(path)
     }
 
@@ -290,7 +290,7 @@ impl Forge for Forgejo {
     }
 
     async fn read_ref(&self, repository: &Repository, name: &RefName) -> Result<Option<CommitSha>, ForgeError> {
-        let path = self.place(repository).await?;
+        let path = self.current_path(repository).await?;
         if let Some(branch) = name.branch() {
             // The refs endpoint would list every branch that begins with this name.
             let answer = self
@@ -332,8 +332,8 @@ impl Forge for Forgejo {
     }
 
     async fn fetch_access(&self, repository: &Repository) -> Result<FetchAccess, ForgeError> {
-        let path = self.place(repository).await?;
-        // The token is the password; with one, the name before it is not looked at.
+        let path = self.current_path(repository).await?;
+        // The token is the password; with one, the name before it does not matter.
         let basic = STANDARD.encode(format!("helios-ci:{}", self.token.expose()));
         Ok(FetchAccess {
             url: format!("{}/{path}.git", self.url),
@@ -343,7 +343,7 @@ impl Forge for Forgejo {
 
     /// Statuses append and the latest counts, so saying one twice after a lost answer does no harm.
     async fn report(&self, report: &Report, details: &str, _known: Option<&str>) -> Result<Option<String>, ForgeError> {
-        let path = self.place(&report.repository).await?;
+        let path = self.current_path(&report.repository).await?;
         let route = format!("repos/{path}/statuses/{}", encode_part(report.commit.as_str()));
         let status = Status::new(report, details);
         let answer = self.send(Method::POST, &route, Some(&status)).await?;

@@ -187,7 +187,7 @@ impl Api {
         Ok(found.map(|i| i.id))
     }
 
-    /// Forgets what [`Api::installation`] remembered: the App may have been installed anew.
+    /// Forgets what [`Api::installation`] remembered: the App may have been installed again.
     pub fn forget_installation(&self, path: &RepoPath) {
         self.installations
             .lock()

@@ -43,9 +43,9 @@ struct Output {
     summary: String,
 }
 
-/// GitHub's words for a state: status, conclusion, and what a title begins with because the
+/// GitHub's names for a state: status, conclusion, and what a title begins with because the
 /// conclusion alone would not say it, unless it does so itself.
-fn words(state: ReportState) -> (&'static str, Option<&'static str>, &'static str) {
+fn names(state: ReportState) -> (&'static str, Option<&'static str>, &'static str) {
     match state {
         ReportState::Queued => ("queued", None, ""),
         ReportState::Running => ("in_progress", None, ""),
@@ -60,7 +60,7 @@ fn words(state: ReportState) -> (&'static str, Option<&'static str>, &'static st
     }
 }
 
-/// What tells our check runs of one name and commit apart. Not the job: which job a check speaks of may
+/// The id that distinguishes our check runs of one name and commit. Not the job: which job a check speaks of may
 /// change between a lost answer and the next try.
 fn external_id(report: &Report) -> String {
     format!("check:{}", report.generation)
@@ -71,9 +71,9 @@ fn time(ms: i64) -> Option<String> {
 }
 
 impl<'a> CheckRun<'a> {
-    /// A report in GitHub's words; for an update without the commit.
+    /// A report as GitHub takes it; for an update without the commit.
     pub fn new(report: &'a Report, details: &'a str, create: bool) -> Self {
-        let (status, conclusion, word) = words(report.state);
+        let (status, conclusion, word) = names(report.state);
         let title = match with_word(word, &report.title, 240) {
             title if title.is_empty() => conclusion.unwrap_or(status).to_owned(),
             title => title,
