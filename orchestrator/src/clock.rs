@@ -6,6 +6,8 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use chrono::{DateTime, SecondsFormat};
+
 /// Now, in milliseconds since 1970.
 #[must_use]
 pub fn now_ms() -> i64 {
@@ -24,4 +26,32 @@ fn shift_ms() -> i64 {
     let file = FILE.get_or_init(|| std::env::var_os("HELIOS_CI_CLOCK_SHIFT"));
     let text = file.as_ref().and_then(|file| fs::read_to_string(file).ok());
     text.and_then(|text| text.trim().parse().ok()).unwrap_or_default()
+}
+
+/// RFC 3339 in UTC with milliseconds, for `datetime` attributes and the API. A time beyond the calendar is shown as 1970.
+#[must_use]
+pub fn rfc3339(ms: i64) -> String {
+    let time = DateTime::from_timestamp_millis(ms).unwrap_or_default();
+    time.to_rfc3339_opts(SecondsFormat::Millis, true)
+}
+
+/// `2026-11-21 01:19:01 UTC`.
+#[must_use]
+pub fn moment(ms: i64) -> String {
+    let time = DateTime::from_timestamp_millis(ms).unwrap_or_default();
+    time.format("%Y-%m-%d %H:%M:%S UTC").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_those_of_the_calendar() {
+        assert_eq!(rfc3339(0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(rfc3339(951_782_399_999), "2000-02-28T23:59:59.999Z");
+        assert_eq!(rfc3339(951_782_400_000), "2000-02-29T00:00:00.000Z");
+        assert_eq!(rfc3339(1_795_223_941_000), "2026-11-21T01:19:01.000Z");
+        assert_eq!(moment(-1), "1969-12-31 23:59:59 UTC");
+    }
 }

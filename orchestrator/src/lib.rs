@@ -18,6 +18,7 @@ pub mod files;
 pub mod foreign_text;
 pub mod forge;
 pub mod images;
+pub mod intake;
 pub mod janitor;
 pub mod logs;
 pub mod machine;

@@ -4,7 +4,6 @@
 
 mod catch_up;
 mod decide;
-mod verdict;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -14,15 +13,15 @@ use tokio_util::sync::CancellationToken;
 pub use self::{
     catch_up::{CatchUp, Caught},
     decide::{WorkflowFile, decide},
-    verdict::{verdict, words},
 };
 use crate::{
     config::Config,
     failpoint::{self, Point},
     forge::{Forge, ForgeError},
+    intake::{verdict, verdict_text},
     model::{
         names::{CommitSha, ConnectionId},
-        trigger::{Event, Repository, Retry, Trigger},
+        trigger::{Event, RefCause, RefEvent, Repository, Retry, Trigger},
     },
     queue::{Hint, Hints},
     source::{self, Source, SourceError},
@@ -110,12 +109,10 @@ impl PlanError {
         }
     }
 
-    /// What the forge asked for, an hour at most.
+    /// The pause that the forge asked for.
     fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Forge(ForgeError::Later { retry_after, .. }) => {
-                retry_after.map(|after| after.min(Duration::from_secs(3600)))
-            }
+            Self::Forge(error) => error.retry_after(),
             _ => None,
         }
     }
@@ -145,7 +142,7 @@ impl Planner {
         let mut hints = self.hints.subscribe();
         let mut planning = JoinSet::new();
         loop {
-            if let Err(error) = self.look(&mut planning, &stop).await {
+            if let Err(error) = self.claim_due(&mut planning, &stop).await {
                 tracing::error!(error = &error as &dyn std::error::Error, "cannot plan now");
             }
             let more = tokio::select! {
@@ -167,7 +164,7 @@ impl Planner {
     }
 
     /// Takes everything that is due and that there is room for.
-    async fn look(&self, planning: &mut JoinSet<()>, stop: &CancellationToken) -> Result<(), StoreError> {
+    async fn claim_due(&self, planning: &mut JoinSet<()>, stop: &CancellationToken) -> Result<(), StoreError> {
         while !stop.is_cancelled() {
             let Some(delivery) = self.store.claim_delivery(&self.config.node, LEASE).await? else {
                 break;
@@ -194,7 +191,7 @@ impl Planner {
         let forge = self.forges.get(&claimed.connection).map(AsRef::as_ref);
         let outcome = verdict(forge, &self.config, &claimed.connection, &claimed.event, &claimed.body);
         let (id, connection, event) = (claimed.id, &claimed.connection, &claimed.event);
-        tracing::info!(delivery = %id, %connection, event, outcome = words(&outcome), "looked at a delivery");
+        tracing::info!(delivery = %id, %connection, event, outcome = verdict_text(&outcome), "read a delivery");
         self.store.finish_delivery(claimed.id, claimed.epoch, outcome).await?;
         failpoint::hit(Point::DeliveryRead);
         self.hints.notify(Hint::Trigger);
@@ -210,7 +207,7 @@ impl Planner {
             })
         } else {
             failpoint::hit(Point::TriggerClaimed);
-            match self.held(&claimed, stop, self.plan(&claimed)).await? {
+            match self.while_claimed(&claimed, stop, self.plan(&claimed)).await? {
                 Some(planned) => planned,
                 None => return Ok(()),
             }
@@ -264,7 +261,7 @@ impl Planner {
 
     /// Works while the claim is held: renews it, and gives it back when the daemon stops. `None` when the
     /// work did not come to its end.
-    async fn held<T>(
+    async fn while_claimed<T>(
         &self,
         claimed: &ClaimedTrigger,
         stop: &CancellationToken,
@@ -304,21 +301,18 @@ impl Planner {
             commit: None,
             retry: Retry::OnRequest,
         };
-        let Some(now) = forge.read_ref(repository, trigger.installation, ref_name).await? else {
+        let Some(now) = forge.read_ref(repository, ref_name).await? else {
             return Ok(gone());
         };
-        let access = forge.fetch_access(repository, trigger.installation).await?;
+        let access = forge.fetch_access(repository).await?;
         let head = match self.source.fetch(repository, &access, ref_name).await {
             Ok(head) => head,
             Err(SourceError::NoRef { .. }) => return Ok(gone()),
             Err(error) => return Err(error.into()),
         };
         tracing::debug!(%now, %head, "read a ref at the forge and in the mirror");
-        let commit = match &trigger.event {
-            Event::Push { commit, .. }
-            | Event::Manual {
-                commit: Some(commit), ..
-            } => {
+        let commit = match trigger.event.commit() {
+            Some(commit) => {
                 // An annotated tag's event names the tag object.
                 let commit = self
                     .source
@@ -344,7 +338,7 @@ impl Planner {
                 }
                 commit
             }
-            Event::Manual { commit: None, .. } => head,
+            None => head,
         };
         let ignored = |reason, commit, retry| TriggerOutcome::Ignored {
             reason,
@@ -353,11 +347,12 @@ impl Planner {
         };
         let message = self.source.commit_message(repository, &commit).await?;
         // A person who asks knows what the message says.
-        if let (Event::Push { .. }, Some(word)) = (&trigger.event, decide::skip_word(&message)) {
+        let Event::Ref(RefEvent { cause, .. }) = &trigger.event;
+        if let (RefCause::Push { .. }, Some(word)) = (cause, decide::skip_word(&message)) {
             let reason = format!("the commit message says {word}");
             return Ok(ignored(reason, commit, Retry::Never));
         }
-        let files = self.files(forge.kind(), repository, &commit).await?;
+        let files = self.files(forge.workflow_folders(), repository, &commit).await?;
         Ok(match decide::asked(files, &trigger.event, &commit, &self.config) {
             Ok(runs) => TriggerOutcome::Planned {
                 title: source::title(&message),
@@ -370,14 +365,14 @@ impl Planner {
 
     async fn files(
         &self,
-        kind: &str,
+        folders: &[&'static str],
         repository: &Repository,
         commit: &CommitSha,
     ) -> Result<Vec<WorkflowFile>, PlanError> {
-        let places = workflow::listed(kind);
-        let places: Vec<&str> = places.iter().map(String::as_str).collect();
-        let entries = self.source.list_tree(repository, commit, &places).await?;
-        let Some(pick) = workflow::pick(kind, entries.iter().map(|entry| entry.path.as_str())) else {
+        let paths = workflow::listed(folders);
+        let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
+        let entries = self.source.list_tree(repository, commit, &paths).await?;
+        let Some(pick) = workflow::pick(folders, entries.iter().map(|entry| entry.path.as_str())) else {
             return Ok(Vec::new());
         };
         if pick.files.len() > FILES {
@@ -409,8 +404,8 @@ impl Planner {
 
 /// The path must still be that of the repository that is meant.
 async fn same_repository(forge: &dyn Forge, trigger: &Trigger) -> Result<(), PlanError> {
-    let Repository { path, id, .. } = &trigger.repository;
-    match forge.find_repository(path, trigger.installation).await? {
+    let Repository { path, id, context, .. } = &trigger.repository;
+    match forge.find_repository(path, context).await? {
         Some(found) if found.id == *id => Ok(()),
         Some(_) => Err(PlanError::Never {
             reason: format!("{path} is another repository by now than the one of the event"),

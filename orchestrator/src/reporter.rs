@@ -1,7 +1,7 @@
 //! Delivers the outbox: each check's newest state, at least once, never giving up. Reports go through
-//! one lane per connection and installation, so that a forge that hangs delays only its own.
+//! one queue per connection and forge context, so that a forge that hangs delays only its own.
 
-mod lane;
+mod send_queue;
 mod stored;
 #[cfg(test)]
 mod tests;
@@ -28,14 +28,18 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    lane::{Lane, Queued},
+    send_queue::{Queued, SendQueue},
     stored::StoredOutbox,
 };
 use crate::{
     clock,
     config::Config,
     forge::Forge,
-    model::{ids::ReportId, names::ConnectionId, report::Report},
+    model::{
+        ids::ReportId,
+        names::{ConnectionId, ForgeContext},
+        report::Report,
+    },
     queue::{Hint, Hints},
     store::Store,
 };
@@ -44,13 +48,13 @@ use crate::{
 const BATCH: u32 = 32;
 /// After a crash a claimed report waits at most this long. A delivery is given up well before.
 const LEASE: Duration = Duration::from_secs(60);
-/// Without any hint we look this often; `node` repeats lost hints much sooner.
+/// Without any hint the outbox is read this often; `node` repeats lost hints much sooner.
 const SWEEP: Duration = Duration::from_secs(300);
 /// The store failed: a moment.
 const STORE_PAUSE: Duration = Duration::from_secs(3);
-/// Reports waiting in one lane; more are put off, because a short queue carries fresh states.
-const LANE_LENGTH: usize = 8;
-/// How long a lane's worth of deliveries may take to end at a stop.
+/// Reports waiting in one queue; more are put off, because a short queue carries fresh states.
+const QUEUE_LENGTH: usize = 8;
+/// How long the deliveries of a queue may take to end at a stop.
 const STOP_WITHIN: Duration = Duration::from_secs(15);
 
 /// Something went wrong in the store.
@@ -74,7 +78,7 @@ pub struct Owed {
 pub trait Outbox: Send + Sync {
     /// Claims what is due, final states first.
     async fn claim(&self, limit: u32, lease: Duration) -> Result<Vec<Owed>, OutboxError>;
-    /// The forge heard this.
+    /// The forge has taken this state.
     async fn delivered(&self, owed: &Owed, remote: Option<&str>) -> Result<(), OutboxError>;
     /// Due again after this time.
     async fn later(&self, owed: &Owed, after: Duration, reason: &str) -> Result<(), OutboxError>;
@@ -89,7 +93,7 @@ struct OutcomeLabel {
     outcome: &'static str,
 }
 
-/// What all lanes share.
+/// What all queues share.
 struct Shared {
     outbox: Arc<dyn Outbox>,
     public_url: String,
@@ -97,7 +101,7 @@ struct Shared {
     /// Failed tries in a row, for the back-off. A report that only waited for its turn has none. Lost
     /// at a restart, which is a good moment to try everything again.
     failures: Mutex<HashMap<ReportId, u32>>,
-    /// Told after every delivery and pause: a newer state may be due, or something may be due earlier
+    /// Notified after every delivery and pause: a newer state may be due, or something may be due earlier
     /// than the loop thinks.
     wake: Arc<Notify>,
 }
@@ -149,7 +153,7 @@ impl Shared {
     }
 }
 
-type LaneKey = (ConnectionId, Option<i64>);
+type QueueKey = (ConnectionId, ForgeContext);
 
 /// The reporter.
 pub struct Reporter {
@@ -189,7 +193,7 @@ impl Reporter {
 
     /// Delivers until stopped.
     pub async fn run(self, stop: CancellationToken) {
-        // Subscribed before the first look, so that nothing falls between the two.
+        // Subscribed before the outbox is first read, so that nothing falls between the two.
         let (hints, wake) = (self.hints.as_ref().map(|h| h.subscribe()), self.wake.clone());
         let listening = async {
             if let Some(mut hints) = hints {
@@ -206,7 +210,7 @@ impl Reporter {
         }
     }
 
-    /// A reporter that looks when `wake` is notified, when something is due, and now and then.
+    /// A reporter that reads the outbox when `wake` is notified, when something is due, and now and then.
     /// `public_url` is what links begin with, without a trailing slash.
     #[must_use]
     pub fn with_outbox(
@@ -237,14 +241,14 @@ impl Reporter {
 
     /// Delivers until stopped. What was claimed and not begun is put back.
     pub async fn work(self, stop: CancellationToken) {
-        let mut lanes: HashMap<LaneKey, mpsc::Sender<Queued>> = HashMap::new();
+        let mut queues: HashMap<QueueKey, mpsc::Sender<Queued>> = HashMap::new();
         let mut tasks = JoinSet::new();
         while !stop.is_cancelled() {
             let pause = match self.shared.outbox.claim(BATCH, LEASE).await {
                 Ok(claimed) if claimed.is_empty() => self.until_next().await,
                 Ok(claimed) => {
                     for owed in claimed {
-                        self.dispatch(owed, &mut lanes, &mut tasks, &stop).await;
+                        self.dispatch(owed, &mut queues, &mut tasks, &stop).await;
                     }
                     Duration::ZERO
                 }
@@ -254,7 +258,7 @@ impl Reporter {
                 }
             };
             while tasks.try_join_next().is_some() {}
-            lanes.retain(|_, lane| !lane.is_closed());
+            queues.retain(|_, queue| !queue.is_closed());
             if pause.is_zero() {
                 continue;
             }
@@ -264,7 +268,7 @@ impl Reporter {
                 () = tokio::time::sleep(pause) => {}
             }
         }
-        drop(lanes);
+        drop(queues);
         let ended = async { while tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(STOP_WITHIN, ended).await.is_err() {
             tracing::warn!("a forge did not answer before the stop; its reports are due again at the next start");
@@ -289,11 +293,14 @@ impl Reporter {
     async fn dispatch(
         &self,
         owed: Owed,
-        lanes: &mut HashMap<LaneKey, mpsc::Sender<Queued>>,
+        queues: &mut HashMap<QueueKey, mpsc::Sender<Queued>>,
         tasks: &mut JoinSet<()>,
         stop: &CancellationToken,
     ) {
-        let key = (owed.report.repository.connection.clone(), owed.report.installation);
+        let key = (
+            owed.report.repository.connection.clone(),
+            owed.report.repository.context.clone(),
+        );
         let Some(forge) = self.forges.get(&key.0) else {
             let reason = format!(
                 "no connection `{}` is configured: add it again, or let its runs expire",
@@ -302,34 +309,38 @@ impl Reporter {
             self.shared.refused(&owed, &reason).await;
             return;
         };
-        let lane = lanes.entry(key).or_insert_with(|| self.open_lane(forge, tasks, stop));
-        // A lane that ended while idle is replaced; a fresh one takes at least one report.
-        if lane.is_closed() {
-            *lane = self.open_lane(forge, tasks, stop);
+        let queue = queues.entry(key).or_insert_with(|| self.open_queue(forge, tasks, stop));
+        // A queue that ended while idle is replaced; a fresh one takes at least one report.
+        if queue.is_closed() {
+            *queue = self.open_queue(forge, tasks, stop);
         }
         let queued = Queued {
             owed,
             since: Instant::now(),
         };
-        if let Err(error) = lane.try_send(queued) {
+        if let Err(error) = queue.try_send(queued) {
             let owed = match error {
                 mpsc::error::TrySendError::Full(queued) | mpsc::error::TrySendError::Closed(queued) => queued.owed,
             };
             self.shared
-                .later(&owed, lane::jitter(Duration::from_secs(6)), "waiting for its turn")
+                .later(
+                    &owed,
+                    send_queue::jitter(Duration::from_secs(6)),
+                    "waiting for its turn",
+                )
                 .await;
         }
     }
 
-    fn open_lane(
+    fn open_queue(
         &self,
         forge: &Arc<dyn Forge>,
         tasks: &mut JoinSet<()>,
         stop: &CancellationToken,
     ) -> mpsc::Sender<Queued> {
-        let (sender, receiver) = mpsc::channel(LANE_LENGTH);
-        let lane = Lane::new(self.shared.clone(), forge.clone());
-        tasks.spawn(lane.run(receiver, stop.clone()));
+        let (sender, receiver) = mpsc::channel(QUEUE_LENGTH);
+        let queue = SendQueue::new(self.shared.clone(), forge.clone());
+        tasks.spawn(queue.run(receiver, stop.clone()));
         sender
     }
 }

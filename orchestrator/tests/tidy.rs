@@ -52,7 +52,7 @@ const RANKS: &[(u32, &[&str])] = &[
     ),
     (1, &["workflow", "config", "queue"]),
     (2, &["images", "logs", "store", "telemetry", "forge"]),
-    (3, &["machine", "source"]),
+    (3, &["machine", "source", "intake"]),
     (4, &["agent_api", "reporter"]),
     (5, &["driver"]),
     (6, &["planner", "scheduler", "janitor", "node"]),

@@ -185,7 +185,8 @@ fn webhook_secrets(reader: &mut Reader, map: &Map<'_>, path: &str) -> Vec<Webhoo
         if let Some(secret) = reader.required_secret(&entry, "secret") {
             secrets.push(WebhookSecret {
                 secret,
-                repository_id: repository_id.and_then(|id| i64::try_from(id).ok()),
+                // Both kinds number their repositories.
+                repository_id: repository_id.map(Into::into),
             });
         }
     }

@@ -31,7 +31,7 @@ use crate::{
             names::{AttrName, AttrValue, Bandwidth, DatasetName, PlainPath},
             network::Range,
         },
-        names::{ConnectionId, Label, NodeName, RepoPath},
+        names::{ConnectionId, Label, NodeName, RepoPath, RepositoryId},
     },
     secret::Secret,
 };
@@ -138,7 +138,7 @@ pub struct WebhookSecret {
     /// The shared secret, never empty.
     pub secret: Secret,
     /// The only repository whose deliveries it may sign.
-    pub repository_id: Option<i64>,
+    pub repository_id: Option<RepositoryId>,
 }
 
 /// What a connection speaks, with what it needs to act there.

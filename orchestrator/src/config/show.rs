@@ -172,13 +172,18 @@ pub(super) fn yaml(config: &Config, references: &BTreeMap<String, String>) -> St
     serde_yaml_ng::to_string(&whole).unwrap_or_default()
 }
 
+/// As it was written.
+fn number_or_text(text: &str) -> Value {
+    text.parse::<u64>().map_or_else(|_| text.into(), Into::into)
+}
+
 fn connection(connection: &Connection, base: &str, secret: &dyn Fn(&str) -> Option<Value>) -> Value {
     let secrets = connection.webhook_secrets.iter().enumerate().map(|(index, one)| {
         let plain = format!("{base}.webhook_secrets.{index}");
-        match one.repository_id {
+        match &one.repository_id {
             Some(id) => map([
                 ("secret", secret(&format!("{plain}.secret"))),
-                ("repository_id", Some(id.into())),
+                ("repository_id", Some(number_or_text(id.as_str()))),
             ]),
             // Written without a repository, the reference may stand alone or under `secret`.
             None => match secret(&format!("{plain}.secret")) {

@@ -103,7 +103,7 @@ fn the_example_is_valid_and_shows_every_key() {
     assert_eq!(again.to_shown_yaml(), shown);
     assert_eq!(format!("{:?}", again.config), format!("{:?}", loaded.config));
     let codeberg = &loaded.config.connections[&"codeberg".parse().unwrap()];
-    assert_eq!(codeberg.webhook_secrets[1].repository_id, Some(4711));
+    assert_eq!(codeberg.webhook_secrets[1].repository_id, Some(4711.into()));
     assert_eq!(
         codeberg.webhook_secrets[0].secret.expose(),
         "s3cret",

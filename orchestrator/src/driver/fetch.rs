@@ -104,7 +104,7 @@ async fn missing(deps: &Deps, attempt: &AttemptRow, depth: u32, mut say: impl Fn
         }
         return Err(FetchError::NoConnection(repository.connection.to_string()));
     };
-    let access = forge.fetch_access(repository, attempt.installation).await?;
+    let access = forge.fetch_access(repository).await?;
     if !here {
         say(&format!("{FETCHING}; fetching it from the forge."));
         match source.fetch_commit(repository, &access, commit).await {

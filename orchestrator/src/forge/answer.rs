@@ -7,11 +7,9 @@ use http::{HeaderMap, Response, StatusCode, header};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{ForgeError, http::SendError, text::one_line};
+use super::{ForgeError, LONGEST_PAUSE, http::SendError, text::one_line};
 use crate::clock;
 
-/// Whatever a forge asks for, we look again after an hour.
-const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 /// A secondary rate limit names no time; GitHub asks for at least a minute.
 const UNNAMED_WAIT: Duration = Duration::from_secs(60);
 
@@ -129,7 +127,7 @@ impl Answer {
     /// The parsed body, or none when the answer was 404.
     ///
     /// # Errors
-    /// [`ForgeError::Later`] when the body is not what was promised: a proxy's page in between is
+    /// [`ForgeError::Later`] when the body is not the expected JSON: a proxy's page in between is
     /// the usual cause, and it goes away.
     pub fn json<T: DeserializeOwned>(&self) -> Result<Option<T>, ForgeError> {
         let Some(body) = &self.body else { return Ok(None) };
@@ -186,7 +184,7 @@ fn rate_limit(status: StatusCode, headers: &HeaderMap, reason: &str, now_ms: i64
     let reset = number("x-ratelimit-reset")
         .filter(|_| exhausted)
         .map(|at| wait_until(at.saturating_mul(1000), now_ms));
-    Some(asked.or(reset).unwrap_or(UNNAMED_WAIT).min(LONGEST_WAIT))
+    Some(asked.or(reset).unwrap_or(UNNAMED_WAIT).min(LONGEST_PAUSE))
 }
 
 /// `Retry-After` in either of its forms.
@@ -199,7 +197,7 @@ fn retry_after(headers: &HeaderMap, now_ms: i64) -> Option<Duration> {
             now_ms,
         ),
     };
-    Some(wait.min(LONGEST_WAIT))
+    Some(wait.min(LONGEST_PAUSE))
 }
 
 fn wait_until(at_ms: i64, now_ms: i64) -> Duration {

@@ -53,14 +53,14 @@ pub enum ConnectError {
 /// # Errors
 /// When an address, key or token cannot be used.
 pub fn connect(id: &ConnectionId, connection: &Connection) -> Result<Arc<dyn Forge>, ConnectError> {
-    connect_saying(id, connection, Arc::default())
+    connect_noting_refusals(id, connection, Arc::default())
 }
 
 /// As [`connect`]; `refused` is notified when the forge answers 401 to any call.
 ///
 /// # Errors
 /// As [`connect`].
-pub fn connect_saying(
+pub fn connect_noting_refusals(
     id: &ConnectionId,
     connection: &Connection,
     refused: Arc<Notify>,
@@ -74,7 +74,7 @@ pub fn connect_saying(
             connection: id.clone(),
             source,
         })?;
-        Ok(outgoing.saying_when_refused(Arc::clone(&refused)))
+        Ok(outgoing.notifying_when_refused(Arc::clone(&refused)))
     };
     Ok(match &connection.kind {
         ConnectionKind::Forgejo { token } => Arc::new(Forgejo::new(

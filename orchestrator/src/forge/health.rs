@@ -22,13 +22,14 @@ use super::{Forge, ForgeError, text::one_line};
 use crate::{clock::now_ms, model::names::ConnectionId};
 
 /// How long one answer is waited for.
-const PATIENCE: Duration = Duration::from_secs(30);
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// How often a connection that works is asked.
-const USUAL: Duration = Duration::from_secs(300);
-/// After how long one that does not work is asked again at first; each time doubled, up to [`USUAL`].
-const FIRST_AGAIN: Duration = Duration::from_secs(15);
+const WORKING_INTERVAL: Duration = Duration::from_secs(300);
+/// After how long one that does not work is asked again, at first and at most; doubled each time. A forge may ask for a
+/// longer pause.
+const BROKEN_INTERVAL: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(60));
 /// Refused calls cannot make us ask more often.
-const LEAST: Duration = Duration::from_secs(10);
+const SHORTEST_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What is known of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,7 +39,7 @@ pub enum ConnectionState {
     /// It accepts us.
     Working {
         /// What it said of itself and of us, one line: `Forgejo or Gitea 11.0.1 as ci-bot`.
-        words: String,
+        answer: String,
     },
     /// It answers, and does not accept us: a credential, a permission or the address is wrong. Only a person can mend it.
     Refused {
@@ -57,9 +58,9 @@ pub enum ConnectionState {
 }
 
 impl ConnectionState {
-    /// One word for metrics, pages and the API.
+    /// Its name in metrics, pages and the API.
     #[must_use]
-    pub fn word(&self) -> &'static str {
+    pub fn as_str(&self) -> &'static str {
         match self {
             Self::Unknown => "unknown",
             Self::Working { .. } => "working",
@@ -89,30 +90,37 @@ impl fmt::Display for ConnectionState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unknown => f.write_str("not asked yet"),
-            Self::Working { words } => f.write_str(words),
+            Self::Working { answer } => f.write_str(answer),
             Self::Refused { reason, .. } | Self::Unreachable { reason, .. } => f.write_str(reason),
         }
     }
 }
 
-/// Asks a forge once: for `doctor`, and for the daemon's timer.
-pub async fn ask(forge: &dyn Forge) -> ConnectionState {
+/// Asks a forge once.
+pub async fn probe(forge: &dyn Forge) -> ConnectionState {
+    probe_with_pause(forge).await.0
+}
+
+/// As [`probe`], with the pause that the forge asked for.
+async fn probe_with_pause(forge: &dyn Forge) -> (ConnectionState, Option<Duration>) {
     let since_ms = now_ms();
-    match tokio::time::timeout(PATIENCE, forge.check()).await {
-        Ok(Ok(words)) => ConnectionState::Working { words },
+    match tokio::time::timeout(ANSWER_WITHIN, forge.check()).await {
+        Ok(Ok(answer)) => (ConnectionState::Working { answer }, None),
         Ok(Err(error)) => {
             let reason = one_line(&error.to_string(), 500);
-            match error {
+            let pause = error.retry_after();
+            let state = match error {
                 ForgeError::Refused { .. } | ForgeError::Unauthorized { .. } => {
                     ConnectionState::Refused { reason, since_ms }
                 }
                 ForgeError::Later { .. } => ConnectionState::Unreachable { reason, since_ms },
-            }
+            };
+            (state, pause)
         }
-        Err(_) => ConnectionState::Unreachable {
-            reason: format!("no answer within {} s", PATIENCE.as_secs()),
-            since_ms,
-        },
+        Err(_) => {
+            let reason = format!("no answer within {} s", ANSWER_WITHIN.as_secs());
+            (ConnectionState::Unreachable { reason, since_ms }, None)
+        }
     }
 }
 
@@ -128,8 +136,8 @@ pub struct ConnectionHealth(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     states: watch::Sender<BTreeMap<ConnectionId, ConnectionState>>,
-    /// One for each connection: a call of it was refused.
-    doubts: BTreeMap<ConnectionId, Arc<Notify>>,
+    /// One for each connection: a call of it was refused, so it is probed soon.
+    rechecks: BTreeMap<ConnectionId, Arc<Notify>>,
     counted: Family<StateLabel, Gauge>,
 }
 
@@ -142,7 +150,7 @@ impl ConnectionHealth {
             .map(|id| (id.clone(), ConnectionState::Unknown))
             .collect();
         let inner = Inner {
-            doubts: states.keys().map(|id| (id.clone(), Arc::default())).collect(),
+            rechecks: states.keys().map(|id| (id.clone(), Arc::default())).collect(),
             states: watch::Sender::new(states),
             counted: Family::default(),
         };
@@ -165,8 +173,8 @@ impl ConnectionHealth {
 
     /// To be notified when a call of this connection was answered with 401: it is asked soon whether it still works.
     #[must_use]
-    pub fn doubt(&self, connection: &ConnectionId) -> Arc<Notify> {
-        self.0.doubts.get(connection).cloned().unwrap_or_default()
+    pub fn recheck(&self, connection: &ConnectionId) -> Arc<Notify> {
+        self.0.rechecks.get(connection).cloned().unwrap_or_default()
     }
 
     /// Adds the number of connections by state to a registry.
@@ -174,31 +182,61 @@ impl ConnectionHealth {
         registry.register("connections", "Forge connections by state", self.0.counted.clone());
     }
 
+    /// Asks a connection now, and keeps what it says.
+    pub async fn probe(&self, connection: &ConnectionId, forge: &dyn Forge) -> ConnectionState {
+        self.probe_with_pause(connection, forge).await.0
+    }
+
+    async fn probe_with_pause(
+        &self,
+        connection: &ConnectionId,
+        forge: &dyn Forge,
+    ) -> (ConnectionState, Option<Duration>) {
+        let (state, pause) = probe_with_pause(forge).await;
+        self.set(connection, state.clone());
+        (state, pause)
+    }
+
+    /// Waits until a connection is known to work.
+    pub async fn until_working(&self, connection: &ConnectionId) {
+        let works = |state: &ConnectionState| matches!(state, ConnectionState::Working { .. });
+        self.until(connection, works).await;
+    }
+
+    /// Waits until a connection is known not to work.
+    pub async fn until_broken(&self, connection: &ConnectionId) {
+        self.until(connection, ConnectionState::is_broken).await;
+    }
+
+    async fn until(&self, connection: &ConnectionId, wanted: impl Fn(&ConnectionState) -> bool) {
+        let mut states = self.0.states.subscribe();
+        // The sender lives as long as `self`, so only what is wanted ends this.
+        let _there = states.wait_for(|all| all.get(connection).is_some_and(&wanted)).await;
+    }
+
     /// Asks every connection, each at its own pace, until `stop`.
     pub async fn run(self, forges: HashMap<ConnectionId, Arc<dyn Forge>>, stop: CancellationToken) {
         let asked = forges
             .iter()
-            .map(|(connection, forge)| self.attend(connection, forge.as_ref()));
+            .map(|(connection, forge)| self.probe_repeatedly(connection, forge.as_ref()));
         stop.run_until_cancelled(join_all(asked)).await;
     }
 
-    async fn attend(&self, connection: &ConnectionId, forge: &dyn Forge) {
-        let doubt = self.doubt(connection);
-        let mut again = FIRST_AGAIN;
+    async fn probe_repeatedly(&self, connection: &ConnectionId, forge: &dyn Forge) {
+        let recheck = self.recheck(connection);
+        let mut wait = BROKEN_INTERVAL.0;
         loop {
-            let state = ask(forge).await;
-            // Doubts until now, that of our own question among them, are answered.
-            let _doubted = doubt.notified().now_or_never();
-            let broken = state.is_broken();
-            self.set(connection, state);
-            if broken {
-                tokio::time::sleep(again).await;
-                again = (again * 2).min(USUAL);
+            let (state, pause) = self.probe_with_pause(connection, forge).await;
+            // Calls that were refused until now, our own among them, are answered by this.
+            let _refused = recheck.notified().now_or_never();
+            if state.is_broken() {
+                tokio::time::sleep(wait.max(pause.unwrap_or_default())).await;
+                wait = (wait * 2).min(BROKEN_INTERVAL.1);
                 continue;
             }
-            again = FIRST_AGAIN;
-            tokio::time::sleep(LEAST).await;
-            let _elapsed_or_doubted = tokio::time::timeout(USUAL, doubt.notified()).await;
+            wait = BROKEN_INTERVAL.0;
+            tokio::time::sleep(SHORTEST_INTERVAL).await;
+            let _elapsed_or_refused = tokio::time::timeout(WORKING_INTERVAL, recheck.notified()).await;
         }
     }
 
@@ -216,11 +254,11 @@ impl ConnectionHealth {
             changed
         });
         self.0.count();
-        if before.word() == state.word() {
+        if before.as_str() == state.as_str() {
             return;
         }
         match state.fix() {
-            Some(fix) => tracing::warn!(%connection, reason = %state, fix, "the connection is {}", state.word()),
+            Some(fix) => tracing::warn!(%connection, reason = %state, fix, "the connection is {}", state.as_str()),
             None if before.is_broken() => tracing::info!(%connection, "the connection works again: {state}"),
             None => tracing::info!(%connection, "the connection works: {state}"),
         }
@@ -241,7 +279,7 @@ impl Inner {
     fn count(&self) {
         let states = self.states.borrow();
         for word in ["unknown", "working", "refused", "unreachable"] {
-            let number = states.values().filter(|state| state.word() == word).count();
+            let number = states.values().filter(|state| state.as_str() == word).count();
             let gauge = self.counted.get_or_create(&StateLabel { state: word });
             gauge.set(i64::try_from(number).unwrap_or(i64::MAX));
         }
@@ -257,9 +295,9 @@ mod tests {
 
     use super::*;
     use crate::{
-        forge::{BadDelivery, FetchAccess, Parsed},
+        forge::{FetchAccess, Webhooks},
         model::{
-            names::{CommitSha, RefName, RepoPath},
+            names::{CommitSha, ForgeContext, RefName, RepoPath},
             report::Report,
             trigger::Repository,
         },
@@ -274,28 +312,32 @@ mod tests {
         Works,
         Refuses,
         Away,
+        /// Asks for a pause of [`PAUSE`].
+        Limits,
         Hangs,
     }
 
+    const PAUSE: Duration = Duration::from_secs(1200);
+
     #[async_trait]
     impl Forge for Scripted {
-        fn kind(&self) -> &'static str {
-            "scripted"
+        fn workflow_folders(&self) -> &'static [&'static str] {
+            &[]
         }
 
-        fn parse(&self, _: &str, _: &[u8]) -> Result<Parsed, BadDelivery> {
+        fn webhooks(&self) -> Option<Arc<dyn Webhooks>> {
+            None
+        }
+
+        async fn read_ref(&self, _: &Repository, _: &RefName) -> Result<Option<CommitSha>, ForgeError> {
             unreachable!()
         }
 
-        async fn read_ref(&self, _: &Repository, _: Option<i64>, _: &RefName) -> Result<Option<CommitSha>, ForgeError> {
+        async fn find_repository(&self, _: &RepoPath, _: &ForgeContext) -> Result<Option<Repository>, ForgeError> {
             unreachable!()
         }
 
-        async fn find_repository(&self, _: &RepoPath, _: Option<i64>) -> Result<Option<Repository>, ForgeError> {
-            unreachable!()
-        }
-
-        async fn fetch_access(&self, _: &Repository, _: Option<i64>) -> Result<FetchAccess, ForgeError> {
+        async fn fetch_access(&self, _: &Repository) -> Result<FetchAccess, ForgeError> {
             unreachable!()
         }
 
@@ -317,11 +359,11 @@ mod tests {
             match answer {
                 Answer::Works => Ok("Forgejo as bot".to_owned()),
                 Answer::Refuses => Err(ForgeError::Refused { forge, call, reason }),
-                Answer::Away => Err(ForgeError::Later {
+                Answer::Away | Answer::Limits => Err(ForgeError::Later {
                     forge,
                     call,
                     reason,
-                    retry_after: None,
+                    retry_after: (answer == Answer::Limits).then_some(PAUSE),
                 }),
                 Answer::Hangs => std::future::pending().await,
             }
@@ -332,7 +374,7 @@ mod tests {
         match answer {
             Answer::Works => "working",
             Answer::Refuses => "refused",
-            Answer::Away | Answer::Hangs => "unreachable",
+            Answer::Away | Answer::Limits | Answer::Hangs => "unreachable",
         }
     }
 
@@ -364,7 +406,7 @@ mod tests {
 
         async fn until(&self, word: &str) -> ConnectionState {
             let mut states = self.health.0.states.subscribe();
-            let found = states.wait_for(|states| states[&id()].word() == word).await.unwrap();
+            let found = states.wait_for(|states| states[&id()].as_str() == word).await.unwrap();
             found[&id()].clone()
         }
     }
@@ -380,7 +422,11 @@ mod tests {
         // A daemon that asks is not ended by an answer, and asks again.
         let state = asked.until("working").await;
         assert_eq!((state.fix(), state.to_string().as_str()), (None, "Forgejo as bot"));
-        assert!(begun.elapsed() < USUAL, "mended within minutes: {:?}", begun.elapsed());
+        assert!(
+            begun.elapsed() < WORKING_INTERVAL,
+            "mended within minutes: {:?}",
+            begun.elapsed()
+        );
         asked.stop.cancel();
         asked.task.await.unwrap();
     }
@@ -391,13 +437,22 @@ mod tests {
         asked.until("working").await;
         *asked.forge.0.lock().unwrap() = VecDeque::from([Answer::Refuses]);
         let begun = tokio::time::Instant::now();
-        asked.health.doubt(&id()).notify_one();
+        asked.health.recheck(&id()).notify_one();
         asked.until("refused").await;
-        assert!(begun.elapsed() <= LEAST, "{:?}", begun.elapsed());
+        assert!(begun.elapsed() <= SHORTEST_INTERVAL, "{:?}", begun.elapsed());
         // One that nobody configured has no state, and may be asked for.
         let other = "other".parse().unwrap();
-        asked.health.doubt(&other).notify_one();
+        asked.health.recheck(&other).notify_one();
         assert_eq!(asked.health.state(&other), ConnectionState::Unknown);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_forge_that_asks_for_a_pause_is_left_alone_so_long() {
+        let asked = Asked::new(&[Answer::Limits, Answer::Works]);
+        let begun = tokio::time::Instant::now();
+        asked.health.until_broken(&id()).await;
+        asked.health.until_working(&id()).await;
+        assert!((PAUSE..PAUSE * 2).contains(&begun.elapsed()), "{:?}", begun.elapsed());
     }
 
     fn answers() -> impl Strategy<Value = Vec<Answer>> {
@@ -418,12 +473,12 @@ mod tests {
                 let asked = Asked::new(&script);
                 let last = *script.last().unwrap();
                 for _ in 0..doubts {
-                    asked.health.doubt(&id()).notify_one();
+                    asked.health.recheck(&id()).notify_one();
                 }
                 // Longer than every answer and every pause together.
-                tokio::time::sleep((USUAL + PATIENCE) * 13).await;
+                tokio::time::sleep((WORKING_INTERVAL + ANSWER_WITHIN) * 13).await;
                 let state = asked.health.state(&id());
-                prop_assert_eq!(state.word(), word(last));
+                prop_assert_eq!(state.as_str(), word(last));
                 let mut registry = Registry::default();
                 asked.health.register(&mut registry);
                 let mut text = String::new();

@@ -253,9 +253,9 @@ impl Outgoing {
         self
     }
 
-    /// The same client, which says when an answer was 401: the credential is doubtful then, whatever was asked.
+    /// The same client, which notifies when an answer was 401: the credential may be wrong, whatever was asked.
     #[must_use]
-    pub fn saying_when_refused(mut self, refused: Arc<Notify>) -> Self {
+    pub fn notifying_when_refused(mut self, refused: Arc<Notify>) -> Self {
         self.refused = refused;
         self
     }
@@ -306,7 +306,7 @@ impl Outgoing {
     }
 }
 
-/// Finds our own reason in an error's chain, else words the innermost cause.
+/// Finds our own reason in an error's chain, else the text of the innermost cause.
 pub(super) fn cause(error: &(dyn std::error::Error + 'static)) -> SendError {
     let mut at = error;
     loop {

@@ -7,49 +7,34 @@ mod forgejo;
 mod github;
 pub mod health;
 pub mod http;
-pub mod intake;
 mod push;
-mod signature;
 #[cfg(test)]
 pub(crate) mod testing;
 pub(crate) mod text;
 pub(crate) mod throttle;
+mod webhook;
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
 use crate::model::{
-    names::{CommitSha, RefName},
+    names::{CommitSha, ForgeContext, RefName, RepoPath},
     report::Report,
-    trigger::{Repository, Trigger},
+    trigger::Repository,
 };
 use crate::secret::Secret;
 
-pub use self::connect::{ConnectError, connect, connect_saying};
+pub use self::connect::{ConnectError, connect, connect_noting_refusals};
 use self::connect::{encode_part, encode_ref};
 pub use self::health::{ConnectionHealth, ConnectionState};
+pub use self::webhook::{BadDelivery, Dialect, Parsed, Webhooks};
+#[cfg(test)]
+pub(crate) use self::{forgejo::DIALECT as FORGEJO, github::DIALECT as GITHUB};
+pub use self::{forgejo::WORKFLOWS as FORGEJO_WORKFLOWS, github::WORKFLOWS as GITHUB_WORKFLOWS};
 
-/// What became of a delivery's body.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Parsed {
-    /// Something to plan.
-    Triggers(Vec<Trigger>),
-    /// Nothing to do, and why: `a branch was deleted`, `a ping`.
-    Ignored(String),
-    /// It is about a repository that the configuration does not list, and why nothing is done.
-    NotServed(String),
-}
-
-/// A webhook body that its forge would not have sent.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the body of this `{event}` delivery cannot be used: {reason}")]
-pub struct BadDelivery {
-    /// The event's name.
-    pub event: String,
-    /// What is wrong with it.
-    pub reason: String,
-}
+/// Whatever pause a forge asks for, it is asked again after this.
+const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 
 /// How a call to a forge failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -95,6 +80,15 @@ impl ForgeError {
     pub fn is_retryable(&self) -> bool {
         matches!(self, Self::Later { .. } | Self::Unauthorized { .. })
     }
+
+    /// The pause that the forge asked for, if it did: an hour at most.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Later { retry_after, .. } => retry_after.map(|after| after.min(LONGEST_PAUSE)),
+            Self::Unauthorized { .. } | Self::Refused { .. } => None,
+        }
+    }
 }
 
 /// How the node fetches a repository: nothing of it reaches a guest, an argv or a URL.
@@ -109,45 +103,28 @@ pub struct FetchAccess {
 /// One forge connection.
 #[async_trait]
 pub trait Forge: Send + Sync + fmt::Debug {
-    /// `forgejo` or `github`.
-    fn kind(&self) -> &'static str;
+    /// The folders of a repository that the forge reads workflow files from, the preferred one first.
+    fn workflow_folders(&self) -> &'static [&'static str];
 
-    /// How many reports a minute it takes from one installation.
+    /// How many reports a minute it takes about the repositories of one context.
     fn reports_per_minute(&self) -> u32 {
         600
     }
 
-    /// Turns a verified body into triggers. Pure.
-    ///
-    /// # Errors
-    /// When the body is not what the event promises.
-    fn parse(&self, event: &str, body: &[u8]) -> Result<Parsed, BadDelivery>;
+    /// Its webhooks; none for a forge that sends none, whose refs are asked for instead.
+    fn webhooks(&self) -> Option<Arc<dyn Webhooks>>;
 
     /// What the ref points at now; `None` when it does not exist.
-    async fn read_ref(
-        &self,
-        repository: &Repository,
-        installation: Option<i64>,
-        name: &RefName,
-    ) -> Result<Option<CommitSha>, ForgeError>;
+    async fn read_ref(&self, repository: &Repository, name: &RefName) -> Result<Option<CommitSha>, ForgeError>;
 
-    /// The repository under this path now: its id must be compared with the one that is meant.
-    async fn find_repository(
-        &self,
-        path: &crate::model::names::RepoPath,
-        installation: Option<i64>,
-    ) -> Result<Option<Repository>, ForgeError>;
-
-    /// GitHub's installation that a repository belongs to, as GitHub says it now; other forges have none.
-    async fn installation(&self, _path: &crate::model::names::RepoPath) -> Result<Option<i64>, ForgeError> {
-        Ok(None)
-    }
+    /// The repository under this path now, with the context that calls about it take: its id must be compared with the
+    /// one that is meant. `known` is the context it had before, if any.
+    async fn find_repository(&self, path: &RepoPath, known: &ForgeContext) -> Result<Option<Repository>, ForgeError>;
 
     /// How to fetch it.
-    async fn fetch_access(&self, repository: &Repository, installation: Option<i64>)
-    -> Result<FetchAccess, ForgeError>;
+    async fn fetch_access(&self, repository: &Repository) -> Result<FetchAccess, ForgeError>;
 
-    /// Tells the forge one check's state. `known` is what the last delivery of the same check and
+    /// Reports one check's state to the forge. `known` is what the last delivery of the same check and
     /// generation returned (GitHub's check-run id); the answer is stored for the next. `details` is
     /// the absolute URL of our page.
     async fn report(&self, report: &Report, details: &str, known: Option<&str>) -> Result<Option<String>, ForgeError>;

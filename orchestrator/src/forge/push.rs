@@ -1,15 +1,18 @@
 //! The push payload, which GitHub, Forgejo and Gitea share in the fields that matter, read by our own
 //! minimal structs: an unknown or odd field elsewhere must not cost a delivery.
 
+use std::str::FromStr;
+
 use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Map, Value};
 
 use super::{
     BadDelivery, Parsed,
     text::{one_line, title},
 };
 use crate::model::{
-    names::{CommitSha, ConnectionId, RefName, RepoPath},
-    trigger::{Event, Repository, Trigger},
+    names::{CommitSha, ConnectionId, ForgeContext, RefName, RepoPath},
+    trigger::{Event, Repository, Subject, Trigger},
 };
 
 /// Whose deliveries are parsed, and which repositories are served.
@@ -48,8 +51,6 @@ struct Push {
     repository: Repo,
     #[serde(default)]
     sender: Option<User>,
-    #[serde(default)]
-    installation: Option<Installation>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -60,7 +61,7 @@ struct Commit {
 
 #[derive(Debug, Deserialize)]
 struct Repo {
-    id: i64,
+    id: u64,
     full_name: String,
 }
 
@@ -70,12 +71,7 @@ struct User {
     login: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
-struct Installation {
-    id: i64,
-}
-
-/// Parses a body, naming the event when it is not what the event promises.
+/// Parses a body, naming the event when it is not what the event's name says.
 pub fn body<T: DeserializeOwned>(event: &str, body: &[u8]) -> Result<T, BadDelivery> {
     serde_json::from_slice(body).map_err(|error| bad(event, &error))
 }
@@ -84,6 +80,23 @@ fn bad(event: &str, reason: &dyn std::fmt::Display) -> BadDelivery {
     BadDelivery {
         event: event.to_owned(),
         reason: one_line(&reason.to_string(), 300),
+    }
+}
+
+/// What a body is about: `repository.id`, `repository.full_name`, `ref` and `after`, as far as they are names.
+pub fn subject(body: &Map<String, Value>) -> Subject {
+    fn name<T: FromStr>(value: Option<&Value>) -> Option<T> {
+        value?.as_str()?.parse().ok()
+    }
+    let repository = body.get("repository");
+    Subject {
+        repository_id: repository
+            .and_then(|r| r.get("id"))
+            .and_then(Value::as_u64)
+            .map(Into::into),
+        repository: name(repository.and_then(|r| r.get("full_name"))),
+        ref_name: name(body.get("ref")),
+        commit: name(body.get("after")),
     }
 }
 
@@ -119,15 +132,11 @@ pub fn parse(served: &Served, raw: &[u8], test_when_unmoved: bool) -> Result<Par
     Ok(Parsed::Triggers(vec![Trigger {
         repository: Repository {
             connection: served.connection.clone(),
-            id: push.repository.id,
+            id: push.repository.id.into(),
             path,
+            context: ForgeContext::default(),
         },
-        event: Event::Push {
-            ref_name,
-            commit: after,
-            before,
-        },
-        installation: push.installation.map(|i| i.id),
+        event: Event::push(ref_name, after, before),
         actor: one_line(&actor, 100),
         title: title(&message),
     }]))
@@ -138,6 +147,7 @@ pub mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::model::trigger::{RefCause, RefEvent};
 
     pub const A: &str = "1111111111111111111111111111111111111111";
     pub const B: &str = "2222222222222222222222222222222222222222";
@@ -179,15 +189,15 @@ pub mod tests {
         let expected = Trigger {
             repository: Repository {
                 connection: "berg".parse().unwrap(),
-                id: 42,
+                id: 42.into(),
                 path: "acme/tool".parse().unwrap(),
+                context: ForgeContext::default(),
             },
-            event: Event::Push {
-                ref_name: "refs/heads/main".parse().unwrap(),
-                commit: B.parse().unwrap(),
-                before: Some(A.parse().unwrap()),
-            },
-            installation: None,
+            event: Event::push(
+                "refs/heads/main".parse().unwrap(),
+                B.parse().unwrap(),
+                Some(A.parse().unwrap()),
+            ),
             actor: "ada".to_owned(),
             title: "Fix the  thing".to_owned(),
         };
@@ -201,7 +211,7 @@ pub mod tests {
                 panic!("not a trigger");
             };
             assert!(
-                matches!(&triggers[0].event, Event::Push { before: None, ref_name, .. } if ref_name.as_str() == name)
+                matches!(&triggers[0].event, Event::Ref(RefEvent { ref_name, cause: RefCause::Push { before: None, .. } }) if ref_name.as_str() == name)
             );
         }
     }

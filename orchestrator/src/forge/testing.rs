@@ -118,15 +118,15 @@ async fn respond(reply: Reply) -> Response {
 pub fn repository() -> Repository {
     Repository {
         connection: "hub".parse().unwrap(),
-        id: 42,
+        id: 42.into(),
         path: "acme/tool".parse().unwrap(),
+        context: 9.into(),
     }
 }
 
 pub fn report(state: ReportState) -> Report {
     Report {
         repository: repository(),
-        installation: Some(9),
         commit: SHA.parse().unwrap(),
         name: "helios-ci / ci / build (x86, 1)".to_owned(),
         generation: 1,

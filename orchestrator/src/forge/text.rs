@@ -1,7 +1,7 @@
 //! Cutting text to what a forge takes, and foreign text to what a line may hold.
 
-use super::http::MAX_BODY;
-
+/// Characters of a text that are read to make one line of it.
+const LONGEST_READ: usize = 2 * 1024 * 1024;
 /// The longest Markdown a check run takes, in bytes: the forge's own error says `bytesize`, whatever
 /// its documentation says about characters.
 pub const MAX_MARKDOWN: usize = 65_535;
@@ -13,7 +13,7 @@ const CUT: &str = "\n\n… cut here: the details page has everything.\n";
 pub fn one_line(text: &str, max: usize) -> String {
     let mut line = String::new();
     // An enormous line is not walked to its end only to be cut.
-    for (count, c) in text.trim().chars().take(MAX_BODY).enumerate() {
+    for (count, c) in text.trim().chars().take(LONGEST_READ).enumerate() {
         if count == max {
             line.pop();
             line.push('…');

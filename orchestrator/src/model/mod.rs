@@ -10,4 +10,5 @@ pub mod person;
 pub mod plan;
 pub mod report;
 pub mod state;
+pub mod text;
 pub mod trigger;

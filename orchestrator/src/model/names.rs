@@ -120,6 +120,15 @@ names! {
                 if [o, n].iter().all(|p| p.len() <= 100 && !p.starts_with(['.', '-']) && !p.is_empty()
                     && p.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))))
         };
+    /// A forge's own id of a repository, as text: numbers at GitHub and Forgejo, other text elsewhere. It is compared
+    /// and names a folder, and only the forge's adapter knows what it means.
+    RepositoryId, "a repository id", "1 to 100 letters, digits, `-`, `_`, `.` and `:`, the first a letter or digit",
+        |t| plain(t, 100, b"-_.:");
+    #[derive(Default)]
+    /// What a forge's adapter wants to be given again with a repository, carried and stored untouched and read by that
+    /// adapter alone. Empty where the forge needs none, or none is known yet.
+    ForgeContext, "a forge's context", "at most 200 printable ASCII characters without spaces",
+        |t| t.len() <= 200 && t.bytes().all(|b| b.is_ascii_graphic());
     /// A full ref name such as `refs/heads/main`.
     RefName, "a ref name", "a valid full ref (`refs/heads/main`) of at most 1024 bytes, no part of which begins with `-` or `.`",
         ref_name;
@@ -129,6 +138,26 @@ names! {
     /// The name of a machine and of everything on the host that belongs to it: `hci-<attempt id>`.
     MachineName, "a machine name", "`hci-` and an attempt id",
         |t| t.strip_prefix("hci-").is_some_and(|id| id.parse::<super::ids::AttemptId>().is_ok_and(|i| i.to_string() == id));
+}
+
+impl From<u64> for RepositoryId {
+    fn from(id: u64) -> Self {
+        Self(id.to_string())
+    }
+}
+
+impl From<u64> for ForgeContext {
+    fn from(id: u64) -> Self {
+        Self(id.to_string())
+    }
+}
+
+impl ForgeContext {
+    /// Whether it says nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
 }
 
 impl MachineName {
@@ -230,6 +259,36 @@ mod tests {
             assert!(text.parse::<RepoPath>().is_err(), "{text:?}");
         }
         assert_eq!("Own-er/na.me".parse::<RepoPath>().unwrap().split(), ("Own-er", "na.me"));
+    }
+
+    #[test]
+    fn repository_ids_are_bounded_text_that_can_name_a_folder() {
+        for text in ["42", "did:plc:ewvi7nxzyoun6zhxrhs64oiz", "0a3b-4c", &"7".repeat(100)] {
+            assert!(text.parse::<RepositoryId>().is_ok(), "{text:?}");
+        }
+        for text in [
+            "",
+            "-1",
+            "..",
+            ".git",
+            "a/b",
+            "a b",
+            "a\0b",
+            "{0a3b}",
+            "ä",
+            &"7".repeat(101),
+        ] {
+            assert!(text.parse::<RepositoryId>().is_err(), "{text:?}");
+        }
+        assert_eq!(RepositoryId::from(u64::MAX).as_str(), "18446744073709551615");
+    }
+
+    #[test]
+    fn a_forges_context_may_say_nothing() {
+        assert!(ForgeContext::default().is_empty() && "".parse::<ForgeContext>().is_ok());
+        for text in ["a b", "a\nb", &"7".repeat(201)] {
+            assert!(text.parse::<ForgeContext>().is_err(), "{text:?}");
+        }
     }
 
     #[test]

@@ -17,8 +17,6 @@ pub const AGGREGATE: &str = "helios-ci";
 pub struct Report {
     /// Where.
     pub repository: Repository,
-    /// GitHub's installation, where known.
-    pub installation: Option<i64>,
     /// The commit.
     pub commit: CommitSha,
     /// [`AGGREGATE`], or a job's name from [`super::plan::Plan::check_name`].

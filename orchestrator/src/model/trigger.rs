@@ -1,8 +1,8 @@
 //! The normalised event: what every forge's webhook, the API and the CLI turn into.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
-use super::names::{CommitSha, ConnectionId, RefName, RepoPath};
+use super::names::{CommitSha, ConnectionId, ForgeContext, RefName, RepoPath, RepositoryId};
 
 /// A repository as a connection knows it. Everything of it is keyed by (connection, id): a renamed
 /// or recreated repository never inherits.
@@ -11,43 +11,107 @@ pub struct Repository {
     /// The forge connection.
     pub connection: ConnectionId,
     /// The forge's own id of the repository.
-    pub id: i64,
+    #[serde(deserialize_with = "text_or_number")]
+    pub id: RepositoryId,
     /// Its path when the event was made; for URLs and people, never a key.
     pub path: RepoPath,
+    /// What its forge's adapter wants to know again.
+    #[serde(default, skip_serializing_if = "ForgeContext::is_empty")]
+    pub context: ForgeContext,
+}
+
+/// Ids were numbers in what was stored first.
+fn text_or_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<RepositoryId, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Stored {
+        Number(u64),
+        Text(RepositoryId),
+    }
+    Ok(match Stored::deserialize(deserializer)? {
+        Stored::Number(id) => id.into(),
+        Stored::Text(id) => id,
+    })
 }
 
 /// What asks for runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "StoredTrigger")]
 pub struct Trigger {
     /// Where.
     pub repository: Repository,
     /// The event, by its name in workflow files.
     pub event: Event,
-    /// GitHub's installation id, where the delivery named one.
-    pub installation: Option<i64>,
     /// Who, for people to read (the forge's login); never a source of trust.
     pub actor: String,
     /// The commit's title, at most 200 characters; foreign text.
     pub title: String,
 }
 
-/// The events known so far.
+/// A trigger as any version stored it: the first had GitHub's installation beside the repository.
+#[derive(Deserialize)]
+struct StoredTrigger {
+    repository: Repository,
+    event: Event,
+    #[serde(default)]
+    installation: Option<u64>,
+    actor: String,
+    title: String,
+}
+
+impl From<StoredTrigger> for Trigger {
+    fn from(stored: StoredTrigger) -> Self {
+        let StoredTrigger {
+            mut repository,
+            event,
+            installation,
+            actor,
+            title,
+        } = stored;
+        if let Some(id) = installation {
+            repository.context = id.into();
+        }
+        Self {
+            repository,
+            event,
+            actor,
+            title,
+        }
+    }
+}
+
+/// What asks for runs, by where the code lies that they run: this decides which commits they may run, and how far these
+/// are trusted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Event {
+    /// The code is on a branch or tag of the repository itself.
+    Ref(RefEvent),
+}
+
+/// An event about a branch or tag of the repository itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefEvent {
+    /// The branch or tag.
+    pub ref_name: RefName,
+    /// Why it asks for runs.
+    #[serde(flatten)]
+    pub cause: RefCause,
+}
+
+/// Why a branch or tag asks for runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "name", rename_all = "snake_case")]
-pub enum Event {
-    /// A branch or tag now points at a commit.
+pub enum RefCause {
+    /// It now points at a commit.
     Push {
-        /// The branch or tag.
-        ref_name: RefName,
         /// What it points at, as the delivery claims; the planner reads it again.
         commit: CommitSha,
         /// What it pointed at; none for a new ref.
         before: Option<CommitSha>,
     },
-    /// A person asked, through the API or the CLI, for a branch or tag of the base repository.
+    /// A person asked, through the API or the CLI.
     Manual {
-        /// The branch or tag.
-        ref_name: RefName,
         /// The commit, where the person named one: it must be what the ref points at or be
         /// reachable from it.
         commit: Option<CommitSha>,
@@ -65,7 +129,7 @@ pub enum Event {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Subject {
     /// The forge's own id of the repository.
-    pub repository_id: Option<i64>,
+    pub repository_id: Option<RepositoryId>,
     /// `owner/name`.
     pub repository: Option<RepoPath>,
     /// The full ref; events other than a push name none, or a short one that is no ref's name.
@@ -107,29 +171,120 @@ impl Retry {
 }
 
 impl Event {
+    /// A push of a branch or tag.
+    #[must_use]
+    pub fn push(ref_name: RefName, commit: CommitSha, before: Option<CommitSha>) -> Self {
+        let cause = RefCause::Push { commit, before };
+        Self::Ref(RefEvent { ref_name, cause })
+    }
+
     /// The word workflow files use for it.
     #[must_use]
     pub fn name(&self) -> &'static str {
-        match self {
-            Self::Push { .. } | Self::Manual { as_push: true, .. } => "push",
-            Self::Manual { as_push: false, .. } => "workflow_dispatch",
+        let Self::Ref(RefEvent { cause, .. }) = self;
+        match cause {
+            RefCause::Push { .. } | RefCause::Manual { as_push: true, .. } => "push",
+            RefCause::Manual { as_push: false, .. } => "workflow_dispatch",
         }
     }
 
-    /// The ref it is about.
+    /// The ref of the repository that it is about.
     #[must_use]
     pub fn ref_name(&self) -> &RefName {
-        match self {
-            Self::Push { ref_name, .. } | Self::Manual { ref_name, .. } => ref_name,
-        }
+        let Self::Ref(RefEvent { ref_name, .. }) = self;
+        ref_name
     }
 
     /// The commit that whoever asked named, where one was named.
     #[must_use]
     pub fn commit(&self) -> Option<&CommitSha> {
-        match self {
-            Self::Push { commit, .. } => Some(commit),
-            Self::Manual { commit, .. } => commit.as_ref(),
+        let Self::Ref(RefEvent { cause, .. }) = self;
+        match cause {
+            RefCause::Push { commit, .. } => Some(commit),
+            RefCause::Manual { commit, .. } => commit.as_ref(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the first version stored.
+    const OF_VERSION_1: [&str; 3] = [
+        r#"{"repository":{"connection":"hub","id":42,"path":"acme/tool"},"event":{"name":"push",
+            "ref_name":"refs/heads/main","commit":"2222222222222222222222222222222222222222",
+            "before":"1111111111111111111111111111111111111111"},"installation":9,"actor":"ada","title":"Fix"}"#,
+        r#"{"repository":{"connection":"berg","id":7,"path":"o/r"},"event":{"name":"manual",
+            "ref_name":"refs/tags/v1","commit":null,"as_push":true,"workflow":"ci.yml"},"installation":null,
+            "actor":"ann","title":""}"#,
+        r#"{"repository":{"connection":"berg","id":7,"path":"o/r"},"event":{"name":"manual",
+            "ref_name":"refs/heads/main","commit":"2222222222222222222222222222222222222222"},"installation":null,
+            "actor":"ann","title":""}"#,
+    ];
+
+    #[test]
+    fn what_the_first_version_stored_is_read() {
+        let [push, manual, older] = OF_VERSION_1.map(|text| serde_json::from_str::<Trigger>(text).unwrap());
+        assert_eq!(
+            (push.repository.id.as_str(), push.repository.context.as_str()),
+            ("42", "9")
+        );
+        let commit: CommitSha = "2222222222222222222222222222222222222222".parse().unwrap();
+        assert_eq!(
+            push.event,
+            Event::push(
+                "refs/heads/main".parse().unwrap(),
+                commit.clone(),
+                Some("1111111111111111111111111111111111111111".parse().unwrap()),
+            )
+        );
+        assert_eq!(
+            (manual.repository.id.as_str(), manual.repository.context.is_empty()),
+            ("7", true)
+        );
+        assert_eq!(
+            manual.event,
+            Event::Ref(RefEvent {
+                ref_name: "refs/tags/v1".parse().unwrap(),
+                cause: RefCause::Manual {
+                    commit: None,
+                    as_push: true,
+                    workflow: Some("ci.yml".to_owned()),
+                },
+            })
+        );
+        assert_eq!(
+            older.event,
+            Event::Ref(RefEvent {
+                ref_name: "refs/heads/main".parse().unwrap(),
+                cause: RefCause::Manual {
+                    commit: Some(commit),
+                    as_push: false,
+                    workflow: None,
+                },
+            })
+        );
+    }
+
+    #[test]
+    fn events_are_stored_in_the_shape_of_the_first_version() {
+        for text in OF_VERSION_1 {
+            let trigger: Trigger = serde_json::from_str(text).unwrap();
+            let stored = serde_json::to_value(&trigger).unwrap();
+            let before: serde_json::Value = serde_json::from_str(text).unwrap();
+            for (key, value) in before["event"].as_object().unwrap() {
+                assert_eq!(&stored["event"][key], value, "{key} of {text}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_stored_now_is_read_again() {
+        for text in OF_VERSION_1 {
+            let trigger: Trigger = serde_json::from_str(text).unwrap();
+            let stored = serde_json::to_string(&trigger).unwrap();
+            assert_eq!(serde_json::from_str::<Trigger>(&stored).unwrap(), trigger);
         }
     }
 }

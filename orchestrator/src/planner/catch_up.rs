@@ -1,28 +1,24 @@
 //! Catching up: what was missed while a connection was broken, or this daemon away.
 //!
-//! A connection is tried at the start and again and again; when it works (again), everything that waits for it becomes
+//! [`ConnectionHealth`] knows whether a connection works. When it works (again), everything that waits for it becomes
 //! due, and the branches and tags at the forge are compared with the pushes that are known. A push whose delivery we
 //! hold is delivered again by ourselves: its sender asked for a run, and only our side kept it from running. Where we
 //! hold no delivery, nobody has asked us for anything, so the ref is only listed, and a person runs it with
 //! `helios-ci trigger`.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use futures::future;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::verdict::serves;
 use crate::{
     driver::Deps,
     error_chain::chain,
     failpoint::{self, Point},
-    forge::{Forge, ForgeError},
+    forge::{ConnectionHealth, Forge, ForgeError},
+    intake::serves,
     model::{
-        names::{ConnectionId, RepoPath},
+        names::{ConnectionId, ForgeContext, RepoPath},
         trigger::Repository,
     },
     queue::Hint,
@@ -30,16 +26,19 @@ use crate::{
     store::{StoreError, Tip},
 };
 
-/// How often a connection that does not work is tried.
-const TRY_BROKEN: Duration = Duration::from_secs(60);
-/// How often one that works is tried.
-const TRY_WORKING: Duration = Duration::from_secs(600);
-/// How often the refs of a connection that always worked are compared: deliveries get lost on the way as well.
-const COMPARE: Duration = Duration::from_secs(6 * 3600);
+/// How often repositories for which a push is held, or that were never compared, are compared.
+const COMPARE_DUE: Duration = Duration::from_secs(600);
+/// How often all are compared while the connection works: deliveries get lost on the way as well.
+const COMPARE_ALL: Duration = Duration::from_secs(6 * 3600);
+/// How long after a comparison that failed the next one is tried; a forge may ask for a longer pause.
+const AFTER_FAILURE: Duration = Duration::from_secs(60);
 
 /// Compares forges with what is known of them. Cheap to clone.
 #[derive(Clone)]
-pub struct CatchUp(Deps);
+pub struct CatchUp {
+    deps: Deps,
+    connections: ConnectionHealth,
+}
 
 /// What catching up with one connection came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,96 +66,143 @@ enum CompareError {
     Store(#[from] StoreError),
 }
 
-impl CatchUp {
-    /// Over these parts.
-    #[must_use]
-    pub fn new(deps: Deps) -> Self {
-        Self(deps)
+impl CompareError {
+    /// Whether the forge would answer the same about the next repository.
+    fn is_of_connection(&self) -> bool {
+        matches!(self, Self::Forge(error) if error.is_retryable())
     }
+}
 
-    /// Tries every connection until `stop`, and catches up with those that work.
-    pub async fn run(self, stop: CancellationToken) {
-        let mut watches = JoinSet::new();
-        for (id, forge) in self.0.forges.iter() {
-            watches.spawn(self.clone().watch(id.clone(), Arc::clone(forge), stop.clone()));
+impl Caught {
+    fn nothing(connection: &ConnectionId) -> Self {
+        Self {
+            connection: connection.clone(),
+            repositories: 0,
+            delivered_again: 0,
+            broken: None,
         }
-        while watches.join_next().await.is_some() {}
+    }
+}
+
+/// One round of comparisons over a connection.
+struct Round {
+    caught: Caught,
+    /// The pause that the forge asked for.
+    pause: Option<Duration>,
+}
+
+impl Round {
+    /// One that ended early.
+    fn failed(caught: Caught, error: CompareError) -> Result<Self, StoreError> {
+        let pause = match &error {
+            CompareError::Forge(error) => error.retry_after(),
+            _ => None,
+        };
+        match error {
+            CompareError::Store(error) => Err(error),
+            error => Ok(Self {
+                caught: Caught {
+                    broken: Some(chain(&error)),
+                    ..caught
+                },
+                pause,
+            }),
+        }
+    }
+}
+
+/// How long to wait after a round that failed, when the forge asked for this pause.
+fn after_failure(pause: Option<Duration>) -> Duration {
+    pause.unwrap_or_default().max(AFTER_FAILURE)
+}
+
+impl CatchUp {
+    /// `connections` says when a connection works.
+    #[must_use]
+    pub fn new(deps: Deps, connections: ConnectionHealth) -> Self {
+        Self { deps, connections }
     }
 
-    /// Catches up with every connection now.
+    /// Catches up with every connection whenever it begins to work, and now and then, until `stop`.
+    pub async fn run(self, stop: CancellationToken) {
+        let watches = self
+            .deps
+            .forges
+            .iter()
+            .map(|(id, forge)| self.watch(id, forge.as_ref()));
+        stop.run_until_cancelled(future::join_all(watches)).await;
+    }
+
+    /// Asks every connection whether it works, and catches up with those that do.
     ///
     /// # Errors
     /// When the database fails.
     pub async fn now(&self) -> Result<Vec<Caught>, StoreError> {
-        let all = self.0.forges.iter();
-        let caught = all.map(|(id, forge)| self.connection(id, forge.as_ref(), false));
-        future::try_join_all(caught).await
+        let forges = self.deps.forges.iter();
+        future::try_join_all(forges.map(|(id, forge)| self.one_now(id, forge.as_ref()))).await
     }
 
-    async fn watch(self, id: ConnectionId, forge: Arc<dyn Forge>, stop: CancellationToken) {
-        let mut works = None;
+    async fn one_now(&self, id: &ConnectionId, forge: &dyn Forge) -> Result<Caught, StoreError> {
+        let state = self.connections.probe(id, forge).await;
+        if state.is_broken() {
+            return Ok(Caught {
+                broken: Some(state.to_string()),
+                ..Caught::nothing(id)
+            });
+        }
+        Ok(self.connection(id, forge, false).await?.caught)
+    }
+
+    async fn watch(&self, id: &ConnectionId, forge: &dyn Forge) {
+        // The connection may have been broken since the last comparison.
+        let mut interrupted = true;
         let mut compared: Option<Instant> = None;
         loop {
-            let all = works != Some(true) || compared.is_none_or(|at| at.elapsed() > COMPARE);
-            let caught = stop
-                .run_until_cancelled(self.connection(&id, forge.as_ref(), !all))
-                .await;
-            let wait = match caught {
-                None => return,
-                Some(Err(error)) => {
+            self.connections.until_working(id).await;
+            let all = interrupted || compared.is_none_or(|at| at.elapsed() > COMPARE_ALL);
+            let pause = match self.connection(id, forge, !all).await {
+                Err(error) => {
                     let error = &error as &dyn std::error::Error;
                     tracing::error!(connection = %id, error, "cannot catch up now");
-                    TRY_BROKEN
+                    None
                 }
-                Some(Ok(Caught {
-                    broken: Some(reason), ..
-                })) => {
-                    if works != Some(false) {
-                        tracing::warn!(connection = %id, reason, "the connection does not work; what it brings waits until it does");
+                Ok(round) => match round.caught.broken {
+                    Some(reason) => {
+                        tracing::warn!(connection = %id, reason, "cannot catch up now; what was missed waits");
+                        round.pause
                     }
-                    works = Some(false);
-                    TRY_BROKEN
-                }
-                Some(Ok(_)) => {
-                    if works == Some(false) {
-                        tracing::info!(connection = %id, "the connection works again");
+                    None => {
+                        if all {
+                            compared = Some(Instant::now());
+                        }
+                        let broke = tokio::time::timeout(COMPARE_DUE, self.connections.until_broken(id));
+                        interrupted = broke.await.is_ok();
+                        continue;
                     }
-                    works = Some(true);
-                    if all {
-                        compared = Some(Instant::now());
-                    }
-                    TRY_WORKING
-                }
+                },
             };
-            if stop.run_until_cancelled(tokio::time::sleep(wait)).await.is_none() {
-                return;
-            }
+            interrupted = true;
+            tokio::time::sleep(after_failure(pause)).await;
         }
     }
 
-    /// Tries a connection and, if it works, compares its repositories: all, or those that never were or for which a
-    /// push is held.
-    async fn connection(&self, id: &ConnectionId, forge: &dyn Forge, only_due: bool) -> Result<Caught, StoreError> {
-        let store = &self.0.store;
-        let mut caught = Caught {
-            connection: id.clone(),
-            repositories: 0,
-            delivered_again: 0,
-            broken: None,
-        };
-        if let Err(error) = forge.check().await {
-            caught.broken = Some(chain(&error));
-            return Ok(caught);
-        }
+    /// Compares the repositories of a connection that works: all, or those that never were or for which a push is held.
+    async fn connection(&self, id: &ConnectionId, forge: &dyn Forge, only_due: bool) -> Result<Round, StoreError> {
+        let store = &self.deps.store;
+        let mut caught = Caught::nothing(id);
         // Only when it may have been broken: what waits because a forge said so must go on waiting.
         if !only_due {
             store.connection_works(id).await?;
             for hint in [Hint::Trigger, Hint::Report] {
-                self.0.hints.notify(hint);
+                self.deps.hints.notify(hint);
             }
         }
-        for (repository, installation) in self.repositories(id, forge, only_due).await? {
-            match self.compare(forge, &repository, installation).await {
+        let repositories = match self.repositories(id, forge, only_due).await {
+            Ok(repositories) => repositories,
+            Err(error) => return Round::failed(caught, error),
+        };
+        for repository in repositories {
+            match self.compare(forge, &repository).await {
                 Ok(delivered) => {
                     caught.repositories += 1;
                     caught.delivered_again += delivered;
@@ -166,10 +212,8 @@ impl CatchUp {
                     let reason = chain(&error);
                     tracing::warn!(connection = %id, repository = %repository.path, reason, "cannot compare a repository's refs");
                     store.not_compared(&repository, &reason).await?;
-                    // What a forge refuses or cannot do for one repository now, it would for the next, too.
-                    if let CompareError::Forge(ForgeError::Unauthorized { .. } | ForgeError::Later { .. }) = error {
-                        caught.broken = Some(reason);
-                        return Ok(caught);
+                    if error.is_of_connection() {
+                        return Round::failed(caught, error);
                     }
                 }
             }
@@ -183,38 +227,34 @@ impl CatchUp {
             let again = caught.delivered_again;
             tracing::info!(connection = %id, again, missed, "caught up; `helios-ci deliveries --missed` lists what was missed");
         }
-        Ok(caught)
+        Ok(Round { caught, pause: None })
     }
 
-    /// The repositories that are served, with GitHub's installation where one is known: those that were heard of, and
-    /// those that the configuration lists.
+    /// The repositories that are served: those that deliveries or runs have named, and those that the configuration
+    /// lists.
     async fn repositories(
         &self,
         id: &ConnectionId,
         forge: &dyn Forge,
         only_due: bool,
-    ) -> Result<Vec<(Repository, Option<i64>)>, StoreError> {
-        let (config, store) = (&self.0.config, &self.0.store);
-        let mut found: Vec<(Repository, Option<i64>)> = store
-            .known_repositories(id)
-            .await?
-            .into_iter()
-            .filter(|known| serves(config, &known.repository))
-            .map(|known| (known.repository, known.installation))
-            .collect();
+    ) -> Result<Vec<Repository>, CompareError> {
+        let (config, store) = (&self.deps.config, &self.deps.store);
+        let mut found = store.known_repositories(id).await?;
+        found.retain(|known| serves(config, known));
         let listed = config.connections.get(id).map_or(&[][..], |c| &c.repositories);
         for path in listed {
-            let same = |known: &(Repository, _)| known.0.path.as_str().eq_ignore_ascii_case(path.as_str());
+            let same = |known: &Repository| known.path.as_str().eq_ignore_ascii_case(path.as_str());
             if found.iter().any(same) {
                 continue;
             }
-            match forge.find_repository(path, None).await {
-                Ok(Some(repository)) => found.push((repository, None)),
+            match forge.find_repository(path, &ForgeContext::default()).await {
+                Ok(Some(repository)) => found.push(repository),
                 Ok(None) => {
                     tracing::warn!(connection = %id, repository = %path, "a repository of the configuration does not exist, or is hidden from us")
                 }
+                Err(error) if error.is_retryable() => return Err(error.into()),
                 Err(error) => {
-                    tracing::warn!(connection = %id, repository = %path, reason = chain(&error), "cannot look a repository up")
+                    tracing::warn!(connection = %id, repository = %path, reason = chain(&error), "cannot find a repository of the configuration")
                 }
             }
         }
@@ -222,32 +262,23 @@ impl CatchUp {
             return Ok(found);
         }
         let mut due = Vec::new();
-        for (repository, installation) in found {
+        for repository in found {
             if !store.was_compared(&repository).await? || !store.held_pushes(&repository).await?.is_empty() {
-                due.push((repository, installation));
+                due.push(repository);
             }
         }
         Ok(due)
     }
 
     /// Compares one repository; how many pushes were delivered again.
-    async fn compare(
-        &self,
-        forge: &dyn Forge,
-        repository: &Repository,
-        installation: Option<i64>,
-    ) -> Result<u32, CompareError> {
-        let store = &self.0.store;
-        let now = match forge.find_repository(&repository.path, installation).await? {
+    async fn compare(&self, forge: &dyn Forge, repository: &Repository) -> Result<u32, CompareError> {
+        let store = &self.deps.store;
+        let now = match forge.find_repository(&repository.path, &repository.context).await? {
             Some(now) if now.id == repository.id => now,
             _ => return Err(CompareError::Absent(repository.path.clone())),
         };
-        let installation = match installation {
-            None => forge.installation(&now.path).await?,
-            known => known,
-        };
-        let access = forge.fetch_access(&now, installation).await?;
-        let refs = self.0.source.list_refs(&now, &access).await?;
+        let access = forge.fetch_access(&now).await?;
+        let refs = self.deps.source.list_refs(&now, &access).await?;
         store.compared(&now, refs.iter().map(tip).collect()).await?;
         let mut delivered = 0;
         for held in store.held_pushes(&now).await? {
@@ -259,7 +290,7 @@ impl CatchUp {
             if let Some(id) = store.deliver_again(held.delivery).await? {
                 failpoint::hit(Point::DeliveredAgain);
                 tracing::info!(delivery = %id, again = %held.delivery, ref_name = %held.ref_name, "delivered a push again that the connection had kept from running");
-                self.0.hints.notify(Hint::Delivery);
+                self.deps.hints.notify(Hint::Delivery);
                 delivered += 1;
             }
         }
@@ -272,5 +303,27 @@ fn tip(found: &RemoteRef) -> Tip {
         ref_name: found.name.clone(),
         commit: found.commit.clone(),
         object: found.object.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_that_the_forge_asks_for_is_kept() {
+        let hour = Duration::from_secs(3600);
+        assert_eq!(after_failure(Some(hour)), hour);
+        assert_eq!(after_failure(Some(Duration::from_secs(5))), AFTER_FAILURE);
+        assert_eq!(after_failure(None), AFTER_FAILURE);
+        let later = CompareError::Forge(ForgeError::Later {
+            forge: "https://forge.example".to_owned(),
+            call: "GET /x".to_owned(),
+            reason: "429".to_owned(),
+            retry_after: Some(hour),
+        });
+        assert!(later.is_of_connection());
+        let round = Round::failed(Caught::nothing(&"berg".parse().unwrap()), later).unwrap();
+        assert_eq!((round.pause, round.caught.broken.is_some()), (Some(hour), true));
     }
 }

@@ -4,7 +4,12 @@ use std::fmt::Display;
 
 use crate::{
     config::Config,
-    model::{diagnostic::Diagnostic, names::CommitSha, plan::Plan, trigger::Event},
+    model::{
+        diagnostic::Diagnostic,
+        names::CommitSha,
+        plan::Plan,
+        trigger::{Event, RefCause, RefEvent},
+    },
     store::{JobRequirement, NewRun, PlannedRun},
     workflow::{self, Defaults, Wanted},
 };
@@ -105,9 +110,10 @@ pub(super) fn asked(
     commit: &CommitSha,
     config: &Config,
 ) -> Result<Vec<NewRun>, String> {
-    let (named, as_push) = match event {
-        Event::Push { .. } => (None, false),
-        Event::Manual { workflow, as_push, .. } => (workflow.as_deref(), *as_push),
+    let Event::Ref(RefEvent { ref_name, cause }) = event;
+    let (named, as_push) = match cause {
+        RefCause::Push { .. } => (None, false),
+        RefCause::Manual { workflow, as_push, .. } => (workflow.as_deref(), *as_push),
     };
     if files.is_empty() {
         return Err("the commit has no workflow files".to_owned());
@@ -124,11 +130,7 @@ pub(super) fn asked(
         };
         return choose(std::slice::from_ref(file), None, config);
     }
-    let push = Event::Push {
-        ref_name: event.ref_name().clone(),
-        commit: commit.clone(),
-        before: None,
-    };
+    let push = Event::push(ref_name.clone(), commit.clone(), None);
     decide(&files, if as_push { &push } else { event }, config)
 }
 
@@ -210,11 +212,11 @@ mod tests {
     }
 
     fn push(branch: &str) -> Event {
-        Event::Push {
-            ref_name: format!("refs/heads/{branch}").parse().unwrap(),
-            commit: "a".repeat(40).parse().unwrap(),
-            before: None,
-        }
+        Event::push(
+            format!("refs/heads/{branch}").parse().unwrap(),
+            "a".repeat(40).parse().unwrap(),
+            None,
+        )
     }
 
     fn file(path: &str, text: &str) -> WorkflowFile {

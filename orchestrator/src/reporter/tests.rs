@@ -4,9 +4,9 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::{
-    forge::{BadDelivery, FetchAccess, ForgeError, Parsed},
+    forge::{FetchAccess, ForgeError, Webhooks},
     model::{
-        names::{CommitSha, RefName, RepoPath},
+        names::{CommitSha, ForgeContext, RefName, RepoPath},
         report::ReportState,
         trigger::Repository,
     },
@@ -15,7 +15,7 @@ use crate::{
 /// Only ends a hang; the clock of these tests is tokio's, which jumps when everybody waits.
 const LONG: Duration = Duration::from_secs(3600);
 
-/// What was told about a report.
+/// What became of a report.
 #[derive(Debug, Clone, PartialEq)]
 enum Said {
     Delivered(Option<String>),
@@ -100,7 +100,7 @@ impl Outbox for Memory {
 #[derive(Debug, Default)]
 struct Scripted {
     script: Mutex<VecDeque<Answer>>,
-    heard: Mutex<Vec<(String, String, Option<String>)>>,
+    reports: Mutex<Vec<(String, String, Option<String>)>>,
 }
 
 #[derive(Debug, Clone)]
@@ -112,23 +112,23 @@ enum Answer {
 
 #[async_trait]
 impl Forge for Scripted {
-    fn kind(&self) -> &'static str {
-        "scripted"
+    fn workflow_folders(&self) -> &'static [&'static str] {
+        &[]
     }
 
-    fn parse(&self, event: &str, _body: &[u8]) -> Result<Parsed, BadDelivery> {
-        Ok(Parsed::Ignored(event.to_owned()))
+    fn webhooks(&self) -> Option<Arc<dyn Webhooks>> {
+        None
     }
 
-    async fn read_ref(&self, _: &Repository, _: Option<i64>, _: &RefName) -> Result<Option<CommitSha>, ForgeError> {
+    async fn read_ref(&self, _: &Repository, _: &RefName) -> Result<Option<CommitSha>, ForgeError> {
         Ok(None)
     }
 
-    async fn find_repository(&self, _: &RepoPath, _: Option<i64>) -> Result<Option<Repository>, ForgeError> {
+    async fn find_repository(&self, _: &RepoPath, _: &ForgeContext) -> Result<Option<Repository>, ForgeError> {
         Ok(None)
     }
 
-    async fn fetch_access(&self, _: &Repository, _: Option<i64>) -> Result<FetchAccess, ForgeError> {
+    async fn fetch_access(&self, _: &Repository) -> Result<FetchAccess, ForgeError> {
         Ok(FetchAccess {
             url: String::new(),
             authorization: None,
@@ -137,7 +137,7 @@ impl Forge for Scripted {
 
     async fn report(&self, report: &Report, details: &str, known: Option<&str>) -> Result<Option<String>, ForgeError> {
         let answer = self.script.lock().unwrap().pop_front();
-        self.heard
+        self.reports
             .lock()
             .unwrap()
             .push((report.name.clone(), details.to_owned(), known.map(str::to_owned)));
@@ -216,8 +216,8 @@ impl Rig {
         self.outbox.said(id).unwrap()
     }
 
-    fn heard(&self, forge: &str) -> Vec<(String, String, Option<String>)> {
-        self.forges[&forge.parse().unwrap()].heard.lock().unwrap().clone()
+    fn reports(&self, forge: &str) -> Vec<(String, String, Option<String>)> {
+        self.forges[&forge.parse().unwrap()].reports.lock().unwrap().clone()
     }
 
     async fn end(self) {
@@ -245,7 +245,7 @@ async fn a_report_is_delivered_with_its_link_and_what_is_known() {
     let id = rig.owe(mine);
     assert_eq!(rig.said(id).await, Said::Delivered(Some("7".to_owned())));
     assert_eq!(
-        rig.heard("hub"),
+        rig.reports("hub"),
         [(name, format!("https://ci.example/jobs/{job}"), Some("5".to_owned()))]
     );
 
@@ -254,12 +254,12 @@ async fn a_report_is_delivered_with_its_link_and_what_is_known() {
     let run = aggregate.report.run.unwrap();
     let id = rig.owe(aggregate);
     rig.said(id).await;
-    assert_eq!(rig.heard("hub")[1].1, format!("https://ci.example/runs/{run}"));
+    assert_eq!(rig.reports("hub")[1].1, format!("https://ci.example/runs/{run}"));
     rig.end().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn failures_are_put_off_longer_each_time_and_refusals_are_told() {
+async fn failures_are_put_off_longer_each_time_and_refusals_are_noted() {
     let later = Answer::Later(None);
     let rig = rig(&[("hub", &[later.clone(), later.clone(), later, Answer::Refuse])]);
     let mine = owed("hub", ReportState::Failure);
@@ -298,13 +298,13 @@ async fn what_the_forge_asks_for_holds_for_its_whole_lane() {
         panic!("it was not put off")
     };
     assert!(after > Duration::from_secs(80), "{after:?}");
-    assert_eq!(rig.heard("hub").len(), 1, "the second was not even tried");
+    assert_eq!(rig.reports("hub").len(), 1, "the second was not even tried");
     let mut other = owed("hub", ReportState::Success);
-    other.report.installation = Some(10);
+    other.report.repository.context = 10.into();
     let other = rig.owe(other);
     assert!(
         matches!(rig.said(other).await, Said::Delivered(_)),
-        "another installation has its own limits"
+        "another context has its own limits"
     );
     rig.end().await;
 }
@@ -312,13 +312,13 @@ async fn what_the_forge_asks_for_holds_for_its_whole_lane() {
 #[tokio::test(start_paused = true)]
 async fn a_forge_that_hangs_delays_nobody_else() {
     let rig = rig(&[("hang", &[Answer::Hang]), ("hub", &[])]);
-    let stuck: Vec<ReportId> = (0..40).map(|_| rig.owe(owed("hang", ReportState::Success))).collect();
+    let waiting: Vec<ReportId> = (0..40).map(|_| rig.owe(owed("hang", ReportState::Success))).collect();
     let id = rig.owe(owed("hub", ReportState::Success));
     let before = tokio::time::Instant::now();
     assert!(matches!(rig.said(id).await, Said::Delivered(_)));
     assert!(before.elapsed() < Duration::from_secs(1), "{:?}", before.elapsed());
-    // What does not fit into the lane is put back, what waited too long is due again at once.
-    for id in stuck {
+    // What does not fit into the queue is put back, what waited too long is due again at once.
+    for id in waiting {
         let said = timeout(Duration::from_secs(300), rig.said(id)).await;
         assert!(matches!(said, Ok(Said::Later(..))), "{said:?}");
     }
@@ -378,7 +378,7 @@ async fn a_stop_puts_back_what_was_not_begun() {
             .extend((0..4).map(|_| owed("hang", ReportState::Success)));
     });
     let hanging = rig.forges[&"hang".parse::<ConnectionId>().unwrap()].clone();
-    while hanging.heard.lock().unwrap().is_empty() {
+    while hanging.reports.lock().unwrap().is_empty() {
         tokio::task::yield_now().await;
     }
     let outbox = rig.outbox.clone();

@@ -21,9 +21,9 @@ pub struct Entry {
 }
 
 impl Source {
-    /// The files right at these places of a commit: a place that ends in `/` is a folder, listed without
-    /// its subfolders. Symbolic links on the way to a place are followed inside the commit; one at a file's
-    /// place is a file here, and whether it leads to one is what [`Source::read_file`] says. Submodules are
+    /// The files right at these paths of a commit: one that ends in `/` is a folder, listed without
+    /// its subfolders. Symbolic links on the way to a path are followed inside the commit; one at a file's
+    /// path is a file here, and whether it leads to one is what [`Source::read_file`] says. Submodules are
     /// left out; names that are not UTF-8 too.
     ///
     /// # Errors
@@ -32,16 +32,16 @@ impl Source {
         &self,
         repository: &Repository,
         commit: &CommitSha,
-        places: &[&str],
+        paths: &[&str],
     ) -> Result<Vec<Entry>, SourceError> {
-        let mut asked: Vec<&str> = places.to_vec();
-        asked.extend(places.iter().flat_map(|place| ways(place)));
+        let mut asked: Vec<&str> = paths.to_vec();
+        asked.extend(paths.iter().flat_map(|path| ways(path)));
         let listed = self.ls_tree(repository, commit.as_str(), &asked).await?;
         let is_link = |way: &str| listed.iter().any(|found| found.path == way && found.mode == SYMLINK);
         let mut entries = Vec::new();
-        for place in places {
-            let (path, folder) = (place.trim_end_matches('/'), place.ends_with('/'));
-            if !ways(place).any(is_link) {
+        for asked in paths {
+            let (path, folder) = (asked.trim_end_matches('/'), asked.ends_with('/'));
+            if !ways(asked).any(is_link) {
                 let here = |found: &&Listed| match found.path.rsplit_once('/') {
                     Some((parent, _)) if folder => parent == path,
                     _ => !folder && found.path == path,
@@ -52,7 +52,7 @@ impl Source {
             match self.locate(repository, commit, path).await {
                 Ok(target) if folder && target.kind == "tree" => {
                     let inside = self.ls_tree(repository, &target.id, &[]).await?;
-                    let entry = |found: &Listed| found.entry(&format!("{place}{}", found.path));
+                    let entry = |found: &Listed| found.entry(&format!("{asked}{}", found.path));
                     entries.extend(inside.iter().filter_map(entry));
                 }
                 Ok(target) if !folder && target.kind == "blob" => entries.push(Entry {
@@ -67,11 +67,11 @@ impl Source {
         Ok(entries)
     }
 
-    async fn ls_tree(&self, repository: &Repository, tree: &str, places: &[&str]) -> Result<Vec<Listed>, SourceError> {
+    async fn ls_tree(&self, repository: &Repository, tree: &str, paths: &[&str]) -> Result<Vec<Listed>, SourceError> {
         let mirror = self.mirror(repository);
         let cmd = git(&mirror, Protocol::None, "ls-tree")
             .args(["-z", "--full-tree", "--end-of-options", tree])
-            .args(places)
+            .args(paths)
             .cap(MAX_LISTING);
         let output = run_ok(&mirror, cmd).await?;
         if output.stdout.len() >= MAX_LISTING {
@@ -201,9 +201,9 @@ impl Listed {
     }
 }
 
-/// The folders on the way to a place, with the place itself when it is one.
-fn ways(place: &str) -> impl Iterator<Item = &str> {
-    place.match_indices('/').map(|(end, _)| &place[..end])
+/// The folders on the way to a path, with the path itself when it is one.
+fn ways(path: &str) -> impl Iterator<Item = &str> {
+    path.match_indices('/').map(|(end, _)| &path[..end])
 }
 
 /// An object of git's.

@@ -45,7 +45,7 @@ pub enum SourceError {
     /// A folder is in no working tree that the person's git would use.
     #[error("{} is in no git working tree: {reason}", folder.display())]
     NoWorkTree {
-        /// Where it was looked for.
+        /// Where it was expected.
         folder: PathBuf,
         /// What git said.
         reason: String,

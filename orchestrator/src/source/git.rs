@@ -22,7 +22,7 @@ use crate::{
 
 /// A command on what is already here.
 const LOCAL_DEADLINE: Duration = Duration::from_secs(300);
-/// How often a fetch is looked at while it runs.
+/// How often the size of a fetch is measured while it runs.
 const TICK: Duration = Duration::from_millis(200);
 
 /// How git may talk to where it fetches from.

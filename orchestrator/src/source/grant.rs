@@ -45,7 +45,7 @@ impl Source {
     /// the attempt may read them.
     ///
     /// A machine fetches a grant of limited depth with `--depth=<depth>`: git refuses, without an error, to
-    /// take new shallow ends from a server otherwise. Made anew when it exists and was made for something
+    /// take new shallow ends from a server otherwise. Made again when it exists and was made for something
     /// else; a crash leaves either the whole of it or nothing.
     ///
     /// # Errors

@@ -51,7 +51,7 @@ use crate::{
     config::Config,
     model::{
         ids::AttemptId,
-        names::{CommitSha, ConnectionId},
+        names::{CommitSha, ConnectionId, RepositoryId},
         trigger::Repository,
     },
 };
@@ -66,7 +66,7 @@ const CONNECTIONS: usize = 4;
 pub struct Source(Arc<Inner>);
 
 /// A mirror's name: never the repository's path, which another repository may get one day.
-type MirrorKey = (ConnectionId, i64);
+type MirrorKey = (ConnectionId, RepositoryId);
 
 #[derive(Debug)]
 struct Inner {
@@ -109,9 +109,9 @@ impl Source {
             .join(format!("{}.git", repository.id))
     }
 
-    /// Whoever changes a mirror or a mirror's grant holds this.
+    /// A task that changes a mirror or a mirror's grant holds this lock.
     async fn lock(&self, repository: &Repository) -> OwnedMutexGuard<()> {
-        let key = (repository.connection.clone(), repository.id);
+        let key = (repository.connection.clone(), repository.id.clone());
         let lock = {
             let mut locks = self.0.locks.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(locks.entry(key).or_default())

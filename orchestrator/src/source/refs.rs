@@ -8,6 +8,7 @@ use super::{
     git::{Protocol, git, run_ok},
     make_private,
     mirror::{fetch_error, own_ref},
+    tips::MAX_LISTING,
 };
 use crate::{
     forge::FetchAccess,
@@ -18,10 +19,6 @@ use crate::{
     },
 };
 
-/// Branches and tags of one repository.
-const MAX_REFS: usize = 20_000;
-/// Bytes of a listing that are read.
-const MAX_LISTING: usize = 64 << 20;
 /// A branch or tag may be deleted between being listed and being fetched; then both are done again.
 const TRIES: u32 = 3;
 /// With more refs than this that are files of their own, the mirror's are put into one.
@@ -74,7 +71,7 @@ impl Source {
             what: "the noted branches and tags",
             answer: super::commit::one_line(&text, 80),
         };
-        text.lines().map(|line| parse(line, ' ').ok_or_else(bad)).collect()
+        text.lines().map(|line| parse(line).ok_or_else(bad)).collect()
     }
 
     fn refs_path(&self, attempt: AttemptId) -> std::path::PathBuf {
@@ -86,19 +83,9 @@ impl Source {
         repository: &Repository,
         access: &FetchAccess,
     ) -> Result<(Vec<RefName>, usize), SourceError> {
-        let options = ["--refs", "--heads", "--tags"];
-        let listing = self.ls_remote(repository, access, "all branches and tags", &options, &[], MAX_LISTING);
-        let output = listing.await?;
-        let text = output.text();
-        if output.stdout.len() >= MAX_LISTING || text.lines().count() > MAX_REFS {
-            return Err(SourceError::TooManyRefs {
-                repository: repository.path.clone(),
-                max: MAX_REFS,
-            });
-        }
-        let names: Vec<RefName> = text.lines().filter_map(|line| Some(parse(line, '\t')?.name)).collect();
-        let left_out = text.lines().count() - names.len();
-        Ok((names, left_out))
+        let listing = self.listing(repository, access).await?;
+        let names = listing.refs.into_iter().map(|found| found.name).collect();
+        Ok((names, listing.left_out))
     }
 
     /// What the mirror holds under these names.
@@ -124,9 +111,9 @@ impl Source {
     }
 }
 
-/// `ID NAME`, as git writes refs.
-fn parse(line: &str, between: char) -> Option<Ref> {
-    let (id, name) = line.split_once(between)?;
+/// `ID NAME`, as they are noted.
+fn parse(line: &str) -> Option<Ref> {
+    let (id, name) = line.split_once(' ')?;
     Some(Ref {
         name: name.parse().ok()?,
         id: id.parse().ok()?,

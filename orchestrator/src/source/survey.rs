@@ -9,7 +9,7 @@ use crate::model::{names::CommitSha, trigger::Repository};
 
 /// Bytes of a listing of all files of a commit that are read.
 const MAX_LISTING: usize = 64 << 20;
-/// `.gitattributes` files, and files that may be LFS pointers, that are looked into.
+/// `.gitattributes` files, and files that may be LFS pointers, that are read.
 const MAX_FILES: usize = 20_000;
 /// Bytes of `.gitattributes` files that are read.
 const MAX_ATTRIBUTES: usize = 4 << 20;
@@ -38,7 +38,7 @@ struct Item<'l> {
 }
 
 impl Source {
-    /// Looks for what a checkout of a commit leaves out.
+    /// Finds what a checkout of a commit leaves out.
     ///
     /// # Errors
     /// When git fails; [`SourceError::ListTooLong`] when the commit has too many files.
@@ -95,7 +95,7 @@ impl Source {
         Ok(run_ok(&mirror, cmd).await?.stdout)
     }
 
-    /// The files that are LFS pointers, told by what they contain: attributes say what git would do with a
+    /// The files that are LFS pointers, known by what they contain: attributes say what git would do with a
     /// file, and not whether it was done.
     async fn pointers(&self, repository: &Repository, commit: &CommitSha) -> Result<Vec<String>, SourceError> {
         let listing = self.all_files(repository, commit, &["-l"]).await?;
@@ -141,7 +141,7 @@ fn item(line: &[u8]) -> Option<Item<'_>> {
 }
 
 impl LeftOut {
-    /// The sentences that tell of it; none when nothing is left out.
+    /// The sentences that say so; none when nothing is left out.
     #[must_use]
     pub fn sentences(&self) -> Vec<String> {
         let mut said = Vec::new();

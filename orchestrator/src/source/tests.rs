@@ -38,8 +38,9 @@ impl World {
             source: Source::at(&data, bytes),
             repository: Repository {
                 connection: "forge".parse().unwrap(),
-                id: 7,
+                id: 7.into(),
                 path: "o/r".parse().unwrap(),
+                context: crate::model::names::ForgeContext::default(),
             },
             access: FetchAccess {
                 url: format!("file://{}/work/.git", folder.path().display()),

@@ -15,7 +15,7 @@ pub const GIT_FIX: &str = "install git 2.32 or later, and let it be the first on
 /// A git that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum GitError {
-    /// It ignores what it would be told.
+    /// It ignores the options that we need.
     #[error("{found} is too old: it ignores GIT_CONFIG_GLOBAL, which holds the credential for a forge")]
     TooOld {
         /// What it says of itself.

@@ -48,7 +48,7 @@ pub use self::{
     },
     engine::error::StoreError,
     intake::{
-        comparisons::{Comparison, Held, KnownRepository, Missed, Tip},
+        comparisons::{Comparison, Held, Missed, Tip},
         deliveries::{ClaimedDelivery, DeliveryOutcome, NewDelivery, Recorded},
         triggers::{ClaimedTrigger, TriggerOutcome, TriggerRow},
     },

@@ -45,18 +45,15 @@ use crate::{
     telemetry::Metrics,
 };
 
-/// A repository and, at GitHub, the installation that it belongs to.
-pub type Placed = (Repository, Option<i64>);
-
 /// What the API asks of forges: the repository under a path, now.
 #[async_trait]
 pub trait Repositories: Send + Sync {
-    /// The repository with GitHub's installation, to be stored with what is asked for it; `None` when the
-    /// forge has none under this path (or none that it shows us).
-    async fn find(&self, connection: &ConnectionId, path: &RepoPath) -> Result<Option<Placed>, ForgeError>;
+    /// The repository, to be stored with what is asked for it; `None` when the forge has none under this path (or none
+    /// that it shows us).
+    async fn find(&self, connection: &ConnectionId, path: &RepoPath) -> Result<Option<Repository>, ForgeError>;
 
     /// What a ref points at now; `None` when there is none of this name.
-    async fn read_ref(&self, repository: &Placed, name: &RefName) -> Result<Option<CommitSha>, ForgeError>;
+    async fn read_ref(&self, repository: &Repository, name: &RefName) -> Result<Option<CommitSha>, ForgeError>;
 
     /// Tries every connection and compares what its refs point at with the pushes that are known.
     async fn catch_up(&self) -> Result<Vec<Caught>, StoreError>;

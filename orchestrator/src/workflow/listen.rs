@@ -5,7 +5,7 @@ use super::{
     tree::{Kind, Mark, Node, Scalar, Value},
     walk::{Table, Walk, clip, nearest},
 };
-use crate::model::trigger::Event;
+use crate::model::trigger::{Event, RefCause, RefEvent};
 
 /// Every event GitHub and Forgejo know. Those we never see yet are not an error: a file may list
 /// them for other servers, and they simply never happen here.
@@ -187,8 +187,9 @@ impl Listen {
         if !self.events.iter().any(|e| e == name) {
             return Some(format!("it listens to {}, not to `{name}`", quoted(&self.events)));
         }
-        match event {
-            Event::Push { ref_name, .. } => {
+        let Event::Ref(RefEvent { ref_name, cause }) = event;
+        match cause {
+            RefCause::Push { .. } => {
                 let push = self.push.as_ref()?;
                 let filtered = push.branches.is_some() || push.tags.is_some();
                 let (filter, what, short) = match (ref_name.branch(), ref_name.tag()) {
@@ -203,7 +204,7 @@ impl Listen {
                 };
                 (!passes).then(|| format!("its `push` filters do not let the {what} `{short}` through"))
             }
-            Event::Manual { .. } => None,
+            RefCause::Manual { .. } => None,
         }
     }
 }

@@ -20,40 +20,33 @@ pub struct Pick {
 
 const YAML: &[&str] = &[".yml", ".yaml"];
 const OWN: Place = Place::Folder(".helios/workflows", &[".yml", ".yaml", ".kdl"]);
-const GITHUB: Place = Place::Folder(".github/workflows", YAML);
-const FORGEJO: Place = Place::Folder(".forgejo/workflows", YAML);
-const GITEA: Place = Place::Folder(".gitea/workflows", YAML);
 const SCRIPTS: [Place; 3] = [
     Place::File(".solstice/workflow.kdl"),
     Place::File(super::script::JCI),
     Place::File(super::script::PICO),
 ];
 
-/// The places to look, in order, for a connection of this kind (`github` or `forgejo`).
+/// Where to look, in order, when the forge has these folders of its own for workflow files.
 #[must_use]
-pub fn places(forge: &str) -> Vec<Place> {
-    let own: &[Place] = if forge == "github" {
-        &[GITHUB]
-    } else {
-        &[FORGEJO, GITEA, GITHUB]
-    };
-    [&[OWN], own, &SCRIPTS].concat()
+pub fn places(folders: &[&'static str]) -> Vec<Place> {
+    let of_forge = folders.iter().map(|folder| Place::Folder(folder, YAML));
+    [OWN].into_iter().chain(of_forge).chain(SCRIPTS).collect()
 }
 
 /// What to list in a commit to see which files [`pick`] would take.
 #[must_use]
-pub fn listed(forge: &str) -> Vec<String> {
+pub fn listed(folders: &[&'static str]) -> Vec<String> {
     let listed = |place: &Place| match place {
         Place::Folder(path, _) => format!("{path}/"),
         Place::File(path) => (*path).to_owned(),
     };
-    places(forge).iter().map(listed).collect()
+    places(folders).iter().map(listed).collect()
 }
 
 /// The workflow files among the paths of a commit; `None` when there are none.
 #[must_use]
-pub fn pick<'p>(forge: &str, paths: impl IntoIterator<Item = &'p str> + Clone) -> Option<Pick> {
-    places(forge).into_iter().find_map(|place| {
+pub fn pick<'p>(folders: &[&'static str], paths: impl IntoIterator<Item = &'p str> + Clone) -> Option<Pick> {
+    places(folders).into_iter().find_map(|place| {
         let mut files: Vec<String> = paths
             .clone()
             .into_iter()
@@ -91,8 +84,9 @@ impl Place {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::forge::{FORGEJO_WORKFLOWS, GITHUB_WORKFLOWS};
 
-    fn files(forge: &str, paths: &[&str]) -> Vec<String> {
+    fn files(forge: &[&'static str], paths: &[&str]) -> Vec<String> {
         pick(forge, paths.iter().copied()).map(|p| p.files).unwrap_or_default()
     }
 
@@ -109,21 +103,21 @@ mod tests {
             ".forgejo/workflows/f.yml",
             ".helios/workflows/own.kdl",
         ];
-        assert_eq!(files("github", &all), [".helios/workflows/own.kdl"]);
+        assert_eq!(files(GITHUB_WORKFLOWS, &all), [".helios/workflows/own.kdl"]);
         assert_eq!(
-            files("github", &all[..8]),
+            files(GITHUB_WORKFLOWS, &all[..8]),
             [".github/workflows/a.yml", ".github/workflows/b.yaml"]
         );
-        assert_eq!(files("forgejo", &all[..8]), [".forgejo/workflows/f.yml"]);
-        assert_eq!(files("forgejo", &all[..7]), [".gitea/workflows/g.yml"]);
+        assert_eq!(files(FORGEJO_WORKFLOWS, &all[..8]), [".forgejo/workflows/f.yml"]);
+        assert_eq!(files(FORGEJO_WORKFLOWS, &all[..7]), [".gitea/workflows/g.yml"]);
         assert_eq!(
-            files("forgejo", &all[..6]),
+            files(FORGEJO_WORKFLOWS, &all[..6]),
             [".github/workflows/a.yml", ".github/workflows/b.yaml"]
         );
-        assert_eq!(files("github", &all[..2]), [".jci/run.sh"]);
-        assert_eq!(files("github", &all[..1]), ["pico.sh"]);
+        assert_eq!(files(GITHUB_WORKFLOWS, &all[..2]), [".jci/run.sh"]);
+        assert_eq!(files(GITHUB_WORKFLOWS, &all[..1]), ["pico.sh"]);
         assert_eq!(
-            pick("github", ["src/main.rs", ".github/workflows/.yml", "x/pico.sh"]),
+            pick(GITHUB_WORKFLOWS, ["src/main.rs", ".github/workflows/.yml", "x/pico.sh"]),
             None
         );
     }

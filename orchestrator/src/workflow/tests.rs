@@ -7,7 +7,10 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     deadline,
-    model::plan::{Action, Shell},
+    model::{
+        plan::{Action, Shell},
+        trigger::{RefCause, RefEvent},
+    },
 };
 
 const DEFAULTS: Defaults = Defaults {
@@ -16,20 +19,18 @@ const DEFAULTS: Defaults = Defaults {
 const PATH: &str = ".github/workflows/ci.yml";
 
 fn push(ref_name: &str) -> Event {
-    Event::Push {
-        ref_name: ref_name.parse().unwrap(),
-        commit: "a".repeat(40).parse().unwrap(),
-        before: None,
-    }
+    Event::push(ref_name.parse().unwrap(), "a".repeat(40).parse().unwrap(), None)
 }
 
 fn manual() -> Event {
-    Event::Manual {
+    Event::Ref(RefEvent {
         ref_name: "refs/heads/main".parse().unwrap(),
-        commit: None,
-        as_push: false,
-        workflow: None,
-    }
+        cause: RefCause::Manual {
+            commit: None,
+            as_push: false,
+            workflow: None,
+        },
+    })
 }
 
 /// `line:column: message (help)`, one per line.

@@ -7,31 +7,30 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use clap::Args;
 use miette::miette;
+use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::ready::{Door, Ready};
 use super::{data_dir, parts, signals};
 use crate::{
     cli::{Common, Exit, Outcome, report},
-    config::Config,
-    failpoint::{self, Point},
-    forge::{
-        Forge, ForgeError,
-        intake::{Delivery, DeliverySink, Intake, NotStored, Receipt, Recorded},
-    },
+    driver::Deps,
+    forge::{Forge, ForgeError},
+    intake::Intake,
     janitor,
     model::{
         ids::InstanceId,
-        names::{CommitSha, ConnectionId, RefName, RepoPath},
+        names::{CommitSha, ConnectionId, ForgeContext, RefName, RepoPath},
+        trigger::Repository,
     },
     node,
-    planner::{self, CatchUp, Caught, Planner},
+    planner::{CatchUp, Caught, Planner},
     queue::{Hint, Hints, InProcess},
     reporter::Reporter,
     scheduler,
-    store::{self, AuditEntry, NewDelivery, Store},
+    store::{self, AuditEntry, Store},
     telemetry::{self, LogFormat, Metrics},
-    web::{self, AppState, Changed, Parts, Placed, Repositories, http::serve},
+    web::{self, AppState, Changed, Parts, Repositories, http::serve},
 };
 
 /// How long running parts may take to stop.
@@ -109,133 +108,64 @@ async fn serve_with(
     stop: CancellationToken,
     again: impl AsyncFn(&Ready) -> miette::Result<Ready>,
 ) -> miette::Result<Option<Ready>> {
-    let config = Arc::clone(&ready.config);
+    let config = &ready.config;
     let hints: Arc<dyn Hints> = Arc::new(InProcess::new());
-    let intake = Intake::new(
-        &config.connections,
-        Arc::new(StoredDeliveries {
-            store: store.clone(),
-            hints: Arc::clone(&hints),
-            forges: ready.forges.clone(),
-            config: Arc::clone(&config),
-        }),
-    );
-    let reporter = Reporter::new(
-        store.clone(),
-        ready.forges.clone(),
-        Arc::clone(&config),
-        Arc::clone(&hints),
-    );
+    let (forges, connections) = (|| ready.forges.clone(), || ready.connections.clone());
+    let intake = Intake::new(Arc::clone(config), forges(), store.clone(), Arc::clone(&hints));
+    let reporter = Reporter::new(store.clone(), forges(), Arc::clone(config), Arc::clone(&hints));
     let metrics = Metrics::with(|registry| {
         intake.register(registry);
         reporter.register(registry);
         ready.connections.register(registry);
     });
     let deps = parts::deps(parts::Outside {
-        config: Arc::clone(&config),
+        config: Arc::clone(config),
         store: store.clone(),
         hints: Arc::clone(&hints),
-        forges: ready.forges.clone(),
-        metrics: metrics.clone(),
+        forges: forges(),
+        metrics,
         machines: Arc::clone(&ready.machines),
     })?;
-    let listener = ready.web.listener()?;
-    let metrics_listener = ready.metrics.as_ref().map(Door::listener).transpose()?;
+    let listeners = Listeners {
+        web: ready.web.listener()?,
+        metrics: ready.metrics.as_ref().map(Door::listener).transpose()?,
+    };
 
     // From here on the node's name is ours.
     let instance = InstanceId::new();
     node::register(&deps, lock, instance).await.map_err(report)?;
-    // What drives attempts ends first at a reload, while everybody else is still served.
-    let driving = stop.child_token();
-    let (attempts, tasks) = (TaskTracker::new(), TaskTracker::new());
-    node::recover(&deps, instance, &attempts, &driving)
+    let running = Running::new(stop);
+    node::recover(&deps, instance, &running.attempts, &running.driving)
         .await
         .map_err(report)?;
 
-    let state = AppState::new(Parts {
-        store: store.clone(),
-        logs: deps.logs.clone(),
-        config: Arc::clone(&config),
-        machines: Arc::clone(&deps.machines),
-        repositories: Arc::new(ForgeRepositories {
-            forges: ready.forges.clone(),
-            catch_up: CatchUp::new(deps.clone()),
-        }),
-        connections: ready.connections.clone(),
-        on_change: on_change(Arc::clone(&hints)),
-        metrics: metrics.clone(),
-        draining: stop.clone(),
-    });
-    let router = web::router(state, intake.router());
-    tasks.spawn(serve::serve(
-        listener,
-        ready.tls.clone(),
-        router,
-        web::http::proxies::Proxies::new(&config.trusted_proxies),
-        stop.clone(),
-    ));
-    if let Some(listener) = metrics_listener {
-        tasks.spawn(web::metrics::serve_metrics(
-            listener,
-            metrics,
-            store.clone(),
-            stop.clone(),
-        ));
-    }
+    running.listen(ready, &deps, intake, listeners);
     let planner = Planner::new(
         store.clone(),
-        ready.forges.clone(),
+        forges(),
         deps.source.clone(),
-        Arc::clone(&config),
+        Arc::clone(config),
         Arc::clone(&hints),
     );
-    tasks.spawn(ready.connections.clone().run(ready.forges.clone(), stop.clone()));
-    tasks.spawn(planner.run(stop.clone()));
-    tasks.spawn(CatchUp::new(deps.clone()).run(stop.clone()));
-    tasks.spawn(reporter.run(stop.clone()));
-    tasks.spawn(scheduler::run(
+    let stop = || running.stop.clone();
+    running.tasks.spawn(connections().run(forges(), stop()));
+    running.tasks.spawn(planner.run(stop()));
+    running
+        .tasks
+        .spawn(CatchUp::new(deps.clone(), connections()).run(stop()));
+    running.tasks.spawn(reporter.run(stop()));
+    running.tasks.spawn(scheduler::run(
         deps.clone(),
         instance,
-        attempts.clone(),
-        driving.clone(),
+        running.attempts.clone(),
+        running.driving.clone(),
     ));
-    tasks.spawn(node::run(deps.clone(), instance, stop.clone()));
-    tasks.spawn(janitor::run(deps.clone(), stop.clone()));
+    running.tasks.spawn(node::run(deps.clone(), instance, stop()));
+    running.tasks.spawn(janitor::run(deps.clone(), stop()));
     tracing::info!(node = %config.node, listen = %config.listen, url = %config.public_url, "helios-ci is ready");
 
-    let next = loop {
-        match stop.run_until_cancelled(again(ready)).await {
-            None => break None,
-            Some(Ok(next)) => break Some(next),
-            Some(Err(error)) => tracing::error!(
-                reason = format!("{error:?}"),
-                "the new configuration is refused; going on with the one before"
-            ),
-        }
-    };
-    attempts.close();
-    tasks.close();
-    if next.is_some() {
-        tracing::info!("taking up a new configuration; machines that run go on");
-        driving.cancel();
-        // A machine that is being made is finished first, so that nobody has to make it again.
-        if tokio::time::timeout(HAND_OVER_WITHIN, attempts.wait()).await.is_err() {
-            return Err(miette!(
-                help = "the service manager starts it again, with the new configuration",
-                "some attempts could not be handed over to the new configuration"
-            ));
-        }
-    } else {
-        tracing::info!("stopping; machines that run go on and are taken up at the next start");
-    }
-    stop.cancel();
-    let stopped = async {
-        attempts.wait().await;
-        tasks.wait().await;
-    };
-    if tokio::time::timeout(STOP_WITHIN, stopped).await.is_err() {
-        tracing::warn!("some parts did not stop in time");
-    }
+    let next = running.until_stop_or_next(ready, again).await;
+    running.end(next.is_some()).await?;
     if let Err(error) = store.leave(&config.node, instance).await {
         tracing::warn!(
             error = &error as &dyn std::error::Error,
@@ -243,6 +173,112 @@ async fn serve_with(
         );
     }
     Ok(next)
+}
+
+struct Listeners {
+    web: TcpListener,
+    metrics: Option<TcpListener>,
+}
+
+/// What runs with one configuration.
+struct Running {
+    stop: CancellationToken,
+    /// What drives attempts ends first at a reload, while everybody else is still served.
+    driving: CancellationToken,
+    attempts: TaskTracker,
+    tasks: TaskTracker,
+}
+
+impl Running {
+    fn new(stop: CancellationToken) -> Self {
+        Self {
+            driving: stop.child_token(),
+            stop,
+            attempts: TaskTracker::new(),
+            tasks: TaskTracker::new(),
+        }
+    }
+
+    /// Serves pages, API, webhooks and metrics.
+    fn listen(&self, ready: &Ready, deps: &Deps, intake: Intake, listeners: Listeners) {
+        let state = AppState::new(Parts {
+            store: deps.store.clone(),
+            logs: deps.logs.clone(),
+            config: Arc::clone(&ready.config),
+            machines: Arc::clone(&deps.machines),
+            repositories: Arc::new(ForgeRepositories {
+                forges: ready.forges.clone(),
+                catch_up: CatchUp::new(deps.clone(), ready.connections.clone()),
+            }),
+            connections: ready.connections.clone(),
+            on_change: on_change(Arc::clone(&deps.hints)),
+            metrics: deps.metrics.clone(),
+            draining: self.stop.clone(),
+        });
+        self.tasks.spawn(serve::serve(
+            listeners.web,
+            ready.tls.clone(),
+            web::router(state, intake.router()),
+            web::http::proxies::Proxies::new(&ready.config.trusted_proxies),
+            self.stop.clone(),
+        ));
+        if let Some(listener) = listeners.metrics {
+            self.tasks.spawn(web::metrics::serve_metrics(
+                listener,
+                deps.metrics.clone(),
+                deps.store.clone(),
+                self.stop.clone(),
+            ));
+        }
+    }
+
+    /// The next configuration; none at the stop.
+    async fn until_stop_or_next(
+        &self,
+        ready: &Ready,
+        again: impl AsyncFn(&Ready) -> miette::Result<Ready>,
+    ) -> Option<Ready> {
+        loop {
+            match self.stop.run_until_cancelled(again(ready)).await? {
+                Ok(next) => return Some(next),
+                Err(error) => tracing::error!(
+                    reason = format!("{error:?}"),
+                    "the new configuration is refused; going on with the one before"
+                ),
+            }
+        }
+    }
+
+    /// Ends everything, after attempts were handed over where another configuration follows.
+    async fn end(self, another_follows: bool) -> miette::Result<()> {
+        self.attempts.close();
+        self.tasks.close();
+        if another_follows {
+            tracing::info!("taking up a new configuration; machines that run go on");
+            self.driving.cancel();
+            // A machine that is being made is finished first, so that nobody has to make it again.
+            if tokio::time::timeout(HAND_OVER_WITHIN, self.attempts.wait())
+                .await
+                .is_err()
+            {
+                return Err(miette!(
+                    help = "the service manager starts it again, with the new configuration",
+                    "some attempts could not be handed over to the new configuration"
+                ));
+            }
+        } else {
+            tracing::info!("stopping; machines that run go on and are taken up at the next start");
+        }
+        self.stop.cancel();
+        let stopped = async {
+            self.attempts.wait().await;
+            self.tasks.wait().await;
+        };
+        if tokio::time::timeout(STOP_WITHIN, stopped).await.is_err() {
+            tracing::warn!("some parts did not stop in time");
+        }
+        Ok(())
+    }
 }
 
 fn on_change(hints: Arc<dyn Hints>) -> web::OnChange {
@@ -262,68 +298,6 @@ fn on_change(hints: Arc<dyn Hints>) -> web::OnChange {
     })
 }
 
-struct StoredDeliveries {
-    store: Store,
-    hints: Arc<dyn Hints>,
-    forges: HashMap<ConnectionId, Arc<dyn Forge>>,
-    config: Arc<Config>,
-}
-
-/// What a body above this size means is said by the page of deliveries alone: reading it twice would hold up others.
-const READ_AT_ONCE: usize = 1 << 20;
-
-#[async_trait]
-impl DeliverySink for StoredDeliveries {
-    async fn record(&self, delivery: Delivery) -> Result<Receipt, NotStored> {
-        let Delivery {
-            connection,
-            key,
-            event,
-            body,
-            digest,
-            subject,
-        } = delivery;
-        // Pure, so nothing happens before the delivery is durable.
-        let forge = self.forges.get(&connection).map(AsRef::as_ref);
-        let message = (body.len() <= READ_AT_ONCE)
-            .then(|| planner::words(&planner::verdict(forge, &self.config, &connection, &event, &body)));
-        let recorded = self
-            .store
-            .record_delivery(NewDelivery {
-                connection,
-                key,
-                event,
-                body,
-                digest,
-                subject,
-            })
-            .await;
-        match recorded.map_err(|e| NotStored(e.into()))? {
-            store::Recorded::New(id) => {
-                failpoint::hit(Point::DeliveryStored);
-                self.hints.notify(Hint::Delivery);
-                Ok(Receipt {
-                    recorded: Recorded::New(id),
-                    message: message.unwrap_or_else(|| "stored; it is read next".to_owned()),
-                })
-            }
-            store::Recorded::Duplicate(id) => {
-                let row = self.store.delivery(id).await.map_err(|e| NotStored(e.into()))?;
-                Ok(Receipt {
-                    recorded: Recorded::Duplicate(id),
-                    message: format!(
-                        "delivered before; {}",
-                        row.map_or_else(
-                            || "it was forgotten since".to_owned(),
-                            |row| web::pages::deliveries::outcome(&row)
-                        )
-                    ),
-                })
-            }
-        }
-    }
-}
-
 struct ForgeRepositories {
     forges: HashMap<ConnectionId, Arc<dyn Forge>>,
     catch_up: CatchUp,
@@ -331,24 +305,16 @@ struct ForgeRepositories {
 
 #[async_trait]
 impl Repositories for ForgeRepositories {
-    async fn find(&self, connection: &ConnectionId, path: &RepoPath) -> Result<Option<Placed>, ForgeError> {
-        let Some(forge) = self.forges.get(connection) else {
-            return Ok(None);
-        };
-        let Some(repository) = forge.find_repository(path, None).await? else {
-            return Ok(None);
-        };
-        let installation = forge.installation(&repository.path).await?;
-        Ok(Some((repository, installation)))
+    async fn find(&self, connection: &ConnectionId, path: &RepoPath) -> Result<Option<Repository>, ForgeError> {
+        match self.forges.get(connection) {
+            Some(forge) => forge.find_repository(path, &ForgeContext::default()).await,
+            None => Ok(None),
+        }
     }
 
-    async fn read_ref(
-        &self,
-        (repository, installation): &Placed,
-        name: &RefName,
-    ) -> Result<Option<CommitSha>, ForgeError> {
+    async fn read_ref(&self, repository: &Repository, name: &RefName) -> Result<Option<CommitSha>, ForgeError> {
         match self.forges.get(&repository.connection) {
-            Some(forge) => forge.read_ref(repository, *installation, name).await,
+            Some(forge) => forge.read_ref(repository, name).await,
             None => Ok(None),
         }
     }

@@ -11,7 +11,7 @@ use std::{
     collections::HashMap,
     fmt,
     str::FromStr,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -25,9 +25,11 @@ use serde::{
     de::{DeserializeOwned, Error as _},
 };
 
-use self::status::Status;
+#[cfg(test)]
+pub use self::webhook::DIALECT;
+use self::{status::Status, webhook::Events};
 use super::{
-    BadDelivery, ConnectError, FetchAccess, Forge, ForgeError, Parsed,
+    ConnectError, FetchAccess, Forge, ForgeError, Webhooks,
     answer::{Answer, Call},
     encode_part, encode_ref,
     http::Outgoing,
@@ -35,7 +37,7 @@ use super::{
 };
 use crate::{
     model::{
-        names::{CommitSha, RefName, RepoPath},
+        names::{CommitSha, ConnectionId, ForgeContext, RefName, RepoPath, RepositoryId},
         report::Report,
         trigger::Repository,
     },
@@ -43,26 +45,30 @@ use crate::{
 };
 
 /// How long a repository is believed to be where it was.
-const PLACE_KNOWN_FOR: Duration = Duration::from_secs(60);
-/// Places that are remembered.
-const PLACES: usize = 1000;
+const PATH_KNOWN_FOR: Duration = Duration::from_secs(60);
+/// Paths that are remembered.
+const PATHS: usize = 1000;
 const NO_RIGHT: &str = "the repository is gone, or the token's user may not write to it (it needs `write:repository`)";
+
+/// The folders that Forgejo's and Gitea's Actions read workflow files from.
+pub const WORKFLOWS: &[&str] = &[".forgejo/workflows", ".gitea/workflows", ".github/workflows"];
 
 /// One Forgejo or Gitea connection.
 pub struct Forgejo {
-    served: Served,
+    connection: ConnectionId,
+    webhooks: Arc<Events>,
     url: String,
     http: Outgoing,
     token: Secret,
     authorization: HeaderValue,
-    places: Mutex<HashMap<i64, (RepoPath, Instant)>>,
+    paths: Mutex<HashMap<RepositoryId, (RepoPath, Instant)>>,
 }
 
 impl fmt::Debug for Forgejo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Forgejo")
             .field("url", &self.url)
-            .field("served", &self.served)
+            .field("connection", &self.connection)
             .finish_non_exhaustive()
     }
 }
@@ -78,7 +84,7 @@ fn only<'de, D: Deserializer<'de>, T: DeserializeOwned>(answer: D, fields: &[&st
 /// What is needed of a repository. The SDK's types read an absent field as zero or as an empty text, so that is no
 /// answer; here and below.
 struct Repo {
-    id: i64,
+    id: RepositoryId,
     full_name: RepoPath,
 }
 
@@ -92,11 +98,12 @@ impl TryFrom<repos::Repository> for Repo {
     type Error = String;
 
     fn try_from(repository: repos::Repository) -> Result<Self, String> {
-        if repository.id == 0 {
+        let id = u64::try_from(repository.id).unwrap_or(0);
+        if id == 0 {
             return Err("a repository without an id".to_owned());
         }
         Ok(Self {
-            id: repository.id,
+            id: id.into(),
             full_name: checked(&repository.full_name)?,
         })
     }
@@ -199,12 +206,13 @@ impl Forgejo {
         authorization.set_sensitive(true);
         let url = url.trim_end_matches('/').to_owned();
         Ok(Self {
-            served,
+            connection: served.connection.clone(),
+            webhooks: Arc::new(Events(served)),
             url,
             http,
             token: token.clone(),
             authorization,
-            places: Mutex::default(),
+            paths: Mutex::default(),
         })
     }
 
@@ -239,12 +247,12 @@ impl Forgejo {
     }
 
     /// Where the repository of this id is now. A renamed one is followed; another one that took its
-    /// path is never told anything.
-    async fn place(&self, repository: &Repository) -> Result<RepoPath, ForgeError> {
-        let places = || self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = places()
+    /// path is never reported to.
+    async fn current_path(&self, repository: &Repository) -> Result<RepoPath, ForgeError> {
+        let paths = || self.paths.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = paths()
             .get(&repository.id)
-            .filter(|(_, since)| since.elapsed() < PLACE_KNOWN_FOR)
+            .filter(|(_, since)| since.elapsed() < PATH_KNOWN_FOR)
             .cloned();
         if let Some((path, _)) = known {
             return Ok(path);
@@ -258,11 +266,11 @@ impl Forgejo {
                 answer.needed::<Repo>(NO_RIGHT)?.full_name
             }
         };
-        let mut places = places();
-        if places.len() >= PLACES {
-            places.retain(|_, (_, since)| since.elapsed() < PLACE_KNOWN_FOR);
+        let mut paths = paths();
+        if paths.len() >= PATHS {
+            paths.retain(|_, (_, since)| since.elapsed() < PATH_KNOWN_FOR);
         }
-        places.insert(repository.id, (path.clone(), Instant::now()));
+        paths.insert(repository.id.clone(), (path.clone(), Instant::now()));
         Ok(path)
     }
 
@@ -273,21 +281,16 @@ impl Forgejo {
 
 #[async_trait]
 impl Forge for Forgejo {
-    fn kind(&self) -> &'static str {
-        "forgejo"
+    fn workflow_folders(&self) -> &'static [&'static str] {
+        WORKFLOWS
     }
 
-    fn parse(&self, event: &str, body: &[u8]) -> Result<Parsed, BadDelivery> {
-        webhook::parse(&self.served, event, body)
+    fn webhooks(&self) -> Option<Arc<dyn Webhooks>> {
+        Some(self.webhooks.clone())
     }
 
-    async fn read_ref(
-        &self,
-        repository: &Repository,
-        _installation: Option<i64>,
-        name: &RefName,
-    ) -> Result<Option<CommitSha>, ForgeError> {
-        let path = self.place(repository).await?;
+    async fn read_ref(&self, repository: &Repository, name: &RefName) -> Result<Option<CommitSha>, ForgeError> {
+        let path = self.current_path(repository).await?;
         if let Some(branch) = name.branch() {
             // The refs endpoint would list every branch that begins with this name.
             let answer = self
@@ -317,27 +320,20 @@ impl Forge for Forgejo {
         }
     }
 
-    async fn find_repository(
-        &self,
-        path: &RepoPath,
-        _installation: Option<i64>,
-    ) -> Result<Option<Repository>, ForgeError> {
-        let connection = self.served.connection.clone();
+    async fn find_repository(&self, path: &RepoPath, _known: &ForgeContext) -> Result<Option<Repository>, ForgeError> {
+        let connection = self.connection.clone();
         let found = self.repository(path).await?;
         Ok(found.map(|repo| Repository {
             connection,
             id: repo.id,
             path: repo.full_name,
+            context: ForgeContext::default(),
         }))
     }
 
-    async fn fetch_access(
-        &self,
-        repository: &Repository,
-        _installation: Option<i64>,
-    ) -> Result<FetchAccess, ForgeError> {
-        let path = self.place(repository).await?;
-        // The token is the password; with one, the name before it is not looked at.
+    async fn fetch_access(&self, repository: &Repository) -> Result<FetchAccess, ForgeError> {
+        let path = self.current_path(repository).await?;
+        // The token is the password; with one, the name before it does not matter.
         let basic = STANDARD.encode(format!("helios-ci:{}", self.token.expose()));
         Ok(FetchAccess {
             url: format!("{}/{path}.git", self.url),
@@ -347,7 +343,7 @@ impl Forge for Forgejo {
 
     /// Statuses append and the latest counts, so saying one twice after a lost answer does no harm.
     async fn report(&self, report: &Report, details: &str, _known: Option<&str>) -> Result<Option<String>, ForgeError> {
-        let path = self.place(&report.repository).await?;
+        let path = self.current_path(&report.repository).await?;
         let route = format!("repos/{path}/statuses/{}", encode_part(report.commit.as_str()));
         let status = Status::new(report, details);
         let answer = self.send(Method::POST, &route, Some(&status)).await?;

@@ -1,4 +1,4 @@
-//! Commit statuses in Forgejo's and Gitea's words.
+//! Commit statuses as Forgejo and Gitea take them.
 
 use serde::Serialize;
 
@@ -22,7 +22,7 @@ pub struct Status<'a> {
 /// The state, and the word that says what the state alone does not. Old servers take any text as
 /// state and rank unknown ones nowhere, so only the five that all of them know are used: `skipped`
 /// is not among them, and a job that did not run because another failed is no `success`.
-fn words(state: ReportState) -> (&'static str, &'static str) {
+fn names(state: ReportState) -> (&'static str, &'static str) {
     match state {
         ReportState::Queued => ("pending", "Queued"),
         ReportState::Running => ("pending", "Running"),
@@ -36,9 +36,9 @@ fn words(state: ReportState) -> (&'static str, &'static str) {
 }
 
 impl<'a> Status<'a> {
-    /// A report in Forgejo's words.
+    /// A report as Forgejo takes it.
     pub fn new(report: &'a Report, details: &'a str) -> Self {
-        let (state, word) = words(report.state);
+        let (state, word) = names(report.state);
         let mut description = with_word(word, &report.title, MAX_DESCRIPTION);
         if description.is_empty() {
             state.clone_into(&mut description);

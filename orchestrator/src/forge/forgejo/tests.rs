@@ -165,7 +165,7 @@ async fn a_renamed_repository_is_followed_and_its_successor_told_nothing() {
         assert_eq!(rig.statuses()[0].path, format!("/api/v1/repos/acme/new/statuses/{SHA}"));
         assert!(
             rig.forgejo
-                .fetch_access(&repository(), None)
+                .fetch_access(&repository())
                 .await
                 .unwrap()
                 .url
@@ -192,7 +192,7 @@ async fn refs_are_read_exactly_and_tags_peeled() {
     let read = async |name: &str| {
         let found = rig
             .forgejo
-            .read_ref(&repository(), None, &name.parse().unwrap())
+            .read_ref(&repository(), &name.parse().unwrap())
             .await
             .unwrap();
         found.map(|sha| sha.to_string())
@@ -210,19 +210,19 @@ async fn repositories_access_and_health() {
     let rig = rig(World::AsIs).await;
     let found = rig
         .forgejo
-        .find_repository(&repository().path, None)
+        .find_repository(&repository().path, &ForgeContext::default())
         .await
         .unwrap()
         .unwrap();
-    assert_eq!((found.id, found.path.as_str()), (42, "acme/tool"));
+    assert_eq!((found.id.as_str(), found.path.as_str()), ("42", "acme/tool"));
     assert_eq!(
         rig.forgejo
-            .find_repository(&"acme/none".parse().unwrap(), None)
+            .find_repository(&"acme/none".parse().unwrap(), &ForgeContext::default())
             .await
             .unwrap(),
         None
     );
-    let access = rig.forgejo.fetch_access(&repository(), None).await.unwrap();
+    let access = rig.forgejo.fetch_access(&repository()).await.unwrap();
     assert_eq!(access.url, format!("{}/acme/tool.git", rig.listener.base));
     let basic = STANDARD.encode("helios-ci:t0ken");
     assert_eq!(
@@ -302,8 +302,8 @@ fn an_answer_is_read_whatever_its_other_fields_hold() {
         "id": 7, "full_name": "ada/engine", "owner": null, "object_format_name": "sha3", "topics": null, "permissions": 4,
         "mirror_updated": "never", "internal_tracker": null, "licenses": null,
     });
-    assert_eq!(read(odd).unwrap(), 7);
-    assert_eq!(read(json!({"id": 7, "full_name": "ada/engine"})).unwrap(), 7);
+    assert_eq!(read(odd).unwrap(), 7.into());
+    assert_eq!(read(json!({"id": 7, "full_name": "ada/engine"})).unwrap(), 7.into());
     for wanting in [
         json!({"full_name": "ada/engine"}),
         json!({"id": 7, "full_name": null}),

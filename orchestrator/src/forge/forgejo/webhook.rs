@@ -2,17 +2,45 @@
 //! ping: a test delivery is a push of the default branch that moves nothing.
 
 use serde::de::IgnoredAny;
+use serde_json::{Map, Value};
 
 use super::super::{
-    BadDelivery, Parsed,
+    BadDelivery, Dialect, Parsed, Webhooks,
     push::{self, Served},
 };
+use crate::model::trigger::Subject;
 
-/// Turns a body into triggers.
-///
-/// # Errors
-/// When the body is not what the event promises.
-pub fn parse(served: &Served, event: &str, body: &[u8]) -> Result<Parsed, BadDelivery> {
+/// Forgejo's headers and those of Gitea, which it descends from; GitHub's are sent as well.
+pub static DIALECT: Dialect = Dialect {
+    body_limit: 10 << 20,
+    event_headers: &["x-forgejo-event", "x-gitea-event"],
+    delivery_headers: &["x-forgejo-delivery", "x-gitea-delivery"],
+    signature_headers: &[
+        ("x-forgejo-signature", ""),
+        ("x-gitea-signature", ""),
+        ("x-hub-signature-256", "sha256="),
+    ],
+};
+
+/// The webhooks of one Forgejo or Gitea connection.
+#[derive(Debug)]
+pub struct Events(pub Served);
+
+impl Webhooks for Events {
+    fn dialect(&self) -> &'static Dialect {
+        &DIALECT
+    }
+
+    fn subject(&self, body: &Map<String, Value>) -> Subject {
+        push::subject(body)
+    }
+
+    fn parse(&self, event: &str, body: &[u8]) -> Result<Parsed, BadDelivery> {
+        parse(&self.0, event, body)
+    }
+}
+
+fn parse(served: &Served, event: &str, body: &[u8]) -> Result<Parsed, BadDelivery> {
     if event == "push" {
         return push::parse(served, body, true);
     }

@@ -61,7 +61,7 @@ pub struct Api {
     forge: String,
     key: SigningKey,
     tokens: Tokens,
-    installations: Mutex<HashMap<RepoPath, i64>>,
+    installations: Mutex<HashMap<RepoPath, u64>>,
 }
 
 impl fmt::Debug for Api {
@@ -166,14 +166,14 @@ impl Api {
     ///
     /// # Errors
     /// When GitHub does not say.
-    pub async fn installation(&self, path: &RepoPath, known: Option<i64>) -> Result<Option<i64>, ForgeError> {
+    pub async fn installation(&self, path: &RepoPath, known: Option<u64>) -> Result<Option<u64>, ForgeError> {
         let remembered = || self.installations.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(id) = known.or_else(|| remembered().get(path).copied()) {
             return Ok(Some(id));
         }
         #[derive(Deserialize)]
         struct Installation {
-            id: i64,
+            id: u64,
         }
         let route = format!("/repos/{path}/installation");
         let found: Option<Installation> = self.as_app(Ask::get(&route)).await?.json()?;
@@ -187,7 +187,7 @@ impl Api {
         Ok(found.map(|i| i.id))
     }
 
-    /// Forgets what [`Api::installation`] remembered: the App may have been installed anew.
+    /// Forgets what [`Api::installation`] remembered: the App may have been installed again.
     pub fn forget_installation(&self, path: &RepoPath) {
         self.installations
             .lock()

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     api::{Api, Ask},
-    token::{Purpose, Scope},
+    token::Scope,
 };
 use crate::{
     clock,
@@ -43,9 +43,9 @@ struct Output {
     summary: String,
 }
 
-/// GitHub's words for a state: status, conclusion, and what a title begins with because the
+/// GitHub's names for a state: status, conclusion, and what a title begins with because the
 /// conclusion alone would not say it, unless it does so itself.
-fn words(state: ReportState) -> (&'static str, Option<&'static str>, &'static str) {
+fn names(state: ReportState) -> (&'static str, Option<&'static str>, &'static str) {
     match state {
         ReportState::Queued => ("queued", None, ""),
         ReportState::Running => ("in_progress", None, ""),
@@ -60,7 +60,7 @@ fn words(state: ReportState) -> (&'static str, Option<&'static str>, &'static st
     }
 }
 
-/// What tells our check runs of one name and commit apart. Not the job: which job a check speaks of may
+/// The id that distinguishes our check runs of one name and commit. Not the job: which job a check speaks of may
 /// change between a lost answer and the next try.
 fn external_id(report: &Report) -> String {
     format!("check:{}", report.generation)
@@ -71,9 +71,9 @@ fn time(ms: i64) -> Option<String> {
 }
 
 impl<'a> CheckRun<'a> {
-    /// A report in GitHub's words; for an update without the commit.
+    /// A report as GitHub takes it; for an update without the commit.
     pub fn new(report: &'a Report, details: &'a str, create: bool) -> Self {
-        let (status, conclusion, word) = words(report.state);
+        let (status, conclusion, word) = names(report.state);
         let title = match with_word(word, &report.title, 240) {
             title if title.is_empty() => conclusion.unwrap_or(status).to_owned(),
             title => title,
@@ -118,22 +118,18 @@ struct ListedRun {
     external_id: Option<String>,
 }
 
-/// Brings GitHub's check run to this state and returns its id.
+/// Brings GitHub's check run to this state and returns its id. `scope` is the report's repository, with the purpose to
+/// write checks.
 ///
 /// # Errors
 /// When GitHub did not take it.
 pub async fn deliver(
     api: &Api,
-    installation: i64,
+    scope: Scope,
     report: &Report,
     details: &str,
     known: Option<&str>,
 ) -> Result<u64, ForgeError> {
-    let scope = Scope {
-        installation,
-        repository: Some(report.repository.id),
-        purpose: Purpose::Checks,
-    };
     // The id came from the store; anything but a number cannot be one.
     if let Some(id) = known.and_then(|k| k.parse().ok())
         && update(api, scope, report, details, id).await?

@@ -9,23 +9,26 @@ mod tests;
 mod token;
 mod webhook;
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use http::Method;
 use serde::Deserialize;
 
 pub use self::jwt::BadKey;
+#[cfg(test)]
+pub use self::webhook::DIALECT;
 use self::{
     api::{Api, Ask},
     jwt::SigningKey,
     token::{Purpose, Scope},
+    webhook::Events,
 };
-use super::{
-    BadDelivery, ConnectError, FetchAccess, Forge, ForgeError, Parsed, encode_ref, http::Outgoing, push::Served,
-};
+use super::{ConnectError, FetchAccess, Forge, ForgeError, Webhooks, encode_ref, http::Outgoing, push::Served};
 use crate::{
     model::{
-        names::{CommitSha, RefName, RepoPath},
+        names::{CommitSha, ConnectionId, ForgeContext, RefName, RepoPath},
         report::Report,
         trigger::Repository,
     },
@@ -34,10 +37,14 @@ use crate::{
 
 const NOT_INSTALLED: &str = "the App is not installed on this repository: install it, or remove the repository here";
 
+/// The folders that GitHub's Actions read workflow files from.
+pub const WORKFLOWS: &[&str] = &[".github/workflows"];
+
 /// One GitHub connection.
 #[derive(Debug)]
 pub struct Github {
-    served: Served,
+    connection: ConnectionId,
+    webhooks: Arc<Events>,
     /// Where people and git go, without a trailing slash.
     url: String,
     api: Api,
@@ -45,7 +52,7 @@ pub struct Github {
 
 #[derive(Deserialize)]
 struct Repo {
-    id: i64,
+    id: u64,
     full_name: RepoPath,
 }
 
@@ -80,41 +87,30 @@ impl Github {
             source,
         })?;
         Ok(Self {
-            served,
+            connection: served.connection.clone(),
+            webhooks: Arc::new(Events(served)),
             url: url.trim_end_matches('/').to_owned(),
             api: Api::new(http, key),
         })
     }
 
-    async fn scope(
-        &self,
-        path: &RepoPath,
-        repository: Option<i64>,
-        installation: Option<i64>,
-        purpose: Purpose,
-    ) -> Result<Option<Scope>, ForgeError> {
-        let found = self.api.installation(path, installation).await?;
-        Ok(found.map(|installation| Scope {
-            installation,
-            repository,
-            purpose,
-        }))
+    /// The installation that a repository belongs to; none when the App is not installed on it. What a context does
+    /// not say is asked for.
+    async fn installation(&self, path: &RepoPath, known: &ForgeContext) -> Result<Option<u64>, ForgeError> {
+        self.api.installation(path, known.as_str().parse().ok()).await
     }
 
-    async fn needed_scope(
-        &self,
-        repository: &Repository,
-        installation: Option<i64>,
-        purpose: Purpose,
-    ) -> Result<Scope, ForgeError> {
+    async fn scope(&self, repository: &Repository, purpose: Purpose) -> Result<Scope, ForgeError> {
         let path = &repository.path;
-        self.scope(path, Some(repository.id), installation, purpose)
-            .await?
-            .ok_or_else(|| {
-                self.api
-                    .call(&Method::GET, &format!("/repos/{path}/installation"))
-                    .refused(NOT_INSTALLED)
-            })
+        let call = || self.api.call(&Method::GET, &format!("/repos/{path}/installation"));
+        let number = repository.id.as_str().parse();
+        let number = number.map_err(|_| call().refused(format!("{} is no id of a repository here", repository.id)))?;
+        let installation = self.installation(path, &repository.context).await?;
+        Ok(Scope {
+            installation: installation.ok_or_else(|| call().refused(NOT_INSTALLED))?,
+            repository: Some(number),
+            purpose,
+        })
     }
 
     /// The commit that an annotated tag stands for.
@@ -136,8 +132,8 @@ impl Github {
 
 #[async_trait]
 impl Forge for Github {
-    fn kind(&self) -> &'static str {
-        "github"
+    fn workflow_folders(&self) -> &'static [&'static str] {
+        WORKFLOWS
     }
 
     /// GitHub's secondary limit is about 80 content-creating requests a minute.
@@ -145,17 +141,12 @@ impl Forge for Github {
         80
     }
 
-    fn parse(&self, event: &str, body: &[u8]) -> Result<Parsed, BadDelivery> {
-        webhook::parse(&self.served, event, body)
+    fn webhooks(&self) -> Option<Arc<dyn Webhooks>> {
+        Some(self.webhooks.clone())
     }
 
-    async fn read_ref(
-        &self,
-        repository: &Repository,
-        installation: Option<i64>,
-        name: &RefName,
-    ) -> Result<Option<CommitSha>, ForgeError> {
-        let scope = self.needed_scope(repository, installation, Purpose::Read).await?;
+    async fn read_ref(&self, repository: &Repository, name: &RefName) -> Result<Option<CommitSha>, ForgeError> {
+        let scope = self.scope(repository, Purpose::Read).await?;
         let short = name.as_str().trim_start_matches("refs/");
         let route = format!("/repos/{}/git/ref/{}", repository.path, encode_ref(short));
         let found: Option<GitRef> = self.api.as_installation(scope, Ask::get(&route)).await?.json()?;
@@ -167,13 +158,14 @@ impl Forge for Github {
         }
     }
 
-    async fn find_repository(
-        &self,
-        path: &RepoPath,
-        installation: Option<i64>,
-    ) -> Result<Option<Repository>, ForgeError> {
-        let Some(scope) = self.scope(path, None, installation, Purpose::Look).await? else {
+    async fn find_repository(&self, path: &RepoPath, known: &ForgeContext) -> Result<Option<Repository>, ForgeError> {
+        let Some(installation) = self.installation(path, known).await? else {
             return Ok(None);
+        };
+        let scope = Scope {
+            installation,
+            repository: None,
+            purpose: Purpose::Metadata,
         };
         let route = format!("/repos/{path}");
         let found: Option<Repo> = match self.api.as_installation(scope, Ask::get(&route)).await {
@@ -183,24 +175,17 @@ impl Forge for Github {
             }
             Ok(answer) => answer.json()?,
         };
-        let connection = self.served.connection.clone();
+        let connection = self.connection.clone();
         Ok(found.map(|repo| Repository {
             connection,
-            id: repo.id,
+            id: repo.id.into(),
             path: repo.full_name,
+            context: installation.into(),
         }))
     }
 
-    async fn installation(&self, path: &RepoPath) -> Result<Option<i64>, ForgeError> {
-        self.api.installation(path, None).await
-    }
-
-    async fn fetch_access(
-        &self,
-        repository: &Repository,
-        installation: Option<i64>,
-    ) -> Result<FetchAccess, ForgeError> {
-        let scope = self.needed_scope(repository, installation, Purpose::Read).await?;
+    async fn fetch_access(&self, repository: &Repository) -> Result<FetchAccess, ForgeError> {
+        let scope = self.scope(repository, Purpose::Read).await?;
         let token = self.api.token(scope).await?;
         let basic = STANDARD.encode(format!("x-access-token:{}", token.expose()));
         Ok(FetchAccess {
@@ -210,10 +195,8 @@ impl Forge for Github {
     }
 
     async fn report(&self, report: &Report, details: &str, known: Option<&str>) -> Result<Option<String>, ForgeError> {
-        let scope = self
-            .needed_scope(&report.repository, report.installation, Purpose::Checks)
-            .await?;
-        let id = checks::deliver(&self.api, scope.installation, report, details, known).await?;
+        let scope = self.scope(&report.repository, Purpose::Checks).await?;
+        let id = checks::deliver(&self.api, scope, report, details, known).await?;
         Ok(Some(id.to_string()))
     }
 

@@ -257,8 +257,10 @@ async fn a_refused_token_is_replaced_once() {
     rig.hub
         .next("POST /app/installations/9/access_tokens", Fault::Status(404));
     let other = Report {
-        installation: Some(9),
-        repository: Repository { id: 43, ..repository() },
+        repository: Repository {
+            id: 43.into(),
+            ..repository()
+        },
         ..wanted
     };
     let error = rig.github.report(&other, DETAILS, None).await.unwrap_err();
@@ -316,7 +318,7 @@ async fn refs_are_read_exactly_and_tags_peeled() {
     let read = async |name: &str| {
         let found = rig
             .github
-            .read_ref(&repository(), Some(9), &name.parse().unwrap())
+            .read_ref(&repository(), &name.parse().unwrap())
             .await
             .unwrap();
         found.map(|sha| sha.to_string())
@@ -336,19 +338,29 @@ async fn repositories_are_found_and_fetched_with_a_token_of_their_own() {
     let rig = rig().await;
     let found = rig
         .github
-        .find_repository(&repository().path, None)
+        .find_repository(&repository().path, &ForgeContext::default())
         .await
         .unwrap()
         .unwrap();
-    assert_eq!((found.id, found.path.as_str()), (42, "Acme/Tool"));
+    assert_eq!(
+        (found.id.as_str(), found.context.as_str(), found.path.as_str()),
+        ("42", "9", "Acme/Tool")
+    );
     assert_eq!(
         rig.github
-            .find_repository(&"acme/none".parse().unwrap(), None)
+            .find_repository(&"acme/none".parse().unwrap(), &ForgeContext::default())
             .await
             .unwrap(),
         None
     );
-    let access = rig.github.fetch_access(&repository(), None).await.unwrap();
+    let access = rig
+        .github
+        .fetch_access(&Repository {
+            context: ForgeContext::default(),
+            ..repository()
+        })
+        .await
+        .unwrap();
     assert_eq!(access.url, "https://github.example/acme/tool.git");
     let basic = access
         .authorization

@@ -19,8 +19,8 @@ const MANY: usize = 1000;
 /// What a token may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Purpose {
-    /// Look a repository up.
-    Look,
+    /// Find a repository by its path.
+    Metadata,
     /// Read refs and fetch.
     Read,
     /// Write check runs.
@@ -41,9 +41,9 @@ pub struct Permissions {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Scope {
     /// Whose.
-    pub installation: i64,
+    pub installation: u64,
     /// The only repository it is good for.
-    pub repository: Option<i64>,
+    pub repository: Option<u64>,
     /// What for.
     pub purpose: Purpose,
 }
@@ -52,7 +52,7 @@ pub struct Scope {
 #[derive(Debug, Serialize)]
 pub struct TokenRequest {
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    repository_ids: Vec<i64>,
+    repository_ids: Vec<u64>,
     permissions: Permissions,
 }
 
@@ -60,7 +60,7 @@ impl Scope {
     /// The body that asks for it.
     pub fn request(&self) -> TokenRequest {
         let (contents, checks) = match self.purpose {
-            Purpose::Look => (None, None),
+            Purpose::Metadata => (None, None),
             Purpose::Read => (Some("read"), None),
             Purpose::Checks => (None, Some("write")),
         };
@@ -229,7 +229,7 @@ mod tests {
     #[tokio::test]
     async fn slots_do_not_pile_up() {
         let tokens = Tokens::default();
-        for repository in 0..3 * i64::try_from(MANY).unwrap() {
+        for repository in 0..3 * u64::try_from(MANY).unwrap() {
             let scope = Scope {
                 repository: Some(repository),
                 ..SCOPE
@@ -257,7 +257,7 @@ mod tests {
             serde_json::json!({"repository_ids": [7], "permissions": {"metadata": "read", "checks": "write"}})
         );
         assert_eq!(
-            of(Purpose::Look, None),
+            of(Purpose::Metadata, None),
             serde_json::json!({"permissions": {"metadata": "read"}})
         );
     }

@@ -2,11 +2,31 @@
 //! branches it was pushed to, so a suite says less than a push does.
 
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use super::super::{
-    BadDelivery, Parsed,
+    BadDelivery, Dialect, Parsed, Webhooks,
     push::{self, Served},
 };
+use crate::model::{names::ForgeContext, trigger::Subject};
+
+/// Which installation of the App the event is about.
+#[derive(Deserialize)]
+struct Installed {
+    #[serde(default)]
+    installation: Option<Installation>,
+}
+
+#[derive(Deserialize)]
+struct Installation {
+    id: u64,
+}
+
+impl Installed {
+    fn context(self) -> ForgeContext {
+        self.installation.map(|it| it.id.into()).unwrap_or_default()
+    }
+}
 
 #[derive(Deserialize)]
 struct Action {
@@ -14,13 +34,42 @@ struct Action {
     action: Option<String>,
 }
 
-/// Turns a body into triggers.
-///
-/// # Errors
-/// When the body is not what the event promises.
-pub fn parse(served: &Served, event: &str, body: &[u8]) -> Result<Parsed, BadDelivery> {
+/// GitHub's headers; its documentation names 25 MiB as the longest body.
+pub static DIALECT: Dialect = Dialect {
+    body_limit: 25 << 20,
+    event_headers: &["x-github-event"],
+    delivery_headers: &["x-github-delivery"],
+    signature_headers: &[("x-hub-signature-256", "sha256=")],
+};
+
+/// The webhooks of one GitHub connection.
+#[derive(Debug)]
+pub struct Events(pub Served);
+
+impl Webhooks for Events {
+    fn dialect(&self) -> &'static Dialect {
+        &DIALECT
+    }
+
+    fn subject(&self, body: &Map<String, Value>) -> Subject {
+        push::subject(body)
+    }
+
+    fn parse(&self, event: &str, body: &[u8]) -> Result<Parsed, BadDelivery> {
+        parse(&self.0, event, body)
+    }
+}
+
+fn parse(served: &Served, event: &str, body: &[u8]) -> Result<Parsed, BadDelivery> {
     if event == "push" {
-        return push::parse(served, body, false);
+        let mut parsed = push::parse(served, body, false)?;
+        if let Parsed::Triggers(triggers) = &mut parsed {
+            let context = push::body::<Installed>(event, body)?.context();
+            for trigger in triggers {
+                trigger.repository.context = context.clone();
+            }
+        }
+        return Ok(parsed);
     }
     let action = push::body::<Action>(event, body)?.action.unwrap_or_default();
     let why = match (event, action.as_str()) {
@@ -55,7 +104,7 @@ mod tests {
         let Parsed::Triggers(triggers) = parse(&served(&[]), "push", body.to_string().as_bytes()).unwrap() else {
             panic!("not a trigger");
         };
-        assert_eq!(triggers[0].installation, Some(99));
+        assert_eq!(triggers[0].repository.context.as_str(), "99");
     }
 
     #[test]

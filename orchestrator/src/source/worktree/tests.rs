@@ -87,8 +87,9 @@ impl Person {
     fn repository() -> Repository {
         Repository {
             connection: "local".parse().unwrap(),
-            id: 1,
+            id: 1.into(),
             path: "local/tree".parse().unwrap(),
+            context: crate::model::names::ForgeContext::default(),
         }
     }
 

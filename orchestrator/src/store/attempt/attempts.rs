@@ -61,8 +61,6 @@ pub struct AttemptRow {
     pub job_key: String,
     /// Whose code it runs.
     pub repository: Repository,
-    /// GitHub's installation, where known.
-    pub installation: Option<i64>,
     /// The commit it runs.
     pub commit: CommitSha,
     /// The ref that was pushed or asked for.
@@ -90,7 +88,7 @@ pub enum Join {
 const COLUMNS: &str = "SELECT a.id, a.job_id, j.run_id, j.run_attempt, a.number, a.state, a.epoch, a.node, j.label,
     j.cpus, j.memory_mib, j.disk_gib, CASE WHEN a.key_hash IS NULL THEN CAST(0 AS BIGINT) ELSE CAST(1 AS BIGINT) END
     AS joined, a.created_ms, a.running_ms, a.ended_ms, a.result, a.cause, a.log_removed, j.job_key, r.connection,
-    r.repository_id, r.repository_path, r.installation, r.commit_sha, r.ref_name, r.event, r.actor
+    r.repository_id, r.repository_path, r.forge_context, r.commit_sha, r.ref_name, r.event, r.actor
     FROM attempts a JOIN jobs j ON j.id = a.job_id JOIN runs r ON r.id = j.run_id";
 
 fn attempt_row(row: &Row) -> Result<AttemptRow, StoreError> {
@@ -118,7 +116,6 @@ fn attempt_row(row: &Row) -> Result<AttemptRow, StoreError> {
         log_removed: row.flag("log_removed")?,
         job_key: row.text("job_key")?,
         repository: place.repository,
-        installation: place.installation,
         commit: place.commit,
         ref_name: row.parse("ref_name")?,
         event: row.text("event")?,

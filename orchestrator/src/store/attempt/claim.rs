@@ -170,7 +170,7 @@ async fn claim(
             args![
                 turn.text("class")?,
                 turn.text("connection")?,
-                turn.int("repository_id")?
+                turn.text("repository_id")?
             ],
         )
         .await?;
@@ -197,14 +197,14 @@ async fn take(
     turn: &Row,
 ) -> Result<Option<ClaimedJob>, StoreError> {
     let (class, connection) = (turn.text("class")?, turn.text("connection")?);
-    let repository = turn.int("repository_id")?;
+    let repository = turn.text("repository_id")?;
     let row = tx
         .row(
             "SELECT id, run_id, run_attempt, label, cpus, memory_mib, disk_gib,
                  (SELECT COUNT(*) FROM attempts a WHERE a.job_id = jobs.id) AS attempts
              FROM jobs WHERE state = 'queued' AND class = $1 AND connection = $2 AND repository_id = $3
              ORDER BY seq LIMIT 1",
-            args![&class, &connection, repository],
+            args![&class, &connection, &repository],
         )
         .await?;
     let Some(row) = row else { return Ok(None) };
@@ -215,7 +215,7 @@ async fn take(
     tx.execute(
         "UPDATE turn SET last_served = (SELECT MAX(t.last_served) + 1 FROM turn t)
          WHERE class = $1 AND connection = $2 AND repository_id = $3",
-        args![&class, &connection, repository],
+        args![&class, &connection, &repository],
     )
     .await?;
     let claimed = ClaimedJob {

@@ -75,7 +75,7 @@ values! {
     int: i64, u32, i32, bool;
     text: String, ids::DeliveryId, ids::TriggerId, ids::RunId, ids::JobId, ids::AttemptId, ids::ReportId, ids::TokenId,
         ids::InstanceId, names::ConnectionId, names::NodeName, names::Label, names::RepoPath, names::RefName,
-        names::CommitSha, names::MachineName, state::IntakeState, state::RunState, state::JobState,
+        names::CommitSha, names::MachineName, names::RepositoryId, names::ForgeContext, state::IntakeState, state::RunState, state::JobState,
         state::AttemptState, state::StepState, state::MachineState;
     blob: &[u8; 32], &[u8], &Vec<u8>
 }

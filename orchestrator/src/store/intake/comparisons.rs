@@ -7,7 +7,7 @@ use super::deliveries::{AUTOMATIC_ROWS, open};
 use crate::{
     model::{
         ids::DeliveryId,
-        names::{CommitSha, ConnectionId, RefName, RepoPath},
+        names::{CommitSha, ConnectionId, ForgeContext, RefName, RepoPath, RepositoryId},
         trigger::Repository,
     },
     store::{
@@ -15,15 +15,6 @@ use crate::{
         engine::tx::{Row, Tx, args, clip},
     },
 };
-
-/// A repository that deliveries or triggers have named.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KnownRepository {
-    /// Which, with its newest path.
-    pub repository: Repository,
-    /// GitHub's installation of its newest run.
-    pub installation: Option<i64>,
-}
 
 /// What a ref at a forge points at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,32 +71,31 @@ const MISSED: u32 = 500;
 
 impl Store {
     /// The repositories that this connection's deliveries and triggers have named, the newest 500.
-    pub async fn known_repositories(&self, connection: &ConnectionId) -> Result<Vec<KnownRepository>, StoreError> {
+    pub async fn known_repositories(&self, connection: &ConnectionId) -> Result<Vec<Repository>, StoreError> {
         let mut tx = self.read("list repositories").await?;
-        let mut found: Vec<KnownRepository> = Vec::new();
-        // Deliveries first: they name the newest path. Runs know installations, and what was asked for by hand.
+        let mut found: Vec<Repository> = Vec::new();
+        // Deliveries first: they name the newest path. Runs know the forge's context, and what was asked for by hand.
         for sql in [
             "SELECT d.repository_id, d.repository_path,
-                 (SELECT r.installation FROM runs r WHERE r.connection = $1 AND r.repository_id = d.repository_id
-                  ORDER BY r.id DESC LIMIT 1) AS installation
+                 COALESCE((SELECT r.forge_context FROM runs r WHERE r.connection = $1
+                     AND r.repository_id = d.repository_id ORDER BY r.id DESC LIMIT 1), '') AS forge_context
              FROM deliveries d
              WHERE d.seq IN (SELECT MAX(n.seq) FROM deliveries n
-                 WHERE n.connection = $1 AND n.repository_path IS NOT NULL GROUP BY n.repository_id)
+                 WHERE n.connection = $1 AND n.repository_id IS NOT NULL AND n.repository_path IS NOT NULL
+                 GROUP BY n.repository_id)
              ORDER BY d.seq DESC LIMIT $2",
-            "SELECT r.repository_id, r.repository_path, r.installation FROM runs r
+            "SELECT r.repository_id, r.repository_path, r.forge_context FROM runs r
              WHERE r.id IN (SELECT MAX(n.id) FROM runs n WHERE n.connection = $1 GROUP BY n.repository_id)
              ORDER BY r.id DESC LIMIT $2",
         ] {
             for row in tx.rows(sql, args![connection, REPOSITORIES]).await? {
-                let id = row.int("repository_id")?;
-                if found.iter().all(|known| known.repository.id != id) {
-                    found.push(KnownRepository {
-                        repository: Repository {
-                            connection: connection.clone(),
-                            id,
-                            path: row.parse("repository_path")?,
-                        },
-                        installation: row.opt_int("installation")?,
+                let id: RepositoryId = row.parse("repository_id")?;
+                if found.iter().all(|known| known.id != id) {
+                    found.push(Repository {
+                        connection: connection.clone(),
+                        id,
+                        path: row.parse("repository_path")?,
+                        context: row.parse("forge_context")?,
                     });
                 }
             }
@@ -161,7 +151,7 @@ impl Store {
                     open!("'automatic'"),
                     " ORDER BY d.seq"
                 ),
-                args![&repository.connection, repository.id, AUTOMATIC_ROWS],
+                args![&repository.connection, &repository.id, AUTOMATIC_ROWS],
             )
             .await?;
         rows.iter()
@@ -243,8 +233,9 @@ fn repository_of(row: &Row) -> Result<Repository, StoreError> {
     let path: RepoPath = row.parse("repository_path")?;
     Ok(Repository {
         connection: row.parse("connection")?,
-        id: row.int("repository_id")?,
+        id: row.parse("repository_id")?,
         path,
+        context: ForgeContext::default(),
     })
 }
 
@@ -258,7 +249,7 @@ async fn note(tx: &mut Tx, repository: &Repository, reason: Option<&str>) -> Res
              reason = excluded.reason",
         args![
             &repository.connection,
-            repository.id,
+            &repository.id,
             &repository.path,
             at,
             tx.now,
@@ -273,14 +264,14 @@ async fn was_compared(tx: &mut Tx, repository: &Repository) -> Result<bool, Stor
     let row = tx
         .row(
             "SELECT at_ms FROM comparisons WHERE connection = $1 AND repository_id = $2 AND at_ms IS NOT NULL",
-            args![&repository.connection, repository.id],
+            args![&repository.connection, &repository.id],
         )
         .await?;
     Ok(row.is_some())
 }
 
 async fn compared(tx: &mut Tx, repository: &Repository, tips: &[Tip]) -> Result<(), StoreError> {
-    let (connection, id) = (&repository.connection, repository.id);
+    let (connection, id) = (&repository.connection, &repository.id);
     let first = !was_compared(tx, repository).await?;
     note(tx, repository, None).await?;
     for tip in tips {

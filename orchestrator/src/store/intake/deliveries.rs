@@ -219,7 +219,7 @@ async fn one_at_a_time(tx: &mut Tx, connection: &ConnectionId) -> Result<(), Sto
 /// Whether the ref of a push was deleted or pushed otherwise after an earlier delivery of the same body. What only
 /// repeats an older body, and led to nothing, tells nothing of the ref.
 async fn moved_since(tx: &mut Tx, new: &NewDelivery, seq: i64) -> Result<bool, StoreError> {
-    let (Some(repository), Some(ref_name)) = (new.subject.repository_id, &new.subject.ref_name) else {
+    let (Some(repository), Some(ref_name)) = (&new.subject.repository_id, &new.subject.ref_name) else {
         return Ok(false);
     };
     let row = tx
@@ -248,7 +248,7 @@ async fn insert(tx: &mut Tx, new: &NewDelivery, repeats: Option<DeliveryId>) -> 
             clip(&new.event, 100),
             &new.body,
             &new.digest,
-            new.subject.repository_id,
+            &new.subject.repository_id,
             &new.subject.repository,
             &new.subject.ref_name,
             &new.subject.commit,

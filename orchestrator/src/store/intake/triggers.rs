@@ -198,7 +198,7 @@ pub(in crate::store) async fn insert(
             id,
             delivery.map(|(id, _)| id),
             &trigger.repository.connection,
-            trigger.repository.id,
+            &trigger.repository.id,
             to_json(tx.what, trigger)?,
             clip(by, 200),
             IntakeState::Received,

@@ -4,7 +4,7 @@ use crate::{
     model::{
         diagnostic::Diagnostic,
         ids::{JobId, RunId, TriggerId},
-        names::{CommitSha, ConnectionId, RefName, RepoPath},
+        names::{CommitSha, ConnectionId, RefName, RepoPath, RepositoryId},
         plan::{Env, Plan, PlannedJob},
         state::RunState,
         trigger::Repository,
@@ -28,7 +28,7 @@ use crate::{
 #[derive(Debug, Clone, Default)]
 pub struct RunFilter {
     /// Of this repository: connection and the forge's id.
-    pub repository: Option<(ConnectionId, i64)>,
+    pub repository: Option<(ConnectionId, RepositoryId)>,
     /// Of the repository that had this path when the run was made; forges ignore its case.
     pub path: Option<RepoPath>,
     /// In this state.
@@ -129,7 +129,7 @@ pub struct JobDetail {
     pub steps: Vec<StepRow>,
 }
 
-const SUMMARY: &str = "SELECT r.id, r.trigger_id, r.connection, r.repository_id, r.repository_path, r.installation,
+const SUMMARY: &str = "SELECT r.id, r.trigger_id, r.connection, r.repository_id, r.repository_path, r.forge_context,
     r.ref_name, r.commit_sha, r.title, r.actor, r.event, r.name, r.path, r.attempt, a.state, r.created_ms, a.ended_ms,
     (SELECT COUNT(*) FROM jobs j WHERE j.run_id = r.id AND j.run_attempt = r.attempt AND j.ended_ms IS NOT NULL)
         AS jobs_ended,
@@ -173,7 +173,7 @@ impl Conditions {
 fn conditions(filter: &RunFilter) -> Conditions {
     let mut all = Conditions::default();
     if let Some((connection, id)) = &filter.repository {
-        let (connection, id) = (all.next(connection), all.next(*id));
+        let (connection, id) = (all.next(connection), all.next(id));
         all.sql
             .push(format!("r.connection = ${connection} AND r.repository_id = ${id}"));
     }

@@ -76,12 +76,12 @@ async fn unmet(tx: &mut Tx, job: &Row) -> Result<Vec<String>, StoreError> {
 /// many as there are rounds until then, and one more where the other's turn is older.
 async fn position(tx: &mut Tx, job: &Row) -> Result<u32, StoreError> {
     let (class, connection) = (job.text("class")?, job.text("connection")?);
-    let repository = job.int("repository_id")?;
+    let repository = job.text("repository_id")?;
     let older = tx
         .row(
             "SELECT COUNT(*) AS jobs FROM jobs
              WHERE state = 'queued' AND class = $1 AND connection = $2 AND repository_id = $3 AND seq < $4",
-            args![&class, &connection, repository, job.int("seq")?],
+            args![&class, &connection, &repository, job.int("seq")?],
         )
         .await?
         .map_or(Ok(0), |row| row.num("jobs"))?;
@@ -95,7 +95,7 @@ async fn position(tx: &mut Tx, job: &Row) -> Result<u32, StoreError> {
     let mut before_mine = true;
     let mut position = older + 1;
     for turn in turns {
-        if turn.text("connection")? == connection && turn.int("repository_id")? == repository {
+        if turn.text("connection")? == connection && turn.text("repository_id")? == repository {
             before_mine = false;
         } else {
             position += turn.num("queued")?.min(older + u32::from(before_mine));

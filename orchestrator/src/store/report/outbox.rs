@@ -38,7 +38,6 @@ macro_rules! current {
 #[derive(Debug, Clone)]
 pub(in crate::store) struct Place {
     pub(in crate::store) repository: Repository,
-    pub(in crate::store) installation: Option<i64>,
     pub(in crate::store) commit: CommitSha,
 }
 
@@ -47,7 +46,6 @@ impl Place {
     pub(in crate::store) fn of(trigger: &Trigger, commit: &CommitSha) -> Self {
         Self {
             repository: trigger.repository.clone(),
-            installation: trigger.installation,
             commit: commit.clone(),
         }
     }
@@ -86,7 +84,7 @@ async fn current(tx: &mut Tx, place: &Place, name: &str) -> Result<Option<Curren
         .row(
             "SELECT generation, state, title, summary, run_id, job_id, completed_ms FROM reports
              WHERE connection = $1 AND repository_id = $2 AND commit_sha = $3 AND name = $4",
-            args![&place.repository.connection, place.repository.id, &place.commit, name],
+            args![&place.repository.connection, &place.repository.id, &place.commit, name],
         )
         .await?;
     let Some(row) = row else { return Ok(None) };
@@ -119,12 +117,12 @@ async fn put(tx: &mut Tx, place: &Place, name: &str, wanted: &Wanted) -> Result<
     // A refusal may have been mended since, so a new state is tried at once; a pause that the forge
     // asked for is kept.
     tx.execute(
-        "INSERT INTO reports (id, connection, repository_id, repository_path, installation, commit_sha, name,
+        "INSERT INTO reports (id, connection, repository_id, repository_path, forge_context, commit_sha, name,
              generation, state, title, summary, run_id, job_id, started_ms, completed_ms, version, since_version,
              due_ms)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, 1, 1, $16)
          ON CONFLICT (connection, repository_id, commit_sha, name) DO UPDATE SET
-             repository_path = excluded.repository_path, installation = excluded.installation,
+             repository_path = excluded.repository_path, forge_context = excluded.forge_context,
              state = excluded.state, title = excluded.title, summary = excluded.summary,
              run_id = excluded.run_id, job_id = excluded.job_id,
              started_ms = excluded.started_ms, completed_ms = excluded.completed_ms,
@@ -139,9 +137,9 @@ async fn put(tx: &mut Tx, place: &Place, name: &str, wanted: &Wanted) -> Result<
         args![
             ReportId::new(),
             &place.repository.connection,
-            place.repository.id,
+            &place.repository.id,
             &place.repository.path,
-            place.installation,
+            &place.repository.context,
             &place.commit,
             name,
             generation,
@@ -217,7 +215,7 @@ async fn facts(tx: &mut Tx, place: &Place, check: &str, job: JobId) -> Result<Ve
     let sql = current!(facts!(
         "r.connection = $1 AND r.repository_id = $2 AND r.commit_sha = $3 AND j.check_name = $4"
     ));
-    let at = args![&place.repository.connection, place.repository.id, &place.commit, check];
+    let at = args![&place.repository.connection, &place.repository.id, &place.commit, check];
     let mut rows = tx.rows(sql, at).await?;
     if rows.is_empty() {
         rows = tx.rows(facts!("j.id = $1"), args![job]).await?;
@@ -297,7 +295,7 @@ fn severity(state: RunState) -> u8 {
 /// Wants the aggregate to say where the commit's current runs (the newest attempt of each) stand, and to
 /// lead to the worst of them.
 pub(in crate::store) async fn aggregate(tx: &mut Tx, place: &Place) -> Result<(), StoreError> {
-    let at = args![&place.repository.connection, place.repository.id, &place.commit];
+    let at = args![&place.repository.connection, &place.repository.id, &place.commit];
     let runs = tx
         .rows(
             concat!(

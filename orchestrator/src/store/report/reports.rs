@@ -130,7 +130,7 @@ async fn claim(tx: &mut Tx, node: &NodeName, limit: u32, lease: Duration) -> Res
                  SELECT id FROM reports WHERE delivered < version AND due_ms <= $3 AND lease_until <= $3
                  ORDER BY CASE WHEN completed_ms IS NULL THEN 1 ELSE 0 END, due_ms, id
                  LIMIT $4 /*pg FOR UPDATE SKIP LOCKED*/)
-             RETURNING id, version, tries, connection, repository_id, repository_path, installation, commit_sha, name,
+             RETURNING id, version, tries, connection, repository_id, repository_path, forge_context, commit_sha, name,
                  generation, state, title, summary, run_id, job_id, started_ms, completed_ms, remote",
             args![node, tx.now + ms(lease), tx.now, limit],
         )
@@ -150,7 +150,6 @@ fn claimed(row: &Row) -> Result<ClaimedReport, StoreError> {
         remote: row.opt_text("remote")?,
         report: Report {
             repository: place.repository,
-            installation: place.installation,
             commit: place.commit,
             name: row.text("name")?,
             generation: row.num("generation")?,

@@ -78,7 +78,7 @@ pub(in crate::store) async fn run(
     let no_complaints = Vec::new();
     let diagnostics = new.plan.as_ref().err().unwrap_or(&no_complaints);
     tx.execute(
-        "INSERT INTO runs (id, trigger_id, connection, repository_id, repository_path, installation, ref_name,
+        "INSERT INTO runs (id, trigger_id, connection, repository_id, repository_path, forge_context, ref_name,
              commit_sha, title, actor, event, path, name, source, plan, plan_version, plan_digest, diagnostics,
              created_ms, attempt)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, 1)",
@@ -86,9 +86,9 @@ pub(in crate::store) async fn run(
             id,
             trigger_id,
             &trigger.repository.connection,
-            trigger.repository.id,
+            &trigger.repository.id,
             &trigger.repository.path,
-            trigger.installation,
+            &trigger.repository.context,
             trigger.event.ref_name(),
             commit,
             clip(&trigger.title, 1000),

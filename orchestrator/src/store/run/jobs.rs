@@ -8,7 +8,7 @@ use crate::{
     config::Size,
     model::{
         ids::{AttemptId, JobId, RunId},
-        names::{ConnectionId, Label},
+        names::{ConnectionId, Label, RepositoryId},
         state::JobState,
     },
     store::{
@@ -142,7 +142,7 @@ pub(in crate::store) async fn insert(tx: &mut Tx, place: &Place, new: &NewJob) -
             size.disk_gib.map(stored),
             &new.requirement.class,
             &place.repository.connection,
-            place.repository.id,
+            &place.repository.id,
             new.state,
             new.carried_from,
             tx.now,
@@ -179,7 +179,7 @@ pub(in crate::store) async fn go(
     let turn = Turn {
         class: row.text("class")?,
         connection: row.parse("connection")?,
-        repository: row.int("repository_id")?,
+        repository: row.parse("repository_id")?,
     };
     if queued {
         turn.joined(tx).await?;
@@ -194,7 +194,7 @@ pub(in crate::store) async fn go(
 struct Turn {
     class: String,
     connection: ConnectionId,
-    repository: i64,
+    repository: RepositoryId,
 }
 
 impl Turn {
@@ -204,7 +204,7 @@ impl Turn {
              ON CONFLICT (class, connection, repository_id) DO UPDATE SET
                  since_ms = CASE WHEN turn.queued = 0 THEN excluded.since_ms ELSE turn.since_ms END,
                  queued = turn.queued + 1",
-            args![&self.class, &self.connection, self.repository, tx.now],
+            args![&self.class, &self.connection, &self.repository, tx.now],
         )
         .await
         .map(drop)
@@ -213,7 +213,7 @@ impl Turn {
     async fn left(&self, tx: &mut Tx) -> Result<(), StoreError> {
         tx.execute(
             "UPDATE turn SET queued = queued - 1 WHERE class = $1 AND connection = $2 AND repository_id = $3",
-            args![&self.class, &self.connection, self.repository],
+            args![&self.class, &self.connection, &self.repository],
         )
         .await
         .map(drop)

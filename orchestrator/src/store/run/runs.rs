@@ -41,7 +41,7 @@ pub(in crate::store) async fn lock(tx: &mut Tx, run: RunId) -> Result<Option<Loc
     let row = tx
         .row(
             "UPDATE runs SET version = version + 1 WHERE id = $1
-             RETURNING connection, repository_id, repository_path, installation, commit_sha, attempt",
+             RETURNING connection, repository_id, repository_path, forge_context, commit_sha, attempt",
             args![run],
         )
         .await?;
@@ -58,7 +58,6 @@ pub(in crate::store) async fn lock(tx: &mut Tx, run: RunId) -> Result<Option<Loc
 pub(in crate::store) fn place(row: &Row) -> Result<Place, StoreError> {
     Ok(Place {
         repository: repository(row)?,
-        installation: row.opt_int("installation")?,
         commit: row.parse("commit_sha")?,
     })
 }
@@ -67,8 +66,9 @@ pub(in crate::store) fn place(row: &Row) -> Result<Place, StoreError> {
 pub(in crate::store) fn repository(row: &Row) -> Result<Repository, StoreError> {
     Ok(Repository {
         connection: row.parse("connection")?,
-        id: row.int("repository_id")?,
+        id: row.parse("repository_id")?,
         path: row.parse("repository_path")?,
+        context: row.parse("forge_context")?,
     })
 }
 

@@ -29,7 +29,7 @@ use crate::{
         names::{CommitSha, MachineName, NodeName},
         plan::{Action, PLAN_VERSION, Plan, PlannedJob, PlannedStep, Shell},
         state::{JobResult, JobState, MachineState, RunState},
-        trigger::{Event, Repository, Retry, Subject, Trigger},
+        trigger::{Event, RefCause, RefEvent, Repository, Retry, Subject, Trigger},
     },
     secret::Secret,
 };
@@ -74,7 +74,7 @@ pub(crate) struct Lab {
 /// A workflow to be made into a run.
 #[derive(Debug, Clone)]
 pub(crate) struct Workflow<'a> {
-    repository: i64,
+    repository: u64,
     commit: u8,
     name: &'a str,
     class: &'a str,
@@ -164,7 +164,7 @@ impl Lab {
     }
 
     /// A trigger, claimed.
-    async fn trigger(&self, repository: i64, commit: &CommitSha) -> ClaimedTrigger {
+    async fn trigger(&self, repository: u64, commit: &CommitSha) -> ClaimedTrigger {
         self.store
             .create_trigger(&push(repository, commit), "ann")
             .await
@@ -262,19 +262,15 @@ fn sha(byte: u8) -> CommitSha {
     hex::encode([byte; 20]).parse().unwrap()
 }
 
-fn push(repository: i64, commit: &CommitSha) -> Trigger {
+fn push(repository: u64, commit: &CommitSha) -> Trigger {
     Trigger {
         repository: Repository {
             connection: "forge".parse().unwrap(),
-            id: repository,
+            id: repository.into(),
             path: format!("owner/repo-{repository}").parse().unwrap(),
+            context: 7.into(),
         },
-        event: Event::Push {
-            ref_name: "refs/heads/main".parse().unwrap(),
-            commit: commit.clone(),
-            before: None,
-        },
-        installation: Some(7),
+        event: Event::push("refs/heads/main".parse().unwrap(), commit.clone(), None),
         actor: "ann".into(),
         title: "Mend <the> thing".into(),
     }

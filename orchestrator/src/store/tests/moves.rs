@@ -192,7 +192,7 @@ async fn perform(lab: &Lab, other: &Lab, op: &Op) -> Result<(), StoreError> {
     match kind {
         0 => {
             let workflow = Workflow {
-                repository: 1 + i64::try_from(b.index(3)).unwrap(),
+                repository: 1 + u64::try_from(b.index(3)).unwrap(),
                 ..ci(SHAPES[a.index(SHAPES.len())])
             };
             lab.run(&workflow).await;

@@ -61,8 +61,8 @@ async fn runs_are_filtered(lab: Lab) {
             ..ci(ONE)
         })
         .await;
-    let by_id = |connection: &str, id| RunFilter {
-        repository: Some((connection.parse().unwrap(), id)),
+    let by_id = |connection: &str, id: u64| RunFilter {
+        repository: Some((connection.parse().unwrap(), id.into())),
         ..RunFilter::default()
     };
     assert_eq!(list(&lab, by_id("forge", 1)).await, [a]);

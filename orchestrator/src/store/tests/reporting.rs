@@ -45,7 +45,7 @@ async fn the_newest_state_is_told(lab: Lab) {
     for claimed in &reports {
         let report = &claimed.report;
         assert_eq!((report.state, report.run), (ReportState::Failure, Some(run)));
-        assert_eq!((&report.commit, report.installation), (&sha(0xab), Some(7)));
+        assert_eq!((&report.commit, &report.repository.context), (&sha(0xab), &7.into()));
         assert!(report.completed_ms >= report.started_ms && report.started_ms.is_some());
         deliver(&lab, claimed).await;
     }
@@ -166,11 +166,7 @@ async fn an_expired_lease_is_claimed_again(lab: Lab) {
 async fn run_of(lab: &Lab, commit: u8, ref_name: &str) -> RunId {
     let ref_name: RefName = ref_name.parse().unwrap();
     let mut trigger = push(1, &sha(commit));
-    trigger.event = Event::Push {
-        ref_name,
-        commit: sha(commit),
-        before: None,
-    };
+    trigger.event = Event::push(ref_name, sha(commit), None);
     lab.store.create_trigger(&trigger, "ann").await.unwrap();
     let claimed = lab.store.claim_trigger(&lab.node, MINUTE).await.unwrap().unwrap();
     let outcome = TriggerOutcome::Planned {

@@ -119,7 +119,7 @@ async fn a_claim_leaves_an_attempt_and_a_machine(lab: Lab) {
         (attempt.job_key.as_str(), attempt.joined, &attempt.node),
         ("build", false, &lab.node)
     );
-    assert_eq!((attempt.commit, attempt.installation), (sha(0xab), Some(7)));
+    assert_eq!((attempt.commit, attempt.repository.context), (sha(0xab), 7.into()));
     let machines = lab.store.machines_of(&lab.node).await.unwrap();
     assert_eq!(machines.len(), 1);
     assert_eq!(

@@ -10,9 +10,9 @@ use super::*;
 const OLD_ROWS: &str = "
     INSERT INTO triggers (id, connection, repository_id, body, by_whom, state, created_ms, due_ms)
         VALUES ('01hzzzzzzzzzzzzzzzzzzzzzz1', 'forge', 1, '{}', 'ann', 'planned', 1, 1);
-    INSERT INTO runs (id, trigger_id, connection, repository_id, repository_path, ref_name, commit_sha, title, actor,
+    INSERT INTO runs (id, trigger_id, connection, repository_id, repository_path, installation, ref_name, commit_sha, title, actor,
             event, path, name, source, diagnostics, created_ms, attempt)
-        VALUES ('01hzzzzzzzzzzzzzzzzzzzzzz2', '01hzzzzzzzzzzzzzzzzzzzzzz1', 'forge', 1, 'o/r', 'refs/heads/main',
+        VALUES ('01hzzzzzzzzzzzzzzzzzzzzzz2', '01hzzzzzzzzzzzzzzzzzzzzzz1', 'forge', 1, 'o/r', 9, 'refs/heads/main',
             'abababababababababababababababababababab', 't', 'ann', 'push', 'ci.yml', 'ci', '', '[]', 1, 1);
     INSERT INTO run_attempts (run_id, number, state, by_whom, created_ms, ended_ms)
         VALUES ('01hzzzzzzzzzzzzzzzzzzzzzz2', 1, 'success', 'ann', 1, 9);
@@ -20,6 +20,11 @@ const OLD_ROWS: &str = "
             memory_mib, class, connection, repository_id, state, created_ms, ended_ms)
         VALUES ('01hzzzzzzzzzzzzzzzzzzzzzz3', '01hzzzzzzzzzzzzzzzzzzzzzz2', 1, 0, 'build', 'build', 'c', 1, '[]',
             'debian', 2, 2048, 'small', 'forge', 1, 'success', 1, 9);
+    INSERT INTO turn (class, connection, repository_id, since_ms, queued) VALUES ('small', 'forge', 1, 1, 0);
+    INSERT INTO reports (id, connection, repository_id, repository_path, installation, commit_sha, name, generation,
+            state, title, summary, version, since_version, due_ms)
+        VALUES ('01hzzzzzzzzzzzzzzzzzzzzzz5', 'forge', 1, 'o/r', NULL, 'abababababababababababababababababababab', 'helios-ci',
+            1, 'success', 't', '', 1, 1, 1);
     INSERT INTO outputs (job_id, name, value) VALUES ('01hzzzzzzzzzzzzzzzzzzzzzz3', 'a', 'b');
     INSERT INTO attempts (id, job_id, number, state, epoch, node, instance, created_ms, ended_ms)
         VALUES ('01hzzzzzzzzzzzzzzzzzzzzzz4', '01hzzzzzzzzzzzzzzzzzzzzzz3', 1, 'ended', 1, 'node-a', 'i', 1, 9);
@@ -44,6 +49,15 @@ async fn everything_was_kept(store: Store) {
     let attempt: AttemptId = "01hzzzzzzzzzzzzzzzzzzzzzz4".parse().unwrap();
     let row = lab.store.attempt(attempt).await.unwrap().unwrap();
     assert_eq!((row.job_key.as_str(), row.size.memory_mib), ("build", 2048));
+    assert_eq!(
+        (row.repository.id.as_str(), row.repository.context.as_str()),
+        ("1", "9")
+    );
+    let owed = lab.store.claim_reports(&lab.node, 9, MINUTE).await.unwrap().remove(0);
+    let repository = owed.report.repository;
+    assert_eq!((repository.id.as_str(), repository.context.is_empty()), ("1", true));
+    let turns = "SELECT COUNT(*) AS n FROM turn WHERE repository_id = '1'";
+    assert_eq!(lab.number(turns).await, 1);
     assert_eq!(lab.store.steps(attempt).await.unwrap().len(), 1);
     assert_eq!(lab.number("SELECT COUNT(*) AS n FROM outputs").await, 1);
     assert_eq!(

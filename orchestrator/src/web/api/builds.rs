@@ -11,10 +11,10 @@ use crate::{
     forge::ForgeError,
     model::{
         names::{CommitSha, ConnectionId, RefName, RepoPath},
-        trigger::{Event, Trigger},
+        trigger::{Event, RefCause, RefEvent, Repository, Trigger},
     },
     web::{
-        AppState, Changed, Placed,
+        AppState, Changed,
         api::{
             parse, store_failed,
             types::{AskedEvent, BuildCreated, CreateBuild},
@@ -85,16 +85,16 @@ fn served(state: &AppState, caller: &Caller, connection: &ConnectionId, path: &R
 }
 
 /// The ref that is meant, as the forge has it now.
-async fn find_ref(state: &AppState, caller: &Caller, placed: &Placed, text: &str) -> Result<RefName, Problem> {
+async fn find_ref(state: &AppState, caller: &Caller, repository: &Repository, text: &str) -> Result<RefName, Problem> {
     let mut found = Vec::new();
     for name in meant(text)? {
-        let there = state.repositories().read_ref(placed, &name).await;
+        let there = state.repositories().read_ref(repository, &name).await;
         if there.map_err(|e| forge_failed(caller, &e))?.is_some() {
             found.push(name);
         }
     }
     match found.len() {
-        0 => Err(caller.absent(|| format!("{} has no branch or tag {text}.", placed.0.path))),
+        0 => Err(caller.absent(|| format!("{} has no branch or tag {text}.", repository.path))),
         1 => Ok(found.remove(0)),
         _ => Err(Problem::unprocessable(
             "ambiguous_ref",
@@ -120,26 +120,26 @@ pub async fn create(
     let commit: Option<CommitSha> = body.commit.as_deref().map(parse).transpose()?;
     let workflow = body.workflow.as_deref().map(workflow_name).transpose()?;
     served(&state, &caller, &connection, &path)?;
-    let placed = state.repositories().find(&connection, &path).await;
-    let placed = placed.map_err(|e| forge_failed(&caller, &e))?.ok_or_else(|| {
+    let found = state.repositories().find(&connection, &path).await;
+    let repository = found.map_err(|e| forge_failed(&caller, &e))?.ok_or_else(|| {
         caller.absent(|| {
             format!("Connection {connection} has no repository {path}, or the forge hides it from its credentials.")
         })
     })?;
-    caller.may(&state, Action::Dispatch, Some(&placed.0))?;
-    let ref_name = find_ref(&state, &caller, &placed, &body.ref_name).await?;
+    caller.may(&state, Action::Dispatch, Some(&repository))?;
+    let ref_name = find_ref(&state, &caller, &repository, &body.ref_name).await?;
     let who = caller.identity.who();
     let subject = format!("{connection} {path} {ref_name}");
-    let (repository, installation) = placed;
     let trigger = Trigger {
         repository,
-        event: Event::Manual {
+        event: Event::Ref(RefEvent {
             ref_name: ref_name.clone(),
-            commit,
-            as_push: body.event == AskedEvent::Push,
-            workflow,
-        },
-        installation,
+            cause: RefCause::Manual {
+                commit,
+                as_push: body.event == AskedEvent::Push,
+                workflow,
+            },
+        }),
         actor: caller.name().unwrap_or("api").to_owned(),
         title: String::new(),
     };

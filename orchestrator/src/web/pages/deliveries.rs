@@ -14,8 +14,9 @@ use serde::Deserialize;
 use super::view::{self, Badge, rfc3339};
 use crate::{
     clock::now_ms,
+    intake::outcome_text,
     model::state::IntakeState,
-    store::{Comparison, DeliveryBuild, DeliveryFilter, DeliveryRow, Missed},
+    store::{Comparison, DeliveryFilter, DeliveryRow, Missed},
     web::{
         AppState,
         api::{
@@ -33,43 +34,6 @@ use crate::{
 const PAGE: u32 = 30;
 /// How long a comparison that a person asked for is waited for; it goes on meanwhile.
 const CATCH_UP_WITHIN: Duration = Duration::from_secs(20);
-
-/// What came of a delivery, in one sentence.
-#[must_use]
-pub fn outcome(row: &DeliveryRow) -> String {
-    let reason = row.reason.as_deref().unwrap_or("no reason is known");
-    let words = match row.state {
-        IntakeState::Received => "it is read next".to_owned(),
-        IntakeState::Ignored => format!("ignored: {reason}"),
-        IntakeState::Failed => format!("failed: {reason}"),
-        IntakeState::Planned if row.builds.is_empty() => "planned".to_owned(),
-        IntakeState::Planned => {
-            let builds: Vec<String> = row.builds.iter().map(build_words).collect();
-            builds.join("; ")
-        }
-    };
-    let remedy = if row.retryable {
-        "; delivered again, it is planned again"
-    } else {
-        ""
-    };
-    format!("{words}{remedy}")
-}
-
-fn build_words(build: &DeliveryBuild) -> String {
-    let reason = build.reason.as_deref().unwrap_or("no reason is known");
-    match (build.state, &build.reason) {
-        (IntakeState::Received, Some(reason)) => format!(
-            "waiting: {reason}; tried {}, next at {}",
-            view::count(build.tries as usize, "time"),
-            view::moment(build.due_ms)
-        ),
-        (IntakeState::Received, None) => "waiting for its turn".to_owned(),
-        (IntakeState::Planned, _) => format!("planned: {}", view::count(build.runs as usize, "run")),
-        (IntakeState::Ignored, _) => format!("ignored: {reason}"),
-        (IntakeState::Failed, _) => format!("failed: {reason}"),
-    }
-}
 
 /// Where the delivery as a whole stands: as its newest trigger does.
 fn standing(row: &DeliveryRow) -> IntakeState {
@@ -95,7 +59,7 @@ fn delivery_of(row: &DeliveryRow) -> Delivery {
         ref_name: row.ref_name.clone(),
         commit: row.commit.clone(),
         state: standing(row),
-        outcome: outcome(row),
+        outcome: outcome_text(row),
         retryable: row.retryable,
         received: rfc3339(row.received_ms),
         builds: builds.collect(),
@@ -250,7 +214,7 @@ fn line(row: &DeliveryRow, now: i64) -> Line {
         repository: row.repository.as_ref().map(ToString::to_string).unwrap_or_default(),
         reference: row.ref_name.as_ref().map(|r| r.short().to_owned()).unwrap_or_default(),
         commit: row.commit.as_ref().map(|c| c.short().to_owned()).unwrap_or_default(),
-        outcome: outcome(row),
+        outcome: outcome_text(row),
         received: rfc3339(row.received_ms),
         received_at: view::moment(row.received_ms),
         ago: view::ago(row.received_ms, now),

@@ -89,7 +89,7 @@ impl Details {
             .connections
             .iter()
             .map(|c| {
-                json!({"name": c.name, "url": c.url, "webhook": c.hook, "state": c.state.word(),
+                json!({"name": c.name, "url": c.url, "webhook": c.hook, "state": c.state.as_str(),
                        "detail": c.state.to_string(), "since": c.since, "fix": c.state.fix()})
             })
             .collect();

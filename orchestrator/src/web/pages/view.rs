@@ -3,7 +3,10 @@
 
 use std::fmt::Write as _;
 
-pub use crate::model::person::person;
+pub use crate::{
+    clock::{moment, rfc3339},
+    model::{person::person, text::count},
+};
 use crate::{
     forge::ConnectionState,
     model::state::{IntakeState, JobState, RunState, StepState},
@@ -156,40 +159,6 @@ pub fn ahead(ms: i64, now: i64) -> String {
     }
 }
 
-/// Year, month, day of a number of days since 1970 (proleptic Gregorian calendar).
-fn civil(days: i64) -> (i64, i64, i64) {
-    // Days are counted in eras of 400 years that begin in March, so that the leap day is the last.
-    let z = days + 719_468;
-    let era = z.div_euclid(146_097);
-    let day_of_era = z.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 {
-        shifted_month + 3
-    } else {
-        shifted_month - 9
-    };
-    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
-}
-
-/// RFC 3339 in UTC with milliseconds, for `datetime` attributes and the API.
-#[must_use]
-pub fn rfc3339(ms: i64) -> String {
-    let (year, month, day) = civil(ms.div_euclid(86_400_000));
-    let t = ms.rem_euclid(86_400_000);
-    let (h, m, s, milli) = (t / 3_600_000, t / 60_000 % 60, t / 1000 % 60, t % 1000);
-    format!("{year:04}-{month:02}-{day:02}T{h:02}:{m:02}:{s:02}.{milli:03}Z")
-}
-
-/// `2026-11-21 01:19:01 UTC`.
-#[must_use]
-pub fn moment(ms: i64) -> String {
-    let text = rfc3339(ms);
-    format!("{} {} UTC", &text[..10], &text[11..19])
-}
-
 /// `01:19:01`, in UTC.
 #[must_use]
 pub fn clock(ms: i64) -> String {
@@ -206,16 +175,6 @@ pub fn bytes(n: u64) -> String {
         _ => write!(out, "{}.{} MiB", n >> 20, ((n >> 10) & 1023) * 10 / 1024),
     };
     out
-}
-
-/// `1 job`, `2 jobs`.
-#[must_use]
-pub fn count(n: usize, one: &str) -> String {
-    if n == 1 {
-        format!("1 {one}")
-    } else {
-        format!("{n} {one}s")
-    }
 }
 
 #[cfg(test)]
@@ -274,12 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_those_of_the_calendar() {
-        assert_eq!(rfc3339(0), "1970-01-01T00:00:00.000Z");
-        assert_eq!(rfc3339(951_782_399_999), "2000-02-28T23:59:59.999Z");
-        assert_eq!(rfc3339(951_782_400_000), "2000-02-29T00:00:00.000Z");
-        assert_eq!(rfc3339(1_795_223_941_000), "2026-11-21T01:19:01.000Z");
-        assert_eq!(moment(-1), "1969-12-31 23:59:59 UTC");
+    fn a_clock_shows_hours_minutes_and_seconds() {
         assert_eq!(clock(1_795_223_941_000), "01:19:01");
     }
 }

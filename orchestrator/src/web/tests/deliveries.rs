@@ -20,7 +20,7 @@ async fn ignored(site: &Site) {
         body: SECRET.into(),
         digest: [1; 32],
         subject: Subject {
-            repository_id: Some(9),
+            repository_id: Some(9.into()),
             repository: Some("helios/hidden".parse().unwrap()),
             ref_name: Some("refs/heads/<img>".parse().unwrap()),
             commit: Some("a".repeat(40).parse().unwrap()),

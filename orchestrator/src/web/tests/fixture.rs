@@ -14,10 +14,8 @@ use tower::ServiceExt as _;
 use crate::{
     clock::now_ms,
     config::{Backend, Capacity, Config, Connection, ConnectionKind, Database, Limits, Retention, Size},
-    forge::{
-        ConnectionHealth, ForgeError,
-        intake::{Delivery, DeliverySink, Intake, NotStored, Receipt},
-    },
+    forge::{ConnectionHealth, ForgeError},
+    intake::Intake,
     logs::{Channel, LogStore, LogWriter},
     machine::process,
     model::{
@@ -29,11 +27,12 @@ use crate::{
         trigger::{Event, Repository, Trigger},
     },
     planner::Caught,
+    queue::InProcess,
     secret::Secret,
     store::{AttemptEnd, JobRequirement, NewRun, NewToken, PlannedRun, StepUpdate, Store, StoreError, TriggerOutcome},
     telemetry::Metrics,
     web::{
-        AppState, Parts, Placed, Repositories,
+        AppState, Parts, Repositories,
         identity::{self, ADMIN_SCOPE, token_hash},
         router,
     },
@@ -49,16 +48,14 @@ struct Found;
 
 #[async_trait]
 impl Repositories for Found {
-    async fn find(&self, connection: &ConnectionId, path: &RepoPath) -> Result<Option<Placed>, ForgeError> {
+    async fn find(&self, connection: &ConnectionId, path: &RepoPath) -> Result<Option<Repository>, ForgeError> {
         match path.as_str() {
-            "helios/demo" => Ok(Some((
-                Repository {
-                    connection: connection.clone(),
-                    id: 1,
-                    path: path.clone(),
-                },
-                Some(7),
-            ))),
+            "helios/demo" => Ok(Some(Repository {
+                connection: connection.clone(),
+                id: 1.into(),
+                path: path.clone(),
+                context: 7.into(),
+            })),
             "helios/away" => Err(ForgeError::Later {
                 forge: "https://forge.example".into(),
                 call: "repository".into(),
@@ -69,7 +66,7 @@ impl Repositories for Found {
         }
     }
 
-    async fn read_ref(&self, _: &Placed, name: &RefName) -> Result<Option<CommitSha>, ForgeError> {
+    async fn read_ref(&self, _: &Repository, name: &RefName) -> Result<Option<CommitSha>, ForgeError> {
         let there = ["refs/heads/main", "refs/tags/v1", "refs/heads/both", "refs/tags/both"];
         Ok(there.contains(&name.as_str()).then(|| COMMIT.parse().unwrap()))
     }
@@ -212,31 +209,17 @@ fn job(id: &str, name: &str, needs: &[&str]) -> PlannedJob {
     }
 }
 
-pub fn trigger(path: &str, id: i64, title: &str) -> Trigger {
+pub fn trigger(path: &str, id: u64, title: &str) -> Trigger {
     Trigger {
         repository: Repository {
             connection: "berg".parse().unwrap(),
-            id,
+            id: id.into(),
             path: path.parse().unwrap(),
+            context: crate::model::names::ForgeContext::default(),
         },
-        event: Event::Push {
-            ref_name: "refs/heads/<img>".parse().unwrap(),
-            commit: COMMIT.parse().unwrap(),
-            before: None,
-        },
-        installation: None,
+        event: Event::push("refs/heads/<img>".parse().unwrap(), COMMIT.parse().unwrap(), None),
         actor: EVIL.into(),
         title: title.into(),
-    }
-}
-
-/// Nothing that the tests send is signed, so nothing is ever stored.
-struct NoSink;
-
-#[async_trait]
-impl DeliverySink for NoSink {
-    async fn record(&self, _: Delivery) -> Result<Receipt, NotStored> {
-        Err(NotStored("an unsigned delivery reached the store".into()))
     }
 }
 
@@ -246,10 +229,11 @@ impl Site {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open_temporary().await.unwrap();
         let logs = LogStore::new(folder.path());
+        let config = Arc::new(config(folder.path()));
         let state = AppState::new(Parts {
             store: store.clone(),
             logs: logs.clone(),
-            config: Arc::new(config(folder.path())),
+            config: Arc::clone(&config),
             machines: process::open(process::Options {
                 node: node(),
                 data_dir: folder.path().to_owned(),
@@ -288,7 +272,16 @@ impl Site {
             &[("build", "build")],
         )
         .await;
-        let intake = Intake::new(&state.config().connections, Arc::new(NoSink));
+        let forges = config.connections.iter().map(|(id, connection)| {
+            let forge = crate::forge::connect(id, connection).unwrap();
+            (id.clone(), forge)
+        });
+        let intake = Intake::new(
+            config.clone(),
+            forges.collect(),
+            store.clone(),
+            Arc::new(InProcess::new()),
+        );
         let router = router(state.clone(), intake.router());
         Self {
             state,

@@ -26,7 +26,7 @@ async fn page_of_admin(site: &Site) -> Answer {
 async fn a_refused_connection_is_a_warning_everywhere_until_it_works() {
     let site = Site::new().await;
     let working = ConnectionState::Working {
-        words: "Forgejo as bot".to_owned(),
+        answer: "Forgejo as bot".to_owned(),
     };
     // Nothing is known, it works, it is refused, and it works again.
     for (state, degraded) in [

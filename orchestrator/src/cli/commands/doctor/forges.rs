@@ -34,7 +34,7 @@ pub(super) async fn look(config: &Config, findings: &mut Findings) {
                 continue;
             }
         };
-        let state = health::ask(forge.as_ref()).await;
+        let state = health::probe(forge.as_ref()).await;
         findings.add(match state.fix() {
             None => Line::ok(name, format!("{} answers: {state}; webhook {hook}", connection.url)),
             Some(fix) => Line::failure(name, state, fix),

@@ -28,12 +28,13 @@ use crate::{
         wiring::{backend, parts},
     },
     driver::Deps,
+    forge::FORGEJO_WORKFLOWS,
     machine::Machines,
     model::{
         ids::{InstanceId, RunId},
         names::CommitSha,
         plan::Action,
-        trigger::{Event, Repository, Trigger},
+        trigger::{Event, RefCause, RefEvent, Repository, Trigger},
     },
     node,
     planner::{WorkflowFile, decide},
@@ -44,8 +45,6 @@ use crate::{
     workflow::{self, Defaults},
 };
 
-/// Repositories of this machine have no forge; their checks are found as on Forgejo.
-const KIND: &str = "forgejo";
 /// How long the last machine may take to be gone.
 const CLEAN_WITHIN: Duration = Duration::from_secs(120);
 
@@ -255,16 +254,17 @@ async fn pick(
     Ok(WorkflowFile { path, text: Ok(text) })
 }
 
-/// The one file that a push would run.
+/// The one file that a push would run. Repositories of this machine have no forge; their workflows are found as on
+/// Forgejo.
 async fn default_file(deps: &Deps, repository: &Repository, commit: &CommitSha) -> miette::Result<String> {
-    let places = workflow::listed(KIND);
+    let places = workflow::listed(FORGEJO_WORKFLOWS);
     let places: Vec<&str> = places.iter().map(String::as_str).collect();
     let entries = deps
         .source
         .list_tree(repository, commit, &places)
         .await
         .map_err(report)?;
-    let picked = workflow::pick(KIND, entries.iter().map(|entry| entry.path.as_str()));
+    let picked = workflow::pick(FORGEJO_WORKFLOWS, entries.iter().map(|entry| entry.path.as_str()));
     match picked.map(|pick| pick.files).unwrap_or_default().as_slice() {
         [only] => Ok(only.clone()),
         [] => Err(miette!(
@@ -282,18 +282,16 @@ async fn default_file(deps: &Deps, repository: &Repository, commit: &CommitSha) 
 
 /// What a push would run; else what a person may start.
 fn plan(deps: &Deps, file: WorkflowFile, tree: &Tree, commit: &CommitSha) -> miette::Result<(Event, NewRun)> {
-    let push = Event::Push {
-        ref_name: tree.ref_name.clone(),
-        commit: commit.clone(),
-        before: None,
-    };
+    let push = Event::push(tree.ref_name.clone(), commit.clone(), None);
     let files = [file];
-    let manual = Event::Manual {
+    let manual = Event::Ref(RefEvent {
         ref_name: tree.ref_name.clone(),
-        commit: Some(commit.clone()),
-        as_push: false,
-        workflow: None,
-    };
+        cause: RefCause::Manual {
+            commit: Some(commit.clone()),
+            as_push: false,
+            workflow: None,
+        },
+    });
     let (event, runs) = match decide(&files, &push, &deps.config) {
         Ok(runs) => (push, runs),
         Err(reason) => {
@@ -332,7 +330,6 @@ async fn store_run(
     let trigger = Trigger {
         repository: tree.repository(),
         event,
-        installation: None,
         actor: tree.person.clone(),
         title: title.clone(),
     };

@@ -81,8 +81,9 @@ impl Tree {
         let path = format!("local/{}", if name.is_empty() { "tree" } else { &name });
         Repository {
             connection: valid("local"),
-            id: 1,
+            id: 1.into(),
             path: valid(&path),
+            context: crate::model::names::ForgeContext::default(),
         }
     }
 

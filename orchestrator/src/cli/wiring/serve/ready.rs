@@ -37,7 +37,7 @@ impl Ready {
         let connections = ConnectionHealth::new(config.connections.keys());
         let mut forges = HashMap::new();
         for (id, connection) in &config.connections {
-            let forge = forge::connect_saying(id, connection, connections.doubt(id)).map_err(report)?;
+            let forge = forge::connect_noting_refusals(id, connection, connections.recheck(id)).map_err(report)?;
             forges.insert(id.clone(), forge);
         }
         let known = |at: SocketAddr| {

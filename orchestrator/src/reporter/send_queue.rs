@@ -1,5 +1,4 @@
-//! One lane: the reports of one connection and installation, one after the other, as fast as the
-//! forge allows.
+//! The reports of one connection and forge context, sent one after the other, as fast as the forge allows.
 
 use std::{error::Error, sync::Arc, time::Duration};
 
@@ -13,7 +12,7 @@ use super::{Owed, Shared};
 use crate::failpoint::{self, Point};
 use crate::forge::{Forge, ForgeError, throttle::Bucket};
 
-/// A lane without reports ends; its throttle has forgotten everything by then.
+/// A queue without reports ends; its throttle has forgotten everything by then.
 const IDLE: Duration = Duration::from_secs(120);
 /// A report that waited longer than this may be outdated, and its lease too short for a delivery.
 const FRESH: Duration = Duration::from_secs(15);
@@ -22,15 +21,15 @@ const DELIVERY: Duration = Duration::from_secs(40);
 /// What a delivery that is under way at a stop still gets; without an answer by then it is said again
 /// after its lease.
 const STOP_GRACE: Duration = Duration::from_secs(10);
-/// Shorter waits for the throttle are waited in place.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// Shorter waits for the throttle are waited here; a report that waits longer is put off.
+const SHORT_WAIT: Duration = Duration::from_secs(2);
 /// Reports at once.
 const BURST: u32 = 20;
 /// What states that are not final leave in the bucket for those that are.
 const RESERVE: f64 = 0.25;
 /// The back-off of one report: doubles from the first to the last.
 const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(600));
-/// The longest pause of a lane whose forge does not answer.
+/// The longest pause of a queue whose forge does not answer.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 const TURN: &str = "waiting for its turn";
@@ -41,7 +40,7 @@ pub(super) struct Queued {
     pub(super) since: Instant,
 }
 
-pub(super) struct Lane {
+pub(super) struct SendQueue {
     shared: Arc<Shared>,
     forge: Arc<dyn Forge>,
     bucket: Bucket,
@@ -51,7 +50,7 @@ pub(super) struct Lane {
     silent: u32,
 }
 
-impl Lane {
+impl SendQueue {
     pub(super) fn new(shared: Arc<Shared>, forge: Arc<dyn Forge>) -> Self {
         let per_second = f64::from(forge.reports_per_minute()) / 60.0;
         let bucket = Bucket::new(per_second, BURST, Instant::now().into_std());
@@ -81,7 +80,7 @@ impl Lane {
                 () = given_up => break,
             }
         }
-        // What a closing lane still holds is due again at once, not after its lease.
+        // What a closing queue still holds is due again at once, not after its lease.
         queue.close();
         while let Some(queued) = queue.recv().await {
             self.shared.later(&queued.owed, Duration::ZERO, TURN).await;
@@ -105,7 +104,7 @@ impl Lane {
         }
         let reserve = if owed.report.state.is_final() { 0.0 } else { RESERVE };
         while let Err(wait) = self.bucket.take(reserve, Instant::now().into_std()) {
-            if wait > PATIENCE {
+            if wait > SHORT_WAIT {
                 return self.shared.later(&owed, wait, TURN).await;
             }
             tokio::time::sleep(wait).await;
@@ -123,7 +122,7 @@ impl Lane {
                 self.shared.count("delivered");
                 self.shared.succeeded(owed.id);
                 if let Err(error) = self.shared.outbox.delivered(owed, remote.as_deref()).await {
-                    // Said once more after the lease: at least once is what we promise.
+                    // It is sent once more after the lease: a report is delivered at least once.
                     tracing::warn!(report = %owed.id, error = &*error as &dyn Error, "cannot note a delivered report");
                 }
                 self.shared.wake.notify_one();
@@ -133,11 +132,7 @@ impl Lane {
                 self.shared.refused(owed, &error.to_string()).await;
             }
             Ok(Err(error @ ForgeError::Later { .. })) => {
-                let asked = match &error {
-                    ForgeError::Later { retry_after, .. } => *retry_after,
-                    ForgeError::Refused { .. } | ForgeError::Unauthorized { .. } => None,
-                };
-                self.put_off(owed, asked, &error.to_string()).await;
+                self.put_off(owed, error.retry_after(), &error.to_string()).await;
             }
             Err(_) => {
                 let reason = format!("no complete answer within {} s", DELIVERY.as_secs());

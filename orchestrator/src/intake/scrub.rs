@@ -1,12 +1,8 @@
 //! A verified body becomes what is stored: parsed once, without its secrets, written out again. The
-//! parse is also what the repository's id is read from, so a body with the same key twice cannot be
-//! one repository to us and another to whoever parses it later.
+//! parse is also what the delivery's subject is read from, so a body with the same key twice cannot be
+//! one repository to us and another to the planner, which parses it later.
 
-use std::str::FromStr;
-
-use serde_json::Value;
-
-use crate::model::trigger::Subject;
+use serde_json::{Map, Value};
 
 /// What stands where a secret was.
 const REMOVED: &str = "[removed]";
@@ -20,10 +16,8 @@ const SECRET_KEYS: [&str; 3] = ["secret", "authorization", "authorization_header
 pub struct Scrubbed {
     /// JSON.
     pub body: Vec<u8>,
-    /// `repository.id`, where the body has one.
-    pub repository_id: Option<i64>,
-    /// `repository.full_name`, `ref` and `after`, as far as they are names.
-    pub subject: Subject,
+    /// The same, parsed.
+    pub object: Map<String, Value>,
 }
 
 /// Parses, scrubs and writes a body out again.
@@ -31,25 +25,12 @@ pub struct Scrubbed {
 /// # Errors
 /// When it is not a JSON object, or nested deeper than 128 levels.
 pub fn scrub(body: &[u8]) -> Result<Scrubbed, serde_json::Error> {
-    let mut object: serde_json::Map<String, Value> = serde_json::from_slice(body)?;
-    let repository = object.get("repository");
-    let repository_id = repository.and_then(|r| r.get("id")).and_then(Value::as_i64);
-    let subject = Subject {
-        repository_id,
-        repository: name(repository.and_then(|r| r.get("full_name"))),
-        ref_name: name(object.get("ref")),
-        commit: name(object.get("after")),
-    };
+    let mut object: Map<String, Value> = serde_json::from_slice(body)?;
     object.iter_mut().for_each(|(key, value)| clean(key, value));
     Ok(Scrubbed {
         body: serde_json::to_vec(&object)?,
-        repository_id,
-        subject,
+        object,
     })
-}
-
-fn name<T: FromStr>(value: Option<&Value>) -> Option<T> {
-    value?.as_str()?.parse().ok()
 }
 
 /// Recursion is bounded by the parser's own limit of 128 levels.
@@ -83,14 +64,14 @@ mod tests {
                 "{secret} in {text}"
             );
         }
-        assert_eq!(scrubbed.repository_id, Some(7));
+        assert_eq!(scrubbed.object["repository"]["id"], 7);
         assert!(text.contains("18446744073709551615") && text.contains("-1.5") && text.contains("\"name\":\"x\""));
     }
 
     #[test]
     fn a_key_given_twice_is_read_and_stored_the_same() {
         let scrubbed = scrub(br#"{"repository":{"id":1},"repository":{"id":2}}"#).unwrap();
-        assert_eq!(scrubbed.repository_id, Some(2));
+        assert_eq!(scrubbed.object["repository"]["id"], 2);
         assert_eq!(scrubbed.body, br#"{"repository":{"id":2}}"#);
     }
 

@@ -1,5 +1,5 @@
-//! What a delivery means: read from its body and the configuration alone, so that whoever delivers can be told at once
-//! and whoever plans later comes to the same verdict.
+//! What a delivery means: read from its body and the configuration alone, so that the answer to a delivery
+//! can say at once what the planner decides later.
 
 use crate::{
     config::Config,
@@ -30,7 +30,13 @@ pub fn verdict(
             retry: Retry::Automatic,
         };
     };
-    match forge.parse(event, body) {
+    let Some(webhooks) = forge.webhooks() else {
+        return DeliveryOutcome::Failed {
+            reason: format!("the forge of connection {connection} sends no webhooks"),
+            retry: Retry::OnRequest,
+        };
+    };
+    match webhooks.parse(event, body) {
         // A later version may understand it.
         Err(error) => DeliveryOutcome::Failed {
             reason: error.to_string(),
@@ -55,15 +61,16 @@ pub fn verdict(
 }
 
 /// Whether the configuration lists this repository.
-pub(super) fn serves(config: &Config, repository: &Repository) -> bool {
+#[must_use]
+pub fn serves(config: &Config, repository: &Repository) -> bool {
     let connection = config.connections.get(&repository.connection);
     let same = |path: &RepoPath| path.as_str().eq_ignore_ascii_case(repository.path.as_str());
     connection.is_some_and(|c| c.repositories.is_empty() || c.repositories.iter().any(same))
 }
 
-/// The verdict in one sentence, for the log and for whoever delivered.
+/// The verdict in one sentence, for the log and for the sender.
 #[must_use]
-pub fn words(outcome: &DeliveryOutcome) -> String {
+pub fn verdict_text(outcome: &DeliveryOutcome) -> String {
     match outcome {
         DeliveryOutcome::Planned(triggers) => {
             let refs: Vec<String> = triggers
@@ -95,7 +102,7 @@ mod tests {
     #[test]
     fn whoever_delivers_learns_what_to_do() {
         let ignored = |retry| {
-            words(&DeliveryOutcome::Ignored {
+            verdict_text(&DeliveryOutcome::Ignored {
                 reason: "not listed".into(),
                 retry,
             })

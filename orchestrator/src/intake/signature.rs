@@ -1,29 +1,17 @@
 //! Webhook signatures: HMAC-SHA256 over the raw bytes, compared in constant time. SHA-1 signatures
-//! (`X-Hub-Signature`) are never looked at, and an empty secret never signs anything.
+//! (`X-Hub-Signature`) are never read, and an empty secret never signs anything.
 
 use hmac::{Hmac, KeyInit, Mac};
 use http::HeaderMap;
 use sha2::Sha256;
 
-use crate::config::{ConnectionKind, WebhookSecret};
+use crate::config::WebhookSecret;
 
-/// The headers that carry a SHA-256 signature, by what the connection speaks; the first that is
-/// present counts. The forge is never guessed from headers: Forgejo sends GitHub's as well.
-fn headers_of(kind: &ConnectionKind) -> &'static [(&'static str, &'static str)] {
-    match kind {
-        ConnectionKind::Github { .. } => &[("x-hub-signature-256", "sha256=")],
-        ConnectionKind::Forgejo { .. } => &[
-            ("x-forgejo-signature", ""),
-            ("x-gitea-signature", ""),
-            ("x-hub-signature-256", "sha256="),
-        ],
-    }
-}
-
-/// The signature a delivery shows; none when it shows none that could be right.
+/// The signature a delivery shows in one of these headers of its forge's dialect, of which the first that is present
+/// counts; none when it shows none that could be right.
 #[must_use]
-pub fn presented(kind: &ConnectionKind, headers: &HeaderMap) -> Option<[u8; 32]> {
-    let (name, prefix) = headers_of(kind).iter().find(|(name, _)| headers.contains_key(*name))?;
+pub fn presented(of_forge: &[(&str, &str)], headers: &HeaderMap) -> Option<[u8; 32]> {
+    let (name, prefix) = of_forge.iter().find(|(name, _)| headers.contains_key(*name))?;
     // A header given twice is ambiguous, and no forge does it.
     let mut values = headers.get_all(*name).iter();
     let value = values.next()?.to_str().ok()?;
@@ -61,25 +49,14 @@ fn verifies(secret: &str, signature: &[u8; 32], body: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::secret::Secret;
+    use crate::{
+        forge::{Dialect, FORGEJO, GITHUB},
+        secret::Secret,
+    };
 
     const SECRET: &str = "It's a Secret to Everybody";
     const BODY: &[u8] = b"Hello, World!";
     const GOOD: &str = "757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17";
-
-    fn github() -> ConnectionKind {
-        ConnectionKind::Github {
-            api_url: String::new(),
-            app_id: 1,
-            private_key: Secret::new(""),
-        }
-    }
-
-    fn forgejo() -> ConnectionKind {
-        ConnectionKind::Forgejo {
-            token: Secret::new("t"),
-        }
-    }
 
     fn secrets(all: &[&str]) -> Vec<WebhookSecret> {
         all.iter()
@@ -90,26 +67,23 @@ mod tests {
             .collect()
     }
 
-    fn accepted(kind: &ConnectionKind, headers: &[(&'static str, &str)], with: &[&str]) -> bool {
+    fn accepted(dialect: &Dialect, headers: &[(&'static str, &str)], with: &[&str]) -> bool {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.append(*name, value.parse().unwrap());
         }
         let headers = map;
-        presented(kind, &headers).is_some_and(|s| signers(&secrets(with), &s, BODY).next().is_some())
+        presented(dialect.signature_headers, &headers)
+            .is_some_and(|s| signers(&secrets(with), &s, BODY).next().is_some())
     }
 
     #[test]
     fn the_known_vector_verifies_on_both_kinds() {
         let prefixed = format!("sha256={GOOD}");
-        assert!(accepted(&github(), &[("x-hub-signature-256", &prefixed)], &[SECRET]));
-        assert!(accepted(&forgejo(), &[("x-hub-signature-256", &prefixed)], &[SECRET]));
-        assert!(accepted(&forgejo(), &[("x-gitea-signature", GOOD)], &[SECRET]));
-        assert!(accepted(
-            &forgejo(),
-            &[("x-forgejo-signature", GOOD)],
-            &["other", SECRET]
-        ));
+        assert!(accepted(&GITHUB, &[("x-hub-signature-256", &prefixed)], &[SECRET]));
+        assert!(accepted(&FORGEJO, &[("x-hub-signature-256", &prefixed)], &[SECRET]));
+        assert!(accepted(&FORGEJO, &[("x-gitea-signature", GOOD)], &[SECRET]));
+        assert!(accepted(&FORGEJO, &[("x-forgejo-signature", GOOD)], &["other", SECRET]));
     }
 
     #[test]
@@ -165,10 +139,10 @@ mod tests {
             ),
             ("no secret", vec![("x-hub-signature-256", prefixed.as_str())], vec![]),
         ] {
-            assert!(!accepted(&github(), &headers, &with), "{why}");
+            assert!(!accepted(&GITHUB, &headers, &with), "{why}");
         }
         assert!(!accepted(
-            &forgejo(),
+            &FORGEJO,
             &[("x-forgejo-signature", ""), ("x-gitea-signature", GOOD)],
             &[SECRET]
         ));
@@ -181,11 +155,7 @@ mod tests {
             .chain_update(BODY)
             .finalize()
             .into_bytes();
-        assert!(!accepted(
-            &forgejo(),
-            &[("x-gitea-signature", &hex::encode(mac))],
-            &[""]
-        ));
+        assert!(!accepted(&FORGEJO, &[("x-gitea-signature", &hex::encode(mac))], &[""]));
     }
 
     #[test]
@@ -195,6 +165,6 @@ mod tests {
             ("x-hub-signature-256", prefixed.as_str()),
             ("x-hub-signature-256", prefixed.as_str()),
         ];
-        assert!(!accepted(&github(), &twice, &[SECRET]));
+        assert!(!accepted(&GITHUB, &twice, &[SECRET]));
     }
 }
