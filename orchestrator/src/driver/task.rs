@@ -132,8 +132,9 @@ async fn run(deps: &Deps, attempt: AttemptRow, start: Start, stop: CancellationT
     });
     let (masks, log_state) = checkpoint
         .as_ref()
-        .map_or_else(Default::default, |c| (c.masks.clone(), Some(c.log)));
-    let mut log = match LogWriter::open(&deps.logs, attempt.id, masks, deps.config.limits.log_bytes, log_state).await {
+        .map_or_else(Default::default, |c| (c.masks.clone(), Some(c.log.clone())));
+    let cap = deps.config.limits.log_bytes;
+    let mut log = match deps.logs.open_writer(attempt.id, masks, cap, log_state).await {
         Ok(log) => log,
         // The daemon died between sealing the log and storing the result.
         Err(LogError::Sealed { .. }) if let Some(end) = ended => {
@@ -418,8 +419,12 @@ impl Task<'_> {
     /// Acknowledges what the log holds durably now.
     async fn synced(&mut self, synced: Result<u64, LogError>) -> Result<(), Stopped> {
         match synced {
-            Ok(sequence) => {
+            Ok(mut sequence) => {
                 failpoint::hit(Point::OutputSynced);
+                if self.log.needs_checkpoint() {
+                    self.checkpoint().await?;
+                    sequence = self.log.checkpointed();
+                }
                 self.send(v1::to_agent::Message::Acknowledge(v1::Acknowledge { sequence }));
                 Ok(())
             }

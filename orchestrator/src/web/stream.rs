@@ -46,7 +46,7 @@ use super::{
 };
 use crate::{
     clock::now_ms,
-    logs::{Channel, LogError, LogStore, Position, Record},
+    logs::{Channel, LogError, LogRecord, LogStore, Position},
     model::{
         ids::{AttemptId, JobId},
         state::JobState,
@@ -219,13 +219,13 @@ impl Texts {
         texts
     }
 
-    fn seed(&mut self, records: &[Record]) {
+    fn seed(&mut self, records: &[LogRecord]) {
         for record in records {
             self.of(record);
         }
     }
 
-    fn of(&mut self, record: &Record) -> String {
+    fn of(&mut self, record: &LogRecord) -> String {
         let mut text = String::with_capacity(record.data.len());
         let decoder = self.0.entry((record.step, record.channel)).or_default();
         decoder.feed(&record.data, &mut text);
@@ -233,7 +233,7 @@ impl Texts {
     }
 }
 
-fn record_json(record: &Record, text: &str) -> Value {
+fn record_json(record: &LogRecord, text: &str) -> Value {
     let mut value = json!({
         "position": record.position.to_string(),
         "step": record.step,
@@ -249,7 +249,7 @@ fn record_json(record: &Record, text: &str) -> Value {
 }
 
 /// The place behind a record.
-fn behind(record: &Record) -> Position {
+fn behind(record: &LogRecord) -> Position {
     Position {
         generation: record.position.generation,
         record: record.position.record + 1,
@@ -631,12 +631,12 @@ mod tests {
         }
     }
 
-    fn record(number: u64, step: u32, channel: Channel, data: &[u8]) -> Record {
+    fn record(number: u64, step: u32, channel: Channel, data: &[u8]) -> LogRecord {
         let position = Position {
             generation: 1,
             record: number,
         };
-        Record {
+        LogRecord {
             position,
             step,
             channel,

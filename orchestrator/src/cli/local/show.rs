@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use super::super::report;
 use crate::{
     driver::{Deps, Section},
-    logs::{Channel, LogStore, Position, Record},
+    logs::{Channel, LogRecord, LogStore, Position},
     model::{
         ids::{AttemptId, RunId},
         state::RunState,
@@ -137,7 +137,7 @@ enum Place {
     Step(u32),
 }
 
-fn place(record: &Record) -> Place {
+fn place(record: &LogRecord) -> Place {
     let ours = record.channel == Channel::System && record.step == 0;
     match Section::of(&record.data).filter(|_| ours) {
         Some(section) => Place::Of(section),

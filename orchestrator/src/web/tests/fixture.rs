@@ -333,9 +333,7 @@ impl Site {
     }
 
     pub async fn writer(&self, attempt: AttemptId) -> LogWriter {
-        LogWriter::open(&self.logs, attempt, vec![], 64 << 20, None)
-            .await
-            .unwrap()
+        self.logs.open_writer(attempt, vec![], 64 << 20, None).await.unwrap()
     }
 
     /// One step's state.
