@@ -134,6 +134,21 @@ async fn a_line_of_a_hundred_megabytes_is_kept_whole_and_shown_in_pieces() {
     assert!(grown < 96, "the daemon grew by {grown} MiB");
 }
 
+/// The `h` may begin the secret, so that it waits for what follows on its channel. Meanwhile four times as much as an agent
+/// keeps comes on the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_byte_that_is_held_back_does_not_stop_the_other_channel() {
+    let world = World::with(Machines::Process, "limits: {idle_timeout_minutes: 1}\n").await;
+    let script =
+        "echo '::add-mask::hunter2!'\nprintf 'is h'\nhead -c 8000000 /dev/zero | tr '\\0' Z >&2\nprintf 'unter2!, it'";
+    let sha = world.push(&one_step("held", script)).await;
+    let job = world.wait_job(&sha, "job", "success");
+    let log = String::from_utf8(raw(&world, id(&job)).await).unwrap();
+    assert_eq!(log.bytes().filter(|byte| *byte == b'Z').count(), 8_000_000);
+    let rest = log.replace('Z', "");
+    assert!(rest.contains("is ***, it\n"), "{rest}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_byte_comes_through_as_it_was() {
     let world = World::start(Machines::Process).await;

@@ -7,8 +7,8 @@
 //! `fsync`. A finished log is compressed into independent blocks with an index
 //! (`seal`) and stays seekable by record, line and byte.
 //!
-//! The files here use each other downwards: `store` (the front) → `writer`, `read` → `pipeline`, `recover`, `seal`, `live`
-//! → `command`, `mask`, `index`, `log_dir` → `record`, `forms` → `types`, `error`.
+//! The files here use each other downwards: `store` (the front) → `writer`, `read` → `pipeline`, `seal` → `recover`, `live`,
+//! `mask` → `index`, `log_dir` → `record` → `command`, `forms`, `types`, `error`.
 //!
 //! Files of an attempt, in `<data>/logs/<attempt>/` (0700, files 0600):
 //!
