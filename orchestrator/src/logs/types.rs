@@ -180,7 +180,7 @@ pub struct Effect {
     /// Masks found by `::add-mask::`. They work already; the caller stores them before it
     /// acknowledges the event, so that they also work after a restart.
     pub new_masks: Vec<Secret>,
-    /// The log's limit was crossed just now: the agent should be told to be quiet. Said once.
+    /// The log's limit was crossed just now: the agent should send less. Said once.
     pub cap_reached: bool,
 }
 

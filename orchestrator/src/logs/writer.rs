@@ -360,6 +360,8 @@ impl LogWriter {
         let lost = until - self.last_sequence().min(until);
         self.cursor = until;
         self.pipelines = CHANNELS.map(|_| ChannelPipeline::new(ResumePoint::clean(until)));
+        // A token may be among them: in doubt what asks to be hidden is hidden.
+        self.gate.resume();
         self.system(
             step,
             &format!("{lost} events of the machine were lost here; output may be missing."),

@@ -18,47 +18,54 @@ struct Scanned {
     gate: CommandGate,
 }
 
-/// For `text` cut into pieces of these sizes.
+/// For a whole text, cut into pieces of these sizes.
 fn scan(text: &[u8], sizes: &[usize]) -> Scanned {
+    scan_beginning(text, sizes, true)
+}
+
+/// For `text` cut into pieces of these sizes, which `ends` or goes on.
+fn scan_beginning(text: &[u8], sizes: &[usize], ends: bool) -> Scanned {
     let mut scanned = Scanned::default();
     let mut scanner = Scanner::new(true, false);
     let (mut rest, mut sizes) = (text, sizes.iter().cycle());
     loop {
-        let size = sizes
-            .next()
-            .map_or(rest.len(), |size| (*size).clamp(1, rest.len().max(1)))
-            .min(rest.len());
+        let size = sizes.next().map_or(rest.len(), |size| *size).min(rest.len());
         let (mut data, behind) = rest.split_at(size);
         rest = behind;
-        while let Some(piece) = scanner.next(&mut data, rest.is_empty(), &scanned.gate) {
-            match piece {
-                Piece::Text(text) => scanned.shown.extend_from_slice(text),
-                Piece::Command { head, value, action } => {
-                    scanned.shown.extend_from_slice(head);
-                    match action {
-                        Action::Mask(secret) => {
-                            scanned.shown.extend_from_slice(b"***");
-                            scanned
-                                .obeyed
-                                .push(format!("mask {}", String::from_utf8(secret).unwrap()));
-                        }
-                        Action::Stop(token) => {
-                            scanned.shown.extend_from_slice(value);
-                            scanned.gate.stop(&token);
-                            scanned.obeyed.push(format!("stop {token}"));
-                        }
-                        Action::Resume => {
-                            scanned.shown.extend_from_slice(value);
-                            scanned.gate.resume();
-                            scanned.obeyed.push("resume".to_owned());
-                        }
-                    }
-                }
-                Piece::TooLong => scanned.shown.extend_from_slice(b"(too long)"),
-            }
+        while let Some(piece) = scanner.next(&mut data, ends && rest.is_empty(), &scanned.gate) {
+            scanned.take(piece);
         }
+        assert!(scanner.held().len() <= MAX_COMMAND, "what is held is bounded");
         if rest.is_empty() {
             return scanned;
+        }
+    }
+}
+
+impl Scanned {
+    fn take(&mut self, piece: Piece<'_>) {
+        match piece {
+            Piece::Text(text) => self.shown.extend_from_slice(text),
+            Piece::Command { head, value, action } => {
+                self.shown.extend_from_slice(head);
+                match action {
+                    Action::Mask(secret) => {
+                        self.shown.extend_from_slice(b"***");
+                        self.obeyed.push(format!("mask {}", String::from_utf8(secret).unwrap()));
+                    }
+                    Action::Stop(token) => {
+                        self.shown.extend_from_slice(value);
+                        self.gate.stop(&token);
+                        self.obeyed.push(format!("stop {token}"));
+                    }
+                    Action::Resume => {
+                        self.shown.extend_from_slice(value);
+                        self.gate.resume();
+                        self.obeyed.push("resume".to_owned());
+                    }
+                }
+            }
+            Piece::TooLong => self.shown.extend_from_slice(b"(too long)"),
         }
     }
 }
@@ -325,6 +332,15 @@ proptest! {
     #[test]
     fn cutting_the_text_changes_nothing(text in text(), sizes in proptest::collection::vec(1usize..9, 1..9)) {
         prop_assert_eq!(scan(text.as_bytes(), &[]), scan(text.as_bytes(), &sizes));
+    }
+
+    /// What follows changes nothing of what was shown and obeyed.
+    #[test]
+    fn a_beginning_is_read_as_it_is_in_the_whole(text in text(), at in any::<prop::sample::Index>()) {
+        let whole = scan(text.as_bytes(), &[]);
+        let beginning = scan_beginning(&text.as_bytes()[..at.index(text.len() + 1)], &[], false);
+        prop_assert!(whole.shown.starts_with(&beginning.shown));
+        prop_assert!(whole.obeyed.starts_with(&beginning.obeyed));
     }
 
     #[test]
