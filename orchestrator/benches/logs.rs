@@ -95,7 +95,7 @@ fn floor(path: &Path, text: &[u8]) -> Duration {
 
 async fn write(store: &LogStore, text: &[u8], masks: Vec<Secret>) -> (LogWriter, AttemptId, Duration) {
     let attempt = AttemptId::new();
-    let mut writer = LogWriter::open(store, attempt, masks, CAP, None).await.expect("open");
+    let mut writer = store.open_writer(attempt, masks, CAP, None).await.expect("open");
     let begin = Instant::now();
     let mut synced = Instant::now();
     for (i, frame) in text.chunks(FRAME).enumerate() {

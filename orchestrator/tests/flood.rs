@@ -134,6 +134,31 @@ async fn a_line_of_a_hundred_megabytes_is_kept_whole_and_shown_in_pieces() {
     assert!(grown < 96, "the daemon grew by {grown} MiB");
 }
 
+/// The `h` may begin the secret, so that it waits for what follows on its channel. Meanwhile three times as much as an
+/// agent keeps comes on the other, and the daemon is killed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_byte_that_is_held_back_does_not_stop_the_other_channel() {
+    let mut world = World::with(Machines::Process, "limits: {idle_timeout_minutes: 1}\n").await;
+    let gate = world.dir.path().join("gate");
+    let script = format!(
+        "echo '::add-mask::hunter2!'\nprintf 'is h'\nhead -c 6000000 /dev/zero | tr '\\0' Z >&2\n\
+         until [ -e {} ]; do sleep 0.05; done\nprintf 'unter2!, it'",
+        gate.display()
+    );
+    let sha = world.push(&one_step("held", &script)).await;
+    let job = id(&world.wait_job(&sha, "job", "active")).to_owned();
+    let others = |log: &str| log.bytes().filter(|byte| *byte == b'Z').count();
+    hold::until("all of the other channel", || others(&world.log_now(&job)) == 6_000_000);
+    world.kill();
+    world.up();
+    fs::write(gate, "").unwrap();
+    world.wait_job(&sha, "job", "success");
+    let log = String::from_utf8(raw(&world, &job).await).unwrap();
+    assert_eq!(others(&log), 6_000_000);
+    let rest = log.replace('Z', "");
+    assert!(rest.contains("is ***, it\n"), "{rest}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_byte_comes_through_as_it_was() {
     let world = World::start(Machines::Process).await;

@@ -85,7 +85,7 @@ impl Checkpoint {
         let stored = Stored {
             progress: self.progress.clone(),
             masks: self.masks.iter().map(|mask| mask.expose().to_owned()).collect(),
-            log: self.log,
+            log: self.log.clone(),
         };
         let text = serde_json::to_vec(&stored).map_err(|source| CheckpointError::Text { attempt, source })?;
         let sealed = key.seal(attempt, text)?;

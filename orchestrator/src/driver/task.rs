@@ -4,37 +4,14 @@
 mod effects;
 mod heard;
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::{Duration, Instant}};
 
 use helios_proto::v1;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    Deps, agent_end,
-    checkpoint::{Checkpoint, CheckpointError},
-    fetch, finish,
-    job::Job,
-    prepare::{self, Doors, PrepareError},
-    progress::{End, Event, Phase, Progress},
-    sections::MACHINE,
-};
-use crate::{
-    agent_api::LinkEvent,
-    error_chain::chain,
-    failpoint::{self, Point},
-    logs::{LogError, LogWriter},
-    machine::Observed,
-    model::{
-        names::MachineName,
-        state::{AttemptState, MachineState},
-    },
-    queue::{Hint, Receiver, Wake},
-    store::{AttemptRow, StoreError},
-};
+use super::{Deps, agent_end, checkpoint::{Checkpoint, CheckpointError}, fetch, finish, job::Job, prepare::{self, Doors, PrepareError}, progress::{End, Event, Phase, Progress}, sections::MACHINE};
+use crate::{agent_api::LinkEvent, error_chain::chain, failpoint::{self, Point}, logs::{LogError, LogWriter}, machine::Observed, model::{names::MachineName, state::{AttemptState, MachineState}}, queue::{Hint, Receiver, Wake}, store::{AttemptRow, StoreError}};
 
 /// Output is made durable and acknowledged this long after the first byte that was not.
 const SYNC_AFTER: Duration = Duration::from_millis(10);
@@ -133,8 +110,9 @@ async fn run(deps: &Deps, attempt: AttemptRow, start: Start, stop: CancellationT
     });
     let (masks, log_state) = checkpoint
         .as_ref()
-        .map_or_else(Default::default, |c| (c.masks.clone(), Some(c.log)));
-    let mut log = match LogWriter::open(&deps.logs, attempt.id, masks, deps.config.limits.log_bytes, log_state).await {
+        .map_or_else(Default::default, |c| (c.masks.clone(), Some(c.log.clone())));
+    let cap = deps.config.limits.log_bytes;
+    let mut log = match deps.logs.open_writer(attempt.id, masks, cap, log_state).await {
         Ok(log) => log,
         // The daemon died between sealing the log and storing the result.
         Err(LogError::Sealed { .. }) if let Some(end) = ended => {
@@ -419,8 +397,12 @@ impl Task<'_> {
     /// Acknowledges what the log holds durably now.
     async fn synced(&mut self, synced: Result<u64, LogError>) -> Result<(), Stopped> {
         match synced {
-            Ok(sequence) => {
+            Ok(mut sequence) => {
                 failpoint::hit(Point::OutputSynced);
+                if self.log.needs_checkpoint() {
+                    self.checkpoint().await?;
+                    sequence = self.log.checkpointed();
+                }
                 self.send(v1::to_agent::Message::Acknowledge(v1::Acknowledge { sequence }));
                 Ok(())
             }

@@ -27,7 +27,9 @@ fn janitor(lab: &Lab, folder: &Path) -> Janitor {
 
 async fn write(janitor: &Janitor, attempt: AttemptId, masks: &[&str]) -> LogWriter {
     let masks = masks.iter().map(|mask| Secret::new(*mask)).collect();
-    let mut log = LogWriter::open(&janitor.logs, attempt, masks, DEFAULT_CAP, None)
+    let mut log = janitor
+        .logs
+        .open_writer(attempt, masks, DEFAULT_CAP, None)
         .await
         .unwrap();
     log.output(1, 0, Channel::Stdout, 0, b"one line\n").unwrap();

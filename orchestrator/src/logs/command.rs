@@ -1,303 +1,258 @@
-//! `::add-mask::VALUE` lines. A command stands at the beginning of a line, after blanks; its name
-//! ignores case and may be followed by a blank and properties; `%25`, `%0D` and `%0A` in the value
-//! are unescaped. Everything else passes through untouched and at once: only a line that begins
-//! like the command is held until it has ended or turned out to be another.
+//! Workflow commands: the lines with which a step speaks to its runner. Two spellings, read as GitHub's runner reads them
+//! (`ActionCommand.cs`):
+//!
+//! | spelling | where in the line | escapes in the value | escapes in a property |
+//! |---|---|---|---|
+//! | `::name key=value,key=value::value` | at its start, behind blanks | `%25 %0D %0A` | those, `%3A %2C` |
+//! | `##[name key=value;key=value]value` | from the first `##[` on | `%25 %0D %0A %3B %5D` | the same |
+//!
+//! Names and keys ignore case. The value ends with the line. Properties begin behind the first blank; one without `=` is
+//! no property, and of two with one key the last counts. A line of the first spelling whose name is not registered may
+//! still be a command of the second.
+//!
+//! [`Command::parse`] is pure and reads one whole line. A log reads lines as they come: `scanner` holds back those that
+//! may be a command that the log itself obeys, which the `gate` says.
 
-use memchr::memmem;
+mod gate;
+mod scanner;
 
-/// Longest command that is understood, in bytes; a longer one is hidden, not obeyed.
-const LONGEST: usize = 64 << 10;
-const START: &[u8] = b"::add-mask";
+use std::fmt;
 
-/// One channel's place in its text.
-#[derive(Debug)]
-pub(super) struct Parser {
-    /// Only blanks stand before this place in its line.
-    at_start: bool,
-    mode: Mode,
+use memchr::{memchr, memmem};
+
+pub(super) use self::{
+    gate::{Action, CommandGate, TokenDigest},
+    scanner::{Piece, Scanner},
+};
+
+/// The longest line that is read as a command, in bytes.
+pub const MAX_COMMAND: usize = 64 << 10;
+/// The longest name of a command, in bytes; `::stop-commands::` may name one.
+const MAX_NAME: usize = 256;
+
+/// Every command of GitHub's runner (`ActionCommandManager.cs`).
+pub const NAMES: [&str; 16] = [
+    "add-mask",
+    "add-matcher",
+    "add-path",
+    "debug",
+    "echo",
+    "endgroup",
+    "error",
+    "group",
+    "internal-set-repo-path",
+    "notice",
+    "remove-matcher",
+    "save-state",
+    "set-env",
+    "set-output",
+    "stop-commands",
+    "warning",
+];
+
+/// One command, unescaped. `Debug` leaves out what may be secret: the values.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Command {
+    /// As it was written; [`Command::is`] compares.
+    pub name: String,
+    /// Keys as they were written, and values, in order.
+    pub properties: Vec<(String, String)>,
+    /// What stands behind the command in its line; any bytes.
+    pub value: Vec<u8>,
 }
 
-#[derive(Debug)]
-enum Mode {
-    Text,
-    /// A line that may become the command, from its first colon on.
-    Held(Vec<u8>),
-    /// The rest of an overlong command, up to the line's end.
-    Swallow,
+impl Command {
+    /// Reads a line without its end, of at most [`MAX_COMMAND`] bytes. `is_registered` knows the names of commands: those
+    /// of [`NAMES`], and the token that ends `::stop-commands::` while it counts. A name is text: bytes that are not
+    /// UTF-8 name nothing.
+    #[must_use]
+    pub fn parse(line: &[u8], is_registered: impl Fn(&str) -> bool) -> Option<Self> {
+        if line.len() > MAX_COMMAND {
+            return None;
+        }
+        let blanks = line.iter().take_while(|byte| is_blank(**byte)).count();
+        let colons = line.get(blanks..).filter(|text| text.starts_with(COLONS.opening));
+        let brackets = memmem::find(line, BRACKETS.opening).and_then(|at| line.get(at..));
+        colons.into_iter().chain(brackets).find_map(|text| {
+            let opening = Opening::of(text)?;
+            let is_known = opening.is_whole && std::str::from_utf8(opening.name).is_ok_and(&is_registered);
+            is_known.then(|| opening.close(text)?.command())?
+        })
+    }
+
+    /// Whether this is the command `name`, whatever its case.
+    #[must_use]
+    pub fn is(&self, name: &str) -> bool {
+        self.name.eq_ignore_ascii_case(name)
+    }
+
+    /// The property with this key, whatever its case.
+    #[must_use]
+    pub fn property(&self, key: &str) -> Option<&str> {
+        let found = self
+            .properties
+            .iter()
+            .rev()
+            .find(|(known, _)| known.eq_ignore_ascii_case(key));
+        found.map(|(_, value)| value.as_str())
+    }
 }
 
-/// What the text consists of.
+impl fmt::Debug for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let keys: Vec<&str> = self.properties.iter().map(|(key, _)| key.as_str()).collect();
+        f.debug_struct("Command")
+            .field("name", &self.name)
+            .field("keys", &keys)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How a command is written.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Piece<'a> {
-    /// Text to show.
-    Text(&'a [u8]),
-    /// A command: the line up to and with the second `::`, and the value as written, which the next
-    /// piece's beginning (the line's end) does not belong to.
-    Mask { head: &'a [u8], value: &'a [u8] },
-    /// A command whose value is too long; the rest of the line is dropped.
-    TooLong,
+struct Spelling {
+    opening: &'static [u8],
+    closing: &'static [u8],
+    separator: char,
+    /// Behind a `%` in a value, and what it stands for.
+    in_value: &'static [([u8; 2], u8)],
+    in_property: &'static [([u8; 2], u8)],
 }
 
-/// What the beginning of a line may be.
-enum Kind {
-    Other,
-    Unfinished,
-    /// The value begins there.
-    Command(usize),
+static COLONS: Spelling = Spelling {
+    opening: b"::",
+    closing: b"::",
+    separator: ',',
+    in_value: &[(*b"25", b'%'), (*b"0D", b'\r'), (*b"0A", b'\n')],
+    in_property: &[
+        (*b"25", b'%'),
+        (*b"0D", b'\r'),
+        (*b"0A", b'\n'),
+        (*b"3A", b':'),
+        (*b"2C", b','),
+    ],
+};
+static BRACKETS: Spelling = Spelling {
+    opening: b"##[",
+    closing: b"]",
+    separator: ';',
+    in_value: &[
+        (*b"25", b'%'),
+        (*b"0D", b'\r'),
+        (*b"0A", b'\n'),
+        (*b"3B", b';'),
+        (*b"5D", b']'),
+    ],
+    in_property: &[
+        (*b"25", b'%'),
+        (*b"0D", b'\r'),
+        (*b"0A", b'\n'),
+        (*b"3B", b';'),
+        (*b"5D", b']'),
+    ],
+};
+
+/// The beginning of what may be a command, as far as it has come.
+struct Opening<'a> {
+    spelling: &'static Spelling,
+    name: &'a [u8],
+    /// The name does not go on.
+    is_whole: bool,
 }
 
-impl Parser {
-    pub(super) fn new(at_start: bool, swallow: bool) -> Self {
-        Self {
-            at_start,
-            mode: if swallow { Mode::Swallow } else { Mode::Text },
+impl<'a> Opening<'a> {
+    /// Of the command with which `text` begins; none when it begins with none, whatever follows.
+    fn of(text: &'a [u8]) -> Option<Self> {
+        let spelling = [&COLONS, &BRACKETS].into_iter().find(|spelling| {
+            let common = spelling.opening.len().min(text.len());
+            !text.is_empty() && text[..common] == spelling.opening[..common]
+        })?;
+        let begun = |name, is_whole| {
+            Some(Self {
+                spelling,
+                name,
+                is_whole,
+            })
+        };
+        let rest = text.get(spelling.opening.len()..).unwrap_or_default();
+        // The name and what ends it: a longer one is none.
+        let window = &rest[..rest.len().min(MAX_NAME + spelling.closing.len())];
+        let blank = memchr(b' ', window);
+        match blank.into_iter().chain(memmem::find(window, spelling.closing)).min() {
+            Some(end) => begun(&window[..end], true),
+            None if window.len() == MAX_NAME + spelling.closing.len() => None,
+            // One colon may be the first of the two that end it.
+            None if spelling.closing.len() == 2 => begun(window.strip_suffix(b":").unwrap_or(window), false),
+            None => begun(window, false),
         }
     }
 
-    /// Bytes held back.
-    pub(super) fn held(&self) -> usize {
-        match &self.mode {
-            Mode::Held(line) => line.len(),
-            _ => 0,
-        }
-    }
-
-    pub(super) fn at_start(&self) -> bool {
-        self.at_start
-    }
-
-    pub(super) fn swallows(&self) -> bool {
-        matches!(self.mode, Mode::Swallow)
-    }
-
-    /// Takes the next bytes of the channel apart.
-    pub(super) fn feed(&mut self, mut data: &[u8], mut each: impl FnMut(Piece<'_>)) {
-        while !data.is_empty() {
-            match &mut self.mode {
-                Mode::Text => {
-                    let Some(at) = self.candidate(data) else {
-                        self.at_start = is_start(data, self.at_start);
-                        each(Piece::Text(data));
-                        return;
-                    };
-                    if at > 0 {
-                        each(Piece::Text(&data[..at]));
-                    }
-                    self.at_start = true;
-                    self.mode = Mode::Held(Vec::new());
-                    data = &data[at..];
-                }
-                Mode::Held(line) => {
-                    let end = memchr::memchr2(b'\n', b'\r', data);
-                    // A little more than the limit is enough to know that it is crossed.
-                    let take = end.unwrap_or(data.len()).min(LONGEST + 1 - line.len());
-                    line.extend_from_slice(&data[..take]);
-                    data = &data[take..];
-                    self.decide(end == Some(take), &mut each);
-                }
-                Mode::Swallow => match memchr::memchr2(b'\n', b'\r', data) {
-                    Some(end) => {
-                        self.mode = Mode::Text;
-                        self.at_start = false;
-                        data = &data[end..];
-                    }
-                    None => return,
-                },
-            }
-        }
-    }
-
-    /// The step has ended, and with it the line.
-    pub(super) fn end(&mut self, mut each: impl FnMut(Piece<'_>)) {
-        self.decide(true, &mut each);
-        *self = Self::new(true, false);
-    }
-
-    /// What the held line is, now that it has grown or ended.
-    fn decide(&mut self, ended: bool, each: &mut impl FnMut(Piece<'_>)) {
-        let Mode::Held(line) = &self.mode else { return };
-        match classify(line) {
-            Kind::Other => each(Piece::Text(line)),
-            _ if line.len() > LONGEST => {
-                each(Piece::TooLong);
-                self.mode = Mode::Swallow;
-                return;
-            }
-            Kind::Command(value) if ended => each(Piece::Mask {
-                head: &line[..value],
-                value: &line[value..],
-            }),
-            Kind::Unfinished if ended => each(Piece::Text(line)),
-            _ => return,
-        }
-        self.mode = Mode::Text;
-        self.at_start = false;
-    }
-
-    /// Where in `data` a line begins with what may become the command.
-    fn candidate(&self, data: &[u8]) -> Option<usize> {
-        if self.at_start && data.iter().find(|b| !is_blank(**b)) == Some(&b':') {
-            return data.iter().position(|b| *b == b':');
-        }
-        let begins_line = |at: usize| is_start(&data[..at], self.at_start);
-        if let Some(at) = memmem::find_iter(data, b"::").find(|at| begins_line(*at)) {
-            return Some(at);
-        }
-        // A colon may be the first half of the two.
-        let last = data.len() - 1;
-        (data[last] == b':' && begins_line(last)).then_some(last)
+    /// The whole command, when `text` has the end of its properties.
+    fn close(&self, text: &'a [u8]) -> Option<Parts<'a>> {
+        let begin = self.spelling.opening.len() + self.name.len();
+        let length = memmem::find(text.get(begin..)?, self.spelling.closing)?;
+        let value = begin + length + self.spelling.closing.len();
+        Some(Parts {
+            spelling: self.spelling,
+            name: self.name,
+            properties: &text[begin..begin + length],
+            head: &text[..value],
+            value: &text[value..],
+        })
     }
 }
 
-/// Whether only blanks stand behind the last line end in `text`; `before` answers for text without one.
-pub(super) fn is_start(text: &[u8], before: bool) -> bool {
-    match text.iter().rev().find(|b| !is_blank(**b)) {
-        Some(byte) => matches!(byte, b'\n' | b'\r'),
-        None => before,
+/// A command in its line, still escaped.
+struct Parts<'a> {
+    spelling: &'static Spelling,
+    name: &'a [u8],
+    properties: &'a [u8],
+    /// Everything before the value.
+    head: &'a [u8],
+    value: &'a [u8],
+}
+
+impl Parts<'_> {
+    /// The command, unless its name is no text.
+    fn command(&self) -> Option<Command> {
+        let name = std::str::from_utf8(self.name).ok()?.to_owned();
+        let text = String::from_utf8_lossy(self.properties);
+        let text = match self.spelling == &COLONS {
+            true => text.trim(),
+            false => text.strip_prefix(' ').unwrap_or_default(),
+        };
+        let properties = text.split(self.spelling.separator).filter_map(|property| {
+            let (key, value) = property.split_once('=')?;
+            let value = unescape(value.as_bytes(), self.spelling.in_property);
+            Some((key.to_owned(), String::from_utf8_lossy(&value).into_owned()))
+        });
+        Some(Command {
+            name,
+            properties: properties.collect(),
+            value: unescape(self.value, self.spelling.in_value),
+        })
     }
+}
+
+/// What stands for itself, and the escapes; from left to right, so that `%250A` is `%0A`.
+fn unescape(text: &[u8], escapes: &[([u8; 2], u8)]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = memchr(b'%', rest) {
+        out.extend_from_slice(&rest[..at]);
+        let code = rest.get(at + 1..at + 3);
+        let escape = escapes.iter().find(|(escape, _)| code == Some(escape));
+        let (byte, size) = escape.map_or((b'%', 1), |(_, byte)| (*byte, 3));
+        out.push(byte);
+        rest = &rest[at + size..];
+    }
+    out.extend_from_slice(rest);
+    out
 }
 
 fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | 0x0b | 0x0c)
 }
 
-fn classify(line: &[u8]) -> Kind {
-    let known = line.len().min(START.len());
-    if !line[..known].eq_ignore_ascii_case(&START[..known]) {
-        return Kind::Other;
-    }
-    let rest = &line[known..];
-    match rest {
-        [] | b":" => Kind::Unfinished,
-        [b':', b':', ..] => Kind::Command(START.len() + 2),
-        [b' ', ..] => match memmem::find(rest, b"::") {
-            Some(at) => Kind::Command(START.len() + at + 2),
-            None => Kind::Unfinished,
-        },
-        _ => Kind::Other,
-    }
-}
-
-/// The value with `%25`, `%0D` and `%0A` unescaped.
-pub(super) fn unescape(value: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(value.len());
-    let mut rest = value;
-    while let Some(&byte) = rest.first() {
-        let (decoded, size) = match rest.get(..3) {
-            Some(b"%25") => (b'%', 3),
-            Some(b"%0D") => (b'\r', 3),
-            Some(b"%0A") => (b'\n', 3),
-            _ => (byte, 1),
-        };
-        out.push(decoded);
-        rest = &rest[size..];
-    }
-    out
-}
-
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    /// The text as shown and the values, for `text` cut into pieces of these sizes.
-    fn parse(text: &[u8], sizes: &[usize]) -> (Vec<u8>, Vec<Vec<u8>>) {
-        let (mut shown, mut values) = (Vec::new(), Vec::new());
-        let mut parser = Parser::new(true, false);
-        let mut each = |piece: Piece<'_>| match piece {
-            Piece::Text(text) => shown.extend_from_slice(text),
-            Piece::Mask { head, value } => {
-                shown.extend_from_slice(head);
-                shown.extend_from_slice(b"***");
-                values.push(unescape(value));
-            }
-            Piece::TooLong => shown.extend_from_slice(b"(too long)"),
-        };
-        let (mut rest, mut sizes) = (text, sizes.iter().cycle());
-        while !rest.is_empty() {
-            let size = sizes.next().map_or(rest.len(), |size| (*size).clamp(1, rest.len()));
-            parser.feed(&rest[..size], &mut each);
-            rest = &rest[size..];
-        }
-        parser.end(&mut each);
-        (shown, values)
-    }
-
-    fn one(line: &str) -> Option<String> {
-        let (_, mut values) = parse(line.as_bytes(), &[]);
-        assert!(values.len() < 2);
-        values.pop().map(|value| String::from_utf8(value).unwrap())
-    }
-
-    #[test]
-    fn commands_are_understood_as_the_runner_does() {
-        assert_eq!(one("::add-mask::hunter2\n").as_deref(), Some("hunter2"));
-        assert_eq!(
-            one("  \t::Add-Mask::a%25b%0D%0Ac%2C\r\n").as_deref(),
-            Some("a%b\r\nc%2C")
-        );
-        assert_eq!(one("::add-mask file=x,line=1::v::w\n").as_deref(), Some("v::w"));
-        assert_eq!(one("::add-mask::%250A").as_deref(), Some("%0A"));
-        assert_eq!(one("progress\r::add-mask::x\n").as_deref(), Some("x"));
-        assert_eq!(one("::add-mask::\n").as_deref(), Some(""));
-        for other in [
-            "x ::add-mask::v\n",
-            "::add-masks::v\n",
-            "::add-mask:v\n",
-            ":::add-mask::v\n",
-            "::add-mask x\nv::w\n",
-        ] {
-            assert_eq!(one(other), None, "{other}");
-            assert_eq!(parse(other.as_bytes(), &[1]).0, other.as_bytes());
-        }
-    }
-
-    #[test]
-    fn the_shared_cases_agree() {
-        let Some(text) = super::super::conformance("commands.jsonl") else {
-            return;
-        };
-        for line in text.lines() {
-            let case: serde_json::Value = serde_json::from_str(line).unwrap();
-            // The cases are about a command of another name; how a line is read is the same.
-            let line = case["line"].as_str().unwrap().replace("do-something", "add-mask");
-            let value = case["expected"]["data"].as_str().map(str::to_owned);
-            assert_eq!(one(&line), value, "{line}");
-        }
-    }
-
-    #[test]
-    fn an_overlong_value_is_hidden_to_its_last_byte() {
-        let text = [b"::add-mask::".to_vec(), vec![b'x'; 3 * LONGEST], b"\nafter\n".to_vec()].concat();
-        let (shown, values) = parse(&text, &[1000]);
-        assert_eq!(shown, b"(too long)\nafter\n");
-        assert_eq!(values, Vec::<Vec<u8>>::new());
-    }
-
-    #[test]
-    fn a_prompt_is_not_held() {
-        let mut parser = Parser::new(true, false);
-        for text in ["Password: ", "\n  ", "::error", "::add-masking"] {
-            let mut shown = Vec::new();
-            parser.feed(text.as_bytes(), |piece| match piece {
-                Piece::Text(text) => shown.extend_from_slice(text),
-                other => panic!("{other:?}"),
-            });
-            assert_eq!((shown, parser.held()), (text.as_bytes().to_vec(), 0));
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn cutting_the_text_changes_nothing(
-            parts in proptest::collection::vec(prop_oneof![
-                Just("::add-mask::"), Just("::"), Just(":"), Just("\n"), Just("\r"), Just(" "), Just("add-mask"), Just("%0A"), Just("x"), Just("\t")
-            ], 0..40),
-            sizes in proptest::collection::vec(1usize..9, 1..9),
-        ) {
-            let text = parts.concat();
-            prop_assert_eq!(parse(text.as_bytes(), &[]), parse(text.as_bytes(), &sizes));
-        }
-    }
-}
+mod tests;

@@ -1,10 +1,10 @@
 //! Where lines begin. One rule cuts records into lines, for the index, for readers and for sealing;
-//! the index keeps a place every 256 lines or 128 KiB of file, never two within 4 KiB, so that its
+//! the index keeps an entry every 256 lines or 128 KiB of file, never two within 4 KiB, so that its
 //! memory stays below a thousandth of the log whatever a guest prints.
 
 use super::{
     MAX_PIECE,
-    record::{Header, u32_at, u64_at},
+    record::{RecordHeader, u32_at, u64_at},
     types::Channel,
 };
 
@@ -51,12 +51,18 @@ impl Splitter {
     }
 
     /// Whether `header`'s data would go on with the open line, which otherwise ends before it.
-    pub(super) fn continues(&self, header: &Header) -> bool {
+    pub(super) fn continues(&self, header: &RecordHeader) -> bool {
         matches!(self.open, Some((step, channel, _)) if (step, channel) == (header.step, header.channel))
     }
 
     /// Cuts one record's data from `at` on.
-    pub(super) fn split(&mut self, header: &Header, data: &[u8], mut at: usize, mut each: impl FnMut(Segment, &Self)) {
+    pub(super) fn split(
+        &mut self,
+        header: &RecordHeader,
+        data: &[u8],
+        mut at: usize,
+        mut each: impl FnMut(Segment, &Self),
+    ) {
         let channel = usize::from(header.channel.code());
         if !self.continues(header) {
             // A newline of ours that only ends another's line is no line of its own.
@@ -96,7 +102,7 @@ impl Splitter {
     }
 }
 
-/// A place where a line begins.
+/// Where a line begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Entry {
     /// Number of the line.
@@ -126,7 +132,7 @@ impl Entry {
 const ENTRY: usize = 60;
 const SPAN: usize = 28;
 
-/// Everything known about where things are.
+/// Where everything is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Index {
     pub(super) entries: Vec<Entry>,
@@ -144,7 +150,7 @@ pub(super) struct Index {
 
 impl Index {
     /// Takes note of the record at `offset`, which ends at `end`.
-    pub(super) fn push(&mut self, offset: u64, end: u64, header: &Header, data: &[u8]) {
+    pub(super) fn push(&mut self, offset: u64, end: u64, header: &RecordHeader, data: &[u8]) {
         let Self {
             entries,
             steps,

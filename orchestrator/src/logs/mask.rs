@@ -1,10 +1,10 @@
-//! Finding secrets in a stream. Every place where any form of any secret occurs is masked;
-//! overlapping and adjoining places become one `***`. What is held back at the end of a piece is
+//! Finding secrets in a stream. Every occurrence of any form of any secret is masked;
+//! overlapping and adjoining ones become one `***`. What is held back at the end of a piece is
 //! exactly the longest suffix that is a proper prefix of some form, so a prompt without a newline
 //! appears at once unless it looks like the beginning of a secret.
 //!
 //! A stream is read in several ways at once (`alphabet`), each with an automaton of its own
-//! (`track`), because an encoding may be wrapped anywhere.
+//! (`automaton`), because an encoding may be wrapped anywhere.
 //!
 //! Speed: a bitmap of the forms' first four bytes is asked at every byte (`filter`); only where it
 //! says yes do the Aho-Corasick automatons run, and they stop as soon as nothing in progress is longer
@@ -12,18 +12,17 @@
 //! so the time is linear whatever guest and forms look like.
 
 mod alphabet;
+mod automaton;
 mod filter;
-mod track;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use self::{
     alphabet::Alphabet,
+    automaton::{Automaton, State},
     filter::Filter,
-    track::{Place, Track},
 };
 use super::{
-    command,
     error::LogError,
     forms::{self, Forms},
 };
@@ -37,9 +36,9 @@ const RUN: usize = 8;
 
 /// All forms of a set of secrets, ready to be searched for.
 pub(super) struct Patterns {
-    /// Tells these patterns from earlier ones: a place belongs to one automaton alone.
+    /// Tells these patterns from earlier ones: a state belongs to one automaton alone.
     id: u64,
-    tracks: Vec<Track>,
+    automatons: Vec<Automaton>,
     filter: Filter,
 }
 
@@ -67,7 +66,7 @@ impl Patterns {
         }
         let mut patterns = Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
-            tracks: Vec::new(),
+            automatons: Vec::new(),
             filter: Filter::new(),
         };
         for (alphabet, set) in [
@@ -81,75 +80,74 @@ impl Patterns {
                 }
             }
             if !set.is_empty() {
-                patterns.tracks.push(Track::new(alphabet, set).map_err(|_| too_many())?);
+                patterns
+                    .automatons
+                    .push(Automaton::new(alphabet, set).map_err(|_| too_many())?);
             }
         }
         Ok(Some(patterns))
     }
 
     /// Nothing has begun before byte `at`.
-    fn begin(&self, at: u64) -> Vec<Place> {
-        self.tracks.iter().map(|track| track.begin(at)).collect()
+    fn begin(&self, at: u64) -> Vec<State> {
+        self.automatons.iter().map(|automaton| automaton.begin(at)).collect()
     }
 
     /// Forgets what has begun and goes on at byte `at`.
-    fn restart(&self, places: &mut [Place], at: u64) {
-        for (track, place) in self.tracks.iter().zip(places) {
-            track.restart(place, at);
+    fn restart(&self, states: &mut [State], at: u64) {
+        for (automaton, state) in self.automatons.iter().zip(states) {
+            automaton.restart(state, at);
         }
     }
 
-    /// Where what has begun first begins; where the places are when nothing has.
-    fn start(&self, places: &[Place]) -> Option<u64> {
-        self.tracks
+    /// Where what has begun first begins; how far they have read when nothing has.
+    fn start(&self, states: &[State]) -> Option<u64> {
+        self.automatons
             .iter()
-            .zip(places)
-            .map(|(track, place)| track.start(place))
+            .zip(states)
+            .map(|(automaton, state)| automaton.start(state))
             .min()
     }
 
     /// Whether nothing has begun that the filter would not see again.
-    fn is_shallow(&self, places: &[Place]) -> bool {
-        self.tracks
+    fn is_shallow(&self, states: &[State]) -> bool {
+        self.automatons
             .iter()
-            .zip(places)
-            .all(|(track, place)| track.depth(place) < 4)
+            .zip(states)
+            .all(|(automaton, state)| automaton.depth(state) < 4)
     }
 }
 
-/// One channel's place in the search.
+/// The search in one channel: what is found, and what is held back until it is certain.
 #[derive(Default)]
-pub(super) struct Hold {
+pub(super) struct Masker {
     /// Bytes seen and not released.
     held: Vec<u8>,
     /// How many of them belong to a mask that is already shown.
     covered: usize,
     /// The byte before `held` belongs to a mask, so that a mask beginning here shows nothing new.
     joined: bool,
-    /// Only blanks stand before `held` in its line.
-    at_start: bool,
-    /// Where the automatons are behind `held`, and the patterns they belong to.
-    places: Option<(u64, Vec<Place>)>,
+    /// How the automatons stand behind `held`, and the patterns they belong to.
+    states: Option<(u64, Vec<State>)>,
     /// How many bytes of the channel came before `held`.
     base: u64,
     /// Forms found in `held`, not yet shown because a longer one may begin before them.
     found: Vec<(usize, usize)>,
 }
 
-impl Hold {
-    /// After a restart: see [`Hold::covered`], [`Hold::joined`] and [`Hold::at_start`].
-    pub(super) fn resumed(covered: usize, joined: bool, at_start: bool) -> Self {
+impl Masker {
+    /// After a restart: see [`Masker::covered`] and [`Masker::joined`].
+    pub(super) fn resumed(covered: usize, joined: bool) -> Self {
         Self {
             covered,
             joined,
-            at_start,
             ..Self::default()
         }
     }
 
-    /// Bytes held back.
-    pub(super) fn len(&self) -> usize {
-        self.held.len()
+    /// The bytes held back.
+    pub(super) fn held(&self) -> &[u8] {
+        &self.held
     }
 
     /// How many bytes from the first held one on are shown already.
@@ -160,11 +158,6 @@ impl Hold {
     /// Whether the last released byte belongs to a mask.
     pub(super) fn joined(&self) -> bool {
         self.joined
-    }
-
-    /// Whether only blanks stand before the first held byte in its line.
-    pub(super) fn at_start(&self) -> bool {
-        self.at_start
     }
 
     /// Searches `data`, appends what is certain to `out`. Returns how many bytes of the channel were
@@ -200,9 +193,9 @@ impl Hold {
     /// bytes were released.
     fn search(&mut self, patterns: &Patterns, text: &[u8], seen: usize, out: &mut Vec<u8>) -> usize {
         let base = self.base;
-        let (mut places, mut at) = match self.places.take() {
-            Some((id, places)) if id == patterns.id => (places, seen),
-            // With other patterns, what is held is looked at again.
+        let (mut states, mut at) = match self.states.take() {
+            Some((id, states)) if id == patterns.id => (states, seen),
+            // With other patterns, what is held is searched again.
             _ => {
                 self.found.clear();
                 (patterns.begin(base), 0)
@@ -211,23 +204,23 @@ impl Hold {
         let offset = |byte: u64| (byte - base) as usize;
         let mut begun = 0; // Where the automatons last started from their roots.
         while at < text.len() {
-            let from = patterns.start(&places).map_or(at, offset);
-            // Never from the same place again, whatever is in progress: that would not end.
-            if from == at || (at >= begun + RUN && from > begun && patterns.is_shallow(&places)) {
+            let from = patterns.start(&states).map_or(at, offset);
+            // Never from the same byte again, whatever is in progress: that would not end.
+            if from == at || (at >= begun + RUN && from > begun && patterns.is_shallow(&states)) {
                 // The last three bytes are too few for the filter and always go to the automatons.
                 at = patterns
                     .filter
                     .find(text, from)
                     .unwrap_or_else(|| from.max(text.len().saturating_sub(3)));
                 begun = at;
-                patterns.restart(&mut places, base + at as u64);
+                patterns.restart(&mut states, base + at as u64);
                 if at >= text.len() {
                     break;
                 }
             }
             let mut start = None;
-            for (track, place) in patterns.tracks.iter().zip(&mut places) {
-                let found = track.step(place, text[at]);
+            for (automaton, state) in patterns.automatons.iter().zip(&mut states) {
+                let found = automaton.step(state, text[at]);
                 start = start.into_iter().chain(found).min();
             }
             at += 1;
@@ -235,8 +228,8 @@ impl Hold {
                 self.note(offset(start), at);
             }
         }
-        let released = patterns.start(&places).map_or(text.len(), offset);
-        self.places = Some((patterns.id, places));
+        let released = patterns.start(&states).map_or(text.len(), offset);
+        self.states = Some((patterns.id, states));
         self.base += released as u64;
         self.emit(text, released, out);
         released
@@ -254,7 +247,7 @@ impl Hold {
         self.found.push((start, end));
     }
 
-    /// Shows everything before `until`; places are from then on counted from there.
+    /// Shows everything before `until`; the forms found are counted from there from then on.
     fn emit(&mut self, text: &[u8], until: usize, out: &mut Vec<u8>) {
         let mut covered = self.covered;
         let mut joined = self.joined || covered > 0;
@@ -283,7 +276,6 @@ impl Hold {
             self.joined = joined && covered >= until;
         }
         self.covered = covered.saturating_sub(until);
-        self.at_start = command::is_start(&text[..until], self.at_start);
     }
 }
 

@@ -7,10 +7,10 @@ use bytes::{Bytes, BytesMut};
 use super::{
     error::LogError,
     index::{Entry, Index},
-    record::{Decoded, Header, MAX_RECORD},
+    live::LiveLog,
+    record::{Decoded, MAX_RECORD, RecordHeader},
     seal::Sealed,
-    store::Live,
-    types::{Change, Line, LinePage, LogSummary, Page, Position, Record},
+    types::{Change, Line, LinePage, LogRecord, LogSummary, Page, Position},
 };
 
 /// What one page of records may hold beyond its first record, in bytes.
@@ -60,17 +60,17 @@ impl Source {
 pub(super) struct View {
     source: Source,
     generation: u32,
-    index: Known,
+    index: IndexSource,
 }
 
 #[derive(Clone)]
-enum Known {
-    Live(Arc<Live>),
+enum IndexSource {
+    Live(Arc<LiveLog>),
     Fixed(Arc<Index>),
 }
 
-/// A walk over records that are known to be there.
-struct Walk<'a> {
+/// Reads records that are known to be there, one after another.
+struct RecordReader<'a> {
     source: &'a Source,
     /// Where `buffer` begins, and where to stop.
     offset: u64,
@@ -78,12 +78,12 @@ struct Walk<'a> {
     buffer: Bytes,
 }
 
-impl Walk<'_> {
-    fn next(&mut self) -> Result<Option<(Header, Bytes)>, LogError> {
+impl RecordReader<'_> {
+    fn next(&mut self) -> Result<Option<(RecordHeader, Bytes)>, LogError> {
         let sealed = matches!(self.source, Source::Sealed(_));
         let mut fetched = false;
         while self.offset < self.end {
-            match Header::decode(&self.buffer, sealed) {
+            match RecordHeader::decode(&self.buffer, sealed) {
                 Decoded::Record(header, range) => {
                     let data = self.buffer.slice(range.clone());
                     self.offset += range.end as u64;
@@ -110,11 +110,11 @@ impl Walk<'_> {
 }
 
 impl View {
-    pub(super) fn live(live: Arc<Live>) -> Self {
+    pub(super) fn live(live: Arc<LiveLog>) -> Self {
         Self {
             source: Source::Plain(Arc::clone(&live.file), live.path.clone()),
             generation: live.generation,
-            index: Known::Live(live),
+            index: IndexSource::Live(live),
         }
     }
 
@@ -123,7 +123,7 @@ impl View {
         Self {
             source,
             generation,
-            index: Known::Fixed(index),
+            index: IndexSource::Fixed(index),
         }
     }
 
@@ -131,15 +131,15 @@ impl View {
         let sealed = Arc::new(sealed);
         Self {
             generation: sealed.summary.generation,
-            index: Known::Fixed(Arc::clone(&sealed.index)),
+            index: IndexSource::Fixed(Arc::clone(&sealed.index)),
             source: Source::Sealed(sealed),
         }
     }
 
-    pub(super) fn index<T>(&self, look: impl FnOnce(&Index) -> T) -> T {
+    pub(super) fn index<T>(&self, query: impl FnOnce(&Index) -> T) -> T {
         match &self.index {
-            Known::Live(live) => live.index(look),
-            Known::Fixed(index) => look(index),
+            IndexSource::Live(live) => live.index(query),
+            IndexSource::Fixed(index) => query(index),
         }
     }
 
@@ -162,8 +162,8 @@ impl View {
         matches!(self.source, Source::Sealed(_))
     }
 
-    fn walk(&self, offset: u64, end: u64) -> Walk<'_> {
-        Walk {
+    fn records(&self, offset: u64, end: u64) -> RecordReader<'_> {
+        RecordReader {
             source: &self.source,
             offset,
             end,
@@ -171,11 +171,11 @@ impl View {
         }
     }
 
-    /// Where a reader starts again whose place is none of this log, which has `total` records.
-    fn restart(&self, place: Position, total: u64) -> Option<Position> {
-        let other = place != Position::START && place.generation != self.generation;
-        // A sealed log does not grow: a place behind its end was in a log that was cut since.
-        let cut = self.ended() && place.record > total;
+    /// Where a reader starts again whose position is none of this log, which has `total` records.
+    fn restart(&self, position: Position, total: u64) -> Option<Position> {
+        let other = position != Position::START && position.generation != self.generation;
+        // A sealed log does not grow: a position behind its end was in a log that was cut since.
+        let cut = self.ended() && position.record > total;
         (other || cut).then_some(Position {
             generation: self.generation,
             record: 0,
@@ -209,12 +209,12 @@ impl View {
         let (mut number, offset) = entry.map_or((0, 0), |entry| (entry.record, entry.offset));
         let mut records = Vec::new();
         let mut size = 0;
-        let mut walk = self.walk(offset, end);
+        let mut reader = self.records(offset, end);
         while number < total && records.len() < max && size < PAGE {
-            let Some((header, data)) = walk.next()? else { break };
+            let Some((header, data)) = reader.next()? else { break };
             if number >= from.record {
                 size += data.len() + 64;
-                records.push(Record {
+                records.push(LogRecord {
                     position: Position {
                         generation: self.generation,
                         record: number,
@@ -267,7 +267,7 @@ impl View {
         })
     }
 
-    /// The lines with these numbers, beginning the walk at the first entry.
+    /// The lines with these numbers, read from the first entry on.
     fn cut(&self, entries: &[Entry], wanted: Range<u64>, end: u64) -> Result<Vec<Line>, LogError> {
         let mut lines: Vec<Line> = Vec::new();
         let Some(first) = entries.first() else { return Ok(lines) };
@@ -276,8 +276,8 @@ impl View {
         let mut counted = (first.step, first.line_in_step - 1);
         let mut at = first.within as usize;
         let mut size = 0;
-        let mut walk = self.walk(first.offset, end);
-        while let Some((header, data)) = walk.next()? {
+        let mut reader = self.records(first.offset, end);
+        while let Some((header, data)) = reader.next()? {
             // A line that goes on is wanted to its end; a new one only within the bounds.
             if (number + 1 >= wanted.end || size >= TEXT) && !splitter.continues(&header) {
                 break;
@@ -323,9 +323,9 @@ impl View {
         let stop = range.end.min(total).min(range.start.saturating_add(TEXT as u64));
         let (mut at, offset) = entry.map_or((0, 0), |entry| (entry.text, entry.offset));
         let mut text = BytesMut::new();
-        let mut walk = self.walk(offset, end);
+        let mut reader = self.records(offset, end);
         while at < stop
-            && let Some((_, data)) = walk.next()?
+            && let Some((_, data)) = reader.next()?
         {
             let begin = range.start.saturating_sub(at).min(data.len() as u64) as usize;
             let until = (stop - at).min(data.len() as u64) as usize;
@@ -345,7 +345,7 @@ impl View {
                 .find(|span| span.step == step)
                 .map_or((1, 0), |span| (span.first, span.last)),
         });
-        // Steps hardly ever print at the same time; where they do, look a little further back.
+        // Steps hardly ever print at the same time; where they do, read a little further back.
         let mut reach = count as u64;
         loop {
             let from = (last + 1).saturating_sub(reach).max(first);

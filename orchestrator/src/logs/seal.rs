@@ -1,6 +1,7 @@
-//! The sealed file: the records without marks and checksums, in independent zstd frames of about
+//! The sealed file: the records that have data, without checksums, in independent zstd frames of about
 //! 256 KiB each (whole records only), then a skippable frame with block table and index, so that
-//! `zstd -d` alone still reads it. The last 32 bytes say how to read the skippable frame.
+//! `zstd -d` alone still reads it. The last 32 bytes say how to read the skippable frame, and in which format the records
+//! are (`record`).
 
 use std::{
     fs::{self, File},
@@ -16,15 +17,15 @@ use zstd::zstd_safe::CParameter;
 use super::{
     error::LogError,
     index::Index,
-    record::{Header, MAX_RECORD, Resume, SHORT, u32_at, u64_at},
-    recover::{self, META, RECORDS, Records, SEALED},
+    log_dir::{self, META, RECORDS, SEALED},
+    record::{self, FORMAT, Format, MAX_RECORD, RecordHeader, ResumePoint, SHORT, u32_at, u64_at},
+    recover::RecordScanner,
     types::LogSummary,
 };
 
 const BLOCK: usize = 256 << 10;
 const LEVEL: i32 = 3;
 const SKIPPABLE: u32 = 0x184D_2A50;
-const MAGIC: &[u8; 8] = b"HCILOG\0\x01";
 const FOOTER: usize = 32;
 /// A damaged length must not ask for all of memory.
 const LARGEST_INDEX: u32 = 256 << 20;
@@ -39,9 +40,9 @@ pub(super) fn write(
 ) -> Result<LogSummary, LogError> {
     let mut failed = None;
     let mut index = Index::default();
-    let result = recover::replace(dir, SEALED, |file| {
+    let result = log_dir::replace(dir, SEALED, |file| {
         let mut out = Blocks::new(file)?;
-        let mut records = Records::new(plain, path);
+        let mut records = RecordScanner::new(plain, path);
         loop {
             match records.next() {
                 Ok(None) => break,
@@ -101,18 +102,19 @@ impl<'a> Blocks<'a> {
         })
     }
 
-    fn push(&mut self, header: &Header, data: &[u8], index: &mut Index) -> io::Result<()> {
+    fn push(&mut self, header: &RecordHeader, data: &[u8], index: &mut Index) -> io::Result<()> {
         // What only recovery needs is left out, because it would not compress.
-        let header = Header {
+        let header = RecordHeader {
             flags: 0,
             sequence: 0,
             masks: 0,
-            resume: [Resume::clean(0); 2],
+            resume: [ResumePoint::clean(0); 2],
+            stopped: None,
             ..*header
         };
         let begin = self.block.len();
         self.block.resize(begin + SHORT, 0);
-        header.seal(&mut self.block[begin..]);
+        header.encode(&mut self.block[begin..]);
         self.block[begin..begin + 4].fill(0);
         self.block.extend_from_slice(data);
         let offset = self.plain + begin as u64;
@@ -158,7 +160,7 @@ impl<'a> Blocks<'a> {
         footer[12..20].copy_from_slice(&left_out.to_le_bytes());
         let crc = crc32fast::hash(&footer[..20]);
         footer[20..24].copy_from_slice(&crc.to_le_bytes());
-        footer[24..].copy_from_slice(MAGIC);
+        footer[24..].copy_from_slice(&record::head());
         self.out.write_all(&footer)?;
         self.out.flush()
     }
@@ -184,13 +186,21 @@ impl Sealed {
         };
         let length = file
             .metadata()
-            .map_err(|error| LogError::io("look at", &path, error))?
+            .map_err(|error| LogError::io("inspect", &path, error))?
             .len();
         let begin = length.checked_sub(FOOTER as u64).ok_or_else(|| corrupt("too short"))?;
         let mut footer = [0; FOOTER];
         file.read_exact_at(&mut footer, begin)
             .map_err(|error| LogError::io("read", &path, error))?;
-        let sound = footer[24..] == *MAGIC && u32_at(&footer, 20) == Some(crc32fast::hash(&footer[..20]));
+        if let Format::Other(found) = record::format_of(&footer[24..]) {
+            return Err(LogError::OtherFormat {
+                path,
+                found: found.into(),
+                known: FORMAT.into(),
+            });
+        }
+        let sound = record::format_of(&footer[24..]) == Format::Known
+            && u32_at(&footer, 20) == Some(crc32fast::hash(&footer[..20]));
         let fields = (
             u32_at(&footer, 0),
             u32_at(&footer, 4),

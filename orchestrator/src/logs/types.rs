@@ -46,14 +46,14 @@ impl Channel {
     }
 }
 
-/// A reader's place: the next record of one generation of the file. A generation changes when a
+/// What a reader reads next: a record of one generation of the file. A generation changes when a
 /// reader may have seen records that no longer exist (the host lost power); it must then start again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Position {
     /// The file's generation, from 1; 0 in [`Position::START`] alone.
     pub generation: u32,
-    /// Records before this place.
+    /// Records before it.
     pub record: u64,
 }
 
@@ -104,8 +104,8 @@ impl From<Position> for String {
 
 /// One record: masked bytes of one channel, received together.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Record {
-    /// Its own place; the next reader's place is `record + 1`.
+pub struct LogRecord {
+    /// Its own position; a reader goes on at `record + 1`.
     pub position: Position,
     /// The step's number in the job, as the driver counts.
     pub step: u32,
@@ -122,24 +122,24 @@ pub struct Record {
 /// Some records in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
-    /// The records from the place asked for; empty when there is nothing new.
-    pub records: Vec<Record>,
+    /// The records from the position asked for; empty when there is nothing new.
+    pub records: Vec<LogRecord>,
     /// Where to read on.
     pub next: Position,
     /// The log is sealed and nothing is left behind `next`.
     pub ended: bool,
-    /// The place asked for belongs to another generation: drop what is shown, start at `next`.
+    /// The position asked for belongs to another generation: drop what is shown, start at `next`.
     pub resync: bool,
 }
 
 /// What a reader has not seen of a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Change {
-    /// The place behind the last record so far.
+    /// The position behind the last record so far.
     pub next: Position,
     /// The log is sealed: nothing follows `next`.
     pub ended: bool,
-    /// The reader's place belongs to another generation: drop what is shown, start at `next`.
+    /// The reader's position belongs to another generation: drop what is shown, start at `next`.
     pub resync: bool,
 }
 
@@ -180,17 +180,46 @@ pub struct Effect {
     /// Masks found by `::add-mask::`. They work already; the caller stores them before it
     /// acknowledges the event, so that they also work after a restart.
     pub new_masks: Vec<Secret>,
-    /// The log's limit was crossed just now: the agent should be told to be quiet. Said once.
+    /// The log's limit was crossed just now: the agent should send less. Said once.
     pub cap_reached: bool,
 }
 
-/// What a driver's checkpoint remembers of a log, in case the disk forgets more than it should.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// What a driver's checkpoint remembers of a log: in case the disk forgets more than it should, and what the agent no
+/// longer remembers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogState {
     /// The last event acknowledged to the agent, which it may have forgotten since.
     pub acknowledged: u64,
     /// Bytes left out so far because of the limit.
     pub left_out: u64,
+    /// Bytes of acknowledged events that are not shown yet, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub held: Vec<HeldBytes>,
+}
+
+/// Bytes of one event that are not shown yet: they may be the beginning of a secret. To be stored encrypted only; `Debug`
+/// leaves them out.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldBytes {
+    /// The event.
+    pub sequence: u64,
+    /// Where in the event's output they begin, in bytes.
+    pub offset: u32,
+    /// The event's step.
+    pub step: u32,
+    /// The event's channel.
+    pub channel: Channel,
+    /// All that follows in the event.
+    pub data: Vec<u8>,
+}
+
+impl fmt::Debug for HeldBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HeldBytes")
+            .field("sequence", &self.sequence)
+            .field("channel", &self.channel)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A sealed log in numbers.

@@ -1,71 +1,90 @@
 //! The one writer of a log.
 //!
 //! ```text
-//!  output(sequence, bytes) ─▶ lane (stdout│stderr) ─▶ record ─▶ write ─▶ readers see it
-//!                              │ lines, add-mask        │                     │
-//!                              │ masks; holds back      │ checksummed,        ▼ begin_sync … synced
-//!                              │ a prefix of a secret   │ says where the     acknowledged: the agent may forget
+//!  output(sequence, bytes) ─▶ pipeline of a channel ─▶ record ─▶ write ─▶ readers see it
+//!                              │ commands, masks        │                     │
+//!                              │ holds back a prefix    │ checksummed,        ▼ begin_sync … synced
+//!                              │ of a secret            │ says where the     acknowledged: the agent may forget
 //!                              ▼                        ▼ agent must resend
 //!                            new masks ─▶ checkpoint   past the cap: a ring of the last bytes
 //! ```
 //!
-//! **Two lanes.** Each channel has a masker and a parser of its own. A masker holds back exactly the longest suffix that
-//! may be the beginning of a secret, and never releases it because time has passed: only more bytes, or the end of the
-//! step, decide. So what is shown does not depend on how the bytes were cut.
+//! **A pipeline for each channel.** Each has a scanner for commands and a masker of its own. A masker holds back exactly the
+//! longest suffix that may be the beginning of a secret, and never releases it because time has passed: only more bytes,
+//! or the end of the step, decide. So what is shown does not depend on how the bytes were cut. A pipeline stops at each
+//! command and gives back what it found; the writer acts, and only then the bytes behind the command are passed on: a
+//! secret is masked from the first byte behind the line that named it, on both channels.
 //!
-//! **Each record says how to go on.** Its header holds, for each lane, the event from which the agent must send again and
+//! **Each record says how to go on.** Its header holds, for each channel, the event from which the agent must send again and
 //! how many bytes of that are in the file already, and how many secrets were known. A daemon that takes over reads the last
 //! sound record, cuts off what is behind it, and the agent's resend makes the very same records again (test
-//! `kills_change_nothing`). When nothing is to be shown and the state has moved, a record without data (a mark) holds it.
+//! `kills_change_nothing`). When nothing is to be shown and the state has moved, a record without data holds it.
 //!
 //! **Durability is separate from visibility.** Readers see a record as soon as it is written. Syncs are grouped, one at a
 //! time, while writing goes on; what a sync made durable is acknowledged. After a sync that failed nobody knows what is on
 //! the disk, so the writer refuses everything from then on (`LogError::Broken`), and the log is opened anew.
 //!
+//! **What is held back must not hold up the agent** (`durability`). An event may be acknowledged once all of it is in the
+//! file; a held byte on one channel would so keep everything that the other channel wrote since, and the agent has two
+//! mebibytes for that. When half of them are used, the driver stores the held bytes in its encrypted checkpoint, and all
+//! is acknowledged. They cannot go to the file, which never holds any part of a secret, nor be shown as a mask: whoever
+//! takes over would not know that the rest of the secret follows.
+//!
 //! **The generation** is part of every reader's position. It grows when something that readers may have seen can be gone: a
 //! boot of the host without a sync, or a file that was damaged.
 
-use std::{fs::File, os::unix::fs::FileExt, path::PathBuf, sync::Arc};
+mod append;
+mod durability;
+mod limit;
+mod open;
 
-use tokio::task::JoinHandle;
+use std::{fs::File, path::PathBuf, sync::Arc};
 
+use self::{
+    append::{Origin, State},
+    durability::{Durability, EVENT_COST},
+};
 use super::{
-    LogStore, MAX_PIECE,
-    command::unescape,
+    MAX_PIECE,
+    command::CommandGate,
     error::LogError,
     forms,
-    lane::{Found, Lane},
-    mask::{Hold, Patterns},
-    record::{CAPPED, FINAL, HELD, Header, LONG, MARK, MASKS, PART, Resume, TAIL},
-    recover::{self, Scan},
-    store::Live,
-    tail::{Kept, Tail},
-    types::{Channel, Effect, LogState, LogSummary},
+    live::{LiveLog, LiveLogs},
+    mask::{Masker, Patterns},
+    pipeline::{ChannelPipeline, Finding, Input},
+    record::{FINAL, ResumePoint},
+    seal,
+    tail::Tail,
+    types::{Channel, Effect, LogSummary},
 };
 use crate::{clock, model::ids::AttemptId, secret::Secret};
 
-/// Our own lines may exceed the limit by this much, in bytes, so that a capped log still tells live
-/// readers what goes on.
-const OWN: u64 = 1 << 20;
+/// What a pipeline belongs to, in their order.
+const CHANNELS: [Channel; 2] = [Channel::Stdout, Channel::Stderr];
 
 /// Everything of an attempt's log that is written: masks, `::add-mask::`, framing, limit, durability.
 /// One task owns it. After an error it refuses everything: open the log again, and the agent sends
 /// again what is missing. Dropped without [`LogWriter::seal`], the log stays open and readable.
 pub struct LogWriter {
-    store: LogStore,
+    logs: Arc<LiveLogs>,
     attempt: AttemptId,
-    live: Arc<Live>,
+    live: Arc<LiveLog>,
     file: Arc<File>,
     path: PathBuf,
     masks: Vec<Secret>,
     patterns: Option<Patterns>,
-    lanes: [Lane; 2],
+    /// Of stdout and stderr.
+    pipelines: [ChannelPipeline; 2],
+    /// Which commands are obeyed now, on both.
+    gate: CommandGate,
     /// Every event up to this one has been seen.
     cursor: u64,
+    /// What the agent has sent so far, counted as it counts what it keeps; see [`EVENT_COST`].
+    sent: u64,
     /// Where the next record goes.
     end: u64,
-    /// Where the file's last record begins if it is a mark.
-    mark: Option<u64>,
+    /// Where the file's last record begins if it only carries state.
+    state_record: Option<u64>,
     /// The state that the file's last record holds.
     written: State,
     cap: u64,
@@ -76,186 +95,26 @@ pub struct LogWriter {
     tail_lost: bool,
     /// The tail is appended already: only sealing remains.
     finished: bool,
-    /// Counts writes to the file, and those of them that are durable.
-    writes: u64,
-    durable: u64,
-    /// The sync under way.
-    syncing: Option<Syncing>,
+    durability: Durability,
     broken: bool,
     /// A secret too short to mask has been warned of.
     warned: bool,
     /// A value of which only the first line was named has been warned of.
-    warned_of_rest: bool,
+    warned_of_partial: bool,
     /// Reused space: masked text of one event, records of one event.
     text: Vec<u8>,
     records: Vec<u8>,
 }
 
-/// A sync under way, while which the writer writes on.
-struct Syncing {
-    /// The last write that it makes durable.
-    writes: u64,
-    /// The event up to which the agent may forget then.
-    acknowledge: u64,
-    done: JoinHandle<std::io::Result<()>>,
-}
-
-/// What a record says besides its data.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct State {
-    cursor: u64,
-    resume: [Resume; 2],
-    left_out: u64,
-}
-
-/// What records are about.
-#[derive(Clone, Copy)]
-struct About {
-    step: u32,
-    channel: Channel,
-    guest_ms: i64,
-    node_ms: i64,
+/// What is said in the log of the commands in one event's bytes.
+#[derive(Default)]
+struct Notices {
+    too_long: bool,
+    empty: bool,
+    partial: bool,
 }
 
 impl LogWriter {
-    /// Opens an attempt's log, new or left behind by another daemon, whose half-written end is cut
-    /// off. `cap` is in bytes of the plain file; `resume` is what the driver's checkpoint remembers.
-    pub async fn open(
-        dir: &LogStore,
-        attempt: AttemptId,
-        masks: Vec<Secret>,
-        cap: u64,
-        resume: Option<LogState>,
-    ) -> Result<LogWriter, LogError> {
-        let store = dir.clone();
-        let opened = tokio::task::spawn_blocking(move || {
-            // What was written under more secrets than are known now comes again from the agent.
-            let known = Some(unique(masks.clone()).len());
-            Self::open_now(store, attempt, masks, known, cap, resume)
-        });
-        opened.await.map_err(|_| LogError::Stopping { attempt })?
-    }
-
-    /// Opens a log whose attempt has ended, only to seal it. Its secrets were forgotten with the attempt, and its
-    /// agent says nothing again: everything in the file counts, masked as it was when it was written.
-    pub(super) fn open_left(store: LogStore, attempt: AttemptId) -> Result<LogWriter, LogError> {
-        let mut writer = Self::open_now(store, attempt, Vec::new(), None, u64::MAX - OWN, None)?;
-        if !writer.finished {
-            let step = writer
-                .live
-                .index(|index| index.steps.last().map_or(0, |span| span.step));
-            writer.system(step, "The log was interrupted here; its end may be missing.")?;
-        }
-        Ok(writer)
-    }
-
-    /// `known` is how many secrets the writer knows; see [`recover::scan`].
-    fn open_now(
-        store: LogStore,
-        attempt: AttemptId,
-        masks: Vec<Secret>,
-        known: Option<usize>,
-        cap: u64,
-        resume: Option<LogState>,
-    ) -> Result<LogWriter, LogError> {
-        let patterns = Patterns::new(&masks)?;
-        let claim = store.claim(attempt)?;
-        let dir = store.dir(attempt);
-        if dir.join(recover::SEALED).exists() {
-            super::seal::remove_plain(&dir)?;
-            return Err(LogError::Sealed { attempt });
-        }
-        recover::create_dir(&dir)?;
-        let (file, path) = recover::open_records(&dir)?;
-        let scan = recover::scan(&file, &path, known)?;
-        file.set_len(scan.end)
-            .map_err(|error| LogError::io("truncate", &path, error))?;
-        let boot = store.boot();
-        let generation = match recover::read_meta(&dir)? {
-            None => recover::write_meta(&dir, 1, boot)?.generation,
-            Some(meta) => {
-                // What an earlier boot wrote and did not sync may have been seen and be gone.
-                let same = meta.boot == boot && boot.is_some();
-                if same && !scan.lost {
-                    meta.generation
-                } else {
-                    recover::write_meta(&dir, meta.generation + 1, boot)?.generation
-                }
-            }
-        };
-        let Scan {
-            index,
-            end,
-            mark,
-            last,
-            capped,
-            finished,
-            left_out,
-            lost: _,
-        } = scan;
-        let resumes = last.map_or([Resume::clean(0); 2], |header| header.resume);
-        let cursor = resumes[0].sequence.min(resumes[1].sequence) - 1;
-        let file = Arc::new(file);
-        let live = claim.publish(Arc::clone(&file), path.clone(), generation, index);
-        let mut writer = Self {
-            store,
-            attempt,
-            live,
-            file,
-            path,
-            masks,
-            patterns,
-            lanes: resumes.map(Lane::new),
-            cursor,
-            end,
-            mark,
-            written: State {
-                cursor,
-                resume: resumes,
-                left_out,
-            },
-            cap,
-            capped,
-            tail: Tail::default(),
-            left_out,
-            tail_lost: capped && !finished,
-            finished,
-            writes: 1,
-            durable: 0,
-            syncing: None,
-            broken: false,
-            warned: last.is_some(),
-            warned_of_rest: false,
-            text: Vec::new(),
-            records: Vec::new(),
-        };
-        if let Some(state) = resume {
-            writer.left_out = writer.left_out.max(state.left_out);
-            if writer.last_sequence() < state.acknowledged {
-                writer.missing(0, state.acknowledged)?;
-            }
-        }
-        writer.warn_of_short_masks()?;
-        Ok(writer)
-    }
-
-    /// The last event of the agent that is consumed in full: it need not be sent again. Only what
-    /// [`LogWriter::sync`] returned is durable.
-    #[must_use]
-    pub fn last_sequence(&self) -> u64 {
-        let [out, err] = self.state().resume;
-        out.sequence.min(err.sequence) - 1
-    }
-
-    /// What the driver's checkpoint should remember.
-    #[must_use]
-    pub fn state_for_checkpoint(&self) -> LogState {
-        LogState {
-            acknowledged: self.last_sequence(),
-            left_out: self.left_out,
-        }
-    }
-
     /// One output event of the agent. Events come in order and without gaps; one that was consumed
     /// before is ignored.
     pub fn output(
@@ -269,31 +128,30 @@ impl LogWriter {
         self.usable()?;
         let known = self.masks.len();
         let capped = self.capped;
-        let lane = match channel {
-            Channel::Stdout => 0,
-            Channel::Stderr => 1,
-            Channel::System => {
-                // The agent has no such channel; what it says is text like any other.
-                return self.output(sequence, step, Channel::Stderr, guest_ms, data);
-            }
-        };
         if sequence > self.cursor + 1 {
             self.missing(step, sequence - 1)?;
         }
-        if self.lanes[lane].holds() && self.lanes[lane].step != step {
-            self.release(lane)?;
-        }
-        self.lanes[lane].step = step;
-        let about = About {
+        let origin = Origin {
             step,
-            channel,
+            // The agent has no channel of ours; what it says is text like any other.
+            channel: if channel == Channel::System {
+                Channel::Stderr
+            } else {
+                channel
+            },
             guest_ms,
             node_ms: clock::now_ms(),
         };
-        self.cursor = self.cursor.max(sequence);
-        self.run(about, |lane, patterns, out, found| {
-            lane.feed(sequence, data, patterns, out, found)
-        })?;
+        let pipeline = &self.pipelines[index(origin.channel)];
+        if pipeline.holds() && pipeline.step != step {
+            self.release(origin.channel)?;
+        }
+        let sent_before = self.sent;
+        if sequence > self.cursor {
+            self.cursor = sequence;
+            self.sent += EVENT_COST + data.len() as u64;
+        }
+        self.accept(origin, sequence, 0, data, sent_before)?;
         Ok(Effect {
             new_masks: self.masks[known..].to_vec(),
             cap_reached: self.capped && !capped,
@@ -302,53 +160,42 @@ impl LogWriter {
 
     /// An event without output has been dealt with.
     pub fn consumed(&mut self, sequence: u64) {
-        self.cursor = self.cursor.max(sequence);
+        if sequence > self.cursor {
+            self.cursor = sequence;
+            self.sent += EVENT_COST;
+        }
     }
 
     /// One line of our own (`Process ended with exit code 1`), masked too; at most 64 KiB of it.
     pub fn system(&mut self, step: u32, line: &str) -> Result<(), LogError> {
         self.usable()?;
         let mut text = Vec::new();
-        let mut hold = Hold::default();
-        hold.feed(self.patterns.as_ref(), line.as_bytes(), &mut text);
-        hold.flush(&mut text);
+        let mut masker = Masker::default();
+        masker.feed(self.patterns.as_ref(), line.as_bytes(), &mut text);
+        masker.flush(&mut text);
         text.truncate(MAX_PIECE - 1);
         text.push(b'\n');
-        let node_ms = clock::now_ms();
-        let about = About {
-            step,
-            channel: Channel::System,
-            guest_ms: node_ms,
-            node_ms,
-        };
-        if self.capped && self.end + text.len() as u64 > self.cap + OWN {
-            self.keep(about, &text);
-            return Ok(());
-        }
-        self.append(about, &text, 0)
+        self.append_notice(step, &text)
     }
 
-    /// A step has ended: whatever masker and parser hold back is released now, masked. Masks that an
-    /// unfinished last line brought are in [`LogWriter::masks`].
+    /// A step has ended: whatever masker and scanner hold back is released now, masked, and commands are obeyed again.
+    /// Masks that an unfinished last line brought are in [`LogWriter::masks`].
     pub fn end_step(&mut self, step: u32) -> Result<(), LogError> {
         self.usable()?;
-        for lane in 0..2 {
-            if self.lanes[lane].step == step || self.lanes[lane].holds() {
-                self.release(lane)?;
+        for channel in CHANNELS {
+            let pipeline = &self.pipelines[index(channel)];
+            if pipeline.step == step || pipeline.holds() {
+                self.release(channel)?;
             }
         }
+        self.gate.resume();
         Ok(())
     }
 
     /// More secrets to mask from here on. Too many of them end the log: nothing is shown unmasked.
     pub fn add_masks(&mut self, masks: Vec<Secret>) -> Result<(), LogError> {
         self.usable()?;
-        let known = self.masks.len();
-        self.masks.extend(masks);
-        self.masks = unique(std::mem::take(&mut self.masks));
-        if self.masks.len() > known {
-            self.patterns = Patterns::new(&self.masks).inspect_err(|_| self.broken = true)?;
-        }
+        self.learn(masks)?;
         self.warn_of_short_masks()
     }
 
@@ -358,73 +205,26 @@ impl LogWriter {
         &self.masks
     }
 
-    /// Begins to make everything written so far durable, if nothing is on that way already.
-    pub fn begin_sync(&mut self) -> Result<(), LogError> {
-        self.usable()?;
-        if self.syncing.is_some() {
-            return Ok(());
-        }
-        if self.state() != self.written {
-            self.write_mark(0)?;
-        }
-        let file = Arc::clone(&self.file);
-        let clean = self.durable == self.writes;
-        self.syncing = Some(Syncing {
-            writes: self.writes,
-            acknowledge: self.last_sequence(),
-            done: tokio::task::spawn_blocking(move || if clean { Ok(()) } else { file.sync_data() }),
-        });
-        Ok(())
-    }
-
-    /// Whether a sync is under way.
-    #[must_use]
-    pub fn is_syncing(&self) -> bool {
-        self.syncing.is_some()
-    }
-
-    /// Waits for the sync under way; never returns without one. Returns the event up to which the
-    /// agent may forget: behind it, nothing that masker or parser hold began. May be dropped and
-    /// called again.
-    pub async fn synced(&mut self) -> Result<u64, LogError> {
-        let Some(syncing) = &mut self.syncing else {
-            return std::future::pending().await;
-        };
-        let (writes, acknowledge) = (syncing.writes, syncing.acknowledge);
-        let done = (&mut syncing.done).await;
-        self.syncing = None;
-        let synced = done.map_err(|_| LogError::Stopping { attempt: self.attempt })?;
-        // After a failed sync nobody knows what is on the disk; a second one would say "all of it".
-        synced.map_err(|error| self.fail("sync", error))?;
-        self.durable = writes;
-        Ok(acknowledge)
-    }
-
-    /// Makes everything written durable; see [`LogWriter::synced`].
-    pub async fn sync(&mut self) -> Result<u64, LogError> {
-        if self.syncing.is_some() {
-            self.synced().await?;
-        }
-        self.begin_sync()?;
-        self.synced().await
-    }
-
     /// Ends the log: the kept tail is appended after a notice of the gap, then everything is
     /// compressed. Safe to be killed in: opened again, the log can be sealed again.
     pub async fn seal(mut self) -> Result<LogSummary, LogError> {
         self.usable()?;
         if !self.finished {
-            for lane in 0..2 {
-                self.release(lane)?;
+            for channel in CHANNELS {
+                self.release(channel)?;
             }
             self.append_tail()?;
-            self.write_mark(FINAL)?;
+            self.write_state(FINAL)?;
         }
         self.sync().await?;
-        let (store, attempt, left_out) = (self.store.clone(), self.attempt, self.left_out);
+        let (dir, left_out) = (self.logs.dir(self.attempt), self.left_out);
         let live = Arc::clone(&self.live);
-        let sealed = tokio::task::spawn_blocking(move || store.seal(attempt, &live, left_out));
-        sealed.await.map_err(|_| LogError::Stopping { attempt })?
+        let sealed = tokio::task::spawn_blocking(move || {
+            let summary = seal::write(&dir, &live.file, &live.path, live.generation, left_out)?;
+            seal::remove_plain(&dir)?;
+            Ok(summary)
+        });
+        sealed.await.map_err(|_| LogError::Stopping { attempt: self.attempt })?
     }
 
     fn usable(&self) -> Result<(), LogError> {
@@ -442,202 +242,106 @@ impl LogWriter {
         LogError::io(action, &self.path, error)
     }
 
-    fn state(&self) -> State {
-        let resume = [self.lanes[0].resume(self.cursor), self.lanes[1].resume(self.cursor)];
-        State {
-            cursor: self.cursor,
-            resume,
-            left_out: self.left_out,
-        }
+    /// Passes an event's bytes, which begin at `offset` in it, through their channel's pipeline.
+    fn accept(
+        &mut self,
+        origin: Origin,
+        sequence: u64,
+        offset: u32,
+        data: &[u8],
+        sent_before: u64,
+    ) -> Result<(), LogError> {
+        let pipeline = &mut self.pipelines[index(origin.channel)];
+        pipeline.step = origin.step;
+        let input = pipeline.accept(sequence, offset, data, sent_before);
+        self.run(origin, input)
     }
 
-    /// Releases what a lane holds, under the step it belongs to.
-    fn release(&mut self, lane: usize) -> Result<(), LogError> {
-        let channel = if lane == 0 { Channel::Stdout } else { Channel::Stderr };
+    /// Releases what a channel holds, under the step it belongs to.
+    fn release(&mut self, channel: Channel) -> Result<(), LogError> {
         let now = clock::now_ms();
-        let about = About {
-            step: self.lanes[lane].step,
+        let origin = Origin {
+            step: self.pipelines[index(channel)].step,
             channel,
             guest_ms: now,
             node_ms: now,
         };
-        self.run(about, |lane, patterns, out, found| lane.end(patterns, out, found))
+        self.run(origin, Input::end())
     }
 
-    /// Lets a lane work and appends what it shows, then what it found.
-    fn run(
-        &mut self,
-        about: About,
-        work: impl FnOnce(&mut Lane, &mut Option<Patterns>, &mut Vec<u8>, &mut dyn FnMut(Found<'_>, &mut Option<Patterns>)),
-    ) -> Result<(), LogError> {
+    /// Passes bytes through a channel's pipeline, acts on what it finds, and appends what it shows.
+    fn run(&mut self, origin: Origin, mut input: Input<'_>) -> Result<(), LogError> {
         let mut text = std::mem::take(&mut self.text);
         text.clear();
-        let mut failed = None;
-        let (mut too_long, mut empty, mut rest) = (false, false, false);
-        let masks = &mut self.masks;
-        let lane = usize::from(about.channel.code());
-        work(
-            &mut self.lanes[lane],
-            &mut self.patterns,
-            &mut text,
-            &mut |found, patterns| match found {
-                Found::TooLong => too_long = true,
-                Found::Rest => rest = true,
-                Found::Value(value) => {
-                    let value = unescape(value);
-                    empty |= value.trim_ascii().is_empty();
-                    let known = masks.len();
-                    // A secret is text; of a value that is not, each part that is counts.
-                    for part in value
-                        .utf8_chunks()
-                        .map(|chunk| chunk.valid())
-                        .filter(|part| !part.trim().is_empty())
-                    {
-                        let secret = Secret::new(part);
-                        if !masks.contains(&secret) {
-                            masks.push(secret);
-                        }
-                    }
-                    if masks.len() > known {
-                        match Patterns::new(masks) {
-                            Ok(new) => *patterns = new,
-                            Err(error) => failed = Some(error),
-                        }
-                    }
-                }
-            },
-        );
-        if let Some(error) = failed {
-            // The text behind the command was searched for too little: it is not shown at all.
-            self.broken = true;
-            return Err(error);
+        let mut notices = Notices::default();
+        loop {
+            let pipeline = &mut self.pipelines[index(origin.channel)];
+            let Some(finding) = pipeline.advance(&mut input, &self.gate, self.patterns.as_ref(), &mut text) else {
+                break;
+            };
+            // An error means that the text behind a command was searched for too little: it is not shown at all.
+            self.obey(finding, &mut notices)?;
         }
-        let result = self.show(about, &text);
+        let result = self.append_or_keep(origin, &text);
         self.text = text;
         result?;
-        if too_long {
-            self.system(
-                about.step,
-                "A value of ::add-mask:: is longer than 64 KiB: it is not shown, and not masked elsewhere.",
-            )?;
-        }
-        if empty {
-            self.system(about.step, "An ::add-mask:: without a value masks nothing.")?;
-        }
-        if rest && !std::mem::replace(&mut self.warned_of_rest, true) {
-            self.system(
-                about.step,
-                "An ::add-mask:: ends with its line, and the value seems to go on behind it: that is shown, and not masked. Write the value's line ends as %0A, or mask each of its lines.",
-            )?;
-        }
-        self.warn_of_short_masks()
+        self.append_notices(origin.step, &notices)
     }
 
-    /// Appends masked text of the agent, or keeps it for the tail.
-    fn show(&mut self, about: About, text: &[u8]) -> Result<(), LogError> {
-        if text.is_empty() {
-            return Ok(());
-        }
-        let size = text.len() + text.len().div_ceil(MAX_PIECE) * LONG;
-        if !self.capped && self.end + size as u64 > self.cap {
-            self.capped = true;
-            let line = format!(
-                "The log has reached its limit of {} MiB: from here on only its last {} MiB is kept, shown when the job has ended.",
-                self.cap >> 20,
-                super::tail::KEPT >> 20
-            );
-            self.keep(about, text);
-            return self.system(about.step, &line);
-        }
-        if self.capped {
-            self.keep(about, text);
-            return Ok(());
-        }
-        self.append(about, text, 0)
-    }
-
-    fn keep(&mut self, about: About, text: &[u8]) {
-        let About {
-            step,
-            channel,
-            guest_ms,
-            node_ms,
-        } = about;
-        self.left_out += self.tail.push(Kept {
-            step,
-            channel,
-            guest_ms,
-            node_ms,
-            data: text.to_vec(),
-        });
-    }
-
-    fn append_tail(&mut self) -> Result<(), LogError> {
-        if !self.capped {
-            return Ok(());
-        }
-        let (kept, cut) = std::mem::take(&mut self.tail).finish();
-        self.left_out += cut;
-        let step = kept.first().map_or(0, |piece| piece.step);
-        let lost = if self.tail_lost {
-            ", and more was lost when helios-ci was restarted"
-        } else {
-            ""
-        };
-        if self.left_out > 0 || self.tail_lost {
-            self.mark_tail(
-                step,
-                &format!(
-                    "{} bytes are left out here{lost}; the end of the log follows.",
-                    self.left_out
-                ),
-            )?;
-        }
-        for piece in kept {
-            let Kept {
-                step,
-                channel,
-                guest_ms,
-                node_ms,
-                data,
-            } = piece;
-            self.append(
-                About {
-                    step,
-                    channel,
-                    guest_ms,
-                    node_ms,
-                },
-                &data,
-                TAIL,
-            )?;
+    fn obey(&mut self, finding: Finding, notices: &mut Notices) -> Result<(), LogError> {
+        match finding {
+            Finding::Mask(value) => {
+                notices.empty |= value.trim_ascii().is_empty();
+                // A secret is text; of a value that is not, each part that is counts.
+                let parts = value.utf8_chunks().map(|chunk| chunk.valid());
+                let parts = parts.filter(|part| !part.trim().is_empty());
+                self.learn(parts.map(Secret::new).collect())?;
+            }
+            Finding::MaskTooLong => notices.too_long = true,
+            Finding::PartialMask => notices.partial = true,
+            Finding::StopCommands(token) => {
+                self.gate.stop(&token);
+                // As GitHub's runner does: whoever reads along must not be able to end it.
+                if token.chars().count() > 6 {
+                    self.learn(vec![Secret::new(token)])?;
+                }
+            }
+            Finding::ResumeCommands => self.gate.resume(),
         }
         Ok(())
     }
 
-    fn mark_tail(&mut self, step: u32, line: &str) -> Result<(), LogError> {
-        let node_ms = clock::now_ms();
-        let about = About {
-            step,
-            channel: Channel::System,
-            guest_ms: node_ms,
-            node_ms,
-        };
-        self.append(about, format!("{line}\n").as_bytes(), TAIL)
+    /// Masks these from here on.
+    fn learn(&mut self, masks: Vec<Secret>) -> Result<(), LogError> {
+        let known = self.masks.len();
+        for mask in masks {
+            if !self.masks.contains(&mask) {
+                self.masks.push(mask);
+            }
+        }
+        if self.masks.len() > known {
+            self.patterns = Patterns::new(&self.masks).inspect_err(|_| self.broken = true)?;
+        }
+        Ok(())
     }
 
-    /// Events up to `until` will not come any more. That must be seen, and waiting must end.
-    fn missing(&mut self, step: u32, until: u64) -> Result<(), LogError> {
-        for lane in 0..2 {
-            self.release(lane)?;
+    fn append_notices(&mut self, step: u32, notices: &Notices) -> Result<(), LogError> {
+        if notices.too_long {
+            self.system(
+                step,
+                "A value of ::add-mask:: is longer than 64 KiB: it is not shown, and not masked elsewhere.",
+            )?;
         }
-        let lost = until - self.last_sequence().min(until);
-        self.cursor = until;
-        self.lanes = [Lane::new(Resume::clean(until)), Lane::new(Resume::clean(until))];
-        self.system(
-            step,
-            &format!("{lost} events of the machine were lost here; output may be missing."),
-        )
+        if notices.empty {
+            self.system(step, "An ::add-mask:: without a value masks nothing.")?;
+        }
+        if notices.partial && !std::mem::replace(&mut self.warned_of_partial, true) {
+            self.system(
+                step,
+                "An ::add-mask:: ends with its line, and the value seems to go on behind it: that is shown, and not masked. Write the value's line ends as %0A, or mask each of its lines.",
+            )?;
+        }
+        self.warn_of_short_masks()
     }
 
     fn warn_of_short_masks(&mut self) -> Result<(), LogError> {
@@ -648,130 +352,32 @@ impl LogWriter {
         self.system(0, "A secret is shorter than 4 bytes: it is not masked.")
     }
 
-    /// Appends text as records. Text of two origins never stands in one line: where the last line is
-    /// another's and unfinished, a newline of ours ends it first. The bytes of a channel stay what they were.
-    fn append(&mut self, about: About, text: &[u8], flags: u8) -> Result<(), LogError> {
-        let unfinished = self.live.index(|index| index.foreign_line(about.step, about.channel));
-        let Some(owner) = unfinished else {
-            return self.write(about, text, flags);
-        };
-        if about.channel == Channel::System {
-            return self.write(about, &[b"\n", text].concat(), flags);
+    /// Events up to `until` will not come any more. That must be seen, and waiting must end.
+    fn missing(&mut self, step: u32, until: u64) -> Result<(), LogError> {
+        for channel in CHANNELS {
+            self.release(channel)?;
         }
-        let ours = About {
-            step: owner,
-            channel: Channel::System,
-            guest_ms: about.node_ms,
-            ..about
-        };
-        self.write(ours, b"\n", flags | PART)?;
-        self.write(about, text, flags)
-    }
-
-    /// Writes text as records, one write for all of them.
-    fn write(&mut self, about: About, text: &[u8], flags: u8) -> Result<(), LogError> {
-        let state = self.state();
-        let flags = flags | self.flags(&state);
-        let mut records = std::mem::take(&mut self.records);
-        records.clear();
-        let pieces = text.chunks(MAX_PIECE);
-        let last = pieces.len() - 1;
-        let mut headers = Vec::with_capacity(1);
-        for (i, piece) in pieces.enumerate() {
-            // Only the last record of an event says that the event is done.
-            let flags = if i == last { flags } else { flags | PART };
-            let header = self.header(about, &state, flags, piece.len());
-            let begin = records.len();
-            records.resize(begin + Header::size(flags), 0);
-            records.extend_from_slice(piece);
-            header.seal(&mut records[begin..]);
-            headers.push((begin, header));
-        }
-        let written = self.file.write_all_at(&records, self.end);
-        if let Err(error) = written {
-            // Whatever part of it got there is no record; recovery would cut it off as well.
-            let _ = self.file.set_len(self.end);
-            self.records = records;
-            return Err(self.fail("write", error));
-        }
-        let ends = headers
-            .iter()
-            .map(|(begin, header)| (begin, begin + Header::size(header.flags) + header.len as usize));
-        self.live
-            .extend(headers.iter().zip(ends).map(|((_, header), (begin, end))| {
-                let data = &records[end - header.len as usize..end];
-                (self.end + *begin as u64, self.end + end as u64, *header, data)
-            }));
-        self.end += records.len() as u64;
-        self.mark = None;
-        self.written = state;
-        self.writes += 1;
-        self.records = records;
-        Ok(())
-    }
-
-    /// Writes the state down where no data carries it; it takes the place of an earlier mark.
-    fn write_mark(&mut self, flags: u8) -> Result<(), LogError> {
-        let state = self.state();
-        let node_ms = clock::now_ms();
-        let about = About {
-            step: 0,
-            channel: Channel::System,
-            guest_ms: state.left_out.cast_signed(),
-            node_ms,
-        };
-        // Always of the same size, so that it can be replaced.
-        let header = self.header(about, &state, flags | MARK | HELD | self.flags(&state), 0);
-        let mut record = [0; LONG];
-        header.seal(&mut record);
-        let at = self.mark.unwrap_or(self.end);
-        self.file
-            .write_all_at(&record, at)
-            .map_err(|error| self.fail("write", error))?;
-        self.mark = Some(at);
-        self.end = at + LONG as u64;
-        self.written = state;
-        self.writes += 1;
-        Ok(())
-    }
-
-    fn flags(&self, state: &State) -> u8 {
-        let clean = state
-            .resume
-            .iter()
-            .all(|r| (r.sequence, r.offset, r.covered) == (state.cursor + 1, 0, 0));
-        (if clean { 0 } else { HELD }) | (if self.capped { CAPPED } else { 0 })
-    }
-
-    fn header(&self, about: About, state: &State, flags: u8, len: usize) -> Header {
-        Header {
-            len: len as u32,
-            step: about.step,
-            channel: about.channel,
-            flags,
-            sequence: state.cursor,
-            guest_ms: about.guest_ms,
-            node_ms: about.node_ms,
-            masks: u16::try_from(self.masks.len()).unwrap_or(MASKS),
-            resume: state.resume,
-        }
+        let lost = until - self.last_sequence().min(until);
+        self.cursor = until;
+        self.pipelines = CHANNELS.map(|_| ChannelPipeline::new(ResumePoint::clean(until)));
+        // A token may be among them: in doubt what asks to be hidden is hidden.
+        self.gate.resume();
+        self.system(
+            step,
+            &format!("{lost} events of the machine were lost here; output may be missing."),
+        )
     }
 }
 
 impl Drop for LogWriter {
     fn drop(&mut self) {
-        self.store.release(self.attempt);
+        self.logs.release(self.attempt);
     }
 }
 
-fn unique(masks: Vec<Secret>) -> Vec<Secret> {
-    let mut kept: Vec<Secret> = Vec::with_capacity(masks.len());
-    for mask in masks {
-        if !kept.contains(&mask) {
-            kept.push(mask);
-        }
-    }
-    kept
+/// Of a channel of the agent in [`CHANNELS`].
+fn index(channel: Channel) -> usize {
+    usize::from(channel != Channel::Stdout)
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ const MEANT: &[(&str, &str, &str)] = &[
     ("inside/machines.rs", "WAITED", "it took at least so long"),
     ("tests/image_trial.rs", "boot_timeout_s: 5", "its guest never speaks"),
     ("tests/hang.rs", "agent_silence_s: 3", "its machine is stopped"),
-    ("src/exec.rs", "SHORT", "its command never ends"),
+    ("src/exec/run.rs", "SHORT", "its command never ends"),
     ("forge/http.rs", "SHORT", "its server never answers"),
     ("forgejo/tests.rs", "deadline", "a minute, but where the forge hangs"),
     ("github/tests.rs", "deadline", "a minute, but where the forge hangs"),

@@ -13,18 +13,18 @@ fn secrets(values: &[&str]) -> Vec<Secret> {
     values.iter().map(|value| Secret::new(*value)).collect()
 }
 
-fn feed(values: &[&str], pieces: &[&[u8]]) -> (Vec<u8>, Hold) {
+fn feed(values: &[&str], pieces: &[&[u8]]) -> (Vec<u8>, Masker) {
     let patterns = Patterns::new(&secrets(values)).unwrap();
-    let (mut out, mut hold) = (Vec::new(), Hold::default());
+    let (mut out, mut masker) = (Vec::new(), Masker::default());
     for piece in pieces {
-        hold.feed(patterns.as_ref(), piece, &mut out);
+        masker.feed(patterns.as_ref(), piece, &mut out);
     }
-    (out, hold)
+    (out, masker)
 }
 
 fn masked(values: &[&str], pieces: &[&[u8]]) -> String {
-    let (mut out, mut hold) = feed(values, pieces);
-    hold.flush(&mut out);
+    let (mut out, mut masker) = feed(values, pieces);
+    masker.flush(&mut out);
     String::from_utf8(out).unwrap()
 }
 
@@ -113,18 +113,18 @@ fn begun(forms: &Forms, text: &[u8]) -> usize {
 
 /// What is shown of `text` cut into pieces of these sizes; at every cut exactly what has begun is held.
 fn shown(forms: &Forms, patterns: &Patterns, text: &[u8], sizes: &[usize]) -> Result<Vec<u8>, TestCaseError> {
-    let (mut out, mut hold) = (Vec::new(), Hold::default());
+    let (mut out, mut masker) = (Vec::new(), Masker::default());
     let (mut sizes, mut seen) = (sizes.iter().cycle(), 0);
     while seen < text.len() {
         let size = sizes
             .next()
             .map_or(text.len(), |size| *size)
             .clamp(1, text.len() - seen);
-        hold.feed(Some(patterns), &text[seen..seen + size], &mut out);
+        masker.feed(Some(patterns), &text[seen..seen + size], &mut out);
         seen += size;
-        prop_assert_eq!(hold.len(), begun(forms, &text[..seen]));
+        prop_assert_eq!(masker.held().len(), begun(forms, &text[..seen]));
     }
-    hold.flush(&mut out);
+    masker.flush(&mut out);
     Ok(out)
 }
 
@@ -149,14 +149,14 @@ fn only_the_beginning_of_a_secret_is_held_back() {
         ("hunhunt", 4),
         ("huntehu", 2),
     ] {
-        let (out, hold) = feed(&["hunter2!"], &[text.as_bytes()]);
-        assert_eq!((hold.len(), out.len()), (held, text.len() - held), "{text}");
+        let (out, masker) = feed(&["hunter2!"], &[text.as_bytes()]);
+        assert_eq!((masker.held().len(), out.len()), (held, text.len() - held), "{text}");
     }
     // A whole secret is certain; what may still make it longer is held.
-    let (out, hold) = feed(&["abcd", "abcdefgh"], &[b"abcd"]);
-    assert_eq!((out.as_slice(), hold.len()), (&b""[..], 4));
-    let (out, hold) = feed(&["abcdefg!"], &[b"abcdefg!"]);
-    assert_eq!((out.as_slice(), hold.len()), (&b"***"[..], 0));
+    let (out, masker) = feed(&["abcd", "abcdefgh"], &[b"abcd"]);
+    assert_eq!((out.as_slice(), masker.held().len()), (&b""[..], 4));
+    let (out, masker) = feed(&["abcdefg!"], &[b"abcdefg!"]);
+    assert_eq!((out.as_slice(), masker.held().len()), (&b"***"[..], 0));
 }
 
 #[test]
@@ -178,8 +178,8 @@ fn a_lines_end_waits_only_for_what_looks_like_a_wrapped_secret() {
         ("ends in 68:7: ", 0),
         ("ends in 68:7: : : : : : : : : : : : : ", 0),
     ] {
-        let (_, hold) = feed(&values, &[text.as_bytes()]);
-        assert_eq!(hold.len(), held, "{text:?}");
+        let (_, masker) = feed(&values, &[text.as_bytes()]);
+        assert_eq!(masker.held().len(), held, "{text:?}");
     }
 }
 
@@ -192,12 +192,12 @@ fn overlapping_secrets_leave_no_rest() {
 
 #[test]
 fn new_masks_work_from_their_place_on() {
-    let (mut out, mut hold) = (Vec::new(), Hold::default());
+    let (mut out, mut masker) = (Vec::new(), Masker::default());
     let old = Patterns::new(&secrets(&["first-secret"])).unwrap();
-    hold.feed(old.as_ref(), b"second-secret first-s", &mut out);
+    masker.feed(old.as_ref(), b"second-secret first-s", &mut out);
     let new = Patterns::new(&secrets(&["first-secret", "second-secret", "t-secret x"])).unwrap();
-    hold.feed(new.as_ref(), b"ecret x second-sec", &mut out);
-    hold.feed(new.as_ref(), b"ret.", &mut out);
+    masker.feed(new.as_ref(), b"ecret x second-sec", &mut out);
+    masker.feed(new.as_ref(), b"ret.", &mut out);
     assert_eq!(String::from_utf8_lossy(&out), "second-secret *** ***.");
 }
 
@@ -206,11 +206,11 @@ fn a_hostile_text_takes_linear_time() {
     let long = "a".repeat(20_000);
     let text = "a".repeat(19_999) + "b";
     let patterns = Patterns::new(&secrets(&[&long])).unwrap();
-    let (mut out, mut hold) = (Vec::new(), Hold::default());
+    let (mut out, mut masker) = (Vec::new(), Masker::default());
     for _ in 0..50 {
-        hold.feed(patterns.as_ref(), text.as_bytes(), &mut out);
+        masker.feed(patterns.as_ref(), text.as_bytes(), &mut out);
     }
-    hold.flush(&mut out);
+    masker.flush(&mut out);
     assert_eq!(out.len(), 50 * text.len());
 }
 

@@ -14,9 +14,7 @@ fn store(dir: &tempfile::TempDir) -> LogStore {
 }
 
 async fn open(store: &LogStore, attempt: AttemptId) -> LogWriter {
-    LogWriter::open(store, attempt, vec![], DEFAULT_CAP, None)
-        .await
-        .unwrap()
+    store.open_writer(attempt, vec![], DEFAULT_CAP, None).await.unwrap()
 }
 
 /// Numbers that look random and are the same in every run.
@@ -301,7 +299,7 @@ async fn one_writer_at_a_time_and_private_files() {
     let (store, attempt) = (store(&dir), AttemptId::new());
     let writer = open(&store, attempt).await;
     assert!(matches!(
-        LogWriter::open(&store, attempt, vec![], DEFAULT_CAP, None).await,
+        store.open_writer(attempt, vec![], DEFAULT_CAP, None).await,
         Err(LogError::Busy { .. })
     ));
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
@@ -347,12 +345,12 @@ proptest! {
 }
 
 #[tokio::test]
-async fn a_change_is_told_without_reading_and_for_every_place_of_a_reader() {
+async fn a_change_is_known_without_reading_and_for_every_position_of_a_reader() {
     let dir = tempfile::tempdir().unwrap();
     let (store, attempt) = (store(&dir), AttemptId::new());
     let changed = async |since: Position| {
         let change = tokio::time::timeout(deadline::PROMPT, store.changed(attempt, since)).await;
-        change.expect("there is something to tell").unwrap()
+        change.expect("there is a change").unwrap()
     };
     let at = |generation, record| Position { generation, record };
     // Before the log exists, at its beginning, at its end while it grows: it waits.
@@ -365,11 +363,11 @@ async fn a_change_is_told_without_reading_and_for_every_place_of_a_reader() {
         writer.output(n, 0, Channel::Stdout, 0, b"x\n").unwrap();
     }
     assert!(!first.await.unwrap().unwrap().resync);
-    let told = |next, ended, resync| Change { next, ended, resync };
-    assert_eq!(changed(at(1, 2)).await, told(at(1, 3), false, false));
+    let change = |next, ended, resync| Change { next, ended, resync };
+    assert_eq!(changed(at(1, 2)).await, change(at(1, 3), false, false));
     assert_eq!(
         changed(at(7, 2)).await,
-        told(at(1, 0), false, true),
+        change(at(1, 0), false, true),
         "another generation"
     );
     let waits = {
@@ -378,9 +376,9 @@ async fn a_change_is_told_without_reading_and_for_every_place_of_a_reader() {
     };
     writer.sync().await.unwrap();
     writer.seal().await.unwrap();
-    assert_eq!(waits.await.unwrap().unwrap(), told(at(1, 3), true, false));
-    assert_eq!(changed(at(1, 9)).await, told(at(1, 0), false, true), "behind the end");
-    assert_eq!(changed(Position::START).await, told(at(1, 3), true, false));
+    assert_eq!(waits.await.unwrap().unwrap(), change(at(1, 3), true, false));
+    assert_eq!(changed(at(1, 9)).await, change(at(1, 0), false, true), "behind the end");
+    assert_eq!(changed(Position::START).await, change(at(1, 3), true, false));
     store.remove(attempt).await.unwrap();
     let gone = tokio::time::timeout(deadline::PROMPT, store.changed(attempt, at(1, 3))).await;
     assert!(matches!(
@@ -396,11 +394,58 @@ async fn a_log_of_another_format_is_named_by_it_whatever_else_it_says() {
     drop(open(&store, attempt).await);
     let meta = store.dir(attempt).join("meta.json");
     fs::write(&meta, "{\"format\": 9, \"generation\": \"of the future\"}").unwrap();
-    let error = LogWriter::open(&store, attempt, vec![], DEFAULT_CAP, None).await;
+    let error = store.open_writer(attempt, vec![], DEFAULT_CAP, None).await;
     assert!(matches!(error.err(), Some(LogError::OtherFormat { found: 9, .. })));
-    fs::write(&meta, "{\"format\": 1}").unwrap();
-    let error = LogWriter::open(&store, attempt, vec![], DEFAULT_CAP, None).await;
+    fs::write(&meta, "{\"format\": 2}").unwrap();
+    let error = store.open_writer(attempt, vec![], DEFAULT_CAP, None).await;
     assert!(matches!(error.err(), Some(LogError::Corrupt { .. })));
+}
+
+#[tokio::test]
+async fn files_of_another_format_are_refused_in_words_wherever_they_say_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, attempt) = (store(&dir), AttemptId::new());
+    let refused = async || {
+        let read = store.read(attempt, Position::START, 1).await.err();
+        let opened = store.open_writer(attempt, vec![], DEFAULT_CAP, None).await.err();
+        for error in [read, opened] {
+            let error = error.expect("an error").to_string();
+            assert!(
+                error.contains("has format 1, and this version of helios-ci reads format 2"),
+                "{error}"
+            );
+        }
+    };
+    let mut writer = open(&store, attempt).await;
+    writer.output(1, 0, Channel::Stdout, 0, b"text\n").unwrap();
+    drop(writer);
+    // The head of the records, and the description beside them.
+    let records = store.dir(attempt).join("records");
+    let whole = fs::read(&records).unwrap();
+    assert_eq!(&whole[..8], b"HCILOG\0\x02");
+    fs::write(&records, [b"HCILOG\0\x01", &whole[8..]].concat()).unwrap();
+    refused().await;
+    // Format 1 had no head.
+    fs::write(&records, &whole[8..]).unwrap();
+    fs::write(
+        store.dir(attempt).join("meta.json"),
+        "{\"format\": 1, \"generation\": 1}",
+    )
+    .unwrap();
+    refused().await;
+    assert_eq!(fs::read(&records).unwrap(), whole[8..], "nothing is cut off");
+    // The end of a sealed file.
+    let attempt = AttemptId::new();
+    open(&store, attempt).await.seal().await.unwrap();
+    let sealed = store.dir(attempt).join("sealed");
+    let mut bytes = fs::read(&sealed).unwrap();
+    *bytes.last_mut().unwrap() = 1;
+    fs::write(&sealed, bytes).unwrap();
+    let error = store.read(attempt, Position::START, 1).await.unwrap_err();
+    assert!(
+        matches!(error, LogError::OtherFormat { found: 1, known: 2, .. }),
+        "{error}"
+    );
 }
 
 #[tokio::test]

@@ -15,14 +15,7 @@
 
 use std::{collections::HashMap, convert::Infallible, str::FromStr, time::Duration};
 
-use axum::{
-    extract::{Path, Query, State},
-    http::HeaderMap,
-    response::{
-        Sse,
-        sse::{Event, KeepAlive},
-    },
-};
+use axum::{extract::{Path, Query, State}, http::HeaderMap, response::{Sse, sse::{Event, KeepAlive}}};
 use base64::Engine as _;
 use futures::StreamExt as _;
 use serde::Deserialize;
@@ -30,28 +23,8 @@ use serde_json::{Value, json};
 use tokio::{sync::mpsc, time::Instant};
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::{
-    log_text::{LogPlace, attempt_of, log_of, log_place},
-    log_view::{Renderer, lead},
-    utf8::Decoder,
-};
-use crate::{
-    clock::now_ms,
-    logs::{Channel, LogError, LogStore, Position, Record},
-    model::{
-        ids::{AttemptId, JobId},
-        state::JobState,
-    },
-    store::{AttemptRow, JobDetail, JobVersion},
-    web::{
-        AppState,
-        api::{job_for, parse},
-        authorize::Action,
-        http::{limits::Viewer, problem::Problem},
-        identity::Caller,
-        pages::{job, runs::waiting, view},
-    },
-};
+use super::{log_text::{LogPlace, attempt_of, log_of, log_place}, log_view::{Renderer, lead}, utf8::Decoder};
+use crate::{clock::now_ms, logs::{Channel, LogError, LogStore, Position, LogRecord}, model::{ids::{AttemptId, JobId}, state::JobState}, store::{AttemptRow, JobDetail, JobVersion}, web::{AppState, api::{job_for, parse}, authorize::Action, http::{limits::Viewer, problem::Problem}, identity::Caller, pages::{job, runs::waiting, view}}};
 
 /// Events held for a viewer that does not read.
 const BUFFER: usize = 4;
@@ -218,13 +191,13 @@ impl Texts {
         texts
     }
 
-    fn seed(&mut self, records: &[Record]) {
+    fn seed(&mut self, records: &[LogRecord]) {
         for record in records {
             self.of(record);
         }
     }
 
-    fn of(&mut self, record: &Record) -> String {
+    fn of(&mut self, record: &LogRecord) -> String {
         let mut text = String::with_capacity(record.data.len());
         let decoder = self.0.entry((record.step, record.channel)).or_default();
         decoder.feed(&record.data, &mut text);
@@ -232,7 +205,7 @@ impl Texts {
     }
 }
 
-fn record_json(record: &Record, text: &str) -> Value {
+fn record_json(record: &LogRecord, text: &str) -> Value {
     let mut value = json!({
         "position": record.position.to_string(),
         "step": record.step,
@@ -248,7 +221,7 @@ fn record_json(record: &Record, text: &str) -> Value {
 }
 
 /// The place behind a record.
-fn behind(record: &Record) -> Position {
+fn behind(record: &LogRecord) -> Position {
     Position {
         generation: record.position.generation,
         record: record.position.record + 1,
@@ -630,12 +603,12 @@ mod tests {
         }
     }
 
-    fn record(number: u64, step: u32, channel: Channel, data: &[u8]) -> Record {
+    fn record(number: u64, step: u32, channel: Channel, data: &[u8]) -> LogRecord {
         let position = Position {
             generation: 1,
             record: number,
         };
-        Record {
+        LogRecord {
             position,
             step,
             channel,

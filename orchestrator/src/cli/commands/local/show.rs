@@ -1,28 +1,12 @@
 //! The logs of all jobs of a run, as they come, and what became of them.
 
-use std::{
-    collections::HashSet,
-    fs::File,
-    io::{IsTerminal as _, Write as _},
-    path::Path,
-    time::Duration,
-};
+use std::{collections::HashSet, fs::File, io::{IsTerminal as _, Write as _}, path::Path, time::Duration};
 
 use futures::StreamExt as _;
 use miette::miette;
 use tokio::task::JoinSet;
 
-use crate::{
-    cli::report,
-    driver::{Deps, Section},
-    logs::{Channel, LogStore, Position, Record},
-    model::{
-        ids::{AttemptId, RunId},
-        state::RunState,
-    },
-    store::{AttemptRow, JobDetail, JobRow},
-    web::live::ansi,
-};
+use crate::{cli::report, driver::{Deps, Section}, logs::{Channel, LogStore, Position, LogRecord}, model::{ids::{AttemptId, RunId}, state::RunState}, store::{AttemptRow, JobDetail, JobRow}, web::live::ansi};
 
 /// How often the run is looked at between hints.
 const LOOK: Duration = Duration::from_millis(200);
@@ -137,7 +121,7 @@ enum Place {
     Step(u32),
 }
 
-fn place(record: &Record) -> Place {
+fn place(record: &LogRecord) -> Place {
     let ours = record.channel == Channel::System && record.step == 0;
     match Section::of(&record.data).filter(|_| ours) {
         Some(section) => Place::Of(section),

@@ -247,14 +247,14 @@ proptest! {
     ) {
         let patterns = Patterns::new(&[Secret::new(secret.clone())]).unwrap();
         let text = format!("{{\u{1}{}\u{1}}}\n", printed(&form, &secret, &before, &after, &lines));
-        let (mut out, mut hold) = (Vec::new(), Hold::default());
+        let (mut out, mut masker) = (Vec::new(), Masker::default());
         let (mut rest, mut cuts) = (text.as_bytes(), sizes.iter().cycle());
         while !rest.is_empty() {
             let (piece, later) = rest.split_at(cuts.next().map_or(rest.len(), |size| (*size).min(rest.len())));
-            hold.feed(patterns.as_ref(), piece, &mut out);
+            masker.feed(patterns.as_ref(), piece, &mut out);
             rest = later;
         }
-        hold.flush(&mut out);
+        masker.flush(&mut out);
         let shown = String::from_utf8(out).unwrap();
         prop_assert!(shown.starts_with("{\u{1}") && shown.ends_with("\u{1}}\n"), "what stands around is shown: {shown:?}");
         for at in secret.char_indices().map(|(at, _)| at) {

@@ -1,5 +1,5 @@
-//! One way of reading a stream in search of forms, and a channel's place in it. Places are counted
-//! from the channel's first byte.
+//! One way of reading a stream in search of forms, and its state in a channel. Bytes are counted
+//! from the channel's first.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -8,7 +8,7 @@ use std::{
 
 use aho_corasick::{
     Anchored, BuildError, MatchKind,
-    automaton::{Automaton, StateID},
+    automaton::{Automaton as _, StateID},
     nfa::noncontiguous::NFA,
 };
 
@@ -26,7 +26,7 @@ struct Node {
 }
 
 /// Forms of one alphabet, ready to be searched for.
-pub(super) struct Track {
+pub(super) struct Automaton {
     alphabet: Alphabet,
     nfa: NFA,
     root: StateID,
@@ -43,10 +43,10 @@ struct Gap {
     least: u8,
 }
 
-/// A channel's place: the longest beginning of a form that the text ends with.
+/// How an automaton stands in a channel: the longest beginning of a form that the text ends with.
 #[derive(Debug)]
-pub(super) struct Place {
-    state: StateID,
+pub(super) struct State {
+    id: StateID,
     /// Symbols so far.
     symbols: u64,
     /// The byte behind the text so far.
@@ -55,7 +55,7 @@ pub(super) struct Place {
     gaps: VecDeque<Gap>,
 }
 
-impl Track {
+impl Automaton {
     pub(super) fn new(alphabet: Alphabet, forms: &BTreeSet<Vec<u8>>) -> Result<Self, BuildError> {
         let nfa = NFA::builder()
             .match_kind(MatchKind::Standard)
@@ -107,96 +107,96 @@ impl Track {
         })
     }
 
-    /// The place before a channel's byte `at`, where nothing has begun.
-    pub(super) fn begin(&self, at: u64) -> Place {
-        Place {
-            state: self.root,
+    /// The state before a channel's byte `at`, where nothing has begun.
+    pub(super) fn begin(&self, at: u64) -> State {
+        State {
+            id: self.root,
             symbols: 0,
             at,
             gaps: VecDeque::new(),
         }
     }
 
-    /// Goes to such a place.
-    pub(super) fn restart(&self, place: &mut Place, at: u64) {
-        place.state = self.root;
-        place.at = at;
-        place.gaps.clear();
+    /// Goes to such a state.
+    pub(super) fn restart(&self, state: &mut State, at: u64) {
+        state.id = self.root;
+        state.at = at;
+        state.gaps.clear();
     }
 
-    /// Symbols of the beginning at a place.
-    pub(super) fn depth(&self, place: &Place) -> usize {
-        self.node(place.state).depth as usize
+    /// Symbols of the beginning that a state stands for.
+    pub(super) fn depth(&self, state: &State) -> usize {
+        self.node(state.id).depth as usize
     }
 
-    /// Where the beginning at a place begins; behind the text when there is none.
-    pub(super) fn start(&self, place: &Place) -> u64 {
-        match self.node(place.state).depth {
-            0 => place.at,
-            depth => place.byte_of(place.symbols - u64::from(depth)),
+    /// Where the beginning that a state stands for begins; behind the text when there is none.
+    pub(super) fn start(&self, state: &State) -> u64 {
+        match self.node(state.id).depth {
+            0 => state.at,
+            depth => state.byte_of(state.symbols - u64::from(depth)),
         }
     }
 
     /// Reads one byte. Returns where a form begins that ends with it: of several, the longest.
-    pub(super) fn step(&self, place: &mut Place, byte: u8) -> Option<u64> {
-        place.at += 1;
+    pub(super) fn step(&self, state: &mut State, byte: u8) -> Option<u64> {
+        state.at += 1;
         let least = match self.alphabet.class(byte) {
             Class::Symbol(symbol) => {
-                place.symbols += 1;
-                place.state = self.nfa.next_state(Anchored::No, place.state, symbol);
-                let found = self.found(place);
-                self.settle(place);
+                state.symbols += 1;
+                state.id = self.nfa.next_state(Anchored::No, state.id, symbol);
+                let found = self.found(state);
+                self.settle(state);
                 return found;
             }
             // Nothing has begun, so nothing is interrupted.
-            _ if place.state == self.root => return None,
+            _ if state.id == self.root => return None,
             Class::Gap(least) => Some(least),
-            Class::Indent => place.open_gap().map(|gap| gap.least),
+            Class::Indent => state.open_gap().map(|gap| gap.least),
             Class::Other => None,
         };
-        if least.is_some_and(|least| place.widen(least)) {
-            self.settle(place);
+        if least.is_some_and(|least| state.widen(least)) {
+            self.settle(state);
         } else {
-            place.state = self.root;
-            place.gaps.clear();
+            state.id = self.root;
+            state.gaps.clear();
         }
         None
     }
 
     /// Where the longest form begins that ends here.
-    fn found(&self, place: &Place) -> Option<u64> {
-        if !self.nfa.is_match(place.state) {
+    fn found(&self, state: &State) -> Option<u64> {
+        if !self.nfa.is_match(state.id) {
             return None;
         }
         // A state lists its own form first, then those of its ever shorter ones.
-        (0..self.nfa.match_len(place.state)).find_map(|i| {
-            let length = self.nfa.pattern_len(self.nfa.match_pattern(place.state, i));
-            let first = place.symbols - length as u64;
-            place.is_whole_from(first).then(|| place.byte_of(first))
+        (0..self.nfa.match_len(state.id)).find_map(|i| {
+            let length = self.nfa.pattern_len(self.nfa.match_pattern(state.id, i));
+            let first = state.symbols - length as u64;
+            state.is_whole_from(first).then(|| state.byte_of(first))
         })
     }
 
     /// Goes to the longest beginning of a form that can go on and is not interrupted too early.
-    fn settle(&self, place: &mut Place) {
+    fn settle(&self, state: &mut State) {
         loop {
-            let node = self.node(place.state);
-            let first = place.symbols - u64::from(node.depth);
+            let node = self.node(state.id);
+            let first = state.symbols - u64::from(node.depth);
             if node.depth == 0 {
-                place.gaps.clear();
+                state.gaps.clear();
                 return;
             }
-            if node.open && place.is_whole_from(first) {
-                while place.gaps.front().is_some_and(|gap| gap.symbols <= first) {
-                    place.gaps.pop_front();
+            if node.open && state.is_whole_from(first) {
+                while state.gaps.front().is_some_and(|gap| gap.symbols <= first) {
+                    state.gaps.pop_front();
                 }
                 return;
             }
-            place.state = node.shorter;
+            state.id = node.shorter;
         }
     }
 }
 
-impl Place {
+impl State {
     /// The gaps behind symbol `first`.
     fn gaps_behind(&self, first: u64) -> impl Iterator<Item = &Gap> {
         self.gaps.range(self.gaps.partition_point(|gap| gap.symbols <= first)..)

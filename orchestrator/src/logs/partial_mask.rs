@@ -4,19 +4,19 @@
 
 use crate::secret::Secret;
 
-/// How much of the line behind a command is looked at, in bytes.
-const LOOKED_AT: usize = 4 << 10;
+/// How much of the line behind a command is read, in bytes.
+const MAX_LINE: usize = 4 << 10;
 /// Lines of tools that wrap what they encode: xxd, PEM, MIME.
 const WIDTHS: [usize; 3] = [60, 64, 76];
 
 /// What was named, and the line behind it as far as it has come.
 #[derive(Debug)]
-pub(super) struct Rest {
+pub(super) struct PartialMask {
     named: Secret,
     line: Vec<u8>,
 }
 
-impl Rest {
+impl PartialMask {
     /// Behind a command with this value; none when it cannot be the first line of anything.
     pub(super) fn behind(value: &str) -> Option<Self> {
         kind(value).map(|_| Self {
@@ -25,7 +25,7 @@ impl Rest {
         })
     }
 
-    /// Looks at more of the channel's text. Says, once a line is complete, whether it goes on with the
+    /// Reads more of the channel's text. Says, once a line is complete, whether it goes on with the
     /// value.
     pub(super) fn feed(&mut self, text: &[u8]) -> Option<bool> {
         for &byte in text {
@@ -33,7 +33,7 @@ impl Rest {
                 // The end of the command's own line.
                 b'\r' | b'\n' if self.line.is_empty() => {}
                 b'\r' | b'\n' => return Some(self.goes_on()),
-                _ if self.line.len() == LOOKED_AT => return Some(self.goes_on()),
+                _ if self.line.len() == MAX_LINE => return Some(self.goes_on()),
                 _ => self.line.push(byte),
             }
         }
@@ -139,7 +139,7 @@ mod tests {
     /// What is said of the lines behind `::add-mask::` of the first one, in pieces of this size.
     fn said(text: &str, size: usize) -> bool {
         let (first, others) = text.split_at(text.find('\n').unwrap_or(text.len()));
-        let Some(mut rest) = Rest::behind(first) else {
+        let Some(mut rest) = PartialMask::behind(first) else {
             return false;
         };
         let mut pieces = others.as_bytes().chunks(size);

@@ -1,0 +1,148 @@
+//! What is to be run: program, arguments, environment, bounds.
+
+use std::{
+    ffi::{OsStr, OsString},
+    fmt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// A command: program, arguments, environment. Nothing goes through a shell.
+#[derive(Clone)]
+pub struct Cmd {
+    pub(super) program: PathBuf,
+    pub(super) args: Vec<OsString>,
+    pub(super) env: Vec<(OsString, OsString)>,
+    pub(super) cwd: Option<PathBuf>,
+    pub(super) stdin: Vec<u8>,
+    pub(super) deadline: Duration,
+    pub(super) cap: usize,
+}
+
+impl Cmd {
+    /// A command with an empty environment but `LC_ALL=C` and the daemon's own `PATH`; a deadline
+    /// of 60 s; 1 MiB of each output kept.
+    pub fn new(program: impl Into<PathBuf>) -> Self {
+        let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into());
+        Self {
+            program: program.into(),
+            args: Vec::new(),
+            env: vec![("LC_ALL".into(), "C".into()), ("PATH".into(), path)],
+            cwd: None,
+            stdin: Vec::new(),
+            deadline: Duration::from_secs(60),
+            cap: 1 << 20,
+        }
+    }
+
+    /// Adds one argument.
+    #[must_use]
+    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
+        self.args.push(arg.as_ref().to_owned());
+        self
+    }
+
+    /// Adds arguments.
+    #[must_use]
+    pub fn args<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(mut self, args: I) -> Self {
+        self.args.extend(args.into_iter().map(|a| a.as_ref().to_owned()));
+        self
+    }
+
+    /// Sets these variables, a person's own; but what is said is still parsed, so the locale stays ours.
+    #[must_use]
+    pub fn envs(mut self, vars: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
+        self.env.extend(vars.into_iter().filter(|(name, _)| name != "LC_ALL"));
+        self
+    }
+
+    /// Sets one variable.
+    #[must_use]
+    pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
+        self.env.push((name.as_ref().to_owned(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// Runs it in this directory.
+    #[must_use]
+    pub fn cwd(mut self, dir: impl AsRef<Path>) -> Self {
+        self.cwd = Some(dir.as_ref().to_owned());
+        self
+    }
+
+    /// Gives it these bytes on standard input (otherwise it reads nothing).
+    #[must_use]
+    pub fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
+        self.stdin = bytes.into();
+        self
+    }
+
+    /// Kills it after this long.
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// Cuts the deadline to so small a part: 1 leaves it.
+    #[must_use]
+    pub fn hurried(mut self, part: u32) -> Self {
+        self.deadline /= part.max(1);
+        self
+    }
+
+    /// Keeps at most this many bytes of each output.
+    #[must_use]
+    pub fn cap(mut self, bytes: usize) -> Self {
+        self.cap = bytes;
+        self
+    }
+}
+
+/// The command line alone: the standard input and the environment may hold secrets.
+impl fmt::Debug for Cmd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Cmd({self})")
+    }
+}
+
+/// The command line as a person could paste it into a shell.
+impl fmt::Display for Cmd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&quote(self.program.as_os_str()))?;
+        for arg in &self.args {
+            write!(f, " {}", quote(arg))?;
+        }
+        Ok(())
+    }
+}
+
+fn quote(word: &OsStr) -> String {
+    let text = word.to_string_lossy();
+    let plain = !text.is_empty()
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-_./:=,@%+".contains(&b));
+    if plain {
+        text.into_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_is_shown_as_it_could_be_pasted() {
+        let command = Cmd::new("/bin/sh").arg("-c").arg("echo 'a'");
+        assert_eq!(command.to_string(), r#"/bin/sh -c 'echo '\''a'\'''"#);
+    }
+
+    #[test]
+    fn debug_shows_neither_input_nor_environment() {
+        let command = Cmd::new("/bin/cat").env("TOKEN", "hunter2").stdin("hunter2");
+        assert_eq!(format!("{command:?}"), "Cmd(/bin/cat)");
+    }
+}

@@ -1,0 +1,160 @@
+//! The logs that are being written in this process: who may write, and what a writer shares with its readers.
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::watch;
+
+use super::{error::LogError, index::Index, record::RecordHeader};
+use crate::model::ids::AttemptId;
+
+/// All logs of a node, and which of them are being written.
+pub(super) struct LiveLogs {
+    root: PathBuf,
+    boot: Option<String>,
+    /// Logs with a writer in this process. A std mutex: nothing is awaited while it is held.
+    slots: Mutex<HashMap<AttemptId, Slot>>,
+    /// Counts openings, ends and removals, so that readers of a log without a writer wake.
+    changes: watch::Sender<u64>,
+}
+
+enum Slot {
+    /// A writer is about to exist.
+    Claimed,
+    Open(Arc<LiveLog>),
+}
+
+/// What a writer shares with its readers.
+pub(super) struct LiveLog {
+    pub(super) file: Arc<File>,
+    pub(super) path: PathBuf,
+    pub(super) generation: u32,
+    /// Locked for the time of a query or of noting one event's records.
+    index: Mutex<Index>,
+    /// The number of records; closed when the writer is gone.
+    records: watch::Sender<u64>,
+}
+
+impl LiveLog {
+    /// Runs `query` on the index.
+    pub(super) fn index<T>(&self, query: impl FnOnce(&Index) -> T) -> T {
+        query(&lock(&self.index))
+    }
+
+    /// Lets readers see records that are written.
+    pub(super) fn extend<'a>(&self, records: impl Iterator<Item = (u64, u64, RecordHeader, &'a [u8])>) {
+        let mut index = lock(&self.index);
+        for (offset, end, header, data) in records {
+            index.push(offset, end, &header, data);
+        }
+        let count = index.records;
+        drop(index);
+        self.records.send_replace(count);
+    }
+
+    /// The number of records as it grows.
+    pub(super) fn subscribe(&self) -> watch::Receiver<u64> {
+        self.records.subscribe()
+    }
+}
+
+/// The right to become the writer; given back when dropped unused.
+pub(super) struct Claim {
+    logs: Arc<LiveLogs>,
+    attempt: AttemptId,
+    used: bool,
+}
+
+impl Claim {
+    /// Becomes the writer of this file.
+    pub(super) fn publish(mut self, file: Arc<File>, path: PathBuf, generation: u32, index: Index) -> Arc<LiveLog> {
+        let (records, _) = watch::channel(index.records);
+        let live = Arc::new(LiveLog {
+            file,
+            path,
+            generation,
+            index: Mutex::new(index),
+            records,
+        });
+        self.used = true;
+        lock(&self.logs.slots).insert(self.attempt, Slot::Open(Arc::clone(&live)));
+        self.logs.notify();
+        live
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if !self.used {
+            self.logs.release(self.attempt);
+        }
+    }
+}
+
+impl LiveLogs {
+    /// None yet, of the logs under `root`. `boot` tells this boot of the host from others.
+    pub(super) fn new(root: PathBuf, boot: Option<String>) -> Self {
+        Self {
+            root,
+            boot,
+            slots: Mutex::default(),
+            changes: watch::channel(0).0,
+        }
+    }
+
+    /// The directory of a log.
+    pub(super) fn dir(&self, attempt: AttemptId) -> PathBuf {
+        self.root.join(attempt.to_string())
+    }
+
+    /// Which boot of the host this is.
+    pub(super) fn boot(&self) -> Option<String> {
+        self.boot.clone()
+    }
+
+    /// The log as its writer shares it, when it has one.
+    pub(super) fn get(&self, attempt: AttemptId) -> Option<Arc<LiveLog>> {
+        match lock(&self.slots).get(&attempt) {
+            Some(Slot::Open(live)) => Some(Arc::clone(live)),
+            _ => None,
+        }
+    }
+
+    /// Makes the caller the only one who may write or remove the log.
+    pub(super) fn claim(self: &Arc<Self>, attempt: AttemptId) -> Result<Claim, LogError> {
+        let mut slots = lock(&self.slots);
+        if slots.contains_key(&attempt) {
+            return Err(LogError::Busy { attempt });
+        }
+        slots.insert(attempt, Slot::Claimed);
+        Ok(Claim {
+            logs: Arc::clone(self),
+            attempt,
+            used: false,
+        })
+    }
+
+    /// The writer is gone.
+    pub(super) fn release(&self, attempt: AttemptId) {
+        lock(&self.slots).remove(&attempt);
+        self.notify();
+    }
+
+    /// Changes whenever a log gets a writer, loses it or is removed.
+    pub(super) fn subscribe(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    fn notify(&self) {
+        self.changes.send_modify(|count| *count = count.wrapping_add(1));
+    }
+}
+
+/// A panic elsewhere does not make the data worse: every change under these locks is complete.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
