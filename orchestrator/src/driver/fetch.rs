@@ -7,13 +7,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Deps,
+    job::{JobStep, source_depth},
     progress::End,
     sections::{FETCHING, NO_OTHER_REFS, REFS_LEFT_OUT},
     task::{Stopped, chain},
 };
 use crate::{
     forge::ForgeError,
-    model::{person::person, plan::PlannedJob, state::JobResult},
+    model::{person::person, state::JobResult},
     queue::Hint,
     source::SourceError,
     store::AttemptRow,
@@ -60,11 +61,11 @@ impl FetchError {
 pub(super) async fn source(
     deps: &Deps,
     attempt: &AttemptRow,
-    plan: &PlannedJob,
+    steps: &[JobStep],
     stop: &CancellationToken,
     say: impl FnMut(&str),
 ) -> Result<Option<End>, Stopped> {
-    let Some(depth) = super::job::source_depth(plan) else {
+    let Some(depth) = source_depth(steps) else {
         return Ok(None);
     };
     let mut hints = deps.hints.subscribe();

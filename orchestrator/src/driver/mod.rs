@@ -27,6 +27,7 @@
 //! and what the forge must hear are one transaction, the machine is destroyed or kept. Dying between two of them leaves
 //! what the janitor or the next start finishes.
 
+pub mod actions;
 mod agent_end;
 mod checkpoint;
 mod fetch;
@@ -35,6 +36,7 @@ pub mod job;
 mod keep;
 mod prepare;
 pub mod progress;
+pub mod resolve;
 pub mod seal;
 mod sections;
 mod task;

@@ -15,7 +15,7 @@ mod ending;
 use serde::{Deserialize, Serialize};
 
 use self::ending::CLEARING_MS;
-use super::job::{self, Job};
+use super::job::Job;
 use crate::model::{
     person::person,
     state::{JobResult, StepState},
@@ -260,7 +260,7 @@ impl Progress {
         Self {
             version: CHECKPOINT_VERSION,
             phase: Phase::Booting,
-            steps: vec![step; job.plan.steps.len()],
+            steps: vec![step; job.steps.len()],
             running: None,
             next_exec: 1,
             job_ms: 0,
@@ -334,7 +334,7 @@ impl Progress {
             match &running.stop {
                 None => {
                     limits.push(job.limits.idle_ms.saturating_sub(running.idle_ms));
-                    let limit = job.plan.steps.get(running.step).and_then(job::step_limit_ms);
+                    let limit = job.steps.get(running.step).and_then(|step| step.limit_ms);
                     limits.extend(limit.map(|limit| limit.saturating_sub(running.step_ms)));
                 }
                 Some(stop) => limits.push(stop.patience().saturating_sub(stop.since_ms)),
@@ -367,12 +367,7 @@ impl Progress {
             return self.end_step(job, state, code, Some(message), now_ms, effects);
         }
         if how == Exit::Code(0) {
-            let parts = job
-                .plan
-                .steps
-                .get(running.step)
-                .map_or(1, |step| job::parts(&step.action));
-            if running.part + 1 < parts {
+            if job.command(running.step, running.part + 1).is_some() {
                 let exec = self.take_exec();
                 self.running = Some(Running {
                     exec,
@@ -393,7 +388,7 @@ impl Progress {
     }
 
     fn stopped(&self, job: &Job, running: &Running, why: Why) -> (StepState, String) {
-        let planned = job.plan.steps.get(running.step);
+        let planned = job.steps.get(running.step);
         match why {
             Why::Cancelled => (
                 StepState::Cancelled,
@@ -409,7 +404,7 @@ impl Progress {
                 ),
             ),
             Why::StepLimit => {
-                let limit = planned.and_then(job::step_limit_ms).unwrap_or_default();
+                let limit = planned.and_then(|step| step.limit_ms).unwrap_or_default();
                 (
                     StepState::TimedOut,
                     format!("the step ran longer than its {} (timeout-minutes)", minutes(limit)),
@@ -437,7 +432,7 @@ impl Progress {
     ) {
         let Some(running) = self.running.take() else { return };
         let why = running.stop.as_ref().map(|stop| stop.why);
-        let (index, planned) = (running.step, job.plan.steps.get(running.step));
+        let (index, planned) = (running.step, job.steps.get(running.step));
         if let Some(step) = self.steps.get_mut(index) {
             step.state = state;
             step.exit_code = code;
@@ -525,11 +520,7 @@ impl Progress {
             stop: None,
         });
         effects.push(Effect::StoreStep(index));
-        if let Some(planned) = job.plan.steps.get(index)
-            && let crate::model::plan::Action::Checkout { .. } = planned.action
-        {
-            effects.push(Effect::Log(index, format!("Checking out {}", job.commit)));
-        }
+        effects.extend(job.opening(index).map(|line| Effect::Log(index, line)));
         effects.extend([Effect::Checkpoint, Effect::Send]);
     }
 
@@ -537,7 +528,7 @@ impl Progress {
     fn success(&self, job: &Job) -> String {
         let mut succeeded = 0;
         let mut failed = Vec::new();
-        for (index, (step, planned)) in self.steps.iter().zip(&job.plan.steps).enumerate() {
+        for (index, (step, planned)) in self.steps.iter().zip(&job.steps).enumerate() {
             match step.state {
                 StepState::Success => succeeded += 1,
                 StepState::Failure | StepState::TimedOut => {
@@ -616,7 +607,7 @@ impl Progress {
             }
             return;
         }
-        let step_limit = job.plan.steps.get(running.step).and_then(job::step_limit_ms);
+        let step_limit = job.steps.get(running.step).and_then(|step| step.limit_ms);
         if self.job_ms >= job.limits.job_ms {
             self.stop(Why::JobLimit, false, effects);
         } else if step_limit.is_some_and(|limit| running.step_ms >= limit) {

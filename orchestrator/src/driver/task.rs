@@ -20,6 +20,7 @@ use super::{
     job::Job,
     prepare::{self, Doors, PrepareError},
     progress::{End, Event, Phase, Progress},
+    resolve::resolve,
     sections::MACHINE,
 };
 use crate::{
@@ -29,7 +30,7 @@ use crate::{
     machine::Observed,
     model::{
         names::MachineName,
-        state::{AttemptState, MachineState},
+        state::{AttemptState, JobResult, MachineState},
     },
     queue::{Hint, Receiver, Wake},
     store::{AttemptRow, StoreError},
@@ -152,6 +153,13 @@ async fn run(deps: &Deps, attempt: AttemptRow, start: Start, stop: CancellationT
     if let Some(end) = ended {
         return finish::finish(deps, &attempt, log, end, &stop).await;
     }
+    let resolved = match resolve(&detail.workflow_env, &detail.plan) {
+        Ok(resolved) => resolved,
+        Err(error) => {
+            let (result, message) = (JobResult::Error, error.to_string());
+            return finish::finish(deps, &attempt, log, End::Result { result, message }, &stop).await;
+        }
+    };
     let made = if checkpoint.is_some() {
         adopt(deps, &attempt, &name).await
     } else {
@@ -164,7 +172,7 @@ async fn run(deps: &Deps, attempt: AttemptRow, start: Start, stop: CancellationT
         let missing = |line: &str| {
             log.system(0, line).ok();
         };
-        if let Some(end) = fetch::source(deps, &attempt, &detail.plan, &stop, missing).await? {
+        if let Some(end) = fetch::source(deps, &attempt, &resolved.steps, &stop, missing).await? {
             return finish::finish(deps, &attempt, log, end, &stop).await;
         }
         prepare::start(deps, &attempt).await
@@ -179,7 +187,7 @@ async fn run(deps: &Deps, attempt: AttemptRow, start: Start, stop: CancellationT
             return finish::finish(deps, &attempt, log, end, &stop).await;
         }
     };
-    let job = prepare::job(deps, &attempt, &detail, &endpoints);
+    let job = prepare::job(deps, &attempt, &detail, resolved, &endpoints);
     let last_sequence = log.last_sequence();
     let progress = checkpoint.map_or_else(|| Progress::new(&job), |c| c.progress);
     let mut task = Task {

@@ -138,7 +138,7 @@ async fn insert_jobs(tx: &mut Tx, run: RunId, place: &Place, planned: &PlannedRu
             run_attempt: 1,
             place: u32::try_from(index).unwrap_or(u32::MAX),
             key: job.id.clone(),
-            name: job.name.clone(),
+            name: job.name.shown().to_owned(),
             check_name: planned.plan.check_name(job),
             needs: job.needs.clone(),
             requirement: requirement.clone(),

@@ -13,7 +13,7 @@ use crate::model::{
     diagnostic::Diagnostic,
     ids::{JobId, RunId, TriggerId},
     names::{CommitSha, ConnectionId, RefName, RepoPath},
-    plan::{Env, Plan, PlannedJob},
+    plan::{EnvTemplate, Plan, PlannedJob},
     state::RunState,
     trigger::Repository,
 };
@@ -116,7 +116,7 @@ pub struct JobDetail {
     /// What it does.
     pub plan: PlannedJob,
     /// Environment of every step of the workflow.
-    pub workflow_env: Env,
+    pub workflow_env: EnvTemplate,
     /// Its attempts, the first first; of a carried-over job, those of the job that ran.
     pub attempts: Vec<AttemptRow>,
     /// The steps of the newest attempt.

@@ -205,10 +205,10 @@ pub(super) fn ending(job: &JobDetail) -> Option<String> {
                 .unwrap_or_else(|| "no machine was free before the queue's time limit".to_owned()),
         ),
         JobState::TimedOut => Some(row.reason.clone().unwrap_or_else(|| {
-            format!(
-                "the steps took longer than the job's limit of {} min",
-                job.plan.timeout_minutes
-            )
+            match job.plan.timeout_minutes.value(|| "`timeout-minutes`".to_owned()) {
+                Ok(minutes) => format!("the steps took longer than the job's limit of {minutes} min"),
+                Err(_) => "the steps took longer than the job's limit".to_owned(),
+            }
         })),
         JobState::Error => Some(format!(
             "helios-ci failed, not your code: {}",
@@ -243,8 +243,8 @@ fn step_views(job: &JobDetail, rows: &[StepRow], window: Option<Window>, now: i6
         .iter()
         .zip(0u32..)
         .map(|(step, index)| StepView {
-            line: Some(step.line),
-            ..step_view(index, &step.name, pending)
+            line: Some(step.span.line),
+            ..step_view(index, step.name.shown(), pending)
         })
         .collect();
     let at = |steps: &mut Vec<StepView>, index: u32| match steps.binary_search_by_key(&index, |s| s.index) {

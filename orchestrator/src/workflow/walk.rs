@@ -154,17 +154,17 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// A text, or a list of texts; each with its place.
-    pub fn texts(&mut self, node: &Node, what: &str) -> Option<Vec<(Mark, String)>> {
+    /// A text, or a list of texts; each with its node.
+    pub fn texts<'n>(&mut self, node: &'n Node, what: &str) -> Option<Vec<(&'n Node, String)>> {
         match &node.value {
             Value::Sequence(items) => {
                 let all: Vec<_> = items
                     .iter()
-                    .map(|item| self.required(item, what).map(|text| (item.mark, text)))
+                    .map(|item| self.required(item, what).map(|text| (item, text)))
                     .collect();
                 all.into_iter().collect()
             }
-            _ => self.required(node, what).map(|text| vec![(node.mark, text)]),
+            _ => self.required(node, what).map(|text| vec![(node, text)]),
         }
     }
 

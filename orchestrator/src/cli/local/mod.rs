@@ -29,7 +29,7 @@ use crate::{
     model::{
         ids::{InstanceId, RunId},
         names::CommitSha,
-        plan::Action,
+        plan::{Action, CHECKOUT, Template},
         trigger::{Event, Repository, Trigger},
     },
     node,
@@ -213,9 +213,15 @@ fn within(run: &mut NewRun, commits: u32) -> bool {
         .flat_map(|run| &mut run.plan.jobs)
         .flat_map(|job| &mut job.steps)
     {
-        if let Action::Checkout { depth: depth @ 0, .. } = &mut step.action {
-            *depth = commits.max(1);
-            any = true;
+        let Action::Uses { action, inputs, .. } = &mut step.action else {
+            continue;
+        };
+        for (name, depth) in inputs {
+            let all = depth.value(String::new).is_ok_and(|depth| depth == "0");
+            if action == CHECKOUT && name == "fetch-depth" && all {
+                *depth = Template::default_of(commits.max(1).to_string());
+                any = true;
+            }
         }
     }
     any

@@ -75,7 +75,7 @@ impl Progress {
             running.step,
             format!("The step did not succeed: {sentence}"),
         ));
-        let name = job.plan.steps.get(running.step).map_or("", |step| step.name.as_str());
+        let name = job.steps.get(running.step).map_or("", |step| step.name.as_str());
         End::Result {
             result,
             message: format!("step {} “{name}”: {sentence}", running.step + 1),

@@ -1,8 +1,16 @@
+use std::sync::Arc;
+
 use proptest::prelude::*;
 
-use super::super::job::tests::{job, run, step};
 use super::*;
-use crate::model::plan::Action;
+use crate::driver::{
+    actions::{Action, Checkout},
+    job::testing::{job, run, step},
+};
+
+fn checkout() -> Arc<dyn Action> {
+    Arc::new(Checkout::new(&[]).unwrap())
+}
 
 fn start(job: &Job) -> (Progress, Vec<Effect>) {
     let mut progress = Progress::new(job);
@@ -87,8 +95,9 @@ fn continue_on_error_shows_the_failure_and_goes_on() {
 
 #[test]
 fn a_checkout_runs_its_commands_in_turn_and_any_failure_fails_the_step() {
-    let job = job(vec![step("c", Action::Checkout { depth: 1, path: None })]);
-    let commands = job::parts(&job.plan.steps[0].action);
+    let job = job(vec![step("c", checkout())]);
+    let commands = (0..).take_while(|part| job.command(0, *part).is_some()).count();
+    assert!(commands > 1);
     for failing in 0..commands {
         let (mut progress, _) = start(&job);
         for _ in 0..failing {
@@ -135,7 +144,7 @@ fn what_a_step_wrote_last_stands_before_what_is_said_of_it() {
 #[test]
 fn job_step_and_idle_limits_say_different_things() {
     let mut limited = step("a", run("sleep 9999"));
-    limited.timeout_minutes = Some(5);
+    limited.limit_ms = Some(5 * 60_000);
     let job = job(vec![limited]);
     let cases = [(
         5,
@@ -154,7 +163,7 @@ fn job_step_and_idle_limits_say_different_things() {
         assert_eq!(progress.steps[0].state, StepState::TimedOut);
     }
     let mut quiet = job.clone();
-    quiet.plan.steps[0].timeout_minutes = None;
+    quiet.steps[0].limit_ms = None;
     let (mut progress, _) = start(&quiet);
     wait(&mut progress, &quiet, 10 * 60_000);
     exit(&mut progress, &quiet, 130);
@@ -320,7 +329,7 @@ fn what_steps_left_running_is_ended_after_the_last_and_changes_no_result() {
 fn an_agent_that_is_killed_in_mid_step_is_the_jobs_failure_and_otherwise_ours() {
     let mut tolerant = step("a", run("kill -9 -1"));
     tolerant.continue_on_error = true;
-    tolerant.timeout_minutes = Some(5);
+    tolerant.limit_ms = Some(5 * 60_000);
     let job = job(vec![tolerant, step("b", run("true"))]);
     let killed = || Event::AgentKilled { how: "killed".into() };
     let (mut progress, _) = start(&job);
@@ -408,7 +417,7 @@ proptest! {
     /// checkpoint that went through JSON is the same as going on without.
     #[test]
     fn the_machine_is_sound(events in proptest::collection::vec(events(), 0..60)) {
-        let mut tolerant = step("b", Action::Checkout { depth: 0, path: None });
+        let mut tolerant = step("b", checkout());
         tolerant.continue_on_error = true;
         let job = job(vec![step("a", run("x")), tolerant, step("c", run("x"))]);
         let mut progress = Progress::new(&job);

@@ -5,12 +5,8 @@ use helios_proto::v1;
 use super::{Stopped, Task, chain, number};
 use crate::{
     clock::now_ms,
-    driver::{
-        job::source_depth,
-        progress::{Effect, Event, Phase},
-    },
+    driver::progress::{Effect, Event, Phase},
     failpoint::{self, Point},
-    model::plan::Action,
     queue::Hint,
     source::SourceError,
     store::StepUpdate,
@@ -101,7 +97,7 @@ impl Task<'_> {
     }
 
     fn step_update(&self, index: usize) -> Option<StepUpdate> {
-        let (step, planned) = (self.progress.steps.get(index)?, self.job.plan.steps.get(index)?);
+        let (step, planned) = (self.progress.steps.get(index)?, self.job.steps.get(index)?);
         Some(StepUpdate {
             index: number(index),
             name: planned.name.clone(),
@@ -114,13 +110,13 @@ impl Task<'_> {
         })
     }
 
-    /// Sends the running command. A checkout first gets its source granted.
+    /// Sends the running command. What fetches first gets its source granted.
     pub(super) async fn send_running(&mut self) -> Result<(), Stopped> {
         let Some(running) = self.progress.running.clone() else {
             return Ok(());
         };
-        let action = self.job.plan.steps.get(running.step).map(|step| &step.action);
-        if let Some(Action::Checkout { .. }) = action {
+        let step = self.job.steps.get(running.step);
+        if step.is_some_and(|step| step.action.source_depth().is_some()) {
             if !self.granted
                 && let Err(error) = self.grant().await
             {
@@ -132,15 +128,15 @@ impl Task<'_> {
                 self.say_what_is_left_out(running.step).await;
             }
         }
-        if let Some(exec) = self.job.command(running.step, running.part) {
-            self.command(running.exec, v1::command::Command::Exec(exec));
+        if let Some(command) = self.job.command(running.step, running.part) {
+            self.command(running.exec, command.into());
         }
         Ok(())
     }
 
     async fn grant(&mut self) -> Result<(), SourceError> {
         let attempt = self.attempt;
-        let depth = source_depth(&self.job.plan).unwrap_or(1);
+        let depth = self.job.source_depth().unwrap_or(1);
         self.deps
             .source
             .grant(

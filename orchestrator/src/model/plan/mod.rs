@@ -1,18 +1,39 @@
 //! The stored plan of one workflow file: everything that running it needs, decided once. It is
 //! versioned JSON; a daemon upgrade reads it and never plans again.
+//!
+//! What a file may leave to expressions is a [`Template`]: a value, or the text of an expression with its place. Whoever
+//! runs a plan asks templates for their values, and so cannot run an expression as if it were text.
+
+mod condition;
+mod template;
+mod v1;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::{
+    condition::{Condition, Status},
+    template::{Data, Span, Template, Unevaluated, values},
+};
 use super::names::Label;
 
 /// The version this daemon writes. Every earlier one must stay readable.
-pub const PLAN_VERSION: u32 = 1;
+pub const PLAN_VERSION: u32 = 2;
+
+/// The built-in checkout, by the name that workflow files use for it.
+pub const CHECKOUT: &str = "actions/checkout";
 
 /// A `KEY=value` list in the order of the file; later entries win.
 pub type Env = Vec<(String, String)>;
 
+/// An `env:` of the file, in its order; later entries win.
+pub type EnvTemplate = Vec<(String, Template<String>)>;
+
+/// A `with:` of the file, in its order.
+pub type Inputs = Vec<(String, Template<String>)>;
+
 /// One workflow file, ready to run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Plan {
     /// [`PLAN_VERSION`] of the writer.
     pub version: u32,
@@ -21,76 +42,109 @@ pub struct Plan {
     /// `name:`, else the path: what checks are called after.
     pub name: String,
     /// Environment of every step.
-    pub env: Env,
+    pub env: EnvTemplate,
     /// The jobs in file order; ids are unique ignoring case.
     pub jobs: Vec<PlannedJob>,
 }
 
 /// One job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct PlannedJob {
     /// The key under `jobs:`.
     pub id: String,
+    /// Of that key.
+    pub span: Span,
     /// `name:`, else the id.
-    pub name: String,
-    /// `runs-on`, where the file has one; the default label applies otherwise.
-    pub runs_on: Option<Label>,
-    /// The second word of `runs-on: [label, size]`: a size of the configuration.
-    #[serde(default)]
-    pub size: Option<Label>,
-    /// Line and column of the label, else of the job, counted from 1; 1 and 1 in plans of old.
-    #[serde(default = "start")]
-    pub runs_on_at: (u32, u32),
-    /// Ids of jobs that must succeed first.
+    pub name: Template<String>,
+    /// `if:`, judged when the jobs of `needs` have ended.
+    pub condition: Template<Condition>,
+    /// `strategy:`, which makes several jobs of this one.
+    pub strategy: Option<Strategy>,
+    /// `runs-on`: a label, and perhaps a size of the configuration after it. Nothing means the default label; a lone
+    /// expression may give both.
+    pub runs_on: Vec<Template<Label>>,
+    /// Ids of jobs that must have ended first.
     pub needs: Vec<String>,
     /// Environment of every step of this job.
-    pub env: Env,
+    pub env: EnvTemplate,
     /// Wall time of all steps together, in minutes.
-    pub timeout_minutes: u32,
-    /// At least one.
+    pub timeout_minutes: Template<u32>,
+    /// What jobs that need this one may read of it.
+    pub outputs: Vec<(String, Template<String>)>,
+    /// `uses:`: another workflow is run in place of steps.
+    pub call: Option<Call>,
+    /// At least one, unless another workflow is called.
     pub steps: Vec<PlannedStep>,
 }
 
-fn start() -> (u32, u32) {
-    (1, 1)
+/// How one job of the file becomes several.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Strategy {
+    /// `matrix:` as it is written.
+    pub matrix: Data,
+    /// The first failure cancels the others.
+    pub fail_fast: Template<bool>,
+    /// So many run at once; nothing means all.
+    pub max_parallel: Option<Template<u32>>,
+}
+
+/// A call of another workflow.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Call {
+    /// `./path` in the repository, or `owner/name/path@ref`.
+    pub workflow: String,
+    /// Where that is written.
+    pub span: Span,
+    /// `with:`.
+    pub inputs: Inputs,
 }
 
 /// One step.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct PlannedStep {
+    /// `id:`, by which expressions name it.
+    pub id: Option<String>,
+    /// Of the whole step.
+    pub span: Span,
     /// `name:`, else the first line of what it does.
-    pub name: String,
+    pub name: Template<String>,
+    /// `if:`, judged when its turn comes.
+    pub condition: Template<Condition>,
     /// What it does.
     pub action: Action,
     /// Environment of this step alone.
-    pub env: Env,
+    pub env: EnvTemplate,
     /// In minutes; none means the job's limit alone.
-    pub timeout_minutes: Option<u32>,
+    pub timeout_minutes: Option<Template<u32>>,
     /// A failure is shown, and the job goes on.
-    pub continue_on_error: bool,
-    /// The line of the step in the workflow file, counted from 1.
-    pub line: u32,
+    pub continue_on_error: Template<bool>,
 }
 
 /// What a step does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Action {
-    /// `actions/checkout`, built in: the exact commit of the run.
-    Checkout {
-        /// Commits of history; 0 means all.
-        depth: u32,
-        /// Where in the workspace, relative; none means the workspace itself.
-        path: Option<String>,
+    /// `uses:`.
+    Uses {
+        /// Which, without host and version: [`CHECKOUT`].
+        action: String,
+        /// `with:`.
+        inputs: Inputs,
+        /// The steps of a composite action.
+        children: Vec<PlannedStep>,
     },
     /// `run:`.
     Run {
         /// The script's text.
-        script: String,
+        script: Template<String>,
         /// Which shell.
-        shell: Shell,
+        shell: Template<Shell>,
         /// Relative to the workspace.
-        working_directory: Option<String>,
+        working_directory: Option<Template<String>>,
     },
     /// A script file of the repository, run as it is (`.jci/run.sh`, `pico.sh`).
     Script {
@@ -138,16 +192,25 @@ impl Plan {
             version: u32,
         }
         let Head { version: found } = serde_json::from_str(text)?;
-        if found > PLAN_VERSION {
-            return Err(PlanError::Newer { found });
+        match found {
+            0 | 1 => Ok(serde_json::from_str::<v1::Plan>(text)?.into()),
+            PLAN_VERSION => Ok(serde_json::from_str(text)?),
+            _ => Err(PlanError::Newer { found }),
         }
-        Ok(serde_json::from_str(text)?)
     }
 
     /// The name of a job's check on the forge.
     #[must_use]
     pub fn check_name(&self, job: &PlannedJob) -> String {
-        format!("helios-ci / {} / {}", self.name, job.name)
+        format!("helios-ci / {} / {}", self.name, job.name.shown())
+    }
+}
+
+impl PlannedJob {
+    /// Where `runs-on` is written; the job itself, where it has none.
+    #[must_use]
+    pub fn runs_on_span(&self) -> Span {
+        self.runs_on.first().and_then(Template::span).unwrap_or(self.span)
     }
 }
 
@@ -161,7 +224,7 @@ mod tests {
             version: PLAN_VERSION,
             path: ".helios/workflows/ci.yml".into(),
             name: "ci".into(),
-            env: vec![("A".into(), "1".into())],
+            env: vec![("A".into(), Template::default_of("1".into()))],
             jobs: Vec::new(),
         };
         let mut stored = serde_json::to_value(&plan).unwrap();
@@ -177,5 +240,32 @@ mod tests {
         stored["version"] = PLAN_VERSION.into();
         assert!(matches!(Plan::read(&stored.to_string()), Err(PlanError::Shape(_))));
         assert!(matches!(Plan::read("{}"), Err(PlanError::Shape(_))));
+    }
+
+    #[test]
+    fn what_the_language_will_need_is_data_and_what_is_unknown_is_refused() {
+        let text = r#"{"version":2,"path":"p","name":"n","env":[],"jobs":[{
+            "id":"a","span":[2,3,0,0],"name":{"expression":{"text":"on ${{ matrix.os }}","span":[3,11,30,49]}},
+            "condition":{"literal":{"value":"always","span":[4,9,60,68]}},
+            "strategy":{"matrix":{"mapping":[["os",{"sequence":[
+                {"scalar":{"literal":{"value":"omnios"}}},
+                {"scalar":{"expression":{"text":"${{ vars.OS }}","span":[6,20,90,104]}}}]}]]},
+                "fail_fast":{"literal":{"value":true}},"max_parallel":null},
+            "runs_on":[{"expression":{"text":"${{ matrix.os }}","span":[7,14,120,136]}}],
+            "needs":[],"env":[],"timeout_minutes":{"literal":{"value":360}},
+            "outputs":[["v",{"expression":{"text":"${{ steps.x.outputs.v }}","span":[8,10,150,174]}}]],
+            "call":null,"steps":[{
+                "id":"x","span":[10,9,200,300],"name":{"literal":{"value":"local"}},
+                "condition":{"expression":{"text":"steps.y.outcome == 'failure'","span":[11,13,210,238]}},
+                "action":{"uses":{"action":"./action","inputs":[["k",{"literal":{"value":"v"}}]],"children":[{
+                    "id":null,"span":[1,1,0,0],"name":{"literal":{"value":"inner"}},
+                    "condition":{"literal":{"value":"success"}},"action":{"script":{"path":"s.sh"}},"env":[],
+                    "timeout_minutes":null,"continue_on_error":{"literal":{"value":false}}}]}},
+                "env":[],"timeout_minutes":null,"continue_on_error":{"literal":{"value":false}}}]}]}"#;
+        let plan = Plan::read(text).unwrap();
+        assert_eq!(plan.check_name(&plan.jobs[0]), "helios-ci / n / on ${{ matrix.os }}");
+        assert_eq!(Plan::read(&serde_json::to_string(&plan).unwrap()).unwrap(), plan);
+        let odd = text.replace("\"fail_fast\"", "\"fail_slow\":1,\"fail_fast\"");
+        assert!(matches!(Plan::read(&odd), Err(PlanError::Shape(_))));
     }
 }

@@ -24,7 +24,7 @@ use crate::{
         diagnostic::Diagnostic,
         ids::{AttemptId, InstanceId, JobId, RunId, TriggerId},
         names::{CommitSha, ConnectionId, NodeName, RefName, RepoPath},
-        plan::{Action, PLAN_VERSION, Plan, PlannedJob, PlannedStep, Shell},
+        plan::{Action, Condition, PLAN_VERSION, Plan, PlannedJob, PlannedStep, Shell, Span, Template},
         state::{JobResult, StepState},
         trigger::{Event, Repository, Trigger},
     },
@@ -181,29 +181,34 @@ fn config(folder: &std::path::Path) -> Config {
 
 fn step(name: &str, script: &str, line: u32) -> PlannedStep {
     PlannedStep {
-        name: name.into(),
+        id: None,
+        span: Span::at(line, 7),
+        name: Template::default_of(name.into()),
+        condition: Template::default_of(Condition::Success),
         action: Action::Run {
-            script: script.into(),
-            shell: Shell::Default,
+            script: Template::default_of(script.into()),
+            shell: Template::default_of(Shell::Default),
             working_directory: None,
         },
         env: vec![],
         timeout_minutes: None,
-        continue_on_error: false,
-        line,
+        continue_on_error: Template::default_of(false),
     }
 }
 
 fn job(id: &str, name: &str, needs: &[&str]) -> PlannedJob {
     PlannedJob {
         id: id.into(),
-        name: name.into(),
-        runs_on: Some("helios".parse().unwrap()),
-        size: None,
-        runs_on_at: (1, 1),
+        span: Span::at(1, 1),
+        name: Template::default_of(name.into()),
+        condition: Template::default_of(Condition::Success),
+        strategy: None,
+        runs_on: vec![Template::default_of("helios".parse().unwrap())],
         needs: needs.iter().map(|n| (*n).to_owned()).collect(),
         env: vec![],
-        timeout_minutes: 30,
+        timeout_minutes: Template::default_of(30),
+        outputs: vec![],
+        call: None,
         steps: vec![
             step("Check out", "true", 9),
             step("Build", "make", 11),
