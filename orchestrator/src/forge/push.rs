@@ -9,6 +9,7 @@ use super::{
 };
 use crate::model::{
     names::{CommitSha, ConnectionId, RefName, RepoPath},
+    payload::Payload,
     trigger::{Event, Repository, Trigger},
 };
 
@@ -130,6 +131,7 @@ pub fn parse(served: &Served, raw: &[u8], test_when_unmoved: bool) -> Result<Par
         installation: push.installation.map(|i| i.id),
         actor: one_line(&actor, 100),
         title: title(&message),
+        payload: Some(Payload::of(raw).map_err(|e| bad("push", &e))?),
     }]))
 }
 
@@ -172,10 +174,14 @@ pub mod tests {
 
     #[test]
     fn a_push_becomes_a_trigger_with_the_forges_facts_only() {
-        let Parsed::Triggers(triggers) = parsed(&served(&["ACME/Tool"]), &push("refs/heads/main", A, B)).unwrap()
-        else {
+        let mut body = push("refs/heads/main", A, B);
+        body["sender"]["access_token"] = json!("t");
+        let Parsed::Triggers(triggers) = parsed(&served(&["ACME/Tool"]), &body).unwrap() else {
             panic!("not a trigger");
         };
+        let sent = push("refs/heads/main", A, B);
+        let payload = Payload::of(sent.to_string().as_bytes()).unwrap();
+        assert_eq!(Value::Object(payload.fields.clone()), sent);
         let expected = Trigger {
             repository: Repository {
                 connection: "berg".parse().unwrap(),
@@ -190,6 +196,7 @@ pub mod tests {
             installation: None,
             actor: "ada".to_owned(),
             title: "Fix the  thing".to_owned(),
+            payload: Some(payload),
         };
         assert_eq!(triggers, [expected]);
     }

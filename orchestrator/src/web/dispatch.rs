@@ -142,6 +142,7 @@ pub async fn create(
         installation,
         actor: caller.name().unwrap_or("api").to_owned(),
         title: String::new(),
+        payload: None,
     };
     caller.audit(&state, "dispatch", &subject).await?;
     let id = state

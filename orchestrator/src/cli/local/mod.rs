@@ -338,6 +338,7 @@ async fn store_run(
         installation: None,
         actor: tree.person.clone(),
         title: title.clone(),
+        payload: None,
     };
     let id = deps
         .store

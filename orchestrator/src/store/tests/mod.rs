@@ -277,6 +277,7 @@ fn push(repository: i64, commit: &CommitSha) -> Trigger {
         installation: Some(7),
         actor: "ann".into(),
         title: "Mend <the> thing".into(),
+        payload: None,
     }
 }
 

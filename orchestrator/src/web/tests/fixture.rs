@@ -232,6 +232,7 @@ pub fn trigger(path: &str, id: i64, title: &str) -> Trigger {
         installation: None,
         actor: EVIL.into(),
         title: title.into(),
+        payload: None,
     }
 }
 
