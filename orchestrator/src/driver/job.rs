@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::actions::{Action, Command, Scope};
+use super::actions::{Action, Scope};
 use crate::model::{
     names::{CommitSha, RefName},
     plan::{Condition, Env},
@@ -59,21 +59,9 @@ pub struct Limits {
 }
 
 impl Job {
-    /// A command of a step; `None` after its last.
+    /// What the commands of a step are made of.
     #[must_use]
-    pub fn command(&self, step: usize, part: usize) -> Option<Command> {
-        let step = self.steps.get(step)?;
-        step.action.main(part, &self.scope(step))
-    }
-
-    /// The line with which a step's log begins.
-    #[must_use]
-    pub fn opening(&self, step: usize) -> Option<String> {
-        let step = self.steps.get(step)?;
-        step.action.opening(&self.scope(step))
-    }
-
-    fn scope<'a>(&'a self, step: &'a JobStep) -> Scope<'a> {
+    pub fn scope<'a>(&'a self, step: &'a JobStep) -> Scope<'a> {
         Scope {
             job: self,
             env: &step.env,

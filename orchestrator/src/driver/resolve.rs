@@ -139,6 +139,8 @@ mod tests {
         validate("ci.yml", FILE.as_bytes(), &defaults).unwrap()
     }
 
+    type Change = fn(&mut Plan);
+
     /// What is said of the plan after a change.
     fn refusal(change: impl FnOnce(&mut Plan)) -> String {
         let mut plan = plan();
@@ -193,7 +195,7 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         }
-        let cases: [(&str, fn(&mut Plan)); 14] = [
+        let cases: [(&str, Change); 14] = [
             ("`W` in `env` of the workflow", |plan| plan.env[0].1 = expression()),
             ("`name` of the job `build`", |plan| plan.jobs[0].name = expression()),
             ("`if` of the job `build`", |plan| plan.jobs[0].condition = expression()),

@@ -97,10 +97,11 @@ impl Task<'_> {
     }
 
     fn step_update(&self, index: usize) -> Option<StepUpdate> {
-        let (step, planned) = (self.progress.steps.get(index)?, self.job.steps.get(index)?);
+        let interpreter = &self.progress.interpreter;
+        let (step, planned) = (interpreter.steps().get(index)?, interpreter.planned(&self.job, index)?);
         Some(StepUpdate {
             index: number(index),
-            name: planned.name.clone(),
+            name: interpreter.name(&self.job, index),
             state: step.state,
             exit_code: step.exit_code,
             message: step.message.clone(),
@@ -112,10 +113,11 @@ impl Task<'_> {
 
     /// Sends the running command. What fetches first gets its source granted.
     pub(super) async fn send_running(&mut self) -> Result<(), Stopped> {
-        let Some(running) = self.progress.running.clone() else {
+        let interpreter = &self.progress.interpreter;
+        let (Some(running), Some(current)) = (self.progress.running.clone(), interpreter.current()) else {
             return Ok(());
         };
-        let step = self.job.steps.get(running.step);
+        let step = interpreter.planned(&self.job, current.step);
         if step.is_some_and(|step| step.action.source_depth().is_some()) {
             if !self.granted
                 && let Err(error) = self.grant().await
@@ -123,12 +125,12 @@ impl Task<'_> {
                 let cause = format!("the source cannot be granted: {}", chain(&error));
                 return Box::pin(self.feed(Event::Lost { cause })).await;
             }
-            if running.part == 0 && self.surveyed != Some(running.step) {
-                self.surveyed = Some(running.step);
-                self.say_what_is_left_out(running.step).await;
+            if current.part == 0 && self.surveyed != Some(current.step) {
+                self.surveyed = Some(current.step);
+                self.say_what_is_left_out(current.step).await;
             }
         }
-        if let Some(command) = self.job.command(running.step, running.part) {
+        if let Some(command) = self.progress.interpreter.command(&self.job) {
             self.command(running.exec, command.into());
         }
         Ok(())

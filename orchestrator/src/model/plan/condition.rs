@@ -6,27 +6,27 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Condition {
-    /// `success()`, which also holds for whoever says nothing: all has gone well so far.
+    /// `success()`, which is also what no `if:` means: all has gone well so far.
     #[default]
     Success,
-    /// `failure()`: something has failed, and nobody has asked for the end.
+    /// `failure()`: a step has failed, and nobody has asked for the end.
     Failure,
-    /// `cancelled()`: somebody has asked for the end, or the job's time was over.
+    /// `cancelled()`: a person has asked for the end, or the job's time is over.
     Cancelled,
     /// `always()`.
     Always,
 }
 
-/// How things have gone so far. They only become worse, in this order.
+/// How a job has gone so far. It only becomes worse, in this order.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     /// Well.
     #[default]
     Success,
-    /// Something has failed for which this was not allowed.
+    /// A step has failed that was not allowed to.
     Failure,
-    /// Somebody has asked for the end, or the time is over.
+    /// A person has asked for the end, or the job's time is over.
     Cancelled,
 }
 
