@@ -264,3 +264,69 @@ async fn a_build_asked_for_at_github_keeps_its_installation() {
     world.wait(&sha, "success").await;
     assert_eq!(asked(&world), before, "nothing had to be looked up again");
 }
+
+/// Puts another plan in place of every stored one, as a daemon of another version would have stored it.
+async fn replace_plans(world: &World, change: impl Fn(&str) -> String) {
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(world.data().join("helios-ci.db"));
+    let mut database = sqlx::ConnectOptions::connect(&options).await.expect("the database");
+    let (plan,): (String,) = sqlx::query_as("SELECT plan FROM runs")
+        .fetch_one(&mut database)
+        .await
+        .expect("one plan");
+    sqlx::query("UPDATE runs SET plan = $1")
+        .bind(change(&plan))
+        .execute(&mut database)
+        .await
+        .expect("another plan");
+    sqlx::Connection::close(database).await.expect("an end");
+}
+
+/// Stored plans outlive the daemon that made them: what only a later one can evaluate is never run as it is written, and
+/// what an earlier one has stored runs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stored_expression_ends_its_job_in_words_and_a_plan_of_version_1_runs() {
+    let mut world = World::start(Machines::Process).await;
+    let sha = world.push(SMALL).await;
+    let first = world.wait_job(&sha, "job", "success");
+    let run = run_of(&world, &sha);
+    let rerun = |world: &World| {
+        let again = world.cli(&["rerun", &run]);
+        assert!(again.status.success(), "{}", String::from_utf8_lossy(&again.stderr));
+    };
+
+    assert_eq!(world.down(), Some(0));
+    replace_plans(&world, |plan| {
+        let script = "\"script\":{\"literal\":{\"value\":\"echo hello\",\"span\":[6,14,";
+        let (before, rest) = plan.split_once(script).unwrap_or_else(|| panic!("{plan}"));
+        let (_, after) = rest.split_once("]}}").expect("the end of the script");
+        let expression = r#""script":{"expression":{"text":"echo ${{ github.actor }}","span":[6,14,66,90]}}"#;
+        format!("{before}{expression}{after}")
+    })
+    .await;
+    world.up();
+    rerun(&world);
+    let job = world.wait_job(&sha, "job", "error");
+    assert_ne!(job["id"], first["id"]);
+    let log = world.log(job["id"].as_str().unwrap());
+    let words = "`run` of step 1 (line 6) is an expression (line 6, column 14)";
+    assert!(log.contains(words) && !log.contains("github.actor"), "{log}");
+    assert!(
+        job["reason"].as_str().is_some_and(|reason| reason.contains(words)),
+        "{job}"
+    );
+
+    assert_eq!(world.down(), Some(0));
+    replace_plans(&world, |_| {
+        let job = r#"{"id":"job","name":"job","runs_on":null,"needs":[],"env":[],"timeout_minutes":5,"steps":[
+            {"name":"old","action":{"kind":"run","script":"echo of old","shell":"default","working_directory":null},
+             "env":[],"timeout_minutes":null,"continue_on_error":false,"line":6}]}"#;
+        format!(r#"{{"version":1,"path":".forgejo/workflows/ci.yml","name":"ci","env":[],"jobs":[{job}]}}"#)
+    })
+    .await;
+    world.up();
+    rerun(&world);
+    let job = world.wait_job(&sha, "job", "success");
+    let log = world.log(job["id"].as_str().unwrap());
+    assert!(log.lines().any(|line| line == "of old"), "{log}");
+    world.wait_clean();
+}

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::{Deps, finish::end_of_console};
+use super::{Deps, console::end_of_console};
 use crate::model::names::MachineName;
 
 /// What an image's start script or unit says; see `images/README.md`.

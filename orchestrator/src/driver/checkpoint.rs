@@ -1,17 +1,9 @@
 //! The sealed checkpoint of an attempt.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{
-    progress::{CHECKPOINT_VERSION, Progress},
-    seal::{SealError, SealKey},
-};
-use crate::{
-    logs::LogState,
-    model::ids::AttemptId,
-    secret::Secret,
-    store::{Store, StoreError},
-};
+use super::{progress::{CHECKPOINT_VERSION, Progress, ProgressV1}, seal::{SealError, SealKey}};
+use crate::{logs::LogState, model::ids::AttemptId, secret::Secret, store::{Store, StoreError}};
 
 /// What a daemon that takes over needs beyond the stored plan.
 #[derive(Debug)]
@@ -25,8 +17,8 @@ pub(super) struct Checkpoint {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Stored {
-    progress: Progress,
+struct Stored<P> {
+    progress: P,
     masks: Vec<String>,
     log: LogState,
 }
@@ -104,17 +96,22 @@ impl Checkpoint {
     fn read(attempt: AttemptId, text: &[u8]) -> Result<Self, CheckpointError> {
         let unreadable = |source| CheckpointError::Text { attempt, source };
         let head: Head = serde_json::from_slice(text).map_err(unreadable)?;
-        let found = head.progress.version;
-        if found > CHECKPOINT_VERSION {
-            return Err(CheckpointError::Newer { attempt, found });
+        match head.progress.version {
+            0 | 1 => parse::<ProgressV1>(text),
+            CHECKPOINT_VERSION => parse::<Progress>(text),
+            found => return Err(CheckpointError::Newer { attempt, found }),
         }
-        let stored: Stored = serde_json::from_slice(text).map_err(unreadable)?;
-        Ok(Self {
-            progress: stored.progress,
-            masks: stored.masks.into_iter().map(Secret::new).collect(),
-            log: stored.log,
-        })
+        .map_err(unreadable)
     }
+}
+
+fn parse<P: DeserializeOwned + Into<Progress>>(text: &[u8]) -> Result<Checkpoint, serde_json::Error> {
+    let stored: Stored<P> = serde_json::from_slice(text)?;
+    Ok(Checkpoint {
+        progress: stored.progress.into(),
+        masks: stored.masks.into_iter().map(Secret::new).collect(),
+        log: stored.log,
+    })
 }
 
 #[cfg(test)]
@@ -136,5 +133,19 @@ mod tests {
         let same = json!({"progress": {"version": CHECKPOINT_VERSION, "phase": ["of", "the", "future"]}});
         assert!(matches!(read(same), Err(CheckpointError::Text { .. })));
         assert!(matches!(read(json!({"masks": []})), Err(CheckpointError::Text { .. })));
+    }
+
+    /// As version 1 wrote it; never to be changed.
+    #[test]
+    fn a_frozen_checkpoint_of_version_1_is_read_with_its_masks_and_its_log() {
+        let frozen = br#"{"progress":{"version":1,"phase":"booting","steps":[
+            {"state":"pending","exit_code":null,"message":null,"started_ms":null,"ended_ms":null}],
+            "running":null,"next_exec":1,"job_ms":5,"silent_ms":0,"cancelled":null,"survivors":false},
+            "masks":["hunter22"],"log":{"acknowledged":7,"left_out":3}}"#;
+        let checkpoint = Checkpoint::read(AttemptId::new(), frozen).unwrap();
+        assert_eq!(checkpoint.progress.version, CHECKPOINT_VERSION);
+        assert_eq!(checkpoint.progress.interpreter.steps().len(), 1);
+        assert_eq!(checkpoint.masks[0].expose(), "hunter22");
+        assert_eq!((checkpoint.log.acknowledged, checkpoint.log.left_out), (7, 3));
     }
 }

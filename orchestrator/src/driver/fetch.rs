@@ -5,20 +5,8 @@
 
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    Deps,
-    progress::End,
-    sections::{FETCHING, NO_OTHER_REFS, REFS_LEFT_OUT},
-    task::Stopped,
-};
-use crate::{
-    error_chain::chain,
-    forge::ForgeError,
-    model::{person::person, plan::PlannedJob, state::JobResult},
-    queue::Hint,
-    source::SourceError,
-    store::AttemptRow,
-};
+use super::{Deps, progress::End, sections::{FETCHING, NO_OTHER_REFS, REFS_LEFT_OUT}, task::Stopped, job::{JobStep, source_depth}};
+use crate::{error_chain::chain, forge::ForgeError, model::{person::person, state::JobResult}, queue::Hint, source::SourceError, store::AttemptRow};
 
 /// Why the commit could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -61,11 +49,11 @@ impl FetchError {
 pub(super) async fn source(
     deps: &Deps,
     attempt: &AttemptRow,
-    plan: &PlannedJob,
+    steps: &[JobStep],
     stop: &CancellationToken,
     say: impl FnMut(&str),
 ) -> Result<Option<End>, Stopped> {
-    let Some(depth) = super::job::source_depth(plan) else {
+    let Some(depth) = source_depth(steps) else {
         return Ok(None);
     };
     let mut hints = deps.hints.subscribe();

@@ -5,29 +5,11 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    Deps, keep,
-    progress::End,
-    sections::{CONSOLE, ENDED, FAILED},
-    task::Stopped,
-};
-use crate::{
-    error_chain::chain,
-    failpoint::{self, Point},
-    logs::LogWriter,
-    machine::ending,
-    model::{
-        names::MachineName,
-        state::{JobState, MachineState},
-    },
-    queue::Hint,
-    store::{AttemptEnd, AttemptRow, EndOutcome},
-};
+use super::{Deps, keep, progress::End, sections::{CONSOLE, ENDED, FAILED}, task::Stopped, console::end_of_console};
+use crate::{error_chain::chain, failpoint::{self, Point}, logs::LogWriter, machine::ending, model::{names::MachineName, state::{JobState, MachineState}}, queue::Hint, store::{AttemptEnd, AttemptRow, EndOutcome}};
 
 /// How often a failing destruction is tried again.
 const DESTROY_AGAIN: Duration = Duration::from_secs(2);
-/// How many bytes of the end of a lost machine's console are looked at for what it died of.
-const CONSOLE_END: usize = 64 * 1024;
 /// How many lines of it are added to the log.
 const CONSOLE_LINES: usize = 20;
 
@@ -151,21 +133,6 @@ pub async fn destroy_once(deps: &Deps, name: &MachineName) -> bool {
             false
         }
     }
-}
-
-/// The end of a machine's console, at most [`CONSOLE_END`] bytes; nothing when it cannot be read.
-pub(super) async fn end_of_console(deps: &Deps, name: &MachineName) -> Vec<u8> {
-    let mut end: Vec<u8> = Vec::new();
-    let mut at = 0;
-    while let Ok(part) = deps.machines.console(name, at).await {
-        if part.bytes.is_empty() {
-            break;
-        }
-        end.extend_from_slice(&part.bytes);
-        end.drain(..end.len().saturating_sub(CONSOLE_END));
-        at = part.next;
-    }
-    end
 }
 
 /// A machine's failure as everybody may read it, with what its guest said of it where that is not in it.

@@ -1,12 +1,15 @@
-//! One attempt, from a claimed job to the final result: a pure state machine (`progress`) and one
-//! task that performs its effects (`task`). The task owns the attempt's log and its agent's link, so
-//! nobody else decides anything about it.
+//! One attempt, from a claimed job to the final result: a pure interpreter of its steps (`interpreter`, with what each
+//! does in `actions`) inside a pure state machine of phases, clocks and stops (`progress`), and one task that performs
+//! the effects (`task`). The task owns the attempt's log and its agent's link, so nobody else decides anything about it.
 //!
 //! ```text
 //!   agent's messages ─┐                                   ┌─▶ exec, kill, acknowledge   (to the agent)
 //!   machine stopped ──┤        Event            Effect    ├─▶ steps, checkpoint          (store)
 //!   cancel (hint) ────┼─▶ task ─────▶ progress ─────▶ task┼─▶ lines, masks, end of step  (log)
 //!   time passed ──────┘   (one)       (pure)        (one) └─▶ finish: seal, result, destroy
+//!                                      │     ▲
+//!                       Done, Failed   ▼     │   Command, Record
+//!                                   interpreter (pure)
 //! ```
 //!
 //! **Why a pure machine.** A daemon may die between any two lines. `Progress` is therefore a value that is stored whole as
@@ -27,14 +30,18 @@
 //! and what the forge must hear are one transaction, the machine is destroyed or kept. Dying between two of them leaves
 //! what the janitor or the next start finishes.
 
+pub mod actions;
 mod agent_end;
 mod checkpoint;
+mod console;
 mod fetch;
 mod finish;
+pub mod interpreter;
 pub mod job;
 mod keep;
 mod prepare;
 pub mod progress;
+pub mod resolve;
 pub mod seal;
 mod sections;
 mod task;
@@ -42,10 +49,7 @@ mod task;
 use std::{collections::HashMap, sync::Arc};
 
 use self::seal::SealKey;
-use crate::{
-    agent_api::AgentApi, config::Config, forge::Forge, logs::LogStore, machine::Machines, model::names::ConnectionId,
-    queue::Hints, source::Source, store::Store, telemetry::Metrics,
-};
+use crate::{agent_api::AgentApi, config::Config, forge::Forge, logs::LogStore, machine::Machines, model::names::ConnectionId, queue::Hints, source::Source, store::Store, telemetry::Metrics};
 
 pub use self::{
     finish::destroy_once,

@@ -6,25 +6,8 @@ use futures::StreamExt;
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{
-    Deps,
-    job::{Job, Limits},
-};
-use crate::{
-    agent_api::Link,
-    clock::now_ms,
-    config::{Backend, Config, GuestKind},
-    digest::sha256,
-    failpoint::{self, Point},
-    machine::{Endpoints, MachineSpec, Seed, listen},
-    model::{
-        names::{Label, MachineName},
-        plan::{Env, PLAN_VERSION, Plan},
-    },
-    secret::Secret,
-    store::{AttemptRow, JobDetail, StoreError},
-    workflow,
-};
+use super::{Deps, job::{Job, Limits, JobStep}, resolve::Resolved};
+use crate::{agent_api::Link, clock::now_ms, config::{Backend, Config, GuestKind}, digest::sha256, failpoint::{self, Point}, machine::{Endpoints, MachineSpec, Seed, listen}, model::{names::{Label, MachineName}, plan::Env}, secret::Secret, store::{AttemptRow, JobDetail, StoreError}, workflow};
 
 /// Why an attempt could not begin. Every case is ours, not the user's.
 #[derive(Debug, thiserror::Error)]
@@ -145,7 +128,13 @@ fn guest_path(config: &Config, label: &Label) -> &'static str {
 }
 
 /// What the attempt has to do, from the stored plan, the configuration and the machine.
-pub(super) fn job(deps: &Deps, attempt: &AttemptRow, detail: &JobDetail, endpoints: &Endpoints) -> Arc<Job> {
+pub(super) fn job(
+    deps: &Deps,
+    attempt: &AttemptRow,
+    detail: &JobDetail,
+    resolved: Resolved,
+    endpoints: &Endpoints,
+) -> Arc<Job> {
     let limits = &deps.config.limits;
     let boot_s = deps
         .config
@@ -153,15 +142,8 @@ pub(super) fn job(deps: &Deps, attempt: &AttemptRow, detail: &JobDetail, endpoin
         .get(&attempt.label)
         .map_or(120, |image| image.boot_timeout_s);
     let workspace = format!("{}/workspace", endpoints.home);
-    let plan = Plan {
-        version: PLAN_VERSION,
-        path: detail.run.path.clone(),
-        name: detail.run.workflow.clone(),
-        env: detail.workflow_env.clone(),
-        jobs: Vec::new(),
-    };
     let context = workflow::JobContext {
-        plan: &plan,
+        workflow: &detail.run.workflow,
         job: &detail.plan,
         job_id: attempt.job,
         repository: &attempt.repository.path,
@@ -174,8 +156,8 @@ pub(super) fn job(deps: &Deps, attempt: &AttemptRow, detail: &JobDetail, endpoin
     };
     let path = guest_path(&deps.config, &attempt.label);
     let base = [("PATH", path), ("HOME", &endpoints.home), ("LANG", "C.UTF-8")];
-    let env = detail.plan.steps.iter().map(|step| {
-        let own = workflow::environment(&context, step);
+    let steps = resolved.steps.into_iter().map(|step| {
+        let own = workflow::environment(&context, [&resolved.workflow_env, &resolved.env, &step.env]);
         let missing = base
             .iter()
             .filter(|(name, _)| !own.iter().any(|(known, _)| known == name));
@@ -183,19 +165,17 @@ pub(super) fn job(deps: &Deps, attempt: &AttemptRow, detail: &JobDetail, endpoin
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
             .collect();
         env.extend(own);
-        env
+        JobStep { env, ..step }
     });
-    let env = env.collect();
     Arc::new(Job {
-        plan: detail.plan.clone(),
-        env,
+        steps: steps.collect(),
         commit: attempt.commit.clone(),
         ref_name: attempt.ref_name.clone(),
         git_url: format!("git://{}/repo", endpoints.git_authority),
         workspace,
         limits: Limits {
             boot_ms: boot_s * 1000,
-            job_ms: u64::from(detail.plan.timeout_minutes) * 60_000,
+            job_ms: u64::from(resolved.timeout_minutes) * 60_000,
             idle_ms: u64::from(limits.idle_timeout_minutes) * 60_000,
             cancel_ms: limits.cancel_grace_s * 1000,
             silence_ms: limits.agent_silence_s * 1000,

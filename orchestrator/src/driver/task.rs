@@ -10,8 +10,8 @@ use helios_proto::v1;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{Deps, agent_end, checkpoint::{Checkpoint, CheckpointError}, fetch, finish, job::Job, prepare::{self, Doors, PrepareError}, progress::{End, Event, Phase, Progress}, sections::MACHINE};
-use crate::{agent_api::LinkEvent, error_chain::chain, failpoint::{self, Point}, logs::{LogError, LogWriter}, machine::Observed, model::{names::MachineName, state::{AttemptState, MachineState}}, queue::{Hint, Receiver, Wake}, store::{AttemptRow, StoreError}};
+use super::{Deps, agent_end, checkpoint::{Checkpoint, CheckpointError}, fetch, finish, job::Job, prepare::{self, Doors, PrepareError}, progress::{End, Event, Phase, Progress}, sections::MACHINE, resolve::resolve};
+use crate::{agent_api::LinkEvent, error_chain::chain, failpoint::{self, Point}, logs::{LogError, LogWriter}, machine::Observed, model::{names::MachineName, state::{AttemptState, MachineState, JobResult}}, queue::{Hint, Receiver, Wake}, store::{AttemptRow, StoreError}};
 
 /// Output is made durable and acknowledged this long after the first byte that was not.
 const SYNC_AFTER: Duration = Duration::from_millis(10);
@@ -131,6 +131,13 @@ async fn run(deps: &Deps, attempt: AttemptRow, start: Start, stop: CancellationT
     if let Some(end) = ended {
         return finish::finish(deps, &attempt, log, end, &stop).await;
     }
+    let resolved = match resolve(&detail.workflow_env, &detail.plan) {
+        Ok(resolved) => resolved,
+        Err(error) => {
+            let (result, message) = (JobResult::Error, error.to_string());
+            return finish::finish(deps, &attempt, log, End::Result { result, message }, &stop).await;
+        }
+    };
     let made = if checkpoint.is_some() {
         adopt(deps, &attempt, &name).await
     } else {
@@ -143,7 +150,7 @@ async fn run(deps: &Deps, attempt: AttemptRow, start: Start, stop: CancellationT
         let missing = |line: &str| {
             log.system(0, line).ok();
         };
-        if let Some(end) = fetch::source(deps, &attempt, &detail.plan, &stop, missing).await? {
+        if let Some(end) = fetch::source(deps, &attempt, &resolved.steps, &stop, missing).await? {
             return finish::finish(deps, &attempt, log, end, &stop).await;
         }
         prepare::start(deps, &attempt).await
@@ -158,7 +165,7 @@ async fn run(deps: &Deps, attempt: AttemptRow, start: Start, stop: CancellationT
             return finish::finish(deps, &attempt, log, end, &stop).await;
         }
     };
-    let job = prepare::job(deps, &attempt, &detail, &endpoints);
+    let job = prepare::job(deps, &attempt, &detail, resolved, &endpoints);
     let last_sequence = log.last_sequence();
     let progress = checkpoint.map_or_else(|| Progress::new(&job), |c| c.progress);
     let mut task = Task {

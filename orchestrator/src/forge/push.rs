@@ -6,14 +6,8 @@ use std::str::FromStr;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
-use super::{
-    BadDelivery, Parsed,
-    text::{one_line, title},
-};
-use crate::model::{
-    names::{CommitSha, ConnectionId, ForgeContext, RefName, RepoPath},
-    trigger::{Event, Repository, Subject, Trigger},
-};
+use super::{BadDelivery, Parsed, text::{one_line, title}};
+use crate::model::{names::{CommitSha, ConnectionId, ForgeContext, RefName, RepoPath}, trigger::{Event, Repository, Subject, Trigger}, payload::Payload};
 
 /// Whose deliveries are parsed, and which repositories are served.
 #[derive(Debug, Clone)]
@@ -139,6 +133,7 @@ pub fn parse(served: &Served, raw: &[u8], test_when_unmoved: bool) -> Result<Par
         event: Event::push(ref_name, after, before),
         actor: one_line(&actor, 100),
         title: title(&message),
+        payload: Some(Payload::of(raw).map_err(|e| bad("push", &e))?),
     }]))
 }
 
@@ -182,10 +177,14 @@ pub mod tests {
 
     #[test]
     fn a_push_becomes_a_trigger_with_the_forges_facts_only() {
-        let Parsed::Triggers(triggers) = parsed(&served(&["ACME/Tool"]), &push("refs/heads/main", A, B)).unwrap()
-        else {
+        let mut body = push("refs/heads/main", A, B);
+        body["sender"]["access_token"] = json!("t");
+        let Parsed::Triggers(triggers) = parsed(&served(&["ACME/Tool"]), &body).unwrap() else {
             panic!("not a trigger");
         };
+        let sent = push("refs/heads/main", A, B);
+        let payload = Payload::of(sent.to_string().as_bytes()).unwrap();
+        assert_eq!(Value::Object(payload.fields.clone()), sent);
         let expected = Trigger {
             repository: Repository {
                 connection: "berg".parse().unwrap(),
@@ -200,6 +199,7 @@ pub mod tests {
             ),
             actor: "ada".to_owned(),
             title: "Fix the  thing".to_owned(),
+            payload: Some(payload),
         };
         assert_eq!(triggers, [expected]);
     }

@@ -6,6 +6,7 @@ pub mod diagnostic;
 pub mod ids;
 pub mod illumos;
 pub mod names;
+pub mod payload;
 pub mod person;
 pub mod plan;
 pub mod report;

@@ -139,7 +139,7 @@ states! {
         Success = "success",
         /// Any other end; with `continue-on-error` the job goes on.
         Failure = "failure",
-        /// Not run because an earlier step failed.
+        /// Not run: its condition did not hold when its turn came, or the job had ended.
         Skipped = "skipped",
         /// Stopped by a cancellation.
         Cancelled = "cancelled",

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::names::{CommitSha, ConnectionId, ForgeContext, RefName, RepoPath, RepositoryId};
+use super::{names::{CommitSha, ConnectionId, ForgeContext, RefName, RepoPath, RepositoryId}, payload::Payload};
 
 /// A repository as a connection knows it. Everything of it is keyed by (connection, id): a renamed
 /// or recreated repository never inherits.
@@ -46,6 +46,9 @@ pub struct Trigger {
     pub actor: String,
     /// The commit's title, at most 200 characters; foreign text.
     pub title: String,
+    /// What the forge said of the event. None for what a person asked for, and for what was stored before this was.
+    #[serde(default)]
+    pub payload: Option<Payload>,
 }
 
 /// A trigger as any version stored it: the first had GitHub's installation beside the repository.
@@ -286,5 +289,23 @@ mod tests {
             let stored = serde_json::to_string(&trigger).unwrap();
             assert_eq!(serde_json::from_str::<Trigger>(&stored).unwrap(), trigger);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trigger_stored_without_a_payload_is_read_and_one_with_it_is_kept() {
+        let stored = r#"{"repository":{"connection":"forge","id":7,"path":"o/r"},"event":{"name":"push",
+            "ref_name":"refs/heads/main","commit":"1111111111111111111111111111111111111111","before":null},
+            "installation":null,"actor":"ada","title":"Fix"}"#;
+        let mut trigger: Trigger = serde_json::from_str(stored).unwrap();
+        assert_eq!(trigger.payload, None);
+        trigger.payload = Some(Payload::of(br#"{"ref":"refs/heads/main","size":3}"#).unwrap());
+        let again: Trigger = serde_json::from_str(&serde_json::to_string(&trigger).unwrap()).unwrap();
+        assert_eq!(again, trigger);
+        assert_eq!(again.payload.unwrap().fields["size"], 3);
     }
 }

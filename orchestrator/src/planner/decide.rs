@@ -2,17 +2,7 @@
 
 use std::fmt::Display;
 
-use crate::{
-    config::Config,
-    model::{
-        diagnostic::Diagnostic,
-        names::CommitSha,
-        plan::Plan,
-        trigger::{Event, RefCause, RefEvent},
-    },
-    store::{JobRequirement, NewRun, PlannedRun},
-    workflow::{self, Defaults, Wanted},
-};
+use crate::{config::Config, model::{diagnostic::Diagnostic, names::{CommitSha, Label}, plan::{Plan, Template}, trigger::{Event, RefCause, RefEvent}}, store::{JobRequirement, NewRun, PlannedRun}, workflow::{self, Defaults, Wanted}};
 
 /// A workflow file of a commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -140,22 +130,26 @@ fn require(plan: &Plan, config: &Config) -> Result<Vec<JobRequirement>, Vec<Diag
     let mut jobs = Vec::new();
     for job in &plan.jobs {
         let mut complain = |what: &dyn Display, help: &str| {
-            let (line, column) = job.runs_on_at;
+            let at = job.runs_on_span();
             let message = format!("job `{}`: {what}", job.id);
-            complaints.push(complaint(&plan.path, line, column, message, Some(help.into())));
+            complaints.push(complaint(&plan.path, at.line, at.column, message, Some(help.into())));
         };
-        let (label, image, usual) = match config.resolve_label(job.runs_on.as_ref()) {
+        let known = |label: &Template<Label>| label.value(|| "`runs-on`".to_owned()).cloned();
+        let labels: Vec<Label> = match job.runs_on.iter().map(known).collect() {
+            Ok(labels) => labels,
+            Err(unevaluated) => {
+                complain(&unevaluated, "name a label of this server in `runs-on`");
+                continue;
+            }
+        };
+        let (label, image, usual) = match config.resolve_label(labels.first()) {
             Ok(found) => found,
             Err(unknown) => {
                 complain(&unknown, "use one of the labels of this server in `runs-on`");
                 continue;
             }
         };
-        match job
-            .size
-            .as_ref()
-            .map_or(Ok(usual), |size| config.resolve_size(size, image))
-        {
+        match labels.get(1).map_or(Ok(usual), |size| config.resolve_size(size, image)) {
             Ok(size) => jobs.push(JobRequirement {
                 class: Config::class(&label, size),
                 label,

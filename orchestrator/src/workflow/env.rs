@@ -5,14 +5,14 @@ use super::script::{JCI, PICO};
 use crate::model::{
     ids::{JobId, RunId},
     names::{CommitSha, RefName, RepoPath},
-    plan::{Action, Env, Plan, PlannedJob, PlannedStep},
+    plan::{Action, Env, PlannedJob},
 };
 
 /// What is known once a job runs.
 #[derive(Debug, Clone, Copy)]
 pub struct JobContext<'a> {
-    /// The plan.
-    pub plan: &'a Plan,
+    /// The workflow's name.
+    pub workflow: &'a str,
     /// One job of it.
     pub job: &'a PlannedJob,
     /// The job's id.
@@ -76,17 +76,13 @@ pub fn job_env(context: &JobContext<'_>) -> Env {
 }
 
 /// The whole environment of one step, each name once: what helios-ci sets, then the workflow's, the
-/// job's and the step's own entries, and `GITHUB_` names of ours last, which a file cannot change.
+/// job's and the step's own entries, which `own` gives in this order, and `GITHUB_` names of ours last,
+/// which a file cannot change.
 #[must_use]
-pub fn environment(context: &JobContext<'_>, step: &PlannedStep) -> Env {
+pub fn environment(context: &JobContext<'_>, own: [&Env; 3]) -> Env {
     let ours = job_env(context);
     let fixed = ours.iter().filter(|(name, _)| name.starts_with("GITHUB_"));
-    let layers = ours
-        .iter()
-        .chain(&context.plan.env)
-        .chain(&context.job.env)
-        .chain(&step.env)
-        .chain(fixed);
+    let layers = ours.iter().chain(own.into_iter().flatten()).chain(fixed);
     let mut env = Env::new();
     for (name, value) in layers {
         match env.iter_mut().find(|(known, _)| known == name) {
@@ -110,7 +106,7 @@ fn github(context: &JobContext<'_>) -> [(&'static str, String); 11] {
         ("GITHUB_REF_TYPE", kind.into()),
         ("GITHUB_REPOSITORY", context.repository.to_string()),
         ("GITHUB_EVENT_NAME", context.event.into()),
-        ("GITHUB_WORKFLOW", context.plan.name.clone()),
+        ("GITHUB_WORKFLOW", context.workflow.to_owned()),
         ("GITHUB_JOB", context.job.id.clone()),
         ("GITHUB_RUN_ID", context.run.to_string()),
         ("GITHUB_RUN_ATTEMPT", context.run_attempt.to_string()),

@@ -3,13 +3,15 @@
 use std::collections::HashMap;
 
 use super::{
-    Defaults, step,
+    Defaults,
+    literal::literal,
+    step,
     tree::{Key, Mark, Node, Value},
     walk::{Table, Walk, clip, nearest},
 };
 use crate::model::{
     names::Label,
-    plan::{Env, PlannedJob},
+    plan::{Condition, EnvTemplate, PlannedJob, Span, Template},
 };
 
 /// Jobs of one file.
@@ -112,13 +114,16 @@ fn one(walk: &mut Walk<'_>, key: &Key, node: &Node, defaults: &Defaults) -> Plac
     let mut placed = Placed {
         job: PlannedJob {
             id: key.text.clone(),
-            name: key.text.clone(),
-            runs_on: None,
-            size: None,
-            runs_on_at: (key.mark.line, key.mark.column),
+            span: Span::at(key.mark.line, key.mark.column),
+            name: Template::default_of(key.text.clone()),
+            condition: Template::default_of(Condition::Success),
+            strategy: None,
+            runs_on: Vec::new(),
             needs: Vec::new(),
-            env: Env::new(),
-            timeout_minutes: defaults.job_timeout_minutes,
+            env: EnvTemplate::new(),
+            timeout_minutes: Template::default_of(defaults.job_timeout_minutes),
+            outputs: Vec::new(),
+            call: None,
             steps: Vec::new(),
         },
         key: key.mark,
@@ -131,21 +136,16 @@ fn one(walk: &mut Walk<'_>, key: &Key, node: &Node, defaults: &Defaults) -> Plac
     if let Some(node) = fields.get("name") {
         placed.name = node.mark;
         if let Some(Some(name)) = walk.line(node, "a job's `name`") {
-            placed.job.name = name;
+            placed.job.name = literal(node, name);
         }
     }
     if let Some(node) = fields.get("runs-on") {
-        let at = match &node.value {
-            Value::Sequence(labels) => labels.first().map_or(node.mark, |label| label.mark),
-            _ => node.mark,
-        };
-        placed.job.runs_on_at = (at.line, at.column);
-        (placed.job.runs_on, placed.job.size) = runs_on(walk, node);
+        placed.job.runs_on = runs_on(walk, node);
     }
     if let Some(node) = fields.get("needs") {
-        for (mark, need) in walk.texts(node, "`needs`").unwrap_or_default() {
+        for (node, need) in walk.texts(node, "`needs`").unwrap_or_default() {
             placed.job.needs.push(need);
-            placed.needs.push(mark);
+            placed.needs.push(node.mark);
         }
     }
     if let Some(node) = fields.get("env") {
@@ -154,7 +154,7 @@ fn one(walk: &mut Walk<'_>, key: &Key, node: &Node, defaults: &Defaults) -> Plac
     if let Some(node) = fields.get("timeout-minutes")
         && let Some(minutes) = walk.whole(node, "`timeout-minutes`", (1, MAX_MINUTES), false)
     {
-        placed.job.timeout_minutes = minutes;
+        placed.job.timeout_minutes = literal(node, minutes);
     }
     match fields.get("steps") {
         Some(node) => placed.job.steps = step::read(walk, node),
@@ -170,7 +170,7 @@ fn has(node: &Node, name: &str) -> bool {
 }
 
 /// A label, and perhaps a size after it.
-fn runs_on(walk: &mut Walk<'_>, node: &Node) -> (Option<Label>, Option<Label>) {
+fn runs_on(walk: &mut Walk<'_>, node: &Node) -> Vec<Template<Label>> {
     const HELP: &str = "write one label, and a size of the server after it if need be: `runs-on: [illumos, large]`";
     if let Value::Mapping(_) = &node.value {
         walk.error_help(
@@ -178,32 +178,34 @@ fn runs_on(walk: &mut Walk<'_>, node: &Node) -> (Option<Label>, Option<Label>) {
             "`runs-on` with `group` or `labels` is not supported yet",
             HELP,
         );
-        return (None, None);
+        return Vec::new();
     }
     let labels = walk.texts(node, "`runs-on`").unwrap_or_default();
-    if let [_, _, (mark, _), ..] = labels.as_slice() {
+    if let [_, _, (node, _), ..] = labels.as_slice() {
         walk.error_help(
-            *mark,
+            node.mark,
             "`runs-on` with more than a label and a size is not supported yet",
             HELP,
         );
     } else if labels.is_empty() && matches!(&node.value, Value::Sequence(_)) {
         walk.error(node.mark, "`runs-on` names no label");
     }
-    let mut words = labels.iter().map(|(mark, text)| match text.parse() {
-        Ok(label) => Some(label),
-        Err(error) => {
-            let error: crate::model::names::BadName = error;
-            walk.error(*mark, error.to_string());
-            None
+    let mut words = Vec::new();
+    for (node, text) in labels.iter().take(2) {
+        match text.parse() {
+            Ok(label) => words.push(literal(node, label)),
+            Err(error) => {
+                let error: crate::model::names::BadName = error;
+                walk.error(node.mark, error.to_string());
+            }
         }
-    });
-    (words.next().flatten(), words.next().flatten())
+    }
+    words
 }
 
 /// Reads an `env:` mapping.
-pub(super) fn env(walk: &mut Walk<'_>, node: &Node) -> Env {
-    let mut env = Env::new();
+pub(super) fn env(walk: &mut Walk<'_>, node: &Node) -> EnvTemplate {
+    let mut env = EnvTemplate::new();
     // `env:` with nothing below it is common while a file is edited, and harmless.
     if node.noun() == "nothing" {
         return env;
@@ -220,7 +222,7 @@ pub(super) fn env(walk: &mut Walk<'_>, node: &Node) -> Env {
             continue;
         }
         if let Some(text) = walk.text(value, &format!("the variable `{}`", clip(&key.text))) {
-            env.push((key.text.clone(), text));
+            env.push((key.text.clone(), literal(value, text)));
         }
     }
     env
@@ -300,13 +302,11 @@ fn reaches(edges: &[Vec<(usize, Mark)>], from: usize, goal: usize) -> bool {
 fn names(walk: &mut Walk<'_>, jobs: &[Placed]) {
     let mut seen: HashMap<&str, &str> = HashMap::new();
     for placed in jobs {
-        if let Some(first) = seen.insert(&placed.job.name, &placed.job.id) {
+        let name = placed.job.name.shown();
+        if let Some(first) = seen.insert(name, &placed.job.id) {
             walk.error_help(
                 placed.name,
-                format!(
-                    "the jobs `{first}` and `{}` are both called `{}`",
-                    placed.job.id, placed.job.name
-                ),
+                format!("the jobs `{first}` and `{}` are both called `{name}`", placed.job.id),
                 "give them different names: each is a check of its own on the forge",
             );
         }

@@ -1,10 +1,6 @@
 //! `on:`: which events a file listens to, and whether this one is among them.
 
-use super::{
-    glob::{Glob, Globs, Subject},
-    tree::{Kind, Mark, Node, Scalar, Value},
-    walk::{Table, Walk, clip, nearest},
-};
+use super::{glob::{Glob, Globs, Subject}, tree::{Kind, Mark, Node, Scalar, Value}, walk::{Table, Walk, clip, nearest}};
 use crate::model::trigger::{Event, RefCause, RefEvent};
 
 /// Every event GitHub and Forgejo know. Those we never see yet are not an error: a file may list
@@ -107,8 +103,8 @@ pub(super) fn read(walk: &mut Walk<'_>, node: &Node) -> Listen {
             if matches!(&node.value, Value::Sequence(items) if items.is_empty()) {
                 walk.error(node.mark, "`on` names no event");
             }
-            for (mark, name) in names {
-                if known(walk, mark, &name) {
+            for (node, name) in names {
+                if known(walk, node.mark, &name) {
                     if name == "push" {
                         listen.push = Some(Push::default());
                     }
@@ -171,10 +167,10 @@ fn push(walk: &mut Walk<'_>, node: &Node) -> Push {
 fn globs(walk: &mut Walk<'_>, node: &Node, what: &str) -> Globs {
     let patterns = walk.texts(node, &format!("a pattern of `{what}`")).unwrap_or_default();
     let mut globs = Vec::new();
-    for (mark, pattern) in patterns {
+    for (node, pattern) in patterns {
         match Glob::new(&pattern, Subject::Ref) {
             Ok(glob) => globs.push(glob),
-            Err(reason) => walk.error(mark, format!("`{}` is not a pattern: {reason}", clip(&pattern))),
+            Err(reason) => walk.error(node.mark, format!("`{}` is not a pattern: {reason}", clip(&pattern))),
         }
     }
     Globs::new(globs)

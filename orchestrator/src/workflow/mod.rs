@@ -3,7 +3,7 @@
 //! Text becomes a small tree with places (`yaml`, `tree`), a walk along tables of keys reads its
 //! meaning and collects what is wrong (`walk`, `listen`, `job`, `step`), and the rest is finding
 //! files (`places`), bare scripts (`script`), names of checks (`checks`) and the environment of a
-//! job (`env`). What we do not support is named precisely, with line and column; nothing of a file
+//! job (`env`). Values carry their place into the plan (`literal`). What we do not support is named precisely, with line and column; nothing of a file
 //! is ever ignored silently.
 
 mod checks;
@@ -13,6 +13,7 @@ mod env;
 mod glob;
 mod job;
 mod listen;
+mod literal;
 mod places;
 mod script;
 mod step;
@@ -34,7 +35,7 @@ use self::{
 };
 use crate::model::{
     diagnostic::Diagnostic,
-    plan::{Env, PLAN_VERSION, Plan},
+    plan::{EnvTemplate, PLAN_VERSION, Plan},
     trigger::Event,
 };
 
@@ -163,7 +164,9 @@ fn plan(walk: &mut Walk<'_>, fields: &Fields<'_>, path: &str, defaults: &Default
         version: PLAN_VERSION,
         path: path.to_owned(),
         name: name.unwrap_or_else(|| path.to_owned()),
-        env: fields.get("env").map_or_else(Env::new, |node| job::env(walk, node)),
+        env: fields
+            .get("env")
+            .map_or_else(EnvTemplate::new, |node| job::env(walk, node)),
         jobs: fields
             .get("jobs")
             .map_or_else(Vec::new, |node| job::read(walk, node, defaults)),

@@ -2,7 +2,9 @@
 //! and runs the script.
 
 use super::Defaults;
-use crate::model::plan::{Action, Env, PLAN_VERSION, Plan, PlannedJob, PlannedStep};
+use crate::model::plan::{
+    Action, CHECKOUT, Condition, EnvTemplate, PLAN_VERSION, Plan, PlannedJob, PlannedStep, Span, Template,
+};
 
 /// The script of jci.
 pub(super) const JCI: &str = ".jci/run.sh";
@@ -14,30 +16,41 @@ pub(super) fn plan(path: &str, defaults: &Defaults) -> Option<Plan> {
     if path != JCI && path != PICO {
         return None;
     }
+    let start = Span::at(1, 1);
     let step = |name: &str, action| PlannedStep {
-        name: name.to_owned(),
+        id: None,
+        span: start,
+        name: Template::default_of(name.to_owned()),
+        condition: Template::default_of(Condition::Success),
         action,
-        env: Env::new(),
+        env: EnvTemplate::new(),
         timeout_minutes: None,
-        continue_on_error: false,
-        line: 1,
+        continue_on_error: Template::default_of(false),
+    };
+    let checkout = Action::Uses {
+        action: CHECKOUT.to_owned(),
+        inputs: Vec::new(),
+        children: Vec::new(),
     };
     Some(Plan {
         version: PLAN_VERSION,
         path: path.to_owned(),
         name: path.to_owned(),
-        env: Env::new(),
+        env: EnvTemplate::new(),
         jobs: vec![PlannedJob {
             id: "run".into(),
-            name: "run".into(),
-            runs_on: None,
-            size: None,
-            runs_on_at: (1, 1),
+            span: start,
+            name: Template::default_of("run".into()),
+            condition: Template::default_of(Condition::Success),
+            strategy: None,
+            runs_on: Vec::new(),
             needs: Vec::new(),
-            env: Env::new(),
-            timeout_minutes: defaults.job_timeout_minutes,
+            env: EnvTemplate::new(),
+            timeout_minutes: Template::default_of(defaults.job_timeout_minutes),
+            outputs: Vec::new(),
+            call: None,
             steps: vec![
-                step("actions/checkout", Action::Checkout { depth: 1, path: None }),
+                step(CHECKOUT, checkout),
                 step(path, Action::Script { path: path.to_owned() }),
             ],
         }],

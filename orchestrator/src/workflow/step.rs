@@ -4,10 +4,13 @@ use std::collections::HashSet;
 
 use super::{
     job,
+    literal::{literal, span},
     tree::Node,
     walk::{Fields, Table, Walk, clip, nearest},
 };
-use crate::model::plan::{Action, Env, PlannedStep, Shell};
+use crate::model::plan::{
+    Action, CHECKOUT as CHECKOUT_ACTION, Condition, EnvTemplate, Inputs, PlannedStep, Shell, Template,
+};
 
 /// Steps of one job.
 const MAX_STEPS: usize = 1000;
@@ -83,28 +86,29 @@ pub(super) fn read(walk: &mut Walk<'_>, node: &Node) -> Vec<PlannedStep> {
 
 fn one(walk: &mut Walk<'_>, node: &Node, ids: &mut HashSet<String>) -> Option<PlannedStep> {
     let fields = walk.fields(node, &STEP)?;
-    if let Some(node) = fields.get("id")
-        && let Some(id) = walk.required(node, "a step's `id`")
-        && job::id(walk, node.mark, &id, "step")
-        && !ids.insert(id.to_lowercase())
-    {
-        walk.error(
-            node.mark,
-            format!("the step id `{id}` is already taken: ids are unique ignoring case"),
-        );
-    }
+    let id = fields.get("id").and_then(|node| {
+        let id = walk.required(node, "a step's `id`")?;
+        if job::id(walk, node.mark, &id, "step") && !ids.insert(id.to_lowercase()) {
+            walk.error(
+                node.mark,
+                format!("the step id `{id}` is already taken: ids are unique ignoring case"),
+            );
+        }
+        Some(id)
+    });
     let name = fields
         .get("name")
-        .and_then(|node| walk.line(node, "a step's `name`"))
-        .flatten();
-    let env = fields.get("env").map_or_else(Env::new, |node| job::env(walk, node));
-    let timeout_minutes = fields
-        .get("timeout-minutes")
-        .and_then(|node| walk.whole(node, "`timeout-minutes`", (1, job::MAX_MINUTES), false));
+        .and_then(|node| Some(literal(node, walk.line(node, "a step's `name`")??)));
+    let env = fields
+        .get("env")
+        .map_or_else(EnvTemplate::new, |node| job::env(walk, node));
+    let timeout_minutes = fields.get("timeout-minutes").and_then(|node| {
+        let minutes = walk.whole(node, "`timeout-minutes`", (1, job::MAX_MINUTES), false)?;
+        Some(literal(node, minutes))
+    });
     let continue_on_error = fields
         .get("continue-on-error")
-        .and_then(|node| walk.boolean(node, "`continue-on-error`"))
-        .unwrap_or(false);
+        .and_then(|node| Some(literal(node, walk.boolean(node, "`continue-on-error`")?)));
     let action = match (fields.get("run"), fields.entry("uses")) {
         (Some(run), None) => script(walk, run, &fields),
         (None, Some((_, uses))) => uses_action(walk, uses, &fields),
@@ -120,12 +124,14 @@ fn one(walk: &mut Walk<'_>, node: &Node, ids: &mut HashSet<String>) -> Option<Pl
         }
     }?;
     Some(PlannedStep {
-        name: name.unwrap_or_else(|| default_name(&action)),
+        id,
+        span: span(node),
+        name: name.unwrap_or_else(|| Template::default_of(default_name(&action))),
+        condition: Template::default_of(Condition::Success),
         action,
         env,
         timeout_minutes,
-        continue_on_error,
-        line: node.mark.line,
+        continue_on_error: continue_on_error.unwrap_or_else(|| Template::default_of(false)),
     })
 }
 
@@ -141,9 +147,12 @@ fn only_supported(node: &Node) -> bool {
 
 fn default_name(action: &Action) -> String {
     match action {
-        Action::Checkout { .. } => "actions/checkout".into(),
+        Action::Uses { action, .. } => action.clone(),
         Action::Script { path } => path.clone(),
-        Action::Run { script, .. } => clip(script.lines().map(str::trim).find(|l| !l.is_empty()).unwrap_or("run")),
+        Action::Run { script, .. } => {
+            let mut lines = script.shown().lines().map(str::trim);
+            clip(lines.find(|line| !line.is_empty()).unwrap_or("run"))
+        }
     }
 }
 
@@ -152,15 +161,15 @@ fn script(walk: &mut Walk<'_>, run: &Node, fields: &Fields<'_>) -> Option<Action
         walk.error(key.mark, "`with` belongs to a step with `uses`");
     }
     let shell = match fields.get("shell") {
-        Some(node) => shell(walk, node),
-        None => Some(Shell::Default),
+        Some(node) => shell(walk, node).map(|shell| literal(node, shell)),
+        None => Some(Template::default_of(Shell::Default)),
     };
     let working_directory = match fields.get("working-directory") {
         Some(node) => inside(walk, node, "`working-directory`"),
         None => Some(None),
     };
-    let script = walk.required(run, "`run`")?;
-    if script.chars().count() > MAX_SCRIPT {
+    let text = walk.required(run, "`run`")?;
+    if text.chars().count() > MAX_SCRIPT {
         walk.error_help(
             run.mark,
             format!("the script is longer than {MAX_SCRIPT} characters"),
@@ -169,7 +178,7 @@ fn script(walk: &mut Walk<'_>, run: &Node, fields: &Fields<'_>) -> Option<Action
         return None;
     }
     Some(Action::Run {
-        script,
+        script: literal(run, text),
         shell: shell?,
         working_directory: working_directory?,
     })
@@ -218,7 +227,7 @@ fn uses_action(walk: &mut Walk<'_>, node: &Node, fields: &Fields<'_>) -> Option<
     };
     let is_checkout = CHECKOUT_HOSTS
         .iter()
-        .any(|host| action.strip_prefix(host) == Some("actions/checkout"));
+        .any(|host| action.strip_prefix(host) == Some(CHECKOUT_ACTION));
     if !is_checkout || version.chars().any(|c| c.is_whitespace() || c.is_control()) {
         not_yet(walk, node, &text);
         return None;
@@ -235,16 +244,17 @@ fn not_yet(walk: &mut Walk<'_>, node: &Node, text: &str) {
 }
 
 fn checkout(walk: &mut Walk<'_>, with: Option<&Node>) -> Option<Action> {
-    let mut depth = 1;
-    let mut path = None;
+    let mut inputs = Inputs::new();
     if let Some(with) = with.filter(|node| node.noun() != "nothing") {
         let fields = walk.fields(with, &CHECKOUT)?;
         if let Some(node) = fields.get("fetch-depth") {
             // Values of `with` are texts by nature. What git takes for "everything" is the upper bound.
-            depth = walk.whole(node, "`fetch-depth`", (0, i32::MAX.unsigned_abs()), true)?;
+            let depth = walk.whole(node, "`fetch-depth`", (0, i32::MAX.unsigned_abs()), true)?;
+            inputs.push(("fetch-depth".to_owned(), literal(node, depth.to_string())));
         }
         if let Some(node) = fields.get("path") {
-            path = inside(walk, node, "`path`")?;
+            let path = inside(walk, node, "`path`")?;
+            inputs.extend(path.map(|path| ("path".to_owned(), path)));
         }
         // Their `false` is what happens here anyway; anything else would be ignored silently.
         for name in ["persist-credentials", "submodules", "lfs"] {
@@ -261,11 +271,15 @@ fn checkout(walk: &mut Walk<'_>, with: Option<&Node>) -> Option<Action> {
             }
         }
     }
-    Some(Action::Checkout { depth, path })
+    Some(Action::Uses {
+        action: CHECKOUT_ACTION.to_owned(),
+        inputs,
+        children: Vec::new(),
+    })
 }
 
 /// A relative path that stays inside the workspace; `Some(None)` for the workspace itself.
-fn inside(walk: &mut Walk<'_>, node: &Node, what: &str) -> Option<Option<String>> {
+fn inside(walk: &mut Walk<'_>, node: &Node, what: &str) -> Option<Option<Template<String>>> {
     let text = walk.required(node, what)?;
     let mut parts: Vec<&str> = Vec::new();
     let mut sound = !text.starts_with('/') && text.len() <= 1024 && !text.chars().any(char::is_control);
@@ -284,5 +298,5 @@ fn inside(walk: &mut Walk<'_>, node: &Node, what: &str) -> Option<Option<String>
         );
         return None;
     }
-    Some((!parts.is_empty()).then(|| parts.join("/")))
+    Some((!parts.is_empty()).then(|| literal(node, parts.join("/"))))
 }

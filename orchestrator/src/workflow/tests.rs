@@ -5,13 +5,7 @@ use std::fmt::Write as _;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{
-    deadline,
-    model::{
-        plan::{Action, Shell},
-        trigger::{RefCause, RefEvent},
-    },
-};
+use crate::{deadline, model::{plan::{Action, Shell, Env, Span, Template, values}, trigger::{RefCause, RefEvent}}};
 
 const DEFAULTS: Defaults = Defaults {
     job_timeout_minutes: 360,
@@ -41,6 +35,24 @@ fn complaints(text: &str) -> String {
         .take(walk::MAX_SHOWN)
         .map(|d| d.to_string().replace(&format!("{PATH}:"), "") + "\n")
         .collect()
+}
+
+fn known<T: Clone>(template: &Template<T>) -> T {
+    template.value(String::new).unwrap().clone()
+}
+
+/// Where a word stands in a text for the first time.
+fn span(text: &str, word: &str) -> Span {
+    let start = text.find(word).unwrap();
+    let before = &text[..start];
+    let column = before.rsplit('\n').next().unwrap().chars().count() + 1;
+    let number = |n: usize| u32::try_from(n).unwrap();
+    Span {
+        line: number(before.matches('\n').count() + 1),
+        column: number(column),
+        start: number(start),
+        end: number(start + word.len()),
+    }
 }
 
 /// A job with these lines below its `steps:`.
@@ -85,8 +97,10 @@ jobs:
         (plan.name.as_str(), plan.path.as_str(), plan.version),
         ("Build and test", PATH, PLAN_VERSION)
     );
-    let pairs = |env: &Env| {
-        env.iter()
+    let pairs = |env: &EnvTemplate| {
+        values(env, str::to_owned)
+            .unwrap()
+            .iter()
             .map(|(k, v)| format!("{k}={v}"))
             .collect::<Vec<_>>()
             .join(" ")
@@ -95,33 +109,48 @@ jobs:
     let [build, test] = plan.jobs.as_slice() else {
         panic!("{plan:?}")
     };
-    assert_eq!((build.name.as_str(), build.timeout_minutes), ("Build it", 30));
-    assert_eq!(build.runs_on.as_ref().unwrap().as_str(), "illumos");
-    assert_eq!(build.size.as_ref().unwrap().as_str(), "large");
-    assert_eq!((build.runs_on_at, test.size.as_ref()), ((8, 15), None));
+    assert_eq!((build.name.shown(), known(&build.timeout_minutes)), ("Build it", 30));
+    let labels: Vec<String> = build.runs_on.iter().map(|label| known(label).to_string()).collect();
+    assert_eq!(labels, ["illumos", "large"]);
+    assert_eq!(
+        (build.runs_on_span(), build.span),
+        (span(text, "illumos"), Span::at(6, 3))
+    );
     assert_eq!(pairs(&build.env), "VERSION=3.10");
+    let Action::Uses { action, inputs, .. } = &build.steps[0].action else {
+        panic!("{build:?}")
+    };
+    assert_eq!(action, "actions/checkout");
+    assert_eq!(pairs(inputs), "fetch-depth=0 path=src");
+    assert_eq!(inputs[1].1.span(), Some(span(text, "./src/")));
+    let compile = &build.steps[1];
     assert_eq!(
-        build.steps[0].action,
-        Action::Checkout {
-            depth: 0,
-            path: Some("src".into())
-        }
+        (compile.name.shown(), compile.id.as_deref()),
+        ("Compile", Some("compile"))
     );
-    assert_eq!(build.steps[1].name, "Compile");
+    let Action::Run {
+        script,
+        shell,
+        working_directory,
+    } = &compile.action
+    else {
+        panic!("{compile:?}")
+    };
     assert_eq!(
-        build.steps[1].action,
-        Action::Run {
-            script: "# first\nmake -j\n".into(),
-            shell: Shell::Bash,
-            working_directory: Some("src/sub".into()),
-        }
+        (known(script).as_str(), known(shell)),
+        ("# first\nmake -j\n", Shell::Bash)
     );
-    assert!(build.steps[1].continue_on_error && !build.steps[2].continue_on_error);
-    assert_eq!((build.steps[1].timeout_minutes, build.steps[1].line), (Some(5), 14));
-    assert_eq!(build.steps[2].name, "echo done");
+    assert_eq!(shell.span(), Some(span(text, "bash")));
+    assert_eq!(working_directory.as_ref().map(known).as_deref(), Some("src/sub"));
+    assert!(known(&compile.continue_on_error) && !known(&build.steps[2].continue_on_error));
     assert_eq!(
-        (test.needs.clone(), test.runs_on.clone(), test.timeout_minutes),
-        (vec!["build".into()], None, 360)
+        (compile.timeout_minutes.as_ref().map(known), compile.span),
+        (Some(5), Span::at(14, 9))
+    );
+    assert_eq!(build.steps[2].name, Template::default_of("echo done".into()));
+    assert_eq!(
+        (test.needs.clone(), test.runs_on.clone(), test.timeout_minutes.clone()),
+        (vec!["build".into()], vec![], Template::default_of(360))
     );
     assert_eq!(plan.check_name(build), "helios-ci / Build and test / Build it");
 }
@@ -450,8 +479,8 @@ fn the_environment_of_a_step() {
     let (repository, ref_name) = ("o/r".parse().unwrap(), "refs/heads/f/x".parse().unwrap());
     let commit = "b".repeat(40).parse().unwrap();
     let (run, job_id) = (crate::model::ids::RunId::new(), crate::model::ids::JobId::new());
-    let context = |plan| JobContext {
-        plan,
+    let context = JobContext {
+        workflow: &plan.name,
         job: &plan.jobs[0],
         job_id,
         repository: &repository,
@@ -467,7 +496,8 @@ fn the_environment_of_a_step() {
         assert!(all.len() < 2, "{name} is set twice");
         all.into_iter().next()
     };
-    let env = environment(&context(&plan), &plan.jobs[0].steps[0]);
+    let own = [&plan.env, &plan.jobs[0].env, &plan.jobs[0].steps[0].env].map(|env| values(env, str::to_owned).unwrap());
+    let env = environment(&context, own.each_ref());
     for (name, value) in [
         ("A", "step"),
         ("B", "job"),
@@ -497,16 +527,22 @@ fn the_environment_of_a_step() {
             .map(str::to_owned)
             .collect()
     };
-    let ours: std::collections::BTreeSet<String> = job_env(&context(&plan)).into_iter().map(|(name, _)| name).collect();
+    let ours: std::collections::BTreeSet<String> = job_env(&context).into_iter().map(|(name, _)| name).collect();
     assert_eq!(names(set), ours);
     assert!(names(missing).len() > 5 && names(missing).is_disjoint(&ours));
-    let env = job_env(&context(&jci));
+    let env = job_env(&JobContext {
+        job: &jci.jobs[0],
+        ..context
+    });
     assert_eq!(
         get(&env, "JCI_OUTPUT_DIR").unwrap(),
         format!("/w/.jci/{}", commit_text())
     );
     assert_eq!(get(&env, "JCI_REPO_ROOT").unwrap(), "/w");
-    let env = job_env(&context(&pico));
+    let env = job_env(&JobContext {
+        job: &pico.jobs[0],
+        ..context
+    });
     assert_eq!(get(&env, "PICI_BRANCH").unwrap(), "f/x");
     assert_eq!(get(&env, "PICO_CI_JOB_ID").unwrap(), job_id.to_string());
     assert_eq!(get(&env, "PICO_CI_REPO").unwrap(), "o/r");
@@ -578,6 +614,7 @@ proptest! {
         if let Ok(plan) = validate(PATH, text.as_bytes(), &DEFAULTS)
             && let Action::Run { working_directory: Some(dir), .. } = &plan.jobs[0].steps[0].action
         {
+            let dir = dir.shown();
             prop_assert!(!dir.starts_with('/') && dir.split('/').all(|part| part != ".."), "{}", dir);
         }
     }

@@ -2,10 +2,7 @@
 //! wrong, each thing with its place. A key is supported, known but not supported yet, or unknown;
 //! growing the language moves a name from one table to another and adds the function that reads it.
 
-use super::{
-    tree::{Key, Kind, Mark, Node, Scalar, Value},
-    yaml::Fault,
-};
+use super::{tree::{Key, Kind, Mark, Node, Scalar, Value}, yaml::Fault};
 use crate::{foreign_text::one_line, model::diagnostic::Diagnostic};
 
 /// How many complaints about one file are shown.
@@ -154,17 +151,17 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// A text, or a list of texts; each with its place.
-    pub fn texts(&mut self, node: &Node, what: &str) -> Option<Vec<(Mark, String)>> {
+    /// A text, or a list of texts; each with its node.
+    pub fn texts<'n>(&mut self, node: &'n Node, what: &str) -> Option<Vec<(&'n Node, String)>> {
         match &node.value {
             Value::Sequence(items) => {
                 let all: Vec<_> = items
                     .iter()
-                    .map(|item| self.required(item, what).map(|text| (item.mark, text)))
+                    .map(|item| self.required(item, what).map(|text| (item, text)))
                     .collect();
                 all.into_iter().collect()
             }
-            _ => self.required(node, what).map(|text| vec![(node.mark, text)]),
+            _ => self.required(node, what).map(|text| vec![(node, text)]),
         }
     }
 

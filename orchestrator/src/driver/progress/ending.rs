@@ -1,6 +1,6 @@
 //! What comes after the end is decided, and ends that no step decides.
 
-use super::{Effect, End, Event, Job, JobResult, Phase, Progress, Why};
+use super::{Effect, End, Event, Job, JobResult, Phase, Progress, StepState, Why};
 
 /// How long the end of what steps have left running is waited for; then it ends with its machine.
 pub(super) const CLEARING_MS: u64 = 15_000;
@@ -44,41 +44,62 @@ impl Progress {
     /// The machine is gone.
     pub(super) fn lost(&mut self, end: End, now_ms: i64, effects: &mut Vec<Effect>) {
         self.survivors = false;
-        // Who asked for the end does not care how the machine went.
-        let end = match &self.cancelled {
-            Some(cancelled) => End::Result {
+        // Who asked for the end does not care how the machine went, and a job that has failed is not tried again for it.
+        let end = match (&self.cancelled, self.interpreter.verdict()) {
+            (Some(cancelled), _) => End::Result {
                 result: JobResult::Cancelled,
                 message: cancelled.message(),
             },
-            None => end,
+            (None, Some((result, message))) => End::Result {
+                result,
+                message: message.to_owned(),
+            },
+            (None, None) => end,
         };
         self.end(end, now_ms, effects);
     }
 
     /// Whose fault it is that somebody in the machine has killed its agent: while a step runs nobody else is there.
     pub(super) fn killed(&self, job: &Job, how: String, effects: &mut Vec<Effect>) -> End {
-        let Some(running) = &self.running else {
+        let (Some(running), Some(current)) = (&self.running, self.interpreter.current()) else {
             return End::Infra { cause: how };
         };
-        let (result, sentence) = match &running.stop {
+        let (result, message) = match &running.stop {
             // It was to end, for this reason.
             Some(stop) => {
                 let result = match stop.why {
                     Why::JobLimit | Why::Idle => JobResult::TimedOut,
                     Why::StepLimit | Why::Cancelled => JobResult::Failure,
                 };
-                (result, self.stopped(job, running, stop.why).1)
+                (result, self.stopped(job, stop.why))
             }
             None => (JobResult::Failure, how),
         };
-        effects.push(Effect::Log(
-            running.step,
-            format!("The step did not succeed: {sentence}"),
-        ));
-        let name = job.plan.steps.get(running.step).map_or("", |step| step.name.as_str());
-        End::Result {
-            result,
-            message: format!("step {} “{name}”: {sentence}", running.step + 1),
+        let line = format!("The step did not succeed: {message}");
+        effects.push(Effect::Log(current.step, line));
+        let message = self.interpreter.sentence(job, current.step, &message);
+        End::Result { result, message }
+    }
+
+    /// The end, whatever still runs.
+    pub(super) fn end(&mut self, end: End, now_ms: i64, effects: &mut Vec<Effect>) {
+        self.running = None;
+        let (state, message) = match &end {
+            End::Result {
+                result: JobResult::Cancelled,
+                message,
+            } => (StepState::Cancelled, message),
+            End::Result { message, .. } => (StepState::Failure, message),
+            End::Infra { cause } => (StepState::Failure, cause),
+        };
+        let outputs = self.interpreter.abandon(state, message, now_ms);
+        self.follow(outputs, None, now_ms, effects);
+        if self.survivors && matches!(end, End::Result { .. }) {
+            let exec = self.take_exec();
+            self.phase = Phase::Clearing { end, exec, since_ms: 0 };
+            return effects.extend([Effect::Checkpoint, Effect::SendClear]);
         }
+        self.phase = Phase::Ended(end);
+        effects.extend([Effect::Checkpoint, Effect::End]);
     }
 }

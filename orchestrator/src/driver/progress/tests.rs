@@ -1,8 +1,24 @@
+use std::sync::Arc;
+
 use proptest::prelude::*;
 
-use super::super::job::tests::{job, run, step};
-use super::*;
-use crate::model::plan::Action;
+use super::{
+    ending::CLEARING_MS,
+    stop::{CANCEL_PATIENCE_MS, KILL_PATIENCE_MS},
+    *,
+};
+use crate::driver::{
+    actions::{Action, Checkout, testing},
+    job::{
+        JobStep,
+        testing::{job, run, step},
+    },
+};
+use crate::model::plan::Condition;
+
+fn checkout() -> Arc<dyn Action> {
+    Arc::new(Checkout::new(&[]).unwrap())
+}
 
 fn start(job: &Job) -> (Progress, Vec<Effect>) {
     let mut progress = Progress::new(job);
@@ -69,7 +85,7 @@ fn a_failed_step_ends_the_job_and_skips_the_rest() {
     let (mut progress, _) = start(&job);
     exit(&mut progress, &job, 3);
     assert_eq!(result(&progress), Some((JobResult::Failure, "step 1 “a”: exit code 3")));
-    assert_eq!(progress.steps[1].state, StepState::Skipped);
+    assert_eq!(progress.interpreter.steps()[1].state, StepState::Skipped);
 }
 
 #[test]
@@ -79,7 +95,7 @@ fn continue_on_error_shows_the_failure_and_goes_on() {
     let job = job(vec![first, step("b", run("true"))]);
     let (mut progress, _) = start(&job);
     exit(&mut progress, &job, 1);
-    assert_eq!(progress.steps[0].state, StepState::Failure);
+    assert_eq!(progress.interpreter.steps()[0].state, StepState::Failure);
     exit(&mut progress, &job, 0);
     let allowed = "1 of 2 steps succeeded; continue-on-error allows step 1 “a”: exit code 1";
     assert_eq!(result(&progress), Some((JobResult::Success, allowed)));
@@ -87,8 +103,9 @@ fn continue_on_error_shows_the_failure_and_goes_on() {
 
 #[test]
 fn a_checkout_runs_its_commands_in_turn_and_any_failure_fails_the_step() {
-    let job = job(vec![step("c", Action::Checkout { depth: 1, path: None })]);
-    let commands = job::parts(&job.plan.steps[0].action);
+    let job = job(vec![step("c", checkout())]);
+    let commands = testing::execs(&job, 0).len();
+    assert!(commands > 1);
     for failing in 0..commands {
         let (mut progress, _) = start(&job);
         for _ in 0..failing {
@@ -135,7 +152,7 @@ fn what_a_step_wrote_last_stands_before_what_is_said_of_it() {
 #[test]
 fn job_step_and_idle_limits_say_different_things() {
     let mut limited = step("a", run("sleep 9999"));
-    limited.timeout_minutes = Some(5);
+    limited.limit_ms = Some(5 * 60_000);
     let job = job(vec![limited]);
     let cases = [(
         5,
@@ -151,10 +168,10 @@ fn job_step_and_idle_limits_say_different_things() {
         );
         exit(&mut progress, &job, 0);
         assert_eq!(result(&progress), Some((wanted, words)));
-        assert_eq!(progress.steps[0].state, StepState::TimedOut);
+        assert_eq!(progress.interpreter.steps()[0].state, StepState::TimedOut);
     }
     let mut quiet = job.clone();
-    quiet.plan.steps[0].timeout_minutes = None;
+    quiet.steps[0].limit_ms = None;
     let (mut progress, _) = start(&quiet);
     wait(&mut progress, &quiet, 10 * 60_000);
     exit(&mut progress, &quiet, 130);
@@ -229,6 +246,115 @@ fn a_second_cancel_kills_at_once_and_a_cancel_before_any_step_ends_at_once() {
         result(&booting),
         Some((JobResult::Cancelled, "cancelled by ada: wrong branch"))
     );
+}
+
+fn condition(name: &str, condition: Condition) -> JobStep {
+    JobStep {
+        condition,
+        ..step(name, run(name))
+    }
+}
+
+fn cancel(force: bool) -> Event {
+    Event::Cancel {
+        by: "ada".into(),
+        reason: String::new(),
+        force,
+    }
+}
+
+fn states(progress: &Progress) -> Vec<&'static str> {
+    progress
+        .interpreter
+        .steps()
+        .iter()
+        .map(|step| step.state.as_str())
+        .collect()
+}
+
+#[test]
+fn a_cancel_leaves_what_always_keeps_its_grace_and_a_second_one_leaves_nothing() {
+    let steps = || {
+        vec![
+            step("a", run("a")),
+            condition("b", Condition::Always),
+            condition("c", Condition::Always),
+        ]
+    };
+    let job = job(steps());
+    // The step that runs is stopped, and those that `always()` keeps run.
+    let (mut progress, _) = start(&job);
+    assert_eq!(
+        progress.on(&job, cancel(false), 3),
+        [Effect::Checkpoint, Effect::SendStop]
+    );
+    assert_eq!(exit(&mut progress, &job, 130).last(), Some(&Effect::Send));
+    // They are not stopped by the same cancel when it is read again.
+    assert_eq!(progress.on(&job, cancel(false), 3), []);
+    exit(&mut progress, &job, 0);
+    exit(&mut progress, &job, 0);
+    assert_eq!(states(&progress), ["cancelled", "success", "success"]);
+    assert_eq!(result(&progress), Some((JobResult::Cancelled, "cancelled by ada")));
+
+    // The grace is for all of them together.
+    let (mut progress, _) = start(&job);
+    progress.on(&job, cancel(false), 3);
+    exit(&mut progress, &job, 130);
+    assert_eq!(progress.next_limit_ms(&job, true), job.limits.cancel_ms);
+    let effects = wait(&mut progress, &job, job.limits.cancel_ms);
+    assert_eq!(effects, [Effect::Checkpoint, Effect::SendStop]);
+    assert!(progress.running.as_ref().unwrap().stop.as_ref().unwrap().kill);
+    exit(&mut progress, &job, 137);
+    assert_eq!(states(&progress), ["cancelled", "cancelled", "skipped"]);
+
+    let (mut progress, _) = start(&job);
+    progress.on(&job, cancel(true), 3);
+    exit(&mut progress, &job, 137);
+    assert_eq!(states(&progress), ["cancelled", "skipped", "skipped"]);
+}
+
+#[test]
+fn when_the_jobs_time_is_over_what_always_keeps_has_the_same_grace() {
+    let job = job(vec![
+        step("a", run("a")),
+        condition("b", Condition::Always),
+        step("c", run("c")),
+    ]);
+    let (mut progress, _) = start(&job);
+    for _ in 0..3 {
+        wait(&mut progress, &job, 9 * 60_000);
+        let exec = progress.running.as_ref().unwrap().exec;
+        progress.on(&job, Event::Output { exec }, 3);
+    }
+    assert_eq!(
+        wait(&mut progress, &job, 3 * 60_000),
+        [Effect::Checkpoint, Effect::SendStop]
+    );
+    // What is over already wakes nobody.
+    assert_eq!(progress.next_limit_ms(&job, true), CANCEL_PATIENCE_MS);
+    exit(&mut progress, &job, 130);
+    assert_eq!(progress.next_limit_ms(&job, true), job.limits.cancel_ms);
+    exit(&mut progress, &job, 0);
+    assert_eq!(states(&progress), ["timed_out", "success", "skipped"]);
+    let (how, words) = result(&progress).unwrap();
+    assert_eq!(how, JobResult::TimedOut);
+    assert!(words.contains("the job ran longer than its 30 minutes"), "{words}");
+}
+
+#[test]
+fn a_job_that_has_failed_is_not_tried_again_for_a_machine_that_was_lost_later() {
+    let job = job(vec![step("a", run("a")), condition("b", Condition::Failure)]);
+    let (mut progress, _) = start(&job);
+    exit(&mut progress, &job, 3);
+    progress.on(
+        &job,
+        Event::Lost {
+            cause: "QEMU ended".into(),
+        },
+        3,
+    );
+    assert_eq!(result(&progress), Some((JobResult::Failure, "step 1 “a”: exit code 3")));
+    assert_eq!(states(&progress), ["failure", "failure"]);
 }
 
 #[test]
@@ -320,14 +446,17 @@ fn what_steps_left_running_is_ended_after_the_last_and_changes_no_result() {
 fn an_agent_that_is_killed_in_mid_step_is_the_jobs_failure_and_otherwise_ours() {
     let mut tolerant = step("a", run("kill -9 -1"));
     tolerant.continue_on_error = true;
-    tolerant.timeout_minutes = Some(5);
+    tolerant.limit_ms = Some(5 * 60_000);
     let job = job(vec![tolerant, step("b", run("true"))]);
     let killed = || Event::AgentKilled { how: "killed".into() };
     let (mut progress, _) = start(&job);
     progress.on(&job, killed(), 3);
     assert_eq!(result(&progress), Some((JobResult::Failure, "step 1 “a”: killed")));
     assert_eq!(
-        (progress.steps[0].state, progress.steps[1].state),
+        (
+            progress.interpreter.steps()[0].state,
+            progress.interpreter.steps()[1].state
+        ),
         (StepState::Failure, StepState::Skipped)
     );
     // A step that was to end anyway ends for that reason.
@@ -408,9 +537,9 @@ proptest! {
     /// checkpoint that went through JSON is the same as going on without.
     #[test]
     fn the_machine_is_sound(events in proptest::collection::vec(events(), 0..60)) {
-        let mut tolerant = step("b", Action::Checkout { depth: 0, path: None });
+        let mut tolerant = step("b", checkout());
         tolerant.continue_on_error = true;
-        let job = job(vec![step("a", run("x")), tolerant, step("c", run("x"))]);
+        let job = job(vec![step("a", run("x")), tolerant, step("c", run("x")), condition("d", Condition::Always)]);
         let mut progress = Progress::new(&job);
         let mut ends = 0;
         for event in events {
@@ -424,7 +553,7 @@ proptest! {
             if let Some(decided) = before.decided() {
                 prop_assert_eq!(progress.decided(), Some(decided));
             }
-            for (old, new) in before.steps.iter().zip(&progress.steps) {
+            for (old, new) in before.interpreter.steps().iter().zip(progress.interpreter.steps()) {
                 prop_assert!(old.state == new.state || old.state.next().contains(&new.state), "{:?} -> {:?}", old.state, new.state);
             }
             for (index, effect) in effects.iter().enumerate() {
@@ -435,7 +564,7 @@ proptest! {
             ends += effects.iter().filter(|e| **e == Effect::End).count();
             prop_assert_eq!(ends, usize::from(matches!(progress.phase, Phase::Ended(_))));
             if progress.decided().is_some() {
-                prop_assert!(progress.steps.iter().all(|s| s.state.is_terminal()));
+                prop_assert!(progress.interpreter.steps().iter().all(|s| s.state.is_terminal()));
             }
         }
     }

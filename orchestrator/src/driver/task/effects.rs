@@ -3,19 +3,7 @@
 use helios_proto::v1;
 
 use super::{Stopped, Task, number};
-use crate::{
-    clock::now_ms,
-    driver::{
-        job::source_depth,
-        progress::{Effect, Event, Phase},
-    },
-    error_chain::chain,
-    failpoint::{self, Point},
-    model::plan::Action,
-    queue::Hint,
-    source::SourceError,
-    store::StepUpdate,
-};
+use crate::{clock::now_ms, driver::progress::{Effect, Event, Phase}, error_chain::chain, failpoint::{self, Point}, queue::Hint, source::SourceError, store::StepUpdate};
 
 /// Effects that must be durable before the machine hears of anything that follows them.
 #[derive(Debug, Default)]
@@ -102,10 +90,11 @@ impl Task<'_> {
     }
 
     fn step_update(&self, index: usize) -> Option<StepUpdate> {
-        let (step, planned) = (self.progress.steps.get(index)?, self.job.plan.steps.get(index)?);
+        let interpreter = &self.progress.interpreter;
+        let (step, planned) = (interpreter.steps().get(index)?, interpreter.planned(&self.job, index)?);
         Some(StepUpdate {
             index: number(index),
-            name: planned.name.clone(),
+            name: interpreter.name(&self.job, index),
             state: step.state,
             exit_code: step.exit_code,
             message: step.message.clone(),
@@ -115,33 +104,34 @@ impl Task<'_> {
         })
     }
 
-    /// Sends the running command. A checkout first gets its source granted.
+    /// Sends the running command. What fetches first gets its source granted.
     pub(super) async fn send_running(&mut self) -> Result<(), Stopped> {
-        let Some(running) = self.progress.running.clone() else {
+        let interpreter = &self.progress.interpreter;
+        let (Some(running), Some(current)) = (self.progress.running.clone(), interpreter.current()) else {
             return Ok(());
         };
-        let action = self.job.plan.steps.get(running.step).map(|step| &step.action);
-        if let Some(Action::Checkout { .. }) = action {
+        let step = interpreter.planned(&self.job, current.step);
+        if step.is_some_and(|step| step.action.source_depth().is_some()) {
             if !self.granted
                 && let Err(error) = self.grant().await
             {
                 let cause = format!("the source cannot be granted: {}", chain(&error));
                 return Box::pin(self.feed(Event::Lost { cause })).await;
             }
-            if running.part == 0 && self.surveyed != Some(running.step) {
-                self.surveyed = Some(running.step);
-                self.say_what_is_left_out(running.step).await;
+            if current.part == 0 && self.surveyed != Some(current.step) {
+                self.surveyed = Some(current.step);
+                self.say_what_is_left_out(current.step).await;
             }
         }
-        if let Some(exec) = self.job.command(running.step, running.part) {
-            self.command(running.exec, v1::command::Command::Exec(exec));
+        if let Some(command) = self.progress.interpreter.command(&self.job) {
+            self.command(running.exec, command.into());
         }
         Ok(())
     }
 
     async fn grant(&mut self) -> Result<(), SourceError> {
         let attempt = self.attempt;
-        let depth = source_depth(&self.job.plan).unwrap_or(1);
+        let depth = self.job.source_depth().unwrap_or(1);
         self.deps
             .source
             .grant(

@@ -84,12 +84,7 @@ impl Task<'_> {
         if sequence <= self.last_sequence {
             return Ok(());
         }
-        let step = self
-            .progress
-            .running
-            .as_ref()
-            .filter(|r| r.exec == exec)
-            .map(|r| r.step);
+        let step = self.progress.step_of(exec);
         match event {
             v1::event::Event::Output(output) => {
                 let channel = match output.stream() {

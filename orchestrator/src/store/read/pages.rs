@@ -1,28 +1,6 @@
 //! Reading for pages, the API and the command line.
 
-use crate::{
-    model::{
-        diagnostic::Diagnostic,
-        ids::{JobId, RunId, TriggerId},
-        names::{CommitSha, ConnectionId, RefName, RepoPath, RepositoryId},
-        plan::{Env, Plan, PlannedJob},
-        state::RunState,
-        trigger::Repository,
-    },
-    store::{
-        Store, StoreError,
-        attempt::{
-            attempts::{self, AttemptRow},
-            steps::{self, StepRow},
-        },
-        engine::tx::{Row, Tx, Value, args},
-        run::{
-            cancel::{self, CancelRequest},
-            jobs::{self, JobRow},
-            runs,
-        },
-    },
-};
+use crate::{model::{diagnostic::Diagnostic, ids::{JobId, RunId, TriggerId}, names::{CommitSha, ConnectionId, RefName, RepoPath, RepositoryId}, plan::{Plan, PlannedJob, EnvTemplate}, state::RunState, trigger::Repository}, store::{Store, StoreError, attempt::{attempts::{self, AttemptRow}, steps::{self, StepRow}}, engine::tx::{Row, Tx, Value, args}, run::{cancel::{self, CancelRequest}, jobs::{self, JobRow}, runs}}};
 
 /// Which runs to list.
 #[derive(Debug, Clone, Default)]
@@ -122,7 +100,7 @@ pub struct JobDetail {
     /// What it does.
     pub plan: PlannedJob,
     /// Environment of every step of the workflow.
-    pub workflow_env: Env,
+    pub workflow_env: EnvTemplate,
     /// Its attempts, the first first; of a carried-over job, those of the job that ran.
     pub attempts: Vec<AttemptRow>,
     /// The steps of the newest attempt.

@@ -1,23 +1,7 @@
 //! Making runs from what the planner found.
 
 use super::{jobs, runs};
-use crate::{
-    config::Size,
-    digest::sha256_hex,
-    model::{
-        diagnostic::Diagnostic,
-        ids::{JobId, RunId, TriggerId},
-        names::{CommitSha, Label},
-        plan::Plan,
-        state::{JobState, RunState},
-        trigger::Trigger,
-    },
-    store::{
-        StoreError,
-        engine::tx::{Tx, args, clip, to_json},
-        report::outbox::{self, Place},
-    },
-};
+use crate::{config::Size, digest::sha256_hex, model::{diagnostic::Diagnostic, ids::{JobId, RunId, TriggerId}, names::{CommitSha, Label}, plan::Plan, state::{JobState, RunState}, trigger::Trigger}, store::{StoreError, engine::tx::{Tx, args, clip, to_json}, report::outbox::{self, Place}}};
 
 /// One workflow file, as the planner leaves it.
 #[derive(Debug, Clone)]
@@ -132,7 +116,7 @@ async fn insert_jobs(tx: &mut Tx, run: RunId, place: &Place, planned: &PlannedRu
             run_attempt: 1,
             place: u32::try_from(index).unwrap_or(u32::MAX),
             key: job.id.clone(),
-            name: job.name.clone(),
+            name: job.name.shown().to_owned(),
             check_name: planned.plan.check_name(job),
             needs: job.needs.clone(),
             requirement: requirement.clone(),

@@ -21,18 +21,10 @@ mod writing;
 
 use std::time::Duration;
 
+use contract;
+
 use super::*;
-use crate::{
-    config::{Database, Size},
-    model::{
-        ids::{AttemptId, InstanceId, JobId, RunId},
-        names::{CommitSha, MachineName, NodeName},
-        plan::{Action, PLAN_VERSION, Plan, PlannedJob, PlannedStep, Shell},
-        state::{JobResult, JobState, MachineState, RunState},
-        trigger::{Event, RefCause, RefEvent, Repository, Retry, Subject, Trigger},
-    },
-    secret::Secret,
-};
+use crate::{config::{Database, Size}, model::{ids::{AttemptId, InstanceId, JobId, RunId}, names::{CommitSha, MachineName, NodeName}, plan::{Action, PLAN_VERSION, Plan, PlannedJob, PlannedStep, Shell, Condition, Span, Template}, state::{JobResult, JobState, MachineState, RunState}, trigger::{Event, RefCause, RefEvent, Repository, Retry, Subject, Trigger}}, secret::Secret};
 
 /// Declares the tests of a file: each takes a [`Lab`] and runs once per database.
 macro_rules! contract {
@@ -53,7 +45,6 @@ macro_rules! contract {
         }
     };
 }
-use contract;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const TRIES: u32 = 3;
@@ -273,30 +264,36 @@ fn push(repository: u64, commit: &CommitSha) -> Trigger {
         event: Event::push("refs/heads/main".parse().unwrap(), commit.clone(), None),
         actor: "ann".into(),
         title: "Mend <the> thing".into(),
+        payload: None,
     }
 }
 
 fn planned(workflow: &Workflow<'_>) -> NewRun {
     let job = |(key, needs): &(&str, &[&str])| PlannedJob {
         id: (*key).into(),
-        name: (*key).into(),
-        runs_on: None,
-        size: None,
-        runs_on_at: (1, 1),
+        span: Span::at(1, 1),
+        name: Template::default_of((*key).into()),
+        condition: Template::default_of(Condition::Success),
+        strategy: None,
+        runs_on: Vec::new(),
         needs: needs.iter().map(ToString::to_string).collect(),
         env: Vec::new(),
-        timeout_minutes: 360,
+        timeout_minutes: Template::default_of(360),
+        outputs: Vec::new(),
+        call: None,
         steps: vec![PlannedStep {
-            name: "true".into(),
+            id: None,
+            span: Span::at(1, 1),
+            name: Template::default_of("true".into()),
+            condition: Template::default_of(Condition::Success),
             action: Action::Run {
-                script: "true".into(),
-                shell: Shell::Default,
+                script: Template::default_of("true".into()),
+                shell: Template::default_of(Shell::Default),
                 working_directory: None,
             },
             env: Vec::new(),
             timeout_minutes: None,
-            continue_on_error: false,
-            line: 1,
+            continue_on_error: Template::default_of(false),
         }],
     };
     let path = format!(".helios/workflows/{}.yml", workflow.name);
@@ -318,7 +315,7 @@ fn planned(workflow: &Workflow<'_>) -> NewRun {
                 version: PLAN_VERSION,
                 path,
                 name: workflow.name.into(),
-                env: vec![("A".into(), "1".into())],
+                env: vec![("A".into(), Template::default_of("1".into()))],
                 jobs: workflow.jobs.iter().map(job).collect(),
             },
             jobs: vec![requirement; workflow.jobs.len()],

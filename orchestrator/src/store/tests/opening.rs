@@ -193,7 +193,7 @@ async fn a_plan_of_a_newer_version_is_named_by_its_version() {
         .await;
     let words = lab.store.job(claimed.job).await.unwrap_err().to_string();
     assert!(
-        words.contains("has version 9, and this version of helios-ci knows up to 1"),
+        words.contains("has version 9, and this version of helios-ci knows up to 2"),
         "{words}"
     );
 }

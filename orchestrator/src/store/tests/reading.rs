@@ -1,7 +1,7 @@
 //! What pages, the API and the command line read.
 
 use super::*;
-use crate::model::{names::RepoPath, state::MachineState};
+use crate::model::{names::RepoPath, state::MachineState, plan::Template};
 
 contract!(
     runs_are_listed_newest_first_in_pages,
@@ -136,7 +136,10 @@ async fn a_job_shows_its_plan_attempts_and_steps(lab: Lab) {
         (detail.run.id, detail.run_attempt, detail.plan.id.as_str()),
         (run, 1, "a")
     );
-    assert_eq!(detail.workflow_env, [("A".to_owned(), "1".to_owned())]);
+    assert_eq!(
+        detail.workflow_env,
+        [("A".to_owned(), Template::default_of("1".to_owned()))]
+    );
     let attempts: Vec<AttemptId> = detail.attempts.iter().map(|a| a.id).collect();
     assert_eq!(attempts, [first.attempt, second.attempt]);
     assert_eq!(detail.attempts[0].cause.as_deref(), Some("no boot"));

@@ -2,41 +2,11 @@
 //! names another place, so the first answer is small however long the log is.
 
 use askama::Template;
-use axum::{
-    extract::{Path, Query, State},
-    http::{HeaderMap, header},
-    response::{Html, IntoResponse, Response},
-};
+use axum::{extract::{Path, Query, State}, http::{HeaderMap, header}, response::{Html, IntoResponse, Response}};
 use serde::Deserialize;
 
 use super::view::{self, Badge};
-use crate::{
-    clock::now_ms,
-    logs::{Line, LogError, Position, StepSpan},
-    model::{
-        ids::AttemptId,
-        names::MachineName,
-        state::{AttemptState, JobState, StepState},
-    },
-    store::{AttemptRow, JobDetail, StepRow},
-    web::{
-        AppState,
-        api::{
-            job_for,
-            machines::{self, KeepView},
-            refused_here, store_failed,
-        },
-        authorize::Action,
-        http::problem::Problem,
-        identity::Caller,
-        live::{
-            log_text::{self, LogPlace, attempt_of, log_of, log_place},
-            log_view::{Group, Mark, Renderer, WINDOW, lead},
-            stream::Cursor,
-        },
-        pages::runs::{Frame, RunView, cancel_words, html, waiting},
-    },
-};
+use crate::{clock::now_ms, logs::{Line, LogError, Position, StepSpan}, model::{ids::AttemptId, names::MachineName, state::{AttemptState, JobState, StepState}}, store::{AttemptRow, JobDetail, StepRow}, web::{AppState, api::{job_for, machines::{self, KeepView}, refused_here, store_failed}, authorize::Action, http::problem::Problem, identity::Caller, live::{log_text::{self, LogPlace, attempt_of, log_of, log_place}, log_view::{Group, Mark, Renderer, WINDOW, lead}, stream::Cursor}, pages::runs::{Frame, RunView, cancel_words, html, waiting}}};
 
 /// `?…` of the job page and of its log fragments.
 #[derive(Debug, Deserialize, Default)]
@@ -210,10 +180,10 @@ pub(in crate::web) fn ending(job: &JobDetail) -> Option<String> {
                 .unwrap_or_else(|| "no machine was free before the queue's time limit".to_owned()),
         ),
         JobState::TimedOut => Some(row.reason.clone().unwrap_or_else(|| {
-            format!(
-                "the steps took longer than the job's limit of {} min",
-                job.plan.timeout_minutes
-            )
+            match job.plan.timeout_minutes.value(|| "`timeout-minutes`".to_owned()) {
+                Ok(minutes) => format!("the steps took longer than the job's limit of {minutes} min"),
+                Err(_) => "the steps took longer than the job's limit".to_owned(),
+            }
         })),
         JobState::Error => Some(format!(
             "helios-ci failed, not your code: {}",
@@ -248,8 +218,8 @@ fn step_views(job: &JobDetail, rows: &[StepRow], window: Option<Window>, now: i6
         .iter()
         .zip(0u32..)
         .map(|(step, index)| StepView {
-            line: Some(step.line),
-            ..step_view(index, &step.name, pending)
+            line: Some(step.span.line),
+            ..step_view(index, step.name.shown(), pending)
         })
         .collect();
     let at = |steps: &mut Vec<StepView>, index: u32| match steps.binary_search_by_key(&index, |s| s.index) {

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use axum::{Router, body::{Body, to_bytes}, http::{HeaderMap, Method, Request, StatusCode}};
 use tower::ServiceExt as _;
 
-use crate::{clock::now_ms, config::{Backend, Capacity, Config, Connection, ConnectionKind, Database, Limits, Retention, Size}, forge::{ConnectionHealth, ForgeError}, intake::Intake, logs::{Channel, LogStore, LogWriter}, machine::process, model::{diagnostic::Diagnostic, ids::{AttemptId, InstanceId, JobId, RunId, TriggerId}, names::{CommitSha, ConnectionId, NodeName, RefName, RepoPath}, plan::{Action, PLAN_VERSION, Plan, PlannedJob, PlannedStep, Shell}, state::{JobResult, StepState}, trigger::{Event, Repository, Trigger}}, planner::Caught, queue::InProcess, secret::Secret, store::{AttemptEnd, JobRequirement, NewRun, NewToken, PlannedRun, StepUpdate, Store, StoreError, TriggerOutcome}, telemetry::Metrics, web::{AppState, Parts, Repositories, identity::{self, ADMIN_SCOPE, token_hash}, router}};
+use crate::{clock::now_ms, config::{Backend, Capacity, Config, Connection, ConnectionKind, Database, Limits, Retention, Size}, forge::{ConnectionHealth, ForgeError}, intake::Intake, logs::{Channel, LogStore, LogWriter}, machine::process, model::{diagnostic::Diagnostic, ids::{AttemptId, InstanceId, JobId, RunId, TriggerId}, names::{CommitSha, ConnectionId, NodeName, RefName, RepoPath}, plan::{Action, PLAN_VERSION, Plan, PlannedJob, PlannedStep, Shell, Condition, Span, Template}, state::{JobResult, StepState}, trigger::{Event, Repository, Trigger}}, planner::Caught, queue::InProcess, secret::Secret, store::{AttemptEnd, JobRequirement, NewRun, NewToken, PlannedRun, StepUpdate, Store, StoreError, TriggerOutcome}, telemetry::Metrics, web::{AppState, Parts, Repositories, identity::{self, ADMIN_SCOPE, token_hash}, router}};
 
 /// What hostile people write wherever they can.
 pub const EVIL: &str = "<img src=x onerror=alert(1)>\"'&<script>alert(2)</script>";
@@ -149,29 +149,34 @@ fn config(folder: &std::path::Path) -> Config {
 
 fn step(name: &str, script: &str, line: u32) -> PlannedStep {
     PlannedStep {
-        name: name.into(),
+        id: None,
+        span: Span::at(line, 7),
+        name: Template::default_of(name.into()),
+        condition: Template::default_of(Condition::Success),
         action: Action::Run {
-            script: script.into(),
-            shell: Shell::Default,
+            script: Template::default_of(script.into()),
+            shell: Template::default_of(Shell::Default),
             working_directory: None,
         },
         env: vec![],
         timeout_minutes: None,
-        continue_on_error: false,
-        line,
+        continue_on_error: Template::default_of(false),
     }
 }
 
 fn job(id: &str, name: &str, needs: &[&str]) -> PlannedJob {
     PlannedJob {
         id: id.into(),
-        name: name.into(),
-        runs_on: Some("helios".parse().unwrap()),
-        size: None,
-        runs_on_at: (1, 1),
+        span: Span::at(1, 1),
+        name: Template::default_of(name.into()),
+        condition: Template::default_of(Condition::Success),
+        strategy: None,
+        runs_on: vec![Template::default_of("helios".parse().unwrap())],
         needs: needs.iter().map(|n| (*n).to_owned()).collect(),
         env: vec![],
-        timeout_minutes: 30,
+        timeout_minutes: Template::default_of(30),
+        outputs: vec![],
+        call: None,
         steps: vec![
             step("Check out", "true", 9),
             step("Build", "make", 11),
@@ -191,6 +196,7 @@ pub fn trigger(path: &str, id: u64, title: &str) -> Trigger {
         event: Event::push("refs/heads/<img>".parse().unwrap(), COMMIT.parse().unwrap(), None),
         actor: EVIL.into(),
         title: title.into(),
+        payload: None,
     }
 }
 

@@ -9,12 +9,7 @@ mod show;
 mod tree;
 pub(in crate::cli) mod trial;
 
-use std::{
-    collections::HashMap,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, path::{Path, PathBuf}, sync::Arc, time::Duration};
 
 use clap::Args;
 use miette::miette;
@@ -22,28 +17,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{complaints::Complaints, place::Place, tree::Tree};
-use crate::{
-    cli::{
-        Common, Exit, Outcome, report,
-        wiring::{backend, parts},
-    },
-    driver::Deps,
-    forge::FORGEJO_WORKFLOWS,
-    machine::Machines,
-    model::{
-        ids::{InstanceId, RunId},
-        names::CommitSha,
-        plan::Action,
-        trigger::{Event, RefCause, RefEvent, Repository, Trigger},
-    },
-    node,
-    planner::{WorkflowFile, decide},
-    queue::{Hint, InProcess},
-    scheduler,
-    store::{CancelOutcome, NewRun, Store, TriggerOutcome},
-    telemetry::Metrics,
-    workflow::{self, Defaults},
-};
+use crate::{cli::{Common, Exit, Outcome, report, wiring::{backend, parts}}, driver::Deps, forge::FORGEJO_WORKFLOWS, machine::Machines, model::{ids::{InstanceId, RunId}, names::CommitSha, plan::{Action, CHECKOUT, Template}, trigger::{Event, RefCause, RefEvent, Repository, Trigger}}, node, planner::{WorkflowFile, decide}, queue::{Hint, InProcess}, scheduler, store::{CancelOutcome, NewRun, Store, TriggerOutcome}, telemetry::Metrics, workflow::{self, Defaults}};
 
 /// How long the last machine may take to be gone.
 const CLEAN_WITHIN: Duration = Duration::from_secs(120);
@@ -215,9 +189,15 @@ fn within(run: &mut NewRun, commits: u32) -> bool {
         .flat_map(|run| &mut run.plan.jobs)
         .flat_map(|job| &mut job.steps)
     {
-        if let Action::Checkout { depth: depth @ 0, .. } = &mut step.action {
-            *depth = commits.max(1);
-            any = true;
+        let Action::Uses { action, inputs, .. } = &mut step.action else {
+            continue;
+        };
+        for (name, depth) in inputs {
+            let all = depth.value(String::new).is_ok_and(|depth| depth == "0");
+            if action == CHECKOUT && name == "fetch-depth" && all {
+                *depth = Template::default_of(commits.max(1).to_string());
+                any = true;
+            }
         }
     }
     any
@@ -332,6 +312,7 @@ async fn store_run(
         event,
         actor: tree.person.clone(),
         title: title.clone(),
+        payload: None,
     };
     let id = deps
         .store

@@ -151,7 +151,7 @@ async fn follow(logs: LogStore, attempt: AttemptId, mut lines: Lines, job: JobDe
                     Place::Step(number) => usize::try_from(number)
                         .ok()
                         .and_then(|n| job.plan.steps.get(n))
-                        .map(|step| step.name.as_str()),
+                        .map(|step| step.name.shown()),
                 };
                 if let Some(heading) = heading {
                     lines.line(format!("▸ {heading}").as_bytes());

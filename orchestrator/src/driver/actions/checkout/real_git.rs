@@ -1,21 +1,12 @@
 //! The commands of a checkout, run with the real git against a served grant.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::{Path, PathBuf}};
 
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
-use super::{tests::step, *};
-use crate::{
-    config::{Config, LoadOptions},
-    exec::{Cmd, Output},
-    forge::FetchAccess,
-    model::{ids::AttemptId, trigger::Repository},
-    source::Source,
-};
+use crate::{config::{Config, LoadOptions}, exec::{Cmd, Output}, forge::FetchAccess, model::{ids::AttemptId, trigger::Repository, names::CommitSha}, source::Source, driver::{actions::testing::execs, job::{Job, testing::{job, step}}}};
+use super::tests::checkout;
 
 /// A repository at a forge, a node that mirrors it, and a guest's folder.
 struct World {
@@ -100,16 +91,16 @@ impl World {
     /// An attempt with these checkouts, as far as its first command: granted and served.
     async fn attempt(&self, ref_name: &str, commit: &CommitSha, checkouts: &[(u32, Option<&str>)]) -> Job {
         let steps = checkouts.iter().map(|(depth, path)| {
-            let (depth, path) = (*depth, path.map(str::to_owned));
-            step("c", Action::Checkout { depth, path })
+            let mut step = step("c", checkout(*depth, *path));
+            step.env = vec![("HOME".into(), self.folder.path().display().to_string())];
+            step
         });
-        let mut job = super::tests::job(steps.collect());
+        let mut job = job(steps.collect());
         job.commit = commit.clone();
         job.ref_name = ref_name.parse().unwrap();
         job.workspace = self.workspace().display().to_string();
-        job.env = vec![vec![("HOME".into(), self.folder.path().display().to_string())]; checkouts.len()];
         let attempt = AttemptId::new();
-        let depth = source_depth(&job.plan).unwrap();
+        let depth = job.source_depth().unwrap();
         if depth == 0 {
             let left_out = self.source.fetch_refs(&self.repository, &self.access, attempt).await;
             assert_eq!(left_out.unwrap(), 0);
@@ -133,8 +124,7 @@ impl World {
 
 /// Runs one step's commands as the agent would.
 async fn play(job: &Job, step: usize) {
-    for part in 0..parts(&job.plan.steps[step].action) {
-        let exec = job.command(step, part).unwrap();
+    for exec in execs(job, step) {
         let mut cmd = Cmd::new(&exec.argv[0]).args(&exec.argv[1..]).cwd(&exec.cwd);
         for variable in &exec.env {
             cmd = cmd.env(&variable.name, std::str::from_utf8(&variable.value).unwrap());
