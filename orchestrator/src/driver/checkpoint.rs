@@ -2,8 +2,16 @@
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{progress::{CHECKPOINT_VERSION, Progress, ProgressV1}, seal::{SealError, SealKey}};
-use crate::{logs::LogState, model::ids::AttemptId, secret::Secret, store::{Store, StoreError}};
+use super::{
+    progress::{CHECKPOINT_VERSION, Progress, ProgressV1},
+    seal::{SealError, SealKey},
+};
+use crate::{
+    logs::LogState,
+    model::ids::AttemptId,
+    secret::Secret,
+    store::{Store, StoreError},
+};
 
 /// What a daemon that takes over needs beyond the stored plan.
 #[derive(Debug)]

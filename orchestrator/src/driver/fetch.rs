@@ -5,8 +5,21 @@
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Deps, progress::End, sections::{FETCHING, NO_OTHER_REFS, REFS_LEFT_OUT}, task::Stopped, job::{JobStep, source_depth}};
-use crate::{error_chain::chain, forge::ForgeError, model::{person::person, state::JobResult}, queue::Hint, source::SourceError, store::AttemptRow};
+use super::{
+    Deps,
+    job::{JobStep, source_depth},
+    progress::End,
+    sections::{FETCHING, NO_OTHER_REFS, REFS_LEFT_OUT},
+    task::Stopped,
+};
+use crate::{
+    error_chain::chain,
+    forge::ForgeError,
+    model::{person::person, state::JobResult},
+    queue::Hint,
+    source::SourceError,
+    store::AttemptRow,
+};
 
 /// Why the commit could not be had.
 #[derive(Debug, thiserror::Error)]

@@ -5,8 +5,26 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Deps, keep, progress::End, sections::{CONSOLE, ENDED, FAILED}, task::Stopped, console::end_of_console};
-use crate::{error_chain::chain, failpoint::{self, Point}, logs::LogWriter, machine::ending, model::{names::MachineName, state::{JobState, MachineState}}, queue::Hint, store::{AttemptEnd, AttemptRow, EndOutcome}};
+use super::{
+    Deps,
+    console::end_of_console,
+    keep,
+    progress::End,
+    sections::{CONSOLE, ENDED, FAILED},
+    task::Stopped,
+};
+use crate::{
+    error_chain::chain,
+    failpoint::{self, Point},
+    logs::LogWriter,
+    machine::ending,
+    model::{
+        names::MachineName,
+        state::{JobState, MachineState},
+    },
+    queue::Hint,
+    store::{AttemptEnd, AttemptRow, EndOutcome},
+};
 
 /// How often a failing destruction is tried again.
 const DESTROY_AGAIN: Duration = Duration::from_secs(2);

@@ -49,7 +49,10 @@ mod task;
 use std::{collections::HashMap, sync::Arc};
 
 use self::seal::SealKey;
-use crate::{agent_api::AgentApi, config::Config, forge::Forge, logs::LogStore, machine::Machines, model::names::ConnectionId, queue::Hints, source::Source, store::Store, telemetry::Metrics};
+use crate::{
+    agent_api::AgentApi, config::Config, forge::Forge, logs::LogStore, machine::Machines, model::names::ConnectionId,
+    queue::Hints, source::Source, store::Store, telemetry::Metrics,
+};
 
 pub use self::{
     finish::destroy_once,

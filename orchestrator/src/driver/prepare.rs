@@ -6,8 +6,26 @@ use futures::StreamExt;
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{Deps, job::{Job, Limits, JobStep}, resolve::Resolved};
-use crate::{agent_api::Link, clock::now_ms, config::{Backend, Config, GuestKind}, digest::sha256, failpoint::{self, Point}, machine::{Endpoints, MachineSpec, Seed, listen}, model::{names::{Label, MachineName}, plan::Env}, secret::Secret, store::{AttemptRow, JobDetail, StoreError}, workflow};
+use super::{
+    Deps,
+    job::{Job, JobStep, Limits},
+    resolve::Resolved,
+};
+use crate::{
+    agent_api::Link,
+    clock::now_ms,
+    config::{Backend, Config, GuestKind},
+    digest::sha256,
+    failpoint::{self, Point},
+    machine::{Endpoints, MachineSpec, Seed, listen},
+    model::{
+        names::{Label, MachineName},
+        plan::Env,
+    },
+    secret::Secret,
+    store::{AttemptRow, JobDetail, StoreError},
+    workflow,
+};
 
 /// Why an attempt could not begin. Every case is ours, not the user's.
 #[derive(Debug, thiserror::Error)]

@@ -4,14 +4,38 @@
 mod effects;
 mod heard;
 
-use std::{sync::Arc, time::{Duration, Instant}};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use helios_proto::v1;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{Deps, agent_end, checkpoint::{Checkpoint, CheckpointError}, fetch, finish, job::Job, prepare::{self, Doors, PrepareError}, progress::{End, Event, Phase, Progress}, sections::MACHINE, resolve::resolve};
-use crate::{agent_api::LinkEvent, error_chain::chain, failpoint::{self, Point}, logs::{LogError, LogWriter}, machine::Observed, model::{names::MachineName, state::{AttemptState, MachineState, JobResult}}, queue::{Hint, Receiver, Wake}, store::{AttemptRow, StoreError}};
+use super::{
+    Deps, agent_end,
+    checkpoint::{Checkpoint, CheckpointError},
+    fetch, finish,
+    job::Job,
+    prepare::{self, Doors, PrepareError},
+    progress::{End, Event, Phase, Progress},
+    resolve::resolve,
+    sections::MACHINE,
+};
+use crate::{
+    agent_api::LinkEvent,
+    error_chain::chain,
+    failpoint::{self, Point},
+    logs::{LogError, LogWriter},
+    machine::Observed,
+    model::{
+        names::MachineName,
+        state::{AttemptState, JobResult, MachineState},
+    },
+    queue::{Hint, Receiver, Wake},
+    store::{AttemptRow, StoreError},
+};
 
 /// Output is made durable and acknowledged this long after the first byte that was not.
 const SYNC_AFTER: Duration = Duration::from_millis(10);

@@ -6,8 +6,15 @@ use std::str::FromStr;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
-use super::{BadDelivery, Parsed, text::{one_line, title}};
-use crate::model::{names::{CommitSha, ConnectionId, ForgeContext, RefName, RepoPath}, trigger::{Event, Repository, Subject, Trigger}, payload::Payload};
+use super::{
+    BadDelivery, Parsed,
+    text::{one_line, title},
+};
+use crate::model::{
+    names::{CommitSha, ConnectionId, ForgeContext, RefName, RepoPath},
+    payload::Payload,
+    trigger::{Event, Repository, Subject, Trigger},
+};
 
 /// Whose deliveries are parsed, and which repositories are served.
 #[derive(Debug, Clone)]

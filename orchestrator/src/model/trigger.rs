@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{names::{CommitSha, ConnectionId, ForgeContext, RefName, RepoPath, RepositoryId}, payload::Payload};
+use super::{
+    names::{CommitSha, ConnectionId, ForgeContext, RefName, RepoPath, RepositoryId},
+    payload::Payload,
+};
 
 /// A repository as a connection knows it. Everything of it is keyed by (connection, id): a renamed
 /// or recreated repository never inherits.
@@ -47,7 +50,6 @@ pub struct Trigger {
     /// The commit's title, at most 200 characters; foreign text.
     pub title: String,
     /// What the forge said of the event. None for what a person asked for, and for what was stored before this was.
-    #[serde(default)]
     pub payload: Option<Payload>,
 }
 
@@ -60,6 +62,8 @@ struct StoredTrigger {
     installation: Option<u64>,
     actor: String,
     title: String,
+    #[serde(default)]
+    payload: Option<Payload>,
 }
 
 impl From<StoredTrigger> for Trigger {
@@ -70,6 +74,7 @@ impl From<StoredTrigger> for Trigger {
             installation,
             actor,
             title,
+            payload,
         } = stored;
         if let Some(id) = installation {
             repository.context = id.into();
@@ -79,6 +84,7 @@ impl From<StoredTrigger> for Trigger {
             event,
             actor,
             title,
+            payload,
         }
     }
 }

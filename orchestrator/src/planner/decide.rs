@@ -2,7 +2,17 @@
 
 use std::fmt::Display;
 
-use crate::{config::Config, model::{diagnostic::Diagnostic, names::{CommitSha, Label}, plan::{Plan, Template}, trigger::{Event, RefCause, RefEvent}}, store::{JobRequirement, NewRun, PlannedRun}, workflow::{self, Defaults, Wanted}};
+use crate::{
+    config::Config,
+    model::{
+        diagnostic::Diagnostic,
+        names::{CommitSha, Label},
+        plan::{Plan, Template},
+        trigger::{Event, RefCause, RefEvent},
+    },
+    store::{JobRequirement, NewRun, PlannedRun},
+    workflow::{self, Defaults, Wanted},
+};
 
 /// A workflow file of a commit.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,6 +1,10 @@
 //! `on:`: which events a file listens to, and whether this one is among them.
 
-use super::{glob::{Glob, Globs, Subject}, tree::{Kind, Mark, Node, Scalar, Value}, walk::{Table, Walk, clip, nearest}};
+use super::{
+    glob::{Glob, Globs, Subject},
+    tree::{Kind, Mark, Node, Scalar, Value},
+    walk::{Table, Walk, clip, nearest},
+};
 use crate::model::trigger::{Event, RefCause, RefEvent};
 
 /// Every event GitHub and Forgejo know. Those we never see yet are not an error: a file may list

@@ -5,7 +5,13 @@ use std::fmt::Write as _;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{deadline, model::{plan::{Action, Shell, Env, Span, Template, values}, trigger::{RefCause, RefEvent}}};
+use crate::{
+    deadline,
+    model::{
+        plan::{Action, Env, Shell, Span, Template, values},
+        trigger::{RefCause, RefEvent},
+    },
+};
 
 const DEFAULTS: Defaults = Defaults {
     job_timeout_minutes: 360,

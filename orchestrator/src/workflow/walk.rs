@@ -2,7 +2,10 @@
 //! wrong, each thing with its place. A key is supported, known but not supported yet, or unknown;
 //! growing the language moves a name from one table to another and adds the function that reads it.
 
-use super::{tree::{Key, Kind, Mark, Node, Scalar, Value}, yaml::Fault};
+use super::{
+    tree::{Key, Kind, Mark, Node, Scalar, Value},
+    yaml::Fault,
+};
 use crate::{foreign_text::one_line, model::diagnostic::Diagnostic};
 
 /// How many complaints about one file are shown.

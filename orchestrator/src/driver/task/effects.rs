@@ -3,7 +3,15 @@
 use helios_proto::v1;
 
 use super::{Stopped, Task, number};
-use crate::{clock::now_ms, driver::progress::{Effect, Event, Phase}, error_chain::chain, failpoint::{self, Point}, queue::Hint, source::SourceError, store::StepUpdate};
+use crate::{
+    clock::now_ms,
+    driver::progress::{Effect, Event, Phase},
+    error_chain::chain,
+    failpoint::{self, Point},
+    queue::Hint,
+    source::SourceError,
+    store::StepUpdate,
+};
 
 /// Effects that must be durable before the machine hears of anything that follows them.
 #[derive(Debug, Default)]

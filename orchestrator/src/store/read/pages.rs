@@ -1,6 +1,28 @@
 //! Reading for pages, the API and the command line.
 
-use crate::{model::{diagnostic::Diagnostic, ids::{JobId, RunId, TriggerId}, names::{CommitSha, ConnectionId, RefName, RepoPath, RepositoryId}, plan::{Plan, PlannedJob, EnvTemplate}, state::RunState, trigger::Repository}, store::{Store, StoreError, attempt::{attempts::{self, AttemptRow}, steps::{self, StepRow}}, engine::tx::{Row, Tx, Value, args}, run::{cancel::{self, CancelRequest}, jobs::{self, JobRow}, runs}}};
+use crate::{
+    model::{
+        diagnostic::Diagnostic,
+        ids::{JobId, RunId, TriggerId},
+        names::{CommitSha, ConnectionId, RefName, RepoPath, RepositoryId},
+        plan::{EnvTemplate, Plan, PlannedJob},
+        state::RunState,
+        trigger::Repository,
+    },
+    store::{
+        Store, StoreError,
+        attempt::{
+            attempts::{self, AttemptRow},
+            steps::{self, StepRow},
+        },
+        engine::tx::{Row, Tx, Value, args},
+        run::{
+            cancel::{self, CancelRequest},
+            jobs::{self, JobRow},
+            runs,
+        },
+    },
+};
 
 /// Which runs to list.
 #[derive(Debug, Clone, Default)]

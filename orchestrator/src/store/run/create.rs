@@ -1,7 +1,23 @@
 //! Making runs from what the planner found.
 
 use super::{jobs, runs};
-use crate::{config::Size, digest::sha256_hex, model::{diagnostic::Diagnostic, ids::{JobId, RunId, TriggerId}, names::{CommitSha, Label}, plan::Plan, state::{JobState, RunState}, trigger::Trigger}, store::{StoreError, engine::tx::{Tx, args, clip, to_json}, report::outbox::{self, Place}}};
+use crate::{
+    config::Size,
+    digest::sha256_hex,
+    model::{
+        diagnostic::Diagnostic,
+        ids::{JobId, RunId, TriggerId},
+        names::{CommitSha, Label},
+        plan::Plan,
+        state::{JobState, RunState},
+        trigger::Trigger,
+    },
+    store::{
+        StoreError,
+        engine::tx::{Tx, args, clip, to_json},
+        report::outbox::{self, Place},
+    },
+};
 
 /// One workflow file, as the planner leaves it.
 #[derive(Debug, Clone)]

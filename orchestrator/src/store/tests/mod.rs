@@ -24,7 +24,17 @@ use std::time::Duration;
 use contract;
 
 use super::*;
-use crate::{config::{Database, Size}, model::{ids::{AttemptId, InstanceId, JobId, RunId}, names::{CommitSha, MachineName, NodeName}, plan::{Action, PLAN_VERSION, Plan, PlannedJob, PlannedStep, Shell, Condition, Span, Template}, state::{JobResult, JobState, MachineState, RunState}, trigger::{Event, RefCause, RefEvent, Repository, Retry, Subject, Trigger}}, secret::Secret};
+use crate::{
+    config::{Database, Size},
+    model::{
+        ids::{AttemptId, InstanceId, JobId, RunId},
+        names::{CommitSha, MachineName, NodeName},
+        plan::{Action, Condition, PLAN_VERSION, Plan, PlannedJob, PlannedStep, Shell, Span, Template},
+        state::{JobResult, JobState, MachineState, RunState},
+        trigger::{Event, RefCause, RefEvent, Repository, Retry, Subject, Trigger},
+    },
+    secret::Secret,
+};
 
 /// Declares the tests of a file: each takes a [`Lab`] and runs once per database.
 macro_rules! contract {

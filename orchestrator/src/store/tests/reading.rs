@@ -1,7 +1,7 @@
 //! What pages, the API and the command line read.
 
 use super::*;
-use crate::model::{names::RepoPath, state::MachineState, plan::Template};
+use crate::model::{names::RepoPath, plan::Template, state::MachineState};
 
 contract!(
     runs_are_listed_newest_first_in_pages,

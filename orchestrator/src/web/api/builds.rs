@@ -1,8 +1,29 @@
 //! `POST /api/v1/builds`: a person asks for the runs of a branch or tag.
 
-use axum::{Json, extract::{State, rejection::JsonRejection}, http::{StatusCode, header}, response::{IntoResponse, Response}};
+use axum::{
+    Json,
+    extract::{State, rejection::JsonRejection},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
 
-use crate::{forge::ForgeError, model::{names::{CommitSha, ConnectionId, RefName, RepoPath}, trigger::{Event, RefCause, RefEvent, Repository, Trigger}}, web::{AppState, Changed, api::{parse, store_failed, types::{AskedEvent, BuildCreated, CreateBuild}}, authorize::Action, http::problem::Problem, identity::Caller}};
+use crate::{
+    forge::ForgeError,
+    model::{
+        names::{CommitSha, ConnectionId, RefName, RepoPath},
+        trigger::{Event, RefCause, RefEvent, Repository, Trigger},
+    },
+    web::{
+        AppState, Changed,
+        api::{
+            parse, store_failed,
+            types::{AskedEvent, BuildCreated, CreateBuild},
+        },
+        authorize::Action,
+        http::problem::Problem,
+        identity::Caller,
+    },
+};
 
 /// The longest name of a workflow file that is taken.
 const LONGEST_NAME: usize = 300;

@@ -15,7 +15,14 @@
 
 use std::{collections::HashMap, convert::Infallible, str::FromStr, time::Duration};
 
-use axum::{extract::{Path, Query, State}, http::HeaderMap, response::{Sse, sse::{Event, KeepAlive}}};
+use axum::{
+    extract::{Path, Query, State},
+    http::HeaderMap,
+    response::{
+        Sse,
+        sse::{Event, KeepAlive},
+    },
+};
 use base64::Engine as _;
 use futures::StreamExt as _;
 use serde::Deserialize;
@@ -23,8 +30,28 @@ use serde_json::{Value, json};
 use tokio::{sync::mpsc, time::Instant};
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::{log_text::{LogPlace, attempt_of, log_of, log_place}, log_view::{Renderer, lead}, utf8::Decoder};
-use crate::{clock::now_ms, logs::{Channel, LogError, LogStore, Position, LogRecord}, model::{ids::{AttemptId, JobId}, state::JobState}, store::{AttemptRow, JobDetail, JobVersion}, web::{AppState, api::{job_for, parse}, authorize::Action, http::{limits::Viewer, problem::Problem}, identity::Caller, pages::{job, runs::waiting, view}}};
+use super::{
+    log_text::{LogPlace, attempt_of, log_of, log_place},
+    log_view::{Renderer, lead},
+    utf8::Decoder,
+};
+use crate::{
+    clock::now_ms,
+    logs::{Channel, LogError, LogRecord, LogStore, Position},
+    model::{
+        ids::{AttemptId, JobId},
+        state::JobState,
+    },
+    store::{AttemptRow, JobDetail, JobVersion},
+    web::{
+        AppState,
+        api::{job_for, parse},
+        authorize::Action,
+        http::{limits::Viewer, problem::Problem},
+        identity::Caller,
+        pages::{job, runs::waiting, view},
+    },
+};
 
 /// Events held for a viewer that does not read.
 const BUFFER: usize = 4;

@@ -2,11 +2,41 @@
 //! names another place, so the first answer is small however long the log is.
 
 use askama::Template;
-use axum::{extract::{Path, Query, State}, http::{HeaderMap, header}, response::{Html, IntoResponse, Response}};
+use axum::{
+    extract::{Path, Query, State},
+    http::{HeaderMap, header},
+    response::{Html, IntoResponse, Response},
+};
 use serde::Deserialize;
 
 use super::view::{self, Badge};
-use crate::{clock::now_ms, logs::{Line, LogError, Position, StepSpan}, model::{ids::AttemptId, names::MachineName, state::{AttemptState, JobState, StepState}}, store::{AttemptRow, JobDetail, StepRow}, web::{AppState, api::{job_for, machines::{self, KeepView}, refused_here, store_failed}, authorize::Action, http::problem::Problem, identity::Caller, live::{log_text::{self, LogPlace, attempt_of, log_of, log_place}, log_view::{Group, Mark, Renderer, WINDOW, lead}, stream::Cursor}, pages::runs::{Frame, RunView, cancel_words, html, waiting}}};
+use crate::{
+    clock::now_ms,
+    logs::{Line, LogError, Position, StepSpan},
+    model::{
+        ids::AttemptId,
+        names::MachineName,
+        state::{AttemptState, JobState, StepState},
+    },
+    store::{AttemptRow, JobDetail, StepRow},
+    web::{
+        AppState,
+        api::{
+            job_for,
+            machines::{self, KeepView},
+            refused_here, store_failed,
+        },
+        authorize::Action,
+        http::problem::Problem,
+        identity::Caller,
+        live::{
+            log_text::{self, LogPlace, attempt_of, log_of, log_place},
+            log_view::{Group, Mark, Renderer, WINDOW, lead},
+            stream::Cursor,
+        },
+        pages::runs::{Frame, RunView, cancel_words, html, waiting},
+    },
+};
 
 /// `?…` of the job page and of its log fragments.
 #[derive(Debug, Deserialize, Default)]

@@ -4,10 +4,39 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use axum::{Router, body::{Body, to_bytes}, http::{HeaderMap, Method, Request, StatusCode}};
+use axum::{
+    Router,
+    body::{Body, to_bytes},
+    http::{HeaderMap, Method, Request, StatusCode},
+};
 use tower::ServiceExt as _;
 
-use crate::{clock::now_ms, config::{Backend, Capacity, Config, Connection, ConnectionKind, Database, Limits, Retention, Size}, forge::{ConnectionHealth, ForgeError}, intake::Intake, logs::{Channel, LogStore, LogWriter}, machine::process, model::{diagnostic::Diagnostic, ids::{AttemptId, InstanceId, JobId, RunId, TriggerId}, names::{CommitSha, ConnectionId, NodeName, RefName, RepoPath}, plan::{Action, PLAN_VERSION, Plan, PlannedJob, PlannedStep, Shell, Condition, Span, Template}, state::{JobResult, StepState}, trigger::{Event, Repository, Trigger}}, planner::Caught, queue::InProcess, secret::Secret, store::{AttemptEnd, JobRequirement, NewRun, NewToken, PlannedRun, StepUpdate, Store, StoreError, TriggerOutcome}, telemetry::Metrics, web::{AppState, Parts, Repositories, identity::{self, ADMIN_SCOPE, token_hash}, router}};
+use crate::{
+    clock::now_ms,
+    config::{Backend, Capacity, Config, Connection, ConnectionKind, Database, Limits, Retention, Size},
+    forge::{ConnectionHealth, ForgeError},
+    intake::Intake,
+    logs::{Channel, LogStore, LogWriter},
+    machine::process,
+    model::{
+        diagnostic::Diagnostic,
+        ids::{AttemptId, InstanceId, JobId, RunId, TriggerId},
+        names::{CommitSha, ConnectionId, NodeName, RefName, RepoPath},
+        plan::{Action, Condition, PLAN_VERSION, Plan, PlannedJob, PlannedStep, Shell, Span, Template},
+        state::{JobResult, StepState},
+        trigger::{Event, Repository, Trigger},
+    },
+    planner::Caught,
+    queue::InProcess,
+    secret::Secret,
+    store::{AttemptEnd, JobRequirement, NewRun, NewToken, PlannedRun, StepUpdate, Store, StoreError, TriggerOutcome},
+    telemetry::Metrics,
+    web::{
+        AppState, Parts, Repositories,
+        identity::{self, ADMIN_SCOPE, token_hash},
+        router,
+    },
+};
 
 /// What hostile people write wherever they can.
 pub const EVIL: &str = "<img src=x onerror=alert(1)>\"'&<script>alert(2)</script>";

@@ -9,7 +9,12 @@ mod show;
 mod tree;
 pub(in crate::cli) mod trial;
 
-use std::{collections::HashMap, path::{Path, PathBuf}, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use clap::Args;
 use miette::miette;
@@ -17,7 +22,28 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{complaints::Complaints, place::Place, tree::Tree};
-use crate::{cli::{Common, Exit, Outcome, report, wiring::{backend, parts}}, driver::Deps, forge::FORGEJO_WORKFLOWS, machine::Machines, model::{ids::{InstanceId, RunId}, names::CommitSha, plan::{Action, CHECKOUT, Template}, trigger::{Event, RefCause, RefEvent, Repository, Trigger}}, node, planner::{WorkflowFile, decide}, queue::{Hint, InProcess}, scheduler, store::{CancelOutcome, NewRun, Store, TriggerOutcome}, telemetry::Metrics, workflow::{self, Defaults}};
+use crate::{
+    cli::{
+        Common, Exit, Outcome, report,
+        wiring::{backend, parts},
+    },
+    driver::Deps,
+    forge::FORGEJO_WORKFLOWS,
+    machine::Machines,
+    model::{
+        ids::{InstanceId, RunId},
+        names::CommitSha,
+        plan::{Action, CHECKOUT, Template},
+        trigger::{Event, RefCause, RefEvent, Repository, Trigger},
+    },
+    node,
+    planner::{WorkflowFile, decide},
+    queue::{Hint, InProcess},
+    scheduler,
+    store::{CancelOutcome, NewRun, Store, TriggerOutcome},
+    telemetry::Metrics,
+    workflow::{self, Defaults},
+};
 
 /// How long the last machine may take to be gone.
 const CLEAN_WITHIN: Duration = Duration::from_secs(120);

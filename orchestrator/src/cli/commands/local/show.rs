@@ -1,12 +1,28 @@
 //! The logs of all jobs of a run, as they come, and what became of them.
 
-use std::{collections::HashSet, fs::File, io::{IsTerminal as _, Write as _}, path::Path, time::Duration};
+use std::{
+    collections::HashSet,
+    fs::File,
+    io::{IsTerminal as _, Write as _},
+    path::Path,
+    time::Duration,
+};
 
 use futures::StreamExt as _;
 use miette::miette;
 use tokio::task::JoinSet;
 
-use crate::{cli::report, driver::{Deps, Section}, logs::{Channel, LogStore, Position, LogRecord}, model::{ids::{AttemptId, RunId}, state::RunState}, store::{AttemptRow, JobDetail, JobRow}, web::live::ansi};
+use crate::{
+    cli::report,
+    driver::{Deps, Section},
+    logs::{Channel, LogRecord, LogStore, Position},
+    model::{
+        ids::{AttemptId, RunId},
+        state::RunState,
+    },
+    store::{AttemptRow, JobDetail, JobRow},
+    web::live::ansi,
+};
 
 /// How often the run is looked at between hints.
 const LOOK: Duration = Duration::from_millis(200);

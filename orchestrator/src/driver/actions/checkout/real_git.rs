@@ -1,12 +1,28 @@
 //! The commands of a checkout, run with the real git against a served grant.
 
-use std::{fs, path::{Path, PathBuf}};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
-use crate::{config::{Config, LoadOptions}, exec::{Cmd, Output}, forge::FetchAccess, model::{ids::AttemptId, trigger::Repository, names::CommitSha}, source::Source, driver::{actions::testing::execs, job::{Job, testing::{job, step}}}};
 use super::tests::checkout;
+use crate::{
+    config::{Config, LoadOptions},
+    driver::{
+        actions::testing::execs,
+        job::{
+            Job,
+            testing::{job, step},
+        },
+    },
+    exec::{Cmd, Output},
+    forge::FetchAccess,
+    model::{ids::AttemptId, names::CommitSha, trigger::Repository},
+    source::Source,
+};
 
 /// A repository at a forge, a node that mirrors it, and a guest's folder.
 struct World {
