@@ -31,7 +31,7 @@ use crate::{
     scheduler,
     store::{self, AuditEntry, NewDelivery, Store},
     telemetry::{self, LogFormat, Metrics},
-    web::{self, AppState, Changed, Parts, Placed, Repositories, http::serve},
+    web::{self, AppState, Parts, Placed, Repositories, http::serve},
 };
 
 /// How long running parts may take to stop.
@@ -162,7 +162,7 @@ async fn serve_with(
             catch_up: CatchUp::new(deps.clone()),
         }),
         connections: ready.connections.clone(),
-        on_change: on_change(Arc::clone(&hints)),
+        hints: Arc::clone(&hints),
         metrics: metrics.clone(),
         draining: stop.clone(),
     });
@@ -243,23 +243,6 @@ async fn serve_with(
         );
     }
     Ok(next)
-}
-
-fn on_change(hints: Arc<dyn Hints>) -> web::OnChange {
-    Arc::new(move |changed| match changed {
-        Changed::Trigger => hints.notify(Hint::Trigger),
-        Changed::Queue => {
-            hints.notify(Hint::Job);
-            hints.notify(Hint::Report);
-        }
-        Changed::Kept => hints.notify(Hint::Kept),
-        Changed::Cancel(attempts) => {
-            for attempt in attempts {
-                hints.notify(Hint::Cancel(attempt));
-            }
-            hints.notify(Hint::Report);
-        }
-    })
 }
 
 struct StoredDeliveries {

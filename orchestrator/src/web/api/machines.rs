@@ -17,17 +17,16 @@ use crate::{
     clock::now_ms,
     config::Backend,
     machine::{INPUT_LIMIT, MachineError, process},
-    model::{ids::JobId, names::MachineName, state::MachineState, trigger::Repository},
+    model::{names::MachineName, state::MachineState, trigger::Repository},
+    queue::Hint,
     store::{Keep, KeepOutcome, MachineRow, ReleaseOutcome},
     web::{
-        AppState, Changed,
-        api::{
-            job_for, parse, store_failed,
-            types::{self, KeepBody, ListedMachine, MachineList},
-        },
+        AppState,
+        api::types::{self, KeepBody, ListedMachine, MachineList},
         authorize::Action,
         http::problem::Problem,
         identity::Caller,
+        lookup::{self, JobMachine, store_failed},
         pages::view::{self, rfc3339},
     },
 };
@@ -38,33 +37,6 @@ const LONGEST_WAIT: u64 = 20;
 const LOOK: Duration = Duration::from_millis(100);
 /// How often the machine's row is.
 const LOOK_AT_ROW: Duration = Duration::from_secs(1);
-
-/// A machine, and the job it was made for.
-pub(in crate::web) struct Found {
-    pub row: MachineRow,
-    pub job: JobId,
-}
-
-/// A machine that the caller may do this to, else the answer of an absent one.
-async fn find(state: &AppState, caller: &Caller, action: Action, id: &str) -> Result<Found, Problem> {
-    let (name, job) = if id.starts_with("hci-") {
-        let name: MachineName = parse(id)?;
-        let attempt = state.store().attempt(name.attempt()).await.map_err(store_failed)?;
-        let attempt = attempt.ok_or_else(Problem::not_found)?;
-        caller.may(state, action, Some(&attempt.repository))?;
-        (name, attempt.job)
-    } else {
-        let job = job_for(state, caller, action, id).await?;
-        let newest = job.attempts.iter().max_by_key(|attempt| attempt.number);
-        let newest = newest.ok_or_else(|| Problem::conflict("no_machine", "The job has no machine yet."))?;
-        (MachineName::of(newest.id), job.job.id)
-    };
-    let row = state.store().machine(&name).await.map_err(store_failed)?;
-    Ok(Found {
-        row: row.ok_or_else(Problem::not_found)?,
-        job,
-    })
-}
 
 /// How a person reaches the console of a kept machine past the daemon; none while that is not possible.
 pub(in crate::web) fn attach_line(name: &MachineName, keep: &Keep) -> Option<String> {
@@ -110,7 +82,7 @@ fn words(row: &MachineRow, keep: &Keep, now: i64) -> String {
     }
 }
 
-fn machine_of(found: &Found) -> types::Machine {
+fn machine_of(found: &JobMachine) -> types::Machine {
     let row = &found.row;
     types::Machine {
         name: row.name.clone(),
@@ -146,7 +118,9 @@ pub async fn one(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<types::Machine>, Problem> {
-    Ok(Json(machine_of(&find(&state, &caller, Action::Watch, &id).await?)))
+    Ok(Json(machine_of(
+        &lookup::machine(&state, &caller, Action::Watch, &id).await?,
+    )))
 }
 
 /// How long a machine is to be kept.
@@ -185,7 +159,7 @@ async fn keep_one(state: &AppState, caller: &Caller, row: &MachineRow, time: Dur
         .keep_machine(&row.name, &caller.identity.who(), time)
         .await
         .map_err(store_failed)?;
-    state.changed(Changed::Kept);
+    state.notify([Hint::Kept]);
     match outcome {
         KeepOutcome::AtItsEnd | KeepOutcome::Until { .. } => Ok(outcome),
         KeepOutcome::TooLate => Err(Problem::conflict(
@@ -203,7 +177,7 @@ pub async fn keep(
     Path(id): Path<String>,
     body: Bytes,
 ) -> Result<Json<types::Kept>, Problem> {
-    let found = find(&state, &caller, Action::Keep, &id).await?;
+    let found = lookup::machine(&state, &caller, Action::Keep, &id).await?;
     let body: KeepBody = match body.is_empty() {
         true => KeepBody::default(),
         false => serde_json::from_slice(&body)
@@ -214,7 +188,7 @@ pub async fn keep(
         KeepOutcome::Until { .. } => types::KeepOutcome::Kept,
         _ => types::KeepOutcome::AtItsEnd,
     };
-    let found = find(&state, &caller, Action::Keep, &id).await?;
+    let found = lookup::machine(&state, &caller, Action::Keep, &id).await?;
     Ok(Json(types::Kept {
         outcome,
         machine: machine_of(&found),
@@ -225,7 +199,7 @@ pub async fn keep(
 async fn release_one(state: &AppState, caller: &Caller, row: &MachineRow) -> Result<ReleaseOutcome, Problem> {
     caller.audit(state, "release machine", row.name.as_str()).await?;
     let outcome = state.store().release_machine(&row.name).await.map_err(store_failed)?;
-    state.changed(Changed::Kept);
+    state.notify([Hint::Kept]);
     Ok(outcome)
 }
 
@@ -248,7 +222,7 @@ pub async fn release(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<types::Released>, Problem> {
-    let found = find(&state, &caller, Action::Keep, &id).await?;
+    let found = lookup::machine(&state, &caller, Action::Keep, &id).await?;
     let outcome = released(release_one(&state, &caller, &found.row).await?)?;
     Ok(Json(types::Released {
         machine: found.row.name,
@@ -262,7 +236,7 @@ pub async fn destroy(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<types::Released>, Problem> {
-    let found = find(&state, &caller, Action::Keep, &id).await?;
+    let found = lookup::machine(&state, &caller, Action::Keep, &id).await?;
     if matches!(found.row.state, MachineState::Preparing | MachineState::Running) {
         return Err(Problem::conflict(
             "live",
@@ -317,7 +291,7 @@ pub async fn console(
     Path(id): Path<String>,
     Query(query): Query<ConsoleQuery>,
 ) -> Result<Json<types::ConsoleRead>, Problem> {
-    let found = find(&state, &caller, Action::Watch, &id).await?;
+    let found = lookup::machine(&state, &caller, Action::Watch, &id).await?;
     let mut row = found.row;
     here(&state, &row)?;
     let began = row.state;
@@ -357,7 +331,7 @@ pub async fn write(
     Path(id): Path<String>,
     body: Bytes,
 ) -> Result<Json<types::ConsoleTyped>, Problem> {
-    let found = find(&state, &caller, Action::Type, &id).await?;
+    let found = lookup::machine(&state, &caller, Action::Type, &id).await?;
     let row = found.row;
     here(&state, &row)?;
     if body.len() > INPUT_LIMIT {
@@ -403,7 +377,7 @@ pub async fn release_console(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<types::Machine>, Problem> {
-    let found = find(&state, &caller, Action::Type, &id).await?;
+    let found = lookup::machine(&state, &caller, Action::Type, &id).await?;
     caller.audit(&state, "release console", found.row.name.as_str()).await?;
     let asked = state
         .store()
@@ -416,8 +390,10 @@ pub async fn release_console(
             "The machine is not kept. While its job runs its console is read by its node alone.",
         ));
     }
-    state.changed(Changed::Kept);
-    Ok(Json(machine_of(&find(&state, &caller, Action::Type, &id).await?)))
+    state.notify([Hint::Kept]);
+    Ok(Json(machine_of(
+        &lookup::machine(&state, &caller, Action::Type, &id).await?,
+    )))
 }
 
 /// What the page of a job says about its machine, and what may be done.
@@ -474,7 +450,7 @@ pub(in crate::web) async fn keep_view(
 
 /// Keeps the machine of a job for the configured time: the page's button.
 pub(in crate::web) async fn keep_of_job(state: &AppState, caller: &Caller, job: &str) -> Result<(), Problem> {
-    let found = find(state, caller, Action::Keep, job).await?;
+    let found = lookup::machine(state, caller, Action::Keep, job).await?;
     keep_one(state, caller, &found.row, wanted(state, None)?)
         .await
         .map(drop)
@@ -482,6 +458,6 @@ pub(in crate::web) async fn keep_of_job(state: &AppState, caller: &Caller, job: 
 
 /// Lets the machine of a job go: the page's button.
 pub(in crate::web) async fn release_of_job(state: &AppState, caller: &Caller, job: &str) -> Result<(), Problem> {
-    let found = find(state, caller, Action::Keep, job).await?;
+    let found = lookup::machine(state, caller, Action::Keep, job).await?;
     released(release_one(state, caller, &found.row).await?).map(drop)
 }

@@ -15,13 +15,13 @@ use crate::{
     store::{AttemptRow, JobDetail},
     web::{
         AppState,
-        api::job_for,
         authorize::Action,
         http::{
             problem::Problem,
             range::{self, Asked},
         },
         identity::Caller,
+        lookup,
     },
 };
 
@@ -121,7 +121,7 @@ pub async fn page(
     Query(query): Query<TryQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let job = job_for(&state, &caller, Action::See, &id).await?;
+    let job = lookup::job(&state, &caller, Action::See, &id).await?;
     respond(&state, &caller, &job, query.number, &headers).await
 }
 

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::view::{self, Badge};
 use crate::{
     clock::now_ms,
-    logs::{Line, LogError, Position, StepSpan},
+    logs::{Line, LogError, StepSpan},
     model::{
         ids::AttemptId,
         names::MachineName,
@@ -22,18 +22,18 @@ use crate::{
     web::{
         AppState,
         api::{
-            job_for,
             machines::{self, KeepView},
-            refused_here, store_failed,
+            refused_here,
         },
         authorize::Action,
         http::problem::Problem,
         identity::Caller,
         live::{
+            cursor::Cursor,
             log_text::{self, LogPlace, attempt_of, log_of, log_place},
             log_view::{Group, Mark, Renderer, WINDOW, lead},
-            stream::Cursor,
         },
+        lookup::{self, store_failed},
         pages::runs::{Frame, RunView, cancel_words, html, waiting},
     },
 };
@@ -310,7 +310,7 @@ pub async fn job(
     Query(query): Query<LogQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let job = job_for(&state, &caller, Action::See, &id).await?;
+    let job = lookup::job(&state, &caller, Action::See, &id).await?;
     let accept = headers
         .get(header::ACCEPT)
         .and_then(|v| v.to_str().ok())
@@ -356,14 +356,7 @@ async fn build(state: &AppState, caller: &Caller, job: &JobDetail, query: &LogQu
     }
     let (first, last) = shown.as_ref().map_or((0, 0), |w| (w.first, w.last));
     let more = shown.as_ref().is_some_and(|w| w.more);
-    let cursor = shown.as_ref().map_or(
-        Cursor {
-            position: Position::START,
-            line: 0,
-            len: 0,
-        },
-        |w| w.cursor,
-    );
+    let cursor = shown.as_ref().map_or(Cursor::START, |w| w.cursor);
     let no_log = shown.as_ref().is_none_or(|w| w.groups.is_empty());
     let live = !job.job.state.is_terminal() && is_newest;
     // A window that is not the tail stands still: the reader looks at a place.
@@ -460,7 +453,7 @@ pub async fn log(
     Path(id): Path<String>,
     Query(query): Query<LogQuery>,
 ) -> Result<Html<String>, Problem> {
-    let job = job_for(&state, &caller, Action::See, &id).await?;
+    let job = lookup::job(&state, &caller, Action::See, &id).await?;
     let attempt = log_of(&state, &caller, &job, query.number).await?;
     let base = match query.number {
         Some(number) => format!("/jobs/{}?try={number}&", job.job.id),

@@ -23,10 +23,11 @@ use crate::{
     store::{CancelRequest, JobRow, RunAttemptRow, RunFilter, RunSummary, Why},
     web::{
         AppState,
-        api::{parse, run_for, store_failed, visible},
+        api::visible,
         authorize::Action,
         http::problem::Problem,
         identity::Caller,
+        lookup::{self, parse, store_failed},
     },
 };
 
@@ -292,7 +293,7 @@ pub async fn run(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<(HeaderMap, Html<String>), Problem> {
-    let run = run_for(&state, &caller, Action::See, &id).await?;
+    let run = lookup::run(&state, &caller, Action::See, &id).await?;
     let now = now_ms();
     let active = run.summary.state == RunState::Active;
     let mut views = Vec::new();

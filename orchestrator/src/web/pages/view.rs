@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// How a state looks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct Badge {
     /// The word.
     pub word: &'static str,

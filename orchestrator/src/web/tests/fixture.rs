@@ -29,6 +29,7 @@ use crate::{
         trigger::{Event, Repository, Trigger},
     },
     planner::Caught,
+    queue::InProcess,
     secret::Secret,
     store::{AttemptEnd, JobRequirement, NewRun, NewToken, PlannedRun, StepUpdate, Store, StoreError, TriggerOutcome},
     telemetry::Metrics,
@@ -258,7 +259,7 @@ impl Site {
             .unwrap(),
             repositories: Arc::new(Found),
             connections: ConnectionHealth::new(&["berg".parse().unwrap()]),
-            on_change: Arc::new(|_| ()),
+            hints: Arc::new(InProcess::new()),
             metrics: Metrics::new(),
             draining: tokio_util::sync::CancellationToken::new(),
         });
