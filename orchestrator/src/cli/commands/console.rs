@@ -81,29 +81,27 @@ pub(in crate::cli) async fn run(common: &Common, args: ConsoleArgs) -> Outcome {
     if args.direct {
         return direct(&super::config::load(common)?, &args).await;
     }
-    let client = Client::connect(common, &args.client).await?;
-    let machine = client
-        .get::<Machine>(&format!("/api/v1/machines/{}", encode(&args.id)))
-        .await;
-    let outcome = match machine {
-        Err(error) => Err(error.into()),
-        Ok(machine) if args.release => release(&client, machine.name).await,
-        Ok(machine) if args.once => said_so_far(&client, &machine.name).await,
-        Ok(machine) => {
-            let mut session = Session {
-                client: &client,
-                path: format!("/api/v1/machines/{}", machine.name),
-                typing: None,
-                attached: false,
-                words: Decoder::default(),
-            };
-            let followed = session.follow(args.watch).await;
-            session.leave().await;
-            followed
+    Client::with(common, &args.client, async |client| {
+        let path = format!("/api/v1/machines/{}", encode(&args.id));
+        let machine: Machine = client.get(&path).await?;
+        if args.release {
+            return release(client, machine.name).await;
         }
-    };
-    client.close().await;
-    outcome
+        if args.once {
+            return said_so_far(client, &machine.name).await;
+        }
+        let mut session = Session {
+            client,
+            path: format!("/api/v1/machines/{}", machine.name),
+            typing: None,
+            attached: false,
+            words: Decoder::default(),
+        };
+        let followed = session.follow(args.watch).await;
+        session.leave().await;
+        followed
+    })
+    .await
 }
 
 /// Reads a machine's console from the back end of this host.

@@ -11,7 +11,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::{
-    cli::{Common, Exit, Outcome},
+    cli::{Common, Exit, Outcome, client::json_text},
     config::{Backend, Config, ConfigError, LoadOptions},
 };
 
@@ -112,15 +112,15 @@ impl Findings {
         self.lines.push(line);
     }
 
-    fn end(self) -> Exit {
+    fn end(self) -> Outcome {
         if self.json {
-            println!("{:#}", serde_json::json!(self.lines));
+            println!("{}", json_text(&self.lines)?);
         }
-        if self.lines.iter().any(|line| line.status == Status::Failure) {
+        Ok(if self.lines.iter().any(|line| line.status == Status::Failure) {
             Exit::Failure
         } else {
             Exit::Success
-        }
+        })
     }
 }
 
@@ -151,7 +151,7 @@ pub(in crate::cli) async fn run(common: &Common, args: DoctorArgs) -> Outcome {
         }
         forges::look(&config, &mut findings).await;
     }
-    Ok(findings.end())
+    findings.end()
 }
 
 fn configuration(common: &Common, findings: &mut Findings) -> Option<Config> {

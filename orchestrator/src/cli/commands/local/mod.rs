@@ -33,6 +33,7 @@ use crate::{
         ids::{InstanceId, RunId},
         names::CommitSha,
         plan::Action,
+        state::RunState,
         trigger::{Event, Repository, Trigger},
     },
     node,
@@ -91,10 +92,10 @@ pub(in crate::cli) async fn run(common: &Common, args: RunArgs) -> Outcome {
     let place = Place::make(common, args.keep, args.guest.as_deref(), place::no_zones)?;
     let ended = in_place(&place, &tree, &args).await;
     place.leave();
-    Ok(Exit::of_state(&ended?))
+    Ok(Exit::of_run(ended?))
 }
 
-async fn in_place(place: &Place, tree: &Tree, args: &RunArgs) -> miette::Result<String> {
+async fn in_place(place: &Place, tree: &Tree, args: &RunArgs) -> miette::Result<RunState> {
     let machines = backend::local(&place.config, args.allow_unisolated).await?;
     let once = Once::open(place, machines).await?;
     let asked = Asked {
@@ -104,7 +105,7 @@ async fn in_place(place: &Place, tree: &Tree, args: &RunArgs) -> miette::Result<
     };
     let ended = once.run(tree, &asked).await;
     once.close().await;
-    Ok(ended?.map_or_else(|| "cancelled".to_owned(), |(_, state)| state))
+    Ok(ended?.map_or(RunState::Cancelled, |(_, state)| state))
 }
 
 /// What of a tree is to run, and where its logs are kept as text.
@@ -145,7 +146,7 @@ impl Once {
 
     /// Plans, runs, shows, and leaves no machine; the run and its final state. `None` when it was interrupted before it
     /// was one.
-    async fn run(&self, tree: &Tree, asked: &Asked<'_>) -> miette::Result<Option<(RunId, String)>> {
+    async fn run(&self, tree: &Tree, asked: &Asked<'_>) -> miette::Result<Option<(RunId, RunState)>> {
         let (deps, instance) = (&self.deps, self.instance);
         let mut signals = Signals::new()?;
         let run = tokio::select! {

@@ -1,6 +1,7 @@
 //! Where a local run lives, and with what configuration.
 
 use std::{
+    borrow::Cow,
     fs,
     path::{Path, PathBuf},
     sync::Arc,
@@ -95,11 +96,8 @@ fn how_to_read(dir: &Path) -> String {
 
     let quoted = |path: &Path| {
         let text = path.display().to_string();
-        if text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./".contains(&b)) {
-            text
-        } else {
-            format!("'{}'", text.replace('\'', "'\\''"))
-        }
+        // Only a NUL cannot be quoted, which no path has.
+        shlex::try_quote(&text).map_or_else(|_| text.clone(), Cow::into_owned)
     };
     let mut logs: Vec<PathBuf> = fs::read_dir(dir)
         .map(|entries| entries.flatten().map(|entry| entry.path()).collect())

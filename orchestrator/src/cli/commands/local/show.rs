@@ -18,19 +18,19 @@ use crate::{
     logs::{Channel, LogStore, Position, Record},
     model::{
         ids::{AttemptId, RunId},
-        state::RunState,
+        state::{JobState, RunState},
     },
     store::{AttemptRow, JobDetail, JobRow},
     web::live::ansi,
 };
 
-/// How often the run is looked at between hints.
-const LOOK: Duration = Duration::from_millis(200);
+/// How often the run is read between hints.
+const POLL: Duration = Duration::from_millis(200);
 /// A line longer than this goes into a pipe in pieces.
 const LINE: usize = 64 * 1024;
 
 /// Follows a run to its end and returns its final state. Logs are also written into the folder `keep`, if there is one.
-pub(super) async fn until_the_end(deps: &Deps, run: RunId, keep: Option<&Path>) -> miette::Result<String> {
+pub(super) async fn until_the_end(deps: &Deps, run: RunId, keep: Option<&Path>) -> miette::Result<RunState> {
     let (mut followers, mut followed) = (JoinSet::new(), HashSet::new());
     let mut hints = deps.hints.subscribe();
     let ended = loop {
@@ -60,7 +60,7 @@ pub(super) async fn until_the_end(deps: &Deps, run: RunId, keep: Option<&Path>) 
         }
         tokio::select! {
             _ = hints.next() => {}
-            () = tokio::time::sleep(LOOK) => {}
+            () = tokio::time::sleep(POLL) => {}
         }
     };
     while followers.join_next().await.is_some() {}
@@ -68,15 +68,15 @@ pub(super) async fn until_the_end(deps: &Deps, run: RunId, keep: Option<&Path>) 
     for job in jobs {
         let detail = deps.store.job(job.id).await.map_err(report)?;
         let attempts = detail.map(|detail| detail.attempts).unwrap_or_default();
-        say(&format!("{} {}", mark(&job.state.to_string()), summary(job, &attempts)));
+        say(&format!("{} {}", sign(job.state), summary(job, &attempts)));
     }
-    Ok(ended.summary.state.to_string())
+    Ok(ended.summary.state)
 }
 
-fn mark(state: &str) -> &'static str {
+fn sign(state: JobState) -> &'static str {
     match state {
-        "success" => "✓",
-        "skipped" | "cancelled" => "-",
+        JobState::Success => "✓",
+        JobState::Skipped | JobState::Cancelled => "-",
         _ => "✗",
     }
 }
