@@ -40,13 +40,7 @@ pub(super) fn read(reader: &mut Reader, top: &Map<'_>) -> BTreeMap<ConnectionId,
 /// `None` only together with a problem.
 fn connection(reader: &mut Reader, node: &Node, path: &str) -> Option<Connection> {
     // Which keys are possible depends on the kind, so that is looked up first.
-    let kind = match &node.value {
-        Value::Map(entries) => entries
-            .iter()
-            .find(|(key, _)| key.text == "kind")
-            .map(|(_, value)| value),
-        _ => None,
-    };
+    let kind = node.get("kind");
     let github = match kind.map(|node| &node.value) {
         Some(Value::Scalar { text, .. }) if text == "forgejo" => false,
         Some(Value::Scalar { text, .. }) if text == "github" => true,

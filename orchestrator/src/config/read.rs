@@ -1,9 +1,16 @@
 //! Typed reading from the tree. A wrong value is written down and reading goes on, so that one look
 //! finds everything that is wrong.
 
-use std::{collections::BTreeMap, fmt::Display, ops::RangeInclusive, path::PathBuf, str::FromStr};
+use std::{
+    collections::BTreeMap,
+    fmt::Display,
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
 use super::{
+    load::LoadOptions,
     problem::{Place, Problem},
     secret_ref,
     tree::{Key, Node, Value},
@@ -18,6 +25,8 @@ pub(super) struct Reader {
     pub(super) warnings: Vec<Problem>,
     /// The reference behind each secret, by its path in the configuration.
     pub(super) references: BTreeMap<String, String>,
+    #[cfg(test)]
+    pub(super) keys: std::collections::BTreeSet<String>,
 }
 
 /// A mapping whose keys were checked.
@@ -58,6 +67,19 @@ pub(super) fn nearest<'a>(text: &str, known: impl IntoIterator<Item = &'a str>) 
 }
 
 impl Reader {
+    /// A reader of the text of this file.
+    pub(super) fn new(file: &Path, options: LoadOptions) -> Self {
+        Self {
+            file: file.display().to_string(),
+            env_allowed: options.dev_env_secrets,
+            problems: Vec::new(),
+            warnings: Vec::new(),
+            references: BTreeMap::new(),
+            #[cfg(test)]
+            keys: std::collections::BTreeSet::new(),
+        }
+    }
+
     pub(super) fn problem(&mut self, place: Place, message: impl Into<String>, help: impl Into<Option<String>>) {
         let problem = self.made(place, message.into(), help.into());
         self.problems.push(problem);
@@ -66,6 +88,15 @@ impl Reader {
     pub(super) fn warning(&mut self, place: Place, message: impl Into<String>) {
         let problem = self.made(place, message.into(), None);
         self.warnings.push(problem);
+    }
+
+    /// What keys there are, for the test that the example has every one.
+    fn note_keys(&mut self, _path: &str, _known: &[&'static str]) {
+        #[cfg(test)]
+        for key in _known {
+            let separator = if _path.is_empty() { "" } else { "." };
+            self.keys.insert(format!("{_path}{separator}{key}"));
+        }
     }
 
     fn made(&self, place: Place, message: String, help: Option<String>) -> Problem {
@@ -80,6 +111,7 @@ impl Reader {
     /// A mapping with exactly these keys possible. Not even a value of an unknown key is repeated: it
     /// could be a misspelt secret.
     pub(super) fn map<'a>(&mut self, node: &'a Node, path: &str, known: &[&'static str]) -> Map<'a> {
+        self.note_keys(path, known);
         let mut entries = BTreeMap::new();
         for (key, value) in self.entries(node, path) {
             if known.contains(&key.text.as_str()) {
@@ -98,6 +130,21 @@ impl Reader {
             place: node.place,
             path: path.to_owned(),
             entries,
+        }
+    }
+
+    /// A section at the top, with exactly these keys possible; empty where it is left out.
+    pub(super) fn section<'a>(&mut self, top: &Map<'a>, name: &str, known: &[&'static str]) -> Map<'a> {
+        match top.get(name) {
+            Some(node) => self.map(node, name, known),
+            None => {
+                self.note_keys(name, known);
+                Map {
+                    place: top.place,
+                    path: name.to_owned(),
+                    entries: BTreeMap::new(),
+                }
+            }
         }
     }
 
@@ -191,7 +238,10 @@ impl Reader {
 
     /// A whole number within bounds, optionally with `KiB`, `MiB` or `GiB` behind it. What is out of
     /// bounds is an error, zero included.
-    pub(super) fn number(&mut self, node: Option<&Node>, path: &str, range: RangeInclusive<u64>) -> Option<u64> {
+    pub(super) fn number<T>(&mut self, node: Option<&Node>, path: &str, range: RangeInclusive<T>) -> Option<T>
+    where
+        T: Copy + Display + PartialOrd + TryFrom<u64>,
+    {
         let node = node?;
         let Value::Scalar { text, plain: true } = &node.value else {
             self.problem(
@@ -211,8 +261,11 @@ impl Reader {
         };
         let (low, high) = (*range.start(), *range.end());
         match number {
-            Some(number) if range.contains(&number) => return Some(number),
+            // What does not fit into the type is out of bounds, too.
             Some(number) => {
+                if let Some(number) = T::try_from(number).ok().filter(|number| range.contains(number)) {
+                    return Some(number);
+                }
                 let help = format!("possible: {low} to {high}");
                 self.problem(node.place, format!("{path} cannot be {number}"), help);
             }
@@ -222,12 +275,6 @@ impl Reader {
             }
         }
         None
-    }
-
-    /// As [`Reader::number`], for 32 bits.
-    pub(super) fn small(&mut self, node: Option<&Node>, path: &str, range: RangeInclusive<u32>) -> Option<u32> {
-        let range = u64::from(*range.start())..=u64::from(*range.end());
-        self.number(node, path, range).and_then(|n| u32::try_from(n).ok())
     }
 
     /// `true` or `false`.

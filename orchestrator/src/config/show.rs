@@ -16,7 +16,7 @@ impl Config {
 }
 
 /// A mapping from keys and values, in their order, without those that are not set.
-fn map<K: ToString>(entries: impl IntoIterator<Item = (K, Option<Value>)>) -> Value {
+pub(super) fn map<K: ToString>(entries: impl IntoIterator<Item = (K, Option<Value>)>) -> Value {
     let set = entries
         .into_iter()
         .filter_map(|(key, value)| Some((Value::from(key.to_string()), value?)));
@@ -42,7 +42,7 @@ pub(super) fn yaml(config: &Config, references: &BTreeMap<String, String>) -> St
         Database::Sqlite(file) => map([("sqlite", path(file))]),
         Database::Postgres(_) => map([("postgres", secret("database.postgres"))]),
     };
-    let (capacity, limits, retention) = (&config.capacity, &config.limits, &config.retention);
+    let capacity = &config.capacity;
     let whole = map([
         ("node", Some(config.node.as_str().into())),
         ("data_dir", path(&config.data_dir)),
@@ -137,36 +137,9 @@ pub(super) fn yaml(config: &Config, references: &BTreeMap<String, String>) -> St
                 ),
             ])),
         ),
-        (
-            "limits",
-            Some(map([
-                ("job_timeout_minutes", Some(limits.job_timeout_minutes.into())),
-                ("idle_timeout_minutes", Some(limits.idle_timeout_minutes.into())),
-                ("queue_timeout_minutes", Some(limits.queue_timeout_minutes.into())),
-                ("log_bytes", Some(limits.log_bytes.into())),
-                ("infra_tries", Some(limits.infra_tries.into())),
-                ("cancel_grace_s", Some(limits.cancel_grace_s.into())),
-                ("node_grace_s", Some(limits.node_grace_s.into())),
-                ("agent_silence_s", Some(limits.agent_silence_s.into())),
-                ("min_free_bytes", Some(limits.min_free_bytes.into())),
-                ("repository_bytes", Some(limits.repository_bytes.into())),
-            ])),
-        ),
-        (
-            "keep",
-            Some(map([
-                ("default_minutes", Some(config.keep.default_minutes.into())),
-                ("max_minutes", Some(config.keep.max_minutes.into())),
-            ])),
-        ),
-        (
-            "retention",
-            Some(map([
-                ("logs_days", Some(retention.logs_days.into())),
-                ("runs_days", Some(retention.runs_days.into())),
-                ("deliveries_days", Some(retention.deliveries_days.into())),
-            ])),
-        ),
+        ("limits", Some(config.limits.shown())),
+        ("keep", Some(config.keep.shown())),
+        ("retention", Some(config.retention.shown())),
     ]);
     // Plain mappings with text keys can always be written.
     serde_yaml_ng::to_string(&whole).unwrap_or_default()

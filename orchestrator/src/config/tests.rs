@@ -1,4 +1,5 @@
 use std::{
+    collections::BTreeSet,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
@@ -76,9 +77,69 @@ fn a_machine_is_kept_by_default_for_no_longer_than_at_most() {
     assert_eq!(problems("node: n\nkeep: {max_minutes: 10081}").len(), 1);
 }
 
+const EXAMPLE: &str = include_str!("../../../docs/config.example.yaml");
+
+/// A key's path with `*` for names that are free, and for places in a list.
+fn general(path: &str) -> String {
+    let mut general: Vec<&str> = Vec::new();
+    for part in path.split('.') {
+        let free = matches!(
+            general.last(),
+            Some(&("connections" | "images" | "sizes" | "aliases" | "labels" | "attributes"))
+        );
+        let index = part.bytes().all(|b| b.is_ascii_digit());
+        general.push(if free || index { "*" } else { part });
+    }
+    general.join(".")
+}
+
+fn written(node: &tree::Node, path: &str, keys: &mut BTreeSet<String>) {
+    let mut below = |name: &str, node: &tree::Node| {
+        let path = if path.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{path}.{name}")
+        };
+        keys.insert(general(&path));
+        written(node, &path, keys);
+    };
+    match &node.value {
+        tree::Value::Map(entries) => entries.iter().for_each(|(key, node)| below(&key.text, node)),
+        tree::Value::List(items) => (0..)
+            .zip(items)
+            .for_each(|(index, node): (u32, _)| below(&index.to_string(), node)),
+        tree::Value::Nothing | tree::Value::Scalar { .. } => {}
+    }
+}
+
 #[test]
-fn the_example_is_valid_and_shows_every_key() {
-    let text = include_str!("../../../docs/config.example.yaml");
+fn the_example_names_every_key() {
+    // What is commented out is named all the same.
+    let commented = regex::Regex::new("(?m)^( *)# ( *[a-z_]+:(?: .*)?)$").unwrap();
+    let text = commented.replace_all(EXAMPLE, "$1$2");
+    let root = tree::parse(&text).unwrap();
+    let mut named = BTreeSet::new();
+    written(&root, "", &mut named);
+    // Secrets of the example are nowhere, which is no matter here.
+    let mut reader = read::Reader::new(Path::new("example"), OPTIONS);
+    let _incomplete = load::read(&mut reader, &root);
+    let known: BTreeSet<String> = reader.keys.iter().map(|path| general(path)).collect();
+    assert!(
+        known.contains("connections.*.webhook_secrets.*.repository_id") && known.len() > 70,
+        "{known:#?}"
+    );
+    let missing: Vec<&String> = known.difference(&named).collect();
+    assert!(
+        missing.is_empty(),
+        "docs/config.example.yaml does not name {missing:#?}"
+    );
+    // The two forms of `database` that are no single word stand in its comment.
+    assert!(EXAMPLE.contains("{sqlite: /") && EXAMPLE.contains("{postgres: file:/"));
+}
+
+#[test]
+fn the_example_is_valid_and_what_is_shown_of_it_is_it_again() {
+    let text = EXAMPLE;
     let dir = tempfile::tempdir().unwrap();
     for name in [
         "codeberg-token",

@@ -37,6 +37,19 @@ pub(super) struct Key {
     pub(super) text: String,
 }
 
+impl Node {
+    /// The value of a key of a mapping; none where it is left out or empty, and for everything else.
+    pub(super) fn get(&self, key: &str) -> Option<&Self> {
+        match &self.value {
+            Value::Map(entries) => entries
+                .iter()
+                .find(|(known, value)| known.text == key && !matches!(value.value, Value::Nothing))
+                .map(|(_, value)| value),
+            _ => None,
+        }
+    }
+}
+
 impl Value {
     /// What it is, for messages.
     pub(super) fn kind(&self) -> &'static str {

@@ -81,9 +81,11 @@ pub(super) fn read(reader: &mut Reader, top: &Map<'_>) -> (Option<Zone>, u32) {
     let dataset: Option<DatasetName> = or(reader, get("dataset"), "zone.dataset", "rpool/hci");
     let path: Option<PlainPath> = or(reader, get("path"), "zone.path", "/zones/hci");
     let bandwidth: Option<Bandwidth> = or(reader, get("bandwidth"), "zone.bandwidth", "1G");
-    let port = reader.small(get("port"), "zone.port", 1024..=65534).unwrap_or(9417);
+    let port = reader
+        .number(get("port"), "zone.port", 1024..=65_534_u16)
+        .unwrap_or(9417);
     let quota_gib = reader.number(get("quota_gib"), "zone.quota_gib", 1..=1 << 20);
-    let max_vcpus = reader.small(get("max_vcpus"), "zone.max_vcpus", 1..=MOST_VCPUS);
+    let max_vcpus = reader.number(get("max_vcpus"), "zone.max_vcpus", 1..=MOST_VCPUS);
     let max_vcpus = max_vcpus.unwrap_or(MAX_VCPUS);
     if let (Some(node), Some(path)) = (get("path"), &path)
         && let Some(why) = unfit_path(&path.to_string())
@@ -96,7 +98,7 @@ pub(super) fn read(reader: &mut Reader, top: &Map<'_>) -> (Option<Zone>, u32) {
             dataset: dataset?,
             path: path?,
             network: network?,
-            port: u16::try_from(port).unwrap_or(u16::MAX),
+            port,
             bandwidth: bandwidth?,
             quota_gib,
             max_vcpus,
@@ -110,12 +112,7 @@ fn place_of(top: &Map<'_>, key: &str) -> Place {
     let Some(node) = top.get("zone") else {
         return top.place;
     };
-    let entries = match &node.value {
-        Value::Map(entries) => entries.as_slice(),
-        _ => &[],
-    };
-    let found = entries.iter().find(|(known, _)| known.text == key);
-    found.map_or(node.place, |(_, value)| value.place)
+    node.get(key).map_or(node.place, |value| value.place)
 }
 
 /// Every name that a machine of some image may need below this dataset and path is one that illumos's tools take, so
