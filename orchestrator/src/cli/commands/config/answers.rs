@@ -15,6 +15,7 @@ use miette::miette;
 
 use super::question::{Question, Questions};
 use crate::{
+    cli::commands::local::guest,
     config::{
         GuestKind, Tls,
         init::{Answers, ForgeAnswer, ImageAnswer},
@@ -23,10 +24,6 @@ use crate::{
     model::names::{ConnectionId, Label, NodeName, RepoPath},
 };
 
-/// A folder with the tiny guest, as for `helios-ci run`.
-const GUEST: &str = "HELIOS_CI_GUEST";
-/// The agent's binary, likewise.
-const AGENT: &str = "HELIOS_CI_AGENT";
 const DATA_DIR: &str = "/var/lib/helios-ci";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -394,7 +391,7 @@ impl Options {
                     option: "--disk",
                     words: "Its golden disk, a qcow2 image",
                     given: self.disk.clone().map(Typed),
-                    default: guest().map(Typed),
+                    default: tiny_disk().map(Typed),
                 },
                 typed,
             )?
@@ -426,20 +423,9 @@ fn looks_private(url: &str) -> bool {
     host == "localhost" || literal.is_ok_and(|ip| !is_public(ip))
 }
 
-/// A file that belongs to this program's sources, when it was built there.
-fn in_sources(path: &str) -> Option<PathBuf> {
-    let program = env::current_exe().ok()?;
-    program
-        .ancestors()
-        .map(|dir| dir.join(path))
-        .find(|file| file.is_file())
-}
-
-/// The tiny guest's disk.
-fn guest() -> Option<PathBuf> {
-    let named = env::var_os(GUEST).map(|dir| Path::new(&dir).join("disk.qcow2"));
-    let found = named.filter(|disk| disk.is_file());
-    fs::canonicalize(found.or_else(|| in_sources("build/images/tiny/disk.qcow2"))?).ok()
+/// The disk of the tiny guest that `helios-ci run` would boot.
+fn tiny_disk() -> Option<PathBuf> {
+    guest::find(None).ok().map(|folder| folder.join(guest::DISK))
 }
 
 /// The agent, where it does not lie beside this program.
@@ -448,9 +434,10 @@ fn agent() -> Option<PathBuf> {
     if beside.is_file() {
         return None;
     }
-    let named = env::var_os(AGENT).map(PathBuf::from).filter(|agent| agent.is_file());
-    let found = named.or_else(|| in_sources("target/x86_64-unknown-linux-musl/agent/helios-agent"))?;
-    fs::canonicalize(found).ok()
+    let named = env::var_os(guest::AGENT)
+        .map(PathBuf::from)
+        .filter(|agent| agent.is_file());
+    fs::canonicalize(named.or_else(guest::built_agent)?).ok()
 }
 
 /// What `SHA256SUMS` beside a disk says of it.
