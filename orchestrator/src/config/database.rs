@@ -5,8 +5,8 @@ use std::path::Path;
 use super::{
     Database,
     read::{Map, Reader},
-    tree::Value,
 };
+use crate::yaml::Value;
 
 pub(super) fn read(reader: &mut Reader, top: &Map<'_>, data_dir: &Path) -> Database {
     let default = Database::Sqlite(data_dir.join("helios-ci.db"));
@@ -15,8 +15,8 @@ pub(super) fn read(reader: &mut Reader, top: &Map<'_>, data_dir: &Path) -> Datab
     };
     let help = "write `sqlite`, `{sqlite: /path}` or `{postgres: file:/path/of/its/url}`";
     match &node.value {
-        Value::Scalar { text, .. } if text == "sqlite" => default,
-        Value::Map(_) => {
+        Value::Scalar(scalar) if scalar.written == "sqlite" => default,
+        Value::Mapping(_) => {
             let map = reader.map(node, "database", &["sqlite", "postgres"]);
             match (map.get("sqlite"), map.get("postgres")) {
                 (Some(path), None) => reader
@@ -31,14 +31,14 @@ pub(super) fn read(reader: &mut Reader, top: &Map<'_>, data_dir: &Path) -> Datab
                     }
                     Some(_) => {
                         let message = "database.postgres: the file does not hold a `postgres://` URL";
-                        reader.problem(url.place, message, None);
+                        reader.problem(url.span, message, None);
                         default
                     }
                     None => default,
                 },
                 _ => {
                     reader.problem(
-                        node.place,
+                        node.span,
                         "database must be exactly one of sqlite and postgres",
                         help.to_owned(),
                     );
@@ -48,7 +48,7 @@ pub(super) fn read(reader: &mut Reader, top: &Map<'_>, data_dir: &Path) -> Datab
         }
         // The text is not repeated: it may be a URL with a password.
         _ => {
-            reader.problem(node.place, "this is no database", help.to_owned());
+            reader.problem(node.span, "this is no database", help.to_owned());
             default
         }
     }

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 
 use super::{
     Backend, Image, Size,
-    read::{Map, Reader, nearest, shown},
-    tree::{Node, Value},
+    read::{Map, Reader, shown},
     zone,
 };
-use crate::model::names::Label;
+use crate::{
+    model::names::Label,
+    yaml::{Node, Value, nearest},
+};
 
 /// A size; `ceiling` is how many virtual processors this node's machines can have, where that is known.
 fn read_size(
@@ -22,17 +24,17 @@ fn read_size(
     if let Some(most) = ceiling.filter(|most| size.cpus > *most) {
         let message = format!("{path} has {} processors, and bhyve takes {most} here", size.cpus);
         let help = "ask for fewer, or raise zone.max_vcpus where this host's bhyve takes more".to_owned();
-        reader.problem(node.place, message, help);
+        reader.problem(node.span, message, help);
     }
     Some(size)
 }
 
 fn read_any_size(reader: &mut Reader, node: &Node, path: &str, presets: &BTreeMap<String, Size>) -> Option<Size> {
-    if let Value::Scalar { text, .. } = &node.value {
+    if let Some(text) = node.scalar().map(|scalar| &scalar.written) {
         let found = presets.get(text).copied();
         if found.is_none() {
             let help = format!("possible: {}", presets.keys().cloned().collect::<Vec<_>>().join(", "));
-            reader.problem(node.place, format!("{path}: there is no size `{}`", shown(text)), help);
+            reader.problem(node.span, format!("{path}: there is no size `{}`", shown(text)), help);
         }
         return found;
     }
@@ -59,9 +61,9 @@ pub(super) fn sizes(reader: &mut Reader, top: &Map<'_>, ceiling: Option<u32>) ->
         let Some(name) = reader.key::<Label>(key) else {
             continue;
         };
-        if !matches!(node.value, Value::Map(_)) {
+        if !matches!(node.value, Value::Mapping(_)) {
             reader.problem(
-                node.place,
+                node.span,
                 format!("sizes.{name} must be a mapping of cpus, memory_mib and disk_gib"),
                 None,
             );
@@ -103,7 +105,7 @@ pub(super) fn images(
         let map = reader.map(node, &path, &known);
         if map.get("disk").is_none() && backend != Backend::Zone {
             reader.problem(
-                key.place,
+                key.span,
                 format!("{path}.disk is missing"),
                 "write the path of its golden disk".to_owned(),
             );
@@ -113,7 +115,7 @@ pub(super) fn images(
             let fits = text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
             if !fits {
                 reader.problem(
-                    node.place,
+                    node.span,
                     format!("{path}.sha256 must be 64 lower-case hexadecimal digits"),
                     None,
                 );
@@ -144,7 +146,7 @@ pub(super) fn images(
         }
         for (key, given) in [("initrd", image.initrd.is_some()), ("cmdline", image.cmdline.is_some())] {
             if given && map.get("kernel").is_none() {
-                let at = map.get(key).map_or(map.place, |node| node.place);
+                let at = map.get(key).map_or(map.span, |node| node.span);
                 reader.problem(at, format!("{path}.{key} has no meaning without {path}.kernel"), None);
             }
         }
@@ -166,7 +168,7 @@ pub(super) fn aliases(reader: &mut Reader, top: &Map<'_>, images: &BTreeMap<Labe
         };
         if images.contains_key(&alias) {
             reader.problem(
-                key.place,
+                key.span,
                 format!("`{alias}` is an image; an alias needs another name"),
                 None,
             );
@@ -174,7 +176,7 @@ pub(super) fn aliases(reader: &mut Reader, top: &Map<'_>, images: &BTreeMap<Labe
         if !images.contains_key(&target) {
             let near = nearest(target.as_str(), images.keys().map(Label::as_str));
             let help = near.map(|near| format!("did you mean `{near}`?"));
-            reader.problem(node.place, format!("{path} names `{target}`, which is no image"), help);
+            reader.problem(node.span, format!("{path} names `{target}`, which is no image"), help);
         }
         aliases.insert(alias, target);
     }

@@ -11,19 +11,28 @@ use miette::NamedSource;
 
 use super::{
     Backend, Capacity, Config, ConfigError, Keep, Limits, Problem, Retention, connections, database, images, machined,
-    problem::Place,
-    read::{Map, Reader, nearest, shown},
-    secret_ref, show,
-    tree::{self, Node},
-    web, zone,
+    read::{Map, Reader, shown},
+    secret_ref, show, web, zone,
 };
-use crate::model::names::{Label, NodeName};
+use crate::{
+    model::names::{Label, NodeName},
+    yaml::{self, Dialect, Node, Rules, Span, Value, nearest},
+};
 
 /// Where the configuration is when nothing else is said.
 pub const DEFAULT_PATH: &str = "/etc/helios-ci/config.yaml";
 
 /// A configuration larger than this is a mistake.
 const MAX_BYTES: usize = 1 << 20;
+
+const RULES: Rules = Rules {
+    what: "a configuration",
+    dialect: Dialect::Plain,
+    // It needs five.
+    max_depth: 16,
+    max_nodes: MAX_BYTES,
+    max_text: MAX_BYTES,
+};
 
 /// How to load.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -89,14 +98,18 @@ impl Config {
         let mut shown_text = String::new();
         let mut config = None;
         if text.len() > MAX_BYTES {
-            reader.problem(Place::start(), format!("it is larger than {MAX_BYTES} bytes"), None);
+            reader.problem(Span::START, format!("it is larger than {MAX_BYTES} bytes"), None);
         } else {
-            match tree::parse(text) {
+            match parse(text) {
                 Ok(root) => {
                     shown_text = secret_ref::redact(text, &root);
                     config = read(&mut reader, &root);
                 }
-                Err(error) => reader.problem(error.place, format!("this is not YAML: {}", error.reason), None),
+                Err(faults) => {
+                    for fault in faults {
+                        reader.problem(fault.span, fault.message, None);
+                    }
+                }
             }
         }
         match config {
@@ -109,10 +122,10 @@ impl Config {
                 if shown_text.is_empty() {
                     // Labels must not point past the end of what is shown.
                     for problem in &mut reader.problems {
-                        (problem.place.offset, problem.place.length) = (0, 0);
+                        (problem.span.offset, problem.span.length) = (0, 0);
                     }
                 }
-                reader.problems.sort_by_key(|p| (p.place.line, p.place.column));
+                reader.problems.sort_by_key(|p| (p.span.line, p.span.column));
                 Err(ConfigError::Invalid {
                     path: path.to_owned(),
                     text: NamedSource::new(&reader.file, shown_text),
@@ -121,6 +134,15 @@ impl Config {
             }
         }
     }
+}
+
+/// The whole text as a tree; an empty one says nothing.
+pub(super) fn parse(text: &str) -> Result<Node, Vec<yaml::Fault>> {
+    let nothing = || Node {
+        span: Span::START,
+        value: Value::Mapping(Vec::new()),
+    };
+    Ok(yaml::parse(text, &RULES)?.unwrap_or_else(nothing))
 }
 
 /// Reads every section. `None` only together with a problem.
@@ -196,30 +218,30 @@ pub(super) fn read(reader: &mut Reader, root: &Node) -> Option<Config> {
 
 /// What must hold between sections.
 fn check_consistency(reader: &mut Reader, top: &Map<'_>, config: &Config) {
-    let place = |key: &str| top.get(key).map_or(top.place, |node| node.place);
+    let span = |key: &str| top.get(key).map_or(top.span, |node| node.span);
     if !config.listen.ip().is_loopback() && config.tls.is_none() {
         let message = format!(
             "listen {} would serve passwords and cookies over plain HTTP",
             config.listen
         );
         let help = "add `tls`, or listen on 127.0.0.1 behind a proxy that speaks HTTPS";
-        reader.problem(place("listen"), message, help.to_owned());
+        reader.problem(span("listen"), message, help.to_owned());
     }
     if config.metrics_listen == Some(config.listen) {
         reader.problem(
-            place("metrics_listen"),
+            span("metrics_listen"),
             "metrics_listen is the same address as listen",
             None,
         );
     }
     if let Some(metrics) = config.metrics_listen.filter(|m| !m.ip().is_loopback()) {
         reader.warning(
-            place("metrics_listen"),
+            span("metrics_listen"),
             format!("metrics are readable by whoever reaches {metrics}"),
         );
     }
     let known = || config.images.keys().chain(config.aliases.keys());
-    let unknown_label = |reader: &mut Reader, at: Place, what: &str, label: &Label| {
+    let unknown_label = |reader: &mut Reader, at: Span, what: &str, label: &Label| {
         let near = nearest(label.as_str(), known().map(Label::as_str));
         let help = near.map(|near| format!("did you mean `{near}`?"));
         reader.problem(at, format!("{what} `{label}` is no image and no alias"), help);
@@ -227,25 +249,25 @@ fn check_consistency(reader: &mut Reader, top: &Map<'_>, config: &Config) {
     if let Some(label) = &config.default_label
         && !known().any(|k| k == label)
     {
-        unknown_label(reader, place("default_label"), "default_label", label);
+        unknown_label(reader, span("default_label"), "default_label", label);
     }
     for label in config.capacity.labels.keys() {
         if !config.images.contains_key(label) {
             let message = "capacity.labels counts machines of an image, and the label";
-            unknown_label(reader, place("capacity"), message, label);
+            unknown_label(reader, span("capacity"), message, label);
         }
     }
     let labels: Vec<&Label> = config.images.keys().collect();
     zone::check_names(reader, top, &config.zone, &labels);
     zone::check_apart(reader, top, &config.zone, &config.data_dir);
     if config.images.is_empty() {
-        reader.warning(place("images"), "no images: this node can run no job");
+        reader.warning(span("images"), "no images: this node can run no job");
     }
     for (label, image) in &config.images {
         // A zone host keeps the digest with the golden disk.
         if image.sha256.is_none() && config.backend != Backend::Zone {
             reader.warning(
-                place("images"),
+                span("images"),
                 format!("image `{label}` has no sha256: a changed disk goes unnoticed"),
             );
         }
@@ -253,18 +275,18 @@ fn check_consistency(reader: &mut Reader, top: &Map<'_>, config: &Config) {
         if cpus.is_some_and(|c| image.size.cpus > c) || memory.is_some_and(|m| image.size.memory_mib > m) {
             let message = format!("a machine of image `{label}` does not fit into the capacity of this node");
             reader.problem(
-                place("capacity"),
+                span("capacity"),
                 message,
                 "raise capacity.cpus and memory_mib, or lower its size".to_owned(),
             );
         }
     }
     if config.connections.is_empty() {
-        reader.warning(place("connections"), "no connections: no forge can start a run");
+        reader.warning(span("connections"), "no connections: no forge can start a run");
     }
     if config.backend == Backend::Process {
         reader.warning(
-            place("backend"),
+            span("backend"),
             "backend `process` isolates nothing: jobs run as this user",
         );
     }
@@ -284,7 +306,7 @@ fn read_node(reader: &mut Reader, top: &Map<'_>) -> Option<NodeName> {
         Err(error) => {
             let help = "write `node: a-name`";
             reader.problem(
-                top.place,
+                top.span,
                 format!("the host's name cannot name this node: {error}"),
                 help.to_owned(),
             );
@@ -317,7 +339,7 @@ fn read_backend(reader: &mut Reader, top: &Map<'_>) -> Backend {
         Some(other) => {
             let near = nearest(other, ["qemu", "zone", "process"]).map(|n| format!("did you mean `{n}`?"));
             let help = near.unwrap_or_else(|| "possible: qemu, zone, process".to_owned());
-            reader.problem(node.place, format!("there is no backend `{}`", shown(other)), help);
+            reader.problem(node.span, format!("there is no backend `{}`", shown(other)), help);
             default
         }
         None => default,

@@ -16,7 +16,6 @@ mod secret_ref;
 mod show;
 #[cfg(test)]
 mod tests;
-mod tree;
 mod web;
 mod zone;
 
@@ -26,7 +25,7 @@ pub use attributes::brand_since;
 pub use label::UnknownLabel;
 pub use load::{DEFAULT_PATH, LoadOptions, Loaded, config_path};
 pub use numbers::{Keep, Limits, Retention};
-pub use problem::{ConfigError, Place, Problem};
+pub use problem::{ConfigError, Problem};
 
 use ipnet::IpNet;
 

@@ -111,7 +111,7 @@ impl Keep {
         let (wanted, most) = (keep.default_minutes, keep.max_minutes);
         if wanted > most {
             let message = format!("keep.default_minutes is {wanted}, more than keep.max_minutes, which is {most}");
-            reader.problem(node.place, message, "lower it, or raise keep.max_minutes".to_owned());
+            reader.problem(node.span, message, "lower it, or raise keep.max_minutes".to_owned());
         }
         keep
     }
@@ -124,7 +124,7 @@ impl Retention {
         let forever = |days: u32| if days == 0 { u32::MAX } else { days };
         if forever(retention.logs_days) > forever(retention.runs_days) {
             let message = "retention.logs_days is longer than runs_days: a run's logs go with the run";
-            reader.warning(top.get("retention").map_or(top.place, |section| section.place), message);
+            reader.warning(top.get("retention").map_or(top.span, |section| section.span), message);
         }
         retention
     }

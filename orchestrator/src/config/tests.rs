@@ -8,6 +8,7 @@ use miette::{GraphicalReportHandler, GraphicalTheme};
 use proptest::prelude::*;
 
 use super::*;
+use crate::yaml::{Node, Value};
 
 const OPTIONS: LoadOptions = LoadOptions { dev_env_secrets: false };
 
@@ -18,7 +19,7 @@ pub(super) fn parse(text: &str) -> Result<Loaded, ConfigError> {
 /// `line:column message` of every problem.
 pub(super) fn problems(text: &str) -> Vec<String> {
     let error = parse(text).map(|loaded| loaded.to_shown_yaml()).unwrap_err();
-    let line = |p: &Problem| format!("{}:{} {}", p.place.line, p.place.column, p.message);
+    let line = |p: &Problem| format!("{}:{} {}", p.span.line, p.span.column, p.message);
     error.problems().iter().map(line).collect()
 }
 
@@ -93,8 +94,8 @@ fn general(path: &str) -> String {
     general.join(".")
 }
 
-fn written(node: &tree::Node, path: &str, keys: &mut BTreeSet<String>) {
-    let mut below = |name: &str, node: &tree::Node| {
+fn written(node: &Node, path: &str, keys: &mut BTreeSet<String>) {
+    let mut below = |name: &str, node: &Node| {
         let path = if path.is_empty() {
             name.to_owned()
         } else {
@@ -104,11 +105,11 @@ fn written(node: &tree::Node, path: &str, keys: &mut BTreeSet<String>) {
         written(node, &path, keys);
     };
     match &node.value {
-        tree::Value::Map(entries) => entries.iter().for_each(|(key, node)| below(&key.text, node)),
-        tree::Value::List(items) => (0..)
+        Value::Mapping(entries) => entries.iter().for_each(|(key, node)| below(&key.text, node)),
+        Value::Sequence(items) => (0..)
             .zip(items)
             .for_each(|(index, node): (u32, _)| below(&index.to_string(), node)),
-        tree::Value::Nothing | tree::Value::Scalar { .. } => {}
+        Value::Scalar(_) => {}
     }
 }
 
@@ -117,7 +118,7 @@ fn the_example_names_every_key() {
     // What is commented out is named all the same.
     let commented = regex::Regex::new("(?m)^( *)# ( *[a-z_]+:(?: .*)?)$").unwrap();
     let text = commented.replace_all(EXAMPLE, "$1$2");
-    let root = tree::parse(&text).unwrap();
+    let root = load::parse(&text).unwrap();
     let mut named = BTreeSet::new();
     written(&root, "", &mut named);
     // Secrets of the example are nowhere, which is no matter here.
@@ -288,9 +289,9 @@ fn impossible_values_are_refused_where_they_stand() {
         ),
         (
             "node: &a n",
-            "1:10 this is not YAML: anchors and aliases are not allowed here: write the value out",
+            "1:10 anchors and aliases are not allowed here: write the value out",
         ),
-        ("node: !!str n", "1:13 this is not YAML: tags are not allowed here"),
+        ("node: !!str n", "1:13 tags are not allowed here"),
         (
             "connections: {x: {url: https://f}}",
             "1:18 connections.x.kind must be forgejo or github",
@@ -550,7 +551,7 @@ fn deep_nesting_ends_in_a_message() {
     let text = format!("node: {}", "[".repeat(100_000));
     assert!(!problems(&text).is_empty());
     assert!(problems(&format!("node: {}", "#".repeat(2 << 20)))[0].contains("larger than"));
-    assert!(problems("node: a\n---\nnode: b")[0].contains("a second one begins"));
+    assert!(problems("node: a\n---\nnode: b")[0].contains("one YAML document; this begins another"));
 }
 
 proptest! {

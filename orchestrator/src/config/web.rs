@@ -17,7 +17,7 @@ pub(super) fn public_url(reader: &mut Reader, top: &Map<'_>, listen: SocketAddr,
         None if listen.ip().is_loopback() => format!("{scheme}://{listen}"),
         None => {
             let help = "write the address people and forges use, such as `public_url: https://ci.example.org`";
-            reader.problem(top.place, "public_url is missing", help.to_owned());
+            reader.problem(top.span, "public_url is missing", help.to_owned());
             String::new()
         }
     }
@@ -28,7 +28,7 @@ pub(super) fn tls(reader: &mut Reader, top: &Map<'_>) -> Option<Tls> {
     for key in ["certificate", "key"] {
         if map.get(key).is_none() {
             reader.problem(
-                map.place,
+                map.span,
                 format!("tls.{key} is missing"),
                 "tls needs certificate and key".to_owned(),
             );
@@ -59,12 +59,12 @@ pub(super) fn trusted_proxies(reader: &mut Reader, top: &Map<'_>) -> Vec<IpNet> 
         match found {
             Some(network) if network.prefix_len() > 0 => proxies.push(network),
             Some(_) => reader.problem(
-                node.place,
+                node.span,
                 format!("trusted_proxies: `{}` would believe everybody", shown(text)),
                 "name the proxy's own address".to_owned(),
             ),
             None => reader.problem(
-                node.place,
+                node.span,
                 format!("trusted_proxies: `{}` is no address and no network", shown(text)),
                 "write 127.0.0.1, or 10.0.0.0/8".to_owned(),
             ),

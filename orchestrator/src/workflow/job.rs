@@ -4,12 +4,14 @@ use std::collections::HashMap;
 
 use super::{
     Defaults, step,
-    tree::{Key, Mark, Node, Value},
-    walk::{Table, Walk, clip, nearest},
+    walk::{Table, Walk, clip},
 };
-use crate::model::{
-    names::Label,
-    plan::{Env, PlannedJob},
+use crate::{
+    model::{
+        names::Label,
+        plan::{Env, PlannedJob},
+    },
+    yaml::{Key, Node, Span, Value, nearest},
 };
 
 /// Jobs of one file.
@@ -42,9 +44,9 @@ const JOB: Table = Table {
 /// One job with the places its checks need.
 struct Placed {
     job: PlannedJob,
-    key: Mark,
-    name: Mark,
-    needs: Vec<Mark>,
+    key: Span,
+    name: Span,
+    needs: Vec<Span>,
 }
 
 /// Reads the value of `jobs:`.
@@ -53,21 +55,21 @@ pub(super) fn read(walk: &mut Walk<'_>, node: &Node, defaults: &Defaults) -> Vec
         return Vec::new();
     };
     if entries.is_empty() {
-        walk.error(node.mark, "the workflow must have at least one job");
+        walk.error(node.span, "the workflow must have at least one job");
     }
     if let Some((key, _)) = entries.get(MAX_JOBS) {
-        walk.error(key.mark, format!("a workflow has at most {MAX_JOBS} jobs"));
+        walk.error(key.span, format!("a workflow has at most {MAX_JOBS} jobs"));
         return Vec::new();
     }
     let mut ids: HashMap<String, &str> = HashMap::new();
     let mut jobs = Vec::new();
     for (key, value) in entries {
-        if !walk.plain_key(key) || !id(walk, key.mark, &key.text, "job") {
+        if !walk.plain_key(key) || !id(walk, key.span, &key.text, "job") {
             continue;
         }
         if let Some(first) = ids.insert(key.text.to_lowercase(), &key.text) {
             walk.error(
-                key.mark,
+                key.span,
                 format!(
                     "the job id `{}` is already taken by `{first}`: ids are unique ignoring case",
                     key.text
@@ -85,7 +87,7 @@ pub(super) fn read(walk: &mut Walk<'_>, node: &Node, defaults: &Defaults) -> Vec
 }
 
 /// The rule of job and step ids.
-pub(super) fn id(walk: &mut Walk<'_>, at: Mark, text: &str, what: &str) -> bool {
+pub(super) fn id(walk: &mut Walk<'_>, at: Span, text: &str, what: &str) -> bool {
     let mut bytes = text.bytes();
     let sound = bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
         && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
@@ -115,29 +117,29 @@ fn one(walk: &mut Walk<'_>, key: &Key, node: &Node, defaults: &Defaults) -> Plac
             name: key.text.clone(),
             runs_on: None,
             size: None,
-            runs_on_at: (key.mark.line, key.mark.column),
+            runs_on_at: (key.span.line, key.span.column),
             needs: Vec::new(),
             env: Env::new(),
             timeout_minutes: defaults.job_timeout_minutes,
             steps: Vec::new(),
         },
-        key: key.mark,
-        name: key.mark,
+        key: key.span,
+        name: key.span,
         needs: Vec::new(),
     };
     let Some(fields) = walk.fields(node, &JOB) else {
         return placed;
     };
     if let Some(node) = fields.get("name") {
-        placed.name = node.mark;
+        placed.name = node.span;
         if let Some(Some(name)) = walk.line(node, "a job's `name`") {
             placed.job.name = name;
         }
     }
     if let Some(node) = fields.get("runs-on") {
         let at = match &node.value {
-            Value::Sequence(labels) => labels.first().map_or(node.mark, |label| label.mark),
-            _ => node.mark,
+            Value::Sequence(labels) => labels.first().map_or(node.span, |label| label.span),
+            _ => node.span,
         };
         placed.job.runs_on_at = (at.line, at.column);
         (placed.job.runs_on, placed.job.size) = runs_on(walk, node);
@@ -160,7 +162,7 @@ fn one(walk: &mut Walk<'_>, key: &Key, node: &Node, defaults: &Defaults) -> Plac
         Some(node) => placed.job.steps = step::read(walk, node),
         // A job that calls another workflow has no steps; that `uses` is refused is said already.
         None if has(node, "uses") => {}
-        None => walk.error(key.mark, format!("the job `{}` has no `steps`", key.text)),
+        None => walk.error(key.span, format!("the job `{}` has no `steps`", key.text)),
     }
     placed
 }
@@ -174,7 +176,7 @@ fn runs_on(walk: &mut Walk<'_>, node: &Node) -> (Option<Label>, Option<Label>) {
     const HELP: &str = "write one label, and a size of the server after it if need be: `runs-on: [illumos, large]`";
     if let Value::Mapping(_) = &node.value {
         walk.error_help(
-            node.mark,
+            node.span,
             "`runs-on` with `group` or `labels` is not supported yet",
             HELP,
         );
@@ -188,7 +190,7 @@ fn runs_on(walk: &mut Walk<'_>, node: &Node) -> (Option<Label>, Option<Label>) {
             HELP,
         );
     } else if labels.is_empty() && matches!(&node.value, Value::Sequence(_)) {
-        walk.error(node.mark, "`runs-on` names no label");
+        walk.error(node.span, "`runs-on` names no label");
     }
     let mut words = labels.iter().map(|(mark, text)| match text.parse() {
         Ok(label) => Some(label),
@@ -214,7 +216,7 @@ pub(super) fn env(walk: &mut Walk<'_>, node: &Node) -> Env {
         }
         if key.text.is_empty() || key.text.contains('=') || key.text.chars().any(char::is_control) {
             walk.error(
-                key.mark,
+                key.span,
                 format!("`{}` cannot be the name of a variable", clip(&key.text)),
             );
             continue;
@@ -235,9 +237,9 @@ fn graph(walk: &mut Walk<'_>, jobs: &mut [Placed], known: &[&str]) {
         .map(|(at, placed)| (placed.job.id.to_lowercase(), at))
         .collect();
     let ids: Vec<String> = jobs.iter().map(|placed| placed.job.id.clone()).collect();
-    let mut edges: Vec<Vec<(usize, Mark)>> = Vec::with_capacity(jobs.len());
+    let mut edges: Vec<Vec<(usize, Span)>> = Vec::with_capacity(jobs.len());
     for placed in jobs.iter_mut() {
-        let mut own: Vec<(usize, Mark)> = Vec::new();
+        let mut own: Vec<(usize, Span)> = Vec::new();
         for (need, mark) in placed.job.needs.iter().zip(&placed.needs) {
             match index.get(&need.to_lowercase()) {
                 Some(&to) if own.iter().any(|(seen, _)| *seen == to) => {
@@ -282,7 +284,7 @@ fn graph(walk: &mut Walk<'_>, jobs: &mut [Placed], known: &[&str]) {
     }
 }
 
-fn reaches(edges: &[Vec<(usize, Mark)>], from: usize, goal: usize) -> bool {
+fn reaches(edges: &[Vec<(usize, Span)>], from: usize, goal: usize) -> bool {
     let mut seen = vec![false; edges.len()];
     let mut open = vec![from];
     while let Some(at) = open.pop() {
