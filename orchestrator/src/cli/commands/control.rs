@@ -56,7 +56,7 @@ pub(in crate::cli) async fn cancel(common: &Common, args: CancelArgs) -> Outcome
         }
     })
     .await?;
-    println!("{}", outcome.words());
+    println!("{}", outcome.text());
     Ok(Exit::Success)
 }
 

@@ -149,7 +149,7 @@ async fn ask<B: Serialize, T: DeserializeOwned>(
 }
 
 fn removed(answer: &Released) -> Exit {
-    println!("{} {}", answer.machine, answer.outcome.words());
+    println!("{} {}", answer.machine, answer.outcome.text());
     Exit::Success
 }
 

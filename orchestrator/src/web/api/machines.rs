@@ -33,10 +33,10 @@ use crate::{
 
 /// The longest that an answer about a console waits for something to say.
 const LONGEST_WAIT: u64 = 20;
-/// How often a silent console is looked at meanwhile.
-const LOOK: Duration = Duration::from_millis(100);
+/// How often a silent console is read meanwhile.
+const POLL_CONSOLE: Duration = Duration::from_millis(100);
 /// How often the machine's row is.
-const LOOK_AT_ROW: Duration = Duration::from_secs(1);
+const POLL_ROW: Duration = Duration::from_secs(1);
 
 /// How a person reaches the console of a kept machine past the daemon; none while that is not possible.
 pub(in crate::web) fn attach_line(name: &MachineName, keep: &Keep) -> Option<String> {
@@ -62,12 +62,12 @@ pub(in crate::web) fn keep_of(row: &MachineRow, now: i64) -> Option<types::Keep>
         attach: (row.state == MachineState::Kept)
             .then(|| attach_line(&row.name, keep))
             .flatten(),
-        words: words(row, keep, now),
+        words: keep_text(row, keep, now),
     })
 }
 
 /// `kept until 12:03:00 UTC (in 27 min) by ann`.
-fn words(row: &MachineRow, keep: &Keep, now: i64) -> String {
+fn keep_text(row: &MachineRow, keep: &Keep, now: i64) -> String {
     let by = view::person(&keep.by);
     match (row.state, keep.until_ms) {
         (MachineState::Kept, Some(until)) => format!(
@@ -82,12 +82,12 @@ fn words(row: &MachineRow, keep: &Keep, now: i64) -> String {
     }
 }
 
-fn machine_of(found: &JobMachine) -> types::Machine {
-    let row = &found.row;
+fn machine_of(machine: &JobMachine) -> types::Machine {
+    let row = &machine.row;
     types::Machine {
         name: row.name.clone(),
         attempt: row.attempt,
-        job: found.job,
+        job: machine.job,
         node: row.node.clone(),
         state: row.state,
         created: rfc3339(row.created_ms),
@@ -177,21 +177,21 @@ pub async fn keep(
     Path(id): Path<String>,
     body: Bytes,
 ) -> Result<Json<types::Kept>, Problem> {
-    let found = lookup::machine(&state, &caller, Action::Keep, &id).await?;
+    let machine = lookup::machine(&state, &caller, Action::Keep, &id).await?;
     let body: KeepBody = match body.is_empty() {
         true => KeepBody::default(),
         false => serde_json::from_slice(&body)
             .map_err(|e| Problem::bad_request(format!("the body is not understood: {e}")))?,
     };
     let time = wanted(&state, body.for_s)?;
-    let outcome = match keep_one(&state, &caller, &found.row, time).await? {
+    let outcome = match keep_one(&state, &caller, &machine.row, time).await? {
         KeepOutcome::Until { .. } => types::KeepOutcome::Kept,
         _ => types::KeepOutcome::AtItsEnd,
     };
-    let found = lookup::machine(&state, &caller, Action::Keep, &id).await?;
+    let machine = lookup::machine(&state, &caller, Action::Keep, &id).await?;
     Ok(Json(types::Kept {
         outcome,
-        machine: machine_of(&found),
+        machine: machine_of(&machine),
     }))
 }
 
@@ -222,10 +222,10 @@ pub async fn release(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<types::Released>, Problem> {
-    let found = lookup::machine(&state, &caller, Action::Keep, &id).await?;
-    let outcome = released(release_one(&state, &caller, &found.row).await?)?;
+    let machine = lookup::machine(&state, &caller, Action::Keep, &id).await?;
+    let outcome = released(release_one(&state, &caller, &machine.row).await?)?;
     Ok(Json(types::Released {
-        machine: found.row.name,
+        machine: machine.row.name,
         outcome,
     }))
 }
@@ -236,20 +236,20 @@ pub async fn destroy(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<types::Released>, Problem> {
-    let found = lookup::machine(&state, &caller, Action::Keep, &id).await?;
-    if matches!(found.row.state, MachineState::Preparing | MachineState::Running) {
+    let machine = lookup::machine(&state, &caller, Action::Keep, &id).await?;
+    if matches!(machine.row.state, MachineState::Preparing | MachineState::Running) {
         return Err(Problem::conflict(
             "live",
             format!(
                 "The machine works on job {}. Cancel the job, and the machine goes with it; or keep it to look into it \
                  after the job.",
-                found.job
+                machine.job
             ),
         ));
     }
-    let outcome = released(release_one(&state, &caller, &found.row).await?)?;
+    let outcome = released(release_one(&state, &caller, &machine.row).await?)?;
     Ok(Json(types::Released {
-        machine: found.row.name,
+        machine: machine.row.name,
         outcome,
     }))
 }
@@ -268,10 +268,10 @@ fn here(state: &AppState, row: &MachineRow) -> Result<(), Problem> {
     ))
 }
 
-/// A back end's words, which may quote a guest's.
+/// A back end's message, which may quote a guest's.
 fn machine_failed(error: &MachineError) -> Problem {
-    let words: String = error.to_string().chars().filter(|c| !c.is_control()).collect();
-    Problem::conflict("machine", words)
+    let message: String = error.to_string().chars().filter(|c| !c.is_control()).collect();
+    Problem::conflict("machine", message)
 }
 
 /// `?from=0&wait_s=10`
@@ -291,12 +291,12 @@ pub async fn console(
     Path(id): Path<String>,
     Query(query): Query<ConsoleQuery>,
 ) -> Result<Json<types::ConsoleRead>, Problem> {
-    let found = lookup::machine(&state, &caller, Action::Watch, &id).await?;
-    let mut row = found.row;
+    let machine = lookup::machine(&state, &caller, Action::Watch, &id).await?;
+    let mut row = machine.row;
     here(&state, &row)?;
     let began = row.state;
     let until = Instant::now() + Duration::from_secs(query.wait_s.min(LONGEST_WAIT));
-    let mut look_at_row = Instant::now() + LOOK_AT_ROW;
+    let mut poll_row = Instant::now() + POLL_ROW;
     loop {
         let over = matches!(row.state, MachineState::Draining | MachineState::Gone);
         let read = match state.machines().console(&row.name, query.from).await {
@@ -315,9 +315,9 @@ pub async fn console(
                 state: row.state,
             }));
         }
-        tokio::time::sleep(LOOK).await;
-        if Instant::now() >= look_at_row {
-            look_at_row = Instant::now() + LOOK_AT_ROW;
+        tokio::time::sleep(POLL_CONSOLE).await;
+        if Instant::now() >= poll_row {
+            poll_row = Instant::now() + POLL_ROW;
             let now = state.store().machine(&row.name).await.map_err(store_failed)?;
             row = now.ok_or_else(Problem::not_found)?;
         }
@@ -331,8 +331,8 @@ pub async fn write(
     Path(id): Path<String>,
     body: Bytes,
 ) -> Result<Json<types::ConsoleTyped>, Problem> {
-    let found = lookup::machine(&state, &caller, Action::Type, &id).await?;
-    let row = found.row;
+    let machine = lookup::machine(&state, &caller, Action::Type, &id).await?;
+    let row = machine.row;
     here(&state, &row)?;
     if body.len() > INPUT_LIMIT {
         return Err(Problem::bad_request(format!(
@@ -377,11 +377,13 @@ pub async fn release_console(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<types::Machine>, Problem> {
-    let found = lookup::machine(&state, &caller, Action::Type, &id).await?;
-    caller.audit(&state, "release console", found.row.name.as_str()).await?;
+    let machine = lookup::machine(&state, &caller, Action::Type, &id).await?;
+    caller
+        .audit(&state, "release console", machine.row.name.as_str())
+        .await?;
     let asked = state
         .store()
-        .release_console(&found.row.name)
+        .release_console(&machine.row.name)
         .await
         .map_err(store_failed)?;
     if !asked {
@@ -433,7 +435,7 @@ pub(in crate::web) async fn keep_view(
     let kept = row.state == MachineState::Kept;
     let possible = row.node != state.config().node || state.config().backend != Backend::Process;
     Ok(Some(KeepView {
-        words: keep.map(|keep| words(&row, keep, now_ms())),
+        words: keep.map(|keep| keep_text(&row, keep, now_ms())),
         kept,
         attach: keep
             .filter(|_| kept && watches)
@@ -450,14 +452,14 @@ pub(in crate::web) async fn keep_view(
 
 /// Keeps the machine of a job for the configured time: the page's button.
 pub(in crate::web) async fn keep_of_job(state: &AppState, caller: &Caller, job: &str) -> Result<(), Problem> {
-    let found = lookup::machine(state, caller, Action::Keep, job).await?;
-    keep_one(state, caller, &found.row, wanted(state, None)?)
+    let machine = lookup::machine(state, caller, Action::Keep, job).await?;
+    keep_one(state, caller, &machine.row, wanted(state, None)?)
         .await
         .map(drop)
 }
 
 /// Lets the machine of a job go: the page's button.
 pub(in crate::web) async fn release_of_job(state: &AppState, caller: &Caller, job: &str) -> Result<(), Problem> {
-    let found = lookup::machine(state, caller, Action::Keep, job).await?;
-    released(release_one(state, caller, &found.row).await?).map(drop)
+    let machine = lookup::machine(state, caller, Action::Keep, job).await?;
+    released(release_one(state, caller, &machine.row).await?).map(drop)
 }

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::{
     cursor::Cursor,
     job_watch::JobWatch,
-    log_text::{LogPlace, attempt_of, log_place},
+    log_text::{LogLocation, attempt_of, log_location},
     log_view::{Renderer, lead},
     stream::{Events, Gone, Producer, Sink, StreamQuery, last_event_id, never_comes, start},
 };
@@ -233,8 +233,8 @@ impl Producer for Lines {
         }
         let mut renderer = None;
         // The page says where the log is; here follows only where the job stands.
-        let place = log_place(state, &attempt).await;
-        let mut log_ended = matches!(place, LogPlace::Elsewhere | LogPlace::Removed);
+        let place = log_location(state, &attempt).await;
+        let mut log_ended = matches!(place, LogLocation::Elsewhere | LogLocation::Removed);
         loop {
             let log_change = tokio::select! {
                 change = state.logs().changed(attempt.id, self.cursor.position), if !log_ended => Some(change),

@@ -10,7 +10,7 @@ use futures::StreamExt as _;
 
 use super::{
     job_watch::JobWatch,
-    log_text::{LogPlace, attempt_of, log_of, log_place},
+    log_text::{LogLocation, attempt_of, log_location, log_of},
     stream::{Events, Gone, Producer, Sink, StreamQuery, last_event_id, never_comes, start},
     utf8::Decoder,
 };
@@ -158,7 +158,10 @@ impl Producer for Records {
         let attempt = self.attempt_or_end(state).await?;
         if let Some(attempt) = &attempt {
             // It began after the request was answered: the answer to the next one says where.
-            if matches!(log_place(state, attempt).await, LogPlace::Elsewhere | LogPlace::Removed) {
+            if matches!(
+                log_location(state, attempt).await,
+                LogLocation::Elsewhere | LogLocation::Removed
+            ) {
                 return sink.ask_again().await;
             }
             self.follow(state, sink, attempt.id).await?;

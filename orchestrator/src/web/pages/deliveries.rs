@@ -37,13 +37,13 @@ const CATCH_UP_WITHIN: Duration = Duration::from_secs(20);
 #[must_use]
 pub fn outcome(row: &DeliveryRow) -> String {
     let reason = row.reason.as_deref().unwrap_or("no reason is known");
-    let words = match row.state {
+    let text = match row.state {
         IntakeState::Received => "it is read next".to_owned(),
         IntakeState::Ignored => format!("ignored: {reason}"),
         IntakeState::Failed => format!("failed: {reason}"),
         IntakeState::Planned if row.builds.is_empty() => "planned".to_owned(),
         IntakeState::Planned => {
-            let builds: Vec<String> = row.builds.iter().map(build_words).collect();
+            let builds: Vec<String> = row.builds.iter().map(build_text).collect();
             builds.join("; ")
         }
     };
@@ -52,10 +52,10 @@ pub fn outcome(row: &DeliveryRow) -> String {
     } else {
         ""
     };
-    format!("{words}{remedy}")
+    format!("{text}{remedy}")
 }
 
-fn build_words(build: &DeliveryBuild) -> String {
+fn build_text(build: &DeliveryBuild) -> String {
     let reason = build.reason.as_deref().unwrap_or("no reason is known");
     match (build.state, &build.reason) {
         (IntakeState::Received, Some(reason)) => format!(

@@ -30,11 +30,11 @@ use crate::{
         identity::Caller,
         live::{
             cursor::Cursor,
-            log_text::{self, LogPlace, attempt_of, log_of, log_place},
-            log_view::{Group, Mark, Renderer, WINDOW, lead},
+            log_text::{self, LogLocation, attempt_of, log_location, log_of},
+            log_view::{Group, LineRange, Renderer, WINDOW, lead},
         },
         lookup::{self, store_failed},
-        pages::runs::{Frame, RunView, cancel_words, html, waiting},
+        pages::runs::{Frame, RunView, cancel_text, html, waiting},
     },
 };
 
@@ -72,7 +72,7 @@ struct Window {
 
 /// The number in the attempt of the line that a place names. The lines of a step nearly always follow
 /// each other; where they do not, this is a little before it.
-fn line_of(spans: &[StepSpan], mark: Mark) -> Option<u64> {
+fn line_of(spans: &[StepSpan], mark: LineRange) -> Option<u64> {
     let span = spans.iter().find(|span| span.step == mark.step)?;
     Some((span.first + mark.first - 1).min(span.last))
 }
@@ -82,7 +82,7 @@ async fn window(
     attempt: AttemptId,
     query: &LogQuery,
     renderer: &mut Renderer,
-    mark: Option<Mark>,
+    mark: Option<LineRange>,
 ) -> Result<Window, Problem> {
     let n = query.n.unwrap_or(WINDOW).clamp(1, WINDOW);
     // Read before the lines: whoever goes on from here may see something twice, but misses nothing.
@@ -324,12 +324,12 @@ pub async fn job(
 
 async fn build(state: &AppState, caller: &Caller, job: &JobDetail, query: &LogQuery) -> Result<Html<String>, Problem> {
     let now = now_ms();
-    let mark: Option<Mark> = query
+    let mark: Option<LineRange> = query
         .lines
         .as_deref()
         .map(|t| {
             t.parse()
-                .map_err(|e: crate::web::live::log_view::BadMark| Problem::bad_request(e.to_string()))
+                .map_err(|e: crate::web::live::log_view::BadLineRange| Problem::bad_request(e.to_string()))
         })
         .transpose()?;
     let attempt = attempt_of(job, query.number)?;
@@ -347,11 +347,11 @@ async fn build(state: &AppState, caller: &Caller, job: &JobDetail, query: &LogQu
     let mut renderer = Renderer::new(base.clone(), mark);
     let (mut shown, mut absent) = (None, None);
     if let Some(attempt) = attempt {
-        match log_place(state, attempt).await {
-            LogPlace::Here => shown = Some(window(state, attempt.id, query, &mut renderer, mark).await?),
-            LogPlace::None => {}
-            LogPlace::Elsewhere => absent = Some(log_text::elsewhere(state, caller, attempt)),
-            LogPlace::Removed => absent = Some("The log was removed: its retention time is over.".to_owned()),
+        match log_location(state, attempt).await {
+            LogLocation::Here => shown = Some(window(state, attempt.id, query, &mut renderer, mark).await?),
+            LogLocation::None => {}
+            LogLocation::Elsewhere => absent = Some(log_text::elsewhere(state, caller, attempt)),
+            LogLocation::Removed => absent = Some("The log was removed: its retention time is over.".to_owned()),
         }
     }
     let (first, last) = shown.as_ref().map_or((0, 0), |w| (w.first, w.last));
@@ -392,7 +392,7 @@ async fn build(state: &AppState, caller: &Caller, job: &JobDetail, query: &LogQu
         badge: view::job(job.job.state),
         status: status(job, now),
         note,
-        cancel: job.job.cancel.as_ref().map(cancel_words),
+        cancel: job.job.cancel.as_ref().map(cancel_text),
         tries: tries(job, attempt, now),
         show_tries: job.attempts.len() > 1 || job.attempts.iter().any(|a| a.cause.is_some()),
         node: attempt.map(|a| a.node.as_str()),

@@ -228,7 +228,7 @@ pub(in crate::web) fn waiting(why: &Why) -> String {
 }
 
 /// `end asked for by ada at …: asked for`, in the words of the page.
-pub(in crate::web) fn cancel_words(cancel: &CancelRequest) -> String {
+pub(in crate::web) fn cancel_text(cancel: &CancelRequest) -> String {
     let force = if cancel.force { ", by force" } else { "" };
     format!(
         "end asked for by {} at {}{force}: {}",
@@ -282,7 +282,7 @@ async fn attempt_view<'a>(
         created: view::rfc3339(attempt.created_ms),
         created_at: view::moment(attempt.created_ms),
         took: view::duration(attempt.ended_ms.unwrap_or(now) - attempt.created_ms),
-        cancel: attempt.cancel.as_ref().map(cancel_words),
+        cancel: attempt.cancel.as_ref().map(cancel_text),
         jobs,
     })
 }

@@ -102,7 +102,7 @@ fn daemon_state(readiness: Readiness) -> DaemonState {
 
 /// `GET /api/v1/status`
 pub async fn api(State(state): State<AppState>, caller: Caller) -> Json<Status> {
-    let readiness = health::look(&state).await;
+    let readiness = health::check(&state).await;
     let all = state.connections().states();
     let broken = all.values().filter(|state| state.is_broken()).count();
     let (node, details) = match caller.is_admin() {
@@ -132,7 +132,7 @@ struct StatusPage<'a> {
 
 /// `GET /status`
 pub async fn page(State(state): State<AppState>, caller: Caller) -> Result<Html<String>, Problem> {
-    let readiness = health::look(&state).await;
+    let readiness = health::check(&state).await;
     let mut frame = Frame::new(&state, &caller, "/status".to_owned());
     frame.refresh_s = Some(30);
     html(&StatusPage {

@@ -46,10 +46,10 @@ pub const ORIGIN: &str = "http://127.0.0.1:8080";
 pub const COMMIT: &str = "3f786850e387550fdab836ed7e6dc881de23001b";
 
 /// Finds the two repositories of the fixture, and fails for one name.
-struct Found;
+struct KnownRepositories;
 
 #[async_trait]
-impl Repositories for Found {
+impl Repositories for KnownRepositories {
     async fn find(&self, connection: &ConnectionId, path: &RepoPath) -> Result<Option<Placed>, ForgeError> {
         match path.as_str() {
             "helios/demo" => Ok(Some((
@@ -257,7 +257,7 @@ impl Site {
                 agent: "/nonexistent/helios-agent".into(),
             })
             .unwrap(),
-            repositories: Arc::new(Found),
+            repositories: Arc::new(KnownRepositories),
             connections: ConnectionHealth::new(&["berg".parse().unwrap()]),
             hints: Arc::new(InProcess::new()),
             metrics: Metrics::new(),

@@ -124,7 +124,7 @@ pub enum ReleaseOutcome {
 impl ReleaseOutcome {
     /// What a person reads after the machine's name.
     #[must_use]
-    pub fn words(self) -> &'static str {
+    pub fn text(self) -> &'static str {
         match self {
             Self::Withdrawn => "will not be kept and goes with its job",
             Self::Removing => "is being removed",

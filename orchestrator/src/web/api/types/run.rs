@@ -264,7 +264,7 @@ pub enum CancelOutcome {
 impl CancelOutcome {
     /// What a person reads.
     #[must_use]
-    pub fn words(self) -> &'static str {
+    pub fn text(self) -> &'static str {
         match self {
             Self::Requested => "cancellation requested",
             Self::Forced => "cancellation forced",
