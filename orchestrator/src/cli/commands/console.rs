@@ -95,7 +95,7 @@ pub(in crate::cli) async fn run(common: &Common, args: ConsoleArgs) -> Outcome {
             path: format!("/api/v1/machines/{}", machine.name),
             typing: None,
             attached: false,
-            words: Decoder::default(),
+            decoder: Decoder::default(),
         };
         let followed = session.follow(args.watch).await;
         session.leave().await;
@@ -112,8 +112,8 @@ async fn direct(config: &Config, args: &ConsoleArgs) -> Outcome {
             "--direct takes no job: {e}"
         )
     })?;
-    let machines = backend::to_look_at(config).await?;
-    let (mut at, mut words) = (0, Decoder::default());
+    let machines = backend::read_only(config).await?;
+    let (mut at, mut decoder) = (0, Decoder::default());
     loop {
         // Asked before the reading, so that what a machine said at its end is read after its end is known.
         let running = machines.observe(&name).await.map_err(report)? == Observed::Running;
@@ -123,7 +123,7 @@ async fn direct(config: &Config, args: &ConsoleArgs) -> Outcome {
                 break;
             }
             at = read.next;
-            print_plain(&mut words, &read.bytes);
+            print_plain(&mut decoder, &read.bytes);
         }
         if args.once || !running {
             return Ok(Exit::Success);
@@ -134,7 +134,7 @@ async fn direct(config: &Config, args: &ConsoleArgs) -> Outcome {
 
 /// Prints a console's text up to now.
 async fn said_so_far(client: &Client, name: &MachineName) -> Outcome {
-    let (mut at, mut words) = (0, Decoder::default());
+    let (mut at, mut decoder) = (0, Decoder::default());
     loop {
         let read: ConsoleRead = client
             .get(&format!("/api/v1/machines/{name}/console?from={at}"))
@@ -143,14 +143,14 @@ async fn said_so_far(client: &Client, name: &MachineName) -> Outcome {
             return Ok(Exit::Success);
         }
         at = read.next;
-        print_plain(&mut words, &decoded(&read)?);
+        print_plain(&mut decoder, &decoded(&read)?);
     }
 }
 
 /// Prints a guest's bytes; a character that is cut comes whole with the next ones.
-fn print_plain(words: &mut Decoder, bytes: &[u8]) {
+fn print_plain(decoder: &mut Decoder, bytes: &[u8]) {
     let mut text = String::new();
-    words.feed(bytes, &mut text);
+    decoder.feed(bytes, &mut text);
     print!("{}", plain(&text));
 }
 
@@ -197,7 +197,7 @@ struct Session<'a> {
     /// The console was taken for this session.
     attached: bool,
     /// What the guest says, which comes in pieces.
-    words: Decoder,
+    decoder: Decoder,
 }
 
 /// Standard input on its way to a guest.
@@ -275,7 +275,7 @@ impl Session<'_> {
             out.write_all(bytes)?;
         } else {
             let mut text = String::new();
-            self.words.feed(bytes, &mut text);
+            self.decoder.feed(bytes, &mut text);
             out.write_all(plain(&text).as_bytes())?;
         }
         out.flush()

@@ -190,7 +190,7 @@ struct Listed<'a> {
 }
 
 async fn list(common: &Common, client: &ClientArgs, json: bool) -> Outcome {
-    let machines = backend::to_look_at(&super::config::load(common)?).await?;
+    let machines = backend::read_only(&super::config::load(common)?).await?;
     let found = machines.list().await.map_err(report)?;
     let kept = match found.is_empty() {
         true => HashMap::new(),

@@ -9,7 +9,7 @@ use clap::Args;
 use miette::miette;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::ready::{Door, Ready};
+use self::ready::{ListeningSocket, Ready};
 use super::{data_dir, parts, signals};
 use crate::{
     cli::{Common, Exit, Outcome, report},
@@ -140,7 +140,7 @@ async fn serve_with(
         machines: Arc::clone(&ready.machines),
     })?;
     let listener = ready.web.listener()?;
-    let metrics_listener = ready.metrics.as_ref().map(Door::listener).transpose()?;
+    let metrics_listener = ready.metrics.as_ref().map(ListeningSocket::listener).transpose()?;
 
     // From here on the node's name is ours.
     let instance = InstanceId::new();

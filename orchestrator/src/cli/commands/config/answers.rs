@@ -220,7 +220,7 @@ impl Options {
             .ask(
                 Question {
                     option: "--data-dir",
-                    words: "Where everything is stored",
+                    text: "Where everything is stored",
                     given: self.data_dir.clone().map(Typed),
                     default: Some(Typed(DATA_DIR.into())),
                 },
@@ -259,7 +259,7 @@ impl Options {
             .ask(
                 Question {
                     option: "--forge",
-                    words: "Forge, forgejo or github",
+                    text: "Forge, forgejo or github",
                     given: self.forge.map(Shown),
                     default: Some(Shown(Forge::Forgejo)),
                 },
@@ -270,7 +270,7 @@ impl Options {
         let url = questions.ask(
             Question {
                 option: "--url",
-                words: "The forge's address",
+                text: "The forge's address",
                 given: given.map_err(|e| miette!("--url: {e}"))?,
                 default: (kind == Forge::Github).then(|| "https://github.com".to_owned()),
             },
@@ -280,7 +280,7 @@ impl Options {
             .ask(
                 Question {
                     option: "--allow-private",
-                    words: "May it have a private or loopback address, and plain HTTP?",
+                    text: "May it have a private or loopback address, and plain HTTP?",
                     given: self.allow_private.map(YesNo),
                     default: Some(YesNo(looks_private(&url))),
                 },
@@ -290,7 +290,7 @@ impl Options {
         let connection = questions.ask(
             Question {
                 option: "--name",
-                words: "The connection's name, the end of its webhook's address",
+                text: "The connection's name, the end of its webhook's address",
                 given: self.name.clone(),
                 default: Shown(kind).to_string().parse().ok(),
             },
@@ -300,7 +300,7 @@ impl Options {
             .ask(
                 Question {
                     option: "--repository",
-                    words: "Repositories to serve, OWNER/NAME with blanks between",
+                    text: "Repositories to serve, OWNER/NAME with blanks between",
                     given: (!self.repository.is_empty()).then(|| Repositories(self.repository.clone())),
                     default: None,
                 },
@@ -324,7 +324,7 @@ impl Options {
         let app_id = questions.ask(
             Question {
                 option: "--app-id",
-                words: "The GitHub App's number",
+                text: "The GitHub App's number",
                 given: self.app_id,
                 default: None,
             },
@@ -337,7 +337,7 @@ impl Options {
         let listen = questions.ask(
             Question {
                 option: "--listen",
-                words: "Where to listen for pages, API and webhooks",
+                text: "Where to listen for pages, API and webhooks",
                 given: self.listen,
                 default: Some(SocketAddr::from(([127, 0, 0, 1], 8080))),
             },
@@ -350,7 +350,7 @@ impl Options {
         let public_url = questions.ask(
             Question {
                 option: "--public-url",
-                words: "The address that people and the forge call",
+                text: "The address that people and the forge call",
                 given: given.map_err(|e| miette!("--public-url: {e}"))?,
                 default: listen.ip().is_loopback().then(|| format!("{scheme}://{listen}")),
             },
@@ -368,7 +368,7 @@ impl Options {
         let label = questions.ask(
             Question {
                 option: "--image",
-                words: "The image's label, for `runs-on`",
+                text: "The image's label, for `runs-on`",
                 given: self.image.clone(),
                 default: if zones { "debian-12" } else { "tiny" }.parse().ok(),
             },
@@ -389,7 +389,7 @@ impl Options {
             .ask(
                 Question {
                     option: "--disk",
-                    words: "Its golden disk, a qcow2 image",
+                    text: "Its golden disk, a qcow2 image",
                     given: self.disk.clone().map(Typed),
                     default: tiny_disk().map(Typed),
                 },

@@ -115,7 +115,7 @@ fn private_key<R: io::BufRead>(questions: &mut Questions<R>, file: Option<PathBu
     let file = questions.ask(
         Question {
             option: OPTION,
-            words: "The file with the App's private key, PEM",
+            text: "The file with the App's private key, PEM",
             given: file.map(|file| file.display().to_string()),
             default: None,
         },

@@ -1,8 +1,8 @@
 //! `helios-ci doctor`: looks at everything that a node needs, leaves nothing changed, and says what to do.
 
 mod forges;
+mod host;
 mod machines;
-mod place;
 mod zones;
 
 use std::fmt;
@@ -131,9 +131,9 @@ pub(in crate::cli) async fn run(common: &Common, args: DoctorArgs) -> Outcome {
     };
     // Nothing else can be looked at without a configuration.
     if let Some(config) = configuration(common, &mut findings) {
-        place::look(&config, &mut findings).await;
+        host::check(&config, &mut findings).await;
         let zones = config.backend == Backend::Zone && zones::host(&mut findings).await;
-        machines::look(&config, &mut findings).await;
+        machines::check(&config, &mut findings).await;
         let can_try = zones && zones::rest(&config, &mut findings).await;
         match (args.rehearse, can_try) {
             (true, true) => zones::rehearse(&config, &mut findings).await,
@@ -149,7 +149,7 @@ pub(in crate::cli) async fn run(common: &Common, args: DoctorArgs) -> Outcome {
             )),
             (false, _) => {}
         }
-        forges::look(&config, &mut findings).await;
+        forges::check(&config, &mut findings).await;
     }
     findings.end()
 }

@@ -3,8 +3,8 @@
 
 mod complaints;
 pub(in crate::cli) mod guest;
-mod place;
 pub(in crate::cli) mod pull;
+mod run_dir;
 mod show;
 mod tree;
 pub(in crate::cli) mod trial;
@@ -21,7 +21,7 @@ use miette::miette;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::{complaints::Complaints, place::Place, tree::Tree};
+use self::{complaints::Complaints, run_dir::RunDir, tree::Tree};
 use crate::{
     cli::{
         Common, Exit, Outcome, report,
@@ -89,19 +89,19 @@ pub(in crate::cli) async fn run(common: &Common, args: RunArgs) -> Outcome {
     parts::usable_git().await?;
     let here = std::env::current_dir().map_err(|e| miette!("there is no current folder: {e}"))?;
     let tree = Tree::find(&here, std::env::vars_os(), args.r#as.as_deref()).await?;
-    let place = Place::make(common, args.keep, args.guest.as_deref(), place::no_zones)?;
-    let ended = in_place(&place, &tree, &args).await;
-    place.leave();
+    let run_dir = RunDir::make(common, args.keep, args.guest.as_deref(), run_dir::no_zones)?;
+    let ended = in_run_dir(&run_dir, &tree, &args).await;
+    run_dir.leave();
     Ok(Exit::of_run(ended?))
 }
 
-async fn in_place(place: &Place, tree: &Tree, args: &RunArgs) -> miette::Result<RunState> {
-    let machines = backend::local(&place.config, args.allow_unisolated).await?;
-    let once = Once::open(place, machines).await?;
+async fn in_run_dir(run_dir: &RunDir, tree: &Tree, args: &RunArgs) -> miette::Result<RunState> {
+    let machines = backend::local(&run_dir.config, args.allow_unisolated).await?;
+    let once = Once::open(run_dir, machines).await?;
     let asked = Asked {
         file: args.file.as_deref(),
         dirty: args.dirty,
-        logs: place.logs(),
+        logs: run_dir.logs(),
     };
     let ended = once.run(tree, &asked).await;
     once.close().await;
@@ -123,11 +123,11 @@ struct Once {
 }
 
 impl Once {
-    async fn open(place: &Place, machines: Arc<dyn Machines>) -> miette::Result<Self> {
-        let lock = node::DataLock::take(&place.config.data_dir).map_err(report)?;
-        let store = Store::open(&place.config.database).await.map_err(report)?;
+    async fn open(run_dir: &RunDir, machines: Arc<dyn Machines>) -> miette::Result<Self> {
+        let lock = node::DataLock::take(&run_dir.config.data_dir).map_err(report)?;
+        let store = Store::open(&run_dir.config.database).await.map_err(report)?;
         let deps = parts::deps(parts::Outside {
-            config: Arc::clone(&place.config),
+            config: Arc::clone(&run_dir.config),
             store,
             hints: Arc::new(InProcess::new()),
             forges: HashMap::new(),

@@ -132,16 +132,16 @@ fn say(line: &str) {
 
 /// Where a line of a log stands, for a person.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum Origin {
     Of(Section),
     Step(u32),
 }
 
-fn place(record: &Record) -> Place {
+fn origin(record: &Record) -> Origin {
     let ours = record.channel == Channel::System && record.step == 0;
     match Section::of(&record.data).filter(|_| ours) {
-        Some(section) => Place::Of(section),
-        None => Place::Step(record.step),
+        Some(section) => Origin::Section(section),
+        None => Origin::Step(record.step),
     }
 }
 
@@ -162,9 +162,9 @@ async fn follow(logs: LogStore, attempt: AttemptId, mut lines: Lines, job: JobDe
                 lines.end();
                 current = Some(place);
                 let heading = match place {
-                    Place::Of(Section::Machine) => Some("Machine"),
-                    Place::Of(Section::End) => Some("End"),
-                    Place::Step(number) => usize::try_from(number)
+                    Origin::Section(Section::Machine) => Some("Machine"),
+                    Origin::Section(Section::End) => Some("End"),
+                    Origin::Step(number) => usize::try_from(number)
                         .ok()
                         .and_then(|n| job.plan.steps.get(n))
                         .map(|step| step.name.as_str()),

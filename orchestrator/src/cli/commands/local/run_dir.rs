@@ -19,7 +19,7 @@ use crate::{
 const SHORT: usize = 24;
 
 /// A directory of its own, removed at the end, and the configuration that puts everything into it.
-pub(super) struct Place {
+pub(super) struct RunDir {
     pub config: Arc<Config>,
     dir: tempfile::TempDir,
     keep: bool,
@@ -36,7 +36,7 @@ pub(super) fn no_zones(config: &mut Config) -> miette::Result<()> {
     Ok(())
 }
 
-impl Place {
+impl RunDir {
     /// With the configuration as `change` makes it; a named guest stands in for any configuration.
     pub fn make(
         common: &Common,

@@ -21,7 +21,7 @@ use crate::{
 
 const INODES: u64 = 10_000;
 
-pub(super) async fn look(config: &Config, findings: &mut Findings) {
+pub(super) async fn check(config: &Config, findings: &mut Findings) {
     let running = directory(config, findings);
     database(config, findings).await;
     disk(config, findings);
