@@ -11,7 +11,7 @@ use miette::miette;
 use crate::{
     cli::report,
     config::Config,
-    images::download::{self, Address, Limits, Part, Progress},
+    images::download::{self, Address, DownloadLimits, Part, Progress},
 };
 
 /// A person hears at least so often that it goes on.
@@ -28,14 +28,14 @@ pub(in crate::cli) struct Fetched {
 impl Fetched {
     /// Fetches it.
     pub(in crate::cli) async fn new(config: &Config, from: Address) -> miette::Result<Self> {
-        let dir = download::place(&config.data_dir).map_err(report)?;
+        let dir = download::directory(&config.data_dir).map_err(report)?;
         let mut pace = Pace::new(std::io::stderr().is_terminal());
         let mut show_progress = |progress| {
             if let Some(line) = pace.line(progress, Instant::now()) {
                 eprintln!("{from}: {line}");
             }
         };
-        let part = download::fetch(&from, &dir, &Limits::default(), &mut show_progress).await;
+        let part = download::fetch(&from, &dir, &DownloadLimits::default(), &mut show_progress).await;
         let part = part.map_err(report)?;
         eprintln!(
             "{from}: {} are here, they are being imported",
