@@ -225,7 +225,7 @@ mod tests {
     #[test]
     fn the_directory_is_the_callers_alone() {
         let dir = tempfile::tempdir().unwrap();
-        let dir_of_downloads = directory(dir.path()).unwrap();
+        let place = directory(dir.path()).unwrap();
         assert_eq!(place, dir.path().join("downloads"));
         assert_eq!(fs::metadata(&place).unwrap().permissions().mode() & 0o777, 0o700);
         private(&place).unwrap();

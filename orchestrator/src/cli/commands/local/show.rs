@@ -130,10 +130,10 @@ fn say(line: &str) {
     eprintln!("{line}");
 }
 
-/// Where a line of a log stands, for a person.
+/// What a line of a log belongs to, for a person.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Origin {
-    Of(Section),
+    Section(Section),
     Step(u32),
 }
 
@@ -157,11 +157,11 @@ async fn follow(logs: LogStore, attempt: AttemptId, mut lines: Lines, job: JobDe
             }
         };
         for record in page.records {
-            let place = place(&record);
-            if current != Some(place) {
+            let origin = origin(&record);
+            if current != Some(origin) {
                 lines.end();
-                current = Some(place);
-                let heading = match place {
+                current = Some(origin);
+                let heading = match origin {
                     Origin::Section(Section::Machine) => Some("Machine"),
                     Origin::Section(Section::End) => Some("End"),
                     Origin::Step(number) => usize::try_from(number)
