@@ -94,25 +94,17 @@ fn connection(reader: &mut Reader, node: &Node, path: &str) -> Option<Connection
         reader.warning(map.span, message);
     }
     let kind = if github {
-        let private_key = reader.required_secret(&map, "private_key");
-        let private_key = private_key.filter(|key| pem(reader, &map, key));
-        let app_id = reader.number(map.get("app_id"), &map.path("app_id"), 1..=u64::MAX);
-        if map.get("app_id").is_none() {
-            reader.problem(
-                map.span,
-                format!("{path}.app_id is missing"),
-                "its number is on the App's page".to_owned(),
-            );
-        }
+        let app = app(reader, &map, path);
         let api_url = match api_url {
             Some(given) => given?,
             None if url.as_deref() == Some("https://github.com") => "https://api.github.com".to_owned(),
             None => format!("{}/api/v3", url.clone()?),
         };
+        let (app_id, private_key) = app?;
         ConnectionKind::Github {
             api_url,
-            app_id: app_id?,
-            private_key: private_key?,
+            app_id,
+            private_key,
         }
     } else {
         let token = reader.required_secret(&map, "token");
@@ -128,6 +120,21 @@ fn connection(reader: &mut Reader, node: &Node, path: &str) -> Option<Connection
         public: public.into_iter().map(|(path, _)| path).collect(),
         allow_private,
     })
+}
+
+/// GitHub's App: its number and its key. `None` only together with a problem.
+fn app(reader: &mut Reader, map: &Map<'_>, path: &str) -> Option<(u64, Secret)> {
+    let private_key = reader.required_secret(map, "private_key");
+    let private_key = private_key.filter(|key| pem(reader, map, key));
+    let app_id = reader.number(map.get("app_id"), &map.path("app_id"), 1..=u64::MAX);
+    if map.get("app_id").is_none() {
+        reader.problem(
+            map.span,
+            format!("{path}.app_id is missing"),
+            "its number is on the App's page".to_owned(),
+        );
+    }
+    Some((app_id?, private_key?))
 }
 
 /// The token travels in a header, and an HTTP client may not survive a line break in it.

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use serde_yaml_ng::{Mapping, Value};
 
-use super::{Backend, Config, Connection, ConnectionKind, Database, Image, Size};
+use super::{Backend, Capacity, Config, Connection, ConnectionKind, Database, Image, Size, Zone};
 
 impl Config {
     /// Everything effective, defaults included, as YAML; `[secret]` stands for each secret. What was
@@ -42,7 +42,6 @@ pub(super) fn yaml(config: &Config, references: &BTreeMap<String, String>) -> St
         Database::Sqlite(file) => map([("sqlite", path(file))]),
         Database::Postgres(_) => map([("postgres", secret("database.postgres"))]),
     };
-    let capacity = &config.capacity;
     let whole = map([
         ("node", Some(config.node.as_str().into())),
         ("data_dir", path(&config.data_dir)),
@@ -93,18 +92,7 @@ pub(super) fn yaml(config: &Config, references: &BTreeMap<String, String>) -> St
                 ])
             }),
         ),
-        (
-            "zone",
-            Some(map([
-                ("dataset", Some(config.zone.dataset.to_string().into())),
-                ("path", Some(config.zone.path.to_string().into())),
-                ("network", Some(config.zone.network.to_string().into())),
-                ("port", Some(config.zone.port.into())),
-                ("bandwidth", Some(config.zone.bandwidth.to_string().into())),
-                ("quota_gib", config.zone.quota_gib.map(Value::from)),
-                ("max_vcpus", Some(config.zone.max_vcpus.into())),
-            ])),
-        ),
+        ("zone", Some(zone(&config.zone))),
         ("agent", path(&config.agent)),
         (
             "images",
@@ -125,24 +113,38 @@ pub(super) fn yaml(config: &Config, references: &BTreeMap<String, String>) -> St
             "sizes",
             Some(map(config.sizes.iter().map(|(name, s)| (name, Some(size(s)))))),
         ),
-        (
-            "capacity",
-            Some(map([
-                ("machines", Some(capacity.machines.into())),
-                ("cpus", capacity.cpus.map(Value::from)),
-                ("memory_mib", capacity.memory_mib.map(Value::from)),
-                (
-                    "labels",
-                    Some(map(capacity.labels.iter().map(|(label, n)| (label, Some((*n).into()))))),
-                ),
-            ])),
-        ),
+        ("capacity", Some(capacity(&config.capacity))),
         ("limits", Some(config.limits.shown())),
         ("keep", Some(config.keep.shown())),
         ("retention", Some(config.retention.shown())),
     ]);
     // Plain mappings with text keys can always be written.
     serde_yaml_ng::to_string(&whole).unwrap_or_default()
+}
+
+fn zone(zone: &Zone) -> Value {
+    map([
+        ("dataset", Some(zone.dataset.to_string().into())),
+        ("path", Some(zone.path.to_string().into())),
+        ("network", Some(zone.network.to_string().into())),
+        ("port", Some(zone.port.into())),
+        ("bandwidth", Some(zone.bandwidth.to_string().into())),
+        ("quota_gib", zone.quota_gib.map(Value::from)),
+        ("max_vcpus", Some(zone.max_vcpus.into())),
+    ])
+}
+
+fn capacity(capacity: &Capacity) -> Value {
+    let labels = capacity
+        .labels
+        .iter()
+        .map(|(label, most)| (label, Some((*most).into())));
+    map([
+        ("machines", Some(capacity.machines.into())),
+        ("cpus", capacity.cpus.map(Value::from)),
+        ("memory_mib", capacity.memory_mib.map(Value::from)),
+        ("labels", Some(map(labels))),
+    ])
 }
 
 fn connection(connection: &Connection, base: &str, secret: &dyn Fn(&str) -> Option<Value>) -> Value {

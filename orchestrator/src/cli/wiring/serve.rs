@@ -14,6 +14,7 @@ use super::{data_dir, parts, signals};
 use crate::{
     cli::{Common, Exit, Outcome, report},
     config::Config,
+    driver::Deps,
     failpoint::{self, Point},
     forge::{
         Forge, ForgeError,
@@ -145,10 +146,8 @@ async fn serve_with(
     // From here on the node's name is ours.
     let instance = InstanceId::new();
     node::register(&deps, lock, instance).await.map_err(report)?;
-    // What drives attempts ends first at a reload, while everybody else is still served.
-    let driving = stop.child_token();
-    let (attempts, tasks) = (TaskTracker::new(), TaskTracker::new());
-    node::recover(&deps, instance, &attempts, &driving)
+    let running = Running::new(stop.clone());
+    node::recover(&deps, instance, &running.attempts, &running.driving)
         .await
         .map_err(report)?;
 
@@ -167,7 +166,7 @@ async fn serve_with(
         draining: stop.clone(),
     });
     let router = web::router(state, intake.router());
-    tasks.spawn(serve::serve(
+    running.tasks.spawn(serve::serve(
         listener,
         ready.tls.clone(),
         router,
@@ -175,67 +174,18 @@ async fn serve_with(
         stop.clone(),
     ));
     if let Some(listener) = metrics_listener {
-        tasks.spawn(web::metrics::serve_metrics(
+        running.tasks.spawn(web::metrics::serve_metrics(
             listener,
             metrics,
             store.clone(),
             stop.clone(),
         ));
     }
-    let planner = Planner::new(
-        store.clone(),
-        ready.forges.clone(),
-        deps.source.clone(),
-        Arc::clone(&config),
-        Arc::clone(&hints),
-    );
-    tasks.spawn(ready.connections.clone().run(ready.forges.clone(), stop.clone()));
-    tasks.spawn(planner.run(stop.clone()));
-    tasks.spawn(CatchUp::new(deps.clone()).run(stop.clone()));
-    tasks.spawn(reporter.run(stop.clone()));
-    tasks.spawn(scheduler::run(
-        deps.clone(),
-        instance,
-        attempts.clone(),
-        driving.clone(),
-    ));
-    tasks.spawn(node::run(deps.clone(), instance, stop.clone()));
-    tasks.spawn(janitor::run(deps.clone(), stop.clone()));
+    running.spawn_loops(ready, &deps, reporter, instance);
     tracing::info!(node = %config.node, listen = %config.listen, url = %config.public_url, "helios-ci is ready");
 
-    let next = loop {
-        match stop.run_until_cancelled(again(ready)).await {
-            None => break None,
-            Some(Ok(next)) => break Some(next),
-            Some(Err(error)) => tracing::error!(
-                reason = format!("{error:?}"),
-                "the new configuration is refused; going on with the one before"
-            ),
-        }
-    };
-    attempts.close();
-    tasks.close();
-    if next.is_some() {
-        tracing::info!("taking up a new configuration; machines that run go on");
-        driving.cancel();
-        // A machine that is being made is finished first, so that nobody has to make it again.
-        if tokio::time::timeout(HAND_OVER_WITHIN, attempts.wait()).await.is_err() {
-            return Err(miette!(
-                help = "the service manager starts it again, with the new configuration",
-                "some attempts could not be handed over to the new configuration"
-            ));
-        }
-    } else {
-        tracing::info!("stopping; machines that run go on and are taken up at the next start");
-    }
-    stop.cancel();
-    let stopped = async {
-        attempts.wait().await;
-        tasks.wait().await;
-    };
-    if tokio::time::timeout(STOP_WITHIN, stopped).await.is_err() {
-        tracing::warn!("some parts did not stop in time");
-    }
+    let next = next_configuration(ready, &stop, again).await;
+    running.end(next.is_some()).await?;
     if let Err(error) = store.leave(&config.node, instance).await {
         tracing::warn!(
             error = &error as &dyn std::error::Error,
@@ -243,6 +193,102 @@ async fn serve_with(
         );
     }
     Ok(next)
+}
+
+/// The next configuration that can be used; `None` when the daemon is to stop.
+async fn next_configuration(
+    ready: &Ready,
+    stop: &CancellationToken,
+    again: impl AsyncFn(&Ready) -> miette::Result<Ready>,
+) -> Option<Ready> {
+    loop {
+        match stop.run_until_cancelled(again(ready)).await {
+            None => return None,
+            Some(Ok(next)) => return Some(next),
+            Some(Err(error)) => tracing::error!(
+                reason = format!("{error:?}"),
+                "the new configuration is refused; going on with the one before"
+            ),
+        }
+    }
+}
+
+/// What runs with one configuration.
+struct Running {
+    stop: CancellationToken,
+    /// What drives attempts ends first at a reload, while everybody else is still served.
+    driving: CancellationToken,
+    attempts: TaskTracker,
+    tasks: TaskTracker,
+}
+
+impl Running {
+    fn new(stop: CancellationToken) -> Self {
+        Self {
+            driving: stop.child_token(),
+            stop,
+            attempts: TaskTracker::new(),
+            tasks: TaskTracker::new(),
+        }
+    }
+
+    /// Starts what works by itself, without being asked over the network.
+    fn spawn_loops(&self, ready: &Ready, deps: &Deps, reporter: Reporter, instance: InstanceId) {
+        let Self { stop, tasks, .. } = self;
+        let planner = Planner::new(
+            deps.store.clone(),
+            ready.forges.clone(),
+            deps.source.clone(),
+            Arc::clone(&deps.config),
+            Arc::clone(&deps.hints),
+        );
+        tasks.spawn(ready.connections.clone().run(ready.forges.clone(), stop.clone()));
+        tasks.spawn(planner.run(stop.clone()));
+        tasks.spawn(CatchUp::new(deps.clone()).run(stop.clone()));
+        tasks.spawn(reporter.run(stop.clone()));
+        tasks.spawn(scheduler::run(
+            deps.clone(),
+            instance,
+            self.attempts.clone(),
+            self.driving.clone(),
+        ));
+        tasks.spawn(node::run(deps.clone(), instance, stop.clone()));
+        tasks.spawn(janitor::run(deps.clone(), stop.clone()));
+    }
+
+    /// Ends everything but what runs in machines: at a reload first what drives attempts, which is then handed over.
+    async fn end(self, is_reload: bool) -> miette::Result<()> {
+        let Self {
+            stop,
+            driving,
+            attempts,
+            tasks,
+        } = self;
+        attempts.close();
+        tasks.close();
+        if is_reload {
+            tracing::info!("taking up a new configuration; machines that run go on");
+            driving.cancel();
+            // A machine that is being made is finished first, so that nobody has to make it again.
+            if tokio::time::timeout(HAND_OVER_WITHIN, attempts.wait()).await.is_err() {
+                return Err(miette!(
+                    help = "the service manager starts it again, with the new configuration",
+                    "some attempts could not be handed over to the new configuration"
+                ));
+            }
+        } else {
+            tracing::info!("stopping; machines that run go on and are taken up at the next start");
+        }
+        stop.cancel();
+        let stopped = async {
+            attempts.wait().await;
+            tasks.wait().await;
+        };
+        if tokio::time::timeout(STOP_WITHIN, stopped).await.is_err() {
+            tracing::warn!("some parts did not stop in time");
+        }
+        Ok(())
+    }
 }
 
 struct StoredDeliveries {

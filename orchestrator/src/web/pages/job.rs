@@ -322,6 +322,19 @@ pub async fn job(
     Ok(page.into_response())
 }
 
+/// What the job waits for, or what ended it.
+async fn note(state: &AppState, job: &JobDetail) -> Result<Option<String>, Problem> {
+    if !matches!(job.job.state, JobState::Waiting | JobState::Queued) {
+        return Ok(ending(job));
+    }
+    let refused = refused_here(state, job).await?;
+    let why = state.store().why(job.job.id).await.map_err(store_failed)?;
+    Ok(why.as_ref().map(|why| match &refused {
+        Some(refused) => format!("{}; node {}: {refused}", waiting(why), state.config().node),
+        None => waiting(why),
+    }))
+}
+
 async fn build(state: &AppState, caller: &Caller, job: &JobDetail, query: &LogQuery) -> Result<Html<String>, Problem> {
     let now = now_ms();
     let mark: Option<LineRange> = query
@@ -361,20 +374,7 @@ async fn build(state: &AppState, caller: &Caller, job: &JobDetail, query: &LogQu
     let live = !job.job.state.is_terminal() && is_newest;
     // A window that is not the tail stands still: the reader looks at a place.
     let follows = live && mark.is_none() && query.from.is_none();
-    let refused = refused_here(state, job).await?;
-    let note = match job.job.state {
-        JobState::Waiting | JobState::Queued => state
-            .store()
-            .why(job.job.id)
-            .await
-            .map_err(store_failed)?
-            .as_ref()
-            .map(|why| match &refused {
-                Some(refused) => format!("{}; node {}: {refused}", waiting(why), state.config().node),
-                None => waiting(why),
-            }),
-        _ => ending(job),
-    };
+    let note = note(state, job).await?;
     let mut frame = Frame::new(state, caller, path.clone());
     frame.refresh_s = follows.then_some(5);
     let marked_step = mark.map(|m| m.step);
