@@ -26,7 +26,11 @@ use hyper_util::{
 };
 use miette::IntoDiagnostic as _;
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    net::TcpStream,
+    signal::unix::{Signal, SignalKind, signal},
+    time::timeout,
+};
 use tower::{BoxError, Service, service_fn, util::BoxCloneSyncService};
 use url::Url;
 
@@ -115,6 +119,31 @@ pub(super) enum ClientError {
     },
 }
 
+/// A signal ended the command; whoever sent it knows.
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+#[error("interrupted")]
+pub(super) struct Interrupted;
+
+/// SIGINT and SIGTERM, from now on.
+struct EndSignals(Signal, Signal);
+
+impl EndSignals {
+    fn new() -> io::Result<Self> {
+        Ok(Self(signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?))
+    }
+
+    /// The next of them; never where none is waited for.
+    async fn next(signals: &mut Option<Self>) {
+        let Some(Self(interrupt, terminate)) = signals else {
+            return std::future::pending().await;
+        };
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    }
+}
+
 /// A daemon and a token for it.
 pub(super) struct Client {
     http: Http<Connector, Full<Bytes>>,
@@ -168,10 +197,28 @@ fn authorization(token: &Secret) -> Result<HeaderValue, ClientError> {
 
 impl Client {
     /// Finds the daemon and a token as the options, the environment and the configuration say, and does `work` with
-    /// them. A token that was made for this is revoked however the work ends.
+    /// them. A token that was made for this is revoked however the work ends, SIGINT and SIGTERM included.
     pub async fn with<T>(
         common: &Common,
         args: &ClientArgs,
+        work: impl AsyncFnOnce(&Self) -> miette::Result<T>,
+    ) -> miette::Result<T> {
+        Self::run(common, args, true, work).await
+    }
+
+    /// As [`Client::with`], for work that ends by itself, and in order, at SIGINT and SIGTERM.
+    pub async fn with_own_signals<T>(
+        common: &Common,
+        args: &ClientArgs,
+        work: impl AsyncFnOnce(&Self) -> miette::Result<T>,
+    ) -> miette::Result<T> {
+        Self::run(common, args, false, work).await
+    }
+
+    async fn run<T>(
+        common: &Common,
+        args: &ClientArgs,
+        signals_end_it: bool,
         work: impl AsyncFnOnce(&Self) -> miette::Result<T>,
     ) -> miette::Result<T> {
         let (server, given, at) = find(common, args)?;
@@ -179,12 +226,14 @@ impl Client {
         let connector = connector(url.scheme() == "https", at).map_err(|e| unreachable(&server, &e))?;
         let http = Http::builder(TokioExecutor::new()).build(connector);
         let server = url.as_str().trim_end_matches('/').to_owned();
-        // Last, so that nothing can go wrong between the token and what revokes it.
-        let (token, own) = match given {
-            Given::Token(token) => (token, None),
+        // Last, so that nothing can go wrong between the token and what revokes it. Without one of our own a signal
+        // needs no answer.
+        let (token, own, mut signals) = match given {
+            Given::Token(token) => (token, None, None),
             Given::Database(config) => {
+                let signals = signals_end_it.then(EndSignals::new).transpose().into_diagnostic()?;
                 let (token, own) = LocalToken::make(&config).await?;
-                (token, Some(own))
+                (token, Some(own), signals)
             }
         };
         let done = match authorization(&token) {
@@ -194,7 +243,10 @@ impl Client {
                     server,
                     authorization,
                 };
-                work(&client).await
+                tokio::select! {
+                    done = work(&client) => done,
+                    () = EndSignals::next(&mut signals) => Err(Interrupted.into()),
+                }
             }
             Err(error) => Err(error.into()),
         };

@@ -10,7 +10,7 @@ use std::{error::Error, path::PathBuf, process::ExitCode};
 use clap::{Args, Parser, Subcommand};
 
 use self::{
-    client::ClientError,
+    client::{ClientError, Interrupted},
     commands::{
         config, console, control, deliveries, doctor, image, local, login_link, logs, machine, relay, runs, setup,
         show, token, trigger, why,
@@ -41,6 +41,8 @@ pub enum Exit {
     Error = 4,
     /// The daemon cannot be reached or refused.
     Unreachable = 5,
+    /// SIGINT or SIGTERM; as shells count it (128 and the number of SIGINT).
+    Interrupted = 130,
 }
 
 impl Exit {
@@ -74,6 +76,9 @@ impl Exit {
         if report.downcast_ref::<ClientError>().is_some() {
             return Self::Unreachable;
         }
+        if report.downcast_ref::<Interrupted>().is_some() {
+            return Self::Interrupted;
+        }
         match report.downcast_ref::<Reported>() {
             Some(reported) if reported.is_ours() => Self::Error,
             _ => Self::Usage,
@@ -92,6 +97,7 @@ Exit codes:
   3  it was cancelled
   4  helios-ci failed, not the job
   5  the daemon cannot be reached, or refused
+130  it was interrupted
 
 Examples:
   helios-ci --config /etc/helios-ci/config.yaml config check
@@ -237,8 +243,11 @@ pub fn main() -> ExitCode {
     let outcome = say_what_is_done(&cli).and_then(|()| run(cli));
     let failed = outcome.is_err();
     let exit = outcome.unwrap_or_else(|report| {
-        eprintln!("{report:?}");
-        Exit::of_error(&report)
+        let exit = Exit::of_error(&report);
+        if exit != Exit::Interrupted {
+            eprintln!("{report:?}");
+        }
+        exit
     });
     if service && failed {
         return ExitCode::from(SMF_EXIT_ERR_CONFIG);

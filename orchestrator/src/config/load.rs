@@ -208,7 +208,7 @@ pub(super) fn read(reader: &mut Reader, root: &Node) -> Option<Config> {
         images,
         aliases,
         sizes,
-        // Last, so that every other section has been looked at before this gives up.
+        // Last, so that every other section has been read before this gives up.
         node: node?,
         zone: zone?,
     };

@@ -1,5 +1,5 @@
-//! Typed reading from the tree. A wrong value is written down and reading goes on, so that one look
-//! finds everything that is wrong.
+//! Typed reading from the tree. A wrong value is written down and reading goes on, so that one
+//! reading finds everything that is wrong.
 
 use std::{
     collections::BTreeMap,

@@ -77,7 +77,7 @@ fn read_file(path: &Path) -> Result<String, Unusable> {
         message: format!("cannot read the secret {shown}: {error}"),
         help: Some("the daemon's user must own it, with mode 0600".to_owned()),
     };
-    // A named pipe would wait for a writer, so its kind is looked at before it is opened.
+    // A named pipe would wait for a writer, so its kind is checked before it is opened.
     if !std::fs::metadata(path).map_err(failed)?.is_file() {
         return Err(unusable(
             format!("{shown} is not a regular file"),

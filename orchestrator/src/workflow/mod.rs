@@ -74,7 +74,7 @@ const WORKFLOW: Table = Table {
 };
 
 /// What the file at `path` means for `event`. A file that does not listen to the event is not
-/// looked at any further, whatever else it holds.
+/// read any further, whatever else it holds.
 #[must_use]
 pub fn read(path: &str, text: &[u8], event: &Event, defaults: &Defaults) -> Wanted {
     let mut wanted = inspect(path, text, Some(event), defaults);

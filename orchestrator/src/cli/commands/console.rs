@@ -81,7 +81,7 @@ pub(in crate::cli) async fn run(common: &Common, args: ConsoleArgs) -> Outcome {
     if args.direct {
         return direct(&super::config::load(common)?, &args).await;
     }
-    Client::with(common, &args.client, async |client| {
+    Client::with_own_signals(common, &args.client, async |client| {
         let path = format!("/api/v1/machines/{}", encode(&args.id));
         let machine: Machine = client.get(&path).await?;
         if args.release {

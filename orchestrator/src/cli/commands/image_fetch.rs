@@ -14,7 +14,7 @@ use crate::{
     images::download::{self, Address, DownloadLimits, Part, Progress},
 };
 
-/// A person hears at least so often that it goes on.
+/// A person is shown at least so often that it goes on.
 const EVERY: Duration = Duration::from_secs(10);
 /// And after so many percent.
 const STEP: u128 = 5;

@@ -19,7 +19,7 @@ pub(super) struct Kept {
 pub(super) struct Validator(HeaderValue);
 
 impl Validator {
-    /// What was remembered, or heard.
+    /// What was remembered, or answered.
     pub(super) fn new(value: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(value).ok()?;
         // A weak tag may stand for other bytes.

@@ -1,4 +1,4 @@
-//! `helios-ci doctor`: looks at everything that a node needs, leaves nothing changed, and says what to do.
+//! `helios-ci doctor`: checks everything that a node needs, leaves nothing changed, and says what to do.
 
 mod forges;
 mod host;
@@ -129,7 +129,7 @@ pub(in crate::cli) async fn run(common: &Common, args: DoctorArgs) -> Outcome {
         json: args.json,
         lines: Vec::new(),
     };
-    // Nothing else can be looked at without a configuration.
+    // Nothing else can be checked without a configuration.
     if let Some(config) = configuration(common, &mut findings) {
         host::check(&config, &mut findings).await;
         let zones = config.backend == Backend::Zone && zones::host(&mut findings).await;
