@@ -34,3 +34,4 @@ pub mod store;
 pub mod telemetry;
 pub mod web;
 pub mod workflow;
+pub mod yaml;

@@ -254,6 +254,27 @@ fn what_cannot_be_used_is_said_and_writes_nothing() {
 }
 
 #[test]
+fn what_would_be_refused_at_the_end_is_refused_before_anything_is_asked() {
+    // Without --yes, nothing is typed: a question would end with the name of its option.
+    let desk = Desk::new();
+    fs::write(desk.path("etc"), "in the way").unwrap();
+    let (code, said) = desk.init(&FORGEJO[1..], "");
+    assert_eq!(code, Some(2), "{said}");
+    assert!(
+        said.contains("that is no directory") && !said.contains("--forge"),
+        "{said}"
+    );
+    // A data directory that others can enter is what `config check` and `serve` refuse, too.
+    let desk = Desk::new();
+    fs::create_dir(desk.path("data")).unwrap();
+    fs::set_permissions(desk.path("data"), fs::Permissions::from_mode(0o755)).unwrap();
+    let (code, said) = desk.init(&[&FORGEJO[..], &["--data-dir", "data"]].concat(), "");
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("has mode 0755") && said.contains("chmod 0700"), "{said}");
+    assert!(!desk.written());
+}
+
+#[test]
 fn answers_are_typed_and_wrong_ones_are_asked_for_again() {
     let desk = Desk::new();
     let typed = format!(

@@ -2,7 +2,13 @@
 
 mod support;
 
-use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    os::unix::fs::PermissionsExt,
+    path::PathBuf,
+    process::Stdio,
+};
 
 use serde_json::Value;
 use support::{Machines, World};
@@ -59,6 +65,45 @@ async fn a_cancelled_run_stops_in_order_and_the_forge_hears_it() {
     });
     // What has ended stays as it is.
     world.cli(&["cancel", &run]);
+    world.wait_job(&sha, "long", "cancelled");
+    world.wait_clean();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_revokes_its_own_token_however_it_ends() {
+    let world = World::start(Machines::Process).await;
+    let sha = world.push(LONG).await;
+    let job = world.wait_job(&sha, "long", "active");
+    let tokens = |revoked: bool| {
+        let list = world.cli(&["token", "list", "--json"]);
+        let list: Vec<Value> = serde_json::from_slice(&list.stdout).unwrap();
+        let own = |token: &&Value| token["name"] == "command line" && token["revoked"] == revoked;
+        list.iter().filter(own).count()
+    };
+    assert_eq!(
+        world.cli(&["show", "00000000000000000000000000"]).status.code(),
+        Some(5)
+    );
+    assert!(world.cli(&["why", id(&job)]).status.success());
+    let before = tokens(true);
+    assert!(before >= 2 && tokens(false) == 0, "{before}");
+    let mut follower = without_token(&["logs", "-f", id(&job)])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let mut said = BufReader::new(follower.stdout.take().unwrap());
+    said.read_line(&mut line).unwrap();
+    assert_eq!(tokens(false), 1, "it is at work: {line}");
+    let pid = i32::try_from(follower.id()).unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGINT).unwrap();
+    assert_eq!(follower.wait().unwrap().code(), Some(130));
+    assert_eq!((tokens(false), tokens(true)), (0, before + 1));
+    let run = world.get(&format!("/api/v1/jobs/{}", id(&job)))["run"]
+        .as_str()
+        .expect("a run")
+        .to_owned();
+    assert!(world.cli(&["cancel", &run]).status.success());
     world.wait_job(&sha, "long", "cancelled");
     world.wait_clean();
 }

@@ -48,7 +48,16 @@ fn sources() -> Vec<PathBuf> {
 const RANKS: &[(u32, &[&str])] = &[
     (
         0,
-        &["clock", "connector", "secret", "exec", "failpoint", "files", "model"],
+        &[
+            "clock",
+            "connector",
+            "secret",
+            "exec",
+            "failpoint",
+            "files",
+            "model",
+            "yaml",
+        ],
     ),
     (1, &["workflow", "config", "queue"]),
     (2, &["images", "logs", "store", "telemetry", "forge"]),

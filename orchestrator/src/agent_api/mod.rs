@@ -20,7 +20,7 @@ use crate::{
     store::Store,
 };
 
-/// What the driver hears of its attempt's agent.
+/// What an attempt's agent does, for its driver.
 #[derive(Debug)]
 pub enum LinkEvent {
     /// An agent has proved itself. It expects a welcome through `to_agent`; dropping that sender
@@ -35,7 +35,7 @@ pub enum LinkEvent {
     Event(v1::Event),
     /// The newest connection ended.
     Disconnected,
-    /// An agent of this machine began anew, and was refused: the one that was driven is no more.
+    /// An agent of this machine was started again, and was refused: the one that was driven is no more.
     Anew,
 }
 

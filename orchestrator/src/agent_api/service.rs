@@ -1,5 +1,5 @@
 //! `helios.agent.v1.Agent` for one attempt: who may speak, in which version, and that only the newest
-//! connection is heard.
+//! connection may speak.
 
 use std::{
     pin::Pin,

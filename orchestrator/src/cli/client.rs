@@ -24,20 +24,25 @@ use hyper_util::{
     },
     rt::{TokioExecutor, TokioIo},
 };
+use miette::IntoDiagnostic as _;
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::Value;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    net::TcpStream,
+    signal::unix::{Signal, SignalKind, signal},
+    time::timeout,
+};
 use tower::{BoxError, Service, service_fn, util::BoxCloneSyncService};
 use url::Url;
 
-use super::{Common, Exit};
+use super::Common;
 use crate::{
     clock::now_ms,
     config::Config,
     connector,
     error_chain::innermost,
+    model::ids::TokenId,
     secret::Secret,
-    store::{NewToken, Store},
+    store::{NewToken, Store, StoreError},
     web::{
         api::types::Failure,
         identity::{ADMIN_SCOPE, new_token, token_hash},
@@ -45,7 +50,7 @@ use crate::{
 };
 
 /// The life of a token that the CLI makes for itself.
-const LOCAL_TOKEN: Duration = Duration::from_secs(12 * 3600);
+const LIFE_OF_LOCAL_TOKEN: Duration = Duration::from_secs(12 * 3600);
 /// Resolving, connecting and TLS.
 const CONNECT: Duration = Duration::from_secs(10);
 /// An answer up to its last byte, or the head of one that is read as it comes.
@@ -115,10 +120,28 @@ pub(super) enum ClientError {
     },
 }
 
-impl ClientError {
-    /// The process's exit code for it.
-    pub fn exit(&self) -> Exit {
-        Exit::Unreachable
+/// A signal ended the command; whoever sent it knows.
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+#[error("interrupted")]
+pub(super) struct Interrupted;
+
+/// SIGINT and SIGTERM, from now on.
+struct EndSignals(Signal, Signal);
+
+impl EndSignals {
+    fn new() -> io::Result<Self> {
+        Ok(Self(signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?))
+    }
+
+    /// The next of them; never where none is waited for.
+    async fn next(signals: &mut Option<Self>) {
+        let Some(Self(interrupt, terminate)) = signals else {
+            return std::future::pending().await;
+        };
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
     }
 }
 
@@ -128,58 +151,110 @@ pub(super) struct Client {
     /// Without a slash at its end.
     server: String,
     authorization: HeaderValue,
-    /// A token made for this process alone, to be revoked at its end.
-    own: Option<(Store, crate::model::ids::TokenId)>,
+}
+
+/// What there is to show to the daemon.
+enum Given {
+    Token(Secret),
+    /// Nothing: a token must be made in the database of this configuration.
+    Database(Box<Config>),
+}
+
+/// The daemon, what to show it, and where to connect to if it is this host's own.
+fn find(common: &Common, args: &ClientArgs) -> miette::Result<(String, Given, Option<SocketAddr>)> {
+    let given = match (&args.token_file, std::env::var("HELIOS_CI_TOKEN")) {
+        (Some(path), _) => Some(read_token(path)?),
+        (None, Ok(token)) if !token.is_empty() => Some(Secret::new(token)),
+        _ => None,
+    };
+    let given = match (&args.server, given) {
+        // No configuration is read for what it would not be asked for.
+        (Some(server), Some(token)) => return Ok((server.clone(), Given::Token(token), None)),
+        (_, given) => given,
+    };
+    let config = crate::cli::commands::config::load(common)?;
+    let (server, at) = match &args.server {
+        Some(server) => (server.clone(), None),
+        None => {
+            let (server, named) = local_url(&config);
+            (server, named.then_some(config.listen))
+        }
+    };
+    Ok((
+        server,
+        given.map_or_else(|| Given::Database(Box::new(config)), Given::Token),
+        at,
+    ))
+}
+
+fn authorization(token: &Secret) -> Result<HeaderValue, ClientError> {
+    let value = HeaderValue::from_str(&format!("Bearer {}", token.expose()));
+    let mut value = value.map_err(|_| ClientError::NoToken {
+        reason: "no header can carry it: check the file or variable it is read from".to_owned(),
+    })?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 impl Client {
-    /// Finds the daemon and a token as the options, the environment and the configuration say.
-    pub async fn connect(common: &Common, args: &ClientArgs) -> miette::Result<Self> {
-        let given = match (&args.token_file, std::env::var("HELIOS_CI_TOKEN")) {
-            (Some(path), _) => Some(read_token(path)?),
-            (None, Ok(token)) if !token.is_empty() => Some(Secret::new(token)),
-            _ => None,
-        };
-        let mut at = None;
-        let (server, token, own) = match (&args.server, given) {
-            (Some(server), Some(token)) => (server.clone(), token, None),
-            (server, given) => {
-                let config = crate::cli::commands::config::load(common)?;
-                let server = server.clone().unwrap_or_else(|| {
-                    let (server, named) = local_url(&config);
-                    at = named.then_some(config.listen);
-                    server
-                });
-                match given {
-                    Some(token) => (server, token, None),
-                    None => {
-                        let (token, own) = local_token(&config).await?;
-                        (server, token, Some(own))
-                    }
-                }
-            }
-        };
-        let bad_token = |_| ClientError::NoToken {
-            reason: "no header can carry it: check the file or variable it is read from".to_owned(),
-        };
-        let mut authorization = HeaderValue::from_str(&format!("Bearer {}", token.expose())).map_err(bad_token)?;
-        authorization.set_sensitive(true);
-        let url = address(&server)?;
-        let connector = connector(url.scheme() == "https", at).map_err(|e| unreachable(&server, &e))?;
-        Ok(Self {
-            http: Http::builder(TokioExecutor::new()).build(connector),
-            server: url.as_str().trim_end_matches('/').to_owned(),
-            authorization,
-            own,
-        })
+    /// Finds the daemon and a token as the options, the environment and the configuration say, and does `work` with
+    /// them. A token that was made for this is revoked however the work ends, SIGINT and SIGTERM included.
+    pub async fn with<T>(
+        common: &Common,
+        args: &ClientArgs,
+        work: impl AsyncFnOnce(&Self) -> miette::Result<T>,
+    ) -> miette::Result<T> {
+        Self::run(common, args, true, work).await
     }
 
-    /// Revokes a token that was made for this process.
-    pub async fn close(self) {
-        if let Some((store, id)) = self.own {
-            let _it_expires_anyway = store.revoke_token(id).await;
-            store.close().await;
+    /// As [`Client::with`], for work that ends by itself, and in order, at SIGINT and SIGTERM.
+    pub async fn with_own_signals<T>(
+        common: &Common,
+        args: &ClientArgs,
+        work: impl AsyncFnOnce(&Self) -> miette::Result<T>,
+    ) -> miette::Result<T> {
+        Self::run(common, args, false, work).await
+    }
+
+    async fn run<T>(
+        common: &Common,
+        args: &ClientArgs,
+        signals_end_it: bool,
+        work: impl AsyncFnOnce(&Self) -> miette::Result<T>,
+    ) -> miette::Result<T> {
+        let (server, given, at) = find(common, args)?;
+        let url = address(&server)?;
+        let connector = connector(url.scheme() == "https", at).map_err(|e| unreachable(&server, &e))?;
+        let http = Http::builder(TokioExecutor::new()).build(connector);
+        let server = url.as_str().trim_end_matches('/').to_owned();
+        // Last, so that nothing can go wrong between the token and what revokes it. Without one of our own a signal
+        // needs no answer.
+        let (token, own, mut signals) = match given {
+            Given::Token(token) => (token, None, None),
+            Given::Database(config) => {
+                let signals = signals_end_it.then(EndSignals::new).transpose().into_diagnostic()?;
+                let (token, own) = LocalToken::make(&config).await?;
+                (token, Some(own), signals)
+            }
+        };
+        let done = match authorization(&token) {
+            Ok(authorization) => {
+                let client = Self {
+                    http,
+                    server,
+                    authorization,
+                };
+                tokio::select! {
+                    done = work(&client) => done,
+                    () = EndSignals::next(&mut signals) => Err(Interrupted.into()),
+                }
+            }
+            Err(error) => Err(error.into()),
+        };
+        if let Some(own) = own {
+            own.revoke().await;
         }
+        done
     }
 
     /// `GET`, JSON back.
@@ -294,12 +369,15 @@ impl Client {
     }
 }
 
-/// An answer as what it should be; the caller may have printed it as it came.
-pub(super) fn read<T: DeserializeOwned>(path: &str, answer: Value) -> Result<T, ClientError> {
-    serde_json::from_value(answer).map_err(|e| not_understood(path, &e))
+/// An answer as JSON text for programs, its keys in alphabetical order.
+pub(super) fn json_text(answer: &impl Serialize) -> miette::Result<String> {
+    serde_json::to_value(answer)
+        .map(|answer| format!("{answer:#}"))
+        .into_diagnostic()
 }
 
-fn not_understood(path: &str, error: &serde_json::Error) -> ClientError {
+/// An answer that is not of the expected shape.
+pub(super) fn not_understood(path: &str, error: &dyn Error) -> ClientError {
     ClientError::NotUnderstood {
         call: path.to_owned(),
         reason: error.to_string(),
@@ -393,26 +471,40 @@ fn local_url(config: &Config) -> (String, bool) {
     }
 }
 
-/// Whoever may write the database administers the daemon anyway.
-async fn local_token(config: &Config) -> Result<(Secret, (Store, crate::model::ids::TokenId)), ClientError> {
-    let failed = |e: crate::store::StoreError| ClientError::NoToken { reason: e.to_string() };
-    let store = Store::open(&config.database).await.map_err(failed)?;
-    let token = new_token();
-    let hash = token_hash(token.expose()).ok_or_else(|| ClientError::NoToken {
-        reason: "none could be made".into(),
-    })?;
-    let owner = format!("uid {}", nix::unistd::getuid());
-    let id = store
-        .create_token(NewToken {
-            name: "command line".into(),
-            hash,
-            owner,
-            expires_ms: now_ms() + i64::try_from(LOCAL_TOKEN.as_millis()).unwrap_or(0),
-            scopes: vec![ADMIN_SCOPE.into()],
-        })
-        .await
-        .map_err(failed)?;
-    Ok((token, (store, id)))
+/// A token made for this process alone. Whoever may write the database administers the daemon anyway.
+struct LocalToken {
+    store: Store,
+    id: TokenId,
+}
+
+impl LocalToken {
+    async fn make(config: &Config) -> Result<(Secret, Self), ClientError> {
+        let failed = |e: StoreError| ClientError::NoToken { reason: e.to_string() };
+        let store = Store::open(&config.database).await.map_err(failed)?;
+        let token = new_token();
+        let hash = token_hash(token.expose()).ok_or_else(|| ClientError::NoToken {
+            reason: "none could be made".into(),
+        })?;
+        let owner = format!("uid {}", nix::unistd::getuid());
+        let id = store
+            .create_token(NewToken {
+                name: "command line".into(),
+                hash,
+                owner,
+                expires_ms: now_ms() + i64::try_from(LIFE_OF_LOCAL_TOKEN.as_millis()).unwrap_or(0),
+                scopes: vec![ADMIN_SCOPE.into()],
+            })
+            .await
+            .map_err(failed)?;
+        Ok((token, Self { store, id }))
+    }
+
+    async fn revoke(self) {
+        if let Err(error) = self.store.revoke_token(self.id).await {
+            tracing::warn!(%error, token = %self.id, "this command's token could not be revoked; it expires by itself");
+        }
+        self.store.close().await;
+    }
 }
 
 #[cfg(test)]

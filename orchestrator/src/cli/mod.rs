@@ -5,18 +5,26 @@ mod commands;
 mod table;
 mod wiring;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{error::Error, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 
 use self::{
+    client::{ClientError, Interrupted},
     commands::{
         config, console, control, deliveries, doctor, image, local, login_link, logs, machine, relay, runs, setup,
         show, token, trigger, why,
     },
     wiring::{machined, serve},
 };
-use crate::{config::DEFAULT_PATH, telemetry};
+use crate::{
+    config::DEFAULT_PATH,
+    logs::LogError,
+    machine::MachineError,
+    model::state::{JobState, RunState},
+    store::StoreError,
+    telemetry,
+};
 
 /// What the process ends with; documented in `helios-ci help`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,17 +41,47 @@ pub enum Exit {
     Error = 4,
     /// The daemon cannot be reached or refused.
     Unreachable = 5,
+    /// SIGINT or SIGTERM; as shells count it (128 and the number of SIGINT).
+    Interrupted = 130,
 }
 
 impl Exit {
-    /// The exit for a run's or job's final state.
+    /// For a job's final state.
     #[must_use]
-    pub fn of_state(state: &str) -> Self {
+    pub fn of_job(state: JobState) -> Self {
         match state {
-            "success" | "skipped" => Self::Success,
-            "cancelled" => Self::Cancelled,
-            "error" => Self::Error,
-            _ => Self::Failure,
+            JobState::Success | JobState::Skipped => Self::Success,
+            JobState::Cancelled => Self::Cancelled,
+            JobState::Error => Self::Error,
+            JobState::Failure | JobState::TimedOut | JobState::Waiting | JobState::Queued | JobState::Active => {
+                Self::Failure
+            }
+        }
+    }
+
+    /// For a run's final state.
+    #[must_use]
+    pub fn of_run(state: RunState) -> Self {
+        match state {
+            RunState::Success | RunState::Skipped => Self::Success,
+            RunState::Cancelled => Self::Cancelled,
+            RunState::Error => Self::Error,
+            RunState::Failure | RunState::Active => Self::Failure,
+        }
+    }
+
+    /// For a command that ended with an error. What asks for another command line, configuration or file is the
+    /// usual case; what the daemon, the database or a machine did wrong is known by its type.
+    fn of_error(report: &miette::Report) -> Self {
+        if report.downcast_ref::<ClientError>().is_some() {
+            return Self::Unreachable;
+        }
+        if report.downcast_ref::<Interrupted>().is_some() {
+            return Self::Interrupted;
+        }
+        match report.downcast_ref::<Reported>() {
+            Some(reported) if reported.is_ours() => Self::Error,
+            _ => Self::Usage,
         }
     }
 }
@@ -59,6 +97,7 @@ Exit codes:
   3  it was cancelled
   4  helios-ci failed, not the job
   5  the daemon cannot be reached, or refused
+130  it was interrupted
 
 Examples:
   helios-ci --config /etc/helios-ci/config.yaml config check
@@ -164,10 +203,31 @@ enum Command {
 /// What a subcommand ends with.
 type Outcome = miette::Result<Exit>;
 
-/// A typed error, with its causes, as it is shown to a person.
-fn report(error: impl std::error::Error + Send + Sync + 'static) -> miette::Report {
-    miette::IntoDiagnostic::into_diagnostic(Err::<(), _>(error))
-        .map_or_else(|report| report, |()| miette::miette!("no error"))
+/// A typed error, with its causes, as it is shown to a person. Its type is kept, because it decides the exit code.
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+#[error(transparent)]
+struct Reported(Box<dyn Error + Send + Sync>);
+
+impl Reported {
+    /// Whether helios-ci failed, or what it works with, and not the one who gave the command.
+    fn is_ours(&self) -> bool {
+        let mut error: Option<&(dyn Error + 'static)> = Some(&*self.0);
+        while let Some(this) = error {
+            if let Some(error) = this.downcast_ref::<StoreError>() {
+                // Where the database lies is configured.
+                return !matches!(error, StoreError::Place { .. });
+            }
+            if this.is::<MachineError>() || this.is::<LogError>() {
+                return true;
+            }
+            error = this.source();
+        }
+        false
+    }
+}
+
+fn report(error: impl Error + Send + Sync + 'static) -> miette::Report {
+    Reported(Box::new(error)).into()
 }
 
 /// Parses the command line and runs what it asks for.
@@ -181,14 +241,15 @@ pub fn main() -> ExitCode {
     let service =
         matches!(cli.command, Command::Serve(_) | Command::Machined(_)) && std::env::var_os("SMF_FMRI").is_some();
     let outcome = say_what_is_done(&cli).and_then(|()| run(cli));
+    let failed = outcome.is_err();
     let exit = outcome.unwrap_or_else(|report| {
-        let exit = report
-            .downcast_ref::<client::ClientError>()
-            .map_or(Exit::Usage, client::ClientError::exit);
-        eprintln!("{report:?}");
+        let exit = Exit::of_error(&report);
+        if exit != Exit::Interrupted {
+            eprintln!("{report:?}");
+        }
         exit
     });
-    if service && exit == Exit::Usage {
+    if service && failed {
         return ExitCode::from(SMF_EXIT_ERR_CONFIG);
     }
     ExitCode::from(exit as u8)
@@ -280,9 +341,35 @@ mod tests {
 
     #[test]
     fn final_states_become_exit_codes() {
-        assert_eq!(Exit::of_state("success"), Exit::Success);
-        assert_eq!(Exit::of_state("timed_out"), Exit::Failure);
-        assert_eq!(Exit::of_state("cancelled"), Exit::Cancelled);
-        assert_eq!(Exit::of_state("error"), Exit::Error);
+        assert_eq!(Exit::of_job(JobState::Success), Exit::Success);
+        assert_eq!(Exit::of_job(JobState::TimedOut), Exit::Failure);
+        assert_eq!(Exit::of_job(JobState::Cancelled), Exit::Cancelled);
+        assert_eq!(Exit::of_job(JobState::Error), Exit::Error);
+        assert_eq!(Exit::of_run(RunState::Skipped), Exit::Success);
+        assert_eq!(Exit::of_run(RunState::Failure), Exit::Failure);
+        assert_eq!(Exit::of_run(RunState::Cancelled), Exit::Cancelled);
+        assert_eq!(Exit::of_run(RunState::Error), Exit::Error);
+    }
+
+    #[test]
+    fn only_what_another_command_line_would_mend_is_a_misuse() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("around it")]
+        struct Around(#[source] StoreError);
+        let store = || StoreError::Internal {
+            what: "claim a job",
+            reason: "two rows have one id".into(),
+        };
+        let unreachable = ClientError::NoToken { reason: "none".into() };
+        assert_eq!(Exit::of_error(&report(store())), Exit::Error);
+        assert_eq!(Exit::of_error(&report(Around(store()))), Exit::Error);
+        let place = StoreError::Place {
+            path: "/nonexistent".into(),
+            reason: "no such directory".into(),
+        };
+        assert_eq!(Exit::of_error(&report(place)), Exit::Usage);
+        assert_eq!(Exit::of_error(&unreachable.into()), Exit::Unreachable);
+        assert_eq!(Exit::of_error(&report(std::io::Error::other("x"))), Exit::Usage);
+        assert_eq!(Exit::of_error(&miette::miette!("there is no size `huge`")), Exit::Usage);
     }
 }

@@ -3,9 +3,14 @@
 
 use std::collections::BTreeMap;
 
-use super::{GuestKind, read::nearest};
-use crate::model::illumos::names::{AttrName, AttrValue};
-use crate::model::illumos::release::Release;
+use super::GuestKind;
+use crate::{
+    model::illumos::{
+        names::{AttrName, AttrValue},
+        release::Release,
+    },
+    yaml::nearest,
+};
 
 /// What the brand knows, and what of it is whose.
 const KNOWN: &[(&str, Rule)] = &[

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use super::{
     Connection, ConnectionKind, WebhookSecret,
     read::{Map, Reader, shown},
-    tree::{Node, Value},
 };
 use crate::{
     model::names::{ConnectionId, RepoPath},
     secret::Secret,
+    yaml::{Node, Value},
 };
 
 const COMMON: [&str; 6] = [
@@ -40,20 +40,14 @@ pub(super) fn read(reader: &mut Reader, top: &Map<'_>) -> BTreeMap<ConnectionId,
 /// `None` only together with a problem.
 fn connection(reader: &mut Reader, node: &Node, path: &str) -> Option<Connection> {
     // Which keys are possible depends on the kind, so that is looked up first.
-    let kind = match &node.value {
-        Value::Map(entries) => entries
-            .iter()
-            .find(|(key, _)| key.text == "kind")
-            .map(|(_, value)| value),
-        _ => None,
-    };
-    let github = match kind.map(|node| &node.value) {
-        Some(Value::Scalar { text, .. }) if text == "forgejo" => false,
-        Some(Value::Scalar { text, .. }) if text == "github" => true,
+    let kind = node.get("kind");
+    let github = match kind.and_then(Node::scalar).map(|scalar| scalar.written.as_str()) {
+        Some("forgejo") => false,
+        Some("github") => true,
         _ => {
-            let place = kind.map_or(node.place, |kind| kind.place);
+            let span = kind.map_or(node.span, |kind| kind.span);
             let help = "write `kind: forgejo` (Gitea too) or `kind: github`";
-            reader.problem(place, format!("{path}.kind must be forgejo or github"), help.to_owned());
+            reader.problem(span, format!("{path}.kind must be forgejo or github"), help.to_owned());
             return None;
         }
     };
@@ -77,7 +71,7 @@ fn connection(reader: &mut Reader, node: &Node, path: &str) -> Option<Connection
         None if github => Some("https://github.com".to_owned()),
         None => {
             let help = "write the forge's address, such as `url: https://codeberg.org`";
-            reader.problem(map.place, format!("{path}.url is missing"), help.to_owned());
+            reader.problem(map.span, format!("{path}.url is missing"), help.to_owned());
             None
         }
     };
@@ -89,7 +83,7 @@ fn connection(reader: &mut Reader, node: &Node, path: &str) -> Option<Connection
         .filter(|(p, _)| !repositories.is_empty() && repositories.iter().all(|(r, _)| r != p))
     {
         reader.problem(
-            node.place,
+            node.span,
             format!("{path}.public names {outside}, which {path}.repositories leaves out"),
             None,
         );
@@ -97,28 +91,20 @@ fn connection(reader: &mut Reader, node: &Node, path: &str) -> Option<Connection
     if repositories.is_empty() {
         let message =
             format!("{path} serves every repository that knows its webhook secret; `repositories` would name them");
-        reader.warning(map.place, message);
+        reader.warning(map.span, message);
     }
     let kind = if github {
-        let private_key = reader.required_secret(&map, "private_key");
-        let private_key = private_key.filter(|key| pem(reader, &map, key));
-        let app_id = reader.number(map.get("app_id"), &map.path("app_id"), 1..=u64::MAX);
-        if map.get("app_id").is_none() {
-            reader.problem(
-                map.place,
-                format!("{path}.app_id is missing"),
-                "its number is on the App's page".to_owned(),
-            );
-        }
+        let app = app(reader, &map, path);
         let api_url = match api_url {
             Some(given) => given?,
             None if url.as_deref() == Some("https://github.com") => "https://api.github.com".to_owned(),
             None => format!("{}/api/v3", url.clone()?),
         };
+        let (app_id, private_key) = app?;
         ConnectionKind::Github {
             api_url,
-            app_id: app_id?,
-            private_key: private_key?,
+            app_id,
+            private_key,
         }
     } else {
         let token = reader.required_secret(&map, "token");
@@ -136,13 +122,28 @@ fn connection(reader: &mut Reader, node: &Node, path: &str) -> Option<Connection
     })
 }
 
+/// GitHub's App: its number and its key. `None` only together with a problem.
+fn app(reader: &mut Reader, map: &Map<'_>, path: &str) -> Option<(u64, Secret)> {
+    let private_key = reader.required_secret(map, "private_key");
+    let private_key = private_key.filter(|key| pem(reader, map, key));
+    let app_id = reader.number(map.get("app_id"), &map.path("app_id"), 1..=u64::MAX);
+    if map.get("app_id").is_none() {
+        reader.problem(
+            map.span,
+            format!("{path}.app_id is missing"),
+            "its number is on the App's page".to_owned(),
+        );
+    }
+    Some((app_id?, private_key?))
+}
+
 /// The token travels in a header, and an HTTP client may not survive a line break in it.
 fn header_safe(reader: &mut Reader, map: &Map<'_>, token: &Secret) -> bool {
     let safe = token.expose().bytes().all(|b| b.is_ascii_graphic());
     if !safe {
-        let place = map.get("token").map_or(map.place, |node| node.place);
+        let span = map.get("token").map_or(map.span, |node| node.span);
         reader.problem(
-            place,
+            span,
             format!("{}: a token has one line and no spaces", map.path("token")),
             None,
         );
@@ -153,10 +154,10 @@ fn header_safe(reader: &mut Reader, map: &Map<'_>, token: &Secret) -> bool {
 fn pem(reader: &mut Reader, map: &Map<'_>, key: &Secret) -> bool {
     let fits = key.expose().contains("-----BEGIN") && key.expose().contains("PRIVATE KEY-----");
     if !fits {
-        let place = map.get("private_key").map_or(map.place, |node| node.place);
+        let span = map.get("private_key").map_or(map.span, |node| node.span);
         let help = "download it from the App's page: the file begins with `-----BEGIN RSA PRIVATE KEY-----`";
         reader.problem(
-            place,
+            span,
             format!("{} is no PEM private key", map.path("private_key")),
             help.to_owned(),
         );
@@ -170,7 +171,7 @@ fn webhook_secrets(reader: &mut Reader, map: &Map<'_>, path: &str) -> Vec<Webhoo
     let items = reader.list(map.get("webhook_secrets"), &list_path);
     for (index, item) in items.iter().enumerate() {
         let item_path = format!("{list_path}.{index}");
-        if !matches!(item.value, Value::Map(_)) {
+        if !matches!(item.value, Value::Mapping(_)) {
             if let Some(secret) = reader.secret(item, &item_path) {
                 secrets.push(WebhookSecret {
                     secret,
@@ -191,9 +192,9 @@ fn webhook_secrets(reader: &mut Reader, map: &Map<'_>, path: &str) -> Vec<Webhoo
         }
     }
     if items.is_empty() {
-        let place = map.get("webhook_secrets").map_or(map.place, |node| node.place);
+        let span = map.get("webhook_secrets").map_or(map.span, |node| node.span);
         let help = "without one no webhook can be trusted; write `webhook_secrets: [file:/absolute/path]`";
-        reader.problem(place, format!("{path} has no webhook secret"), help.to_owned());
+        reader.problem(span, format!("{path} has no webhook secret"), help.to_owned());
     }
     secrets
 }
@@ -213,7 +214,7 @@ fn forge_address(reader: &mut Reader, node: &Node, path: &str, allow_private: bo
     if address.starts_with("http://") && !allow_private {
         let help = "write https, or `allow_private: true` for a forge on this host or network";
         reader.problem(
-            node.place,
+            node.span,
             format!("{path} `{}` would carry tokens in the clear", shown(&address)),
             help.to_owned(),
         );
@@ -234,7 +235,7 @@ pub(super) fn web_address(reader: &mut Reader, node: &Node, path: &str) -> Optio
         .unwrap_or_default();
     if authority.contains('@') {
         // Not repeated: it holds a password.
-        reader.problem(node.place, format!("{path} must not hold a user or password"), None);
+        reader.problem(node.span, format!("{path} must not hold a user or password"), None);
         return None;
     }
     let plain = uri
@@ -243,7 +244,7 @@ pub(super) fn web_address(reader: &mut Reader, node: &Node, path: &str) -> Optio
     let fits = matches!(scheme, "http" | "https") && plain && !text.contains('#');
     if !fits {
         let message = format!("{path} must be an absolute http or https address without `?` and `#`");
-        reader.problem(node.place, message, "such as https://ci.example.org".to_owned());
+        reader.problem(node.span, message, "such as https://ci.example.org".to_owned());
         return None;
     }
     Some(text.to_owned())

@@ -287,7 +287,7 @@ mod tests {
         (speaks, address).prop_map(|(speaks, (url, private))| (speaks, url, private))
     }
 
-    fn place() -> impl Strategy<Value = (SocketAddr, String, Option<Tls>)> {
+    fn listener() -> impl Strategy<Value = (SocketAddr, String, Option<Tls>)> {
         let tls = (file(), file()).prop_map(|(certificate, key)| Tls { certificate, key });
         prop_oneof![
             (prop_oneof![Just("127.0.0.1:8080"), Just("[::1]:80")], Just(None)),
@@ -301,7 +301,7 @@ mod tests {
         fn answers()(
             node in proptest::option::of(parsed("[a-z0-9][a-z0-9.-]{0,10}|null|true")),
             (data_dir, agent) in (file(), proptest::option::of(file())),
-            (listen, public_url, tls) in place(),
+            (listen, public_url, tls) in listener(),
             connection in parsed("[a-z0-9][a-z0-9-]{0,20}|null|no|0x1"),
             (forge, url, allow_private) in forge(),
             repositories in proptest::collection::vec(parsed("[a-z0-9_][a-z0-9._-]{0,8}/[a-z0-9_][a-z0-9._-]{0,8}"), 1..4),

@@ -28,7 +28,7 @@ pub(super) fn read(reader: &mut Reader, top: &Map<'_>, backend: Backend, data_di
         let plain = |c: u8| c.is_ascii_alphanumeric() || b"-_.".contains(&c);
         if user.is_empty() || user.len() > 32 || !user.bytes().all(plain) {
             reader.problem(
-                node.place,
+                node.span,
                 format!("machined.user `{}` is no user's name", shown(user)),
                 "1 to 32 letters, digits, `-`, `_` and `.`".to_owned(),
             );

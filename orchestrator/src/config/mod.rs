@@ -3,25 +3,23 @@
 
 mod attributes;
 mod connections;
+mod database;
+mod images;
 pub mod init;
 mod label;
 mod load;
 mod machined;
+mod numbers;
 mod problem;
 mod read;
 mod secret_ref;
 mod show;
 #[cfg(test)]
 mod tests;
-mod tree;
+mod web;
 mod zone;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
-
-pub use attributes::brand_since;
-pub use label::UnknownLabel;
-pub use load::{DEFAULT_PATH, LoadOptions, Loaded, config_path};
-pub use problem::{ConfigError, Place, Problem};
 
 use ipnet::IpNet;
 
@@ -35,6 +33,12 @@ use crate::{
     },
     secret::Secret,
 };
+
+pub use attributes::brand_since;
+pub use label::UnknownLabel;
+pub use load::{DEFAULT_PATH, LoadOptions, Loaded, config_path};
+pub use numbers::{Keep, Limits, Retention};
+pub use problem::{ConfigError, Problem};
 
 /// Everything that is configured; secrets are already read from their references.
 #[derive(Debug, Clone)]
@@ -308,86 +312,4 @@ pub struct Capacity {
     pub memory_mib: Option<u64>,
     /// Machines per label; 0 keeps this node from running any of it.
     pub labels: BTreeMap<Label, u32>,
-}
-
-/// Limits on jobs and logs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
-    /// A job without `timeout-minutes`. Default 360.
-    pub job_timeout_minutes: u32,
-    /// Longest wait for any output of a running step, in minutes. Default 60.
-    pub idle_timeout_minutes: u32,
-    /// Longest time in the queue, in minutes. Default 1440.
-    pub queue_timeout_minutes: u32,
-    /// Bytes of log kept per attempt. Default 64 MiB.
-    pub log_bytes: u64,
-    /// Tries of a job whose machine failed. Default 3.
-    pub infra_tries: u32,
-    /// A cancelled job's grace, in seconds; 0 ends it at once. Default 300.
-    pub cancel_grace_s: u64,
-    /// After this long without a heartbeat a node's attempts are given up, in seconds. Default 600.
-    pub node_grace_s: u64,
-    /// A machine whose agent has no connection for this long is given up, in seconds. Default 120.
-    pub agent_silence_s: u64,
-    /// New jobs are refused while the data directory has fewer free bytes; 0 keeps nothing
-    /// free. Default 1 GiB.
-    pub min_free_bytes: u64,
-    /// Largest repository mirror, in bytes. Default 4 GiB.
-    pub repository_bytes: u64,
-}
-
-/// How long a machine stays for a person to look into, in minutes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Keep {
-    /// When nothing else is asked for. Default 30.
-    pub default_minutes: u32,
-    /// At most, each time it is asked for. Default 1440.
-    pub max_minutes: u32,
-}
-
-impl Default for Keep {
-    fn default() -> Self {
-        Self {
-            default_minutes: 30,
-            max_minutes: 24 * 60,
-        }
-    }
-}
-
-/// How long things are kept, in days.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Retention {
-    /// Logs. Default 90.
-    pub logs_days: u32,
-    /// Runs and everything about them. Default 365.
-    pub runs_days: u32,
-    /// Bodies of deliveries. Default 14.
-    pub deliveries_days: u32,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            job_timeout_minutes: 360,
-            idle_timeout_minutes: 60,
-            queue_timeout_minutes: 1440,
-            log_bytes: 64 << 20,
-            infra_tries: 3,
-            cancel_grace_s: 300,
-            node_grace_s: 600,
-            agent_silence_s: 120,
-            min_free_bytes: 1 << 30,
-            repository_bytes: 4 << 30,
-        }
-    }
-}
-
-impl Default for Retention {
-    fn default() -> Self {
-        Self {
-            logs_days: 90,
-            runs_days: 365,
-            deliveries_days: 14,
-        }
-    }
 }

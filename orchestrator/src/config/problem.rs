@@ -8,28 +8,7 @@ use std::{
 use miette::{Diagnostic, NamedSource, SourceSpan};
 
 use super::load::DEFAULT_PATH;
-
-/// A place in the text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
-    /// The line, from 1.
-    pub line: usize,
-    /// The column in characters, from 1.
-    pub column: usize,
-    pub(super) offset: usize,
-    pub(super) length: usize,
-}
-
-impl Place {
-    pub(super) fn start() -> Self {
-        Self {
-            line: 1,
-            column: 1,
-            offset: 0,
-            length: 0,
-        }
-    }
-}
+use crate::yaml::Span;
 
 /// One problem or warning. Its text never holds a secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,7 +16,7 @@ pub struct Problem {
     /// The file's name.
     pub file: String,
     /// Where in it.
-    pub place: Place,
+    pub span: Span,
     /// What is wrong.
     pub message: String,
     /// What to do.
@@ -49,7 +28,7 @@ impl fmt::Display for Problem {
         write!(
             f,
             "{}:{}:{}: {}",
-            self.file, self.place.line, self.place.column, self.message
+            self.file, self.span.line, self.span.column, self.message
         )
     }
 }
@@ -62,7 +41,7 @@ impl Diagnostic for Problem {
     }
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = miette::LabeledSpan> + '_>> {
-        let span = SourceSpan::from((self.place.offset, self.place.length));
+        let span = SourceSpan::from((self.span.offset, self.span.length));
         Some(Box::new(std::iter::once(miette::LabeledSpan::new_with_span(
             Some("here".to_owned()),
             span,

@@ -1,14 +1,19 @@
-//! Typed reading from the tree. A wrong value is written down and reading goes on, so that one look
-//! finds everything that is wrong.
+//! Typed reading from the tree. A wrong value is written down and reading goes on, so that one
+//! reading finds everything that is wrong.
 
-use std::{collections::BTreeMap, fmt::Display, ops::RangeInclusive, path::PathBuf, str::FromStr};
-
-use super::{
-    problem::{Place, Problem},
-    secret_ref,
-    tree::{Key, Node, Value},
+use std::{
+    collections::BTreeMap,
+    fmt::Display,
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    str::FromStr,
 };
-use crate::secret::Secret;
+
+use super::{load::LoadOptions, problem::Problem, secret_ref};
+use crate::{
+    secret::Secret,
+    yaml::{Key, Node, Scalar, Span, Value, nearest},
+};
 
 /// Collects what is wrong, and the references behind secrets.
 pub(super) struct Reader {
@@ -18,11 +23,13 @@ pub(super) struct Reader {
     pub(super) warnings: Vec<Problem>,
     /// The reference behind each secret, by its path in the configuration.
     pub(super) references: BTreeMap<String, String>,
+    #[cfg(test)]
+    pub(super) keys: std::collections::BTreeSet<String>,
 }
 
 /// A mapping whose keys were checked.
 pub(super) struct Map<'a> {
-    pub(super) place: Place,
+    pub(super) span: Span,
     path: String,
     entries: BTreeMap<&'a str, &'a Node>,
 }
@@ -30,10 +37,7 @@ pub(super) struct Map<'a> {
 impl<'a> Map<'a> {
     /// The value of a key; `None` where it is left out or empty.
     pub(super) fn get(&self, key: &str) -> Option<&'a Node> {
-        self.entries
-            .get(key)
-            .copied()
-            .filter(|node| !matches!(node.value, Value::Nothing))
+        self.entries.get(key).copied().filter(|node| !node.is_null())
     }
 
     /// The path of a key below this mapping, as messages and references name it.
@@ -46,32 +50,53 @@ impl<'a> Map<'a> {
     }
 }
 
-/// The candidate a person most likely meant.
-pub(super) fn nearest<'a>(text: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let near = |candidate: &&str| strsim::jaro_winkler(text, candidate);
-    known
-        .into_iter()
-        .map(|candidate| (near(&candidate), candidate))
-        .filter(|(score, _)| *score > 0.7)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, candidate)| candidate)
+/// What a value is, for messages.
+fn kind(node: &Node) -> &'static str {
+    match &node.value {
+        Value::Sequence(_) => "a list",
+        Value::Mapping(_) => "a mapping",
+        Value::Scalar(_) if node.is_null() => "nothing",
+        Value::Scalar(_) => "a single value",
+    }
 }
 
 impl Reader {
-    pub(super) fn problem(&mut self, place: Place, message: impl Into<String>, help: impl Into<Option<String>>) {
-        let problem = self.made(place, message.into(), help.into());
+    /// A reader of the text of this file.
+    pub(super) fn new(file: &Path, options: LoadOptions) -> Self {
+        Self {
+            file: file.display().to_string(),
+            env_allowed: options.dev_env_secrets,
+            problems: Vec::new(),
+            warnings: Vec::new(),
+            references: BTreeMap::new(),
+            #[cfg(test)]
+            keys: std::collections::BTreeSet::new(),
+        }
+    }
+
+    pub(super) fn problem(&mut self, span: Span, message: impl Into<String>, help: impl Into<Option<String>>) {
+        let problem = self.made(span, message.into(), help.into());
         self.problems.push(problem);
     }
 
-    pub(super) fn warning(&mut self, place: Place, message: impl Into<String>) {
-        let problem = self.made(place, message.into(), None);
+    pub(super) fn warning(&mut self, span: Span, message: impl Into<String>) {
+        let problem = self.made(span, message.into(), None);
         self.warnings.push(problem);
     }
 
-    fn made(&self, place: Place, message: String, help: Option<String>) -> Problem {
+    /// What keys there are, for the test that the example has every one.
+    fn note_keys(&mut self, _path: &str, _known: &[&'static str]) {
+        #[cfg(test)]
+        for key in _known {
+            let separator = if _path.is_empty() { "" } else { "." };
+            self.keys.insert(format!("{_path}{separator}{key}"));
+        }
+    }
+
+    fn made(&self, span: Span, message: String, help: Option<String>) -> Problem {
         Problem {
             file: self.file.clone(),
-            place,
+            span,
             message,
             help,
         }
@@ -80,6 +105,7 @@ impl Reader {
     /// A mapping with exactly these keys possible. Not even a value of an unknown key is repeated: it
     /// could be a misspelt secret.
     pub(super) fn map<'a>(&mut self, node: &'a Node, path: &str, known: &[&'static str]) -> Map<'a> {
+        self.note_keys(path, known);
         let mut entries = BTreeMap::new();
         for (key, value) in self.entries(node, path) {
             if known.contains(&key.text.as_str()) {
@@ -91,40 +117,51 @@ impl Reader {
                 Some(near) => format!("did you mean `{near}`?"),
                 None => format!("possible here: {}", known.join(", ")),
             };
-            let place_name = if path.is_empty() { "the configuration" } else { path };
-            self.problem(key.place, format!("unknown key `{name}` in {place_name}"), help);
+            let section = if path.is_empty() { "the configuration" } else { path };
+            self.problem(key.span, format!("unknown key `{name}` in {section}"), help);
         }
         Map {
-            place: node.place,
+            span: node.span,
             path: path.to_owned(),
             entries,
+        }
+    }
+
+    /// A section at the top, with exactly these keys possible; empty where it is left out.
+    pub(super) fn section<'a>(&mut self, top: &Map<'a>, name: &str, known: &[&'static str]) -> Map<'a> {
+        match top.get(name) {
+            Some(node) => self.map(node, name, known),
+            None => {
+                self.note_keys(name, known);
+                Map {
+                    span: top.span,
+                    path: name.to_owned(),
+                    entries: BTreeMap::new(),
+                }
+            }
         }
     }
 
     /// The entries of a mapping with free keys; a key may stand only once.
     pub(super) fn entries<'a>(&mut self, node: &'a Node, path: &str) -> Vec<(&'a Key, &'a Node)> {
         let entries = match &node.value {
-            Value::Map(entries) => entries,
-            Value::Nothing => return Vec::new(),
-            other => {
+            Value::Mapping(entries) => entries,
+            _ if node.is_null() => return Vec::new(),
+            _ => {
                 let what = if path.is_empty() { "the configuration" } else { path };
-                self.problem(
-                    node.place,
-                    format!("{what} must be a mapping, not {}", other.kind()),
-                    None,
-                );
+                self.problem(node.span, format!("{what} must be a mapping, not {}", kind(node)), None);
                 return Vec::new();
             }
         };
-        let mut first: BTreeMap<&str, Place> = BTreeMap::new();
+        let mut first: BTreeMap<&str, Span> = BTreeMap::new();
         let mut unique = Vec::new();
         for (key, value) in entries {
-            if let Some(place) = first.get(key.text.as_str()) {
-                let help = format!("it stands at line {} already; remove one", place.line);
-                self.problem(key.place, format!("the key `{}` stands twice", shown(&key.text)), help);
+            if let Some(span) = first.get(key.text.as_str()) {
+                let help = format!("it stands at line {} already; remove one", span.line);
+                self.problem(key.span, format!("the key `{}` stands twice", shown(&key.text)), help);
                 continue;
             }
-            first.insert(&key.text, key.place);
+            first.insert(&key.text, key.span);
             unique.push((key, value));
         }
         unique
@@ -132,11 +169,11 @@ impl Reader {
 
     /// The items of a list.
     pub(super) fn list<'a>(&mut self, node: Option<&'a Node>, path: &str) -> &'a [Node] {
-        match node.map(|n| (&n.value, n.place)) {
-            None => &[],
-            Some((Value::List(items), _)) => items,
-            Some((other, place)) => {
-                self.problem(place, format!("{path} must be a list, not {}", other.kind()), None);
+        let Some(node) = node else { return &[] };
+        match &node.value {
+            Value::Sequence(items) => items,
+            _ => {
+                self.problem(node.span, format!("{path} must be a list, not {}", kind(node)), None);
                 &[]
             }
         }
@@ -144,21 +181,17 @@ impl Reader {
 
     /// A single value's text.
     pub(super) fn text<'a>(&mut self, node: &'a Node, path: &str) -> Option<&'a str> {
-        match &node.value {
-            Value::Scalar { text, .. } if !text.trim().is_empty() && !text.chars().any(char::is_control) => Some(text),
-            Value::Scalar { .. } => {
-                self.problem(node.place, format!("{path} is empty or holds control characters"), None);
-                None
-            }
-            other => {
-                self.problem(
-                    node.place,
-                    format!("{path} must be a single value, not {}", other.kind()),
-                    None,
-                );
-                None
-            }
+        let Some(scalar) = node.scalar() else {
+            let message = format!("{path} must be a single value, not {}", kind(node));
+            self.problem(node.span, message, None);
+            return None;
+        };
+        let text = &scalar.written;
+        if text.trim().is_empty() || text.chars().any(char::is_control) {
+            self.problem(node.span, format!("{path} is empty or holds control characters"), None);
+            return None;
         }
+        Some(text)
     }
 
     /// A value of a parsed type; its error becomes the message.
@@ -169,7 +202,7 @@ impl Reader {
             Ok(value) => Some(value),
             Err(error) => {
                 self.problem(
-                    node.place,
+                    node.span,
                     format!("{path} `{}` is not possible: {error}", shown(text)),
                     None,
                 );
@@ -183,7 +216,7 @@ impl Reader {
         match key.text.parse() {
             Ok(value) => Some(value),
             Err(error) => {
-                self.problem(key.place, error.to_string(), None);
+                self.problem(key.span, error.to_string(), None);
                 None
             }
         }
@@ -191,14 +224,18 @@ impl Reader {
 
     /// A whole number within bounds, optionally with `KiB`, `MiB` or `GiB` behind it. What is out of
     /// bounds is an error, zero included.
-    pub(super) fn number(&mut self, node: Option<&Node>, path: &str, range: RangeInclusive<u64>) -> Option<u64> {
+    pub(super) fn number<T>(&mut self, node: Option<&Node>, path: &str, range: RangeInclusive<T>) -> Option<T>
+    where
+        T: Copy + Display + PartialOrd + TryFrom<u64>,
+    {
         let node = node?;
-        let Value::Scalar { text, plain: true } = &node.value else {
-            self.problem(
-                node.place,
-                format!("{path} must be a number, not {}", node.value.kind()),
-                None,
-            );
+        let Some(Scalar {
+            written: text,
+            plain: true,
+            ..
+        }) = node.scalar()
+        else {
+            self.problem(node.span, format!("{path} must be a number, not {}", kind(node)), None);
             return None;
         };
         let (digits, factor) = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)]
@@ -211,33 +248,34 @@ impl Reader {
         };
         let (low, high) = (*range.start(), *range.end());
         match number {
-            Some(number) if range.contains(&number) => return Some(number),
+            // What does not fit into the type is out of bounds, too.
             Some(number) => {
+                if let Some(number) = T::try_from(number).ok().filter(|number| range.contains(number)) {
+                    return Some(number);
+                }
                 let help = format!("possible: {low} to {high}");
-                self.problem(node.place, format!("{path} cannot be {number}"), help);
+                self.problem(node.span, format!("{path} cannot be {number}"), help);
             }
             None => {
                 let message = format!("{path} must be a whole number, not `{}`", shown(text));
-                self.problem(node.place, message, format!("possible: {low} to {high}"));
+                self.problem(node.span, message, format!("possible: {low} to {high}"));
             }
         }
         None
     }
 
-    /// As [`Reader::number`], for 32 bits.
-    pub(super) fn small(&mut self, node: Option<&Node>, path: &str, range: RangeInclusive<u32>) -> Option<u32> {
-        let range = u64::from(*range.start())..=u64::from(*range.end());
-        self.number(node, path, range).and_then(|n| u32::try_from(n).ok())
-    }
-
     /// `true` or `false`.
     pub(super) fn truth(&mut self, node: Option<&Node>, path: &str) -> Option<bool> {
         let node = node?;
-        match &node.value {
-            Value::Scalar { text, plain: true } if text == "true" => Some(true),
-            Value::Scalar { text, plain: true } if text == "false" => Some(false),
+        match node
+            .scalar()
+            .filter(|scalar| scalar.plain)
+            .map(|scalar| scalar.written.as_str())
+        {
+            Some("true") => Some(true),
+            Some("false") => Some(false),
             _ => {
-                self.problem(node.place, format!("{path} must be `true` or `false`"), None);
+                self.problem(node.span, format!("{path} must be `true` or `false`"), None);
                 None
             }
         }
@@ -251,21 +289,19 @@ impl Reader {
             return Some(PathBuf::from(text));
         }
         let message = format!("{path} `{}` must be an absolute path without `..`", shown(text));
-        self.problem(node.place, message, None);
+        self.problem(node.span, message, None);
         None
     }
 
     /// A secret behind its reference. The written text is not repeated when it is no reference.
     pub(super) fn secret(&mut self, node: &Node, path: &str) -> Option<Secret> {
-        let reference = match &node.value {
-            Value::Scalar { text, .. } => secret_ref::parse(text).map(|reference| (reference, text)),
-            _ => None,
-        };
+        let text = node.scalar().map(|scalar| &scalar.written);
+        let reference = text.and_then(|text| Some((secret_ref::parse(text)?, text)));
         let Some((reference, text)) = reference else {
             let message = format!("{path} must be a reference to a secret, never the secret itself");
             let help = "write `file:/absolute/path` of a file only the daemon's user can read; \
                         if a real secret stood here, replace it at its source";
-            self.problem(node.place, message, help.to_owned());
+            self.problem(node.span, message, help.to_owned());
             return None;
         };
         self.references.insert(path.to_owned(), text.clone());
@@ -273,14 +309,14 @@ impl Reader {
             Ok(secret) => {
                 if matches!(reference, secret_ref::Reference::Env(_)) {
                     self.warning(
-                        node.place,
+                        node.span,
                         format!("{path} comes from the environment: for development only"),
                     );
                 }
                 Some(secret)
             }
             Err(unusable) => {
-                self.problem(node.place, format!("{path}: {}", unusable.message), unusable.help);
+                self.problem(node.span, format!("{path}: {}", unusable.message), unusable.help);
                 None
             }
         }
@@ -293,7 +329,7 @@ impl Reader {
             Some(node) => self.secret(node, &path),
             None => {
                 self.problem(
-                    map.place,
+                    map.span,
                     format!("{path} is missing"),
                     format!("write `{key}: file:/absolute/path`"),
                 );

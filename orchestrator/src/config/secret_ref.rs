@@ -7,8 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::tree::{Node, Value};
-use crate::secret::Secret;
+use crate::{
+    secret::Secret,
+    yaml::{Node, Value},
+};
 
 /// No key or token is longer.
 const MAX_BYTES: u64 = 64 << 10;
@@ -75,7 +77,7 @@ fn read_file(path: &Path) -> Result<String, Unusable> {
         message: format!("cannot read the secret {shown}: {error}"),
         help: Some("the daemon's user must own it, with mode 0600".to_owned()),
     };
-    // A named pipe would wait for a writer, so its kind is looked at before it is opened.
+    // A named pipe would wait for a writer, so its kind is checked before it is opened.
     if !std::fs::metadata(path).map_err(failed)?.is_file() {
         return Err(unusable(
             format!("{shown} is not a regular file"),
@@ -125,18 +127,19 @@ pub(super) fn redact(text: &str, root: &Node) -> String {
 
 fn hide(bytes: &mut [u8], node: &Node, suspect: bool) {
     match &node.value {
-        Value::Nothing => {}
-        Value::List(items) => items.iter().for_each(|item| hide(bytes, item, suspect)),
-        Value::Map(entries) => {
+        _ if node.is_null() => {}
+        Value::Sequence(items) => items.iter().for_each(|item| hide(bytes, item, suspect)),
+        Value::Mapping(entries) => {
             for (key, value) in entries {
                 hide(bytes, value, suspect || suspicious(&key.text));
             }
         }
-        Value::Scalar { text, .. } => {
+        Value::Scalar(scalar) => {
+            let text = scalar.written.as_str();
             let url_with_password = text.contains("://") && text.contains('@');
             let secret = (suspect && !text.starts_with('/') || url_with_password) && parse(text).is_none();
-            let end = (node.place.offset + node.place.length).min(bytes.len());
-            if let (true, Some(range)) = (secret, bytes.get_mut(node.place.offset..end)) {
+            let end = (node.span.offset + node.span.length).min(bytes.len());
+            if let (true, Some(range)) = (secret, bytes.get_mut(node.span.offset..end)) {
                 range.iter_mut().filter(|b| **b != b'\n').for_each(|b| *b = b'*');
             }
         }

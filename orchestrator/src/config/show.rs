@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use serde_yaml_ng::{Mapping, Value};
 
-use super::{Backend, Config, Connection, ConnectionKind, Database, Image, Size};
+use super::{Backend, Capacity, Config, Connection, ConnectionKind, Database, Image, Size, Zone};
 
 impl Config {
     /// Everything effective, defaults included, as YAML; `[secret]` stands for each secret. What was
@@ -15,8 +15,13 @@ impl Config {
     }
 }
 
+/// As it was written.
+fn number_or_text(text: &str) -> Value {
+    text.parse::<u64>().map_or_else(|_| text.into(), Into::into)
+}
+
 /// A mapping from keys and values, in their order, without those that are not set.
-fn map<K: ToString>(entries: impl IntoIterator<Item = (K, Option<Value>)>) -> Value {
+pub(super) fn map<K: ToString>(entries: impl IntoIterator<Item = (K, Option<Value>)>) -> Value {
     let set = entries
         .into_iter()
         .filter_map(|(key, value)| Some((Value::from(key.to_string()), value?)));
@@ -42,7 +47,6 @@ pub(super) fn yaml(config: &Config, references: &BTreeMap<String, String>) -> St
         Database::Sqlite(file) => map([("sqlite", path(file))]),
         Database::Postgres(_) => map([("postgres", secret("database.postgres"))]),
     };
-    let (capacity, limits, retention) = (&config.capacity, &config.limits, &config.retention);
     let whole = map([
         ("node", Some(config.node.as_str().into())),
         ("data_dir", path(&config.data_dir)),
@@ -93,18 +97,7 @@ pub(super) fn yaml(config: &Config, references: &BTreeMap<String, String>) -> St
                 ])
             }),
         ),
-        (
-            "zone",
-            Some(map([
-                ("dataset", Some(config.zone.dataset.to_string().into())),
-                ("path", Some(config.zone.path.to_string().into())),
-                ("network", Some(config.zone.network.to_string().into())),
-                ("port", Some(config.zone.port.into())),
-                ("bandwidth", Some(config.zone.bandwidth.to_string().into())),
-                ("quota_gib", config.zone.quota_gib.map(Value::from)),
-                ("max_vcpus", Some(config.zone.max_vcpus.into())),
-            ])),
-        ),
+        ("zone", Some(zone(&config.zone))),
         ("agent", path(&config.agent)),
         (
             "images",
@@ -125,56 +118,38 @@ pub(super) fn yaml(config: &Config, references: &BTreeMap<String, String>) -> St
             "sizes",
             Some(map(config.sizes.iter().map(|(name, s)| (name, Some(size(s)))))),
         ),
-        (
-            "capacity",
-            Some(map([
-                ("machines", Some(capacity.machines.into())),
-                ("cpus", capacity.cpus.map(Value::from)),
-                ("memory_mib", capacity.memory_mib.map(Value::from)),
-                (
-                    "labels",
-                    Some(map(capacity.labels.iter().map(|(label, n)| (label, Some((*n).into()))))),
-                ),
-            ])),
-        ),
-        (
-            "limits",
-            Some(map([
-                ("job_timeout_minutes", Some(limits.job_timeout_minutes.into())),
-                ("idle_timeout_minutes", Some(limits.idle_timeout_minutes.into())),
-                ("queue_timeout_minutes", Some(limits.queue_timeout_minutes.into())),
-                ("log_bytes", Some(limits.log_bytes.into())),
-                ("infra_tries", Some(limits.infra_tries.into())),
-                ("cancel_grace_s", Some(limits.cancel_grace_s.into())),
-                ("node_grace_s", Some(limits.node_grace_s.into())),
-                ("agent_silence_s", Some(limits.agent_silence_s.into())),
-                ("min_free_bytes", Some(limits.min_free_bytes.into())),
-                ("repository_bytes", Some(limits.repository_bytes.into())),
-            ])),
-        ),
-        (
-            "keep",
-            Some(map([
-                ("default_minutes", Some(config.keep.default_minutes.into())),
-                ("max_minutes", Some(config.keep.max_minutes.into())),
-            ])),
-        ),
-        (
-            "retention",
-            Some(map([
-                ("logs_days", Some(retention.logs_days.into())),
-                ("runs_days", Some(retention.runs_days.into())),
-                ("deliveries_days", Some(retention.deliveries_days.into())),
-            ])),
-        ),
+        ("capacity", Some(capacity(&config.capacity))),
+        ("limits", Some(config.limits.shown())),
+        ("keep", Some(config.keep.shown())),
+        ("retention", Some(config.retention.shown())),
     ]);
     // Plain mappings with text keys can always be written.
     serde_yaml_ng::to_string(&whole).unwrap_or_default()
 }
 
-/// As it was written.
-fn number_or_text(text: &str) -> Value {
-    text.parse::<u64>().map_or_else(|_| text.into(), Into::into)
+fn zone(zone: &Zone) -> Value {
+    map([
+        ("dataset", Some(zone.dataset.to_string().into())),
+        ("path", Some(zone.path.to_string().into())),
+        ("network", Some(zone.network.to_string().into())),
+        ("port", Some(zone.port.into())),
+        ("bandwidth", Some(zone.bandwidth.to_string().into())),
+        ("quota_gib", zone.quota_gib.map(Value::from)),
+        ("max_vcpus", Some(zone.max_vcpus.into())),
+    ])
+}
+
+fn capacity(capacity: &Capacity) -> Value {
+    let labels = capacity
+        .labels
+        .iter()
+        .map(|(label, most)| (label, Some((*most).into())));
+    map([
+        ("machines", Some(capacity.machines.into())),
+        ("cpus", capacity.cpus.map(Value::from)),
+        ("memory_mib", capacity.memory_mib.map(Value::from)),
+        ("labels", Some(map(labels))),
+    ])
 }
 
 fn connection(connection: &Connection, base: &str, secret: &dyn Fn(&str) -> Option<Value>) -> Value {

@@ -1,4 +1,5 @@
 use std::{
+    collections::BTreeSet,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
@@ -7,6 +8,7 @@ use miette::{GraphicalReportHandler, GraphicalTheme};
 use proptest::prelude::*;
 
 use super::*;
+use crate::yaml::{Node, Value};
 
 const OPTIONS: LoadOptions = LoadOptions { dev_env_secrets: false };
 
@@ -17,7 +19,7 @@ pub(super) fn parse(text: &str) -> Result<Loaded, ConfigError> {
 /// `line:column message` of every problem.
 pub(super) fn problems(text: &str) -> Vec<String> {
     let error = parse(text).map(|loaded| loaded.to_shown_yaml()).unwrap_err();
-    let line = |p: &Problem| format!("{}:{} {}", p.place.line, p.place.column, p.message);
+    let line = |p: &Problem| format!("{}:{} {}", p.span.line, p.span.column, p.message);
     error.problems().iter().map(line).collect()
 }
 
@@ -76,9 +78,69 @@ fn a_machine_is_kept_by_default_for_no_longer_than_at_most() {
     assert_eq!(problems("node: n\nkeep: {max_minutes: 10081}").len(), 1);
 }
 
+const EXAMPLE: &str = include_str!("../../../docs/config.example.yaml");
+
+/// A key's path with `*` for names that are free, and for places in a list.
+fn general(path: &str) -> String {
+    let mut general: Vec<&str> = Vec::new();
+    for part in path.split('.') {
+        let free = matches!(
+            general.last(),
+            Some(&("connections" | "images" | "sizes" | "aliases" | "labels" | "attributes"))
+        );
+        let index = part.bytes().all(|b| b.is_ascii_digit());
+        general.push(if free || index { "*" } else { part });
+    }
+    general.join(".")
+}
+
+fn written(node: &Node, path: &str, keys: &mut BTreeSet<String>) {
+    let mut below = |name: &str, node: &Node| {
+        let path = if path.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{path}.{name}")
+        };
+        keys.insert(general(&path));
+        written(node, &path, keys);
+    };
+    match &node.value {
+        Value::Mapping(entries) => entries.iter().for_each(|(key, node)| below(&key.text, node)),
+        Value::Sequence(items) => (0..)
+            .zip(items)
+            .for_each(|(index, node): (u32, _)| below(&index.to_string(), node)),
+        Value::Scalar(_) => {}
+    }
+}
+
 #[test]
-fn the_example_is_valid_and_shows_every_key() {
-    let text = include_str!("../../../docs/config.example.yaml");
+fn the_example_names_every_key() {
+    // What is commented out is named all the same.
+    let commented = regex::Regex::new("(?m)^( *)# ( *[a-z_]+:(?: .*)?)$").unwrap();
+    let text = commented.replace_all(EXAMPLE, "$1$2");
+    let root = load::parse(&text).unwrap();
+    let mut named = BTreeSet::new();
+    written(&root, "", &mut named);
+    // Secrets of the example are nowhere, which is no matter here.
+    let mut reader = read::Reader::new(Path::new("example"), OPTIONS);
+    let _incomplete = load::read(&mut reader, &root);
+    let known: BTreeSet<String> = reader.keys.iter().map(|path| general(path)).collect();
+    assert!(
+        known.contains("connections.*.webhook_secrets.*.repository_id") && known.len() > 70,
+        "{known:#?}"
+    );
+    let missing: Vec<&String> = known.difference(&named).collect();
+    assert!(
+        missing.is_empty(),
+        "docs/config.example.yaml does not name {missing:#?}"
+    );
+    // The two forms of `database` that are no single word stand in its comment.
+    assert!(EXAMPLE.contains("{sqlite: /") && EXAMPLE.contains("{postgres: file:/"));
+}
+
+#[test]
+fn the_example_is_valid_and_what_is_shown_of_it_is_it_again() {
+    let text = EXAMPLE;
     let dir = tempfile::tempdir().unwrap();
     for name in [
         "codeberg-token",
@@ -227,9 +289,9 @@ fn impossible_values_are_refused_where_they_stand() {
         ),
         (
             "node: &a n",
-            "1:10 this is not YAML: anchors and aliases are not allowed here: write the value out",
+            "1:10 anchors and aliases are not allowed here: write the value out",
         ),
-        ("node: !!str n", "1:13 this is not YAML: tags are not allowed here"),
+        ("node: !!str n", "1:13 tags are not allowed here"),
         (
             "connections: {x: {url: https://f}}",
             "1:18 connections.x.kind must be forgejo or github",
@@ -489,7 +551,7 @@ fn deep_nesting_ends_in_a_message() {
     let text = format!("node: {}", "[".repeat(100_000));
     assert!(!problems(&text).is_empty());
     assert!(problems(&format!("node: {}", "#".repeat(2 << 20)))[0].contains("larger than"));
-    assert!(problems("node: a\n---\nnode: b")[0].contains("a second one begins"));
+    assert!(problems("node: a\n---\nnode: b")[0].contains("one YAML document; this begins another"));
 }
 
 proptest! {

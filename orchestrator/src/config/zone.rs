@@ -3,17 +3,19 @@
 use std::{collections::BTreeMap, path::Path};
 
 use super::{
-    GuestKind, Image, Place, Zone, attributes,
-    read::{Map, Reader, nearest, shown},
-    tree::Value,
+    GuestKind, Image, Zone, attributes,
+    read::{Map, Reader, shown},
 };
-use crate::model::{
-    ids::AttemptId,
-    illumos::{
-        names::{AttrName, AttrValue, Bandwidth, DatasetName, PlainPath, Unfit},
-        network::Range,
+use crate::{
+    model::{
+        ids::AttemptId,
+        illumos::{
+            names::{AttrName, AttrValue, Bandwidth, DatasetName, PlainPath, Unfit},
+            network::Range,
+        },
+        names::{Label, MachineName},
     },
-    names::{Label, MachineName},
+    yaml::{Node, Span, Value, nearest},
 };
 
 /// VM_MAXCPU of most builds of illumos.
@@ -81,22 +83,24 @@ pub(super) fn read(reader: &mut Reader, top: &Map<'_>) -> (Option<Zone>, u32) {
     let dataset: Option<DatasetName> = or(reader, get("dataset"), "zone.dataset", "rpool/hci");
     let path: Option<PlainPath> = or(reader, get("path"), "zone.path", "/zones/hci");
     let bandwidth: Option<Bandwidth> = or(reader, get("bandwidth"), "zone.bandwidth", "1G");
-    let port = reader.small(get("port"), "zone.port", 1024..=65534).unwrap_or(9417);
+    let port = reader
+        .number(get("port"), "zone.port", 1024..=65_534_u16)
+        .unwrap_or(9417);
     let quota_gib = reader.number(get("quota_gib"), "zone.quota_gib", 1..=1 << 20);
-    let max_vcpus = reader.small(get("max_vcpus"), "zone.max_vcpus", 1..=MOST_VCPUS);
+    let max_vcpus = reader.number(get("max_vcpus"), "zone.max_vcpus", 1..=MOST_VCPUS);
     let max_vcpus = max_vcpus.unwrap_or(MAX_VCPUS);
     if let (Some(node), Some(path)) = (get("path"), &path)
         && let Some(why) = unfit_path(&path.to_string())
     {
         let help = "choose a directory of its own, such as /zones/hci".to_owned();
-        reader.problem(node.place, format!("zone.path `{path}` {why}"), help);
+        reader.problem(node.span, format!("zone.path `{path}` {why}"), help);
     }
     let zone = || {
         Some(Zone {
             dataset: dataset?,
             path: path?,
             network: network?,
-            port: u16::try_from(port).unwrap_or(u16::MAX),
+            port,
             bandwidth: bandwidth?,
             quota_gib,
             max_vcpus,
@@ -106,16 +110,11 @@ pub(super) fn read(reader: &mut Reader, top: &Map<'_>) -> (Option<Zone>, u32) {
 }
 
 /// Where a key of the section stands; where the section does when it is left out.
-fn place_of(top: &Map<'_>, key: &str) -> Place {
+fn span_of(top: &Map<'_>, key: &str) -> Span {
     let Some(node) = top.get("zone") else {
-        return top.place;
+        return top.span;
     };
-    let entries = match &node.value {
-        Value::Map(entries) => entries.as_slice(),
-        _ => &[],
-    };
-    let found = entries.iter().find(|(known, _)| known.text == key);
-    found.map_or(node.place, |(_, value)| value.place)
+    node.get(key).map_or(node.span, |value| value.span)
 }
 
 /// Every name that a machine of some image may need below this dataset and path is one that illumos's tools take, so
@@ -135,14 +134,14 @@ pub(super) fn check_names(reader: &mut Reader, top: &Map<'_>, zone: &Zone, label
     if let Some(error) = named.err().or_else(|| images.filter_map(Result::err).next()) {
         let help = "a shorter name without `:`: those of images and machines are added to it".to_owned();
         reader.problem(
-            place_of(top, "dataset"),
+            span_of(top, "dataset"),
             format!("zone.dataset is of no use: {error}"),
             help,
         );
     }
     if let Err(error) = format!("{}/{machine}", zone.path).parse::<PlainPath>() {
         let help = "a shorter path: machines' names are added to it".to_owned();
-        reader.problem(place_of(top, "path"), format!("zone.path is of no use: {error}"), help);
+        reader.problem(span_of(top, "path"), format!("zone.path is of no use: {error}"), help);
     }
 }
 
@@ -156,7 +155,7 @@ pub(super) fn check_apart(reader: &mut Reader, top: &Map<'_>, zone: &Zone, data_
             data_dir.display()
         );
         let help = "choose a directory of its own, such as /zones/hci".to_owned();
-        reader.problem(place_of(top, "path"), message, help);
+        reader.problem(span_of(top, "path"), message, help);
     }
 }
 
@@ -176,7 +175,7 @@ fn unfit_path(path: &str) -> Option<&'static str> {
 
 fn or<T: std::str::FromStr<Err: std::fmt::Display>>(
     reader: &mut Reader,
-    node: Option<&super::tree::Node>,
+    node: Option<&Node>,
     path: &str,
     default: &str,
 ) -> Option<T> {
@@ -200,7 +199,7 @@ pub(super) fn kind(reader: &mut Reader, map: &Map<'_>) -> GuestKind {
             let near =
                 nearest(text, GuestKind::ALL.map(GuestKind::as_str)).map(|near| format!("did you mean `{near}`?"));
             let help = near.unwrap_or_else(|| "possible: linux-uefi, linux-bios, illumos".to_owned());
-            reader.problem(node.place, format!("there is no kind of guest `{}`", shown(text)), help);
+            reader.problem(node.span, format!("there is no kind of guest `{}`", shown(text)), help);
             GuestKind::LinuxUefi
         }
     }
@@ -219,14 +218,14 @@ pub(super) fn attributes(reader: &mut Reader, map: &Map<'_>) -> BTreeMap<AttrNam
             continue;
         };
         if let Err(refusal) = attributes::check(&shown(&key.text), value) {
-            reader.problem(key.place, refusal.message, refusal.help);
+            reader.problem(key.span, refusal.message, refusal.help);
             continue;
         }
         let name = reader.key::<AttrName>(key);
         let value = reader.parsed::<AttrValue>(Some(node), &path);
         if let Some(since) = attributes::brand_since(&key.text) {
             let message = format!("attribute {} has no effect before release {since}", key.text);
-            reader.warning(key.place, message);
+            reader.warning(key.span, message);
         }
         found.extend(name.zip(value));
     }
@@ -239,15 +238,11 @@ pub(super) fn check_attributes(reader: &mut Reader, map: &Map<'_>, image: &Image
         return;
     };
     let entries = match map.get("attributes").map(|node| &node.value) {
-        Some(Value::Map(entries)) => entries.as_slice(),
+        Some(Value::Mapping(entries)) => entries.as_slice(),
         _ => &[],
     };
     let key = entries.iter().find(|(key, _)| key.text == name.to_string());
-    reader.problem(
-        key.map_or(map.place, |(key, _)| key.place),
-        refusal.message,
-        refusal.help,
-    );
+    reader.problem(key.map_or(map.span, |(key, _)| key.span), refusal.message, refusal.help);
 }
 
 #[cfg(test)]

@@ -123,7 +123,7 @@ fn action(planned: &plan::Action, of_step: impl Fn(&str) -> String) -> Result<Ar
 mod tests {
     use super::*;
     use crate::{
-        model::plan::{Call, Data, Plan, Shell, Span, Strategy},
+        model::plan::{Call, Data, Plan, PlanSpan, Shell, Strategy},
         workflow::{Defaults, validate},
     };
 
@@ -151,7 +151,7 @@ mod tests {
     fn expression<T>() -> Template<T> {
         Template::Expression {
             text: "${{ github.token }}".into(),
-            span: Span::at(3, 9),
+            span: PlanSpan::at(3, 9),
         }
     }
 
@@ -266,7 +266,7 @@ mod tests {
                 refusal(|plan| {
                     plan.jobs[0].call = Some(Call {
                         workflow: "./w.yml".into(),
-                        span: Span::at(1, 1),
+                        span: PlanSpan::at(1, 1),
                         inputs: Vec::new(),
                     });
                 }),

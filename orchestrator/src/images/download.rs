@@ -1,8 +1,8 @@
 //! Fetching a disk by http or https into a file, from which it is then imported like any other.
 //!
 //! It is the process of whoever asks that fetches, never one with more rights. The bytes go into a file of a private
-//! directory, with the server's mark for the state of its file beside them; a later call continues there, if the
-//! server says by that mark that its file is still the same. Nothing here knows what the bytes should be: that is
+//! directory, with the server's validator for the state of its file beside them; a later call continues there, if the
+//! server says by that validator that its file is still the same. Nothing here knows what the bytes should be: that is
 //! seen when they are imported.
 
 mod address;
@@ -26,7 +26,7 @@ use tokio::time::timeout;
 pub use self::{
     address::{Address, AddressError},
     error::DownloadError,
-    part::{Part, place},
+    part::{Part, directory},
 };
 use self::{
     answer::{Answer, Kept},
@@ -38,12 +38,12 @@ use crate::{connector, files};
 const REDIRECTS: usize = 5;
 /// What nobody has come back for within this time is removed by the next download.
 const ABANDONED: Duration = Duration::from_secs(7 * 24 * 3600);
-/// Free space is looked at again after so many bytes.
-const LOOK: u64 = 64 << 20;
+/// Free space is checked at again after so many bytes.
+const SPACE_CHECK_EVERY: u64 = 64 << 20;
 
 /// What a download may take.
 #[derive(Debug, Clone)]
-pub struct Limits {
+pub struct DownloadLimits {
     /// Until a connection is made.
     pub connect: Duration,
     /// Without a single byte.
@@ -54,7 +54,7 @@ pub struct Limits {
     pub reserve: u64,
 }
 
-impl Default for Limits {
+impl Default for DownloadLimits {
     fn default() -> Self {
         Self {
             connect: Duration::from_secs(10),
@@ -82,7 +82,7 @@ pub struct Progress {
 pub async fn fetch(
     address: &Address,
     dir: &Path,
-    limits: &Limits,
+    limits: &DownloadLimits,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Part, DownloadError> {
     let name = address.part_name();
@@ -106,12 +106,12 @@ async fn fill(
     part: &mut Part,
     address: &Address,
     dir: &Path,
-    limits: &Limits,
+    limits: &DownloadLimits,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<(), DownloadError> {
     let kept = part.kept()?;
     let mut asked = ask(address, kept.as_ref(), limits).await?;
-    if asked.answer == Answer::Anew {
+    if asked.answer == Answer::StartOver {
         asked = ask(address, None, limits).await?;
     }
     let Asked {
@@ -130,11 +130,11 @@ async fn fill(
             part.go_on(part.bytes()?)?;
             total
         }
-        Answer::Whole { total, mark } => {
-            part.begin(mark.as_ref())?;
+        Answer::Whole { total, validator } => {
+            part.begin(validator.as_ref())?;
             total
         }
-        Answer::Anew | Answer::Elsewhere(_) | Answer::Refused => {
+        Answer::StartOver | Answer::Elsewhere(_) | Answer::Refused => {
             let address = address.clone();
             return Err(DownloadError::Refused { address, status });
         }
@@ -150,7 +150,7 @@ async fn fill(
         return Err(too_large());
     }
     room(address, dir, limits, total.map_or(0, |total| total - bytes))?;
-    let mut looked = bytes;
+    let mut checked = bytes;
     loop {
         let frame = timeout(limits.idle, body.frame()).await;
         let frame = frame.map_err(|_| DownloadError::Idle {
@@ -169,9 +169,9 @@ async fn fill(
         if more > largest.saturating_sub(bytes) {
             return Err(too_large());
         }
-        if bytes + more - looked >= LOOK {
+        if bytes + more - checked >= SPACE_CHECK_EVERY {
             room(address, dir, limits, more)?;
-            looked = bytes;
+            checked = bytes;
         }
         part.write(&data)?;
         bytes += more;
@@ -188,8 +188,8 @@ async fn fill(
 }
 
 /// Whether so many bytes more may be written.
-fn room(address: &Address, dir: &Path, limits: &Limits, needed: u64) -> Result<(), DownloadError> {
-    let free = files::free_bytes(dir).map_err(io_error("look at the space of", dir))?;
+fn room(address: &Address, dir: &Path, limits: &DownloadLimits, needed: u64) -> Result<(), DownloadError> {
+    let free = files::free_bytes(dir).map_err(io_error("read the free space of", dir))?;
     if needed > free.saturating_sub(limits.reserve) {
         return Err(DownloadError::NoRoom {
             address: address.clone(),
@@ -210,7 +210,7 @@ struct Asked {
 }
 
 /// Asks for all of a file, or for what is missing of it, wherever it leads.
-async fn ask(address: &Address, kept: Option<&Kept>, limits: &Limits) -> Result<Asked, DownloadError> {
+async fn ask(address: &Address, kept: Option<&Kept>, limits: &DownloadLimits) -> Result<Asked, DownloadError> {
     let mut at = address.clone();
     for _ in 0..=REDIRECTS {
         let mut request = Request::get(at.uri().clone())
@@ -220,7 +220,7 @@ async fn ask(address: &Address, kept: Option<&Kept>, limits: &Limits) -> Result<
         if let Some(kept) = kept {
             request = request
                 .header(header::RANGE, format!("bytes={}-", kept.bytes))
-                .header(header::IF_RANGE, kept.mark.header());
+                .header(header::IF_RANGE, kept.validator.header());
         }
         let request = request
             .body(Empty::new())
@@ -255,7 +255,7 @@ async fn ask(address: &Address, kept: Option<&Kept>, limits: &Limits) -> Result<
 type Http = Client<HttpsConnector<HttpConnector>, Empty<Bytes>>;
 
 /// A client for one request. No proxy variable is read, as nowhere in this project.
-fn client(address: &Address, limits: &Limits) -> Result<Http, DownloadError> {
+fn client(address: &Address, limits: &DownloadLimits) -> Result<Http, DownloadError> {
     let mut connector = HttpConnector::new();
     connector.set_connect_timeout(Some(limits.connect));
     let connector = connector::tls(connector, address.is_https()).map_err(DownloadError::NoRoots)?;

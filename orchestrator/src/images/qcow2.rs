@@ -35,7 +35,7 @@ pub enum Qcow2Error {
     Encrypted,
 }
 
-/// The part of the file that may hold header and extensions that we look at.
+/// The part of the file that may hold header and extensions that we read.
 const HEAD: u64 = 64 * 1024;
 /// The largest disk that makes sense: 64 TiB.
 const LARGEST: u64 = 64 << 40;

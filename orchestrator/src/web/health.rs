@@ -1,4 +1,4 @@
-//! Liveness and readiness, for whoever starts and balances the daemon. Neither tells details: [`crate::web::pages::status`] does.
+//! Liveness and readiness, for whoever starts and balances the daemon. Neither gives details: [`crate::web::pages::status`] does.
 
 use std::time::Duration;
 
@@ -32,8 +32,8 @@ pub(super) enum Readiness {
     Stopping,
 }
 
-/// Looks now.
-pub(super) async fn look(state: &AppState) -> Readiness {
+/// Checks now.
+pub(super) async fn check(state: &AppState) -> Readiness {
     if state.draining().is_cancelled() {
         return Readiness::Stopping;
     }
@@ -62,7 +62,7 @@ pub(super) async fn look(state: &AppState) -> Readiness {
 /// `GET /readyz`: the store answers within two seconds and the daemon is not stopping. A forge that refuses us is a
 /// warning and no reason to send nobody here: deliveries are stored all the same, and the pages answer.
 pub async fn ready(State(state): State<AppState>) -> (StatusCode, String) {
-    match look(&state).await {
+    match check(&state).await {
         Readiness::Ready => (StatusCode::OK, "ready\n".to_owned()),
         Readiness::Degraded { broken, all } => (
             StatusCode::OK,

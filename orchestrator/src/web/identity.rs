@@ -193,7 +193,8 @@ pub async fn redeem(state: &AppState, code: [u8; 32]) -> Result<Option<TokenRow>
     state.store().exchange_token(exchange).await
 }
 
-/// The value of one cookie.
+/// The value of one cookie. Ours are hexadecimal digits, so there is nothing to unquote or decode that would need a
+/// library.
 #[must_use]
 pub fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers

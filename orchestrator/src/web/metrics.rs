@@ -32,7 +32,7 @@ fn whole(n: u64) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }
 
-/// Gauges of what the store holds, made anew for every scrape.
+/// Gauges of what the store holds, made for every scrape.
 async fn counted(store: &Store) -> Result<Registry, StoreError> {
     let counts = store.counts().await?;
     let classes = store.queued_classes().await?;

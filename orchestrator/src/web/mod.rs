@@ -3,14 +3,11 @@
 //!
 //! - [`routes`]: the table of all routes, from which the router is made
 //! - [`authorize`], [`identity`], [`session`]: who may do what, and how they prove who they are
-//! - [`pages`], [`job_page`], [`log_view`], [`actions`]: HTML
-//! - [`deliveries`]: what forges delivered, what came of it, and what was missed
-//! - [`machines`]: machines that are kept, and consoles
-//! - [`log_text`], [`stream`]: raw logs with `Range`, live logs as server-sent events
-//! - [`ansi`], [`utf8`]: what a log's bytes mean, found in a stream
-//! - [`api`] serves `/api/v1`; [`dispatch`] what a person asks to run
-//! - [`health`], [`status`]: how the daemon is, for balancers and for people
-//! - [`serve`], [`linger`]: listeners, TLS, limits on connections, their orderly end
+//! - [`lookup`]: from an id in an address to the thing, or to the answer of an absent one
+//! - [`pages`]: HTML; [`api`]: JSON, and the forms of the pages
+//! - [`live`]: logs while they grow, raw logs with `Range`
+//! - [`health`], [`metrics`]: how the daemon is, for balancers and for monitoring
+//! - [`http`]: listeners, TLS, limits on callers and connections, their orderly end
 
 pub mod api;
 pub mod authorize;
@@ -18,32 +15,38 @@ pub mod health;
 pub mod http;
 pub mod identity;
 pub mod live;
+mod lookup;
 pub mod metrics;
 pub mod pages;
 pub mod routes;
 pub mod session;
+mod single_flight;
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
-pub use routes::router;
-
+use self::single_flight::SingleFlight;
 use crate::{
     config::Config,
     forge::{ConnectionHealth, ForgeError},
     logs::LogStore,
     machine::Machines,
     model::{
-        ids::AttemptId,
         names::{CommitSha, ConnectionId, RefName, RepoPath},
         trigger::Repository,
     },
     planner::Caught,
+    queue::{Hint, Hints},
     store::{Store, StoreError},
     telemetry::Metrics,
 };
+
+pub use routes::router;
+
+/// What became of a comparison with the forges, for everybody who waits for it.
+type CatchUpResult = Result<Arc<Vec<Caught>>, Arc<dyn std::error::Error + Send + Sync>>;
 
 /// What the API asks of forges: the repository under a path, now.
 #[async_trait]
@@ -59,22 +62,6 @@ pub trait Repositories: Send + Sync {
     async fn catch_up(&self) -> Result<Vec<Caught>, StoreError>;
 }
 
-/// What a request changed, as a hint to whoever waits for it. A lost hint costs latency only.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Changed {
-    /// A trigger waits for the planner.
-    Trigger,
-    /// Jobs became queued.
-    Queue,
-    /// An end was asked for; these attempts run.
-    Cancel(Vec<AttemptId>),
-    /// Something about a kept machine.
-    Kept,
-}
-
-/// Takes the hints.
-pub type OnChange = Arc<dyn Fn(Changed) + Send + Sync>;
-
 /// Everything the handlers need.
 #[derive(Clone)]
 pub struct AppState(Arc<Inner>);
@@ -86,7 +73,8 @@ struct Inner {
     machines: Arc<dyn Machines>,
     repositories: Arc<dyn Repositories>,
     connections: ConnectionHealth,
-    on_change: OnChange,
+    hints: Arc<dyn Hints>,
+    catch_up: SingleFlight<CatchUpResult>,
     metrics: Metrics,
     draining: CancellationToken,
     assets: pages::assets::Assets,
@@ -109,8 +97,8 @@ pub struct Parts {
     pub repositories: Arc<dyn Repositories>,
     /// Whether the forges accept us.
     pub connections: ConnectionHealth,
-    /// Takes hints about what changed.
-    pub on_change: OnChange,
+    /// What requests change wakes others through them, and what others change wakes live pages.
+    pub hints: Arc<dyn Hints>,
     /// Metrics.
     pub metrics: Metrics,
     /// Cancelled when the daemon begins to stop: readiness fails and live streams end.
@@ -129,7 +117,8 @@ impl AppState {
             machines: parts.machines,
             repositories: parts.repositories,
             connections: parts.connections,
-            on_change: parts.on_change,
+            hints: parts.hints,
+            catch_up: SingleFlight::default(),
             metrics: parts.metrics,
             draining: parts.draining,
             assets: pages::assets::Assets::new(),
@@ -186,9 +175,18 @@ impl AppState {
         &self.0.assets
     }
 
-    /// Tells whoever waits that something changed.
-    pub fn changed(&self, what: Changed) {
-        (self.0.on_change)(what);
+    /// Wakes whoever waits for these changes. A lost hint costs latency only.
+    pub fn notify(&self, changes: impl IntoIterator<Item = Hint>) {
+        changes.into_iter().for_each(|change| self.0.hints.notify(change));
+    }
+
+    pub(crate) fn hints(&self) -> &dyn Hints {
+        &*self.0.hints
+    }
+
+    /// The comparison with the forges that a person asked for, while it goes on.
+    pub(crate) fn catch_up(&self) -> &SingleFlight<CatchUpResult> {
+        &self.0.catch_up
     }
 
     pub(crate) fn draining(&self) -> &CancellationToken {

@@ -14,12 +14,12 @@ use tower_http::timeout::TimeoutLayer;
 
 use super::{AppState, api, authorize::Action, health, session};
 use crate::web::{
-    api::{actions, builds, machines},
+    api::{actions::Button, builds, machines},
     http::{
         headers,
         problem::{self, Problem},
     },
-    live::{log_text, stream},
+    live::{log_text, page_stream, record_stream},
     pages::{assets, deliveries, job, runs, status},
 };
 
@@ -55,18 +55,19 @@ pub fn table() -> Vec<Route> {
         action,
         handler,
     };
+    let button = |path, button: Button| write(path, button.action(), button.handler());
     vec![
         read("/", List, get(runs::list)),
         read("/runs/{id}", See, get(runs::run)),
-        write("/runs/{id}/cancel", Cancel, post(actions::cancel_run)),
-        write("/runs/{id}/rerun", Rerun, post(actions::rerun)),
+        button("/runs/{id}/cancel", Button::CancelRun),
+        button("/runs/{id}/rerun", Button::RerunRun),
         read("/jobs/{id}", See, get(job::job)),
-        write("/jobs/{id}/cancel", Cancel, post(actions::cancel_job)),
-        write("/jobs/{id}/keep", Keep, post(actions::keep)),
-        write("/jobs/{id}/release", Keep, post(actions::release)),
+        button("/jobs/{id}/cancel", Button::CancelJob),
+        button("/jobs/{id}/keep", Button::KeepMachine),
+        button("/jobs/{id}/release", Button::ReleaseMachine),
         read("/jobs/{id}/log", See, get(job::log)),
         read("/jobs/{id}/log.txt", See, get(log_text::page)),
-        read("/jobs/{id}/log/stream", See, get(stream::page)),
+        read("/jobs/{id}/log/stream", See, get(page_stream::page)),
         read("/deliveries", Deliveries, get(deliveries::page)),
         read("/login", Open, get(session::form)),
         write("/login", Open, post(session::login)),
@@ -88,7 +89,7 @@ pub fn table() -> Vec<Route> {
         write("/api/v1/jobs/{id}/cancel", Cancel, post(api::cancel_job)),
         read("/api/v1/jobs/{id}/why", See, get(api::why)),
         read("/api/v1/jobs/{id}/logs", See, get(log_text::api)),
-        read("/api/v1/jobs/{id}/logs/stream", See, get(stream::api)),
+        read("/api/v1/jobs/{id}/logs/stream", See, get(record_stream::api)),
         read("/api/v1/deliveries", Deliveries, get(deliveries::list)),
         read("/api/v1/missed", Deliveries, get(deliveries::missed)),
         write("/api/v1/catch-up", Deliveries, post(deliveries::catch_up)),

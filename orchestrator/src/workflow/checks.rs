@@ -3,11 +3,11 @@
 
 use std::collections::HashMap;
 
-use super::{
-    tree::{Mark, Value},
-    yaml,
+use super::text;
+use crate::{
+    model::{diagnostic::Diagnostic, plan::Plan},
+    yaml::{Span, Value},
 };
-use crate::model::{diagnostic::Diagnostic, plan::Plan};
 
 /// Complaints about checks of equal names across the files of one commit: for each file that comes
 /// later in the list, what collides with an earlier one. `text` is each file's own.
@@ -40,10 +40,10 @@ pub fn equal_checks(files: &[(&Plan, &[u8])]) -> Vec<Diagnostic> {
 
 /// Where the job's key stands. The text was read before, so what cannot be found here has no place
 /// of its own (a bare script).
-fn place(text: &[u8], id: &str) -> Mark {
+fn place(text: &[u8], id: &str) -> Span {
     let lookup = || {
         let text = std::str::from_utf8(text).ok()?;
-        let root = yaml::parse(text.strip_prefix('\u{feff}').unwrap_or(text)).ok()?;
+        let root = text::parse(text.strip_prefix('\u{feff}').unwrap_or(text)).ok()?;
         let Value::Mapping(entries) = root.value else {
             return None;
         };
@@ -51,7 +51,7 @@ fn place(text: &[u8], id: &str) -> Mark {
         let Value::Mapping(jobs) = jobs.value else { return None };
         jobs.into_iter()
             .find(|(key, _)| key.text == id)
-            .map(|(key, _)| key.mark)
+            .map(|(key, _)| key.span)
     };
-    lookup().unwrap_or(Mark::START)
+    lookup().unwrap_or(Span::START)
 }

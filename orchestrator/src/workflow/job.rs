@@ -6,12 +6,14 @@ use super::{
     Defaults,
     literal::literal,
     step,
-    tree::{Key, Mark, Node, Value},
-    walk::{Table, Walk, clip, nearest},
+    walk::{Table, Walk, clip},
 };
-use crate::model::{
-    names::Label,
-    plan::{Condition, EnvTemplate, PlannedJob, Span, Template},
+use crate::{
+    model::{
+        names::Label,
+        plan::{Condition, EnvTemplate, PlanSpan, PlannedJob, Template},
+    },
+    yaml::{Key, Node, Span, Value, nearest},
 };
 
 /// Jobs of one file.
@@ -44,9 +46,9 @@ const JOB: Table = Table {
 /// One job with the places its checks need.
 struct Placed {
     job: PlannedJob,
-    key: Mark,
-    name: Mark,
-    needs: Vec<Mark>,
+    key: Span,
+    name: Span,
+    needs: Vec<Span>,
 }
 
 /// Reads the value of `jobs:`.
@@ -55,21 +57,21 @@ pub(super) fn read(walk: &mut Walk<'_>, node: &Node, defaults: &Defaults) -> Vec
         return Vec::new();
     };
     if entries.is_empty() {
-        walk.error(node.mark, "the workflow must have at least one job");
+        walk.error(node.span, "the workflow must have at least one job");
     }
     if let Some((key, _)) = entries.get(MAX_JOBS) {
-        walk.error(key.mark, format!("a workflow has at most {MAX_JOBS} jobs"));
+        walk.error(key.span, format!("a workflow has at most {MAX_JOBS} jobs"));
         return Vec::new();
     }
     let mut ids: HashMap<String, &str> = HashMap::new();
     let mut jobs = Vec::new();
     for (key, value) in entries {
-        if !walk.plain_key(key) || !id(walk, key.mark, &key.text, "job") {
+        if !walk.plain_key(key) || !id(walk, key.span, &key.text, "job") {
             continue;
         }
         if let Some(first) = ids.insert(key.text.to_lowercase(), &key.text) {
             walk.error(
-                key.mark,
+                key.span,
                 format!(
                     "the job id `{}` is already taken by `{first}`: ids are unique ignoring case",
                     key.text
@@ -87,7 +89,7 @@ pub(super) fn read(walk: &mut Walk<'_>, node: &Node, defaults: &Defaults) -> Vec
 }
 
 /// The rule of job and step ids.
-pub(super) fn id(walk: &mut Walk<'_>, at: Mark, text: &str, what: &str) -> bool {
+pub(super) fn id(walk: &mut Walk<'_>, at: Span, text: &str, what: &str) -> bool {
     let mut bytes = text.bytes();
     let sound = bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
         && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
@@ -114,7 +116,7 @@ fn one(walk: &mut Walk<'_>, key: &Key, node: &Node, defaults: &Defaults) -> Plac
     let mut placed = Placed {
         job: PlannedJob {
             id: key.text.clone(),
-            span: Span::at(key.mark.line, key.mark.column),
+            span: PlanSpan::at(key.span.line, key.span.column),
             name: Template::default_of(key.text.clone()),
             condition: Template::default_of(Condition::Success),
             strategy: None,
@@ -126,15 +128,15 @@ fn one(walk: &mut Walk<'_>, key: &Key, node: &Node, defaults: &Defaults) -> Plac
             call: None,
             steps: Vec::new(),
         },
-        key: key.mark,
-        name: key.mark,
+        key: key.span,
+        name: key.span,
         needs: Vec::new(),
     };
     let Some(fields) = walk.fields(node, &JOB) else {
         return placed;
     };
     if let Some(node) = fields.get("name") {
-        placed.name = node.mark;
+        placed.name = node.span;
         if let Some(Some(name)) = walk.line(node, "a job's `name`") {
             placed.job.name = literal(node, name);
         }
@@ -145,7 +147,7 @@ fn one(walk: &mut Walk<'_>, key: &Key, node: &Node, defaults: &Defaults) -> Plac
     if let Some(node) = fields.get("needs") {
         for (node, need) in walk.texts(node, "`needs`").unwrap_or_default() {
             placed.job.needs.push(need);
-            placed.needs.push(node.mark);
+            placed.needs.push(node.span);
         }
     }
     if let Some(node) = fields.get("env") {
@@ -160,7 +162,7 @@ fn one(walk: &mut Walk<'_>, key: &Key, node: &Node, defaults: &Defaults) -> Plac
         Some(node) => placed.job.steps = step::read(walk, node),
         // A job that calls another workflow has no steps; that `uses` is refused is said already.
         None if has(node, "uses") => {}
-        None => walk.error(key.mark, format!("the job `{}` has no `steps`", key.text)),
+        None => walk.error(key.span, format!("the job `{}` has no `steps`", key.text)),
     }
     placed
 }
@@ -174,7 +176,7 @@ fn runs_on(walk: &mut Walk<'_>, node: &Node) -> Vec<Template<Label>> {
     const HELP: &str = "write one label, and a size of the server after it if need be: `runs-on: [illumos, large]`";
     if let Value::Mapping(_) = &node.value {
         walk.error_help(
-            node.mark,
+            node.span,
             "`runs-on` with `group` or `labels` is not supported yet",
             HELP,
         );
@@ -183,12 +185,12 @@ fn runs_on(walk: &mut Walk<'_>, node: &Node) -> Vec<Template<Label>> {
     let labels = walk.texts(node, "`runs-on`").unwrap_or_default();
     if let [_, _, (node, _), ..] = labels.as_slice() {
         walk.error_help(
-            node.mark,
+            node.span,
             "`runs-on` with more than a label and a size is not supported yet",
             HELP,
         );
     } else if labels.is_empty() && matches!(&node.value, Value::Sequence(_)) {
-        walk.error(node.mark, "`runs-on` names no label");
+        walk.error(node.span, "`runs-on` names no label");
     }
     let mut words = Vec::new();
     for (node, text) in labels.iter().take(2) {
@@ -196,7 +198,7 @@ fn runs_on(walk: &mut Walk<'_>, node: &Node) -> Vec<Template<Label>> {
             Ok(label) => words.push(literal(node, label)),
             Err(error) => {
                 let error: crate::model::names::BadName = error;
-                walk.error(node.mark, error.to_string());
+                walk.error(node.span, error.to_string());
             }
         }
     }
@@ -216,7 +218,7 @@ pub(super) fn env(walk: &mut Walk<'_>, node: &Node) -> EnvTemplate {
         }
         if key.text.is_empty() || key.text.contains('=') || key.text.chars().any(char::is_control) {
             walk.error(
-                key.mark,
+                key.span,
                 format!("`{}` cannot be the name of a variable", clip(&key.text)),
             );
             continue;
@@ -237,9 +239,9 @@ fn graph(walk: &mut Walk<'_>, jobs: &mut [Placed], known: &[&str]) {
         .map(|(at, placed)| (placed.job.id.to_lowercase(), at))
         .collect();
     let ids: Vec<String> = jobs.iter().map(|placed| placed.job.id.clone()).collect();
-    let mut edges: Vec<Vec<(usize, Mark)>> = Vec::with_capacity(jobs.len());
+    let mut edges: Vec<Vec<(usize, Span)>> = Vec::with_capacity(jobs.len());
     for placed in jobs.iter_mut() {
-        let mut own: Vec<(usize, Mark)> = Vec::new();
+        let mut own: Vec<(usize, Span)> = Vec::new();
         for (need, mark) in placed.job.needs.iter().zip(&placed.needs) {
             match index.get(&need.to_lowercase()) {
                 Some(&to) if own.iter().any(|(seen, _)| *seen == to) => {
@@ -284,7 +286,7 @@ fn graph(walk: &mut Walk<'_>, jobs: &mut [Placed], known: &[&str]) {
     }
 }
 
-fn reaches(edges: &[Vec<(usize, Mark)>], from: usize, goal: usize) -> bool {
+fn reaches(edges: &[Vec<(usize, Span)>], from: usize, goal: usize) -> bool {
     let mut seen = vec![false; edges.len()];
     let mut open = vec![from];
     while let Some(at) = open.pop() {

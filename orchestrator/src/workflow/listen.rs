@@ -2,10 +2,12 @@
 
 use super::{
     glob::{Glob, Globs, Subject},
-    tree::{Kind, Mark, Node, Scalar, Value},
-    walk::{Table, Walk, clip, nearest},
+    walk::{Table, Walk, clip},
 };
-use crate::model::trigger::{Event, RefCause, RefEvent};
+use crate::{
+    model::trigger::{Event, RefCause, RefEvent},
+    yaml::{Kind, Node, Scalar, Span, Value, nearest},
+};
 
 /// Every event GitHub and Forgejo know. Those we never see yet are not an error: a file may list
 /// them for other servers, and they simply never happen here.
@@ -93,10 +95,10 @@ pub(super) fn read(walk: &mut Walk<'_>, node: &Node) -> Listen {
     match &node.value {
         Value::Mapping(entries) => {
             if entries.is_empty() {
-                walk.error(node.mark, "`on` names no event");
+                walk.error(node.span, "`on` names no event");
             }
             for (key, value) in entries {
-                if walk.plain_key(key) && known(walk, key.mark, &key.text) {
+                if walk.plain_key(key) && known(walk, key.span, &key.text) {
                     configure(walk, &mut listen, &key.text, value);
                     listen.events.push(key.text.clone());
                 }
@@ -105,10 +107,10 @@ pub(super) fn read(walk: &mut Walk<'_>, node: &Node) -> Listen {
         _ => {
             let names = walk.texts(node, "an event of `on`").unwrap_or_default();
             if matches!(&node.value, Value::Sequence(items) if items.is_empty()) {
-                walk.error(node.mark, "`on` names no event");
+                walk.error(node.span, "`on` names no event");
             }
             for (node, name) in names {
-                if known(walk, node.mark, &name) {
+                if known(walk, node.span, &name) {
                     if name == "push" {
                         listen.push = Some(Push::default());
                     }
@@ -120,7 +122,7 @@ pub(super) fn read(walk: &mut Walk<'_>, node: &Node) -> Listen {
     listen
 }
 
-fn known(walk: &mut Walk<'_>, at: Mark, name: &str) -> bool {
+fn known(walk: &mut Walk<'_>, at: Span, name: &str) -> bool {
     if EVENTS.contains(&name) {
         return true;
     }
@@ -151,7 +153,7 @@ fn push(walk: &mut Walk<'_>, node: &Node) -> Push {
         let (positive, negative) = (fields.entry(only), fields.entry(except));
         if let (Some(_), Some((key, _))) = (positive, negative) {
             walk.error_help(
-                key.mark,
+                key.span,
                 format!("`{only}` and `{except}` cannot both be given"),
                 format!("put `!` before the patterns to exclude, under `{only}`"),
             );
@@ -174,7 +176,7 @@ fn globs(walk: &mut Walk<'_>, node: &Node, what: &str) -> Globs {
     for (node, pattern) in patterns {
         match Glob::new(&pattern, Subject::Ref) {
             Ok(glob) => globs.push(glob),
-            Err(reason) => walk.error(node.mark, format!("`{}` is not a pattern: {reason}", clip(&pattern))),
+            Err(reason) => walk.error(node.span, format!("`{}` is not a pattern: {reason}", clip(&pattern))),
         }
     }
     Globs::new(globs)

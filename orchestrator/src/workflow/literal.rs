@@ -1,15 +1,16 @@
 //! What is written in the file, as values of the plan that know their place.
 
-use super::tree::{Node, Value};
-use crate::model::plan::{Span, Template};
+use crate::model::plan::{PlanSpan, Template};
+use crate::yaml::{Node, Value};
 
 /// Where a node is written.
-pub(super) fn span(node: &Node) -> Span {
-    let mut span = Span::at(node.mark.line, node.mark.column);
-    if let Value::Scalar(scalar) = &node.value {
+pub(super) fn span(node: &Node) -> PlanSpan {
+    let mut span = PlanSpan::at(node.span.line, node.span.column);
+    if let Value::Scalar(_) = &node.value {
         // A file is at most a MiB.
-        span.start = u32::try_from(scalar.span.start).unwrap_or(u32::MAX);
-        span.end = u32::try_from(scalar.span.end).unwrap_or(u32::MAX);
+        let byte = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
+        span.start = byte(node.span.offset);
+        span.end = byte(node.span.offset + node.span.length);
     }
     span
 }

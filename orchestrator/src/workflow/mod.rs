@@ -1,6 +1,6 @@
 //! Workflow files → plans. Pure: text in, plan or diagnostics out; no I/O, no clock.
 //!
-//! Text becomes a small tree with places (`yaml`, `tree`), a walk along tables of keys reads its
+//! Text becomes a tree with places (`text`, [`crate::yaml`]), a walk along tables of keys reads its
 //! meaning and collects what is wrong (`walk`, `listen`, `job`, `step`), and the rest is finding
 //! files (`places`), bare scripts (`script`), names of checks (`checks`) and the environment of a
 //! job (`env`). Values carry their place into the plan (`literal`). What we do not support is named precisely, with line and column; nothing of a file
@@ -19,9 +19,8 @@ mod script;
 mod step;
 #[cfg(test)]
 mod tests;
-mod tree;
+mod text;
 mod walk;
-mod yaml;
 
 pub use checks::equal_checks;
 pub use env::{JobContext, environment, job_env};
@@ -30,13 +29,15 @@ pub use places::{Pick, Place, listed, pick};
 
 use self::{
     listen::Listen,
-    tree::{Mark, Node},
     walk::{Fields, Table, Walk},
 };
-use crate::model::{
-    diagnostic::Diagnostic,
-    plan::{EnvTemplate, PLAN_VERSION, Plan},
-    trigger::Event,
+use crate::{
+    model::{
+        diagnostic::Diagnostic,
+        plan::{EnvTemplate, PLAN_VERSION, Plan},
+        trigger::Event,
+    },
+    yaml::{Node, Span, Value},
 };
 
 /// The longest workflow file, in bytes; longer ones are refused.
@@ -74,7 +75,7 @@ const WORKFLOW: Table = Table {
 };
 
 /// What the file at `path` means for `event`. A file that does not listen to the event is not
-/// looked at any further, whatever else it holds.
+/// read any further, whatever else it holds.
 #[must_use]
 pub fn read(path: &str, text: &[u8], event: &Event, defaults: &Defaults) -> Wanted {
     let mut wanted = inspect(path, text, Some(event), defaults);
@@ -107,13 +108,13 @@ fn inspect(path: &str, bytes: &[u8], event: Option<&Event>, defaults: &Defaults)
     let mut walk = Walk::new(path, text);
     if std::path::Path::new(path).extension().is_some_and(|e| e == "kdl") {
         walk.error_help(
-            Mark::START,
+            Span::START,
             "KDL workflows are not supported yet",
             "write it as YAML, in a `.yml` file",
         );
         return Wanted::Invalid(walk.finish());
     }
-    let root = match yaml::parse(text) {
+    let root = match text::parse(text) {
         Ok(root) => root,
         Err(faults) => {
             walk.faults(faults);
@@ -141,14 +142,14 @@ fn decide(walk: &mut Walk<'_>, root: &Node, path: &str, event: Option<&Event>, d
     };
     for name in ["on", "jobs"] {
         if fields.get(name).is_none() {
-            walk.error(root.mark, format!("the workflow has no `{name}`"));
+            walk.error(root.span, format!("the workflow has no `{name}`"));
         }
     }
     Wanted::Wanted(plan(walk, &fields, path, defaults))
 }
 
 fn listening(walk: &mut Walk<'_>, root: &Node) -> Option<Listen> {
-    let tree::Value::Mapping(entries) = &root.value else {
+    let Value::Mapping(entries) = &root.value else {
         return None;
     };
     let (_, node) = entries.iter().find(|(key, _)| key.text == "on")?;

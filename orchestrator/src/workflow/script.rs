@@ -3,7 +3,7 @@
 
 use super::Defaults;
 use crate::model::plan::{
-    Action, CHECKOUT, Condition, EnvTemplate, PLAN_VERSION, Plan, PlannedJob, PlannedStep, Span, Template,
+    Action, CHECKOUT, Condition, EnvTemplate, PLAN_VERSION, Plan, PlanSpan, PlannedJob, PlannedStep, Template,
 };
 
 /// The script of jci.
@@ -16,7 +16,7 @@ pub(super) fn plan(path: &str, defaults: &Defaults) -> Option<Plan> {
     if path != JCI && path != PICO {
         return None;
     }
-    let start = Span::at(1, 1);
+    let start = PlanSpan::at(1, 1);
     let step = |name: &str, action| PlannedStep {
         id: None,
         span: start,

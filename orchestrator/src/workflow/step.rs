@@ -5,11 +5,11 @@ use std::collections::HashSet;
 use super::{
     job,
     literal::{literal, span},
-    tree::Node,
-    walk::{Fields, Table, Walk, clip, nearest},
+    walk::{Fields, Table, Walk, clip},
 };
-use crate::model::plan::{
-    Action, CHECKOUT as CHECKOUT_ACTION, Condition, EnvTemplate, Inputs, PlannedStep, Shell, Template,
+use crate::{
+    model::plan::{Action, CHECKOUT as CHECKOUT_ACTION, Condition, EnvTemplate, Inputs, PlannedStep, Shell, Template},
+    yaml::{Node, Value, nearest},
 };
 
 /// Steps of one job.
@@ -74,10 +74,10 @@ pub(super) fn read(walk: &mut Walk<'_>, node: &Node) -> Vec<PlannedStep> {
         return Vec::new();
     };
     if items.is_empty() {
-        walk.error(node.mark, "`steps` must have at least one step");
+        walk.error(node.span, "`steps` must have at least one step");
     }
     if let Some(item) = items.get(MAX_STEPS) {
-        walk.error(item.mark, format!("a job has at most {MAX_STEPS} steps"));
+        walk.error(item.span, format!("a job has at most {MAX_STEPS} steps"));
         return Vec::new();
     }
     let mut ids = HashSet::new();
@@ -88,9 +88,9 @@ fn one(walk: &mut Walk<'_>, node: &Node, ids: &mut HashSet<String>) -> Option<Pl
     let fields = walk.fields(node, &STEP)?;
     let id = fields.get("id").and_then(|node| {
         let id = walk.required(node, "a step's `id`")?;
-        if job::id(walk, node.mark, &id, "step") && !ids.insert(id.to_lowercase()) {
+        if job::id(walk, node.span, &id, "step") && !ids.insert(id.to_lowercase()) {
             walk.error(
-                node.mark,
+                node.span,
                 format!("the step id `{id}` is already taken: ids are unique ignoring case"),
             );
         }
@@ -113,12 +113,12 @@ fn one(walk: &mut Walk<'_>, node: &Node, ids: &mut HashSet<String>) -> Option<Pl
         (Some(run), None) => script(walk, run, &fields),
         (None, Some((_, uses))) => uses_action(walk, uses, &fields),
         (Some(_), Some((key, _))) => {
-            walk.error(key.mark, "a step has either `run` or `uses`, not both");
+            walk.error(key.span, "a step has either `run` or `uses`, not both");
             None
         }
         (None, None) => {
             if only_supported(node) {
-                walk.error(node.mark, "a step needs `run` or `uses`");
+                walk.error(node.span, "a step needs `run` or `uses`");
             }
             None
         }
@@ -138,7 +138,7 @@ fn one(walk: &mut Walk<'_>, node: &Node, ids: &mut HashSet<String>) -> Option<Pl
 /// Whether no key of the step was refused already; then what is missing needs saying.
 fn only_supported(node: &Node) -> bool {
     match &node.value {
-        super::tree::Value::Mapping(entries) => entries
+        Value::Mapping(entries) => entries
             .iter()
             .all(|(key, _)| STEP.supported.contains(&key.text.as_str())),
         _ => false,
@@ -158,7 +158,7 @@ fn default_name(action: &Action) -> String {
 
 fn script(walk: &mut Walk<'_>, run: &Node, fields: &Fields<'_>) -> Option<Action> {
     if let Some((key, _)) = fields.entry("with") {
-        walk.error(key.mark, "`with` belongs to a step with `uses`");
+        walk.error(key.span, "`with` belongs to a step with `uses`");
     }
     let shell = match fields.get("shell") {
         Some(node) => shell(walk, node).map(|shell| literal(node, shell)),
@@ -171,7 +171,7 @@ fn script(walk: &mut Walk<'_>, run: &Node, fields: &Fields<'_>) -> Option<Action
     let text = walk.required(run, "`run`")?;
     if text.chars().count() > MAX_SCRIPT {
         walk.error_help(
-            run.mark,
+            run.span,
             format!("the script is longer than {MAX_SCRIPT} characters"),
             "put it into a file of the repository and run that",
         );
@@ -192,7 +192,7 @@ fn shell(walk: &mut Walk<'_>, node: &Node) -> Option<Shell> {
     let supported = "supported: `bash`, `sh` and `python`";
     if SHELLS_NOT_YET.contains(&text.as_str()) || text.contains("{0}") {
         walk.error_help(
-            node.mark,
+            node.span,
             format!("the shell `{}` is not supported yet", clip(&text)),
             supported,
         );
@@ -202,14 +202,14 @@ fn shell(walk: &mut Walk<'_>, node: &Node) -> Option<Shell> {
         Some(near) => format!("did you mean `{near}`?"),
         None => supported.into(),
     };
-    walk.error_help(node.mark, format!("unknown shell `{}`", clip(&text)), help);
+    walk.error_help(node.span, format!("unknown shell `{}`", clip(&text)), help);
     None
 }
 
 fn uses_action(walk: &mut Walk<'_>, node: &Node, fields: &Fields<'_>) -> Option<Action> {
     for name in ["shell", "working-directory"] {
         if let Some((key, _)) = fields.entry(name) {
-            walk.error(key.mark, format!("`{name}` belongs to a step with `run`"));
+            walk.error(key.span, format!("`{name}` belongs to a step with `run`"));
         }
     }
     let text = walk.required(node, "`uses`")?;
@@ -218,7 +218,7 @@ fn uses_action(walk: &mut Walk<'_>, node: &Node, fields: &Fields<'_>) -> Option<
             not_yet(walk, node, &text);
         } else {
             walk.error_help(
-                node.mark,
+                node.span,
                 format!("`{}` is not an action", clip(&text)),
                 "write `owner/name@version`, for example `actions/checkout@v4`",
             );
@@ -237,7 +237,7 @@ fn uses_action(walk: &mut Walk<'_>, node: &Node, fields: &Fields<'_>) -> Option<
 
 fn not_yet(walk: &mut Walk<'_>, node: &Node, text: &str) {
     walk.error_help(
-        node.mark,
+        node.span,
         format!("the action `{}` is not supported yet", clip(text)),
         "the only action so far is `actions/checkout`, built in; use `run` for everything else",
     );
@@ -264,7 +264,7 @@ fn checkout(walk: &mut Walk<'_>, with: Option<&Node>) -> Option<Action> {
                     .is_some_and(|text| !text.eq_ignore_ascii_case("false"))
             {
                 walk.error_help(
-                    node.mark,
+                    node.span,
                     format!("`{name}` of `actions/checkout` other than `false` is not supported yet"),
                     "no credential, submodule or large file of the forge reaches the machine",
                 );
@@ -292,7 +292,7 @@ fn inside(walk: &mut Walk<'_>, node: &Node, what: &str) -> Option<Option<Templat
     }
     if !sound {
         walk.error_help(
-            node.mark,
+            node.span,
             format!("{what} `{}` is not a path inside the workspace", clip(&text)),
             "write a relative path, such as `build`",
         );

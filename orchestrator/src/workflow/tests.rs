@@ -8,7 +8,7 @@ use super::*;
 use crate::{
     deadline,
     model::{
-        plan::{Action, Env, Shell, Span, Template, values},
+        plan::{Action, Env, PlanSpan, Shell, Template, values},
         trigger::{RefCause, RefEvent},
     },
 };
@@ -48,12 +48,12 @@ fn known<T: Clone>(template: &Template<T>) -> T {
 }
 
 /// Where a word stands in a text for the first time.
-fn span(text: &str, word: &str) -> Span {
+fn span(text: &str, word: &str) -> PlanSpan {
     let start = text.find(word).unwrap();
     let before = &text[..start];
     let column = before.rsplit('\n').next().unwrap().chars().count() + 1;
     let number = |n: usize| u32::try_from(n).unwrap();
-    Span {
+    PlanSpan {
         line: number(before.matches('\n').count() + 1),
         column: number(column),
         start: number(start),
@@ -120,7 +120,7 @@ jobs:
     assert_eq!(labels, ["illumos", "large"]);
     assert_eq!(
         (build.runs_on_span(), build.span),
-        (span(text, "illumos"), Span::at(6, 3))
+        (span(text, "illumos"), PlanSpan::at(6, 3))
     );
     assert_eq!(pairs(&build.env), "VERSION=3.10");
     let Action::Uses { action, inputs, .. } = &build.steps[0].action else {
@@ -151,7 +151,7 @@ jobs:
     assert!(known(&compile.continue_on_error) && !known(&build.steps[2].continue_on_error));
     assert_eq!(
         (compile.timeout_minutes.as_ref().map(known), compile.span),
-        (Some(5), Span::at(14, 9))
+        (Some(5), PlanSpan::at(14, 9))
     );
     assert_eq!(build.steps[2].name, Template::default_of("echo done".into()));
     assert_eq!(

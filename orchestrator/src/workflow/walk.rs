@@ -2,11 +2,11 @@
 //! wrong, each thing with its place. A key is supported, known but not supported yet, or unknown;
 //! growing the language moves a name from one table to another and adds the function that reads it.
 
-use super::{
-    tree::{Key, Kind, Mark, Node, Scalar, Value},
-    yaml::Fault,
+use crate::{
+    foreign_text::one_line,
+    model::diagnostic::Diagnostic,
+    yaml::{Fault, Key, Kind, Node, Scalar, Span, Value, nearest},
 };
-use crate::{foreign_text::one_line, model::diagnostic::Diagnostic};
 
 /// How many complaints about one file are shown.
 pub(super) const MAX_SHOWN: usize = 10;
@@ -77,23 +77,23 @@ impl<'a> Walk<'a> {
     }
 
     /// One complaint.
-    pub fn error(&mut self, at: Mark, message: impl Into<String>) {
+    pub fn error(&mut self, at: Span, message: impl Into<String>) {
         self.push(at, message.into(), None);
     }
 
     /// One complaint, with what to do about it.
-    pub fn error_help(&mut self, at: Mark, message: impl Into<String>, help: impl Into<String>) {
+    pub fn error_help(&mut self, at: Span, message: impl Into<String>, help: impl Into<String>) {
         self.push(at, message.into(), Some(help.into()));
     }
 
     /// What the reader of the text found.
     pub fn faults(&mut self, faults: Vec<Fault>) {
         for fault in faults {
-            self.push(fault.mark, fault.message, None);
+            self.push(fault.span, fault.message, None);
         }
     }
 
-    fn push(&mut self, at: Mark, message: String, help: Option<String>) {
+    fn push(&mut self, at: Span, message: String, help: Option<String>) {
         if self.found.len() < MAX_COLLECTED {
             self.found.push(Diagnostic {
                 file: self.file.to_owned(),
@@ -114,15 +114,15 @@ impl<'a> Walk<'a> {
                 fields.push((key, value));
             } else if table.not_yet.contains(&key.text.as_str()) {
                 let message = format!("`{}` in {} is not supported yet", key.text, table.what);
-                self.error_help(key.mark, message, table.help());
+                self.error_help(key.span, message, table.help());
             } else {
-                self.unknown(key.mark, &key.text, table);
+                self.unknown(key.span, &key.text, table);
             }
         }
         Some(Fields(fields))
     }
 
-    fn unknown(&mut self, at: Mark, text: &str, table: &Table) {
+    fn unknown(&mut self, at: Span, text: &str, table: &Table) {
         let candidates = table.supported.iter().chain(table.not_yet).copied();
         let help = match nearest(text, candidates) {
             Some(near) => format!("did you mean `{near}`?"),
@@ -176,12 +176,12 @@ impl<'a> Walk<'a> {
         };
         let text = scalar.text();
         if text.contains("${{") {
-            let at = self.place_in(node.mark, &scalar.span);
+            let at = self.place_in(node.span, &scalar.bytes);
             self.expression(at);
             return None;
         }
         if text.contains('\0') {
-            self.error(node.mark, format!("{what} cannot contain a NUL character"));
+            self.error(node.span, format!("{what} cannot contain a NUL character"));
             return None;
         }
         Some(text.into_owned())
@@ -191,7 +191,7 @@ impl<'a> Walk<'a> {
     pub fn required(&mut self, node: &Node, what: &str) -> Option<String> {
         let text = self.text(node, what)?;
         if text.trim().is_empty() {
-            self.error(node.mark, format!("{what} cannot be empty"));
+            self.error(node.span, format!("{what} cannot be empty"));
             return None;
         }
         Some(text)
@@ -203,11 +203,11 @@ impl<'a> Walk<'a> {
         let text = self.text(node, what)?;
         let text = text.trim();
         if text.chars().any(char::is_control) {
-            self.error(node.mark, format!("{what} must be one line without control characters"));
+            self.error(node.span, format!("{what} must be one line without control characters"));
             return None;
         }
         if text.chars().count() > 200 {
-            self.error(node.mark, format!("{what} is longer than 200 characters"));
+            self.error(node.span, format!("{what} is longer than 200 characters"));
             return None;
         }
         Some((!text.is_empty()).then(|| text.to_owned()))
@@ -237,8 +237,10 @@ impl<'a> Walk<'a> {
                 ..
             }) => Some(*value),
             Value::Scalar(Scalar {
-                kind: Kind::Text(text), ..
-            }) if quoted => text.trim().parse::<u32>().ok().map(f64::from),
+                kind: Kind::Text,
+                written,
+                ..
+            }) if quoted => written.trim().parse::<u32>().ok().map(f64::from),
             _ => None,
         };
         match number {
@@ -253,7 +255,7 @@ impl<'a> Walk<'a> {
             }
             _ => {
                 if self.is_not_expression(node) {
-                    self.error(node.mark, format!("{what} must be a whole number from {min} to {max}"));
+                    self.error(node.span, format!("{what} must be a whole number from {min} to {max}"));
                 }
                 None
             }
@@ -263,7 +265,7 @@ impl<'a> Walk<'a> {
     /// Says so when a key holds an expression.
     pub fn plain_key(&mut self, key: &Key) -> bool {
         if key.text.contains("${{") {
-            let at = self.place_in(key.mark, &key.span);
+            let at = self.place_in(key.span, &key.bytes);
             self.expression(at);
             return false;
         }
@@ -273,7 +275,7 @@ impl<'a> Walk<'a> {
     fn is_not_expression(&mut self, node: &Node) -> bool {
         match &node.value {
             Value::Scalar(scalar) if scalar.text().contains("${{") => {
-                let at = self.place_in(node.mark, &scalar.span);
+                let at = self.place_in(node.span, &scalar.bytes);
                 self.expression(at);
                 false
             }
@@ -281,7 +283,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn expression(&mut self, at: Mark) {
+    fn expression(&mut self, at: Span) {
         self.error_help(
             at,
             "expressions (`${{ … }}`) are not supported yet",
@@ -290,35 +292,25 @@ impl<'a> Walk<'a> {
     }
 
     /// The place of the first `${{` within a scalar; where the scalar begins if it was escaped.
-    fn place_in(&self, mark: Mark, span: &std::ops::Range<usize>) -> Mark {
-        let Some(offset) = self.source.get(span.clone()).and_then(|slice| slice.find("${{")) else {
-            return mark;
+    fn place_in(&self, whole: Span, bytes: &std::ops::Range<usize>) -> Span {
+        let Some(found) = self.source.get(bytes.clone()).and_then(|slice| slice.find("${{")) else {
+            return whole;
         };
-        let before = &self.source[..span.start + offset];
+        let offset = bytes.start + found;
+        let before = &self.source[..offset];
         let line = before.matches('\n').count() + 1;
         let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
-        Mark {
+        Span {
             line: u32::try_from(line).unwrap_or(u32::MAX),
             column: u32::try_from(column).unwrap_or(u32::MAX),
+            offset,
+            length: "${{".len(),
         }
     }
 
     fn wrong(&mut self, node: &Node, expected: &str, what: &str) {
-        self.error(node.mark, format!("{what} must be {expected}, not {}", node.noun()));
+        self.error(node.span, format!("{what} must be {expected}, not {}", node.noun()));
     }
-}
-
-/// The candidate most like `text`, when one is like it at all.
-pub(super) fn nearest<'c>(text: &str, candidates: impl Iterator<Item = &'c str>) -> Option<&'c str> {
-    if text.len() > 64 {
-        return None;
-    }
-    let lower = text.to_lowercase();
-    candidates
-        .map(|c| (strsim::damerau_levenshtein(&lower, c), c))
-        .filter(|(distance, c)| *distance <= 1 + c.len() / 4)
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, c)| c)
 }
 
 /// Foreign text for a message.

@@ -81,29 +81,27 @@ pub(in crate::cli) async fn run(common: &Common, args: ConsoleArgs) -> Outcome {
     if args.direct {
         return direct(&super::config::load(common)?, &args).await;
     }
-    let client = Client::connect(common, &args.client).await?;
-    let machine = client
-        .get::<Machine>(&format!("/api/v1/machines/{}", encode(&args.id)))
-        .await;
-    let outcome = match machine {
-        Err(error) => Err(error.into()),
-        Ok(machine) if args.release => release(&client, machine.name).await,
-        Ok(machine) if args.once => said_so_far(&client, &machine.name).await,
-        Ok(machine) => {
-            let mut session = Session {
-                client: &client,
-                path: format!("/api/v1/machines/{}", machine.name),
-                typing: None,
-                attached: false,
-                words: Decoder::default(),
-            };
-            let followed = session.follow(args.watch).await;
-            session.leave().await;
-            followed
+    Client::with_own_signals(common, &args.client, async |client| {
+        let path = format!("/api/v1/machines/{}", encode(&args.id));
+        let machine: Machine = client.get(&path).await?;
+        if args.release {
+            return release(client, machine.name).await;
         }
-    };
-    client.close().await;
-    outcome
+        if args.once {
+            return said_so_far(client, &machine.name).await;
+        }
+        let mut session = Session {
+            client,
+            path: format!("/api/v1/machines/{}", machine.name),
+            typing: None,
+            attached: false,
+            decoder: Decoder::default(),
+        };
+        let followed = session.follow(args.watch).await;
+        session.leave().await;
+        followed
+    })
+    .await
 }
 
 /// Reads a machine's console from the back end of this host.
@@ -114,8 +112,8 @@ async fn direct(config: &Config, args: &ConsoleArgs) -> Outcome {
             "--direct takes no job: {e}"
         )
     })?;
-    let machines = backend::to_look_at(config).await?;
-    let (mut at, mut words) = (0, Decoder::default());
+    let machines = backend::read_only(config).await?;
+    let (mut at, mut decoder) = (0, Decoder::default());
     loop {
         // Asked before the reading, so that what a machine said at its end is read after its end is known.
         let running = machines.observe(&name).await.map_err(report)? == Observed::Running;
@@ -125,7 +123,7 @@ async fn direct(config: &Config, args: &ConsoleArgs) -> Outcome {
                 break;
             }
             at = read.next;
-            print_plain(&mut words, &read.bytes);
+            print_plain(&mut decoder, &read.bytes);
         }
         if args.once || !running {
             return Ok(Exit::Success);
@@ -136,7 +134,7 @@ async fn direct(config: &Config, args: &ConsoleArgs) -> Outcome {
 
 /// Prints a console's text up to now.
 async fn said_so_far(client: &Client, name: &MachineName) -> Outcome {
-    let (mut at, mut words) = (0, Decoder::default());
+    let (mut at, mut decoder) = (0, Decoder::default());
     loop {
         let read: ConsoleRead = client
             .get(&format!("/api/v1/machines/{name}/console?from={at}"))
@@ -145,14 +143,14 @@ async fn said_so_far(client: &Client, name: &MachineName) -> Outcome {
             return Ok(Exit::Success);
         }
         at = read.next;
-        print_plain(&mut words, &decoded(&read)?);
+        print_plain(&mut decoder, &decoded(&read)?);
     }
 }
 
 /// Prints a guest's bytes; a character that is cut comes whole with the next ones.
-fn print_plain(words: &mut Decoder, bytes: &[u8]) {
+fn print_plain(decoder: &mut Decoder, bytes: &[u8]) {
     let mut text = String::new();
-    words.feed(bytes, &mut text);
+    decoder.feed(bytes, &mut text);
     print!("{}", printable_lines(&text));
 }
 
@@ -199,7 +197,7 @@ struct Session<'a> {
     /// The console was taken for this session.
     attached: bool,
     /// What the guest says, which comes in pieces.
-    words: Decoder,
+    decoder: Decoder,
 }
 
 /// Standard input on its way to a guest.
@@ -277,7 +275,7 @@ impl Session<'_> {
             out.write_all(bytes)?;
         } else {
             let mut text = String::new();
-            self.words.feed(bytes, &mut text);
+            self.decoder.feed(bytes, &mut text);
             out.write_all(printable_lines(&text).as_bytes())?;
         }
         out.flush()

@@ -41,30 +41,33 @@ pub(in crate::cli) struct RerunArgs {
 }
 
 pub(in crate::cli) async fn cancel(common: &Common, args: CancelArgs) -> Outcome {
-    let client = Client::connect(common, &args.client).await?;
     let id = encode(&args.id);
-    let of_run = client
-        .post::<_, Cancelled<RunId>>(&format!("/api/v1/runs/{id}/cancel"), NOTHING)
-        .await;
-    let outcome = match of_run {
-        Ok(answer) => answer.outcome,
-        Err(ClientError::Refused { status: 404, .. }) => {
-            let path = format!("/api/v1/jobs/{id}/cancel");
-            client.post::<_, Cancelled<JobId>>(&path, NOTHING).await?.outcome
+    let outcome = Client::with(common, &args.client, async |client| {
+        let of_run = client
+            .post::<_, Cancelled<RunId>>(&format!("/api/v1/runs/{id}/cancel"), NOTHING)
+            .await;
+        match of_run {
+            Ok(answer) => Ok(answer.outcome),
+            Err(ClientError::Refused { status: 404, .. }) => {
+                let path = format!("/api/v1/jobs/{id}/cancel");
+                Ok(client.post::<_, Cancelled<JobId>>(&path, NOTHING).await?.outcome)
+            }
+            Err(error) => Err(error.into()),
         }
-        Err(error) => return Err(error.into()),
-    };
-    client.close().await;
-    println!("{}", outcome.words());
+    })
+    .await?;
+    println!("{}", outcome.text());
     Ok(Exit::Success)
 }
 
 pub(in crate::cli) async fn rerun(common: &Common, args: RerunArgs) -> Outcome {
-    let client = Client::connect(common, &args.client).await?;
     let which = if args.failed { Which::Failed } else { Which::All };
     let path = format!("/api/v1/runs/{}/rerun", encode(&args.id));
-    let started: Rerun = client.post(&path, Some(&RerunBody { which: Some(which) })).await?;
-    client.close().await;
+    let body = RerunBody { which: Some(which) };
+    let started: Rerun = Client::with(common, &args.client, async |client| {
+        Ok(client.post(&path, Some(&body)).await?)
+    })
+    .await?;
     println!("attempt {} of run {}", started.attempt, started.id);
     Ok(Exit::Success)
 }

@@ -1,13 +1,12 @@
 //! `helios-ci deliveries` and `helios-ci catch-up`
 
 use clap::Args;
-use serde_json::Value;
 
 use super::runs::encode;
 use crate::{
     cli::{
         Common, Exit, Outcome,
-        client::{self, Client, ClientArgs, NOTHING},
+        client::{Client, ClientArgs, NOTHING, json_text},
         table::{Table, moment},
     },
     foreign_text::printable,
@@ -52,44 +51,42 @@ pub(in crate::cli) struct CatchUpArgs {
 }
 
 pub(in crate::cli) async fn run(common: &Common, args: DeliveriesArgs) -> Outcome {
-    let client = Client::connect(common, &args.client).await?;
-    let path = if args.missed {
-        "/api/v1/missed".to_owned()
-    } else {
-        let mut path = format!("/api/v1/deliveries?limit={}", args.limit);
-        for (name, value) in [
-            ("connection", &args.connection),
-            ("repository", &args.repository),
-            ("state", &args.state),
-        ] {
-            if let Some(value) = value {
-                path.push_str(&format!("&{name}={}", encode(value)));
-            }
+    if args.missed {
+        let path = "/api/v1/missed";
+        let list: MissedList = Client::with(common, &args.client, async |client| Ok(client.get(path).await?)).await?;
+        match args.json {
+            true => println!("{}", json_text(&list)?),
+            false => print_missed(&list),
         }
-        path
-    };
-    let answer: Value = client.get(&path).await?;
-    client.close().await;
-    if args.json {
-        println!("{answer:#}");
-    } else if args.missed {
-        print_missed(&client::read(&path, answer)?);
-    } else {
-        print!("{}", deliveries_text(&client::read(&path, answer)?));
+        return Ok(Exit::Success);
+    }
+    let mut path = format!("/api/v1/deliveries?limit={}", args.limit);
+    for (name, value) in [
+        ("connection", &args.connection),
+        ("repository", &args.repository),
+        ("state", &args.state),
+    ] {
+        if let Some(value) = value {
+            path.push_str(&format!("&{name}={}", encode(value)));
+        }
+    }
+    let list: DeliveryList = Client::with(common, &args.client, async |client| Ok(client.get(&path).await?)).await?;
+    match args.json {
+        true => println!("{}", json_text(&list)?),
+        false => print!("{}", deliveries_text(&list)),
     }
     Ok(Exit::Success)
 }
 
 pub(in crate::cli) async fn catch_up(common: &Common, args: CatchUpArgs) -> Outcome {
-    let client = Client::connect(common, &args.client).await?;
-    let path = "/api/v1/catch-up";
-    let answer: Value = client.post(path, NOTHING).await?;
-    client.close().await;
-    let done: CatchUp = client::read(path, answer.clone())?;
+    let done: CatchUp = Client::with(common, &args.client, async |client| {
+        Ok(client.post("/api/v1/catch-up", NOTHING).await?)
+    })
+    .await?;
     let works = done.connections.iter().all(|connection| connection.broken.is_none());
     let exit = if works { Exit::Success } else { Exit::Failure };
     if args.json {
-        println!("{answer:#}");
+        println!("{}", json_text(&done)?);
         return Ok(exit);
     }
     for connection in &done.connections {

@@ -12,13 +12,14 @@ use rustix::{
     fs::{FlockOperation, flock},
     io::Errno,
 };
+use serde::Serialize;
 
 use super::local::{pull, trial};
 use crate::{
-    cli::{Common, Exit, Outcome, commands::image_fetch::Fetched, report, wiring::data_dir},
+    cli::{Common, Exit, Outcome, client::json_text, commands::image_fetch::Fetched, report, wiring::data_dir},
     config::{Backend, Config},
     exec, files,
-    images::{Format, ImageError, Library, download::Address, parse_digest},
+    images::{Entry, Format, ImageError, Library, download::Address, parse_digest},
     machine::zone::{
         golden::{Golden, GoldenError},
         life::plan::RUN,
@@ -166,6 +167,38 @@ fn settled<T, E: std::error::Error + Send + Sync + 'static>(
     }
 }
 
+/// One row of `image list --json`, of a disk that is a file.
+#[derive(Serialize)]
+struct DiskRow<'a> {
+    label: &'a Label,
+    disk: &'a Path,
+    configured: bool,
+    sha256: Option<&'a str>,
+    bytes: Option<u64>,
+    error: Option<&'a str>,
+}
+
+impl<'a> DiskRow<'a> {
+    fn of(entry: &'a Entry) -> Self {
+        Self {
+            label: &entry.label,
+            disk: &entry.disk,
+            configured: entry.configured,
+            sha256: entry.sha256.as_deref(),
+            bytes: entry.state.as_ref().ok().copied(),
+            error: entry.state.as_ref().err().map(String::as_str),
+        }
+    }
+}
+
+/// One row of `image list --json` on a zone host.
+#[derive(Serialize)]
+struct VolumeRow<'a> {
+    label: &'a Label,
+    version: u32,
+    volume: String,
+}
+
 /// All that needs no machine.
 fn on_disk(common: &Common, config: Config, command: ImageCommand, fetched: Option<Fetched>) -> Outcome {
     if config.backend == Backend::Zone {
@@ -183,17 +216,8 @@ fn on_disk(common: &Common, config: Config, command: ImageCommand, fetched: Opti
         ImageCommand::List { json } => {
             let entries = library.list().map_err(report)?;
             if json {
-                let rows: Vec<_> = entries
-                    .iter()
-                    .map(|e| {
-                        let (bytes, error) = match &e.state {
-                            Ok(bytes) => (Some(*bytes), None),
-                            Err(error) => (None, Some(error)),
-                        };
-                        serde_json::json!({"label": e.label, "disk": e.disk, "configured": e.configured, "sha256": e.sha256, "bytes": bytes, "error": error})
-                    })
-                    .collect();
-                println!("{:#}", serde_json::Value::from(rows));
+                let rows: Vec<_> = entries.iter().map(DiskRow::of).collect();
+                println!("{}", json_text(&rows)?);
                 return Ok(Exit::Success);
             }
             for entry in &entries {
@@ -305,9 +329,13 @@ fn golden(common: &Common, config: &Config, command: ImageCommand, fetched: Opti
             if json {
                 let rows: Vec<_> = rows
                     .iter()
-                    .map(|(label, v)| serde_json::json!({"label": label, "version": v.number, "volume": v.volume.to_string()}))
+                    .map(|(label, version)| VolumeRow {
+                        label,
+                        version: version.number,
+                        volume: version.volume.to_string(),
+                    })
                     .collect();
-                println!("{:#}", serde_json::Value::from(rows));
+                println!("{}", json_text(&rows)?);
             } else {
                 for (label, version) in rows {
                     println!("{label:<20} v{:<6} {}", version.number, version.volume);

@@ -11,10 +11,10 @@ use miette::miette;
 use crate::{
     cli::report,
     config::Config,
-    images::download::{self, Address, Limits, Part, Progress},
+    images::download::{self, Address, DownloadLimits, Part, Progress},
 };
 
-/// A person hears at least so often that it goes on.
+/// A person is shown at least so often that it goes on.
 const EVERY: Duration = Duration::from_secs(10);
 /// And after so many percent.
 const STEP: u128 = 5;
@@ -28,14 +28,14 @@ pub(in crate::cli) struct Fetched {
 impl Fetched {
     /// Fetches it.
     pub(in crate::cli) async fn new(config: &Config, from: Address) -> miette::Result<Self> {
-        let dir = download::place(&config.data_dir).map_err(report)?;
+        let dir = download::directory(&config.data_dir).map_err(report)?;
         let mut pace = Pace::new(std::io::stderr().is_terminal());
-        let mut tell = |progress| {
+        let mut show_progress = |progress| {
             if let Some(line) = pace.line(progress, Instant::now()) {
                 eprintln!("{from}: {line}");
             }
         };
-        let part = download::fetch(&from, &dir, &Limits::default(), &mut tell).await;
+        let part = download::fetch(&from, &dir, &DownloadLimits::default(), &mut show_progress).await;
         let part = part.map_err(report)?;
         eprintln!(
             "{from}: {} are here, they are being imported",
@@ -128,7 +128,7 @@ fn mib(bytes: u64) -> String {
 mod tests {
     use super::*;
 
-    fn told(terminal: bool, total: Option<u64>, every: Duration) -> Vec<String> {
+    fn shown(terminal: bool, total: Option<u64>, every: Duration) -> Vec<String> {
         let (mut pace, begin) = (Pace::new(terminal), Instant::now());
         (0..=1000)
             .filter_map(|n| {
@@ -141,14 +141,14 @@ mod tests {
     #[test]
     fn a_person_hears_every_twentieth_or_every_ten_seconds_and_a_file_the_begin_only() {
         let (quick, total) = (Duration::from_millis(1), Some(1000 << 20));
-        let lines = told(true, total, quick);
+        let lines = shown(true, total, quick);
         assert_eq!(lines.len(), 21, "{lines:?}");
         assert_eq!(lines[0], "downloading 1000.0 MiB");
         assert_eq!(lines[1], "50.0 MiB of 1000.0 MiB");
-        assert_eq!(told(true, None, quick), ["downloading"]);
-        assert_eq!(told(true, None, Duration::from_secs(1)).len(), 101);
-        assert_eq!(told(true, total, Duration::from_secs(10)).len(), 1001);
-        assert_eq!(told(false, total, Duration::from_secs(10)).len(), 1);
+        assert_eq!(shown(true, None, quick), ["downloading"]);
+        assert_eq!(shown(true, None, Duration::from_secs(1)).len(), 101);
+        assert_eq!(shown(true, total, Duration::from_secs(10)).len(), 1001);
+        assert_eq!(shown(false, total, Duration::from_secs(10)).len(), 1);
         let mut pace = Pace::new(false);
         let progress = Progress { bytes: 3 << 20, total };
         assert_eq!(

@@ -2,22 +2,28 @@
 
 use std::{
     io::{IsTerminal as _, Write as _},
+    pin::pin,
     time::Duration,
 };
 
+use bytes::Bytes;
 use clap::Args;
-use futures::StreamExt as _;
+use eventsource_stream::Eventsource as _;
+use futures::{Stream, StreamExt as _};
 use miette::IntoDiagnostic as _;
-use serde_json::Value;
+use serde::de::DeserializeOwned;
 
 use super::runs::encode;
 use crate::{
     cli::{
         Common, Exit, Outcome,
-        client::{Client, ClientArgs, ClientError},
+        client::{Client, ClientArgs, ClientError, not_understood},
     },
-    model::state::JobState,
-    web::{api::types::JobDetail, live::ansi},
+    model::{ids::AttemptId, state::JobState},
+    web::{
+        api::types::{JobDetail, LogEnd, LogRecord, Resync},
+        live::ansi,
+    },
 };
 
 #[derive(Debug, Args)]
@@ -35,84 +41,119 @@ pub(in crate::cli) struct LogsArgs {
     follow: bool,
 }
 
-/// How often a job between two attempts is looked at.
-const LOOK: Duration = Duration::from_millis(300);
+/// How often a job between two attempts is asked about.
+const POLL: Duration = Duration::from_millis(300);
 /// After a broken connection.
 const AGAIN: Duration = Duration::from_secs(1);
 /// Tries in a row without a byte before giving up.
 const TRIES: u32 = 10;
 
 pub(in crate::cli) async fn run(common: &Common, args: LogsArgs) -> Outcome {
-    let client = Client::connect(common, &args.client).await?;
     let job = encode(&args.job);
     if !args.follow {
-        let mut body = client.open(&format!("/api/v1/jobs/{job}/logs"), &[]).await?;
-        let mut printer = Printer::default();
-        while let Some(part) = body.next().await {
-            printer.print(&part.into_diagnostic()?).into_diagnostic()?;
-        }
-        printer.end().into_diagnostic()?;
-        client.close().await;
+        Client::with(common, &args.client, async |client| print_log(client, &job).await).await?;
         return Ok(Exit::Success);
     }
-    let state = follow(&client, &job).await?;
-    client.close().await;
+    let state = Client::with(common, &args.client, async |client| follow(client, &job).await).await?;
     eprintln!("{state}");
-    Ok(Exit::of_state(state.as_str()))
+    Ok(Exit::of_job(state))
+}
+
+/// Prints what a job's log holds so far.
+async fn print_log(client: &Client, job: &str) -> miette::Result<()> {
+    let mut body = client.open(&format!("/api/v1/jobs/{job}/logs"), &[]).await?;
+    let mut printer = Printer::default();
+    while let Some(part) = body.next().await {
+        printer.print(&part.into_diagnostic()?).into_diagnostic()?;
+    }
+    printer.end().into_diagnostic()
 }
 
 /// Prints a job's log as it comes, over all its attempts, and returns the job's final state.
 pub(in crate::cli) async fn follow(client: &Client, job: &str) -> miette::Result<JobState> {
-    let mut printer = Printer::default();
-    let (mut position, mut attempt, mut broken) = (None::<String>, Value::Null, 0);
+    let mut follower = Follower {
+        client,
+        job,
+        printer: Printer::default(),
+        position: None,
+        broken: 0,
+    };
     loop {
-        let headers: Vec<(&str, String)> = position.iter().map(|p| ("last-event-id", p.clone())).collect();
-        let mut body = match client.open(&format!("/api/v1/jobs/{job}/logs/stream"), &headers).await {
-            Ok(body) => body,
-            Err(ClientError::Unreachable { .. } | ClientError::Refused { status: 429 | 503, .. }) if broken < TRIES => {
-                broken += 1;
-                tokio::time::sleep(AGAIN).await;
-                continue;
-            }
-            Err(error) => return Err(error.into()),
-        };
-        let (mut events, mut ended) = (Events::default(), false);
-        'stream: while let Some(Ok(part)) = body.next().await {
-            for event in events.push(&part) {
-                broken = 0;
-                if let Some(id) = event.id {
-                    position = Some(id);
-                }
-                let data: Value = serde_json::from_str(&event.data).unwrap_or_default();
-                match event.name.as_str() {
-                    "log" => printer.print(&bytes(&data)).into_diagnostic()?,
-                    "resync" => position = data["from"].as_str().map(str::to_owned),
-                    "end" => {
-                        ended = true;
-                        if data["attempt"] != attempt {
-                            attempt = data["attempt"].clone();
-                        }
-                        break 'stream;
-                    }
-                    _ => {}
-                }
-            }
+        let attempt = follower.to_the_end_of_a_log().await?;
+        if let Some(state) = follower.final_state(attempt).await? {
+            return Ok(state);
         }
-        if !ended {
+        follower.position = None;
+    }
+}
+
+struct Follower<'a> {
+    client: &'a Client,
+    job: &'a str,
+    printer: Printer,
+    /// Where the stream goes on.
+    position: Option<String>,
+    /// Tries in a row without an event.
+    broken: u32,
+}
+
+impl Follower<'_> {
+    /// Prints the log of one attempt, whatever breaks meanwhile; the attempt, if there was one.
+    async fn to_the_end_of_a_log(&mut self) -> miette::Result<Option<AttemptId>> {
+        let path = format!("/api/v1/jobs/{}/logs/stream", self.job);
+        loop {
+            let headers: Vec<(&str, String)> = self.position.iter().map(|p| ("last-event-id", p.clone())).collect();
+            match self.client.open(&path, &headers).await {
+                Ok(body) => {
+                    if let Some(end) = self.print_events(body, &path).await? {
+                        self.printer.end().into_diagnostic()?;
+                        return Ok(end.attempt);
+                    }
+                }
+                Err(ClientError::Unreachable { .. } | ClientError::Refused { status: 429 | 503, .. })
+                    if self.broken < TRIES => {}
+                Err(error) => return Err(error.into()),
+            }
             // The daemon restarted or the network broke: go on where we were.
-            broken += 1;
-            if broken >= TRIES {
-                return Err(client
-                    .broken(format!("the log stream broke {TRIES} times in a row"))
-                    .into());
+            self.broken += 1;
+            if self.broken > TRIES {
+                let reason = format!("the log stream broke {TRIES} times in a row");
+                return Err(self.client.broken(reason).into());
             }
             tokio::time::sleep(AGAIN).await;
-            continue;
         }
-        printer.end().into_diagnostic()?;
-        // The log ends a moment before the job does; after a machine failure another attempt follows.
+    }
+
+    /// The end that the stream tells of; none when it breaks before.
+    async fn print_events<E>(
+        &mut self,
+        body: impl Stream<Item = Result<Bytes, E>>,
+        path: &str,
+    ) -> miette::Result<Option<LogEnd>> {
+        let mut events = pin!(body.eventsource());
+        while let Some(Ok(event)) = events.next().await {
+            self.broken = 0;
+            if !event.id.is_empty() {
+                self.position = Some(event.id);
+            }
+            match event.event.as_str() {
+                "log" => {
+                    let record: LogRecord = read(path, &event.data)?;
+                    let bytes = record.bytes().map_err(|e| not_understood(path, &e))?;
+                    self.printer.print(&bytes).into_diagnostic()?;
+                }
+                "resync" => self.position = read::<Resync>(path, &event.data)?.from,
+                "end" => return read(path, &event.data).map(Some).map_err(Into::into),
+                _ => {}
+            }
+        }
+        Ok(None)
+    }
+
+    /// The job's final state; none when another attempt than this follows. The log ends a moment before the job does.
+    async fn final_state(&self, attempt: Option<AttemptId>) -> miette::Result<Option<JobState>> {
         loop {
-            let now: JobDetail = match client.get(&format!("/api/v1/jobs/{job}")).await {
+            let now: JobDetail = match self.client.get(&format!("/api/v1/jobs/{}", self.job)).await {
                 Ok(now) => now,
                 Err(ClientError::Unreachable { .. }) => {
                     tokio::time::sleep(AGAIN).await;
@@ -120,27 +161,19 @@ pub(in crate::cli) async fn follow(client: &Client, job: &str) -> miette::Result
                 }
                 Err(error) => return Err(error.into()),
             };
-            let state = now.job.state;
-            if state.is_terminal() {
-                return Ok(state);
+            if now.job.state.is_terminal() {
+                return Ok(Some(now.job.state));
             }
-            if now.job.attempt.map(|id| id.to_string()).as_deref() != attempt.as_str() {
-                position = None;
-                break;
+            if now.job.attempt != attempt {
+                return Ok(None);
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL).await;
         }
     }
 }
 
-fn bytes(record: &Value) -> Vec<u8> {
-    use base64::Engine as _;
-    match record["base64"].as_str() {
-        Some(text) => base64::engine::general_purpose::STANDARD
-            .decode(text)
-            .unwrap_or_default(),
-        None => record["text"].as_str().unwrap_or_default().as_bytes().to_vec(),
-    }
+fn read<T: DeserializeOwned>(path: &str, data: &str) -> Result<T, ClientError> {
+    serde_json::from_str(data).map_err(|e| not_understood(path, &e))
 }
 
 /// Prints whole lines: exact bytes into a pipe or file; on a terminal as it would leave them, freed of
@@ -181,77 +214,30 @@ impl Printer {
     }
 }
 
-/// One server-sent event.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Event {
-    id: Option<String>,
-    name: String,
-    data: String,
-}
-
-/// Cuts a byte stream into server-sent events (HTML standard, section 9.2).
-#[derive(Default)]
-struct Events {
-    buffer: Vec<u8>,
-    event: Event,
-}
-
-impl Events {
-    fn push(&mut self, part: &[u8]) -> Vec<Event> {
-        self.buffer.extend_from_slice(part);
-        let mut events = Vec::new();
-        while let Some(end) = self.buffer.iter().position(|b| *b == b'\n') {
-            let line: Vec<u8> = self.buffer.drain(..=end).collect();
-            let line = String::from_utf8_lossy(&line);
-            let line = line.trim_end_matches(['\n', '\r']);
-            if line.is_empty() {
-                let event = std::mem::take(&mut self.event);
-                if !event.data.is_empty() {
-                    events.push(event);
-                }
-                continue;
-            }
-            let (field, value) = line.split_once(':').unwrap_or((line, ""));
-            let value = value.strip_prefix(' ').unwrap_or(value);
-            match field {
-                "id" => self.event.id = Some(value.to_owned()),
-                "event" => value.clone_into(&mut self.event.name),
-                "data" => {
-                    if !self.event.data.is_empty() {
-                        self.event.data.push('\n');
-                    }
-                    self.event.data.push_str(value);
-                }
-                _ => {}
-            }
-        }
-        events
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
+    use eventsource_stream::Event;
+    use futures::stream;
+
     use super::*;
 
-    #[test]
-    fn events_are_found_however_the_stream_is_cut() {
-        let stream = "retry: 1000\n\n: still here\n\nid: 1:2\nevent: log\ndata: {\"a\":1}\n\nevent: end\ndata: {}\n\n";
-        for size in 1..stream.len() {
-            let mut events = Events::default();
-            let found: Vec<Event> = stream
+    #[tokio::test]
+    async fn events_are_found_however_the_stream_is_cut() {
+        let text = "retry: 1000\n\n: still here\n\nid: 1:2\nevent: log\ndata: {\"a\":1}\n\nevent: end\ndata: {}\n\n";
+        for size in 1..text.len() {
+            let parts = text
                 .as_bytes()
                 .chunks(size)
-                .flat_map(|part| events.push(part))
-                .collect();
+                .map(|part| Ok::<_, Infallible>(Bytes::from(part)));
+            let found: Vec<Event> = stream::iter(parts).eventsource().map(Result::unwrap).collect().await;
             assert_eq!(found.len(), 2, "cut every {size} bytes");
             assert_eq!(
-                found[0],
-                Event {
-                    id: Some("1:2".into()),
-                    name: "log".into(),
-                    data: "{\"a\":1}".into()
-                }
+                (found[0].id.as_str(), found[0].event.as_str(), found[0].data.as_str()),
+                ("1:2", "log", "{\"a\":1}")
             );
+            assert_eq!((found[1].event.as_str(), found[1].data.as_str()), ("end", "{}"));
         }
     }
 }

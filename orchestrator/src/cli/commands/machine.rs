@@ -1,6 +1,6 @@
 //! `helios-ci machine`
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use clap::{Args, Subcommand};
 use miette::{IntoDiagnostic as _, miette};
@@ -10,7 +10,7 @@ use super::runs::encode;
 use crate::{
     cli::{
         Common, Exit, Outcome,
-        client::{Client, ClientArgs, NOTHING},
+        client::{Client, ClientArgs, NOTHING, json_text},
         report,
         table::Table,
         wiring::backend,
@@ -145,16 +145,12 @@ async fn ask<B: Serialize, T: DeserializeOwned>(
     what: &str,
     body: Option<&B>,
 ) -> miette::Result<T> {
-    let client = Client::connect(common, client).await?;
-    let answer = client
-        .post(&format!("/api/v1/machines/{}/{what}", encode(id)), body)
-        .await;
-    client.close().await;
-    Ok(answer?)
+    let path = format!("/api/v1/machines/{}/{what}", encode(id));
+    Client::with(common, client, async |client| Ok(client.post(&path, body).await?)).await
 }
 
 fn removed(answer: &Released) -> Exit {
-    println!("{} {}", answer.machine, answer.outcome.words());
+    println!("{} {}", answer.machine, answer.outcome.text());
     Exit::Success
 }
 
@@ -176,10 +172,11 @@ fn seconds(text: &str) -> Result<u64, String> {
 
 /// What the daemon knows of this node's kept machines, by name.
 async fn kept(common: &Common, client: &ClientArgs) -> miette::Result<HashMap<MachineName, Keep>> {
-    let client = Client::connect(common, client).await?;
-    let answer = client.get::<MachineList>("/api/v1/machines").await;
-    client.close().await;
-    let kept = answer?.machines.into_iter();
+    let list: MachineList = Client::with(common, client, async |client| {
+        Ok(client.get("/api/v1/machines").await?)
+    })
+    .await?;
+    let kept = list.machines.into_iter();
     Ok(kept.filter_map(|machine| Some((machine.name, machine.keep?))).collect())
 }
 
@@ -194,7 +191,7 @@ struct Listed<'a> {
 }
 
 async fn list(common: &Common, client: &ClientArgs, json: bool) -> Outcome {
-    let machines = backend::to_look_at(&super::config::load(common)?).await?;
+    let machines = backend::read_only(&super::config::load(common)?).await?;
     let found = machines.list().await.map_err(report)?;
     let kept = match found.is_empty() {
         true => HashMap::new(),
@@ -240,7 +237,7 @@ async fn list(common: &Common, client: &ClientArgs, json: bool) -> Outcome {
 fn show_plan(config: &Config, args: &PlanArgs) -> Outcome {
     let plan = plan(config, args)?;
     if args.json {
-        println!("{}", json(&plan, args.release));
+        println!("{}", json(&plan, args.release)?);
     } else {
         print!("{}", plan_text(&plan, args.release));
     }
@@ -278,23 +275,28 @@ fn plan(config: &Config, args: &PlanArgs) -> miette::Result<MachinePlan> {
     .map_err(report)
 }
 
-fn json(plan: &MachinePlan, release: Release) -> String {
+/// `machine plan --json`
+#[derive(Serialize)]
+struct PlanJson<'a> {
+    commands: Vec<String>,
+    zonecfg: String,
+    devices: Vec<String>,
+    ignored: Vec<String>,
+    seed: BTreeMap<&'a str, &'a str>,
+    teardown: Vec<String>,
+}
+
+fn json(plan: &MachinePlan, release: Release) -> miette::Result<String> {
     let commands: Vec<String> = plan.create().iter().map(|step| step.command.to_string()).collect();
     let teardown: Vec<String> = plan.destroy().iter().map(ToString::to_string).collect();
-    let seed: serde_json::Map<String, serde_json::Value> = plan
-        .seed
-        .iter()
-        .map(|(name, text)| ((*name).to_owned(), text.as_str().into()))
-        .collect();
-    let whole = serde_json::json!({
-        "commands": commands,
-        "zonecfg": plan.config.to_file(),
-        "devices": plan.devices(release),
-        "ignored": plan.ignored(release).into_iter().map(|(name, _)| name).collect::<Vec<_>>(),
-        "seed": seed,
-        "teardown": teardown,
-    });
-    format!("{whole:#}")
+    json_text(&PlanJson {
+        commands,
+        zonecfg: plan.config.to_file(),
+        devices: plan.devices(release),
+        ignored: plan.ignored(release).into_iter().map(|(name, _)| name).collect(),
+        seed: plan.seed.iter().map(|(name, text)| (*name, text.as_str())).collect(),
+        teardown,
+    })
 }
 
 fn plan_text(plan: &MachinePlan, release: Release) -> String {

@@ -1,12 +1,11 @@
 //! `helios-ci runs`
 
 use clap::Args;
-use serde_json::Value;
 
 use crate::{
     cli::{
         Common, Exit, Outcome,
-        client::{self, Client, ClientArgs},
+        client::{Client, ClientArgs, json_text},
         table::{Table, moment},
     },
     web::api::types::{Run, RunList},
@@ -38,21 +37,16 @@ pub(in crate::cli) struct RunsArgs {
 }
 
 pub(in crate::cli) async fn run(common: &Common, args: RunsArgs) -> Outcome {
-    let client = Client::connect(common, &args.client).await?;
     let mut path = format!("/api/v1/runs?limit={}", args.limit);
     for (name, value) in [("repository", &args.repository), ("state", &args.state)] {
         if let Some(value) = value {
             path.push_str(&format!("&{name}={}", encode(value)));
         }
     }
-    let answer: Value = client.get(&path).await?;
-    client.close().await;
+    let list: RunList = Client::with(common, &args.client, async |client| Ok(client.get(&path).await?)).await?;
     if args.json {
-        println!("{answer:#}");
-        return Ok(Exit::Success);
-    }
-    let list: RunList = client::read(&path, answer)?;
-    if list.runs.is_empty() {
+        println!("{}", json_text(&list)?);
+    } else if list.runs.is_empty() {
         eprintln!("There are no such runs.");
     } else {
         print!("{}", table(&list.runs));

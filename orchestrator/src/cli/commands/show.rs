@@ -3,13 +3,12 @@
 use std::fmt::Write as _;
 
 use clap::Args;
-use serde_json::Value;
 
 use super::runs::{encode, table};
 use crate::{
     cli::{
         Common, Exit, Outcome,
-        client::{self, Client, ClientArgs, ClientError},
+        client::{Client, ClientArgs, ClientError, json_text},
     },
     foreign_text::printable,
     model::diagnostic::Diagnostic,
@@ -32,24 +31,22 @@ pub(in crate::cli) struct ShowArgs {
 }
 
 pub(in crate::cli) async fn run(common: &Common, args: ShowArgs) -> Outcome {
-    let client = Client::connect(common, &args.client).await?;
     let id = encode(&args.id);
-    let path = format!("/api/v1/runs/{id}");
-    let text = match client.get::<Value>(&path).await {
-        Ok(answer) if args.json => format!("{answer:#}\n"),
-        Ok(answer) => run_text(&client::read(&path, answer)?),
-        Err(ClientError::Refused { status: 404, .. }) => {
-            let path = format!("/api/v1/jobs/{id}");
-            let answer: Value = client.get(&path).await?;
-            if args.json {
-                format!("{answer:#}\n")
-            } else {
-                job_text(&client::read(&path, answer)?)
+    let text = Client::with(common, &args.client, async |client| {
+        match client.get::<RunDetail>(&format!("/api/v1/runs/{id}")).await {
+            Ok(run) if args.json => Ok(json_text(&run)? + "\n"),
+            Ok(run) => Ok(run_text(&run)),
+            Err(ClientError::Refused { status: 404, .. }) => {
+                let job: JobDetail = client.get(&format!("/api/v1/jobs/{id}")).await?;
+                match args.json {
+                    true => Ok(json_text(&job)? + "\n"),
+                    false => Ok(job_text(&job)),
+                }
             }
+            Err(error) => Err(error.into()),
         }
-        Err(error) => return Err(error.into()),
-    };
-    client.close().await;
+    })
+    .await?;
     print!("{text}");
     Ok(Exit::Success)
 }

@@ -1,12 +1,13 @@
 //! `helios-ci token`: works on the database itself, so the first token needs no token.
 
 use clap::{Args, Subcommand};
+use serde::Serialize;
 
 use crate::{
-    cli::{Common, Exit, Outcome},
+    cli::{Common, Exit, Outcome, client::json_text},
     clock::now_ms,
     model::ids::TokenId,
-    store::{AuditEntry, NewToken, Store},
+    store::{AuditEntry, NewToken, Store, TokenRow},
     web::identity::{ADMIN_SCOPE, new_token, token_hash},
 };
 
@@ -40,6 +41,30 @@ pub(in crate::cli) struct CreateArgs {
     /// After how many days it expires, a year at most.
     #[arg(long, default_value_t = 90, value_parser = clap::value_parser!(u32).range(1..=365))]
     days: u32,
+}
+
+/// One row of `token list --json`.
+#[derive(Serialize)]
+struct Row<'a> {
+    id: TokenId,
+    name: &'a str,
+    owner: &'a str,
+    expires_ms: i64,
+    revoked: bool,
+    scopes: &'a [String],
+}
+
+impl<'a> Row<'a> {
+    fn of(token: &'a TokenRow) -> Self {
+        Self {
+            id: token.id,
+            name: &token.name,
+            owner: &token.owner,
+            expires_ms: token.expires_ms,
+            revoked: token.revoked,
+            scopes: &token.scopes,
+        }
+    }
 }
 
 pub(in crate::cli) async fn run(common: &Common, command: TokenCommand) -> Outcome {
@@ -78,11 +103,8 @@ pub(in crate::cli) async fn run(common: &Common, command: TokenCommand) -> Outco
         TokenCommand::List { json } => {
             let tokens = store.tokens().await.map_err(crate::cli::report)?;
             if json {
-                let rows: Vec<_> = tokens
-                    .iter()
-                    .map(|t| serde_json::json!({"id": t.id, "name": t.name, "owner": t.owner, "expires_ms": t.expires_ms, "revoked": t.revoked, "scopes": t.scopes}))
-                    .collect();
-                println!("{:#}", serde_json::Value::from(rows));
+                let rows: Vec<_> = tokens.iter().map(Row::of).collect();
+                println!("{}", json_text(&rows)?);
             } else {
                 for token in tokens {
                     let state = if token.revoked {

@@ -3,13 +3,12 @@
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
-use serde_json::Value;
 
 use super::runs::table;
 use crate::{
     cli::{
         Common, Exit, Outcome,
-        client::{self, Client, ClientArgs},
+        client::{Client, ClientArgs, json_text},
     },
     foreign_text::printable,
     model::{
@@ -73,7 +72,6 @@ const POLL: Duration = Duration::from_millis(500);
 const PLANNED_WITHIN: Duration = Duration::from_secs(60);
 
 pub(in crate::cli) async fn run(common: &Common, args: TriggerArgs) -> Outcome {
-    let client = Client::connect(common, &args.client).await?;
     let wanted = CreateBuild {
         connection: args.connection,
         repository: args.repository,
@@ -82,25 +80,25 @@ pub(in crate::cli) async fn run(common: &Common, args: TriggerArgs) -> Outcome {
         workflow: args.workflow,
         event: args.event.into(),
     };
-    let created: BuildCreated = client.post("/api/v1/builds", Some(&wanted)).await?;
-    let build = follow(&client, created.id, args.wait).await;
-    client.close().await;
-    let (answer, build) = build?;
+    let build = Client::with(common, &args.client, async |client| {
+        let created: BuildCreated = client.post("/api/v1/builds", Some(&wanted)).await?;
+        follow(client, created.id, args.wait).await
+    })
+    .await?;
     if args.json {
-        println!("{answer:#}");
+        println!("{}", json_text(&build)?);
     } else {
         print_build(&build);
     }
     Ok(exit(&build, args.wait))
 }
 
-/// The build once it was planned, or once its runs have ended: as it came, and as it is understood.
-async fn follow(client: &Client, id: TriggerId, to_the_end: bool) -> miette::Result<(Value, Build)> {
+/// The build once it was planned, or once its runs have ended.
+async fn follow(client: &Client, id: TriggerId, to_the_end: bool) -> miette::Result<Build> {
     let since = Instant::now();
     let path = format!("/api/v1/builds/{id}");
     loop {
-        let answer: Value = client.get(&path).await?;
-        let build: Build = client::read(&path, answer.clone())?;
+        let build: Build = client.get(&path).await?;
         let planned = build.state != IntakeState::Received;
         let enough = if to_the_end {
             planned && build.runs.iter().all(|run| run.state != RunState::Active)
@@ -108,7 +106,7 @@ async fn follow(client: &Client, id: TriggerId, to_the_end: bool) -> miette::Res
             planned || since.elapsed() > PLANNED_WITHIN
         };
         if enough {
-            return Ok((answer, build));
+            return Ok(build);
         }
         tokio::time::sleep(POLL).await;
     }
@@ -138,7 +136,7 @@ fn exit(build: &Build, waited: bool) -> Exit {
         .runs
         .iter()
         .filter(|run| run.state != RunState::Skipped)
-        .map(|run| Exit::of_state(run.state.as_str()))
+        .map(|run| Exit::of_run(run.state))
         .max_by_key(|exit| match exit {
             Exit::Success => 0,
             Exit::Cancelled => 1,

@@ -3,13 +3,12 @@
 use std::fmt::Write as _;
 
 use clap::Args;
-use serde_json::Value;
 
 use super::{runs::encode, show::keep_text};
 use crate::{
     cli::{
         Common, Exit, Outcome,
-        client::{self, Client, ClientArgs},
+        client::{Client, ClientArgs, json_text},
     },
     foreign_text::printable,
     model::state::JobState,
@@ -31,14 +30,12 @@ pub(in crate::cli) struct WhyArgs {
 }
 
 pub(in crate::cli) async fn run(common: &Common, args: WhyArgs) -> Outcome {
-    let client = Client::connect(common, &args.client).await?;
     let path = format!("/api/v1/jobs/{}/why", encode(&args.job));
-    let answer: Value = client.get(&path).await?;
-    client.close().await;
+    let why: Why = Client::with(common, &args.client, async |client| Ok(client.get(&path).await?)).await?;
     if args.json {
-        println!("{answer:#}");
+        println!("{}", json_text(&why)?);
     } else {
-        print!("{}", text(&client::read(&path, answer)?));
+        print!("{}", text(&why));
     }
     Ok(Exit::Success)
 }

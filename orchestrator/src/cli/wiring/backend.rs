@@ -28,8 +28,8 @@ pub(in crate::cli) async fn machines(config: &Config, allow_unisolated: bool) ->
     }
 }
 
-/// For looking only, as fast as can be: nothing is started, so it does not matter how a guest would run.
-pub(in crate::cli) async fn to_look_at(config: &Config) -> miette::Result<Arc<dyn Machines>> {
+/// For reading only, as fast as can be: nothing is started, so it does not matter how a guest would run.
+pub(in crate::cli) async fn read_only(config: &Config) -> miette::Result<Arc<dyn Machines>> {
     match (&config.machined, config.backend) {
         (None, Backend::Qemu) => open_qemu(config, qemu::Accel::Tcg),
         (None, Backend::Process) => local(config, true).await,

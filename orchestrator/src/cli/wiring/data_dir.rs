@@ -1,4 +1,4 @@
-//! The data directory is for the daemon's user alone. Whoever looks at it, `serve`, `run`, `config check` and `doctor`
+//! The data directory is for the daemon's user alone. Whoever uses it, `serve`, `run`, `config check` and `doctor`
 //! alike, judges it here.
 
 use std::{
@@ -19,7 +19,7 @@ pub(in crate::cli) struct OpenToOthers {
 }
 
 /// Judges its mode. It is not changed: a `data_dir` that names a directory of others by mistake must not lock them out.
-/// One that is absent, or cannot be looked at, is not judged: whoever uses it says what is wrong.
+/// One that is absent, or cannot be inspected, is not judged: whoever uses it says what is wrong.
 pub(in crate::cli) fn check(path: &Path) -> Result<(), OpenToOthers> {
     let mode = fs::metadata(path).map_or(0, |meta| meta.permissions().mode() & 0o777);
     match mode & 0o077 {

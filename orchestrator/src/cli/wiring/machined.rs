@@ -76,7 +76,7 @@ pub(in crate::cli) async fn run(common: &Common, args: MachinedArgs) -> Outcome 
             let machines = Arc::clone(&machines);
             async move {
                 if let Err(error) = machines.list().await {
-                    tracing::warn!(%error, "the machines of before cannot be looked at yet");
+                    tracing::warn!(%error, "the machines of before cannot be inspected yet");
                 }
             }
         });

@@ -10,7 +10,7 @@ use miette::miette;
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::ready::{Door, Ready};
+use self::ready::{ListeningSocket, Ready};
 use super::{data_dir, parts, signals};
 use crate::{
     cli::{Common, Exit, Outcome, report},
@@ -25,12 +25,12 @@ use crate::{
     },
     node,
     planner::{CatchUp, Caught, Planner},
-    queue::{Hint, Hints, InProcess},
+    queue::{Hints, InProcess},
     reporter::Reporter,
     scheduler,
     store::{self, AuditEntry, Store},
     telemetry::{self, LogFormat, Metrics},
-    web::{self, AppState, Changed, Parts, Repositories, http::serve},
+    web::{self, AppState, Parts, Repositories, http::serve},
 };
 
 /// How long running parts may take to stop.
@@ -128,7 +128,7 @@ async fn serve_with(
     })?;
     let listeners = Listeners {
         web: ready.web.listener()?,
-        metrics: ready.metrics.as_ref().map(Door::listener).transpose()?,
+        metrics: ready.metrics.as_ref().map(ListeningSocket::listener).transpose()?,
     };
 
     // From here on the node's name is ours.
@@ -211,7 +211,7 @@ impl Running {
                 catch_up: CatchUp::new(deps.clone(), ready.connections.clone()),
             }),
             connections: ready.connections.clone(),
-            on_change: on_change(Arc::clone(&deps.hints)),
+            hints: Arc::clone(&deps.hints),
             metrics: deps.metrics.clone(),
             draining: self.stop.clone(),
         });
@@ -279,23 +279,6 @@ impl Running {
         }
         Ok(())
     }
-}
-
-fn on_change(hints: Arc<dyn Hints>) -> web::OnChange {
-    Arc::new(move |changed| match changed {
-        Changed::Trigger => hints.notify(Hint::Trigger),
-        Changed::Queue => {
-            hints.notify(Hint::Job);
-            hints.notify(Hint::Report);
-        }
-        Changed::Kept => hints.notify(Hint::Kept),
-        Changed::Cancel(attempts) => {
-            for attempt in attempts {
-                hints.notify(Hint::Cancel(attempt));
-            }
-            hints.notify(Hint::Report);
-        }
-    })
 }
 
 struct ForgeRepositories {

@@ -19,13 +19,13 @@ pub(in crate::cli) fn watch(end: &CancellationToken) -> miette::Result<Arc<Notif
         signal(SignalKind::hangup()).map_err(failed)?,
     );
     let (end, reload) = (end.clone(), Arc::new(Notify::new()));
-    let told = Arc::clone(&reload);
+    let notifier = Arc::clone(&reload);
     tokio::spawn(async move {
         loop {
             tokio::select! {
                 _ = terminate.recv() => end.cancel(),
                 _ = interrupt.recv() => end.cancel(),
-                _ = hangup.recv() => told.notify_one(),
+                _ = hangup.recv() => notifier.notify_one(),
             }
         }
     });

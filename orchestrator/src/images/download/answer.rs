@@ -2,8 +2,8 @@
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
-/// Longest mark that is remembered, in bytes.
-const LONGEST_MARK: usize = 1024;
+/// Longest validator that is remembered, in bytes.
+const LONGEST_VALIDATOR: usize = 1024;
 
 /// What an earlier call left.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,19 +11,19 @@ pub(super) struct Kept {
     /// Bytes that are there.
     pub bytes: u64,
     /// What the server called the file that they are of.
-    pub mark: Mark,
+    pub validator: Validator,
 }
 
 /// A server's word for one state of a file, and no other: a strong `ETag`, else `Last-Modified`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Mark(HeaderValue);
+pub(super) struct Validator(HeaderValue);
 
-impl Mark {
-    /// What was remembered, or heard.
+impl Validator {
+    /// What was remembered, or answered.
     pub(super) fn new(value: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(value).ok()?;
         // A weak tag may stand for other bytes.
-        let usable = !text.is_empty() && text.len() <= LONGEST_MARK && !text.starts_with("W/");
+        let usable = !text.is_empty() && text.len() <= LONGEST_VALIDATOR && !text.starts_with("W/");
         HeaderValue::from_str(text).ok().filter(|_| usable).map(Self)
     }
 
@@ -47,7 +47,7 @@ pub(super) enum Answer {
         /// Its length, when said.
         total: Option<u64>,
         /// What to call it.
-        mark: Option<Mark>,
+        validator: Option<Validator>,
     },
     /// What is missing follows.
     Rest {
@@ -57,7 +57,7 @@ pub(super) enum Answer {
     /// All of it is there.
     Complete,
     /// What is there does not go with what the server has: it is asked for all of it.
-    Anew,
+    StartOver,
     /// It is elsewhere.
     Elsewhere(String),
     /// It is not given.
@@ -69,21 +69,21 @@ pub(super) fn read(status: StatusCode, headers: &HeaderMap, length: Option<u64>,
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let range = text(header::CONTENT_RANGE).and_then(content_range);
     // Who answers a request for the rest should know that the file is the same.
-    let same = |kept: &Kept| Mark::of(headers).is_none_or(|mark| mark == kept.mark);
+    let same = |kept: &Kept| Validator::of(headers).is_none_or(|validator| validator == kept.validator);
     match (status, kept) {
         (StatusCode::OK, _) => Answer::Whole {
             total: length,
-            mark: Mark::of(headers),
+            validator: Validator::of(headers),
         },
         (StatusCode::PARTIAL_CONTENT, Some(kept)) => match range {
             Some(Range::Of { first, total }) if first == kept.bytes && same(kept) => Answer::Rest {
                 total: total.or_else(|| first.checked_add(length?)),
             },
-            _ => Answer::Anew,
+            _ => Answer::StartOver,
         },
         (StatusCode::RANGE_NOT_SATISFIABLE, Some(kept)) => match range {
             Some(Range::None { total }) if total == kept.bytes && same(kept) => Answer::Complete,
-            _ => Answer::Anew,
+            _ => Answer::StartOver,
         },
         (
             StatusCode::MOVED_PERMANENTLY
@@ -144,7 +144,7 @@ mod tests {
             .collect();
         let kept = kept.map(|bytes| Kept {
             bytes,
-            mark: Mark::new(b"\"a\"").unwrap(),
+            validator: Validator::new(b"\"a\"").unwrap(),
         });
         read(StatusCode::from_u16(status).unwrap(), &headers, Some(7), kept.as_ref())
     }
@@ -162,16 +162,20 @@ mod tests {
             (
                 206,
                 &[("content-range", "bytes 5-11/12"), ("etag", "\"b\"")],
-                Answer::Anew,
+                Answer::StartOver,
             ),
-            (206, &[("content-range", "bytes 4-11/12")], Answer::Anew),
-            (206, &[("content-range", "bytes 5-11/11")], Answer::Anew),
-            (206, &[], Answer::Anew),
-            (206, &[("content-type", "multipart/byteranges")], Answer::Anew),
+            (206, &[("content-range", "bytes 4-11/12")], Answer::StartOver),
+            (206, &[("content-range", "bytes 5-11/11")], Answer::StartOver),
+            (206, &[], Answer::StartOver),
+            (206, &[("content-type", "multipart/byteranges")], Answer::StartOver),
             (416, &[("content-range", "bytes */5")], Answer::Complete),
-            (416, &[("content-range", "bytes */5"), ("etag", "\"b\"")], Answer::Anew),
-            (416, &[("content-range", "bytes */4")], Answer::Anew),
-            (416, &[], Answer::Anew),
+            (
+                416,
+                &[("content-range", "bytes */5"), ("etag", "\"b\"")],
+                Answer::StartOver,
+            ),
+            (416, &[("content-range", "bytes */4")], Answer::StartOver),
+            (416, &[], Answer::StartOver),
             (404, &[], Answer::Refused),
             (304, &[], Answer::Refused),
             (302, &[], Answer::Refused),
@@ -189,15 +193,24 @@ mod tests {
 
     #[test]
     fn a_file_is_known_again_only_by_a_mark_of_its_bytes() {
-        let mark = |headers: &[(&'static str, &str)]| match answer(200, headers, Some(5)) {
-            Answer::Whole { total: Some(7), mark } => mark.map(|mark| mark.header().to_str().unwrap().to_owned()),
+        let validator = |headers: &[(&'static str, &str)]| match answer(200, headers, Some(5)) {
+            Answer::Whole {
+                total: Some(7),
+                validator,
+            } => validator.map(|validator| validator.header().to_str().unwrap().to_owned()),
             other => panic!("{other:?}"),
         };
         let date = "Sun, 06 Nov 1994 08:49:37 GMT";
-        assert_eq!(mark(&[("etag", "\"x\""), ("last-modified", date)]).unwrap(), "\"x\"");
-        assert_eq!(mark(&[("etag", "W/\"x\""), ("last-modified", date)]).unwrap(), date);
-        assert_eq!(mark(&[("etag", "W/\"x\"")]), None);
-        assert_eq!(mark(&[("etag", &"x".repeat(2000))]), None);
+        assert_eq!(
+            validator(&[("etag", "\"x\""), ("last-modified", date)]).unwrap(),
+            "\"x\""
+        );
+        assert_eq!(
+            validator(&[("etag", "W/\"x\""), ("last-modified", date)]).unwrap(),
+            date
+        );
+        assert_eq!(validator(&[("etag", "W/\"x\"")]), None);
+        assert_eq!(validator(&[("etag", &"x".repeat(2000))]), None);
     }
 
     proptest! {

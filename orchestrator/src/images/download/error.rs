@@ -15,7 +15,7 @@ pub enum DownloadError {
     Address(#[from] AddressError),
     /// The directory for downloads is not the caller's alone.
     #[error("nothing is downloaded into {dir}: {wrong}; mend or remove it")]
-    Place {
+    Directory {
         /// Which.
         dir: PathBuf,
         /// What is wrong with it.

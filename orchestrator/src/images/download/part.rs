@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     DownloadError,
-    answer::{Kept, Mark},
+    answer::{Kept, Validator},
 };
 use crate::files;
 
@@ -26,7 +26,7 @@ use crate::files;
 ///
 /// # Errors
 /// When it cannot be made, or is another's, a link, or open to others.
-pub fn place(data_dir: &Path) -> Result<PathBuf, DownloadError> {
+pub fn directory(data_dir: &Path) -> Result<PathBuf, DownloadError> {
     let dir = chosen(data_dir);
     private(&dir)?;
     Ok(dir)
@@ -46,7 +46,7 @@ fn private(dir: &Path) -> Result<(), DownloadError> {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(io_error("make", dir)(error)),
         _ => {}
     }
-    let there = fs::symlink_metadata(dir).map_err(io_error("look at", dir))?;
+    let there = fs::symlink_metadata(dir).map_err(io_error("inspect", dir))?;
     let wrong = if !there.is_dir() {
         "it is no directory"
     } else if there.uid() != geteuid().as_raw() {
@@ -56,7 +56,7 @@ fn private(dir: &Path) -> Result<(), DownloadError> {
     } else {
         return Ok(());
     };
-    Err(DownloadError::Place {
+    Err(DownloadError::Directory {
         dir: dir.to_owned(),
         wrong,
     })
@@ -73,7 +73,7 @@ struct Note {
     /// Of this format: 1.
     version: u32,
     /// What the server called the file.
-    mark: String,
+    validator: String,
 }
 
 /// A download's file, locked as long as this lives.
@@ -104,7 +104,7 @@ impl Part {
                 Err(errno) => return Err(io_error("lock", &path)(errno.into())),
             }
             // Whoever had it before may have removed it: then it is another one that has the name now.
-            let mine = file.metadata().map_err(io_error("look at", &path))?;
+            let mine = file.metadata().map_err(io_error("inspect", &path))?;
             if fs::symlink_metadata(&path).is_ok_and(|now| (now.dev(), now.ino()) == (mine.dev(), mine.ino())) {
                 let note = dir.join(format!("{name}.json"));
                 return Ok(Some(Self { path, note, file }));
@@ -123,7 +123,7 @@ impl Part {
     /// # Errors
     /// The system's word.
     pub fn bytes(&self) -> Result<u64, DownloadError> {
-        let meta = self.file.metadata().map_err(io_error("look at", &self.path))?;
+        let meta = self.file.metadata().map_err(io_error("inspect", &self.path))?;
         Ok(meta.len())
     }
 
@@ -131,24 +131,26 @@ impl Part {
     pub(super) fn kept(&self) -> Result<Option<Kept>, DownloadError> {
         let note = fs::read(&self.note).ok();
         let note = note.and_then(|text| serde_json::from_slice::<Note>(&text).ok());
-        let mark = note.filter(|note| note.version == 1);
-        let mark = mark.and_then(|note| Mark::new(note.mark.as_bytes()));
+        let validator = note.filter(|note| note.version == 1);
+        let validator = validator.and_then(|note| Validator::new(note.validator.as_bytes()));
         let bytes = self.bytes()?;
-        Ok(mark.filter(|_| bytes > 0).map(|mark| Kept { bytes, mark }))
+        Ok(validator
+            .filter(|_| bytes > 0)
+            .map(|validator| Kept { bytes, validator }))
     }
 
     /// Forgets everything, and remembers what comes now. What is remembered never stands beside other bytes.
-    pub(super) fn begin(&mut self, mark: Option<&Mark>) -> Result<(), DownloadError> {
+    pub(super) fn begin(&mut self, validator: Option<&Validator>) -> Result<(), DownloadError> {
         self.file
             .set_len(0)
             .and_then(|()| self.file.sync_all())
             .and_then(|()| self.file.rewind())
             .map_err(io_error("empty", &self.path))?;
-        let mark = mark.and_then(|mark| mark.header().to_str().ok());
-        match mark {
-            Some(mark) => {
-                let mark = mark.to_owned();
-                serde_json::to_vec(&Note { version: 1, mark })
+        let validator = validator.and_then(|validator| validator.header().to_str().ok());
+        match validator {
+            Some(validator) => {
+                let validator = validator.to_owned();
+                serde_json::to_vec(&Note { version: 1, validator })
                     .map_err(io::Error::from)
                     .and_then(|text| files::write_private(&self.note, &text))
                     .map_err(io_error("write", &self.note))
@@ -223,7 +225,7 @@ mod tests {
     #[test]
     fn the_directory_is_the_callers_alone() {
         let dir = tempfile::tempdir().unwrap();
-        let place = place(dir.path()).unwrap();
+        let place = directory(dir.path()).unwrap();
         assert_eq!(place, dir.path().join("downloads"));
         assert_eq!(fs::metadata(&place).unwrap().permissions().mode() & 0o777, 0o700);
         private(&place).unwrap();
@@ -251,17 +253,21 @@ mod tests {
         let mut part = open().unwrap();
         assert!(open().is_none());
         assert_eq!(fs::metadata(part.path()).unwrap().permissions().mode() & 0o777, 0o600);
-        let mark = Mark::new(b"\"a\"").unwrap();
-        part.begin(Some(&mark)).unwrap();
+        let validator = Validator::new(b"\"a\"").unwrap();
+        part.begin(Some(&validator)).unwrap();
         assert_eq!(part.kept().unwrap(), None, "nothing is nothing");
         part.write(b"12345").unwrap();
         drop(part);
         let mut part = open().unwrap();
-        assert_eq!(part.kept().unwrap(), Some(Kept { bytes: 5, mark }));
+        assert_eq!(part.kept().unwrap(), Some(Kept { bytes: 5, validator }));
         part.go_on(5).unwrap();
         part.write(b"6").unwrap();
         assert_eq!(fs::read(part.path()).unwrap(), b"123456");
-        fs::write(dir.path().join("a.part.json"), "{\"version\":1,\"mark\":\"a\\nb\"}").unwrap();
+        fs::write(
+            dir.path().join("a.part.json"),
+            "{\"version\":1,\"validator\":\"a\\nb\"}",
+        )
+        .unwrap();
         assert_eq!(part.kept().unwrap(), None, "a damaged note is none");
         part.begin(None).unwrap();
         part.write(b"9").unwrap();
@@ -275,7 +281,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let made = |name: &str, days: u64| {
             let mut part = Part::open(dir.path(), name).unwrap().unwrap();
-            part.begin(Mark::new(b"\"a\"").as_ref()).unwrap();
+            part.begin(Validator::new(b"\"a\"").as_ref()).unwrap();
             part.write(b"12345").unwrap();
             let then = SystemTime::now() - Duration::from_secs(days * 24 * 3600);
             part.file.set_modified(then).unwrap();

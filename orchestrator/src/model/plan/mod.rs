@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     condition::{Condition, Status},
-    template::{Data, Span, Template, Unevaluated, values},
+    template::{Data, PlanSpan, Template, Unevaluated, values},
 };
 use super::names::Label;
 
@@ -54,7 +54,7 @@ pub struct PlannedJob {
     /// The key under `jobs:`.
     pub id: String,
     /// Of that key.
-    pub span: Span,
+    pub span: PlanSpan,
     /// `name:`, else the id.
     pub name: Template<String>,
     /// `if:`, judged when the jobs of `needs` have ended.
@@ -97,7 +97,7 @@ pub struct Call {
     /// `./path` in the repository, or `owner/name/path@ref`.
     pub workflow: String,
     /// Where that is written.
-    pub span: Span,
+    pub span: PlanSpan,
     /// `with:`.
     pub inputs: Inputs,
 }
@@ -109,7 +109,7 @@ pub struct PlannedStep {
     /// `id:`, by which expressions name it.
     pub id: Option<String>,
     /// Of the whole step.
-    pub span: Span,
+    pub span: PlanSpan,
     /// `name:`, else the first line of what it does.
     pub name: Template<String>,
     /// `if:`, judged when its turn comes.
@@ -209,7 +209,7 @@ impl Plan {
 impl PlannedJob {
     /// Where `runs-on` is written; the job itself, where it has none.
     #[must_use]
-    pub fn runs_on_span(&self) -> Span {
+    pub fn runs_on_span(&self) -> PlanSpan {
         self.runs_on.first().and_then(Template::span).unwrap_or(self.span)
     }
 }

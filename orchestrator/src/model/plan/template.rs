@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// Where something is written in a workflow file. Stored as `[line, column, start, end]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "[u32; 4]", into = "[u32; 4]")]
-pub struct Span {
+pub struct PlanSpan {
     /// Counted from 1.
     pub line: u32,
     /// Counted from 1, in characters.
@@ -27,14 +27,14 @@ pub enum Template<T> {
         value: T,
         /// Absent for what the file does not say: a default.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        span: Option<Span>,
+        span: Option<PlanSpan>,
     },
     /// Text that must be evaluated first.
     Expression {
         /// As it is written, unevaluated.
         text: String,
         /// Of the whole text.
-        span: Span,
+        span: PlanSpan,
     },
 }
 
@@ -50,10 +50,10 @@ pub struct Unevaluated {
     /// The key of the workflow file, and whose: `timeout-minutes of the job build`.
     pub what: String,
     /// Where the expression is written.
-    pub span: Span,
+    pub span: PlanSpan,
 }
 
-impl Span {
+impl PlanSpan {
     /// A position whose bytes are not known.
     #[must_use]
     pub fn at(line: u32, column: u32) -> Self {
@@ -66,7 +66,7 @@ impl Span {
     }
 }
 
-impl From<[u32; 4]> for Span {
+impl From<[u32; 4]> for PlanSpan {
     fn from([line, column, start, end]: [u32; 4]) -> Self {
         Self {
             line,
@@ -77,8 +77,8 @@ impl From<[u32; 4]> for Span {
     }
 }
 
-impl From<Span> for [u32; 4] {
-    fn from(span: Span) -> Self {
+impl From<PlanSpan> for [u32; 4] {
+    fn from(span: PlanSpan) -> Self {
         [span.line, span.column, span.start, span.end]
     }
 }
@@ -90,7 +90,7 @@ impl<T> Template<T> {
     }
 
     /// A value that the file says there.
-    pub fn literal(value: T, span: Span) -> Self {
+    pub fn literal(value: T, span: PlanSpan) -> Self {
         Self::Literal {
             value,
             span: Some(span),
@@ -99,7 +99,7 @@ impl<T> Template<T> {
 
     /// Where it is written.
     #[must_use]
-    pub fn span(&self) -> Option<Span> {
+    pub fn span(&self) -> Option<PlanSpan> {
         match self {
             Self::Literal { span, .. } => *span,
             Self::Expression { span, .. } => Some(*span),
@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn an_expression_gives_no_value_and_says_where_it_stands() {
-        let span = Span {
+        let span = PlanSpan {
             line: 7,
             column: 24,
             start: 90,
@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     fn a_value_is_stored_with_its_place_where_it_has_one() {
-        let written = Template::literal(5_u32, Span::at(3, 4));
+        let written = Template::literal(5_u32, PlanSpan::at(3, 4));
         assert_eq!(written.value(String::new), Ok(&5));
         for (template, stored) in [
             (written, r#"{"literal":{"value":5,"span":[3,4,0,0]}}"#),

@@ -3,7 +3,7 @@
 
 use serde::Deserialize;
 
-use super::{super::names::Label, Action, CHECKOUT, Condition, PLAN_VERSION, Span, Template};
+use super::{super::names::Label, Action, CHECKOUT, Condition, PLAN_VERSION, PlanSpan, Template};
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Plan {
@@ -75,7 +75,7 @@ impl From<Plan> for super::Plan {
 
 fn job(job: Job) -> super::PlannedJob {
     let (line, column) = job.runs_on_at;
-    let span = Span::at(line, column);
+    let span = PlanSpan::at(line, column);
     // A size without a label was never written.
     let labels = job.runs_on.into_iter().chain(job.size);
     super::PlannedJob {
@@ -97,7 +97,7 @@ fn job(job: Job) -> super::PlannedJob {
 fn step(step: Step) -> super::PlannedStep {
     super::PlannedStep {
         id: None,
-        span: Span::at(step.line, 1),
+        span: PlanSpan::at(step.line, 1),
         name: Template::default_of(step.name),
         condition: Template::default_of(Condition::Success),
         action: action(step.action),
@@ -172,7 +172,7 @@ mod tests {
         assert_eq!(plan.check_name(build), "helios-ci / ci / Build it");
         let labels: Vec<String> = build.runs_on.iter().map(|label| known(label).to_string()).collect();
         assert_eq!(labels, ["illumos", "large"]);
-        assert_eq!(build.runs_on_span(), Span::at(8, 15));
+        assert_eq!(build.runs_on_span(), PlanSpan::at(8, 15));
         assert_eq!(
             (known(&build.timeout_minutes), known(&build.env[0].1).as_str()),
             (30, "3.10")
@@ -203,7 +203,7 @@ mod tests {
         };
         assert_eq!((known(script).as_str(), known(shell)), ("make\n", Shell::Bash));
         assert_eq!(working_directory.as_ref().map(known).as_deref(), Some("src/sub"));
-        assert_eq!(compile.span, Span::at(14, 1));
+        assert_eq!(compile.span, PlanSpan::at(14, 1));
         assert_eq!(
             (
                 compile.timeout_minutes.as_ref().map(known),

@@ -29,7 +29,7 @@ use crate::{
     model::{
         ids::{AttemptId, InstanceId, JobId, RunId},
         names::{CommitSha, MachineName, NodeName},
-        plan::{Action, Condition, PLAN_VERSION, Plan, PlannedJob, PlannedStep, Shell, Span, Template},
+        plan::{Action, Condition, PLAN_VERSION, Plan, PlanSpan, PlannedJob, PlannedStep, Shell, Template},
         state::{JobResult, JobState, MachineState, RunState},
         trigger::{Event, RefCause, RefEvent, Repository, Retry, Subject, Trigger},
     },
@@ -281,7 +281,7 @@ fn push(repository: u64, commit: &CommitSha) -> Trigger {
 fn planned(workflow: &Workflow<'_>) -> NewRun {
     let job = |(key, needs): &(&str, &[&str])| PlannedJob {
         id: (*key).into(),
-        span: Span::at(1, 1),
+        span: PlanSpan::at(1, 1),
         name: Template::default_of((*key).into()),
         condition: Template::default_of(Condition::Success),
         strategy: None,
@@ -293,7 +293,7 @@ fn planned(workflow: &Workflow<'_>) -> NewRun {
         call: None,
         steps: vec![PlannedStep {
             id: None,
-            span: Span::at(1, 1),
+            span: PlanSpan::at(1, 1),
             name: Template::default_of("true".into()),
             condition: Template::default_of(Condition::Success),
             action: Action::Run {

@@ -1,40 +1,36 @@
-//! Cancel, re-run and keep: intents written into the store, each with a row in the audit log. The forms of
-//! the pages and the calls of the API end here.
+//! Cancel, re-run and keep: intents written into the store, each with a row in the audit log. The buttons of the pages
+//! and the calls of the API end here.
 
 use axum::{
     extract::{Form, Path, State},
     http::HeaderMap,
     response::Redirect,
+    routing::{MethodRouter, post},
 };
 use serde::Deserialize;
 
-use super::machines;
+use super::{
+    machines,
+    types::{CancelOutcome, Which},
+};
 use crate::{
-    model::ids::{JobId, RunId},
-    store::{self, Rerun, RerunOutcome},
+    model::ids::RunId,
+    queue::Hint,
+    store::{self, JobDetail, Rerun, RerunOutcome},
     web::{
-        AppState, Changed,
-        api::{
-            job_for, run_for, store_failed,
-            types::{CancelOutcome, Which},
-        },
+        AppState,
         authorize::Action,
         http::problem::Problem,
         identity::{Caller, check_origin},
+        lookup::{self, store_failed},
     },
 };
 
-/// A form with one button.
-#[derive(Debug, Deserialize)]
-pub struct ButtonForm {
-    csrf: String,
-    which: Option<Which>,
-}
-
-fn cancelled(state: &AppState, outcome: store::CancelOutcome) -> Result<CancelOutcome, Problem> {
+fn cancelled(state: &AppState, run: RunId, outcome: store::CancelOutcome) -> Result<CancelOutcome, Problem> {
     match outcome {
         store::CancelOutcome::Requested { forced, running, .. } => {
-            state.changed(Changed::Cancel(running));
+            state.notify(running.into_iter().map(Hint::Cancel));
+            state.notify([Hint::Report, Hint::Run(run)]);
             Ok(if forced {
                 CancelOutcome::Forced
             } else {
@@ -48,7 +44,7 @@ fn cancelled(state: &AppState, outcome: store::CancelOutcome) -> Result<CancelOu
 }
 
 /// Asks for the end of a run. The caller was authorized.
-pub(in crate::web) async fn cancel_one_run(
+pub(in crate::web) async fn cancel_run(
     state: &AppState,
     caller: &Caller,
     run: RunId,
@@ -59,26 +55,26 @@ pub(in crate::web) async fn cancel_one_run(
         .cancel_run(run, &caller.identity.who(), "asked for")
         .await
         .map_err(store_failed)?;
-    cancelled(state, outcome)
+    cancelled(state, run, outcome)
 }
 
 /// Asks for the end of a job. The caller was authorized.
-pub(in crate::web) async fn cancel_one_job(
+pub(in crate::web) async fn cancel_job(
     state: &AppState,
     caller: &Caller,
-    job: JobId,
+    job: &JobDetail,
 ) -> Result<CancelOutcome, Problem> {
-    caller.audit(state, "cancel job", &job.to_string()).await?;
+    caller.audit(state, "cancel job", &job.job.id.to_string()).await?;
     let outcome = state
         .store()
-        .cancel_job(job, &caller.identity.who(), "asked for")
+        .cancel_job(job.job.id, &caller.identity.who(), "asked for")
         .await
         .map_err(store_failed)?;
-    cancelled(state, outcome)
+    cancelled(state, job.run.id, outcome)
 }
 
 /// Runs again; returns the number of the new run attempt. The caller was authorized.
-pub(in crate::web) async fn rerun_one(
+pub(in crate::web) async fn rerun_run(
     state: &AppState,
     caller: &Caller,
     run: RunId,
@@ -96,7 +92,7 @@ pub(in crate::web) async fn rerun_one(
         .map_err(store_failed)?
     {
         RerunOutcome::Started { run_attempt } => {
-            state.changed(Changed::Queue);
+            state.notify([Hint::Job, Hint::Report, Hint::Run(run)]);
             Ok(run_attempt)
         }
         RerunOutcome::StillActive => Err(Problem::conflict(
@@ -115,77 +111,84 @@ pub(in crate::web) async fn rerun_one(
     }
 }
 
-/// `POST /runs/{id}/cancel`
-pub async fn cancel_run(
-    State(state): State<AppState>,
-    caller: Caller,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    Form(form): Form<ButtonForm>,
-) -> Result<Redirect, Problem> {
-    check_origin(&state, &headers)?;
-    let run = run_for(&state, &caller, Action::Cancel, &id).await?;
-    caller.check_csrf(&form.csrf)?;
-    cancel_one_run(&state, &caller, run.summary.id).await?;
-    Ok(Redirect::to(&format!("/runs/{}", run.summary.id)))
+/// A button of a page: a form that changes one thing and leads back to that thing's page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::web) enum Button {
+    /// `POST /runs/{id}/cancel`
+    CancelRun,
+    /// `POST /runs/{id}/rerun`
+    RerunRun,
+    /// `POST /jobs/{id}/cancel`
+    CancelJob,
+    /// `POST /jobs/{id}/keep`
+    KeepMachine,
+    /// `POST /jobs/{id}/release`
+    ReleaseMachine,
 }
 
-/// `POST /runs/{id}/rerun`
-pub async fn rerun(
-    State(state): State<AppState>,
-    caller: Caller,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    Form(form): Form<ButtonForm>,
-) -> Result<Redirect, Problem> {
-    check_origin(&state, &headers)?;
-    let run = run_for(&state, &caller, Action::Rerun, &id).await?;
-    caller.check_csrf(&form.csrf)?;
-    rerun_one(&state, &caller, run.summary.id, form.which.unwrap_or_default()).await?;
-    Ok(Redirect::to(&format!("/runs/{}", run.summary.id)))
+/// The form around a button.
+#[derive(Debug, Deserialize)]
+struct ButtonForm {
+    csrf: String,
+    which: Option<Which>,
 }
 
-/// `POST /jobs/{id}/cancel`
-pub async fn cancel_job(
-    State(state): State<AppState>,
-    caller: Caller,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    Form(form): Form<ButtonForm>,
-) -> Result<Redirect, Problem> {
-    check_origin(&state, &headers)?;
-    let job = job_for(&state, &caller, Action::Cancel, &id).await?;
-    caller.check_csrf(&form.csrf)?;
-    cancel_one_job(&state, &caller, job.job.id).await?;
-    Ok(Redirect::to(&format!("/jobs/{}", job.job.id)))
-}
+impl Button {
+    /// What the caller must be allowed to do.
+    pub fn action(self) -> Action {
+        match self {
+            Self::CancelRun | Self::CancelJob => Action::Cancel,
+            Self::RerunRun => Action::Rerun,
+            Self::KeepMachine | Self::ReleaseMachine => Action::Keep,
+        }
+    }
 
-/// `POST /jobs/{id}/keep`
-pub async fn keep(
-    State(state): State<AppState>,
-    caller: Caller,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    Form(form): Form<ButtonForm>,
-) -> Result<Redirect, Problem> {
-    check_origin(&state, &headers)?;
-    let job = job_for(&state, &caller, Action::Keep, &id).await?;
-    caller.check_csrf(&form.csrf)?;
-    machines::keep_of_job(&state, &caller, &job.job.id.to_string()).await?;
-    Ok(Redirect::to(&format!("/jobs/{}", job.job.id)))
-}
+    /// What answers when it is pressed.
+    pub fn handler(self) -> MethodRouter<AppState> {
+        post(
+            async move |State(state): State<AppState>,
+                        caller: Caller,
+                        Path(id): Path<String>,
+                        headers: HeaderMap,
+                        Form(form): Form<ButtonForm>| {
+                self.press(&state, &caller, &id, &headers, &form).await
+            },
+        )
+    }
 
-/// `POST /jobs/{id}/release`
-pub async fn release(
-    State(state): State<AppState>,
-    caller: Caller,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    Form(form): Form<ButtonForm>,
-) -> Result<Redirect, Problem> {
-    check_origin(&state, &headers)?;
-    let job = job_for(&state, &caller, Action::Keep, &id).await?;
-    caller.check_csrf(&form.csrf)?;
-    machines::release_of_job(&state, &caller, &job.job.id.to_string()).await?;
-    Ok(Redirect::to(&format!("/jobs/{}", job.job.id)))
+    /// The page's origin is checked first; then the thing is found and the caller authorized for it; then the form must
+    /// be one of this session's.
+    async fn press(
+        self,
+        state: &AppState,
+        caller: &Caller,
+        id: &str,
+        headers: &HeaderMap,
+        form: &ButtonForm,
+    ) -> Result<Redirect, Problem> {
+        check_origin(state, headers)?;
+        let page = match self {
+            Self::CancelRun | Self::RerunRun => {
+                let run = lookup::run(state, caller, self.action(), id).await?.summary.id;
+                caller.check_csrf(&form.csrf)?;
+                match self {
+                    Self::RerunRun => drop(rerun_run(state, caller, run, form.which.unwrap_or_default()).await?),
+                    _ => drop(cancel_run(state, caller, run).await?),
+                }
+                format!("/runs/{run}")
+            }
+            Self::CancelJob | Self::KeepMachine | Self::ReleaseMachine => {
+                let job = lookup::job(state, caller, self.action(), id).await?;
+                caller.check_csrf(&form.csrf)?;
+                let id = job.job.id;
+                match self {
+                    Self::KeepMachine => machines::keep_of_job(state, caller, &id.to_string()).await?,
+                    Self::ReleaseMachine => machines::release_of_job(state, caller, &id.to_string()).await?,
+                    _ => drop(cancel_job(state, caller, &job).await?),
+                }
+                format!("/jobs/{id}")
+            }
+        };
+        Ok(Redirect::to(&page))
+    }
 }

@@ -13,15 +13,14 @@ use crate::{
         names::{CommitSha, ConnectionId, RefName, RepoPath},
         trigger::{Event, RefCause, RefEvent, Repository, Trigger},
     },
+    queue::Hint,
     web::{
-        AppState, Changed,
-        api::{
-            parse, store_failed,
-            types::{AskedEvent, BuildCreated, CreateBuild},
-        },
+        AppState,
+        api::types::{AskedEvent, BuildCreated, CreateBuild},
         authorize::Action,
         http::problem::Problem,
         identity::Caller,
+        lookup::{parse, store_failed},
     },
 };
 
@@ -150,7 +149,7 @@ pub async fn create(
         .create_trigger(&trigger, &who)
         .await
         .map_err(store_failed)?;
-    state.changed(Changed::Trigger);
+    state.notify([Hint::Trigger]);
     let location = format!("/api/v1/builds/{id}");
     Ok((
         StatusCode::CREATED,

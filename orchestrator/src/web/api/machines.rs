@@ -18,54 +18,26 @@ use crate::{
     config::Backend,
     foreign_text::printable,
     machine::{INPUT_LIMIT, MachineError, process},
-    model::{ids::JobId, names::MachineName, state::MachineState, trigger::Repository},
+    model::{names::MachineName, state::MachineState, trigger::Repository},
+    queue::Hint,
     store::{Keep, KeepOutcome, MachineRow, ReleaseOutcome},
     web::{
-        AppState, Changed,
-        api::{
-            job_for, parse, store_failed,
-            types::{self, KeepBody, ListedMachine, MachineList},
-        },
+        AppState,
+        api::types::{self, KeepBody, ListedMachine, MachineList},
         authorize::Action,
         http::problem::Problem,
         identity::Caller,
+        lookup::{self, JobMachine, store_failed},
         pages::view::{self, rfc3339},
     },
 };
 
 /// The longest that an answer about a console waits for something to say.
 const LONGEST_WAIT: u64 = 20;
-/// How often a silent console is looked at meanwhile.
-const LOOK: Duration = Duration::from_millis(100);
+/// How often a silent console is read meanwhile.
+const POLL_CONSOLE: Duration = Duration::from_millis(100);
 /// How often the machine's row is.
-const LOOK_AT_ROW: Duration = Duration::from_secs(1);
-
-/// A machine, and the job it was made for.
-pub(in crate::web) struct Found {
-    pub row: MachineRow,
-    pub job: JobId,
-}
-
-/// A machine that the caller may do this to, else the answer of an absent one.
-async fn find(state: &AppState, caller: &Caller, action: Action, id: &str) -> Result<Found, Problem> {
-    let (name, job) = if id.starts_with("hci-") {
-        let name: MachineName = parse(id)?;
-        let attempt = state.store().attempt(name.attempt()).await.map_err(store_failed)?;
-        let attempt = attempt.ok_or_else(Problem::not_found)?;
-        caller.may(state, action, Some(&attempt.repository))?;
-        (name, attempt.job)
-    } else {
-        let job = job_for(state, caller, action, id).await?;
-        let newest = job.attempts.iter().max_by_key(|attempt| attempt.number);
-        let newest = newest.ok_or_else(|| Problem::conflict("no_machine", "The job has no machine yet."))?;
-        (MachineName::of(newest.id), job.job.id)
-    };
-    let row = state.store().machine(&name).await.map_err(store_failed)?;
-    Ok(Found {
-        row: row.ok_or_else(Problem::not_found)?,
-        job,
-    })
-}
+const POLL_ROW: Duration = Duration::from_secs(1);
 
 /// How a person reaches the console of a kept machine past the daemon; none while that is not possible.
 pub(in crate::web) fn attach_line(name: &MachineName, keep: &Keep) -> Option<String> {
@@ -91,12 +63,12 @@ pub(in crate::web) fn keep_of(row: &MachineRow, now: i64) -> Option<types::Keep>
         attach: (row.state == MachineState::Kept)
             .then(|| attach_line(&row.name, keep))
             .flatten(),
-        words: words(row, keep, now),
+        words: keep_text(row, keep, now),
     })
 }
 
 /// `kept until 12:03:00 UTC (in 27 min) by ann`.
-fn words(row: &MachineRow, keep: &Keep, now: i64) -> String {
+fn keep_text(row: &MachineRow, keep: &Keep, now: i64) -> String {
     let by = view::person(&keep.by);
     match (row.state, keep.until_ms) {
         (MachineState::Kept, Some(until)) => format!(
@@ -111,12 +83,12 @@ fn words(row: &MachineRow, keep: &Keep, now: i64) -> String {
     }
 }
 
-fn machine_of(found: &Found) -> types::Machine {
-    let row = &found.row;
+fn machine_of(machine: &JobMachine) -> types::Machine {
+    let row = &machine.row;
     types::Machine {
         name: row.name.clone(),
         attempt: row.attempt,
-        job: found.job,
+        job: machine.job,
         node: row.node.clone(),
         state: row.state,
         created: rfc3339(row.created_ms),
@@ -147,7 +119,9 @@ pub async fn one(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<types::Machine>, Problem> {
-    Ok(Json(machine_of(&find(&state, &caller, Action::Watch, &id).await?)))
+    Ok(Json(machine_of(
+        &lookup::machine(&state, &caller, Action::Watch, &id).await?,
+    )))
 }
 
 /// How long a machine is to be kept.
@@ -186,7 +160,7 @@ async fn keep_one(state: &AppState, caller: &Caller, row: &MachineRow, time: Dur
         .keep_machine(&row.name, &caller.identity.who(), time)
         .await
         .map_err(store_failed)?;
-    state.changed(Changed::Kept);
+    state.notify([Hint::Kept]);
     match outcome {
         KeepOutcome::AtItsEnd | KeepOutcome::Until { .. } => Ok(outcome),
         KeepOutcome::TooLate => Err(Problem::conflict(
@@ -204,21 +178,21 @@ pub async fn keep(
     Path(id): Path<String>,
     body: Bytes,
 ) -> Result<Json<types::Kept>, Problem> {
-    let found = find(&state, &caller, Action::Keep, &id).await?;
+    let machine = lookup::machine(&state, &caller, Action::Keep, &id).await?;
     let body: KeepBody = match body.is_empty() {
         true => KeepBody::default(),
         false => serde_json::from_slice(&body)
             .map_err(|e| Problem::bad_request(format!("the body is not understood: {e}")))?,
     };
     let time = wanted(&state, body.for_s)?;
-    let outcome = match keep_one(&state, &caller, &found.row, time).await? {
+    let outcome = match keep_one(&state, &caller, &machine.row, time).await? {
         KeepOutcome::Until { .. } => types::KeepOutcome::Kept,
         _ => types::KeepOutcome::AtItsEnd,
     };
-    let found = find(&state, &caller, Action::Keep, &id).await?;
+    let machine = lookup::machine(&state, &caller, Action::Keep, &id).await?;
     Ok(Json(types::Kept {
         outcome,
-        machine: machine_of(&found),
+        machine: machine_of(&machine),
     }))
 }
 
@@ -226,7 +200,7 @@ pub async fn keep(
 async fn release_one(state: &AppState, caller: &Caller, row: &MachineRow) -> Result<ReleaseOutcome, Problem> {
     caller.audit(state, "release machine", row.name.as_str()).await?;
     let outcome = state.store().release_machine(&row.name).await.map_err(store_failed)?;
-    state.changed(Changed::Kept);
+    state.notify([Hint::Kept]);
     Ok(outcome)
 }
 
@@ -249,10 +223,10 @@ pub async fn release(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<types::Released>, Problem> {
-    let found = find(&state, &caller, Action::Keep, &id).await?;
-    let outcome = released(release_one(&state, &caller, &found.row).await?)?;
+    let machine = lookup::machine(&state, &caller, Action::Keep, &id).await?;
+    let outcome = released(release_one(&state, &caller, &machine.row).await?)?;
     Ok(Json(types::Released {
-        machine: found.row.name,
+        machine: machine.row.name,
         outcome,
     }))
 }
@@ -263,20 +237,20 @@ pub async fn destroy(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<types::Released>, Problem> {
-    let found = find(&state, &caller, Action::Keep, &id).await?;
-    if matches!(found.row.state, MachineState::Preparing | MachineState::Running) {
+    let machine = lookup::machine(&state, &caller, Action::Keep, &id).await?;
+    if matches!(machine.row.state, MachineState::Preparing | MachineState::Running) {
         return Err(Problem::conflict(
             "live",
             format!(
                 "The machine works on job {}. Cancel the job, and the machine goes with it; or keep it to look into it \
                  after the job.",
-                found.job
+                machine.job
             ),
         ));
     }
-    let outcome = released(release_one(&state, &caller, &found.row).await?)?;
+    let outcome = released(release_one(&state, &caller, &machine.row).await?)?;
     Ok(Json(types::Released {
-        machine: found.row.name,
+        machine: machine.row.name,
         outcome,
     }))
 }
@@ -295,7 +269,7 @@ fn here(state: &AppState, row: &MachineRow) -> Result<(), Problem> {
     ))
 }
 
-/// A back end's words, which may quote a guest's.
+/// A back end's message, which may quote a guest's.
 fn machine_failed(error: &MachineError) -> Problem {
     Problem::conflict("machine", printable(&error.to_string()))
 }
@@ -317,12 +291,12 @@ pub async fn console(
     Path(id): Path<String>,
     Query(query): Query<ConsoleQuery>,
 ) -> Result<Json<types::ConsoleRead>, Problem> {
-    let found = find(&state, &caller, Action::Watch, &id).await?;
-    let mut row = found.row;
+    let machine = lookup::machine(&state, &caller, Action::Watch, &id).await?;
+    let mut row = machine.row;
     here(&state, &row)?;
     let began = row.state;
     let until = Instant::now() + Duration::from_secs(query.wait_s.min(LONGEST_WAIT));
-    let mut look_at_row = Instant::now() + LOOK_AT_ROW;
+    let mut poll_row = Instant::now() + POLL_ROW;
     loop {
         let over = matches!(row.state, MachineState::Draining | MachineState::Gone);
         let read = match state.machines().console(&row.name, query.from).await {
@@ -341,9 +315,9 @@ pub async fn console(
                 state: row.state,
             }));
         }
-        tokio::time::sleep(LOOK).await;
-        if Instant::now() >= look_at_row {
-            look_at_row = Instant::now() + LOOK_AT_ROW;
+        tokio::time::sleep(POLL_CONSOLE).await;
+        if Instant::now() >= poll_row {
+            poll_row = Instant::now() + POLL_ROW;
             let now = state.store().machine(&row.name).await.map_err(store_failed)?;
             row = now.ok_or_else(Problem::not_found)?;
         }
@@ -357,8 +331,8 @@ pub async fn write(
     Path(id): Path<String>,
     body: Bytes,
 ) -> Result<Json<types::ConsoleTyped>, Problem> {
-    let found = find(&state, &caller, Action::Type, &id).await?;
-    let row = found.row;
+    let machine = lookup::machine(&state, &caller, Action::Type, &id).await?;
+    let row = machine.row;
     here(&state, &row)?;
     if body.len() > INPUT_LIMIT {
         return Err(Problem::bad_request(format!(
@@ -403,11 +377,13 @@ pub async fn release_console(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<types::Machine>, Problem> {
-    let found = find(&state, &caller, Action::Type, &id).await?;
-    caller.audit(&state, "release console", found.row.name.as_str()).await?;
+    let machine = lookup::machine(&state, &caller, Action::Type, &id).await?;
+    caller
+        .audit(&state, "release console", machine.row.name.as_str())
+        .await?;
     let asked = state
         .store()
-        .release_console(&found.row.name)
+        .release_console(&machine.row.name)
         .await
         .map_err(store_failed)?;
     if !asked {
@@ -416,8 +392,10 @@ pub async fn release_console(
             "The machine is not kept. While its job runs its console is read by its node alone.",
         ));
     }
-    state.changed(Changed::Kept);
-    Ok(Json(machine_of(&find(&state, &caller, Action::Type, &id).await?)))
+    state.notify([Hint::Kept]);
+    Ok(Json(machine_of(
+        &lookup::machine(&state, &caller, Action::Type, &id).await?,
+    )))
 }
 
 /// What the page of a job says about its machine, and what may be done.
@@ -457,7 +435,7 @@ pub(in crate::web) async fn keep_view(
     let kept = row.state == MachineState::Kept;
     let possible = row.node != state.config().node || state.config().backend != Backend::Process;
     Ok(Some(KeepView {
-        words: keep.map(|keep| words(&row, keep, now_ms())),
+        words: keep.map(|keep| keep_text(&row, keep, now_ms())),
         kept,
         attach: keep
             .filter(|_| kept && watches)
@@ -474,14 +452,14 @@ pub(in crate::web) async fn keep_view(
 
 /// Keeps the machine of a job for the configured time: the page's button.
 pub(in crate::web) async fn keep_of_job(state: &AppState, caller: &Caller, job: &str) -> Result<(), Problem> {
-    let found = find(state, caller, Action::Keep, job).await?;
-    keep_one(state, caller, &found.row, wanted(state, None)?)
+    let machine = lookup::machine(state, caller, Action::Keep, job).await?;
+    keep_one(state, caller, &machine.row, wanted(state, None)?)
         .await
         .map(drop)
 }
 
 /// Lets the machine of a job go: the page's button.
 pub(in crate::web) async fn release_of_job(state: &AppState, caller: &Caller, job: &str) -> Result<(), Problem> {
-    let found = find(state, caller, Action::Keep, job).await?;
-    released(release_one(state, caller, &found.row).await?).map(drop)
+    let machine = lookup::machine(state, caller, Action::Keep, job).await?;
+    released(release_one(state, caller, &machine.row).await?).map(drop)
 }

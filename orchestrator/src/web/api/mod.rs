@@ -1,12 +1,9 @@
-//! `/api/v1`. Ids are parsed before anything is looked up: malformed is 400, unknown is 404, and so
-//! is whatever the caller may not see.
+//! `/api/v1`, and what the forms of the pages ask for.
 
 pub mod actions;
 pub mod builds;
 pub mod machines;
 pub mod types;
-
-use std::str::FromStr;
 
 use axum::{
     Json,
@@ -22,55 +19,18 @@ use super::{AppState, authorize::Action, identity::Caller};
 use crate::{
     clock::now_ms,
     model::{
-        ids::{JobId, RunId, TriggerId},
+        ids::{JobId, RunId},
         names::{ConnectionId, MachineName, RepoPath},
         state::{JobState, RunState},
     },
     scheduler,
-    store::{CancelRequest, JobDetail, JobRow, RunDetail, RunFilter, RunSummary},
+    store::{CancelRequest, JobDetail, JobRow, RunFilter, RunSummary},
     web::{
         http::problem::Problem,
+        lookup::{self, parse, store_failed},
         pages::view::{person, rfc3339},
     },
 };
-
-/// Parses a path parameter.
-pub(super) fn parse<T: FromStr>(text: &str) -> Result<T, Problem>
-where
-    T::Err: std::fmt::Display,
-{
-    text.parse().map_err(|e: T::Err| Problem::bad_request(e.to_string()))
-}
-
-pub(super) fn store_failed(error: crate::store::StoreError) -> Problem {
-    Problem::internal("asking the store", error)
-}
-
-/// A run that the caller may see, else the answer of an absent one.
-pub(super) async fn run_for(state: &AppState, caller: &Caller, action: Action, id: &str) -> Result<RunDetail, Problem> {
-    let id: RunId = parse(id)?;
-    let run = state
-        .store()
-        .run(id)
-        .await
-        .map_err(store_failed)?
-        .ok_or_else(|| caller.absent(|| format!("There is no run {id}.")))?;
-    caller.may(state, action, Some(&run.summary.repository))?;
-    Ok(run)
-}
-
-/// A job that the caller may see, else the answer of an absent one.
-pub(super) async fn job_for(state: &AppState, caller: &Caller, action: Action, id: &str) -> Result<JobDetail, Problem> {
-    let id: JobId = parse(id)?;
-    let job = state
-        .store()
-        .job(id)
-        .await
-        .map_err(store_failed)?
-        .ok_or_else(|| caller.absent(|| format!("There is no job {id}.")))?;
-    caller.may(state, action, Some(&job.run.repository))?;
-    Ok(job)
-}
 
 /// What the caller may see of the list.
 pub(super) fn visible(state: &AppState, caller: &Caller) -> Option<Vec<(ConnectionId, RepoPath)>> {
@@ -86,30 +46,13 @@ pub(super) fn visible(state: &AppState, caller: &Caller) -> Option<Vec<(Connecti
     )
 }
 
-async fn trigger_for(
-    state: &AppState,
-    caller: &Caller,
-    action: Action,
-    id: &str,
-) -> Result<crate::store::TriggerRow, Problem> {
-    let id: TriggerId = parse(id)?;
-    let row = state
-        .store()
-        .trigger(id)
-        .await
-        .map_err(store_failed)?
-        .ok_or_else(|| caller.absent(|| format!("There is no build {id}.")))?;
-    caller.may(state, action, Some(&row.trigger.repository))?;
-    Ok(row)
-}
-
 /// `GET /api/v1/builds/{id}`: what became of a trigger.
 pub async fn build(
     State(state): State<AppState>,
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<Build>, Problem> {
-    let row = trigger_for(&state, &caller, Action::SeeTrigger, &id).await?;
+    let row = lookup::build(&state, &caller, Action::SeeTrigger, &id).await?;
     let mut runs = Vec::new();
     for run in state.store().runs_of_trigger(row.id).await.map_err(store_failed)? {
         if let Some(run) = state.store().run(run).await.map_err(store_failed)? {
@@ -137,7 +80,7 @@ pub async fn cancel_build(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<BuildRuns<CancelledRun>>, Problem> {
-    let row = trigger_for(&state, &caller, Action::Cancel, &id).await?;
+    let row = lookup::build(&state, &caller, Action::Cancel, &id).await?;
     let runs = state.store().runs_of_trigger(row.id).await.map_err(store_failed)?;
     if runs.is_empty() {
         return Err(Problem::conflict(
@@ -147,7 +90,7 @@ pub async fn cancel_build(
     }
     let mut outcomes = Vec::new();
     for run in runs {
-        let outcome = actions::cancel_one_run(&state, &caller, run).await?;
+        let outcome = actions::cancel_run(&state, &caller, run).await?;
         outcomes.push(CancelledRun { run, outcome });
     }
     Ok(Json(BuildRuns {
@@ -173,7 +116,7 @@ pub async fn rerun_build(
     Path(id): Path<String>,
     body: axum::body::Bytes,
 ) -> Result<(StatusCode, Json<BuildRuns<StartedRun>>), Problem> {
-    let row = trigger_for(&state, &caller, Action::Rerun, &id).await?;
+    let row = lookup::build(&state, &caller, Action::Rerun, &id).await?;
     let which = which(&body)?;
     let runs = state.store().runs_of_trigger(row.id).await.map_err(store_failed)?;
     if runs.is_empty() {
@@ -185,7 +128,7 @@ pub async fn rerun_build(
     let mut started = Vec::new();
     let mut refused = None;
     for run in runs {
-        match actions::rerun_one(&state, &caller, run, which).await {
+        match actions::rerun_run(&state, &caller, run, which).await {
             Ok(attempt) => started.push(StartedRun { run, attempt }),
             Err(problem) => refused = Some(problem),
         }
@@ -240,7 +183,7 @@ pub async fn run(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<types::RunDetail>, Problem> {
-    let run = run_for(&state, &caller, Action::See, &id).await?;
+    let run = lookup::run(&state, &caller, Action::See, &id).await?;
     let attempts = run.attempts.iter().map(|attempt| types::RunAttempt {
         number: attempt.number,
         state: attempt.state,
@@ -264,8 +207,8 @@ pub async fn cancel_run(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<Cancelled<RunId>>, Problem> {
-    let run = run_for(&state, &caller, Action::Cancel, &id).await?;
-    let outcome = actions::cancel_one_run(&state, &caller, run.summary.id).await?;
+    let run = lookup::run(&state, &caller, Action::Cancel, &id).await?;
+    let outcome = actions::cancel_run(&state, &caller, run.summary.id).await?;
     Ok(Json(Cancelled {
         id: run.summary.id,
         outcome,
@@ -279,8 +222,8 @@ pub async fn rerun_run(
     Path(id): Path<String>,
     body: axum::body::Bytes,
 ) -> Result<(StatusCode, Json<Rerun>), Problem> {
-    let run = run_for(&state, &caller, Action::Rerun, &id).await?;
-    let attempt = actions::rerun_one(&state, &caller, run.summary.id, which(&body)?).await?;
+    let run = lookup::run(&state, &caller, Action::Rerun, &id).await?;
+    let attempt = actions::rerun_run(&state, &caller, run.summary.id, which(&body)?).await?;
     Ok((
         StatusCode::CREATED,
         Json(Rerun {
@@ -296,7 +239,7 @@ pub async fn job(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<types::JobDetail>, Problem> {
-    let job = job_for(&state, &caller, Action::See, &id).await?;
+    let job = lookup::job(&state, &caller, Action::See, &id).await?;
     let attempts = job.attempts.iter().map(|attempt| types::Attempt {
         id: attempt.id,
         number: attempt.number,
@@ -355,8 +298,8 @@ pub async fn cancel_job(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<Cancelled<JobId>>, Problem> {
-    let job = job_for(&state, &caller, Action::Cancel, &id).await?;
-    let outcome = actions::cancel_one_job(&state, &caller, job.job.id).await?;
+    let job = lookup::job(&state, &caller, Action::Cancel, &id).await?;
+    let outcome = actions::cancel_job(&state, &caller, &job).await?;
     Ok(Json(Cancelled {
         id: job.job.id,
         outcome,
@@ -382,7 +325,7 @@ pub async fn why(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<types::Why>, Problem> {
-    let job = job_for(&state, &caller, Action::See, &id).await?;
+    let job = lookup::job(&state, &caller, Action::See, &id).await?;
     let why = state
         .store()
         .why(job.job.id)

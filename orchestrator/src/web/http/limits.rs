@@ -1,5 +1,8 @@
 //! Limits per address: login attempts, and viewers of live logs. Both live in memory: a restart
 //! forgets them, which costs nothing that the token's 256 bits do not already protect.
+//!
+//! By hand and not with `governor`: it spreads attempts evenly over a time instead of counting them in a window, cannot
+//! forget one key after a login that worked, and does not bound how many keys it holds by itself.
 
 use std::{
     collections::HashMap,

@@ -1,5 +1,8 @@
 //! `Range: bytes=…` of a single range (RFC 9110, section 14). Several ranges, other units and
 //! nonsense are ignored, as the standard allows: the whole is served.
+//!
+//! By hand and not with `http-range-header`: that refuses a last position of more digits than 64 bits hold, which the
+//! standard takes for the end, and what is left to do with its answer is as long as this.
 
 /// What a `Range` header asks of something `len` bytes long.
 #[derive(Debug, Clone, PartialEq, Eq)]

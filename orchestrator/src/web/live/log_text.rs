@@ -15,13 +15,13 @@ use crate::{
     store::{AttemptRow, JobDetail},
     web::{
         AppState,
-        api::job_for,
         authorize::Action,
         http::{
             problem::Problem,
             range::{self, Asked},
         },
         identity::Caller,
+        lookup,
     },
 };
 
@@ -55,7 +55,7 @@ pub(in crate::web) fn attempt_of(job: &JobDetail, number: Option<u32>) -> Result
 
 /// Where the log of a try can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::web) enum LogPlace {
+pub(in crate::web) enum LogLocation {
     /// On this node.
     Here,
     /// Nowhere: it was never begun, or will be on this node.
@@ -66,16 +66,16 @@ pub(in crate::web) enum LogPlace {
     Removed,
 }
 
-pub(in crate::web) async fn log_place(state: &AppState, attempt: &AttemptRow) -> LogPlace {
+pub(in crate::web) async fn log_location(state: &AppState, attempt: &AttemptRow) -> LogLocation {
     if attempt.log_removed {
-        LogPlace::Removed
+        LogLocation::Removed
     } else if state.logs().exists(attempt.id).await {
         // Also under another name that this node had then.
-        LogPlace::Here
+        LogLocation::Here
     } else if attempt.node == state.config().node {
-        LogPlace::None
+        LogLocation::None
     } else {
-        LogPlace::Elsewhere
+        LogLocation::Elsewhere
     }
 }
 
@@ -105,11 +105,11 @@ pub(in crate::web) async fn log_of<'a>(
     let Some(attempt) = attempt_of(job, number)? else {
         return Ok(None);
     };
-    match log_place(state, attempt).await {
-        LogPlace::Here => Ok(Some(attempt)),
-        LogPlace::None => Ok(None),
-        LogPlace::Elsewhere => Err(Problem::conflict("log_elsewhere", elsewhere(state, caller, attempt))),
-        LogPlace::Removed => Err(Problem::gone("This log was removed: its retention time is over.")),
+    match log_location(state, attempt).await {
+        LogLocation::Here => Ok(Some(attempt)),
+        LogLocation::None => Ok(None),
+        LogLocation::Elsewhere => Err(Problem::conflict("log_elsewhere", elsewhere(state, caller, attempt))),
+        LogLocation::Removed => Err(Problem::gone("This log was removed: its retention time is over.")),
     }
 }
 
@@ -121,7 +121,7 @@ pub async fn page(
     Query(query): Query<TryQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let job = job_for(&state, &caller, Action::See, &id).await?;
+    let job = lookup::job(&state, &caller, Action::See, &id).await?;
     respond(&state, &caller, &job, query.number, &headers).await
 }
 

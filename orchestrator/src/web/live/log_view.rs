@@ -23,7 +23,7 @@ const LEAD: u64 = 8;
 
 /// A place in a log that a link names: `s2-L10` or `s2-L10-L20`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Mark {
+pub struct LineRange {
     /// The step, counted from 0 as everywhere; links count from 1, as people do.
     pub step: u32,
     /// The first line, counted from 1 in the step.
@@ -32,7 +32,7 @@ pub struct Mark {
     pub last: u64,
 }
 
-impl Mark {
+impl LineRange {
     fn covers(self, line: &Line) -> bool {
         line.step == self.step && (self.first..=self.last).contains(&line.line_in_step)
     }
@@ -41,11 +41,11 @@ impl Mark {
 /// Text that names no place.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a place in a log is written like s2-L10 or s2-L10-L20")]
-pub struct BadMark;
+pub struct BadLineRange;
 
-impl FromStr for Mark {
-    type Err = BadMark;
-    fn from_str(text: &str) -> Result<Self, BadMark> {
+impl FromStr for LineRange {
+    type Err = BadLineRange;
+    fn from_str(text: &str) -> Result<Self, BadLineRange> {
         let number = |part: Option<&str>, prefix: char| -> Option<u64> {
             let digits = part?.strip_prefix(prefix)?;
             let plain = !digits.is_empty() && digits.len() <= 12 && digits.bytes().all(|b| b.is_ascii_digit());
@@ -55,14 +55,14 @@ impl FromStr for Mark {
         let step = number(parts.next(), 's')
             .filter(|n| *n > 0)
             .and_then(|n| u32::try_from(n).ok())
-            .ok_or(BadMark)?;
-        let first = number(parts.next(), 'L').filter(|n| *n > 0).ok_or(BadMark)?;
+            .ok_or(BadLineRange)?;
+        let first = number(parts.next(), 'L').filter(|n| *n > 0).ok_or(BadLineRange)?;
         let last = match parts.next() {
             None => first,
-            part => number(part, 'L').ok_or(BadMark)?,
+            part => number(part, 'L').ok_or(BadLineRange)?,
         };
         if parts.next().is_some() || last < first {
-            return Err(BadMark);
+            return Err(BadLineRange);
         }
         Ok(Self {
             step: step - 1,
@@ -105,7 +105,7 @@ pub(in crate::web) async fn lead(logs: &LogStore, attempt: AttemptId, first: u64
 #[derive(Debug)]
 pub struct Renderer {
     link: String,
-    mark: Option<Mark>,
+    mark: Option<LineRange>,
     terminals: HashMap<(u32, Channel), ansi::Terminal>,
     /// The last line's number, and its terminal as it was before it.
     last: Option<(u64, ansi::Terminal)>,
@@ -114,7 +114,7 @@ pub struct Renderer {
 impl Renderer {
     /// `link` is the job page's path with a `?` or `&` at its end; permalinks begin with it.
     #[must_use]
-    pub fn new(link: String, mark: Option<Mark>) -> Self {
+    pub fn new(link: String, mark: Option<LineRange>) -> Self {
         Self {
             link,
             mark,
@@ -239,7 +239,7 @@ mod tests {
     fn places_are_parsed_strictly() {
         assert_eq!(
             "s2-L10".parse(),
-            Ok(Mark {
+            Ok(LineRange {
                 step: 1,
                 first: 10,
                 last: 10
@@ -247,7 +247,7 @@ mod tests {
         );
         assert_eq!(
             "s2-L10-L20".parse(),
-            Ok(Mark {
+            Ok(LineRange {
                 step: 1,
                 first: 10,
                 last: 20
@@ -265,7 +265,7 @@ mod tests {
             "s99999999999-L1",
             "s1-L\"><img>",
         ] {
-            assert_eq!(bad.parse::<Mark>(), Err(BadMark), "{bad}");
+            assert_eq!(bad.parse::<LineRange>(), Err(BadLineRange), "{bad}");
         }
     }
 
@@ -362,7 +362,7 @@ mod tests {
 
         #[test]
         fn marks_never_panic(text in "\\PC{0,40}") {
-            let _ = text.parse::<Mark>();
+            let _ = text.parse::<LineRange>();
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What forges delivered and what came of it, and what was missed: for those who administer the server. Bodies are
 //! never shown.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use askama::Template;
 use axum::{
@@ -10,22 +10,21 @@ use axum::{
     response::Html,
 };
 use serde::Deserialize;
+use url::form_urlencoded;
 
 use super::view::{self, Badge, rfc3339};
 use crate::{
     clock::now_ms,
     intake::outcome_text,
-    model::state::IntakeState,
+    model::{ids::DeliveryId, state::IntakeState},
     store::{Comparison, DeliveryFilter, DeliveryRow, Missed},
     web::{
-        AppState,
-        api::{
-            parse, store_failed,
-            types::{self, CatchUp, CaughtUp, Compared, Delivery, DeliveryList, MissedList, MissedRef},
-        },
+        AppState, CatchUpResult,
+        api::types::{self, CatchUp, CaughtUp, Compared, Delivery, DeliveryList, MissedList, MissedRef},
         authorize::Action,
         http::problem::Problem,
         identity::Caller,
+        lookup::{parse, store_failed},
         pages::runs::{Frame, html},
     },
 };
@@ -77,6 +76,24 @@ pub struct DeliveriesQuery {
 }
 
 impl DeliveriesQuery {
+    /// The page behind `last`, with the same filter.
+    fn older(&self, last: DeliveryId) -> String {
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        for (name, value) in [
+            ("connection", &self.connection),
+            ("repository", &self.repository),
+            ("state", &self.state),
+        ] {
+            if let Some(value) = value {
+                query.append_pair(name, value);
+            }
+        }
+        format!(
+            "/deliveries?{}",
+            query.append_pair("before", &last.to_string()).finish()
+        )
+    }
+
     fn filter(&self) -> Result<DeliveryFilter, Problem> {
         Ok(DeliveryFilter {
             connection: self.connection.as_deref().map(parse).transpose()?,
@@ -146,24 +163,28 @@ pub async fn missed(State(state): State<AppState>, caller: Caller) -> Result<Jso
     missed_list(&state).await.map(Json)
 }
 
-/// `POST /api/v1/catch-up`: compares with the forges now.
+/// Compares with the forges, in a task of its own: whoever asked may leave, and a slow forge may take longer than an
+/// answer may.
+async fn compare(state: AppState) -> CatchUpResult {
+    match tokio::spawn(async move { state.repositories().catch_up().await }).await {
+        Ok(Ok(caught)) => Ok(Arc::new(caught)),
+        Ok(Err(error)) => Err(Arc::new(error)),
+        Err(error) => Err(Arc::new(error)),
+    }
+}
+
+/// `POST /api/v1/catch-up`: compares with the forges now. Who asks while a comparison goes on gets the result of that.
 pub async fn catch_up(State(state): State<AppState>, caller: Caller) -> Result<Json<CatchUp>, Problem> {
     caller.may(&state, Action::Deliveries, None)?;
     caller.audit(&state, "catch up", "all connections").await?;
-    // Whoever asks may leave, and a slow forge may take longer than an answer: the work goes on.
-    let work = {
-        let state = state.clone();
-        tokio::spawn(async move { state.repositories().catch_up().await })
-    };
+    let work = state.catch_up().join(|| compare(state.clone()));
     let Ok(done) = tokio::time::timeout(CATCH_UP_WITHIN, work).await else {
         return Err(Problem::unavailable(
             "The forges are still being compared; what was missed is listed when that is done.",
         ));
     };
-    let caught = done
-        .map_err(|e| Problem::internal("catching up", e))?
-        .map_err(store_failed)?;
-    let connections = caught.into_iter().map(|caught| CaughtUp {
+    let caught = done.map_err(|e| Problem::internal("catching up", e))?;
+    let connections = caught.iter().cloned().map(|caught| CaughtUp {
         connection: caught.connection,
         repositories: caught.repositories,
         delivered_again: caught.delivered_again,
@@ -256,7 +277,7 @@ pub async fn page(
             .iter()
             .filter_map(|c| Some(format!("{}: {}", c.repository.path, c.reason.as_ref()?)))
             .collect(),
-        next: next.map(|row| format!("/deliveries?before={}", row.id)),
+        next: next.map(|row| query.older(row.id)),
         first: filter.before.is_none(),
     };
     html(&page)

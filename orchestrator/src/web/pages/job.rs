@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::view::{self, Badge};
 use crate::{
     clock::now_ms,
-    logs::{Line, LogError, Position, StepSpan},
+    logs::{Line, LogError, StepSpan},
     model::{
         ids::AttemptId,
         names::MachineName,
@@ -22,19 +22,19 @@ use crate::{
     web::{
         AppState,
         api::{
-            job_for,
             machines::{self, KeepView},
-            refused_here, store_failed,
+            refused_here,
         },
         authorize::Action,
         http::problem::Problem,
         identity::Caller,
         live::{
-            log_text::{self, LogPlace, attempt_of, log_of, log_place},
-            log_view::{Group, Mark, Renderer, WINDOW, lead},
-            stream::Cursor,
+            cursor::Cursor,
+            log_text::{self, LogLocation, attempt_of, log_location, log_of},
+            log_view::{Group, LineRange, Renderer, WINDOW, lead},
         },
-        pages::runs::{Frame, RunView, cancel_words, html, waiting},
+        lookup::{self, store_failed},
+        pages::runs::{Frame, RunView, cancel_text, html, waiting},
     },
 };
 
@@ -72,7 +72,7 @@ struct Window {
 
 /// The number in the attempt of the line that a place names. The lines of a step nearly always follow
 /// each other; where they do not, this is a little before it.
-fn line_of(spans: &[StepSpan], mark: Mark) -> Option<u64> {
+fn line_of(spans: &[StepSpan], mark: LineRange) -> Option<u64> {
     let span = spans.iter().find(|span| span.step == mark.step)?;
     Some((span.first + mark.first - 1).min(span.last))
 }
@@ -82,7 +82,7 @@ async fn window(
     attempt: AttemptId,
     query: &LogQuery,
     renderer: &mut Renderer,
-    mark: Option<Mark>,
+    mark: Option<LineRange>,
 ) -> Result<Window, Problem> {
     let n = query.n.unwrap_or(WINDOW).clamp(1, WINDOW);
     // Read before the lines: whoever goes on from here may see something twice, but misses nothing.
@@ -310,7 +310,7 @@ pub async fn job(
     Query(query): Query<LogQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let job = job_for(&state, &caller, Action::See, &id).await?;
+    let job = lookup::job(&state, &caller, Action::See, &id).await?;
     let accept = headers
         .get(header::ACCEPT)
         .and_then(|v| v.to_str().ok())
@@ -322,14 +322,27 @@ pub async fn job(
     Ok(page.into_response())
 }
 
+/// What the job waits for, or what ended it.
+async fn note(state: &AppState, job: &JobDetail) -> Result<Option<String>, Problem> {
+    if !matches!(job.job.state, JobState::Waiting | JobState::Queued) {
+        return Ok(ending(job));
+    }
+    let refused = refused_here(state, job).await?;
+    let why = state.store().why(job.job.id).await.map_err(store_failed)?;
+    Ok(why.as_ref().map(|why| match &refused {
+        Some(refused) => format!("{}; node {}: {refused}", waiting(why), state.config().node),
+        None => waiting(why),
+    }))
+}
+
 async fn build(state: &AppState, caller: &Caller, job: &JobDetail, query: &LogQuery) -> Result<Html<String>, Problem> {
     let now = now_ms();
-    let mark: Option<Mark> = query
+    let mark: Option<LineRange> = query
         .lines
         .as_deref()
         .map(|t| {
             t.parse()
-                .map_err(|e: crate::web::live::log_view::BadMark| Problem::bad_request(e.to_string()))
+                .map_err(|e: crate::web::live::log_view::BadLineRange| Problem::bad_request(e.to_string()))
         })
         .transpose()?;
     let attempt = attempt_of(job, query.number)?;
@@ -347,41 +360,21 @@ async fn build(state: &AppState, caller: &Caller, job: &JobDetail, query: &LogQu
     let mut renderer = Renderer::new(base.clone(), mark);
     let (mut shown, mut absent) = (None, None);
     if let Some(attempt) = attempt {
-        match log_place(state, attempt).await {
-            LogPlace::Here => shown = Some(window(state, attempt.id, query, &mut renderer, mark).await?),
-            LogPlace::None => {}
-            LogPlace::Elsewhere => absent = Some(log_text::elsewhere(state, caller, attempt)),
-            LogPlace::Removed => absent = Some("The log was removed: its retention time is over.".to_owned()),
+        match log_location(state, attempt).await {
+            LogLocation::Here => shown = Some(window(state, attempt.id, query, &mut renderer, mark).await?),
+            LogLocation::None => {}
+            LogLocation::Elsewhere => absent = Some(log_text::elsewhere(state, caller, attempt)),
+            LogLocation::Removed => absent = Some("The log was removed: its retention time is over.".to_owned()),
         }
     }
     let (first, last) = shown.as_ref().map_or((0, 0), |w| (w.first, w.last));
     let more = shown.as_ref().is_some_and(|w| w.more);
-    let cursor = shown.as_ref().map_or(
-        Cursor {
-            position: Position::START,
-            line: 0,
-            len: 0,
-        },
-        |w| w.cursor,
-    );
+    let cursor = shown.as_ref().map_or(Cursor::START, |w| w.cursor);
     let no_log = shown.as_ref().is_none_or(|w| w.groups.is_empty());
     let live = !job.job.state.is_terminal() && is_newest;
     // A window that is not the tail stands still: the reader looks at a place.
     let follows = live && mark.is_none() && query.from.is_none();
-    let refused = refused_here(state, job).await?;
-    let note = match job.job.state {
-        JobState::Waiting | JobState::Queued => state
-            .store()
-            .why(job.job.id)
-            .await
-            .map_err(store_failed)?
-            .as_ref()
-            .map(|why| match &refused {
-                Some(refused) => format!("{}; node {}: {refused}", waiting(why), state.config().node),
-                None => waiting(why),
-            }),
-        _ => ending(job),
-    };
+    let note = note(state, job).await?;
     let mut frame = Frame::new(state, caller, path.clone());
     frame.refresh_s = follows.then_some(5);
     let marked_step = mark.map(|m| m.step);
@@ -399,7 +392,7 @@ async fn build(state: &AppState, caller: &Caller, job: &JobDetail, query: &LogQu
         badge: view::job(job.job.state),
         status: status(job, now),
         note,
-        cancel: job.job.cancel.as_ref().map(cancel_words),
+        cancel: job.job.cancel.as_ref().map(cancel_text),
         tries: tries(job, attempt, now),
         show_tries: job.attempts.len() > 1 || job.attempts.iter().any(|a| a.cause.is_some()),
         node: attempt.map(|a| a.node.as_str()),
@@ -460,7 +453,7 @@ pub async fn log(
     Path(id): Path<String>,
     Query(query): Query<LogQuery>,
 ) -> Result<Html<String>, Problem> {
-    let job = job_for(&state, &caller, Action::See, &id).await?;
+    let job = lookup::job(&state, &caller, Action::See, &id).await?;
     let attempt = log_of(&state, &caller, &job, query.number).await?;
     let base = match query.number {
         Some(number) => format!("/jobs/{}?try={number}&", job.job.id),

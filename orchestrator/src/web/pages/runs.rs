@@ -23,10 +23,11 @@ use crate::{
     store::{CancelRequest, JobRow, RunAttemptRow, RunFilter, RunSummary, Why},
     web::{
         AppState,
-        api::{parse, run_for, store_failed, visible},
+        api::visible,
         authorize::Action,
         http::problem::Problem,
         identity::Caller,
+        lookup::{self, parse, store_failed},
     },
 };
 
@@ -227,7 +228,7 @@ pub(in crate::web) fn waiting(why: &Why) -> String {
 }
 
 /// `end asked for by ada at …: asked for`, in the words of the page.
-pub(in crate::web) fn cancel_words(cancel: &CancelRequest) -> String {
+pub(in crate::web) fn cancel_text(cancel: &CancelRequest) -> String {
     let force = if cancel.force { ", by force" } else { "" };
     format!(
         "end asked for by {} at {}{force}: {}",
@@ -281,7 +282,7 @@ async fn attempt_view<'a>(
         created: view::rfc3339(attempt.created_ms),
         created_at: view::moment(attempt.created_ms),
         took: view::duration(attempt.ended_ms.unwrap_or(now) - attempt.created_ms),
-        cancel: attempt.cancel.as_ref().map(cancel_words),
+        cancel: attempt.cancel.as_ref().map(cancel_text),
         jobs,
     })
 }
@@ -292,7 +293,7 @@ pub async fn run(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<(HeaderMap, Html<String>), Problem> {
-    let run = run_for(&state, &caller, Action::See, &id).await?;
+    let run = lookup::run(&state, &caller, Action::See, &id).await?;
     let now = now_ms();
     let active = run.summary.state == RunState::Active;
     let mut views = Vec::new();

@@ -3,7 +3,6 @@
 
 use askama::Template;
 use axum::{Json, extract::State, response::Html};
-use serde_json::{Value, json};
 
 use super::view::{self, Badge, rfc3339};
 use crate::{
@@ -12,6 +11,7 @@ use crate::{
     store::Counts,
     web::{
         AppState,
+        api::types::{ConnectionCount, ConnectionStatus, DaemonState, Status, StatusDetails, WorkStatus},
         health::{self, Readiness},
         http::problem::Problem,
         identity::Caller,
@@ -32,23 +32,13 @@ struct Connection {
     since: Option<String>,
 }
 
-/// What waits and what runs.
-struct Work {
-    queued: u64,
-    active: u64,
-    undelivered: u64,
-    refused: u64,
-}
-
-impl Work {
-    fn of(counts: &Counts) -> Self {
-        let jobs = |state| counts.jobs.get(&state).copied().unwrap_or(0);
-        Self {
-            queued: jobs(JobState::Queued),
-            active: jobs(JobState::Active),
-            undelivered: counts.reports_undelivered,
-            refused: counts.reports_refused,
-        }
+fn work(counts: &Counts) -> WorkStatus {
+    let jobs = |state| counts.jobs.get(&state).copied().unwrap_or(0);
+    WorkStatus {
+        queued: jobs(JobState::Queued),
+        active: jobs(JobState::Active),
+        reports_undelivered: counts.reports_undelivered,
+        reports_refused: counts.reports_refused,
     }
 }
 
@@ -56,11 +46,11 @@ impl Work {
 struct Details {
     connections: Vec<Connection>,
     /// None while the store does not answer.
-    work: Option<Work>,
+    work: Option<WorkStatus>,
 }
 
 impl Details {
-    async fn look(state: &AppState) -> Self {
+    async fn read(state: &AppState) -> Self {
         let config = state.config();
         let connections = state.connections().states().into_iter().filter_map(|(name, found)| {
             let since = match &found {
@@ -80,48 +70,54 @@ impl Details {
         });
         Self {
             connections: connections.collect(),
-            work: state.store().counts().await.ok().as_ref().map(Work::of),
+            work: state.store().counts().await.ok().as_ref().map(work),
         }
     }
 
-    fn json(&self) -> Value {
-        let connections: Vec<Value> = self
-            .connections
-            .iter()
-            .map(|c| {
-                json!({"name": c.name, "url": c.url, "webhook": c.hook, "state": c.state.as_str(),
-                       "detail": c.state.to_string(), "since": c.since, "fix": c.state.fix()})
-            })
-            .collect();
-        let work = self.work.as_ref().map(|work| {
-            json!({"queued": work.queued, "active": work.active,
-                   "reports_undelivered": work.undelivered, "reports_refused": work.refused})
+    fn for_api(&self) -> StatusDetails {
+        let connections = self.connections.iter().map(|connection| ConnectionStatus {
+            name: connection.name.clone(),
+            url: connection.url.clone(),
+            webhook: connection.hook.clone(),
+            state: connection.state.as_str().to_owned(),
+            detail: connection.state.to_string(),
+            since: connection.since.clone(),
+            fix: connection.state.fix().map(str::to_owned),
         });
-        json!({"connections": connections, "work": work})
+        StatusDetails {
+            connections: connections.collect(),
+            work: self.work,
+        }
     }
 }
 
-/// One word for the whole.
-fn word(readiness: Readiness) -> &'static str {
+fn daemon_state(readiness: Readiness) -> DaemonState {
     match readiness {
-        Readiness::Ready => "ready",
-        Readiness::Degraded { .. } => "degraded",
-        Readiness::NoStore => "not ready",
-        Readiness::Stopping => "stopping",
+        Readiness::Ready => DaemonState::Ready,
+        Readiness::Degraded { .. } => DaemonState::Degraded,
+        Readiness::NoStore => DaemonState::NotReady,
+        Readiness::Stopping => DaemonState::Stopping,
     }
 }
 
 /// `GET /api/v1/status`
-pub async fn api(State(state): State<AppState>, caller: Caller) -> Json<Value> {
-    let readiness = health::look(&state).await;
+pub async fn api(State(state): State<AppState>, caller: Caller) -> Json<Status> {
+    let readiness = health::check(&state).await;
     let all = state.connections().states();
     let broken = all.values().filter(|state| state.is_broken()).count();
-    let mut answer = json!({"state": word(readiness), "connections": {"all": all.len(), "broken": broken}});
-    if caller.is_admin() {
-        answer["node"] = json!(state.config().node);
-        answer["details"] = Details::look(&state).await.json();
-    }
-    Json(answer)
+    let (node, details) = match caller.is_admin() {
+        true => (
+            Some(state.config().node.clone()),
+            Some(Details::read(&state).await.for_api()),
+        ),
+        false => (None, None),
+    };
+    Json(Status {
+        state: daemon_state(readiness),
+        connections: ConnectionCount { all: all.len(), broken },
+        node,
+        details,
+    })
 }
 
 #[derive(Template)]
@@ -136,7 +132,7 @@ struct StatusPage<'a> {
 
 /// `GET /status`
 pub async fn page(State(state): State<AppState>, caller: Caller) -> Result<Html<String>, Problem> {
-    let readiness = health::look(&state).await;
+    let readiness = health::check(&state).await;
     let mut frame = Frame::new(&state, &caller, "/status".to_owned());
     frame.refresh_s = Some(30);
     html(&StatusPage {
@@ -145,7 +141,7 @@ pub async fn page(State(state): State<AppState>, caller: Caller) -> Result<Html<
         readiness,
         all: state.connections().states().len(),
         details: match caller.is_admin() {
-            true => Some(Details::look(&state).await),
+            true => Some(Details::read(&state).await),
             false => None,
         },
     })

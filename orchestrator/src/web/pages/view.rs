@@ -3,18 +3,19 @@
 
 use std::fmt::Write as _;
 
-pub use crate::{
-    clock::{moment, rfc3339},
-    model::{person::person, text::count},
-};
 use crate::{
     forge::ConnectionState,
     model::state::{IntakeState, JobState, RunState, StepState},
     web::health::Readiness,
 };
 
+pub use crate::{
+    clock::{moment, rfc3339},
+    model::{person::person, text::count},
+};
+
 /// How a state looks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct Badge {
     /// The word.
     pub word: &'static str,

@@ -22,7 +22,7 @@ use crate::{
         diagnostic::Diagnostic,
         ids::{AttemptId, InstanceId, JobId, RunId, TriggerId},
         names::{CommitSha, ConnectionId, NodeName, RefName, RepoPath},
-        plan::{Action, Condition, PLAN_VERSION, Plan, PlannedJob, PlannedStep, Shell, Span, Template},
+        plan::{Action, Condition, PLAN_VERSION, Plan, PlanSpan, PlannedJob, PlannedStep, Shell, Template},
         state::{JobResult, StepState},
         trigger::{Event, Repository, Trigger},
     },
@@ -44,10 +44,10 @@ pub const ORIGIN: &str = "http://127.0.0.1:8080";
 pub const COMMIT: &str = "3f786850e387550fdab836ed7e6dc881de23001b";
 
 /// Finds the two repositories of the fixture, and fails for one name.
-struct Found;
+struct KnownRepositories;
 
 #[async_trait]
-impl Repositories for Found {
+impl Repositories for KnownRepositories {
     async fn find(&self, connection: &ConnectionId, path: &RepoPath) -> Result<Option<Repository>, ForgeError> {
         match path.as_str() {
             "helios/demo" => Ok(Some(Repository {
@@ -179,7 +179,7 @@ fn config(folder: &std::path::Path) -> Config {
 fn step(name: &str, script: &str, line: u32) -> PlannedStep {
     PlannedStep {
         id: None,
-        span: Span::at(line, 7),
+        span: PlanSpan::at(line, 7),
         name: Template::default_of(name.into()),
         condition: Template::default_of(Condition::Success),
         action: Action::Run {
@@ -196,7 +196,7 @@ fn step(name: &str, script: &str, line: u32) -> PlannedStep {
 fn job(id: &str, name: &str, needs: &[&str]) -> PlannedJob {
     PlannedJob {
         id: id.into(),
-        span: Span::at(1, 1),
+        span: PlanSpan::at(1, 1),
         name: Template::default_of(name.into()),
         condition: Template::default_of(Condition::Success),
         strategy: None,
@@ -246,9 +246,9 @@ impl Site {
                 agent: "/nonexistent/helios-agent".into(),
             })
             .unwrap(),
-            repositories: Arc::new(Found),
+            repositories: Arc::new(KnownRepositories),
             connections: ConnectionHealth::new(&["berg".parse().unwrap()]),
-            on_change: Arc::new(|_| ()),
+            hints: Arc::new(InProcess::new()),
             metrics: Metrics::new(),
             draining: tokio_util::sync::CancellationToken::new(),
         });

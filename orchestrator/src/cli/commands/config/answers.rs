@@ -15,6 +15,7 @@ use miette::miette;
 
 use super::question::{Question, Questions};
 use crate::{
+    cli::commands::local::guest,
     config::{
         GuestKind, Tls,
         init::{Answers, ForgeAnswer, ImageAnswer},
@@ -23,10 +24,6 @@ use crate::{
     model::names::{ConnectionId, Label, NodeName, RepoPath},
 };
 
-/// A folder with the tiny guest, as for `helios-ci run`.
-const GUEST: &str = "HELIOS_CI_GUEST";
-/// The agent's binary, likewise.
-const AGENT: &str = "HELIOS_CI_AGENT";
 const DATA_DIR: &str = "/var/lib/helios-ci";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -223,7 +220,7 @@ impl Options {
             .ask(
                 Question {
                     option: "--data-dir",
-                    words: "Where everything is stored",
+                    text: "Where everything is stored",
                     given: self.data_dir.clone().map(Typed),
                     default: Some(Typed(DATA_DIR.into())),
                 },
@@ -262,7 +259,7 @@ impl Options {
             .ask(
                 Question {
                     option: "--forge",
-                    words: "Forge, forgejo or github",
+                    text: "Forge, forgejo or github",
                     given: self.forge.map(Shown),
                     default: Some(Shown(Forge::Forgejo)),
                 },
@@ -273,7 +270,7 @@ impl Options {
         let url = questions.ask(
             Question {
                 option: "--url",
-                words: "The forge's address",
+                text: "The forge's address",
                 given: given.map_err(|e| miette!("--url: {e}"))?,
                 default: (kind == Forge::Github).then(|| "https://github.com".to_owned()),
             },
@@ -283,7 +280,7 @@ impl Options {
             .ask(
                 Question {
                     option: "--allow-private",
-                    words: "May it have a private or loopback address, and plain HTTP?",
+                    text: "May it have a private or loopback address, and plain HTTP?",
                     given: self.allow_private.map(YesNo),
                     default: Some(YesNo(looks_private(&url))),
                 },
@@ -293,7 +290,7 @@ impl Options {
         let connection = questions.ask(
             Question {
                 option: "--name",
-                words: "The connection's name, the end of its webhook's address",
+                text: "The connection's name, the end of its webhook's address",
                 given: self.name.clone(),
                 default: Shown(kind).to_string().parse().ok(),
             },
@@ -303,7 +300,7 @@ impl Options {
             .ask(
                 Question {
                     option: "--repository",
-                    words: "Repositories to serve, OWNER/NAME with blanks between",
+                    text: "Repositories to serve, OWNER/NAME with blanks between",
                     given: (!self.repository.is_empty()).then(|| Repositories(self.repository.clone())),
                     default: None,
                 },
@@ -327,7 +324,7 @@ impl Options {
         let app_id = questions.ask(
             Question {
                 option: "--app-id",
-                words: "The GitHub App's number",
+                text: "The GitHub App's number",
                 given: self.app_id,
                 default: None,
             },
@@ -340,7 +337,7 @@ impl Options {
         let listen = questions.ask(
             Question {
                 option: "--listen",
-                words: "Where to listen for pages, API and webhooks",
+                text: "Where to listen for pages, API and webhooks",
                 given: self.listen,
                 default: Some(SocketAddr::from(([127, 0, 0, 1], 8080))),
             },
@@ -353,7 +350,7 @@ impl Options {
         let public_url = questions.ask(
             Question {
                 option: "--public-url",
-                words: "The address that people and the forge call",
+                text: "The address that people and the forge call",
                 given: given.map_err(|e| miette!("--public-url: {e}"))?,
                 default: listen.ip().is_loopback().then(|| format!("{scheme}://{listen}")),
             },
@@ -371,7 +368,7 @@ impl Options {
         let label = questions.ask(
             Question {
                 option: "--image",
-                words: "The image's label, for `runs-on`",
+                text: "The image's label, for `runs-on`",
                 given: self.image.clone(),
                 default: if zones { "debian-12" } else { "tiny" }.parse().ok(),
             },
@@ -392,9 +389,9 @@ impl Options {
             .ask(
                 Question {
                     option: "--disk",
-                    words: "Its golden disk, a qcow2 image",
+                    text: "Its golden disk, a qcow2 image",
                     given: self.disk.clone().map(Typed),
-                    default: guest().map(Typed),
+                    default: tiny_disk().map(Typed),
                 },
                 typed,
             )?
@@ -426,20 +423,9 @@ fn looks_private(url: &str) -> bool {
     host == "localhost" || literal.is_ok_and(|ip| !is_public(ip))
 }
 
-/// A file that belongs to this program's sources, when it was built there.
-fn in_sources(path: &str) -> Option<PathBuf> {
-    let program = env::current_exe().ok()?;
-    program
-        .ancestors()
-        .map(|dir| dir.join(path))
-        .find(|file| file.is_file())
-}
-
-/// The tiny guest's disk.
-fn guest() -> Option<PathBuf> {
-    let named = env::var_os(GUEST).map(|dir| Path::new(&dir).join("disk.qcow2"));
-    let found = named.filter(|disk| disk.is_file());
-    fs::canonicalize(found.or_else(|| in_sources("build/images/tiny/disk.qcow2"))?).ok()
+/// The disk of the tiny guest that `helios-ci run` would boot.
+fn tiny_disk() -> Option<PathBuf> {
+    guest::find(None).ok().map(|folder| folder.join(guest::DISK))
 }
 
 /// The agent, where it does not lie beside this program.
@@ -448,9 +434,10 @@ fn agent() -> Option<PathBuf> {
     if beside.is_file() {
         return None;
     }
-    let named = env::var_os(AGENT).map(PathBuf::from).filter(|agent| agent.is_file());
-    let found = named.or_else(|| in_sources("target/x86_64-unknown-linux-musl/agent/helios-agent"))?;
-    fs::canonicalize(found).ok()
+    let named = env::var_os(guest::AGENT)
+        .map(PathBuf::from)
+        .filter(|agent| agent.is_file());
+    fs::canonicalize(named.or_else(guest::built_agent)?).ok()
 }
 
 /// What `SHA256SUMS` beside a disk says of it.

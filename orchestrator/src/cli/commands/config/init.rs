@@ -12,11 +12,11 @@ use miette::miette;
 
 use super::{
     answers::Options,
-    install::{Files, Owner, refuse_existing},
+    install::{Files, Owner, check_writable, refuse_existing},
     question::{Question, Questions},
 };
 use crate::{
-    cli::Common,
+    cli::{Common, wiring::data_dir},
     config::init::{Answers, ForgeAnswer, ImageAnswer},
     secret::Secret,
     web::identity::random_hex,
@@ -58,6 +58,7 @@ pub(super) fn run(common: &Common, args: InitArgs) -> miette::Result<()> {
     let config = std::path::absolute(&common.config).map_err(|e| miette!("{}: {e}", common.config.display()))?;
     // Before anybody types anything.
     refuse_existing([config.as_path()])?;
+    check_writable(&config)?;
     let owner = Owner::find(args.owner.as_deref())?;
     let stdin = io::stdin();
     let mut questions = Questions {
@@ -66,6 +67,7 @@ pub(super) fn run(common: &Common, args: InitArgs) -> miette::Result<()> {
         input: stdin.lock(),
     };
     let answers = args.options.answers(&mut questions)?;
+    data_dir::check(&answers.data_dir)?;
     let credential = match answers.forge {
         ForgeAnswer::Forgejo => {
             not_both("--private-key-file", args.private_key_file.as_deref(), "Forgejo")?;
@@ -113,7 +115,7 @@ fn private_key<R: io::BufRead>(questions: &mut Questions<R>, file: Option<PathBu
     let file = questions.ask(
         Question {
             option: OPTION,
-            words: "The file with the App's private key, PEM",
+            text: "The file with the App's private key, PEM",
             given: file.map(|file| file.display().to_string()),
             default: None,
         },

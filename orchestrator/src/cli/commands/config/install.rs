@@ -9,7 +9,7 @@ use std::{
 };
 
 use miette::miette;
-use nix::unistd::{Gid, Uid, User};
+use nix::unistd::{AccessFlags, Gid, Uid, User, access};
 
 use crate::{config::Config, config::LoadOptions, files, secret::Secret};
 
@@ -81,6 +81,24 @@ pub(super) fn refuse_existing<'a>(paths: impl IntoIterator<Item = &'a Path>) -> 
         None => Ok(()),
         Some(path) => Err(exists(path)),
     }
+}
+
+/// Whether the folder of a file can be written to, or made, as far as can be seen without doing it.
+pub(super) fn check_writable(file: &Path) -> miette::Result<()> {
+    let there = file.ancestors().skip(1).find(|dir| fs::symlink_metadata(dir).is_ok());
+    let dir = there.unwrap_or(Path::new("/"));
+    let cannot = |reason: &dyn std::fmt::Display| {
+        miette!(
+            help = "as root, or name another place by --config",
+            "cannot write {} below {}: {reason}; nothing was written",
+            file.display(),
+            dir.display()
+        )
+    };
+    if !dir.is_dir() {
+        return Err(cannot(&"that is no directory"));
+    }
+    access(dir, AccessFlags::W_OK | AccessFlags::X_OK).map_err(|error| cannot(&error))
 }
 
 fn exists(path: &Path) -> miette::Report {

@@ -19,7 +19,7 @@ pub(super) struct Question<'a, T> {
     /// The option that answers it, as `--url`.
     pub option: &'a str,
     /// What a person reads.
-    pub words: &'a str,
+    pub text: &'a str,
     /// The option's value.
     pub given: Option<T>,
     /// The answer when nothing is typed, and with `--yes`.
@@ -45,7 +45,7 @@ impl<R: BufRead> Questions<R> {
     ) -> miette::Result<T> {
         let Question {
             option,
-            words,
+            text,
             given,
             default,
         } = question;
@@ -53,16 +53,16 @@ impl<R: BufRead> Questions<R> {
             return Ok(given);
         }
         if self.yes {
-            return default.ok_or_else(|| missing(option, words));
+            return default.ok_or_else(|| missing(option, text));
         }
         loop {
             match &default {
-                Some(default) => eprint!("{words} [{default}]: "),
-                None => eprint!("{words}: "),
+                Some(default) => eprint!("{text} [{default}]: "),
+                None => eprint!("{text}: "),
             }
-            let line = self.line()?.ok_or_else(|| missing(option, words))?;
+            let line = self.line()?.ok_or_else(|| missing(option, text))?;
             match (line.trim(), default.is_some()) {
-                ("", true) => return default.ok_or_else(|| missing(option, words)),
+                ("", true) => return default.ok_or_else(|| missing(option, text)),
                 ("", false) => eprintln!("There is no default. Ctrl-C leaves; nothing has been written."),
                 (text, _) => match parse(text) {
                     Ok(answer) => return Ok(answer),
@@ -73,22 +73,22 @@ impl<R: BufRead> Questions<R> {
     }
 
     /// A secret of one line, which is never an option's value: other processes can read a command line.
-    pub(super) fn secret(&mut self, option: &str, words: &str) -> miette::Result<Secret> {
+    pub(super) fn secret(&mut self, option: &str, text: &str) -> miette::Result<Secret> {
         if self.yes {
-            return Err(missing(option, words));
+            return Err(missing(option, text));
         }
         loop {
             let line = {
                 // Before the prompt: whoever sees it may type.
                 let _hidden = self.terminal.then(NoEcho::begin).transpose().into_diagnostic()?;
-                eprint!("{words}: ");
+                eprint!("{text}: ");
                 self.line()?
             };
             if self.terminal {
                 eprintln!();
             }
             match line.as_deref().map(str::trim) {
-                None => return Err(missing(option, words)),
+                None => return Err(missing(option, text)),
                 Some("") => eprintln!("It is needed. Ctrl-C leaves; nothing has been written."),
                 Some(secret) => return Ok(Secret::new(secret)),
             }
@@ -117,10 +117,10 @@ impl<R: BufRead> Questions<R> {
     }
 }
 
-fn missing(option: &str, words: &str) -> miette::Report {
+fn missing(option: &str, text: &str) -> miette::Report {
     miette!(
         help = format!("answer it with {option}; without --yes it is asked for"),
-        "no answer to: {words} ({option})"
+        "no answer to: {text} ({option})"
     )
 }
 
@@ -157,7 +157,7 @@ mod tests {
         };
         let question = Question {
             option: "--number",
-            words: "Number",
+            text: "Number",
             given,
             default,
         };

@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Further apart, signed tokens are refused, and guests, which are told the time by us, build files of the future.
 const APART_S: i64 = 60;
 
-pub(super) async fn look(config: &Config, findings: &mut Findings) {
+pub(super) async fn check(config: &Config, findings: &mut Findings) {
     for connection in config.connections.values() {
         if let Some(line) = clock(connection).await {
             findings.add(line);

@@ -19,7 +19,7 @@ const SOON: Duration = Duration::from_secs(20);
 /// A machined that runs answers within this time.
 const NOW: Duration = Duration::from_secs(3);
 
-pub(super) async fn look(config: &Config, findings: &mut Findings) {
+pub(super) async fn check(config: &Config, findings: &mut Findings) {
     findings.add(git().await);
     match (&config.machined, config.backend) {
         (Some(keeper), _) => match machined::connect_within(&keeper.socket, &config.node, NOW).await {

@@ -1,8 +1,8 @@
-//! `helios-ci doctor`: looks at everything that a node needs, leaves nothing changed, and says what to do.
+//! `helios-ci doctor`: checks everything that a node needs, leaves nothing changed, and says what to do.
 
 mod forges;
+mod host;
 mod machines;
-mod place;
 mod zones;
 
 use std::fmt;
@@ -11,7 +11,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::{
-    cli::{Common, Exit, Outcome},
+    cli::{Common, Exit, Outcome, client::json_text},
     config::{Backend, Config, ConfigError, LoadOptions},
 };
 
@@ -112,15 +112,15 @@ impl Findings {
         self.lines.push(line);
     }
 
-    fn end(self) -> Exit {
+    fn end(self) -> Outcome {
         if self.json {
-            println!("{:#}", serde_json::json!(self.lines));
+            println!("{}", json_text(&self.lines)?);
         }
-        if self.lines.iter().any(|line| line.status == Status::Failure) {
+        Ok(if self.lines.iter().any(|line| line.status == Status::Failure) {
             Exit::Failure
         } else {
             Exit::Success
-        }
+        })
     }
 }
 
@@ -129,11 +129,11 @@ pub(in crate::cli) async fn run(common: &Common, args: DoctorArgs) -> Outcome {
         json: args.json,
         lines: Vec::new(),
     };
-    // Nothing else can be looked at without a configuration.
+    // Nothing else can be checked without a configuration.
     if let Some(config) = configuration(common, &mut findings) {
-        place::look(&config, &mut findings).await;
+        host::check(&config, &mut findings).await;
         let zones = config.backend == Backend::Zone && zones::host(&mut findings).await;
-        machines::look(&config, &mut findings).await;
+        machines::check(&config, &mut findings).await;
         let can_try = zones && zones::rest(&config, &mut findings).await;
         match (args.rehearse, can_try) {
             (true, true) => zones::rehearse(&config, &mut findings).await,
@@ -149,9 +149,9 @@ pub(in crate::cli) async fn run(common: &Common, args: DoctorArgs) -> Outcome {
             )),
             (false, _) => {}
         }
-        forges::look(&config, &mut findings).await;
+        forges::check(&config, &mut findings).await;
     }
-    Ok(findings.end())
+    findings.end()
 }
 
 fn configuration(common: &Common, findings: &mut Findings) -> Option<Config> {

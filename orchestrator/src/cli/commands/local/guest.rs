@@ -9,12 +9,16 @@ use miette::miette;
 
 /// Names the folder of the guest.
 pub(in crate::cli) const GUEST: &str = "HELIOS_CI_GUEST";
+/// Names the agent's binary, for runs without a configuration.
+pub(in crate::cli) const AGENT: &str = "HELIOS_CI_AGENT";
+/// The guest's golden disk, in its folder.
+pub(in crate::cli) const DISK: &str = "disk.qcow2";
 /// What such a folder holds.
-pub(super) const FILES: [&str; 3] = ["disk.qcow2", "vmlinuz", "initrd.img"];
+pub(super) const FILES: [&str; 3] = [DISK, "vmlinuz", "initrd.img"];
 
 /// The guest's folder: the named one, that of the environment, the one that `make guest` built in the source of this
 /// program, or the one in the user's cache.
-pub(super) fn find(named: Option<&Path>) -> miette::Result<PathBuf> {
+pub(in crate::cli) fn find(named: Option<&Path>) -> miette::Result<PathBuf> {
     let from_environment = std::env::var_os(GUEST).map(PathBuf::from);
     // What somebody asked for is used or refused, never passed over.
     for (how, folder) in [("--guest", named), (GUEST, from_environment.as_deref())] {
@@ -63,6 +67,13 @@ fn whole(folder: &Path) -> Result<PathBuf, String> {
         Some(missing) => Err(format!("it has no {missing}")),
         None => Ok(folder),
     }
+}
+
+/// The agent that `make agent` built in the source of this program.
+pub(in crate::cli) fn built_agent() -> Option<PathBuf> {
+    let source = source_of(&std::env::current_exe().ok()?)?;
+    let agent = source.join("target/x86_64-unknown-linux-musl/agent/helios-agent");
+    agent.is_file().then_some(agent)
 }
 
 /// The source in whose `target` folder cargo put this program.

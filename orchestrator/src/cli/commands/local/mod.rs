@@ -3,8 +3,8 @@
 
 mod complaints;
 pub(in crate::cli) mod guest;
-mod place;
 pub(in crate::cli) mod pull;
+mod run_dir;
 mod show;
 mod tree;
 pub(in crate::cli) mod trial;
@@ -21,7 +21,7 @@ use miette::miette;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::{complaints::Complaints, place::Place, tree::Tree};
+use self::{complaints::Complaints, run_dir::RunDir, tree::Tree};
 use crate::{
     cli::{
         Common, Exit, Outcome, report,
@@ -34,6 +34,7 @@ use crate::{
         ids::{InstanceId, RunId},
         names::CommitSha,
         plan::{Action, CHECKOUT, Template},
+        state::RunState,
         trigger::{Event, RefCause, RefEvent, Repository, Trigger},
     },
     node,
@@ -87,23 +88,23 @@ pub(in crate::cli) async fn run(common: &Common, args: RunArgs) -> Outcome {
     parts::usable_git().await?;
     let here = std::env::current_dir().map_err(|e| miette!("there is no current folder: {e}"))?;
     let tree = Tree::find(&here, std::env::vars_os(), args.r#as.as_deref()).await?;
-    let place = Place::make(common, args.keep, args.guest.as_deref(), place::no_zones)?;
-    let ended = in_place(&place, &tree, &args).await;
-    place.leave();
-    Ok(Exit::of_state(&ended?))
+    let run_dir = RunDir::make(common, args.keep, args.guest.as_deref(), run_dir::no_zones)?;
+    let ended = in_run_dir(&run_dir, &tree, &args).await;
+    run_dir.leave();
+    Ok(Exit::of_run(ended?))
 }
 
-async fn in_place(place: &Place, tree: &Tree, args: &RunArgs) -> miette::Result<String> {
-    let machines = backend::local(&place.config, args.allow_unisolated).await?;
-    let once = Once::open(place, machines).await?;
+async fn in_run_dir(run_dir: &RunDir, tree: &Tree, args: &RunArgs) -> miette::Result<RunState> {
+    let machines = backend::local(&run_dir.config, args.allow_unisolated).await?;
+    let once = Once::open(run_dir, machines).await?;
     let asked = Asked {
         file: args.file.as_deref(),
         dirty: args.dirty,
-        logs: place.logs(),
+        logs: run_dir.logs(),
     };
     let ended = once.run(tree, &asked).await;
     once.close().await;
-    Ok(ended?.map_or_else(|| "cancelled".to_owned(), |(_, state)| state))
+    Ok(ended?.map_or(RunState::Cancelled, |(_, state)| state))
 }
 
 /// What of a tree is to run, and where its logs are kept as text.
@@ -121,11 +122,11 @@ struct Once {
 }
 
 impl Once {
-    async fn open(place: &Place, machines: Arc<dyn Machines>) -> miette::Result<Self> {
-        let lock = node::DataLock::take(&place.config.data_dir).map_err(report)?;
-        let store = Store::open(&place.config.database).await.map_err(report)?;
+    async fn open(run_dir: &RunDir, machines: Arc<dyn Machines>) -> miette::Result<Self> {
+        let lock = node::DataLock::take(&run_dir.config.data_dir).map_err(report)?;
+        let store = Store::open(&run_dir.config.database).await.map_err(report)?;
         let deps = parts::deps(parts::Outside {
-            config: Arc::clone(&place.config),
+            config: Arc::clone(&run_dir.config),
             store,
             hints: Arc::new(InProcess::new()),
             forges: HashMap::new(),
@@ -144,7 +145,7 @@ impl Once {
 
     /// Plans, runs, shows, and leaves no machine; the run and its final state. `None` when it was interrupted before it
     /// was one.
-    async fn run(&self, tree: &Tree, asked: &Asked<'_>) -> miette::Result<Option<(RunId, String)>> {
+    async fn run(&self, tree: &Tree, asked: &Asked<'_>) -> miette::Result<Option<(RunId, RunState)>> {
         let (deps, instance) = (&self.deps, self.instance);
         let mut signals = Signals::new()?;
         let run = tokio::select! {

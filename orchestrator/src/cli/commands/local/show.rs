@@ -18,19 +18,19 @@ use crate::{
     logs::{Channel, LogRecord, LogStore, Position},
     model::{
         ids::{AttemptId, RunId},
-        state::RunState,
+        state::{JobState, RunState},
     },
     store::{AttemptRow, JobDetail, JobRow},
     web::live::ansi,
 };
 
-/// How often the run is looked at between hints.
-const LOOK: Duration = Duration::from_millis(200);
+/// How often the run is read between hints.
+const POLL: Duration = Duration::from_millis(200);
 /// A line longer than this goes into a pipe in pieces.
 const LINE: usize = 64 * 1024;
 
 /// Follows a run to its end and returns its final state. Logs are also written into the folder `keep`, if there is one.
-pub(super) async fn until_the_end(deps: &Deps, run: RunId, keep: Option<&Path>) -> miette::Result<String> {
+pub(super) async fn until_the_end(deps: &Deps, run: RunId, keep: Option<&Path>) -> miette::Result<RunState> {
     let (mut followers, mut followed) = (JoinSet::new(), HashSet::new());
     let mut hints = deps.hints.subscribe();
     let ended = loop {
@@ -60,7 +60,7 @@ pub(super) async fn until_the_end(deps: &Deps, run: RunId, keep: Option<&Path>) 
         }
         tokio::select! {
             _ = hints.next() => {}
-            () = tokio::time::sleep(LOOK) => {}
+            () = tokio::time::sleep(POLL) => {}
         }
     };
     while followers.join_next().await.is_some() {}
@@ -68,15 +68,15 @@ pub(super) async fn until_the_end(deps: &Deps, run: RunId, keep: Option<&Path>) 
     for job in jobs {
         let detail = deps.store.job(job.id).await.map_err(report)?;
         let attempts = detail.map(|detail| detail.attempts).unwrap_or_default();
-        say(&format!("{} {}", mark(&job.state.to_string()), summary(job, &attempts)));
+        say(&format!("{} {}", sign(job.state), summary(job, &attempts)));
     }
-    Ok(ended.summary.state.to_string())
+    Ok(ended.summary.state)
 }
 
-fn mark(state: &str) -> &'static str {
+fn sign(state: JobState) -> &'static str {
     match state {
-        "success" => "✓",
-        "skipped" | "cancelled" => "-",
+        JobState::Success => "✓",
+        JobState::Skipped | JobState::Cancelled => "-",
         _ => "✗",
     }
 }
@@ -130,18 +130,18 @@ fn say(line: &str) {
     eprintln!("{line}");
 }
 
-/// Where a line of a log stands, for a person.
+/// What a line of a log belongs to, for a person.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
-    Of(Section),
+enum Origin {
+    Section(Section),
     Step(u32),
 }
 
-fn place(record: &LogRecord) -> Place {
+fn origin(record: &LogRecord) -> Origin {
     let ours = record.channel == Channel::System && record.step == 0;
     match Section::of(&record.data).filter(|_| ours) {
-        Some(section) => Place::Of(section),
-        None => Place::Step(record.step),
+        Some(section) => Origin::Section(section),
+        None => Origin::Step(record.step),
     }
 }
 
@@ -157,14 +157,14 @@ async fn follow(logs: LogStore, attempt: AttemptId, mut lines: Lines, job: JobDe
             }
         };
         for record in page.records {
-            let place = place(&record);
-            if current != Some(place) {
+            let origin = origin(&record);
+            if current != Some(origin) {
                 lines.end();
-                current = Some(place);
-                let heading = match place {
-                    Place::Of(Section::Machine) => Some("Machine"),
-                    Place::Of(Section::End) => Some("End"),
-                    Place::Step(number) => usize::try_from(number)
+                current = Some(origin);
+                let heading = match origin {
+                    Origin::Section(Section::Machine) => Some("Machine"),
+                    Origin::Section(Section::End) => Some("End"),
+                    Origin::Step(number) => usize::try_from(number)
                         .ok()
                         .and_then(|n| job.plan.steps.get(n))
                         .map(|step| step.name.shown()),

@@ -8,7 +8,7 @@ use std::path::Path;
 use miette::miette;
 
 use self::patient::{Gone, Patient};
-use super::{Asked, Once, place::Place, tree::Tree};
+use super::{Asked, Once, run_dir::RunDir, tree::Tree};
 use crate::{
     cli::{
         Common, Exit, Outcome, report,
@@ -41,7 +41,7 @@ struct Finding {
 pub(in crate::cli) async fn run(common: &Common, label: &Label) -> Outcome {
     parts::private_files();
     let mut golden = 0;
-    let place = Place::make(common, false, None, |config| {
+    let run_dir = RunDir::make(common, false, None, |config| {
         // The trial turns its machine off, which must not be this host.
         if config.backend == Backend::Process {
             return Err(miette!(
@@ -60,8 +60,8 @@ pub(in crate::cli) async fn run(common: &Common, label: &Label) -> Outcome {
     })?;
     let sample = tempfile::tempdir().map_err(|e| miette!("cannot make a directory: {e}"))?;
     let tree = sample_tree(sample.path(), label).await?;
-    let machines = Patient::new(backend::machines(&place.config, false).await?);
-    let once = Once::open(&place, machines.clone()).await?;
+    let machines = Patient::new(backend::machines(&run_dir.config, false).await?);
+    let once = Once::open(&run_dir, machines.clone()).await?;
     let began = now_ms();
     let asked = Asked {
         file: Some(&sample.path().join(FILE)),
@@ -75,7 +75,7 @@ pub(in crate::cli) async fn run(common: &Common, label: &Label) -> Outcome {
         Err(error) => Err(error),
     };
     once.close().await;
-    place.leave();
+    run_dir.leave();
     let findings = findings?;
     for Finding { name, good, detail } in &findings {
         println!("{:<8} {name}: {detail}", if *good { "ok" } else { "FAILURE" });

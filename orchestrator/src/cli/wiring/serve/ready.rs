@@ -22,12 +22,12 @@ pub(super) struct Ready {
     pub connections: ConnectionHealth,
     pub machines: Arc<dyn Machines>,
     pub tls: Option<Arc<rustls::ServerConfig>>,
-    pub web: Door,
-    pub metrics: Option<Door>,
+    pub web: ListeningSocket,
+    pub metrics: Option<ListeningSocket>,
 }
 
 impl Ready {
-    /// Makes everything, with the doors of the configuration before where they stay the same: who knocks while
+    /// Makes everything, with the sockets of the configuration before where they stay the same: who connects while
     /// the parts behind are exchanged waits in the kernel's queue.
     pub(super) async fn new(mut config: Config, before: Option<&Self>, allow_unisolated: bool) -> miette::Result<Self> {
         if let Some(before) = before {
@@ -45,16 +45,16 @@ impl Ready {
                 .into_iter()
                 .flat_map(|before| [Some(&before.web), before.metrics.as_ref()])
                 .flatten()
-                .find(move |door| door.at == at)
+                .find(move |socket| socket.at == at)
         };
         Ok(Self {
             forges,
             connections,
             machines: backend::machines(&config, allow_unisolated).await?,
             tls: config.tls.as_ref().map(serve::tls_config).transpose().map_err(report)?,
-            web: Door::open(config.listen, known(config.listen)).await?,
+            web: ListeningSocket::open(config.listen, known(config.listen)).await?,
             metrics: match config.metrics_listen {
-                Some(at) => Some(Door::open(at, known(at)).await?),
+                Some(at) => Some(ListeningSocket::open(at, known(at)).await?),
                 None => None,
             },
             config: Arc::new(config),
@@ -84,16 +84,16 @@ fn same_daemon(before: &Config, config: &Config) -> miette::Result<()> {
 }
 
 /// A listening socket that outlives the parts which accept from it.
-pub(super) struct Door {
+pub(super) struct ListeningSocket {
     at: SocketAddr,
     socket: std::net::TcpListener,
 }
 
-impl Door {
+impl ListeningSocket {
     async fn open(at: SocketAddr, before: Option<&Self>) -> miette::Result<Self> {
         let cannot = |e: std::io::Error| miette!("cannot listen on {at}: {e}");
         let socket = match before {
-            Some(door) => door.socket.try_clone(),
+            Some(socket) => socket.socket.try_clone(),
             None => TcpListener::bind(at).await.and_then(TcpListener::into_std),
         };
         Ok(Self {

@@ -21,7 +21,7 @@ use crate::{
 
 const INODES: u64 = 10_000;
 
-pub(super) async fn look(config: &Config, findings: &mut Findings) {
+pub(super) async fn check(config: &Config, findings: &mut Findings) {
     let running = directory(config, findings);
     database(config, findings).await;
     disk(config, findings);
@@ -69,7 +69,7 @@ fn directory(config: &Config, findings: &mut Findings) -> bool {
         ));
         return false;
     }
-    // Root may look at what is another's, and on a zone host has more to look at.
+    // Root may inspect what is another's, and on a zone host has more to inspect.
     if meta.uid() != Uid::effective().as_raw() && !Uid::effective().is_root() {
         let detail = format!(
             "{shown} belongs to user {}, this is user {}",

@@ -1,116 +1,16 @@
-//! The small tree every workflow text becomes before anything looks at its meaning: scalars with
-//! their type, lists and mappings, each with the place it came from. One schema walk reads it,
-//! whatever syntax it was written in.
+//! What a plain scalar is, by YAML 1.2's core schema, and how GitHub prints numbers.
 
-use std::{borrow::Cow, ops::Range};
-
-/// A place in a file, both counted from 1; the column in characters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Mark {
-    pub line: u32,
-    pub column: u32,
-}
-
-impl Mark {
-    /// Where a file begins: for complaints about the whole of it.
-    pub const START: Self = Self { line: 1, column: 1 };
-}
-
-/// One value of the file.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Node {
-    pub mark: Mark,
-    pub value: Value,
-}
-
-/// What a node is.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Value {
-    Scalar(Scalar),
-    Sequence(Vec<Node>),
-    /// In the order of the file; the reader has refused equal keys.
-    Mapping(Vec<(Key, Node)>),
-}
-
-/// A mapping's key. Only scalars can be keys.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Key {
-    pub mark: Mark,
-    pub text: String,
-    /// Where it lies in the source, in bytes.
-    pub span: Range<usize>,
-}
-
-/// A scalar with the type YAML 1.2's core schema gives it.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Scalar {
-    pub kind: Kind,
-    /// Where it lies in the source, in bytes: a precise place for what is found inside it.
-    pub span: Range<usize>,
-}
-
-/// The type and value of a scalar.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Kind {
+/// The type and value of a scalar; a text's value is what was written.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Kind {
+    /// Nothing.
     Null,
+    /// `true` or `false`.
     Bool(bool),
+    /// A number.
     Number(f64),
-    Text(String),
-}
-
-impl Scalar {
-    /// The value as text: `3.10` reads `3.1`, null reads as nothing, as GitHub does it.
-    pub fn text(&self) -> Cow<'_, str> {
-        match &self.kind {
-            Kind::Null => Cow::Borrowed(""),
-            Kind::Bool(value) => Cow::Borrowed(if *value { "true" } else { "false" }),
-            Kind::Number(value) => Cow::Owned(number_text(*value)),
-            Kind::Text(text) => Cow::Borrowed(text),
-        }
-    }
-}
-
-impl Node {
-    /// What a person calls this kind of value.
-    pub fn noun(&self) -> &'static str {
-        match &self.value {
-            Value::Sequence(_) => "a list",
-            Value::Mapping(_) => "a mapping",
-            Value::Scalar(scalar) => match scalar.kind {
-                Kind::Null => "nothing",
-                Kind::Bool(_) => "a boolean",
-                Kind::Number(_) => "a number",
-                Kind::Text(_) => "a text",
-            },
-        }
-    }
-
-    /// How many nodes and bytes of text a copy of this would add.
-    pub fn size(&self) -> (usize, usize) {
-        match &self.value {
-            Value::Scalar(scalar) => match &scalar.kind {
-                Kind::Text(text) => (1, text.len()),
-                _ => (1, 0),
-            },
-            Value::Sequence(items) => items.iter().fold((1, 0), |sum, item| add(sum, item.size())),
-            Value::Mapping(entries) => entries.iter().fold((1, 0), |sum, (key, value)| {
-                add(add(sum, (1, key.text.len())), value.size())
-            }),
-        }
-    }
-
-    /// How deep this nests; a scalar is 1.
-    pub fn depth(&self) -> usize {
-        1 + match &self.value {
-            Value::Scalar(_) => 0,
-            Value::Sequence(items) => items.iter().map(Self::depth).max().unwrap_or(0),
-            Value::Mapping(entries) => entries.iter().map(|(_, value)| value.depth()).max().unwrap_or(0),
-        }
-    }
-}
-
-fn add(a: (usize, usize), b: (usize, usize)) -> (usize, usize) {
-    (a.0 + b.0, a.1 + b.1)
+    /// A text.
+    Text,
 }
 
 /// Types a plain scalar by the core schema alone: `yes` and `on` are texts, `010` is ten.
@@ -125,7 +25,7 @@ pub(super) fn resolve(text: &str) -> Result<Kind, ()> {
             Some(number) => Kind::Number(number),
             None => match radix(text) {
                 Some(number) => Kind::Number(f64::from(number?)),
-                None => Kind::Text(text.to_owned()),
+                None => Kind::Text,
             },
         },
     })
@@ -198,10 +98,16 @@ pub(super) fn number_text(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::yaml::Scalar;
 
     fn as_text(text: &str) -> String {
-        let kind = resolve(text).unwrap();
-        Scalar { kind, span: 0..0 }.text().into_owned()
+        let scalar = Scalar {
+            kind: resolve(text).unwrap(),
+            written: text.to_owned(),
+            plain: true,
+            bytes: 0..0,
+        };
+        scalar.text().into_owned()
     }
 
     #[test]

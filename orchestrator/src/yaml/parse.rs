@@ -1,44 +1,70 @@
-//! YAML text → the tree: events of a span-keeping parser, with the limits that keep a hostile file
-//! cheap. Equal keys, merge keys and foreign tags are errors; aliases are expanded within a budget.
+//! Text → tree: events of a span-keeping parser, with the limits that keep a hostile text cheap. Aliases are expanded
+//! within a budget; merge keys and foreign tags are errors.
 
 use std::{
     collections::{HashMap, HashSet},
     ops::Range,
 };
 
-use granit_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span, Tag};
+use granit_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span as ParserSpan, Tag};
 
 use super::{
-    MAX_FILE,
-    tree::{Key, Kind, Mark, Node, Scalar, Value, resolve},
+    scalar::{Kind, resolve},
+    tree::{Key, Node, Scalar, Span, Value},
 };
 
-/// How deep lists and mappings may nest.
-pub(super) const MAX_DEPTH: usize = 50;
-/// Values of one file, aliases expanded.
-pub(super) const MAX_NODES: usize = 50_000;
-/// Bytes of text of one file, aliases expanded.
-const MAX_TEXT: usize = 4 << 20;
 /// Equal keys are collected up to here.
 const MAX_ERRORS: usize = 10;
 
+/// How much of YAML a text may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// All that workflow files may: anchors, aliases, tags of the core schema. Equal keys are refused here.
+    Full,
+    /// Neither anchors nor aliases nor tags; a configuration has no need of them. Equal keys are left to the reader, who
+    /// goes on and finds what else is wrong.
+    Plain,
+}
+
+/// What a text may be.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules {
+    /// What it is, for messages: `a workflow file`.
+    pub what: &'static str,
+    /// How much of YAML it may use.
+    pub dialect: Dialect,
+    /// How deep lists and mappings may nest.
+    pub max_depth: usize,
+    /// Values, aliases expanded.
+    pub max_nodes: usize,
+    /// Bytes of text, aliases expanded.
+    pub max_text: usize,
+}
+
 /// What is wrong with a text, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Fault {
-    pub mark: Mark,
+pub struct Fault {
+    /// Where.
+    pub span: Span,
+    /// What.
     pub message: String,
 }
 
-/// Reads one document.
-pub(super) fn parse(source: &str) -> Result<Node, Vec<Fault>> {
-    if source.len() > MAX_FILE {
-        let message = format!("the file is longer than {MAX_FILE} bytes");
-        return Err(vec![Fault {
-            mark: Mark::START,
-            message,
-        }]);
-    }
-    let mut builder = Builder::default();
+/// Reads one document; `None` when there is none.
+///
+/// # Errors
+/// With what is wrong: several equal keys, or the first of anything else.
+pub fn parse(source: &str, rules: &Rules) -> Result<Option<Node>, Vec<Fault>> {
+    let mut builder = Builder {
+        rules: *rules,
+        stack: Vec::new(),
+        root: None,
+        anchors: HashMap::new(),
+        documents: 0,
+        nodes: 0,
+        text: 0,
+        faults: Vec::new(),
+    };
     let options = granit_parser::options! { emit_comments: false };
     for next in Parser::new_from_str_with_options(source, options) {
         let step = match next {
@@ -50,33 +76,31 @@ pub(super) fn parse(source: &str) -> Result<Node, Vec<Fault>> {
             break;
         }
     }
-    match builder.root {
-        Some(root) if builder.faults.is_empty() => Ok(root),
-        None if builder.faults.is_empty() => Err(vec![Fault {
-            mark: Mark::START,
-            message: "the file is empty".into(),
-        }]),
-        _ => Err(builder.faults),
+    match builder.faults.is_empty() {
+        true => Ok(builder.root),
+        false => Err(builder.faults),
     }
 }
 
 fn unreadable(error: &ScanError) -> Fault {
     Fault {
-        mark: mark(*error.marker()),
+        span: span(*error.marker(), error.marker().byte_offset().unwrap_or(0)..0),
         message: format!("this is not valid YAML: {}", error.info()),
     }
 }
 
 /// The parser counts lines from 1 and columns from 0.
-fn mark(marker: Marker) -> Mark {
-    Mark {
+fn span(marker: Marker, bytes: Range<usize>) -> Span {
+    Span {
         line: u32::try_from(marker.line().max(1)).unwrap_or(u32::MAX),
         column: u32::try_from(marker.col() + 1).unwrap_or(u32::MAX),
+        offset: bytes.start,
+        length: bytes.end.saturating_sub(bytes.start),
     }
 }
 
-#[derive(Default)]
 struct Builder {
+    rules: Rules,
     stack: Vec<Frame>,
     root: Option<Node>,
     anchors: HashMap<usize, Node>,
@@ -87,7 +111,7 @@ struct Builder {
 }
 
 struct Frame {
-    mark: Mark,
+    span: Span,
     anchor: usize,
     open: Open,
 }
@@ -102,22 +126,32 @@ enum Open {
 }
 
 impl Builder {
-    fn event(&mut self, event: Event<'_>, span: &Span) -> Result<(), Fault> {
-        let at = mark(span.tag_start().unwrap_or(span.start));
+    fn event(&mut self, event: Event<'_>, found: &ParserSpan) -> Result<(), Fault> {
+        let bytes = found.byte_range().unwrap_or(0..0);
+        let at = span(found.tag_start().unwrap_or(found.start), bytes.clone());
+        if self.rules.dialect == Dialect::Plain {
+            plain_only(&event, at)?;
+        }
         match event {
             Event::DocumentStart(..) => {
                 self.documents += 1;
                 if self.documents > 1 {
-                    return Err(fault(at, "a workflow file is one YAML document; this begins another"));
+                    let message = format!("{} is one YAML document; this begins another", self.rules.what);
+                    return Err(fault(at, &message));
                 }
             }
             Event::Scalar(text, style, anchor, tag) => {
                 let plain = style == ScalarStyle::Plain;
-                let kind = typed(&text, plain, tag.as_deref(), at)?;
-                let is_merge = plain && text == "<<";
-                let span = span.byte_range().unwrap_or(0..0);
+                let kind = self.kind(&text, plain, tag.as_deref(), at)?;
+                let is_merge = plain && text == "<<" && self.rules.dialect == Dialect::Full;
                 self.add(at, 1, text.len())?;
-                self.place(at, anchor, Value::Scalar(Scalar { kind, span }), is_merge)?;
+                let scalar = Scalar {
+                    kind,
+                    written: text.into_owned(),
+                    plain,
+                    bytes,
+                };
+                self.put(at, anchor, Value::Scalar(scalar), is_merge)?;
             }
             Event::SequenceStart(_, anchor, tag) => {
                 expect_tag(tag.as_deref(), "seq", at)?;
@@ -141,7 +175,7 @@ impl Builder {
                         Open::Sequence(items) => Value::Sequence(items),
                         Open::Mapping { entries, .. } => Value::Mapping(entries),
                     };
-                    self.place(frame.mark, frame.anchor, value, false)?;
+                    self.put(frame.span, frame.anchor, value, false)?;
                 }
             }
             Event::Alias(id) => {
@@ -149,15 +183,15 @@ impl Builder {
                     return Err(fault(at, "this alias stands inside the value it names"));
                 };
                 let (nodes, text) = target.size();
-                if self.stack.len() + target.depth() > MAX_DEPTH {
-                    return Err(too_deep(at));
+                if self.stack.len() + target.depth() > self.rules.max_depth {
+                    return Err(self.too_deep(at));
                 }
                 // Before the copy, so that a bomb costs nothing.
                 self.nodes += nodes;
                 self.text += text;
                 self.within_budget(at)?;
                 let value = target.value.clone();
-                self.place(at, 0, value, false)?;
+                self.put(at, 0, value, false)?;
             }
             Event::UnresolvedAlias(name) => return Err(fault(at, &format!("there is no anchor `&{name}` above this"))),
             _ => {}
@@ -165,39 +199,59 @@ impl Builder {
         Ok(())
     }
 
-    fn add(&mut self, at: Mark, nodes: usize, text: usize) -> Result<(), Fault> {
+    fn add(&mut self, at: Span, nodes: usize, text: usize) -> Result<(), Fault> {
         self.nodes += nodes;
         self.text += text;
         self.within_budget(at)
     }
 
-    fn within_budget(&self, at: Mark) -> Result<(), Fault> {
-        if self.nodes > MAX_NODES || self.text > MAX_TEXT {
+    fn within_budget(&self, at: Span) -> Result<(), Fault> {
+        let Rules {
+            max_nodes, max_text, ..
+        } = self.rules;
+        if self.nodes > max_nodes || self.text > max_text {
             return Err(fault(
                 at,
-                &format!("the file holds more than {MAX_NODES} values or {MAX_TEXT} bytes of text, aliases expanded"),
+                &format!("the file holds more than {max_nodes} values or {max_text} bytes of text, aliases expanded"),
             ));
         }
         Ok(())
     }
 
-    fn open(&mut self, at: Mark, anchor: usize, open: Open) -> Result<(), Fault> {
+    fn open(&mut self, at: Span, anchor: usize, open: Open) -> Result<(), Fault> {
         self.add(at, 1, 0)?;
-        if self.stack.len() + 1 > MAX_DEPTH {
-            return Err(too_deep(at));
+        if self.stack.len() + 1 > self.rules.max_depth {
+            return Err(self.too_deep(at));
         }
-        self.stack.push(Frame { mark: at, anchor, open });
+        self.stack.push(Frame { span: at, anchor, open });
         Ok(())
     }
 
+    fn too_deep(&self, at: Span) -> Fault {
+        fault(
+            at,
+            &format!("lists and mappings nest deeper than {}", self.rules.max_depth),
+        )
+    }
+
+    fn kind(&self, text: &str, plain: bool, tag: Option<&Tag>, at: Span) -> Result<Kind, Fault> {
+        match self.rules.dialect {
+            Dialect::Full => typed(text, plain, tag, at),
+            // Numbers are read where one is wanted.
+            Dialect::Plain if plain => Ok(resolve(text).unwrap_or(Kind::Text)),
+            Dialect::Plain => Ok(Kind::Text),
+        }
+    }
+
     /// Puts a finished value where it belongs: document, list, key or value of a mapping.
-    fn place(&mut self, at: Mark, anchor: usize, value: Value, is_merge: bool) -> Result<(), Fault> {
-        let node = Node { mark: at, value };
+    fn put(&mut self, at: Span, anchor: usize, value: Value, is_merge: bool) -> Result<(), Fault> {
+        let node = Node { span: at, value };
         if anchor != 0 {
             let (nodes, text) = node.size();
             self.add(at, nodes, text)?;
             self.anchors.insert(anchor, node.clone());
         }
+        let unique = self.rules.dialect == Dialect::Full;
         let Some(frame) = self.stack.last_mut() else {
             self.root = Some(node);
             return Ok(());
@@ -207,17 +261,17 @@ impl Builder {
             Open::Mapping { entries, key, seen } => match key.take() {
                 Some(key) => entries.push((key, node)),
                 None => {
-                    let (text, span) = key_text(&node)?;
+                    let (text, bytes) = key_text(&node, self.rules.dialect)?;
                     if is_merge {
                         return Err(fault(
                             at,
                             "the merge key `<<` is not supported; repeat the entries or alias the whole value",
                         ));
                     }
-                    if !seen.insert(text.clone()) && self.faults.len() < MAX_ERRORS {
+                    if unique && !seen.insert(text.clone()) && self.faults.len() < MAX_ERRORS {
                         self.faults.push(fault(at, &format!("`{text}` is already defined")));
                     }
-                    *key = Some(Key { mark: at, text, span });
+                    *key = Some(Key { span: at, text, bytes });
                 }
             },
         }
@@ -225,37 +279,48 @@ impl Builder {
     }
 }
 
-fn key_text(node: &Node) -> Result<(String, Range<usize>), Fault> {
+fn key_text(node: &Node, dialect: Dialect) -> Result<(String, Range<usize>), Fault> {
     match &node.value {
-        Value::Scalar(scalar) => Ok((scalar.text().into_owned(), scalar.span.clone())),
-        _ => Err(fault(node.mark, &format!("a key must be a text, not {}", node.noun()))),
+        Value::Scalar(scalar) if dialect == Dialect::Plain => Ok((scalar.written.clone(), scalar.bytes.clone())),
+        Value::Scalar(scalar) => Ok((scalar.text().into_owned(), scalar.bytes.clone())),
+        _ => Err(fault(node.span, &format!("a key must be a text, not {}", node.noun()))),
     }
 }
 
-fn fault(mark: Mark, message: &str) -> Fault {
+fn fault(span: Span, message: &str) -> Fault {
     Fault {
-        mark,
+        span,
         message: message.into(),
     }
 }
 
-fn too_deep(at: Mark) -> Fault {
-    fault(at, &format!("lists and mappings nest deeper than {MAX_DEPTH}"))
+/// Refuses what a plain dialect leaves out.
+fn plain_only(event: &Event<'_>, at: Span) -> Result<(), Fault> {
+    if event.anchor_id().is_some() || event.is_alias() {
+        return Err(fault(
+            at,
+            "anchors and aliases are not allowed here: write the value out",
+        ));
+    }
+    if event.tag().is_some() {
+        return Err(fault(at, "tags are not allowed here"));
+    }
+    Ok(())
 }
 
 /// The type an explicit tag asks for, else what the core schema says of a plain scalar.
-fn typed(text: &str, plain: bool, tag: Option<&Tag>, at: Mark) -> Result<Kind, Fault> {
+fn typed(text: &str, plain: bool, tag: Option<&Tag>, at: Span) -> Result<Kind, Fault> {
     let wide = |()| fault(at, &format!("the number `{text}` does not fit into 32 bits"));
     let Some(tag) = tag else {
         return if plain {
             resolve(text).map_err(wide)
         } else {
-            Ok(Kind::Text(text.into()))
+            Ok(Kind::Text)
         };
     };
     let kind = resolve(text).map_err(wide)?;
     let fits = match core_tag(tag) {
-        Some("str") => return Ok(Kind::Text(text.into())),
+        Some("str") => return Ok(Kind::Text),
         Some("null") => kind == Kind::Null,
         Some("bool") => matches!(kind, Kind::Bool(_)),
         Some("int") => matches!(kind, Kind::Number(n) if n.fract() == 0.0) && !text.contains(['.', 'e', 'E']),
@@ -277,14 +342,14 @@ fn core_tag(tag: &Tag) -> Option<&str> {
     if bare { Some("str") } else { tag.core_suffix() }
 }
 
-fn expect_tag(tag: Option<&Tag>, core: &str, at: Mark) -> Result<(), Fault> {
+fn expect_tag(tag: Option<&Tag>, core: &str, at: Span) -> Result<(), Fault> {
     match tag {
         Some(tag) if core_tag(tag) != Some(core) => Err(foreign_tag(tag, at)),
         _ => Ok(()),
     }
 }
 
-fn foreign_tag(tag: &Tag, at: Mark) -> Fault {
+fn foreign_tag(tag: &Tag, at: Span) -> Fault {
     fault(
         at,
         &format!("the tag `{}{}` cannot be used here", tag.handle(), tag.suffix()),

@@ -1,6 +1,7 @@
 //! Where a local run lives, and with what configuration.
 
 use std::{
+    borrow::Cow,
     fs,
     path::{Path, PathBuf},
     sync::Arc,
@@ -14,13 +15,11 @@ use crate::{
     config::{Backend, Config, DEFAULT_PATH, Database, LoadOptions},
 };
 
-/// The agent's binary, for runs without a configuration; else one that was built with this program, or lies beside it.
-const AGENT: &str = "HELIOS_CI_AGENT";
 /// Paths of sockets below it must stay short.
 const SHORT: usize = 24;
 
 /// A directory of its own, removed at the end, and the configuration that puts everything into it.
-pub(super) struct Place {
+pub(super) struct RunDir {
     pub config: Arc<Config>,
     dir: tempfile::TempDir,
     keep: bool,
@@ -37,7 +36,7 @@ pub(super) fn no_zones(config: &mut Config) -> miette::Result<()> {
     Ok(())
 }
 
-impl Place {
+impl RunDir {
     /// With the configuration as `change` makes it; a named guest stands in for any configuration.
     pub fn make(
         common: &Common,
@@ -95,11 +94,8 @@ fn how_to_read(dir: &Path) -> String {
 
     let quoted = |path: &Path| {
         let text = path.display().to_string();
-        if text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./".contains(&b)) {
-            text
-        } else {
-            format!("'{}'", text.replace('\'', "'\\''"))
-        }
+        // Only a NUL cannot be quoted, which no path has.
+        shlex::try_quote(&text).map_or_else(|_| text.clone(), Cow::into_owned)
     };
     let mut logs: Vec<PathBuf> = fs::read_dir(dir)
         .map(|entries| entries.flatten().map(|entry| entry.path()).collect())
@@ -122,17 +118,12 @@ fn how_to_read(dir: &Path) -> String {
     text
 }
 
-/// The agent that `make agent` built in the source of this program.
-fn built_agent() -> Option<PathBuf> {
-    let source = guest::source_of(&std::env::current_exe().ok()?)?;
-    let agent = source.join("target/x86_64-unknown-linux-musl/agent/helios-agent");
-    agent.is_file().then_some(agent)
-}
-
 /// The tiny guest under every usual label.
-fn without_a_file(guest: &Path) -> miette::Result<Config> {
+fn without_a_file(folder: &Path) -> miette::Result<Config> {
     let quoted = |path: PathBuf| serde_json::Value::from(path.display().to_string());
-    let agent = std::env::var_os(AGENT).map(PathBuf::from).or_else(built_agent);
+    let agent = std::env::var_os(guest::AGENT)
+        .map(PathBuf::from)
+        .or_else(guest::built_agent);
     let agent = agent.map_or(serde_json::Value::Null, quoted);
     // JSON is YAML, and quotes every path.
     let mut text = serde_json::json!({
@@ -140,9 +131,9 @@ fn without_a_file(guest: &Path) -> miette::Result<Config> {
         "capacity": {"machines": 2},
         "default_label": "tiny",
         "images": {"tiny": {
-            "disk": quoted(guest.join("disk.qcow2")),
-            "kernel": quoted(guest.join("vmlinuz")),
-            "initrd": quoted(guest.join("initrd.img")),
+            "disk": quoted(folder.join(guest::DISK)),
+            "kernel": quoted(folder.join("vmlinuz")),
+            "initrd": quoted(folder.join("initrd.img")),
             "size": {"cpus": 1, "memory_mib": 1024},
         }},
         "aliases": {"ubuntu-latest": "tiny", "debian-latest": "tiny"},
@@ -150,6 +141,6 @@ fn without_a_file(guest: &Path) -> miette::Result<Config> {
     if !agent.is_null() {
         text["agent"] = agent;
     }
-    let loaded = Config::parse(guest, &text.to_string(), LoadOptions::default())?;
+    let loaded = Config::parse(folder, &text.to_string(), LoadOptions::default())?;
     Ok(loaded.config)
 }
