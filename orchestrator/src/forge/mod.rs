@@ -111,7 +111,7 @@ pub trait Forge: Send + Sync + fmt::Debug {
         600
     }
 
-    /// Its webhooks; none for a forge that sends none, whose refs are asked for instead.
+    /// Its webhooks; none where its kind of forge sends none.
     fn webhooks(&self) -> Option<Arc<dyn Webhooks>>;
 
     /// What the ref points at now; `None` when it does not exist.

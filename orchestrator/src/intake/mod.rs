@@ -147,7 +147,7 @@ impl Intake {
         };
         let Some(webhooks) = forge.webhooks() else {
             return Err(Refusal::unknown_connection(
-                "the forge of this connection sends no webhooks: remove the webhook, its refs are asked for",
+                "this connection takes no webhooks: its kind of forge sends none",
             ));
         };
         Ok(Endpoint {

@@ -238,7 +238,7 @@ async fn a_connection_without_webhooks_says_so_and_stores_nothing() {
     let (status, answer) = rig.ask(github("hub-new", "1", b"{}")).await;
     assert_eq!(status, StatusCode::NOT_FOUND);
     assert!(
-        answer["error"].as_str().unwrap().contains("sends no webhooks"),
+        answer["error"].as_str().unwrap().contains("takes no webhooks"),
         "{answer}"
     );
     assert!(rig.stored().await.is_empty());
