@@ -337,17 +337,17 @@ async fn keeps(deps: &Deps, stop: &CancellationToken) {
 
 /// Says what a person must look at, once for each, and counts it.
 async fn tell(deps: &Deps, known: &mut Vec<String>) {
-    match deps.machines.troubles().await {
-        Ok(troubles) => {
-            for trouble in troubles.iter().filter(|trouble| !known.contains(trouble)) {
-                tracing::error!(trouble, "a person must look at this");
+    match deps.machines.findings().await {
+        Ok(findings) => {
+            for finding in findings.iter().filter(|finding| !known.contains(finding)) {
+                tracing::error!(finding, "a person must look at this");
             }
-            deps.metrics.machine_troubles(troubles.len());
-            *known = troubles;
+            deps.metrics.machine_findings(findings.len());
+            *known = findings;
         }
         Err(error) => tracing::error!(
             error = &error as &dyn std::error::Error,
-            "cannot look for troubles of machines"
+            "cannot ask what is wrong with machines"
         ),
     }
 }
@@ -355,9 +355,9 @@ async fn tell(deps: &Deps, known: &mut Vec<String>) {
 async fn sweeps(deps: &Deps, stop: &CancellationToken) {
     let mut timer = tokio::time::interval(SWEEP);
     timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut troubles = Vec::new();
+    let mut findings = Vec::new();
     while stop.run_until_cancelled(timer.tick()).await.is_some() {
-        stop.run_until_cancelled(tell(deps, &mut troubles)).await;
+        stop.run_until_cancelled(tell(deps, &mut findings)).await;
         match stop.run_until_cancelled(sweep(deps)).await {
             None | Some(Ok(())) => {}
             Some(Err(error)) => {

@@ -13,7 +13,7 @@ pub mod proc;
 pub mod process;
 pub mod qemu;
 pub mod seed;
-pub mod trouble;
+pub mod step_error;
 pub mod zone;
 
 use std::{
@@ -179,9 +179,9 @@ pub struct MachineError {
 pub const INPUT_LIMIT: usize = 4096;
 
 /// Refuses more input than one call takes.
-fn check_input(bytes: &[u8]) -> Result<(), trouble::Trouble> {
+fn check_input(bytes: &[u8]) -> Result<(), step_error::StepError> {
     if bytes.len() > INPUT_LIMIT {
-        return Err(trouble::Trouble::lasting(format!(
+        return Err(step_error::StepError::permanent(format!(
             "more than {INPUT_LIMIT} bytes at once"
         )));
     }
@@ -233,7 +233,7 @@ pub trait Machines: Send + Sync + fmt::Debug {
 
     /// What a person must look at, in words: things of machines' names that are another's, disks that could not be
     /// destroyed, zones that hang. Nothing here is touched again by itself.
-    async fn troubles(&self) -> Result<Vec<String>, MachineError> {
+    async fn findings(&self) -> Result<Vec<String>, MachineError> {
         Ok(Vec::new())
     }
 

@@ -14,7 +14,7 @@ use super::{
     local::{self, CONSOLE, Kind, Local, OpenError, Place, Record},
     proc::{self, Process},
     seed::{self, Addresses},
-    trouble::Trouble,
+    step_error::StepError,
 };
 use crate::{
     exec::Cmd,
@@ -66,7 +66,7 @@ impl Kind for Plain {
         dir: &Path,
         _spec: &MachineSpec,
         before: Option<&Record<()>>,
-    ) -> Result<(Endpoints, ()), Trouble> {
+    ) -> Result<(Endpoints, ()), StepError> {
         if let Some(record) = before {
             return Ok((record.endpoints.clone(), ()));
         }
@@ -81,7 +81,7 @@ impl Kind for Plain {
         Ok((endpoints, ()))
     }
 
-    async fn make(&self, dir: &Path, spec: &MachineSpec, record: &Record<()>) -> Result<(), Trouble> {
+    async fn make(&self, dir: &Path, spec: &MachineSpec, record: &Record<()>) -> Result<(), StepError> {
         let state = dir.join("state");
         files::remove_tree(&state)?;
         files::private_dir(&state)?;
@@ -95,7 +95,7 @@ impl Kind for Plain {
         Ok(seed::write_directory(&seed_dir(dir), spec, &addresses)?)
     }
 
-    fn command(&self, dir: &Path, _record: &Record<()>) -> Result<Cmd, Trouble> {
+    fn command(&self, dir: &Path, _record: &Record<()>) -> Result<Cmd, StepError> {
         Ok(Cmd::new(&self.agent).arg("--seed").arg(seed_dir(dir)))
     }
 
@@ -104,29 +104,29 @@ impl Kind for Plain {
     }
 
     /// The agent's own few lines are the console; what steps say goes over gRPC.
-    fn log(&self, dir: &Path) -> Result<PathBuf, Trouble> {
+    fn log(&self, dir: &Path) -> Result<PathBuf, StepError> {
         let console = dir.join(CONSOLE);
         files::private_dir(&console)?;
         Ok(super::console::first(&console))
     }
 
-    async fn settle(&self, _dir: &Path, _name: &MachineName, _main: Process) -> Result<(), Trouble> {
+    async fn settle(&self, _dir: &Path, _name: &MachineName, _main: Process) -> Result<(), StepError> {
         Ok(())
     }
 
-    fn record_console(&self, _dir: &Path) -> Result<(), Trouble> {
+    fn record_console(&self, _dir: &Path) -> Result<(), StepError> {
         Ok(())
     }
 
-    fn cut_off(&self, _dir: &Path) -> Result<(), Trouble> {
-        Err(Trouble::lasting(NOTHING_TO_KEEP))
+    fn cut_off(&self, _dir: &Path) -> Result<(), StepError> {
+        Err(StepError::permanent(NOTHING_TO_KEEP))
     }
 
-    async fn write_console(&self, _dir: &Path, _bytes: &[u8]) -> Result<(), Trouble> {
-        Err(Trouble::lasting(NOTHING_TO_KEEP))
+    async fn write_console(&self, _dir: &Path, _bytes: &[u8]) -> Result<(), StepError> {
+        Err(StepError::permanent(NOTHING_TO_KEEP))
     }
 
-    async fn ask_to_stop(&self, _dir: &Path, _name: &MachineName, main: Process) -> Result<(), Trouble> {
+    async fn ask_to_stop(&self, _dir: &Path, _name: &MachineName, main: Process) -> Result<(), StepError> {
         Ok(main.terminate_group()?)
     }
 }

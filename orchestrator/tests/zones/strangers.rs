@@ -117,7 +117,7 @@ async fn each_is_named_and_none_is_touched() {
     bed::prepare();
     let strangers = settle();
     let (machines, before) = (machines(), bed::picture());
-    let troubles = machines.troubles().await.unwrap();
+    let findings = machines.findings().await.unwrap();
     let mut wanted = vec![
         vec!["zone", strangers.unmarked.as_str(), "marks of node n1", "left alone"],
         vec!["zone", strangers.theirs.as_str(), "marks of node n1", "left alone"],
@@ -128,12 +128,12 @@ async fn each_is_named_and_none_is_touched() {
     let datasets = strangers.datasets.iter();
     wanted.extend(datasets.map(|name| vec![name.as_str(), "mark of node n1", "left alone"]));
     for words in &wanted {
-        let says = troubles
+        let says = findings
             .iter()
             .filter(|said| words.iter().all(|word| said.contains(word)));
-        assert_eq!(says.count(), 1, "{words:?} in {troubles:#?}");
+        assert_eq!(says.count(), 1, "{words:?} in {findings:#?}");
     }
-    assert_eq!(troubles.len(), wanted.len(), "{troubles:#?}");
+    assert_eq!(findings.len(), wanted.len(), "{findings:#?}");
 
     assert!(machines.list().await.unwrap().is_empty());
     let names = strangers.datasets.iter().map(|name| name.rsplit('/').next().unwrap());
@@ -148,7 +148,7 @@ async fn each_is_named_and_none_is_touched() {
     machines.prepare(&ours).await.unwrap();
     machines.start(&ours.name).await.unwrap();
     assert_eq!(machines.list().await.unwrap().len(), 1);
-    assert_eq!(machines.troubles().await.unwrap().len(), wanted.len());
+    assert_eq!(machines.findings().await.unwrap().len(), wanted.len());
     machines.destroy(&ours.name).await.unwrap();
     assert_eq!(bed::changed(&before), Vec::<String>::new());
 }

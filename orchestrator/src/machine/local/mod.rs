@@ -31,7 +31,7 @@ use super::{
     ending::{self, Ending},
     locks::Locks,
     proc::{self, Process},
-    trouble::Trouble,
+    step_error::StepError,
 };
 use crate::{exec::Cmd, model::names::MachineName};
 
@@ -98,34 +98,34 @@ pub(crate) trait Kind: Send + Sync + fmt::Debug + 'static {
         dir: &Path,
         spec: &MachineSpec,
         before: Option<&Record<Self::Plan>>,
-    ) -> Result<(Endpoints, Self::Plan), Trouble>;
+    ) -> Result<(Endpoints, Self::Plan), StepError>;
 
     /// Makes the machine's files anew.
-    async fn make(&self, dir: &Path, spec: &MachineSpec, record: &Record<Self::Plan>) -> Result<(), Trouble>;
+    async fn make(&self, dir: &Path, spec: &MachineSpec, record: &Record<Self::Plan>) -> Result<(), StepError>;
 
     /// The main process.
-    fn command(&self, dir: &Path, record: &Record<Self::Plan>) -> Result<Cmd, Trouble>;
+    fn command(&self, dir: &Path, record: &Record<Self::Plan>) -> Result<Cmd, StepError>;
 
     /// An argument of the main process that none of its children has.
     fn word(&self, dir: &Path, name: &MachineName) -> String;
 
     /// Where the main process's own output goes; its directory exists when this returns.
-    fn log(&self, dir: &Path) -> Result<PathBuf, Trouble>;
+    fn log(&self, dir: &Path) -> Result<PathBuf, StepError>;
 
     /// Sees that a running machine's companions run and that it answers; called on every start.
-    async fn settle(&self, dir: &Path, name: &MachineName, main: Process) -> Result<(), Trouble>;
+    async fn settle(&self, dir: &Path, name: &MachineName, main: Process) -> Result<(), StepError>;
 
     /// Sees that the console of a running machine is recorded.
-    fn record_console(&self, dir: &Path) -> Result<(), Trouble>;
+    fn record_console(&self, dir: &Path) -> Result<(), StepError>;
 
     /// Takes away what the guest's side reaches on this node.
-    fn cut_off(&self, dir: &Path) -> Result<(), Trouble>;
+    fn cut_off(&self, dir: &Path) -> Result<(), StepError>;
 
     /// Types on the console of a kept machine.
-    async fn write_console(&self, dir: &Path, bytes: &[u8]) -> Result<(), Trouble>;
+    async fn write_console(&self, dir: &Path, bytes: &[u8]) -> Result<(), StepError>;
 
     /// Asks the running machine to stop.
-    async fn ask_to_stop(&self, dir: &Path, name: &MachineName, main: Process) -> Result<(), Trouble>;
+    async fn ask_to_stop(&self, dir: &Path, name: &MachineName, main: Process) -> Result<(), StepError>;
 }
 
 /// The machines of one kind on this host.
@@ -154,7 +154,7 @@ impl<K: Kind> Local<K> {
     }
 
     /// The machine's record, when it is ours.
-    fn ours(&self, name: &MachineName) -> Result<Option<Box<Record<K::Plan>>>, Trouble> {
+    fn ours(&self, name: &MachineName) -> Result<Option<Box<Record<K::Plan>>>, StepError> {
         match self.place.look(name)? {
             Found::Ours(record) => Ok(Some(record)),
             Found::Absent | Found::Leftover => Ok(None),
@@ -162,14 +162,14 @@ impl<K: Kind> Local<K> {
         }
     }
 
-    fn foreign(&self, name: &MachineName, why: &str) -> Trouble {
+    fn foreign(&self, name: &MachineName, why: &str) -> StepError {
         let dir = self.place.dir(name);
-        Trouble::lasting(format!("{} is not ours ({why}) and is left alone", dir.display()))
+        StepError::permanent(format!("{} is not ours ({why}) and is left alone", dir.display()))
     }
 
     /// The machine's main process while it lives. One that was started just before a crash, and so
     /// never written down, is found by its marker and written down now.
-    fn main(&self, name: &MachineName) -> Result<Option<Process>, Trouble> {
+    fn main(&self, name: &MachineName) -> Result<Option<Process>, StepError> {
         if let Some(run) = self.place.run(name)? {
             return Ok(run.main.is_alive().then_some(run.main));
         }
@@ -184,7 +184,7 @@ impl<K: Kind> Local<K> {
         Ok(found)
     }
 
-    fn see(&self, name: &MachineName) -> Result<Observed, Trouble> {
+    fn see(&self, name: &MachineName) -> Result<Observed, StepError> {
         match self.place.look::<K::Plan>(name)? {
             Found::Absent => Ok(Observed::Absent),
             Found::Leftover => Ok(Observed::Prepared),
@@ -215,11 +215,11 @@ impl<K: Kind> Local<K> {
         ending.explain()
     }
 
-    async fn do_prepare(&self, spec: &MachineSpec) -> Result<Endpoints, Trouble> {
+    async fn do_prepare(&self, spec: &MachineSpec) -> Result<Endpoints, StepError> {
         let new = matches!(self.place.look::<K::Plan>(&spec.name)?, Found::Absent);
         let before = self.ours(&spec.name)?;
         if before.is_some() && self.main(&spec.name)?.is_some() {
-            return Err(Trouble::lasting("it runs already; destroy it first"));
+            return Err(StepError::permanent("it runs already; destroy it first"));
         }
         let dir = self.place.dir(&spec.name);
         let (endpoints, plan) = self.kind.plan(&dir, spec, before.as_deref()).await?;
@@ -236,15 +236,15 @@ impl<K: Kind> Local<K> {
         Ok(record.endpoints)
     }
 
-    async fn do_start(&self, name: &MachineName) -> Result<(), Trouble> {
+    async fn do_start(&self, name: &MachineName) -> Result<(), StepError> {
         let Some(record) = self.ours(name)? else {
-            return Err(Trouble::lasting("it does not exist; prepare it first"));
+            return Err(StepError::permanent("it does not exist; prepare it first"));
         };
         let dir = self.place.dir(name);
         let main = match self.main(name)? {
             Some(main) => main,
             None if self.place.run(name)?.is_some() => {
-                return Err(Trouble::passing("it has run and ended; a machine runs once"));
+                return Err(StepError::retryable("it has run and ended; a machine runs once"));
             }
             None => {
                 let cmd = self.kind.command(&dir, &record)?.env(proc::MARKER, &dir).cwd(&dir);
@@ -259,7 +259,7 @@ impl<K: Kind> Local<K> {
         self.kind.settle(&dir, name, main).await
     }
 
-    async fn do_stop(&self, name: &MachineName, grace: Duration) -> Result<(), Trouble> {
+    async fn do_stop(&self, name: &MachineName, grace: Duration) -> Result<(), StepError> {
         if self.ours(name)?.is_none() {
             return Ok(());
         }
@@ -276,8 +276,8 @@ impl<K: Kind> Local<K> {
         if !grace.is_zero() {
             let until = tokio::time::Instant::now() + grace;
             loop {
-                if let Err(trouble) = self.kind.ask_to_stop(&dir, name, main).await {
-                    tracing::warn!(machine = %name, why = trouble.reason, "cannot ask the machine to stop; taking its power away");
+                if let Err(error) = self.kind.ask_to_stop(&dir, name, main).await {
+                    tracing::warn!(machine = %name, why = error.reason, "cannot ask the machine to stop; taking its power away");
                     break;
                 }
                 let next = until.min(tokio::time::Instant::now() + ASK_AGAIN);
@@ -293,39 +293,39 @@ impl<K: Kind> Local<K> {
         Ok(proc::kill_marked(&dir, Some(main), KILL_DEADLINE).await?)
     }
 
-    fn do_keep(&self, name: &MachineName) -> Result<(), Trouble> {
+    fn do_keep(&self, name: &MachineName) -> Result<(), StepError> {
         if self.ours(name)?.is_none() {
-            return Err(Trouble::lasting("it does not exist"));
+            return Err(StepError::permanent("it does not exist"));
         }
         self.main(name)?;
         let Some(run) = self.place.run(name)? else {
-            return Err(Trouble::lasting("it was never started"));
+            return Err(StepError::permanent("it was never started"));
         };
         self.kind.cut_off(&self.place.dir(name))?;
         Ok(self.place.set_run(name, Run { kept: true, ..run })?)
     }
 
     /// Only a kept machine's console is anybody's.
-    fn kept(&self, name: &MachineName) -> Result<(), Trouble> {
+    fn kept(&self, name: &MachineName) -> Result<(), StepError> {
         let ours = self.ours(name)?.is_some();
         match self.place.run(name)? {
             Some(run) if ours && run.kept => Ok(()),
-            _ => Err(Trouble::lasting("it is not kept")),
+            _ => Err(StepError::permanent("it is not kept")),
         }
     }
 
-    async fn do_write(&self, name: &MachineName, bytes: &[u8]) -> Result<(), Trouble> {
+    async fn do_write(&self, name: &MachineName, bytes: &[u8]) -> Result<(), StepError> {
         super::check_input(bytes)?;
         self.kept(name)?;
         if self.main(name)?.is_none() {
-            return Err(Trouble::lasting("it no longer runs"));
+            return Err(StepError::permanent("it no longer runs"));
         }
         let dir = self.place.dir(name);
         self.kind.record_console(&dir)?;
         self.kind.write_console(&dir, bytes).await
     }
 
-    async fn do_destroy(&self, name: &MachineName) -> Result<(), Trouble> {
+    async fn do_destroy(&self, name: &MachineName) -> Result<(), StepError> {
         self.quiet().remove(name);
         let dir = self.place.dir(name);
         match self.place.look::<K::Plan>(name)? {
@@ -345,7 +345,7 @@ impl<K: Kind> Local<K> {
 }
 
 /// Of a program that ended before it had begun. All that it said is in our own log.
-pub(crate) fn ended_at_once(what: &str, log: &Path) -> Trouble {
+pub(crate) fn ended_at_once(what: &str, log: &Path) -> StepError {
     let said = ending::end_of(log);
     tracing::warn!(log = %log.display(), said = %ending::lines(&said).join("; "), "{what} ended at once");
     let ending = Ending {
@@ -354,7 +354,7 @@ pub(crate) fn ended_at_once(what: &str, log: &Path) -> Trouble {
         console: &[],
         program: &said,
     };
-    Trouble::passing(ending.explain())
+    StepError::retryable(ending.explain())
 }
 
 #[async_trait]
@@ -367,11 +367,11 @@ impl<K: Kind> Machines for Local<K> {
         let _lock = self.locks.lock(&spec.name).await;
         self.do_prepare(spec)
             .await
-            .map_err(Trouble::named(Operation::Prepare, &spec.name))
+            .map_err(StepError::of(Operation::Prepare, &spec.name))
     }
 
     async fn endpoints(&self, name: &MachineName) -> Result<Option<Endpoints>, MachineError> {
-        let record = self.ours(name).map_err(Trouble::named(Operation::Observe, name))?;
+        let record = self.ours(name).map_err(StepError::of(Operation::Observe, name))?;
         Ok(record.map(|record| record.endpoints))
     }
 
@@ -379,13 +379,13 @@ impl<K: Kind> Machines for Local<K> {
         let _lock = self.locks.lock(name).await;
         self.do_start(name)
             .await
-            .map_err(Trouble::named(Operation::Start, name))
+            .map_err(StepError::of(Operation::Start, name))
     }
 
     async fn console(&self, name: &MachineName, from: u64) -> Result<Console, MachineError> {
-        let read = || -> Result<Console, Trouble> {
+        let read = || -> Result<Console, StepError> {
             if self.ours(name)?.is_none() {
-                return Err(Trouble::lasting("it does not exist"));
+                return Err(StepError::permanent("it does not exist"));
             }
             let dir = self.place.dir(name);
             if self.main(name)?.is_some() {
@@ -393,41 +393,41 @@ impl<K: Kind> Machines for Local<K> {
             }
             Ok(console::read(&dir.join(CONSOLE), from)?)
         };
-        read().map_err(Trouble::named(Operation::Console, name))
+        read().map_err(StepError::of(Operation::Console, name))
     }
 
     async fn stop(&self, name: &MachineName, grace: Duration) -> Result<(), MachineError> {
         let _lock = self.locks.lock(name).await;
         self.do_stop(name, grace)
             .await
-            .map_err(Trouble::named(Operation::Stop, name))
+            .map_err(StepError::of(Operation::Stop, name))
     }
 
     async fn keep(&self, name: &MachineName) -> Result<(), MachineError> {
         let _lock = self.locks.lock(name).await;
-        self.do_keep(name).map_err(Trouble::named(Operation::Keep, name))
+        self.do_keep(name).map_err(StepError::of(Operation::Keep, name))
     }
 
     async fn write_console(&self, name: &MachineName, bytes: &[u8]) -> Result<(), MachineError> {
         self.do_write(name, bytes)
             .await
-            .map_err(Trouble::named(Operation::Write, name))
+            .map_err(StepError::of(Operation::Write, name))
     }
 
     /// Everybody may read and type side by side here, so nobody holds anything.
     async fn release_console(&self, name: &MachineName) -> Result<(), MachineError> {
-        self.kept(name).map_err(Trouble::named(Operation::Release, name))
+        self.kept(name).map_err(StepError::of(Operation::Release, name))
     }
 
     async fn destroy(&self, name: &MachineName) -> Result<(), MachineError> {
         let _lock = self.locks.lock(name).await;
         self.do_destroy(name)
             .await
-            .map_err(Trouble::named(Operation::Destroy, name))
+            .map_err(StepError::of(Operation::Destroy, name))
     }
 
     async fn observe(&self, name: &MachineName) -> Result<Observed, MachineError> {
-        self.see(name).map_err(Trouble::named(Operation::Observe, name))
+        self.see(name).map_err(StepError::of(Operation::Observe, name))
     }
 
     async fn list(&self) -> Result<Vec<Owned>, MachineError> {
@@ -448,7 +448,7 @@ impl<K: Kind> Machines for Local<K> {
     }
 
     async fn wait_stopped(&self, name: &MachineName) -> Result<Observed, MachineError> {
-        let fail = |trouble| Trouble::named(Operation::Observe, name)(trouble);
+        let fail = |error| StepError::of(Operation::Observe, name)(error);
         loop {
             let observed = self.see(name).map_err(fail)?;
             if observed != Observed::Running {

@@ -322,13 +322,13 @@ impl Machines for Remote {
         machines.map_err(|refused| self.refused(Operation::Observe, "*", &refused))
     }
 
-    async fn troubles(&self) -> Result<Vec<String>, MachineError> {
+    async fn findings(&self) -> Result<Vec<String>, MachineError> {
         let reply = self
             .call(Operation::Observe, "*", QUICK, |mut client| async move {
-                client.troubles(wire::TroublesRequest {}).await
+                client.findings(wire::FindingsRequest {}).await
             })
             .await?;
-        Ok(reply.troubles)
+        Ok(reply.findings)
     }
 
     /// While machined is away, nothing is known of the machine; it may well run. So this waits on, and

@@ -219,9 +219,9 @@ impl Machined for Service {
         }))
     }
 
-    async fn troubles(&self, _: Request<wire::TroublesRequest>) -> Result<Response<wire::TroublesReply>, Status> {
-        let troubles = self.perform(|m| async move { m.troubles().await }).await?;
-        Ok(Response::new(wire::TroublesReply { troubles }))
+    async fn findings(&self, _: Request<wire::FindingsRequest>) -> Result<Response<wire::FindingsReply>, Status> {
+        let findings = self.perform(|m| async move { m.findings().await }).await?;
+        Ok(Response::new(wire::FindingsReply { findings }))
     }
 
     /// Not an operation: nothing is left half done when the caller goes away.

@@ -15,7 +15,7 @@ use super::command::{
 use crate::{
     exec::{Cmd, Output},
     machine::{
-        trouble::Trouble,
+        step_error::StepError,
         zone::{
             host::timeout_scale::Patience,
             life::{export::Exported, owned::Owned},
@@ -30,25 +30,25 @@ use crate::{
     },
 };
 
-impl From<CommandError> for Trouble {
+impl From<CommandError> for StepError {
     fn from(error: CommandError) -> Self {
         if error.is_retryable() {
-            Self::passing(error)
+            Self::retryable(error)
         } else {
-            Self::lasting(error)
+            Self::permanent(error)
         }
     }
 }
 
-impl From<dladm::ShowError> for Trouble {
+impl From<dladm::ShowError> for StepError {
     fn from(error: dladm::ShowError) -> Self {
-        Self::caused(&error)
+        Self::with_cause(&error)
     }
 }
 
-impl From<FieldError> for Trouble {
+impl From<FieldError> for StepError {
     fn from(error: FieldError) -> Self {
-        Self::caused(&error)
+        Self::with_cause(&error)
     }
 }
 
@@ -76,28 +76,28 @@ pub struct Host {
 }
 
 impl Host {
-    pub(super) async fn run(&self, command: Cmd) -> Result<Output, Trouble> {
+    pub(super) async fn run(&self, command: Cmd) -> Result<Output, StepError> {
         Ok(self.patience.command(command).run().await?)
     }
 
     /// Every zone of the host.
-    pub(super) async fn zones(&self) -> Result<Vec<Zone>, Trouble> {
+    pub(super) async fn zones(&self) -> Result<Vec<Zone>, StepError> {
         Ok(zoneadm::zones(&self.run(zoneadm::list()).await?)?)
     }
 
     /// Where one zone stands.
-    pub(super) async fn zone(&self, name: &MachineName) -> Result<Option<Zone>, Trouble> {
+    pub(super) async fn zone(&self, name: &MachineName) -> Result<Option<Zone>, StepError> {
         Ok(self.zones().await?.into_iter().find(|zone| zone.name == name.as_str()))
     }
 
     /// A zone's configuration.
-    pub(super) async fn exported(&self, name: &MachineName) -> Result<Option<Exported>, Trouble> {
+    pub(super) async fn exported(&self, name: &MachineName) -> Result<Option<Exported>, StepError> {
         let output = self.run(zonecfg::export(name)).await?;
         Ok(zonecfg::exported(&output)?.map(|text| Exported::parse(&text)))
     }
 
     /// Whose a zone is, by the marks in its configuration.
-    pub(super) async fn whose_zone(&self, name: &MachineName) -> Result<Whose<MachineName>, Trouble> {
+    pub(super) async fn whose_zone(&self, name: &MachineName) -> Result<Whose<MachineName>, StepError> {
         let Some(exported) = self.exported(name).await? else {
             return Ok(Whose::Nobodys);
         };
@@ -111,7 +111,7 @@ impl Host {
     }
 
     /// A dataset, as far as it concerns us.
-    pub(super) async fn dataset(&self, name: &DatasetName) -> Result<Option<zfs::Seen>, Trouble> {
+    pub(super) async fn dataset(&self, name: &DatasetName) -> Result<Option<zfs::Seen>, StepError> {
         Ok(zfs::seen(name, &self.run(zfs::look(name)).await?)?)
     }
 
@@ -120,7 +120,7 @@ impl Host {
         &self,
         name: &DatasetName,
         machine: &MachineName,
-    ) -> Result<Whose<DatasetName>, Trouble> {
+    ) -> Result<Whose<DatasetName>, StepError> {
         Ok(match self.dataset(name).await? {
             None => Whose::Nobodys,
             Some(seen) if self.is_ours(&seen, machine) => Whose::Ours(Owned::by_rule(name.clone())),
@@ -140,14 +140,14 @@ impl Host {
     }
 
     /// Which of a slot's two VNICs exist.
-    pub(super) async fn vnics(&self, network: &SlotNetwork) -> Result<[Whose<LinkName>; 2], Trouble> {
+    pub(super) async fn vnics(&self, network: &SlotNetwork) -> Result<[Whose<LinkName>; 2], StepError> {
         let vnics = dladm::vnics(&self.run(dladm::show_vnics()).await?)?;
         Ok(whose_vnics(&vnics, network))
     }
 
     /// Whether the host's end of a slot is as it must be before a guest may run: frames of an ordinary size, and
     /// nothing forwarded.
-    pub(super) async fn is_end(&self, network: &SlotNetwork) -> Result<bool, Trouble> {
+    pub(super) async fn is_end(&self, network: &SlotNetwork) -> Result<bool, StepError> {
         let (mtu, forwarding) = tokio::join!(
             self.run(dladm::show_mtu(&network.host)),
             self.run(ipadm::show_forwarding(&network.host)),
@@ -156,7 +156,7 @@ impl Host {
     }
 
     /// Whether the slot's address can be listened on.
-    pub(super) async fn has_address(&self, network: &SlotNetwork) -> Result<bool, Trouble> {
+    pub(super) async fn has_address(&self, network: &SlotNetwork) -> Result<bool, StepError> {
         let output = self.run(ipadm::show_address(&network.host)).await?;
         Ok(ipadm::is_usable(network, &output)?)
     }
@@ -166,7 +166,7 @@ impl Host {
         &self,
         network: &SlotNetwork,
         bandwidth: Option<&Bandwidth>,
-    ) -> Result<bool, Trouble> {
+    ) -> Result<bool, StepError> {
         let output = self.run(dladm::show_protection(&network.guest)).await?;
         Ok(dladm::is_protected(network, bandwidth, &output)?)
     }
@@ -177,7 +177,7 @@ impl Host {
         name: &MachineName,
         patience: Duration,
         wanted: impl Fn(Option<&State>) -> bool,
-    ) -> Result<Option<State>, Trouble> {
+    ) -> Result<Option<State>, StepError> {
         let until = tokio::time::Instant::now() + self.patience.of(patience);
         loop {
             let state = self.zone(name).await?.map(|zone| zone.state);
@@ -207,10 +207,10 @@ pub(super) fn whose_vnics(vnics: &[dladm::Vnic], network: &SlotNetwork) -> [Whos
 }
 
 /// What an act left undone: the command's own words, or that nothing was to be seen of it.
-pub(super) fn undone(what: &str, said: Result<(), impl std::fmt::Display>) -> Trouble {
+pub(super) fn undone(what: &str, said: Result<(), impl std::fmt::Display>) -> StepError {
     match said {
-        Err(error) => Trouble::passing(format!("{what}: {error}")),
-        Ok(()) => Trouble::passing(format!("{what}, though the command said that it did")),
+        Err(error) => StepError::retryable(format!("{what}: {error}")),
+        Ok(()) => StepError::retryable(format!("{what}, though the command said that it did")),
     }
 }
 

@@ -48,7 +48,7 @@ use crate::{
         Console, Endpoints, ListenAt, MachineError, MachineSpec, Machines, Observed, Operation, Owned, files,
         locks::Locks,
         seed::{self, GUEST_HOME},
-        trouble::Trouble,
+        step_error::StepError,
         zone::{
             command::{
                 dladm, ipf, zfs,
@@ -147,15 +147,15 @@ impl Drop for Zones {
     }
 }
 
-impl From<PlanError> for Trouble {
+impl From<PlanError> for StepError {
     fn from(error: PlanError) -> Self {
-        Self::lasting(error)
+        Self::permanent(error)
     }
 }
 
-impl From<Unfit> for Trouble {
+impl From<Unfit> for StepError {
     fn from(error: Unfit) -> Self {
-        Self::lasting(error)
+        Self::permanent(error)
     }
 }
 
@@ -191,19 +191,19 @@ impl Zones {
         })
     }
 
-    async fn newest(&self, label: &Label) -> Result<u32, Trouble> {
+    async fn newest(&self, label: &Label) -> Result<u32, StepError> {
         let image = self.options.zone.dataset.child("images")?.child(label.as_str())?;
         let output = self.host.run(zfs::list_snapshots(&image)).await?;
         zfs::versions(&image, &output)?
             .pop()
-            .ok_or_else(|| Trouble::lasting(format!("there is no golden disk below {image}: import the image first")))
+            .ok_or_else(|| StepError::permanent(format!("there is no golden disk below {image}: import the image first")))
     }
 
     /// A clone costs nothing, but a guest that finds no room to write into is of no use.
-    async fn has_space(&self) -> Result<(), Trouble> {
+    async fn has_space(&self) -> Result<(), StepError> {
         let machines = self.options.zone.dataset.child("machines")?;
         match zfs::available(&self.host.run(zfs::space(&machines)).await?)? {
-            Some(left) if left < SPACE => Err(Trouble::passing(format!(
+            Some(left) if left < SPACE => Err(StepError::retryable(format!(
                 "only {} MiB are free below {machines}: the pool, or a quota above, is full",
                 left >> 20
             ))),
@@ -211,18 +211,18 @@ impl Zones {
         }
     }
 
-    async fn do_prepare(&self, spec: &MachineSpec) -> Result<Endpoints, Trouble> {
+    async fn do_prepare(&self, spec: &MachineSpec) -> Result<Endpoints, StepError> {
         let name = &spec.name;
         let image = self.options.images.get(&spec.image);
         let image =
-            image.ok_or_else(|| Trouble::lasting(format!("no image is configured for label {}", spec.image)))?;
+            image.ok_or_else(|| StepError::permanent(format!("no image is configured for label {}", spec.image)))?;
         if self
             .host
             .zone(name)
             .await?
             .is_some_and(|zone| zone.state == State::Running)
         {
-            return Err(Trouble::lasting("it runs already; destroy it first"));
+            return Err(StepError::permanent("it runs already; destroy it first"));
         }
         // Whatever an interrupted preparation left is made anew, from the beginning.
         if self.records.read(name)?.is_some() {
@@ -250,8 +250,8 @@ impl Zones {
             slots: self.options.zone.network.slots(),
             memory_mib: self.options.memory_mib,
         };
-        let mut record = self.records.choose(name, room, make).map_err(Trouble::passing)?;
-        let slot = Slot::new(record.slot).ok_or_else(|| Trouble::lasting("its slot is no slot"))?;
+        let mut record = self.records.choose(name, room, make).map_err(StepError::retryable)?;
+        let slot = Slot::new(record.slot).ok_or_else(|| StepError::permanent("its slot is no slot"))?;
         let plan = MachinePlan::new(Wanted {
             spec,
             image,
@@ -262,8 +262,8 @@ impl Zones {
         let (for_seed, addresses, agent) = (spec.clone(), plan.addresses.clone(), self.options.agent.clone());
         let bytes = tokio::task::spawn_blocking(move || seed::image_bytes(&for_seed, &addresses, &agent)).await;
         let seed = bytes
-            .map_err(Trouble::passing)?
-            .map_err(|error| Trouble::lasting(format!("cannot make the seed disk: {error}")))?;
+            .map_err(StepError::retryable)?
+            .map_err(|error| StepError::permanent(format!("cannot make the seed disk: {error}")))?;
         let create = Create {
             host: &self.host,
             plan: &plan,
@@ -277,37 +277,37 @@ impl Zones {
         Ok(record.endpoints)
     }
 
-    async fn do_start(&self, name: &MachineName) -> Result<(), Trouble> {
+    async fn do_start(&self, name: &MachineName) -> Result<(), StepError> {
         let Some(mut record) = self.records.read(name)?.filter(|record| record.prepared) else {
-            return Err(Trouble::lasting("it does not exist; prepare it first"));
+            return Err(StepError::permanent("it does not exist; prepare it first"));
         };
         let state = self.host.zone(name).await?.map(|zone| zone.state);
         match state {
             Some(State::Running) => return Ok(()),
             Some(State::Installed) if !record.started => {}
-            _ if record.started => return Err(Trouble::passing("it has run and ended; a machine runs once")),
-            other => return Err(Trouble::passing(format!("its zone is {other:?} and cannot boot"))),
+            _ if record.started => return Err(StepError::retryable("it has run and ended; a machine runs once")),
+            other => return Err(StepError::retryable(format!("its zone is {other:?} and cannot boot"))),
         }
         if !matches!(self.host.whose_zone(name).await?, Whose::Ours(_)) {
-            return Err(Trouble::lasting("its zone does not carry our marks"));
+            return Err(StepError::permanent("its zone does not carry our marks"));
         }
         let network = self
             .network(&record)?
-            .ok_or_else(|| Trouble::lasting("its slot has no network"))?;
+            .ok_or_else(|| StepError::permanent("its slot has no network"))?;
         if !self
             .host
             .is_protected(&network, Some(&self.options.zone.bandwidth))
             .await?
         {
             // zoneadmd clears it at every halt.
-            return Err(Trouble::passing(format!(
+            return Err(StepError::retryable(format!(
                 "link {} is not protected as it should be: protection, allowed address, MTU or rate (`zone.bandwidth`)",
                 network.guest
             )));
         }
         let zone = &self.options.zone;
         if let Some(wrong) = ipf::wrong(zone.network, zone.port, &self.host.run(ipf::list()).await?)? {
-            return Err(Trouble::lasting(format!(
+            return Err(StepError::permanent(format!(
                 "ipfilter does not hold the guests back: {wrong}"
             )));
         }
@@ -338,7 +338,7 @@ impl Zones {
         }
     }
 
-    async fn do_destroy(&self, name: &MachineName) -> Result<(), Trouble> {
+    async fn do_destroy(&self, name: &MachineName) -> Result<(), StepError> {
         let record = self.records.read(name)?;
         let network = record
             .as_ref()
@@ -362,12 +362,12 @@ impl Zones {
     }
 }
 
-fn of_this_node(trouble: Trouble) -> MachineError {
+fn of_this_node(error: StepError) -> MachineError {
     MachineError {
         operation: Operation::Observe,
         machine: "of this node".to_owned(),
-        reason: trouble.reason,
-        retryable: trouble.retryable,
+        reason: error.reason,
+        retryable: error.retryable,
     }
 }
 
@@ -381,15 +381,15 @@ impl Machines for Zones {
         let _lock = self.locks.lock(&spec.name).await;
         self.do_prepare(spec)
             .await
-            .map_err(Trouble::named(Operation::Prepare, &spec.name))
+            .map_err(StepError::of(Operation::Prepare, &spec.name))
     }
 
     async fn endpoints(&self, name: &MachineName) -> Result<Option<Endpoints>, MachineError> {
         let record = self
             .records
             .read(name)
-            .map_err(Trouble::from)
-            .map_err(Trouble::named(Operation::Observe, name))?;
+            .map_err(StepError::from)
+            .map_err(StepError::of(Operation::Observe, name))?;
         Ok(record.map(|record| record.endpoints))
     }
 
@@ -397,13 +397,13 @@ impl Machines for Zones {
         let _lock = self.locks.lock(name).await;
         self.do_start(name)
             .await
-            .map_err(Trouble::named(Operation::Start, name))
+            .map_err(StepError::of(Operation::Start, name))
     }
 
     async fn console(&self, name: &MachineName, from: u64) -> Result<Console, MachineError> {
         self.see_console(name, from)
             .await
-            .map_err(Trouble::named(Operation::Console, name))
+            .map_err(StepError::of(Operation::Console, name))
     }
 
     async fn stop(&self, name: &MachineName, _grace: Duration) -> Result<(), MachineError> {
@@ -422,33 +422,33 @@ impl Machines for Zones {
             self.watch.forget().await;
             ended
         };
-        stop.await.map_err(Trouble::named(Operation::Stop, name))
+        stop.await.map_err(StepError::of(Operation::Stop, name))
     }
 
     async fn keep(&self, name: &MachineName) -> Result<(), MachineError> {
         let _lock = self.locks.lock(name).await;
-        self.do_keep(name).await.map_err(Trouble::named(Operation::Keep, name))
+        self.do_keep(name).await.map_err(StepError::of(Operation::Keep, name))
     }
 
     async fn write_console(&self, name: &MachineName, bytes: &[u8]) -> Result<(), MachineError> {
         let _lock = self.locks.lock(name).await;
         self.do_write(name, bytes)
             .await
-            .map_err(Trouble::named(Operation::Write, name))
+            .map_err(StepError::of(Operation::Write, name))
     }
 
     async fn release_console(&self, name: &MachineName) -> Result<(), MachineError> {
         let _lock = self.locks.lock(name).await;
         self.do_release(name)
             .await
-            .map_err(Trouble::named(Operation::Release, name))
+            .map_err(StepError::of(Operation::Release, name))
     }
 
     async fn destroy(&self, name: &MachineName) -> Result<(), MachineError> {
         let _lock = self.locks.lock(name).await;
         self.do_destroy(name)
             .await
-            .map_err(Trouble::named(Operation::Destroy, name))
+            .map_err(StepError::of(Operation::Destroy, name))
     }
 
     async fn observe(&self, name: &MachineName) -> Result<Observed, MachineError> {
@@ -462,15 +462,15 @@ impl Machines for Zones {
             }
             self.see(name, state.as_ref()).await
         };
-        see.await.map_err(Trouble::named(Operation::Observe, name))
+        see.await.map_err(StepError::of(Operation::Observe, name))
     }
 
     async fn list(&self) -> Result<Vec<Owned>, MachineError> {
         self.every().await.map_err(of_this_node)
     }
 
-    async fn troubles(&self) -> Result<Vec<String>, MachineError> {
-        self.for_a_person().await.map_err(of_this_node)
+    async fn findings(&self) -> Result<Vec<String>, MachineError> {
+        self.list_findings().await.map_err(of_this_node)
     }
 
     async fn wait_stopped(&self, name: &MachineName) -> Result<Observed, MachineError> {

@@ -7,7 +7,7 @@ use crate::{
     exec::{Cmd, Output},
     machine::{
         MachineSpec, files,
-        trouble::Trouble,
+        step_error::StepError,
         zone::{
             command::{dladm, ipadm, zoneadm, zonecfg},
             host::{Host, Whose, undone},
@@ -33,7 +33,7 @@ pub(in crate::machine::zone) struct Create<'a> {
 
 impl Create<'_> {
     /// Everything up to what booting takes.
-    pub(in crate::machine::zone) async fn run(&self) -> Result<(), Trouble> {
+    pub(in crate::machine::zone) async fn run(&self) -> Result<(), StepError> {
         // All of them to their ends: to leave the others when one fails would kill their commands midway.
         let disk = self.host.make_disk(self.spec, &self.plan.origin, &self.plan.disk);
         let (disk, zone, network) = tokio::join!(disk, self.zone(), self.network());
@@ -41,16 +41,16 @@ impl Create<'_> {
         self.protected().await
     }
 
-    async fn act(&self, command: Cmd) -> Result<Output, Trouble> {
+    async fn act(&self, command: Cmd) -> Result<Output, StepError> {
         self.host.run(command).await
     }
 
-    pub(in crate::machine::zone) async fn zone(&self) -> Result<(), Trouble> {
+    pub(in crate::machine::zone) async fn zone(&self) -> Result<(), StepError> {
         let (plan, name) = (self.plan, &self.spec.name);
         // ZFS would mount the child all the same, over a directory that hides when its parent comes.
         let parent = self.host.dataset(&plan.zones).await?;
         if !parent.is_some_and(|parent| parent.mounted) {
-            return Err(Trouble::lasting(format!(
+            return Err(StepError::permanent(format!(
                 "{zones} is not mounted: `zfs mount {zones}`, after removing what lies at its mountpoint",
                 zones = plan.zones
             )));
@@ -82,7 +82,7 @@ impl Create<'_> {
             .await?
             .is_some_and(|seen| seen.mounted)
         {
-            return Err(Trouble::passing(format!("{} is not mounted any more", plan.zonepath)));
+            return Err(StepError::retryable(format!("{} is not mounted any more", plan.zonepath)));
         }
         let path = std::path::PathBuf::from(plan.config.zonepath.to_string());
         if inside::tail(&path, &["root", "etc"], "uuid", 100).is_none() {
@@ -94,7 +94,7 @@ impl Create<'_> {
         Ok(())
     }
 
-    pub(in crate::machine::zone) async fn network(&self) -> Result<(), Trouble> {
+    pub(in crate::machine::zone) async fn network(&self) -> Result<(), StepError> {
         let network = &self.plan.network;
         let stub = dladm::done(&self.act(dladm::create_stub(&network.stub)).await?);
         let (host, guest) = tokio::join!(
@@ -112,7 +112,7 @@ impl Create<'_> {
             match whose {
                 Whose::Ours(_) => {}
                 Whose::Nobodys => return Err(undone(&format!("VNIC {link} was not made"), said)),
-                Whose::Anothers(why) => return Err(Trouble::lasting(format!("{why}; it is left alone"))),
+                Whose::Anothers(why) => return Err(StepError::permanent(format!("{why}; it is left alone"))),
             }
         }
         let (host, guest) = tokio::join!(
@@ -138,7 +138,7 @@ impl Create<'_> {
 
     /// Whether the slot's address is usable. One that was made may have to be looked for on the link first, which is
     /// waited for.
-    async fn address(&self, network: &SlotNetwork, made: bool) -> Result<bool, Trouble> {
+    async fn address(&self, network: &SlotNetwork, made: bool) -> Result<bool, StepError> {
         let until = tokio::time::Instant::now() + self.host.patience.of(ADDRESS);
         loop {
             let usable = self.host.has_address(network).await?;
@@ -150,11 +150,11 @@ impl Create<'_> {
     }
 
     /// A guest whose link is not held to its own addresses is never booted.
-    pub(in crate::machine::zone) async fn protected(&self) -> Result<(), Trouble> {
+    pub(in crate::machine::zone) async fn protected(&self) -> Result<(), StepError> {
         if self.host.is_protected(&self.plan.network, Some(self.bandwidth)).await? {
             return Ok(());
         }
-        Err(Trouble::passing(format!(
+        Err(StepError::retryable(format!(
             "link {} is not protected as it should be: protection, allowed address, MTU or rate (`zone.bandwidth`)",
             self.plan.network.guest
         )))

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::{
     machine::{
-        trouble::Trouble,
+        step_error::StepError,
         zone::{
             command::zoneadm::{State, Zone},
             host::Host,
@@ -26,7 +26,7 @@ pub(in crate::machine::zone) struct Watch(tokio::sync::Mutex<Option<(Instant, Ar
 impl Watch {
     /// Every zone of the host, as it was at most [`AGE`] ago. Those who ask while somebody looks wait for that
     /// look.
-    pub(in crate::machine::zone) async fn zones(&self, host: &Host) -> Result<Arc<Vec<Zone>>, Trouble> {
+    pub(in crate::machine::zone) async fn zones(&self, host: &Host) -> Result<Arc<Vec<Zone>>, StepError> {
         let mut seen = self.0.lock().await;
         if let Some((begun, zones)) = seen.as_ref().filter(|(begun, _)| begun.elapsed() < AGE) {
             tracing::trace!(age = ?begun.elapsed(), "an earlier look at the zones is new enough");
@@ -43,7 +43,7 @@ impl Watch {
         &self,
         host: &Host,
         name: &MachineName,
-    ) -> Result<Option<State>, Trouble> {
+    ) -> Result<Option<State>, StepError> {
         let zones = self.zones(host).await?;
         Ok(zones
             .iter()

@@ -122,8 +122,8 @@ impl Machines for Patient {
         Ok(found)
     }
 
-    async fn troubles(&self) -> Result<Vec<String>, MachineError> {
-        self.inner.troubles().await
+    async fn findings(&self) -> Result<Vec<String>, MachineError> {
+        self.inner.findings().await
     }
 
     async fn wait_stopped(&self, name: &MachineName) -> Result<Observed, MachineError> {

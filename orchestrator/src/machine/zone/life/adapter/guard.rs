@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, sync::PoisonError};
 use super::Zones;
 use crate::{
     machine::{
-        trouble::Trouble,
+        step_error::StepError,
         zone::{
             command::{bhyvectl, dladm, zfs, zoneadm::State},
             host::{Whose, whose_vnics},
@@ -22,7 +22,7 @@ use crate::{
 impl Zones {
     /// Takes the power of a running machine whose link is no longer protected: zoneadmd clears protection at
     /// every halt, and a guest that comes back without it could speak for others. Whether it did.
-    pub(super) async fn power_off_unless_protected(&self, name: &Owned<MachineName>) -> Result<bool, Trouble> {
+    pub(super) async fn power_off_unless_protected(&self, name: &Owned<MachineName>) -> Result<bool, StepError> {
         let network = match self.records.read(name)? {
             Some(record) => self.network(&record)?,
             None => None,
@@ -50,7 +50,7 @@ impl Zones {
     /// before its links are made and removed after they are, so only a person's hand leaves such, or a doctor that was
     /// killed. A doctor that lives has its own for a moment: what goes was there at the look before this one, too. Links
     /// in use stay for the next time.
-    pub(super) async fn remove_stray_links(&self) -> Result<(), Trouble> {
+    pub(super) async fn remove_stray_links(&self) -> Result<(), StepError> {
         let vnics = dladm::vnics(&self.host.run(dladm::show_vnics()).await?)?;
         let slots: BTreeSet<Slot> = vnics.iter().filter_map(|vnic| Slot::of_vnic(&vnic.link)).collect();
         // Asked for after the list: a link that was seen has its record.
@@ -84,20 +84,20 @@ impl Zones {
         Ok(())
     }
 
-    /// See [`crate::machine::Machines::troubles`].
-    pub(super) async fn for_a_person(&self) -> Result<Vec<String>, Trouble> {
-        let mut troubles = Vec::new();
+    /// See [`crate::machine::Machines::findings`].
+    pub(super) async fn list_findings(&self) -> Result<Vec<String>, StepError> {
+        let mut findings = Vec::new();
         for zone in self.host.zones().await? {
             let Ok(name) = zone.name.parse::<MachineName>() else {
                 continue;
             };
             match self.host.whose_zone(&name).await {
                 Ok(Whose::Anothers(why)) => {
-                    troubles.push(format!("{why}, though it has a machine's name; it is left alone"))
+                    findings.push(format!("{why}, though it has a machine's name; it is left alone"))
                 }
-                Err(trouble) => troubles.push(format!("whose zone {name} is cannot be told: {}", trouble.reason)),
+                Err(error) => findings.push(format!("whose zone {name} is cannot be told: {}", error.reason)),
                 Ok(Whose::Ours(_)) if matches!(zone.state, State::ShuttingDown | State::Down) => {
-                    troubles.push(format!(
+                    findings.push(format!(
                         "zone {name} is in state {:?}: unless that passes within ten minutes, the host needs a reboot",
                         zone.state
                     ))
@@ -108,25 +108,25 @@ impl Zones {
         for kind in ["machines", "zones"] {
             let parent = self.options.zone.dataset.child(kind)?;
             let marks = zfs::marks(&parent, &self.options.node, &self.host.run(zfs::list(&parent)).await?)?;
-            troubles.extend(marks.quarantined.iter().map(|name| {
+            findings.extend(marks.quarantined.iter().map(|name| {
                 format!(
                     "{parent}/{name} could not be destroyed and is quarantined: find who holds it with fuser, then zfs \
                      destroy {parent}/{name}"
                 )
             }));
-            troubles.extend(marks.others.iter().map(|name| {
+            findings.extend(marks.others.iter().map(|name| {
                 format!(
                     "{parent}/{name} does not carry the mark of node {}; it is left alone",
                     self.options.node
                 )
             }));
         }
-        troubles.extend(self.foreign_links().await?);
-        Ok(troubles)
+        findings.extend(self.foreign_links().await?);
+        Ok(findings)
     }
 
     /// Links that have names of slots and are not ours, in words.
-    async fn foreign_links(&self) -> Result<Vec<String>, Trouble> {
+    async fn foreign_links(&self) -> Result<Vec<String>, StepError> {
         let links = dladm::links(&self.host.run(dladm::show_links()).await?)?;
         let vnics = dladm::vnics(&self.host.run(dladm::show_vnics()).await?)?;
         // Asked after the lists: a link that was seen has its record.

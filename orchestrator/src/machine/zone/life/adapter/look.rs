@@ -7,7 +7,7 @@ use crate::{
     machine::{
         Observed, Owned,
         ending::{self, Ending},
-        trouble::Trouble,
+        step_error::StepError,
         zone::{
             command::{zfs, zoneadm::State},
             host::Whose,
@@ -32,7 +32,7 @@ fn ended(status: Option<i64>, power_taken: Option<&str>) -> String {
 }
 
 impl Zones {
-    pub(super) async fn see(&self, name: &MachineName, zone: Option<&State>) -> Result<Observed, Trouble> {
+    pub(super) async fn see(&self, name: &MachineName, zone: Option<&State>) -> Result<Observed, StepError> {
         let record = self.records.read(name)?;
         let started = record.as_ref().is_some_and(|record| record.started);
         Ok(match zone {
@@ -80,7 +80,7 @@ impl Zones {
         ending.explain()
     }
 
-    pub(super) async fn every(&self) -> Result<Vec<Owned>, Trouble> {
+    pub(super) async fn every(&self) -> Result<Vec<Owned>, StepError> {
         let zones = self.host.zones().await?;
         let mut names: BTreeSet<MachineName> = self.records.names()?.into_iter().collect();
         for zone in &zones {
@@ -96,7 +96,7 @@ impl Zones {
                 }
                 Ok(Whose::Nobodys | Whose::Anothers(_)) => {}
                 // What cannot be read of one zone must not hide all others.
-                Err(trouble) => tracing::warn!(reason = trouble.reason, "whose this zone is cannot be told now"),
+                Err(error) => tracing::warn!(reason = error.reason, "whose this zone is cannot be told now"),
             }
         }
         for kind in ["machines", "zones"] {

@@ -4,7 +4,7 @@ use super::Zones;
 use crate::{
     machine::{
         MachineError, Machines, Observed,
-        trouble::Trouble,
+        step_error::StepError,
         zone::{command::zoneadm::State, life::watch},
     },
     model::names::MachineName,
@@ -16,7 +16,7 @@ const MISSES: u32 = 3;
 impl Zones {
     /// Whether a machine runs, as the shared look has it; none when that does not tell: a list may leave out a zone
     /// that changes. In a state that we do not know it may run.
-    async fn seen_running(&self, name: &MachineName) -> Result<Option<bool>, Trouble> {
+    async fn seen_running(&self, name: &MachineName) -> Result<Option<bool>, StepError> {
         Ok(match self.watch.state(&self.host, name).await? {
             Some(State::Running | State::Ready | State::Other(_)) => Some(true),
             None => None,
@@ -25,7 +25,7 @@ impl Zones {
     }
 
     /// Whether this is a machine of ours that was booted here and runs, without a look of its own.
-    pub(super) async fn boots(&self, name: &MachineName) -> Result<bool, Trouble> {
+    pub(super) async fn boots(&self, name: &MachineName) -> Result<bool, StepError> {
         let started = self.records.read(name)?.is_some_and(|record| record.started);
         Ok(started && self.seen_running(name).await? == Some(true))
     }
@@ -43,7 +43,7 @@ impl Zones {
                     Err(error) if error.retryable => tracing::warn!(%error, "a machine cannot be seen"),
                     other => return other,
                 },
-                Err(trouble) => tracing::warn!(machine = %name, reason = trouble.reason, "no zone can be seen"),
+                Err(error) => tracing::warn!(machine = %name, reason = error.reason, "no zone can be seen"),
             }
             tokio::time::sleep(watch::AGE).await;
         }

@@ -24,7 +24,7 @@ use crate::{
     config::{Image, Size, Zone},
     machine::{
         MachineSpec, files, seed,
-        trouble::Trouble,
+        step_error::StepError,
         zone::{
             command::{
                 dladm, ipf, zfs,
@@ -107,17 +107,17 @@ pub async fn rehearse(
         io::ErrorKind::WouldBlock => RehearsalError::Busy,
         _ => begin(&error),
     })?;
-    let trial = Trial::new(zone, release, patience).map_err(|trouble| begin(&trouble.reason))?;
-    trial.sweep().await.map_err(|trouble| begin(&trouble.reason))?;
+    let trial = Trial::new(zone, release, patience).map_err(|error| begin(&error.reason))?;
+    trial.sweep().await.map_err(|error| begin(&error.reason))?;
     let mut missing = None;
     for step in STEPS {
         let seen = match missing {
             Some(needed) if step.act != Act::Removal => Seen::NotTried(needed),
             _ => match trial.perform(step.act).await {
                 Ok(detail) => Seen::AsBelieved(detail),
-                Err(trouble) => {
+                Err(error) => {
                     missing = missing.or(step.needed.then_some(step.id));
-                    Seen::Different(trouble.reason)
+                    Seen::Different(error.reason)
                 }
             },
         };
@@ -153,9 +153,9 @@ struct Trial<'a> {
 }
 
 impl<'a> Trial<'a> {
-    fn new(zone: &'a Zone, release: Release, patience: Patience) -> Result<Self, Trouble> {
-        let node: NodeName = NODE.parse().map_err(Trouble::lasting)?;
-        let label: Label = LABEL.parse().map_err(Trouble::lasting)?;
+    fn new(zone: &'a Zone, release: Release, patience: Patience) -> Result<Self, StepError> {
+        let node: NodeName = NODE.parse().map_err(StepError::permanent)?;
+        let label: Label = LABEL.parse().map_err(StepError::permanent)?;
         let size = Size {
             cpus: 1,
             memory_mib: 512,
@@ -186,7 +186,7 @@ impl<'a> Trial<'a> {
         })
     }
 
-    async fn perform(&self, act: Act) -> Result<String, Trouble> {
+    async fn perform(&self, act: Act) -> Result<String, StepError> {
         match act {
             Act::Configuration => self.configuration().await,
             Act::Image => self.image().await,
@@ -206,19 +206,19 @@ impl<'a> Trial<'a> {
         }
     }
 
-    async fn configuration(&self) -> Result<String, Trouble> {
+    async fn configuration(&self) -> Result<String, StepError> {
         let (node, image) = (&self.golden.node, Image::default());
         let found = configuration::rehearse(node, self.zone, &self.label, &image, 1, self.release).await;
-        let found = found.map_err(|error| Trouble::caused(&error))?;
+        let found = found.map_err(|error| StepError::with_cause(&error))?;
         match (found.missing.as_slice(), found.besides.as_slice()) {
             ([], []) => Ok(format!("as the brand of {} makes it", self.release)),
-            (missing, besides) => Err(Trouble::lasting(format!(
+            (missing, besides) => Err(StepError::permanent(format!(
                 "the brand leaves out {missing:?} and adds {besides:?}"
             ))),
         }
     }
 
-    async fn image(&self) -> Result<String, Trouble> {
+    async fn image(&self) -> Result<String, StepError> {
         let mut content = vec![0; DISK];
         content[..8].copy_from_slice(b"helios-c");
         content[DISK - 1] = 1;
@@ -230,37 +230,37 @@ impl<'a> Trial<'a> {
             golden.import(&from, &label, &digest)?;
             golden.verify(&label)
         });
-        let imported = imported.await.map_err(Trouble::passing)?;
+        let imported = imported.await.map_err(StepError::retryable)?;
         fs::remove_file(&file)?;
-        let (version, _) = imported.map_err(|error| Trouble::caused(&error))?;
+        let (version, _) = imported.map_err(|error| StepError::with_cause(&error))?;
         Ok(version.volume.to_string())
     }
 
-    fn volume_end(&self) -> Result<String, Trouble> {
+    fn volume_end(&self) -> Result<String, StepError> {
         let golden = self
             .golden
             .versions(&self.label)
-            .map_err(|error| Trouble::caused(&error))?;
-        let newest = golden.last().ok_or_else(|| Trouble::lasting("its volume is gone"))?;
+            .map_err(|error| StepError::with_cause(&error))?;
+        let newest = golden.last().ok_or_else(|| StepError::permanent("its volume is gone"))?;
         let volume = fs::File::open(newest.volume.device()?.to_string())?;
         let size = crate::model::illumos::names::VolumeSize::at_least(DISK as u64).bytes();
         let mut sector = [0; 512];
         volume.read_exact_at(&mut sector, size - 512)?;
         match volume.read_at(&mut sector, size) {
             Err(error) if error.raw_os_error() == Some(nix::libc::EIO) => Ok("EIO".to_owned()),
-            Err(error) => Err(Trouble::lasting(format!("it is {error}"))),
-            Ok(count) => Err(Trouble::lasting(format!("it gives {count} bytes"))),
+            Err(error) => Err(StepError::permanent(format!("it is {error}"))),
+            Ok(count) => Err(StepError::permanent(format!("it gives {count} bytes"))),
         }
     }
 
-    async fn disk(&self) -> Result<String, Trouble> {
+    async fn disk(&self) -> Result<String, StepError> {
         self.host
             .make_disk(&self.spec, &self.plan.origin, &self.plan.disk)
             .await?;
         Ok(self.plan.disk.to_string())
     }
 
-    fn create(&self) -> Result<Create<'_>, Trouble> {
+    fn create(&self) -> Result<Create<'_>, StepError> {
         // A seed without an agent: no guest will read it.
         let texts: Vec<(&str, &[u8])> = self
             .plan
@@ -277,22 +277,22 @@ impl<'a> Trial<'a> {
         })
     }
 
-    async fn make_zone(&self) -> Result<String, Trouble> {
+    async fn make_zone(&self) -> Result<String, StepError> {
         self.create()?.zone().await?;
         Ok(self.plan.config.zonepath.to_string())
     }
 
-    async fn network(&self) -> Result<String, Trouble> {
+    async fn network(&self) -> Result<String, StepError> {
         let links = dladm::links(&self.host.run(dladm::show_links()).await?)?;
         let slot = self.zone.network.last_slot().number();
         if Records::new(Path::new(RUN).join("machines")).slots()?.contains(&slot) {
-            return Err(Trouble::passing(format!(
+            return Err(StepError::retryable(format!(
                 "slot {slot}, the last, is a machine's now; try again later"
             )));
         }
         let names = self.plan.network.links().map(ToString::to_string);
         if let Some(taken) = names.iter().find(|name| links.contains(*name)) {
-            return Err(Trouble::lasting(format!(
+            return Err(StepError::permanent(format!(
                 "link {taken} is there already; it is left alone"
             )));
         }
@@ -310,27 +310,27 @@ impl<'a> Trial<'a> {
         Path::new(RUN).join("rehearsal.links")
     }
 
-    async fn protection(&self) -> Result<String, Trouble> {
+    async fn protection(&self) -> Result<String, StepError> {
         self.create()?.protected().await?;
         Ok(format!("with at most {}", self.zone.bandwidth))
     }
 
-    async fn filter(&self) -> Result<String, Trouble> {
+    async fn filter(&self) -> Result<String, StepError> {
         let output = self.host.run(ipf::list()).await?;
         match ipf::wrong(self.zone.network, self.zone.port, &output)? {
             None => Ok(String::new()),
-            Some(wrong) => Err(Trouble::lasting(wrong)),
+            Some(wrong) => Err(StepError::permanent(wrong)),
         }
     }
 
-    fn listen(&self) -> Result<String, Trouble> {
+    fn listen(&self) -> Result<String, StepError> {
         let address = SocketAddr::from((self.plan.network.host_address, self.zone.port));
-        let listener = TcpListener::bind(address).map_err(|error| Trouble::lasting(format!("{address}: {error}")))?;
+        let listener = TcpListener::bind(address).map_err(|error| StepError::permanent(format!("{address}: {error}")))?;
         Ok(listener.local_addr()?.to_string())
     }
 
     /// Connected before the boot, as a machine's console is, and closed again: nobody reads this guest.
-    async fn console(&self) -> Result<String, Trouble> {
+    async fn console(&self) -> Result<String, StepError> {
         zoneadm::done(&self.host.run(zoneadm::daemon(&self.spec.name)).await?)?;
         let dir = self.console_dir();
         files::private_dir(&dir)?;
@@ -343,7 +343,7 @@ impl<'a> Trial<'a> {
         Path::new(RUN).join("rehearsal-console")
     }
 
-    async fn boot(&self) -> Result<String, Trouble> {
+    async fn boot(&self) -> Result<String, StepError> {
         let name = &self.spec.name;
         zoneadm::done(&self.host.run(zoneadm::boot(name)).await?)?;
         let until = tokio::time::Instant::now() + self.host.patience.of(STAYS);
@@ -351,7 +351,7 @@ impl<'a> Trial<'a> {
             let state = self.host.zone(name).await?.map(|zone| zone.state);
             if state != Some(State::Running) {
                 let said = inside::tail(&self.zonepath(), &["root", "tmp"], "init.log", 400).unwrap_or_default();
-                return Err(Trouble::lasting(format!(
+                return Err(StepError::permanent(format!(
                     "its zone is {state:?}; bhyve's last words: {said}"
                 )));
             }
@@ -362,18 +362,18 @@ impl<'a> Trial<'a> {
         }
         match vmm(name).exists() {
             true => Ok(vmm(name).display().to_string()),
-            false => Err(Trouble::lasting(format!("it runs without {}", vmm(name).display()))),
+            false => Err(StepError::permanent(format!("it runs without {}", vmm(name).display()))),
         }
     }
 
-    async fn running_link(&self) -> Result<String, Trouble> {
+    async fn running_link(&self) -> Result<String, StepError> {
         match self
             .host
             .is_protected(&self.plan.network, Some(&self.zone.bandwidth))
             .await?
         {
             true => Ok(String::new()),
-            false => Err(Trouble::lasting(format!(
+            false => Err(StepError::permanent(format!(
                 "{} is not protected",
                 self.plan.network.guest
             ))),
@@ -395,37 +395,37 @@ impl<'a> Trial<'a> {
         }
     }
 
-    async fn power_off(&self) -> Result<String, Trouble> {
+    async fn power_off(&self) -> Result<String, StepError> {
         let begun = Instant::now();
         match self.host.whose_zone(&self.spec.name).await? {
             Whose::Ours(zone) => self.destroy().halt(&zone).await?,
-            _ => return Err(Trouble::lasting("its zone does not carry the marks that it was given")),
+            _ => return Err(StepError::permanent("its zone does not carry the marks that it was given")),
         }
         let took = begun.elapsed().as_secs_f64();
         let written = inside::tail(&self.zonepath(), &[], "lastexited", 100).unwrap_or_default();
         match written.split_whitespace().nth(1) {
             Some("256") => Ok(format!("in {took:.1} s")),
-            _ => Err(Trouble::lasting(format!(
+            _ => Err(StepError::permanent(format!(
                 "it took {took:.1} s, and lastexited says `{written}`"
             ))),
         }
     }
 
-    async fn halt_clears(&self) -> Result<String, Trouble> {
+    async fn halt_clears(&self) -> Result<String, StepError> {
         match self.host.is_protected(&self.plan.network, None).await? {
             false => Ok(String::new()),
-            true => Err(Trouble::lasting("it is still there, which does no harm")),
+            true => Err(StepError::permanent("it is still there, which does no harm")),
         }
     }
 
     /// All of it, of steps that went wrong, too; what cannot be removed keeps nothing else.
-    async fn removal(&self) -> Result<String, Trouble> {
+    async fn removal(&self) -> Result<String, StepError> {
         let begun = Instant::now();
         let machine = self.destroy().run().await;
         let links = machine.and_then(|()| Ok(self.forget_links()?));
         let image = self.remove_image().await;
         let files = self.remove_files();
-        links.and(image).and(files.map_err(Trouble::from))?;
+        links.and(image).and(files.map_err(StepError::from))?;
         Ok(format!("in {:.1} s", begun.elapsed().as_secs_f64()))
     }
 
@@ -441,17 +441,17 @@ impl<'a> Trial<'a> {
         files::remove_file(&self.marker())
     }
 
-    async fn remove_image(&self) -> Result<(), Trouble> {
+    async fn remove_image(&self) -> Result<(), StepError> {
         let (golden, label) = (self.golden.clone(), self.label.clone());
         let removed = tokio::task::spawn_blocking(move || golden.remove_image(&label));
         removed
             .await
-            .map_err(Trouble::passing)?
-            .map_err(|error| Trouble::caused(&error))
+            .map_err(StepError::retryable)?
+            .map_err(|error| StepError::with_cause(&error))
     }
 
     /// What a rehearsal that was killed left: everything that carries the marks of its node.
-    async fn sweep(&self) -> Result<(), Trouble> {
+    async fn sweep(&self) -> Result<(), StepError> {
         for kind in ["zones", "machines"] {
             let parent = self.zone.dataset.child(kind)?;
             let marks = zfs::marks(&parent, &self.golden.node, &self.host.run(zfs::list(&parent)).await?)?;
@@ -475,7 +475,7 @@ impl<'a> Trial<'a> {
     }
 
     /// Those of the slot that the marker names: the last one may have been another then.
-    async fn remove_earlier_links(&self) -> Result<(), Trouble> {
+    async fn remove_earlier_links(&self) -> Result<(), StepError> {
         let Some(text) = files::read_bounded(&self.marker(), 100)? else {
             return Ok(());
         };
@@ -488,7 +488,7 @@ impl<'a> Trial<'a> {
         Ok(self.forget_links()?)
     }
 
-    async fn remove_earlier(&self, name: &MachineName) -> Result<(), Trouble> {
+    async fn remove_earlier(&self, name: &MachineName) -> Result<(), StepError> {
         let (disk, zonepath) = (
             self.zone.dataset.child("machines")?.child(name.as_str())?,
             self.zone.dataset.child("zones")?.child(name.as_str())?,
