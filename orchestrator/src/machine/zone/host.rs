@@ -17,7 +17,7 @@ use crate::{
     machine::{
         step_error::StepError,
         zone::{
-            host::timeout_scale::Patience,
+            host::timeout_scale::TimeoutScale,
             life::{export::Exported, owned::Owned},
         },
     },
@@ -72,12 +72,12 @@ pub struct Host {
     /// This node's name, as the marks have it.
     pub node: String,
     /// How long its commands are waited for.
-    pub patience: Patience,
+    pub timeout_scale: TimeoutScale,
 }
 
 impl Host {
     pub(super) async fn run(&self, command: Cmd) -> Result<Output, StepError> {
-        Ok(self.patience.command(command).run().await?)
+        Ok(self.timeout_scale.command(command).run().await?)
     }
 
     /// Every zone of the host.
@@ -171,14 +171,14 @@ impl Host {
         Ok(dladm::is_protected(network, bandwidth, &output)?)
     }
 
-    /// Waits until a zone stands where `wanted` says, for at most `patience`; returns where it stands then.
+    /// Waits until a zone stands where `wanted` says, for at most `limit`; returns where it stands then.
     pub(super) async fn wait(
         &self,
         name: &MachineName,
-        patience: Duration,
+        limit: Duration,
         wanted: impl Fn(Option<&State>) -> bool,
     ) -> Result<Option<State>, StepError> {
-        let until = tokio::time::Instant::now() + self.patience.of(patience);
+        let until = tokio::time::Instant::now() + self.timeout_scale.scaled(limit);
         loop {
             let state = self.zone(name).await?.map(|zone| zone.state);
             if wanted(state.as_ref()) || tokio::time::Instant::now() >= until {

@@ -8,6 +8,6 @@ pub mod life;
 pub mod setup;
 
 pub use self::{
-    host::timeout_scale::Patience,
+    host::timeout_scale::TimeoutScale,
     life::adapter::{Options, open},
 };

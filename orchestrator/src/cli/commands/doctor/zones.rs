@@ -8,7 +8,7 @@ use crate::{
     driver::chain,
     exec::Cmd,
     machine::zone::{
-        Patience,
+        TimeoutScale,
         command::{
             dispadmin, zfs,
             zoneadm::{self, State},
@@ -85,7 +85,7 @@ pub(super) async fn rehearse(config: &Config, findings: &mut Findings) {
             ),
         });
     };
-    if let Err(error) = rehearsal::host::rehearse(&config.node, &config.zone, release, Patience::default(), tell).await
+    if let Err(error) = rehearsal::host::rehearse(&config.node, &config.zone, release, TimeoutScale::default(), tell).await
     {
         findings.add(Line::failure(
             name,

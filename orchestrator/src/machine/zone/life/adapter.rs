@@ -54,7 +54,7 @@ use crate::{
                 dladm, ipf, zfs,
                 zoneadm::{self, State},
             },
-            host::{Host, Whose, timeout_scale::Patience},
+            host::{Host, Whose, timeout_scale::TimeoutScale},
         },
     },
     model::{
@@ -84,7 +84,7 @@ pub struct Options {
     /// What must not outlive a boot of the host: normally [`RUN`].
     pub run: PathBuf,
     /// How long the host is waited for.
-    pub patience: Patience,
+    pub timeout_scale: TimeoutScale,
     /// What all machines may have together, in MiB; whoever calls may ask for more.
     pub memory_mib: Option<u64>,
 }
@@ -99,7 +99,7 @@ impl Options {
             images,
             agent,
             run: RUN.into(),
-            patience: Patience::default(),
+            timeout_scale: TimeoutScale::default(),
             memory_mib: None,
         }
     }
@@ -111,7 +111,7 @@ pub fn open(options: Options) -> Arc<dyn Machines> {
     Arc::new(Zones {
         host: Host {
             node: options.node.to_string(),
-            patience: options.patience,
+            timeout_scale: options.timeout_scale,
         },
         watch: Watch::default(),
         records: Records::new(options.run.join("machines")),

@@ -139,7 +139,7 @@ impl Create<'_> {
     /// Whether the slot's address is usable. One that was made may have to be looked for on the link first, which is
     /// waited for.
     async fn address(&self, network: &SlotNetwork, made: bool) -> Result<bool, StepError> {
-        let until = tokio::time::Instant::now() + self.host.patience.of(ADDRESS);
+        let until = tokio::time::Instant::now() + self.host.timeout_scale.scaled(ADDRESS);
         loop {
             let usable = self.host.has_address(network).await?;
             if usable || !made || tokio::time::Instant::now() >= until {

@@ -100,7 +100,7 @@ impl Host {
             match said {
                 Ok(()) if self.dataset(disk).await?.is_none() => return Ok(()),
                 Ok(()) => return Err(undone(&format!("{disk} is still there"), said)),
-                Err(error) if error.is_busy() => tokio::time::sleep(self.patience.of(BUSY)).await,
+                Err(error) if error.is_busy() => tokio::time::sleep(self.timeout_scale.scaled(BUSY)).await,
                 Err(error) => return Err(error.into()),
             }
         }

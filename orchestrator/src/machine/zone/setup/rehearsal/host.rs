@@ -31,7 +31,7 @@ use crate::{
                 zoneadm::{self, State},
             },
             golden::Golden,
-            host::{Host, Whose, timeout_scale::Patience, vmm},
+            host::{Host, Whose, timeout_scale::TimeoutScale, vmm},
             life::{
                 console,
                 create::Create,
@@ -96,7 +96,7 @@ pub async fn rehearse(
     node: &NodeName,
     zone: &Zone,
     release: Release,
-    patience: Patience,
+    timeout_scale: TimeoutScale,
     mut tell: impl FnMut(&Step, Seen),
 ) -> Result<(), RehearsalError> {
     if node.as_str() == NODE {
@@ -107,7 +107,7 @@ pub async fn rehearse(
         io::ErrorKind::WouldBlock => RehearsalError::Busy,
         _ => begin(&error),
     })?;
-    let trial = Trial::new(zone, release, patience).map_err(|error| begin(&error.reason))?;
+    let trial = Trial::new(zone, release, timeout_scale).map_err(|error| begin(&error.reason))?;
     trial.sweep().await.map_err(|error| begin(&error.reason))?;
     let mut missing = None;
     for step in STEPS {
@@ -153,7 +153,7 @@ struct Trial<'a> {
 }
 
 impl<'a> Trial<'a> {
-    fn new(zone: &'a Zone, release: Release, patience: Patience) -> Result<Self, StepError> {
+    fn new(zone: &'a Zone, release: Release, timeout_scale: TimeoutScale) -> Result<Self, StepError> {
         let node: NodeName = NODE.parse().map_err(StepError::permanent)?;
         let label: Label = LABEL.parse().map_err(StepError::permanent)?;
         let size = Size {
@@ -174,7 +174,7 @@ impl<'a> Trial<'a> {
             release,
             host: Host {
                 node: node.to_string(),
-                patience,
+                timeout_scale,
             },
             golden: Golden {
                 node,
@@ -346,7 +346,7 @@ impl<'a> Trial<'a> {
     async fn boot(&self) -> Result<String, StepError> {
         let name = &self.spec.name;
         zoneadm::done(&self.host.run(zoneadm::boot(name)).await?)?;
-        let until = tokio::time::Instant::now() + self.host.patience.of(STAYS);
+        let until = tokio::time::Instant::now() + self.host.timeout_scale.scaled(STAYS);
         loop {
             let state = self.host.zone(name).await?.map(|zone| zone.state);
             if state != Some(State::Running) {
