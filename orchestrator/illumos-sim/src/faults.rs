@@ -20,7 +20,7 @@ pub struct Faults {
     pub zonecfg_lacks: Option<String>,
     /// `create-vnic` takes `-p mtu=` and does nothing with it: that was seen.
     pub create_vnic_ignores_mtu: bool,
-    /// So many looks show a new address as `tentative`: it is probed first.
+    /// So many queries show a new address as `tentative`: it is probed first.
     pub tentative_looks: u32,
     /// `show-linkprop -c` leaves the value of an unset property empty, instead of `--`: both were seen.
     pub unset_linkprop_is_empty: bool,

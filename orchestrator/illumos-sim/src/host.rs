@@ -17,7 +17,7 @@ pub struct Host {
     pub midway: bool,
     /// Set by a program that stopped midway.
     pub killed: bool,
-    /// Set by a program that must look again later.
+    /// Set by a program that must poll again later.
     pub waiting: bool,
 }
 

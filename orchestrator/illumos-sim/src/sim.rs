@@ -299,7 +299,7 @@ impl Sim {
     /// # Errors
     /// The state folder cannot be read.
     pub fn guest_heard(&self, zone: &str) -> io::Result<Vec<u8>> {
-        console::heard(&self.dir, zone)
+        console::typed(&self.dir, zone)
     }
 
     /// The host loses power and comes up again: links, addresses, kernel states and `/var/run` vanish;

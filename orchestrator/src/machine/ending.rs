@@ -17,11 +17,11 @@ use anstyle_parse::{DefaultCharAccumulator, Parser, Perform};
 
 use super::console;
 
-/// The longest line of a guest or a program that is told, in characters.
+/// The longest line of a guest or a program that is shown, in characters.
 pub const LINE: usize = 300;
 /// The longest cause of an end, in characters.
 pub const CAUSE: usize = 1000;
-/// How much of the end of a console or a program's output is looked at, in bytes.
+/// How much of the end of a console or a program's output is read, in bytes.
 pub(crate) const END: u64 = 64 * 1024;
 
 /// How a guest's kernel begins to say that it gives up.

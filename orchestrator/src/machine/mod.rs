@@ -36,7 +36,7 @@ use crate::{
 pub struct MachineSpec {
     /// `hci-<attempt>`.
     pub name: MachineName,
-    /// The node whose mark it carries.
+    /// The node whose owner tag it carries.
     pub node: NodeName,
     /// The image's label in the configuration.
     pub image: Label,
@@ -91,7 +91,7 @@ pub enum ListenAt {
     },
 }
 
-/// What is seen of a machine.
+/// The state of a machine on the host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Observed {
     /// Nothing of it exists.
@@ -104,12 +104,12 @@ pub enum Observed {
     Stopped(String),
 }
 
-/// A machine that carries this node's mark.
+/// A machine that carries this node's owner tag.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Owned {
+pub struct OwnedMachine {
     /// Its name.
     pub name: MachineName,
-    /// What is seen of it.
+    /// Its state.
     pub observed: Observed,
 }
 
@@ -152,7 +152,7 @@ impl fmt::Display for Operation {
             Self::Start => "start",
             Self::Stop => "stop",
             Self::Destroy => "destroy",
-            Self::Observe => "look at",
+            Self::Observe => "inspect",
             Self::Console => "read the console of",
             Self::Write => "write to the console of",
             Self::Keep => "keep",
@@ -210,7 +210,7 @@ pub trait Machines: Send + Sync + fmt::Debug {
     /// Asks the machine to stop, and takes its power away after `grace`.
     async fn stop(&self, name: &MachineName, grace: Duration) -> Result<(), MachineError>;
 
-    /// Cuts a machine off from its node for good and leaves the rest as it is, for a person to look into. What
+    /// Cuts a machine off from its node for good and leaves the rest as it is, for a person to examine. What
     /// the guest's side reached is gone, whoever listens; its console is free.
     async fn keep(&self, name: &MachineName) -> Result<(), MachineError>;
 
@@ -227,11 +227,11 @@ pub trait Machines: Send + Sync + fmt::Debug {
     /// What is there now.
     async fn observe(&self, name: &MachineName) -> Result<Observed, MachineError>;
 
-    /// Every machine that carries this node's mark. One that runs but is not held to its network as it was when it
+    /// Every machine that carries this node's owner tag. One that runs but is not held to its network as it was when it
     /// was started loses its power first.
-    async fn list(&self) -> Result<Vec<Owned>, MachineError>;
+    async fn list(&self) -> Result<Vec<OwnedMachine>, MachineError>;
 
-    /// What a person must look at, in words: things of machines' names that are another's, disks that could not be
+    /// What only a person can mend, one sentence each: things of machines' names that are another's, disks that could not be
     /// destroyed, zones that hang. Nothing here is touched again by itself.
     async fn findings(&self) -> Result<Vec<String>, MachineError> {
         Ok(Vec::new())

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 
 use super::{
     Endpoints, ListenAt, MachineSpec, Machines, files,
-    local::{self, CONSOLE, Kind, Local, OpenError, Place, Record},
+    local::{self, CONSOLE, Kind, Local, MachineDirs, MachineRecord, OpenError},
     proc::{self, Process},
     seed::{self, Addresses},
     step_error::StepError,
@@ -39,8 +39,8 @@ pub struct Options {
 pub fn open(options: Options) -> Result<Arc<dyn Machines>, OpenError> {
     proc::supported().map_err(OpenError::Unsupported)?;
     local::check_data_dir(&options.data_dir)?;
-    let place = Place::new(&options.data_dir, options.node, Plain::BACKEND);
-    Ok(Arc::new(Local::new(Plain { agent: options.agent }, place)))
+    let dirs = MachineDirs::new(&options.data_dir, options.node, Plain::BACKEND);
+    Ok(Arc::new(Local::new(Plain { agent: options.agent }, dirs)))
 }
 
 /// Why a process is not kept.
@@ -65,7 +65,7 @@ impl Kind for Plain {
         &self,
         dir: &Path,
         _spec: &MachineSpec,
-        before: Option<&Record<()>>,
+        before: Option<&MachineRecord<()>>,
     ) -> Result<(Endpoints, ()), StepError> {
         if let Some(record) = before {
             return Ok((record.endpoints.clone(), ()));
@@ -81,7 +81,7 @@ impl Kind for Plain {
         Ok((endpoints, ()))
     }
 
-    async fn make(&self, dir: &Path, spec: &MachineSpec, record: &Record<()>) -> Result<(), StepError> {
+    async fn make(&self, dir: &Path, spec: &MachineSpec, record: &MachineRecord<()>) -> Result<(), StepError> {
         let state = dir.join("state");
         files::remove_tree(&state)?;
         files::private_dir(&state)?;
@@ -95,7 +95,7 @@ impl Kind for Plain {
         Ok(seed::write_directory(&seed_dir(dir), spec, &addresses)?)
     }
 
-    fn command(&self, dir: &Path, _record: &Record<()>) -> Result<Cmd, StepError> {
+    fn command(&self, dir: &Path, _record: &MachineRecord<()>) -> Result<Cmd, StepError> {
         Ok(Cmd::new(&self.agent).arg("--seed").arg(seed_dir(dir)))
     }
 

@@ -1,4 +1,4 @@
-//! What a machine is told at its first boot: a NoCloud `cidata` volume with the agent on it, or, for
+//! What a machine reads at its first boot: a NoCloud `cidata` volume with the agent on it, or, for
 //! machines without a disk, a directory with the same `helios.json`. Every text is written by a
 //! serialiser, so no value can become syntax.
 

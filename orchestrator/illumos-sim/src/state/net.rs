@@ -92,7 +92,7 @@ pub struct Address {
     pub state: String,
     /// Gone at the next power cycle.
     pub temporary: bool,
-    /// So many looks still show it as `tentative`, whatever its state.
+    /// So many queries still show it as `tentative`, whatever its state.
     #[serde(default)]
     pub tentative: u32,
 }

@@ -19,7 +19,7 @@ use tonic::{
 
 use super::{MachinedError, wire as convert};
 use crate::{
-    machine::{Console, Endpoints, MachineError, MachineSpec, Machines, Observed, Operation, Owned},
+    machine::{Console, Endpoints, MachineError, MachineSpec, Machines, Observed, Operation, OwnedMachine},
     model::names::{MachineName, NodeName},
 };
 
@@ -312,7 +312,7 @@ impl Machines for Remote {
         convert::observed(reply).map_err(|refused| self.refused(Operation::Observe, name.as_str(), &refused))
     }
 
-    async fn list(&self) -> Result<Vec<Owned>, MachineError> {
+    async fn list(&self) -> Result<Vec<OwnedMachine>, MachineError> {
         let reply = self
             .call(Operation::Observe, "*", QUICK, |mut client| async move {
                 client.list(wire::ListRequest {}).await

@@ -3,7 +3,7 @@
 //! of the port is idempotent, so the client simply asks again.
 
 mod client;
-mod door;
+mod listener;
 mod server;
 #[cfg(test)]
 mod tests;

@@ -95,7 +95,7 @@ struct Answer {
 pub enum Remember {
     /// The daemon stores it.
     Yes,
-    /// Whoever only looks does not.
+    /// An inspection does not.
     No,
 }
 
@@ -232,13 +232,16 @@ mod tests {
         std::fs::write(&kernel, b"not a kernel").unwrap();
         std::fs::write(&device, b"").unwrap();
         let file = dir.path().join("accel.json");
-        // Whoever looks leaves nothing behind.
-        let looked = decided(dir.path(), &kernel, &device, Remember::No).await;
-        assert!(matches!(looked, Verdict::NoGuest(_)) && !file.exists(), "{looked:?}");
-        assert_eq!(looked.accel(), Accel::Tcg);
-        assert_eq!(decided(dir.path(), &kernel, &device, Remember::Yes).await, looked);
+        // An inspection leaves nothing behind.
+        let inspected = decided(dir.path(), &kernel, &device, Remember::No).await;
+        assert!(
+            matches!(inspected, Verdict::NoGuest(_)) && !file.exists(),
+            "{inspected:?}"
+        );
+        assert_eq!(inspected.accel(), Accel::Tcg);
+        assert_eq!(decided(dir.path(), &kernel, &device, Remember::Yes).await, inspected);
         let mut answer: Answer = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
-        // Another stored answer shows that it is the stored one that is given, to the daemon and to who looks.
+        // Another stored answer shows that it is the stored one that is given, to the daemon and to an inspection.
         answer.verdict = Verdict::Runs;
         std::fs::write(&file, serde_json::to_vec(&answer).unwrap()).unwrap();
         for remember in [Remember::Yes, Remember::No] {

@@ -103,7 +103,7 @@ pub(super) fn command(dir: &Path, name: &MachineName, plan: &Plan, accel: Accel,
         // Neither `spawn=deny` nor `elevateprivileges=deny`: the first kills QEMU at the guest's first
         // connection to a forward, the second (and `children`) the forward at its `setsid`, before
         // the relay begins. That nobody gains privileges by executing a program holds all the same:
-        // loading the filter sets no_new_privs, which a test looks at.
+        // loading the filter sets no_new_privs, which a test reads.
         .args(["-sandbox", "on,obsolete=deny,resourcecontrol=deny"])
         .args(["-qmp", &format!("unix:{},server=on,wait=off", at(QMP))])
         // QEMU waits for the console's recorder, so not a byte of the boot is lost.

@@ -23,7 +23,7 @@ use qmp::Qmp;
 
 use super::{
     Endpoints, ListenAt, MachineSpec, Machines,
-    local::{self, CONSOLE, Kind, Local, OpenError, Place, Record},
+    local::{self, CONSOLE, Kind, Local, MachineDirs, MachineRecord, OpenError},
     proc::{self, Process},
     seed::{self, Addresses, GUEST_HOME, GUEST_STATE},
     step_error::StepError,
@@ -73,8 +73,8 @@ pub fn open(options: Options) -> Result<Arc<dyn Machines>, OpenError> {
             return Err(OpenError::Unsafe { what, path });
         }
     }
-    let place = Place::new(&options.data_dir, options.node.clone(), Qemu::BACKEND);
-    Ok(Arc::new(Local::new(Qemu { options }, place)))
+    let dirs = MachineDirs::new(&options.data_dir, options.node.clone(), Qemu::BACKEND);
+    Ok(Arc::new(Local::new(Qemu { options }, dirs)))
 }
 
 #[derive(Debug)]
@@ -100,7 +100,7 @@ impl Kind for Qemu {
         &self,
         dir: &Path,
         spec: &MachineSpec,
-        _before: Option<&Record<Plan>>,
+        _before: Option<&MachineRecord<Plan>>,
     ) -> Result<(Endpoints, Plan), StepError> {
         let image = self.image(&spec.image)?;
         let endpoints = Endpoints {
@@ -127,11 +127,11 @@ impl Kind for Qemu {
         Ok((endpoints, plan))
     }
 
-    async fn make(&self, dir: &Path, spec: &MachineSpec, _record: &Record<Plan>) -> Result<(), StepError> {
+    async fn make(&self, dir: &Path, spec: &MachineSpec, _record: &MachineRecord<Plan>) -> Result<(), StepError> {
         let base = self.image(&spec.image)?.disk.as_ref();
         let base = base.ok_or_else(|| StepError::permanent(format!("image {} has no `disk` file", spec.image)))?;
-        let header =
-            qcow2::read(base).map_err(|error| StepError::permanent(format!("golden disk {}: {error}", base.display())))?;
+        let header = qcow2::read(base)
+            .map_err(|error| StepError::permanent(format!("golden disk {}: {error}", base.display())))?;
         let size = spec
             .disk_gib
             .map_or(0, |gib| gib.saturating_mul(1 << 30))
@@ -163,7 +163,7 @@ impl Kind for Qemu {
             .map_err(|error| StepError::permanent(format!("cannot make the seed disk: {error}")))
     }
 
-    fn command(&self, dir: &Path, record: &Record<Plan>) -> Result<Cmd, StepError> {
+    fn command(&self, dir: &Path, record: &MachineRecord<Plan>) -> Result<Cmd, StepError> {
         Ok(command::command(
             dir,
             &record.name,

@@ -196,7 +196,7 @@ impl Golden {
 
     /// A dataset that exists and is ours; an error when it is another's.
     fn owned(&self, dataset: &DatasetName) -> Result<Option<Owned<DatasetName>>, GoldenError> {
-        match zfs::seen(dataset, &zfs::look(dataset).run_blocking()?)? {
+        match zfs::dataset(dataset, &zfs::query(dataset).run_blocking()?)? {
             Some(seen) if seen.node.as_deref() != Some(self.node.as_str()) => Err(GoldenError::Foreign {
                 dataset: dataset.to_string(),
                 node: self.node.to_string(),
@@ -232,7 +232,7 @@ impl Golden {
     /// Imports a raw disk, or a raw disk packed with zstd, as the next version; `sha256` is of the unpacked disk.
     /// Machines that run keep theirs. The version before the last is removed when nothing uses it.
     ///
-    /// It may die anywhere: the next import begins anew with what is not in use yet, and ends what an earlier one left
+    /// It may die anywhere: the next import begins again with what is not in use yet, and ends what an earlier one left
     /// undone. When the newest version is this very disk already, nothing is imported.
     ///
     /// # Errors
@@ -338,7 +338,7 @@ impl Golden {
     fn clear(&self, label: &Label, wanted: impl Fn(&str) -> bool) -> Result<(), GoldenError> {
         let image = self.image(label)?;
         let used: Vec<String> = self.versions(label)?.iter().map(|v| format!("v{}", v.number)).collect();
-        for name in zfs::marks(&image, &self.node, &zfs::list(&image).run_blocking()?)?.ours {
+        for name in zfs::children_by_owner(&image, &self.node, &zfs::list(&image).run_blocking()?)?.ours {
             let known = number_of(&name).is_some() || name.starts_with(DRAFT);
             if !known || !wanted(&name) || used.contains(&name) {
                 continue;
@@ -395,7 +395,7 @@ impl Golden {
         let Some(ours) = self.owned(&image)? else {
             return Ok(());
         };
-        for name in zfs::marks(&image, &self.node, &zfs::list(&image).run_blocking()?)?.ours {
+        for name in zfs::children_by_owner(&image, &self.node, &zfs::list(&image).run_blocking()?)?.ours {
             self.discard(&image.child(&name)?)?;
         }
         self.act(zfs::destroy(&ours))
@@ -466,7 +466,7 @@ impl Golden {
 /// Whether a volume's first bytes have this digest, and zeroes follow up to the size that ZFS gives it.
 fn reads_as(volume: &DatasetName, digest: &str, bytes: u64) -> Result<bool, GoldenError> {
     let device = volume.device()?.to_string();
-    let size = zfs::seen(volume, &zfs::look(volume).run_blocking()?)?.and_then(|seen| seen.volsize);
+    let size = zfs::dataset(volume, &zfs::query(volume).run_blocking()?)?.and_then(|seen| seen.volsize);
     let size = size.ok_or_else(|| GoldenError::Nothing(format!("zfs says no size of {volume}")))?;
     match raw::read_back(Path::new(&device), bytes, size) {
         Ok((actual, rest)) => Ok(actual == digest && rest),

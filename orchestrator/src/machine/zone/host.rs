@@ -1,4 +1,4 @@
-//! Runs the host's commands and looks at what they made. Whoever acts reads again afterwards: a command may
+//! Runs the host's commands and inspects what they made. Every act is followed by a query: a command may
 //! fail and have done it, or succeed and not.
 
 pub(super) mod index;
@@ -52,15 +52,15 @@ impl From<FieldError> for StepError {
     }
 }
 
-/// Between two looks at a zone that is about to change.
-const AGAIN: Duration = Duration::from_millis(100);
+/// Interval between two polls of a zone that is about to change.
+const POLL: Duration = Duration::from_millis(100);
 
 /// Whose a thing is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Whose<T> {
     /// There is none.
     Nobodys,
-    /// It carries this node's mark for this machine.
+    /// It carries this node's owner tags for this machine.
     Ours(Owned<T>),
     /// It is somebody else's, and why that is known.
     Anothers(String),
@@ -69,9 +69,9 @@ pub(super) enum Whose<T> {
 /// The host.
 #[derive(Debug, Clone)]
 pub struct Host {
-    /// This node's name, as the marks have it.
+    /// This node's name, as the owner tags have it.
     pub node: String,
-    /// How long its commands are waited for.
+    /// The scale of all time limits.
     pub timeout_scale: TimeoutScale,
 }
 
@@ -85,7 +85,7 @@ impl Host {
         Ok(zoneadm::zones(&self.run(zoneadm::list()).await?)?)
     }
 
-    /// Where one zone stands.
+    /// One zone; `None` when there is none.
     pub(super) async fn zone(&self, name: &MachineName) -> Result<Option<Zone>, StepError> {
         Ok(self.zones().await?.into_iter().find(|zone| zone.name == name.as_str()))
     }
@@ -96,14 +96,14 @@ impl Host {
         Ok(zonecfg::exported(&output)?.map(|text| Exported::parse(&text)))
     }
 
-    /// Whose a zone is, by the marks in its configuration.
+    /// The owner of a zone, by the attributes in its configuration.
     pub(super) async fn whose_zone(&self, name: &MachineName) -> Result<Whose<MachineName>, StepError> {
         let Some(exported) = self.exported(name).await? else {
             return Ok(Whose::Nobodys);
         };
-        let marks = (exported.attr("hci-node"), exported.attr("hci-attempt"));
+        let owner = (exported.attr("hci-node"), exported.attr("hci-attempt"));
         let attempt = name.attempt().to_string();
-        Ok(if marks == (Some(self.node.as_str()), Some(attempt.as_str())) {
+        Ok(if owner == (Some(self.node.as_str()), Some(attempt.as_str())) {
             Whose::Ours(Owned::by_rule(name.clone()))
         } else {
             Whose::Anothers(format!("zone {name} does not carry the marks of node {}", self.node))
@@ -111,11 +111,11 @@ impl Host {
     }
 
     /// A dataset, as far as it concerns us.
-    pub(super) async fn dataset(&self, name: &DatasetName) -> Result<Option<zfs::Seen>, StepError> {
-        Ok(zfs::seen(name, &self.run(zfs::look(name)).await?)?)
+    pub(super) async fn dataset(&self, name: &DatasetName) -> Result<Option<zfs::Dataset>, StepError> {
+        Ok(zfs::dataset(name, &self.run(zfs::query(name)).await?)?)
     }
 
-    /// Whose a dataset is, by its own local marks.
+    /// The owner of a dataset, by its own local properties.
     pub(super) async fn whose_dataset(
         &self,
         name: &DatasetName,
@@ -123,15 +123,15 @@ impl Host {
     ) -> Result<Whose<DatasetName>, StepError> {
         Ok(match self.dataset(name).await? {
             None => Whose::Nobodys,
-            Some(seen) if self.is_ours(&seen, machine) => Whose::Ours(Owned::by_rule(name.clone())),
+            Some(dataset) if self.is_ours(&dataset, machine) => Whose::Ours(Owned::by_rule(name.clone())),
             Some(_) => Whose::Anothers(self.unmarked(name)),
         })
     }
 
-    /// Whether a dataset carries this node's mark for this machine.
-    pub(super) fn is_ours(&self, seen: &zfs::Seen, machine: &MachineName) -> bool {
-        seen.node.as_deref() == Some(self.node.as_str())
-            && seen.attempt.as_deref() == Some(machine.attempt().to_string().as_str())
+    /// Whether a dataset carries this node's owner tags for this machine.
+    pub(super) fn is_ours(&self, dataset: &zfs::Dataset, machine: &MachineName) -> bool {
+        dataset.node.as_deref() == Some(self.node.as_str())
+            && dataset.attempt.as_deref() == Some(machine.attempt().to_string().as_str())
     }
 
     /// What is said of a dataset that does not.
@@ -171,7 +171,7 @@ impl Host {
         Ok(dladm::is_protected(network, bandwidth, &output)?)
     }
 
-    /// Waits until a zone stands where `wanted` says, for at most `limit`; returns where it stands then.
+    /// Polls a zone until its state is `wanted`, for at most `limit`; returns its last state.
     pub(super) async fn wait(
         &self,
         name: &MachineName,
@@ -184,7 +184,7 @@ impl Host {
             if wanted(state.as_ref()) || tokio::time::Instant::now() >= until {
                 return Ok(state);
             }
-            tokio::time::sleep(AGAIN).await;
+            tokio::time::sleep(POLL).await;
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What a zone host needs before its first machine: the tree of datasets and the rules of ipfilter. It looks first,
+//! What a zone host needs before its first machine: the tree of datasets and the rules of ipfilter. It inspects first,
 //! and says what is missing as the commands that would make it; nothing that is another's is touched.
 
 pub mod rehearsal;
@@ -128,7 +128,7 @@ pub enum SetupError {
 /// What is missing on this host, in the order in which it is to be done; nothing when all is there.
 ///
 /// # Errors
-/// When the host cannot be looked at, or the tree's place is another's.
+/// When the host cannot be inspected, or another's dataset has the tree's name.
 pub fn missing(node: &NodeName, zone: &Zone) -> Result<Vec<Act>, SetupError> {
     apart(node, zone)?;
     let mut acts = missing_datasets(node, zone)?;
@@ -145,7 +145,7 @@ pub fn missing_datasets(node: &NodeName, zone: &Zone) -> Result<Vec<Act>, SetupE
     rooted(zone)?;
     let (machines, zones) = (zone.dataset.child("machines")?, zone.dataset.child("zones")?);
     for (dataset, properties) in tree(zone)? {
-        let seen = zfs::seen(&dataset, &zfs::look(&dataset).run_blocking()?)?;
+        let seen = zfs::dataset(&dataset, &zfs::query(&dataset).run_blocking()?)?;
         match seen {
             Some(seen) if seen.node.as_deref() == Some(node.as_str()) => {
                 match zone.quota_gib.filter(|_| dataset == machines) {
@@ -202,7 +202,7 @@ fn missing_rules(zone: &Zone) -> Result<Vec<Act>, SetupError> {
     if rewritten || in_force != Some(None) || !lasting.is_empty() {
         acts.extend(lasting);
         acts.push(Act::Run(smf::enable(smf::IPFILTER)));
-        // Emptied and read anew: rules that were added twice would stand in the wrong order.
+        // Emptied and read again: rules that were added twice would stand in the wrong order.
         acts.push(Act::Run(Cmd::new("/usr/sbin/ipf").args(["-Fa", "-f", IPF_CONF])));
     }
     Ok(acts)

@@ -52,7 +52,7 @@ fn an_inherited_mark_proves_nothing() {
     bed::zfs(&["create", &strange.to_string()]);
     // It has the value, from above.
     assert_eq!(property(&strange, zfs::NODE), "n1");
-    let seen = zfs::seen(&strange, &ran(zfs::look(&strange))).unwrap().unwrap();
+    let seen = zfs::dataset(&strange, &ran(zfs::query(&strange))).unwrap().unwrap();
     assert_eq!(
         (seen.node, seen.attempt, seen.origin, seen.volsize),
         (None, None, None, None)
@@ -105,7 +105,7 @@ async fn a_zonepath_is_mounted_and_goes_with_all_below_it() {
     bed::zfs(&["create", &format!("{path}/below")]);
     assert!(done(zfs::destroy(&ours(&path))).unwrap_err().is_busy());
     done(zfs::destroy_zonepath(&ours(&path))).unwrap();
-    assert!(zfs::seen(&path, &ran(zfs::look(&path))).unwrap().is_none());
+    assert!(zfs::dataset(&path, &ran(zfs::query(&path))).unwrap().is_none());
     // Where its parent is not mounted it would be a plain folder's neighbour: that is refused.
     bed::zfs(&["set", "canmount=off", &tree.below("zones").to_string()]);
     bed::zfs(&["create", "-o", "canmount=noauto", &path.to_string()]);

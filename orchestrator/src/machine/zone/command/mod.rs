@@ -29,7 +29,7 @@ pub enum Failure {
     Busy,
     /// The pool or a quota is full.
     Full,
-    /// Words that nobody has told us: never guessed at, always shown.
+    /// Text without a known meaning: never guessed at, always shown.
     Unknown,
 }
 

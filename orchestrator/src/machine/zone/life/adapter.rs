@@ -3,27 +3,27 @@
 //! ```text
 //!  prepare: admit (slot + memory, record) ─▶ clone ║ zone ║ link ─▶ seed ─▶ Prepared
 //!  start:   read back links, protection, rules, zone ─▶ zoneadm boot ─▶ Running
-//!  wait:    one `zoneadm list` a second for the whole node (`watch`) ─▶ Stopped(why)
+//!  wait:    one `zoneadm list` a second for the whole node (`zone_list`) ─▶ Stopped(why)
 //!  destroy: power ─▶ halt ─▶ uninstall ─▶ delete ─▶ address ─▶ links ─▶ disk ─▶ record
 //! ```
 //!
-//! **What is there decides, not what was done.** Every call first looks at the host (`look`) and then acts by what it
-//! finds, so a call that is repeated after a crash goes on where the first one stopped. A preparation that was interrupted
+//! **What is there decides, not what was done.** Every call first inspects the host (`observe`) and then acts on the
+//! result, so a call that is repeated after a crash goes on where the first one stopped. A preparation that was interrupted
 //! is removed and begun again: there is one way to each state.
 //!
 //! **Nothing is touched by its name alone.** What destroys, halts or renames takes an `Owned`, which only the rule of its kind
-//! gives: marks on datasets, attributes of zones, the record and MAC of links.
+//! gives: owner tags on datasets, attributes of zones, the record and MAC of links.
 //!
 //! **Nothing is booted unread.** Just before a boot the stored link properties, the filter's rules and the zone's
-//! configuration are read back and compared with the plan (`guard`); a running machine whose protection is gone loses its
+//! configuration are read back and compared with the plan (`create`, `do_start`); a running machine whose protection is gone loses its
 //! power.
 //!
 //! **What has begun comes to its end.** Disk, zone and network are made side by side; when one fails the others are waited
-//! for, then the first failure is told. No command is killed in the middle, as half of one is harder to name than a whole.
+//! for, then the first failure is returned. No command is killed in the middle, as half of one is harder to name than a whole.
 
-mod attend;
-mod guard;
-mod look;
+mod consoles;
+mod observe;
+mod periodic_checks;
 mod wait;
 
 use std::{
@@ -39,13 +39,13 @@ use super::{
     create::Create,
     destroy::Destroy,
     plan::{MachinePlan, PlanError, RUN, Wanted},
-    record::{Record, Records, Room},
-    watch::Watch,
+    record::{Room, ZoneRecord, ZoneRecords},
+    zone_list::ZoneList,
 };
 use crate::{
     config::{Image, Zone},
     machine::{
-        Console, Endpoints, ListenAt, MachineError, MachineSpec, Machines, Observed, Operation, Owned, files,
+        Console, Endpoints, ListenAt, MachineError, MachineSpec, Machines, Observed, Operation, OwnedMachine, files,
         locks::Locks,
         seed::{self, GUEST_HOME},
         step_error::StepError,
@@ -73,9 +73,9 @@ const SPACE: u64 = 1 << 30;
 /// What the zone back end needs.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Whose machines they are.
+    /// The node that owns the machines.
     pub node: NodeName,
-    /// Where they lie.
+    /// The zone section of the configuration.
     pub zone: Zone,
     /// Images by label.
     pub images: BTreeMap<Label, Image>,
@@ -83,7 +83,7 @@ pub struct Options {
     pub agent: PathBuf,
     /// What must not outlive a boot of the host: normally [`RUN`].
     pub run: PathBuf,
-    /// How long the host is waited for.
+    /// The scale of all time limits.
     pub timeout_scale: TimeoutScale,
     /// What all machines may have together, in MiB; whoever calls may ask for more.
     pub memory_mib: Option<u64>,
@@ -113,8 +113,8 @@ pub fn open(options: Options) -> Arc<dyn Machines> {
             node: options.node.to_string(),
             timeout_scale: options.timeout_scale,
         },
-        watch: Watch::default(),
-        records: Records::new(options.run.join("machines")),
+        zone_list: ZoneList::default(),
+        records: ZoneRecords::new(options.run.join("machines")),
         consoles: Mutex::default(),
         strays: Mutex::default(),
         attaching: Locks::default(),
@@ -127,12 +127,12 @@ pub fn open(options: Options) -> Arc<dyn Machines> {
 struct Zones {
     options: Options,
     host: Host,
-    /// For those who wait.
-    watch: Watch,
-    records: Records,
-    /// Who reads which console.
+    /// What all waiting calls share.
+    zone_list: ZoneList,
+    records: ZoneRecords,
+    /// The consoles that this process reads.
     consoles: Mutex<HashMap<MachineName, Attached>>,
-    /// Slots whose links were nobody's at the last look.
+    /// Slots whose links were nobody's at the last poll.
     strays: Mutex<BTreeSet<Slot>>,
     /// One connects to a console at a time.
     attaching: Locks,
@@ -168,7 +168,7 @@ impl Zones {
         self.options.run.join("console").join(name.as_str())
     }
 
-    fn network(&self, record: &Record) -> Result<Option<SlotNetwork>, Unfit> {
+    fn network(&self, record: &ZoneRecord) -> Result<Option<SlotNetwork>, Unfit> {
         match Slot::new(record.slot) {
             Some(slot) => SlotNetwork::of(&self.options.node, self.options.zone.network, slot),
             None => Ok(None),
@@ -194,9 +194,9 @@ impl Zones {
     async fn newest(&self, label: &Label) -> Result<u32, StepError> {
         let image = self.options.zone.dataset.child("images")?.child(label.as_str())?;
         let output = self.host.run(zfs::list_snapshots(&image)).await?;
-        zfs::versions(&image, &output)?
-            .pop()
-            .ok_or_else(|| StepError::permanent(format!("there is no golden disk below {image}: import the image first")))
+        zfs::versions(&image, &output)?.pop().ok_or_else(|| {
+            StepError::permanent(format!("there is no golden disk below {image}: import the image first"))
+        })
     }
 
     /// A clone costs nothing, but a guest that finds no room to write into is of no use.
@@ -224,7 +224,7 @@ impl Zones {
         {
             return Err(StepError::permanent("it runs already; destroy it first"));
         }
-        // Whatever an interrupted preparation left is made anew, from the beginning.
+        // What an interrupted preparation left is removed and made again, from the beginning.
         if self.records.read(name)?.is_some() {
             self.do_destroy(name).await?;
         }
@@ -236,7 +236,7 @@ impl Zones {
             let network = SlotNetwork::of(&spec.node, self.options.zone.network, slot).ok()??;
             let taken = network.links().iter().any(|link| links.contains(&link.to_string()));
             (!taken).then_some(())?;
-            Some(Record {
+            Some(ZoneRecord {
                 slot: slot.number(),
                 memory_mib: spec.memory_mib,
                 endpoints: self.endpoints_of(slot)?,
@@ -317,7 +317,7 @@ impl Zones {
         record.started = true;
         self.records.write(name, &record)?;
         let said = self.host.run(zoneadm::boot(name)).await;
-        self.watch.forget().await;
+        self.zone_list.forget().await;
         Ok(zoneadm::done(&said?)?)
     }
 
@@ -349,7 +349,7 @@ impl Zones {
         self.leave_console(name).await;
         let (disk, zonepath) = (self.below("machines", name)?, self.below("zones", name)?);
         self.removal(name, &disk, &zonepath, network.as_ref()).run().await?;
-        self.watch.forget().await;
+        self.zone_list.forget().await;
         let half_written = self.options.run.join(format!("{name}.zonecfg"));
         for path in [self.console_dir(name), half_written] {
             match std::fs::symlink_metadata(&path) {
@@ -395,13 +395,11 @@ impl Machines for Zones {
 
     async fn start(&self, name: &MachineName) -> Result<(), MachineError> {
         let _lock = self.locks.lock(name).await;
-        self.do_start(name)
-            .await
-            .map_err(StepError::of(Operation::Start, name))
+        self.do_start(name).await.map_err(StepError::of(Operation::Start, name))
     }
 
     async fn console(&self, name: &MachineName, from: u64) -> Result<Console, MachineError> {
-        self.see_console(name, from)
+        self.recorded_console(name, from)
             .await
             .map_err(StepError::of(Operation::Console, name))
     }
@@ -419,7 +417,7 @@ impl Machines for Zones {
             }
             let (disk, zonepath) = (self.below("machines", name)?, self.below("zones", name)?);
             let ended = self.removal(name, &disk, &zonepath, None).halt(&zone).await;
-            self.watch.forget().await;
+            self.zone_list.forget().await;
             ended
         };
         stop.await.map_err(StepError::of(Operation::Stop, name))
@@ -452,7 +450,7 @@ impl Machines for Zones {
     }
 
     async fn observe(&self, name: &MachineName) -> Result<Observed, MachineError> {
-        let see = async {
+        let inspect = async {
             if self.boots(name).await? {
                 return Ok(Observed::Running);
             }
@@ -460,13 +458,13 @@ impl Machines for Zones {
             if state.is_some() && !matches!(self.host.whose_zone(name).await?, Whose::Ours(_)) {
                 return Ok(Observed::Absent);
             }
-            self.see(name, state.as_ref()).await
+            self.inspect(name, state.as_ref()).await
         };
-        see.await.map_err(StepError::of(Operation::Observe, name))
+        inspect.await.map_err(StepError::of(Operation::Observe, name))
     }
 
-    async fn list(&self) -> Result<Vec<Owned>, MachineError> {
-        self.every().await.map_err(of_this_node)
+    async fn list(&self) -> Result<Vec<OwnedMachine>, MachineError> {
+        self.list_machines().await.map_err(of_this_node)
     }
 
     async fn findings(&self) -> Result<Vec<String>, MachineError> {

@@ -1,8 +1,8 @@
-//! Makes a machine: disk, zone and network side by side, each act followed by a look at what it did.
+//! Makes a machine: disk, zone and network side by side, each act followed by a query of what it did.
 
 use std::time::Duration;
 
-use super::{inside, plan::MachinePlan};
+use super::{plan::MachinePlan, zone_files};
 use crate::{
     exec::{Cmd, Output},
     machine::{
@@ -18,7 +18,7 @@ use crate::{
 
 /// A new address is `ok` after this long.
 const ADDRESS: Duration = Duration::from_secs(10);
-/// Between two looks at it.
+/// Interval between two polls of it.
 const AGAIN: Duration = Duration::from_millis(100);
 
 /// A plan being carried out.
@@ -82,15 +82,18 @@ impl Create<'_> {
             .await?
             .is_some_and(|seen| seen.mounted)
         {
-            return Err(StepError::retryable(format!("{} is not mounted any more", plan.zonepath)));
+            return Err(StepError::retryable(format!(
+                "{} is not mounted any more",
+                plan.zonepath
+            )));
         }
         let path = std::path::PathBuf::from(plan.config.zonepath.to_string());
-        if inside::tail(&path, &["root", "etc"], "uuid", 100).is_none() {
+        if zone_files::tail(&path, &["root", "etc"], "uuid", 100).is_none() {
             return Err(undone(&format!("zone {name} has no root/etc/uuid"), said));
         }
-        inside::create(&path, &["root"], "seed.img", &self.seed)?;
+        zone_files::create(&path, &["root"], "seed.img", &self.seed)?;
         // The brand's own log lines in one time zone.
-        inside::create(&path, &["root", "etc"], "bhyve.env", b"TZ=UTC\n")?;
+        zone_files::create(&path, &["root", "etc"], "bhyve.env", b"TZ=UTC\n")?;
         Ok(())
     }
 

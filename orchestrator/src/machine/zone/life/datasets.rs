@@ -64,7 +64,9 @@ impl Host {
         let said = zfs::done(&self.run(made).await?);
         if !self.made(&spec.name, zonepath, said).await?.mounted {
             // An install into a plain directory could not be removed with its dataset.
-            return Err(StepError::permanent(format!("{zonepath} is not mounted: is its parent?")));
+            return Err(StepError::permanent(format!(
+                "{zonepath} is not mounted: is its parent?"
+            )));
         }
         Ok(())
     }
@@ -74,7 +76,7 @@ impl Host {
         machine: &MachineName,
         dataset: &DatasetName,
         said: Result<(), impl std::fmt::Display>,
-    ) -> Result<zfs::Seen, StepError> {
+    ) -> Result<zfs::Dataset, StepError> {
         match self.dataset(dataset).await? {
             None => Err(undone(&format!("{dataset} was not made"), said)),
             Some(seen) if self.is_ours(&seen, machine) => Ok(seen),

@@ -1,4 +1,4 @@
-//! Removes a machine. Each step looks, acts, and looks again; what is absent is done. Nothing is touched that
+//! Removes a machine. Each step inspects, acts, and inspects again; what is absent is done. Nothing is touched that
 //! does not prove to be ours, and a machine's slot is free only when zone and links are gone.
 
 use std::time::Duration;
@@ -104,7 +104,7 @@ impl Destroy<'_> {
             Ok(Whose::Nobodys) => return self.half_a_zone(None).await,
             Ok(Whose::Ours(ours)) => ours,
             Ok(Whose::Anothers(why)) => {
-                // Half of a configuration has no marks yet; its path below our own dataset is the proof then.
+                // Half of a configuration has no owner attributes yet; its path below our own dataset is the proof then.
                 let zone = self.host.zone(self.name).await?;
                 if zone.is_none_or(|zone| zone.zonepath != self.path) || !self.has_dataset().await? {
                     return Err(StepError::permanent(format!("{why}; it is left alone")));
@@ -144,7 +144,7 @@ impl Destroy<'_> {
     }
 
     /// No list has the zone. It is gone, or half of it is: its configuration without a line in the index (which is
-    /// `configured` and known by its marks), or such a line without a configuration, as a boot environment may bring
+    /// `configured` and known by its owner attributes), or such a line without a configuration, as a boot environment may bring
     /// back. A list also leaves out a zone that is just changing: that one has both and is asked for again.
     async fn half_a_zone(&self, configured: Option<Owned<MachineName>>) -> Result<(), StepError> {
         let line = index::zonepath(self.name)?;
@@ -174,7 +174,10 @@ impl Destroy<'_> {
         if index::zonepath(self.name)?.is_none() && self.host.exported(self.name).await?.is_none() {
             return Ok(());
         }
-        Err(StepError::retryable(format!("half of zone {} is still there", self.name)))
+        Err(StepError::retryable(format!(
+            "half of zone {} is still there",
+            self.name
+        )))
     }
 
     /// Never begins with `zoneadm halt`, which would wait half an hour for the guest.

@@ -196,7 +196,7 @@ impl MachinePlan {
             step(Chain::Join, zoneadm::daemon(name)),
             step(Chain::Join, zoneadm::boot(name)),
         ]);
-        // Only to be shown: whoever removes looks first.
+        // Only to be shown: a removal inspects first.
         let ours = Owned::assumed(name.clone());
         let [host, guest, stub] =
             [&network.host, &network.guest, &network.stub].map(|link| Owned::assumed(link.clone()));

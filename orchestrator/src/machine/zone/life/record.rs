@@ -16,7 +16,7 @@ const LIMIT: u64 = 64 << 10;
 
 /// A machine's record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(in crate::machine::zone) struct Record {
+pub(in crate::machine::zone) struct ZoneRecord {
     /// Its slot's number.
     pub(in crate::machine::zone) slot: u32,
     /// Its memory in MiB, which is the host's no more while it runs.
@@ -61,13 +61,13 @@ pub(in crate::machine::zone) struct Room {
 
 /// All records of this host.
 #[derive(Debug)]
-pub(in crate::machine::zone) struct Records {
+pub(in crate::machine::zone) struct ZoneRecords {
     dir: PathBuf,
     /// Two machines prepared at one moment must not get one slot.
     choosing: std::sync::Mutex<()>,
 }
 
-impl Records {
+impl ZoneRecords {
     /// The records in this directory, which only root enters.
     pub(in crate::machine::zone) fn new(dir: PathBuf) -> Self {
         Self {
@@ -81,12 +81,12 @@ impl Records {
     }
 
     /// A machine's record.
-    pub(in crate::machine::zone) fn read(&self, name: &MachineName) -> io::Result<Option<Record>> {
+    pub(in crate::machine::zone) fn read(&self, name: &MachineName) -> io::Result<Option<ZoneRecord>> {
         let bytes = files::read_bounded(&self.file(name), LIMIT)?;
         Ok(bytes.map(|bytes| serde_json::from_slice(&bytes)).transpose()?)
     }
 
-    pub(in crate::machine::zone) fn write(&self, name: &MachineName, record: &Record) -> io::Result<()> {
+    pub(in crate::machine::zone) fn write(&self, name: &MachineName, record: &ZoneRecord) -> io::Result<()> {
         files::write_atomic(&self.file(name), &serde_json::to_vec(record)?)
     }
 
@@ -132,8 +132,8 @@ impl Records {
         &self,
         name: &MachineName,
         room: Room,
-        make: impl Fn(Slot) -> Option<Record>,
-    ) -> Result<Record, Full> {
+        make: impl Fn(Slot) -> Option<ZoneRecord>,
+    ) -> Result<ZoneRecord, Full> {
         let _one_at_a_time = self.choosing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         files::private_dir(&self.dir)?;
         let (mut taken, mut used) = (BTreeSet::new(), 0_u64);
@@ -172,8 +172,8 @@ mod tests {
     use super::*;
     use crate::{machine::ListenAt, model::ids::AttemptId};
 
-    fn record(slot: Slot) -> Option<Record> {
-        Some(Record {
+    fn record(slot: Slot) -> Option<ZoneRecord> {
+        Some(ZoneRecord {
             slot: slot.number(),
             memory_mib: 1024,
             endpoints: Endpoints {
@@ -192,7 +192,7 @@ mod tests {
     #[test]
     fn each_machine_has_a_slot_of_its_own_until_it_is_gone() {
         let dir = tempfile::tempdir().unwrap();
-        let records = Records::new(dir.path().join("machines"));
+        let records = ZoneRecords::new(dir.path().join("machines"));
         let names: Vec<_> = (0..3).map(|_| MachineName::of(AttemptId::new())).collect();
         let room = Room {
             slots: 2,
@@ -218,7 +218,7 @@ mod tests {
     #[test]
     fn machines_have_no_more_memory_together_than_there_is() {
         let dir = tempfile::tempdir().unwrap();
-        let records = Records::new(dir.path().join("machines"));
+        let records = ZoneRecords::new(dir.path().join("machines"));
         let names: Vec<_> = (0..3).map(|_| MachineName::of(AttemptId::new())).collect();
         let room = Room {
             slots: 9,

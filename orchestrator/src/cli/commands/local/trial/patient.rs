@@ -10,7 +10,7 @@ use std::{
 use async_trait::async_trait;
 
 use crate::{
-    machine::{Console, Endpoints, MachineError, MachineSpec, Machines, Observed, Owned},
+    machine::{Console, Endpoints, MachineError, MachineSpec, Machines, Observed, OwnedMachine},
     model::names::MachineName,
 };
 
@@ -115,7 +115,7 @@ impl Machines for Patient {
         self.inner.observe(name).await
     }
 
-    async fn list(&self) -> Result<Vec<Owned>, MachineError> {
+    async fn list(&self) -> Result<Vec<OwnedMachine>, MachineError> {
         let mut found = self.inner.list().await?;
         let made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         found.retain(|machine| made.contains(&machine.name));

@@ -69,7 +69,7 @@ pub enum RehearsalError {
 }
 
 /// Rehearses a machine of this image's version as the brand of this release makes it. Needs root. The zone carries the
-/// marks of an attempt that does not exist, so a machined that finds one left behind removes it.
+/// owner tags of an attempt that does not exist, so a machined that finds one left behind removes it.
 ///
 /// # Errors
 /// When a command fails, or the zone is not as it was meant; it is removed in any case.

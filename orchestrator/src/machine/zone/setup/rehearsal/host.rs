@@ -36,9 +36,9 @@ use crate::{
                 console,
                 create::Create,
                 destroy::{Destroy, links},
-                inside,
                 plan::{MachinePlan, RUN, Wanted, example},
-                record::Records,
+                record::ZoneRecords,
+                zone_files,
             },
         },
     },
@@ -60,12 +60,12 @@ const LABEL: &str = "rehearsal";
 const DISK: usize = (1 << 20) + 512;
 /// A guest without a system stays in its firmware; a bhyve that cannot run has ended by then.
 const STAYS: Duration = Duration::from_secs(5);
-/// Between two looks.
+/// Interval between two polls.
 const AGAIN: Duration = Duration::from_millis(200);
 
 /// What was seen of a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Seen {
+pub enum StepOutcome {
     /// As it is believed, with what is worth knowing beside it.
     AsBelieved(String),
     /// Otherwise.
@@ -97,7 +97,7 @@ pub async fn rehearse(
     zone: &Zone,
     release: Release,
     timeout_scale: TimeoutScale,
-    mut tell: impl FnMut(&Step, Seen),
+    mut tell: impl FnMut(&Step, StepOutcome),
 ) -> Result<(), RehearsalError> {
     if node.as_str() == NODE {
         return Err(RehearsalError::Name);
@@ -112,12 +112,12 @@ pub async fn rehearse(
     let mut missing = None;
     for step in STEPS {
         let seen = match missing {
-            Some(needed) if step.act != Act::Removal => Seen::NotTried(needed),
+            Some(needed) if step.act != Act::Removal => StepOutcome::NotTried(needed),
             _ => match trial.perform(step.act).await {
-                Ok(detail) => Seen::AsBelieved(detail),
+                Ok(detail) => StepOutcome::AsBelieved(detail),
                 Err(error) => {
                     missing = missing.or(step.needed.then_some(step.id));
-                    Seen::Different(error.reason)
+                    StepOutcome::Different(error.reason)
                 }
             },
         };
@@ -241,7 +241,9 @@ impl<'a> Trial<'a> {
             .golden
             .versions(&self.label)
             .map_err(|error| StepError::with_cause(&error))?;
-        let newest = golden.last().ok_or_else(|| StepError::permanent("its volume is gone"))?;
+        let newest = golden
+            .last()
+            .ok_or_else(|| StepError::permanent("its volume is gone"))?;
         let volume = fs::File::open(newest.volume.device()?.to_string())?;
         let size = crate::model::illumos::names::VolumeSize::at_least(DISK as u64).bytes();
         let mut sector = [0; 512];
@@ -285,7 +287,10 @@ impl<'a> Trial<'a> {
     async fn network(&self) -> Result<String, StepError> {
         let links = dladm::links(&self.host.run(dladm::show_links()).await?)?;
         let slot = self.zone.network.last_slot().number();
-        if Records::new(Path::new(RUN).join("machines")).slots()?.contains(&slot) {
+        if ZoneRecords::new(Path::new(RUN).join("machines"))
+            .slots()?
+            .contains(&slot)
+        {
             return Err(StepError::retryable(format!(
                 "slot {slot}, the last, is a machine's now; try again later"
             )));
@@ -305,7 +310,7 @@ impl<'a> Trial<'a> {
         ))
     }
 
-    /// Is there while links of the slot are the rehearsal's: a stub bears no mark of its own.
+    /// Is there while links of the slot are the rehearsal's: a stub has no owner tag of its own.
     fn marker(&self) -> PathBuf {
         Path::new(RUN).join("rehearsal.links")
     }
@@ -325,7 +330,8 @@ impl<'a> Trial<'a> {
 
     fn listen(&self) -> Result<String, StepError> {
         let address = SocketAddr::from((self.plan.network.host_address, self.zone.port));
-        let listener = TcpListener::bind(address).map_err(|error| StepError::permanent(format!("{address}: {error}")))?;
+        let listener =
+            TcpListener::bind(address).map_err(|error| StepError::permanent(format!("{address}: {error}")))?;
         Ok(listener.local_addr()?.to_string())
     }
 
@@ -350,7 +356,7 @@ impl<'a> Trial<'a> {
         loop {
             let state = self.host.zone(name).await?.map(|zone| zone.state);
             if state != Some(State::Running) {
-                let said = inside::tail(&self.zonepath(), &["root", "tmp"], "init.log", 400).unwrap_or_default();
+                let said = zone_files::tail(&self.zonepath(), &["root", "tmp"], "init.log", 400).unwrap_or_default();
                 return Err(StepError::permanent(format!(
                     "its zone is {state:?}; bhyve's last words: {said}"
                 )));
@@ -399,10 +405,14 @@ impl<'a> Trial<'a> {
         let begun = Instant::now();
         match self.host.whose_zone(&self.spec.name).await? {
             Whose::Ours(zone) => self.destroy().halt(&zone).await?,
-            _ => return Err(StepError::permanent("its zone does not carry the marks that it was given")),
+            _ => {
+                return Err(StepError::permanent(
+                    "its zone does not carry the marks that it was given",
+                ));
+            }
         }
         let took = begun.elapsed().as_secs_f64();
-        let written = inside::tail(&self.zonepath(), &[], "lastexited", 100).unwrap_or_default();
+        let written = zone_files::tail(&self.zonepath(), &[], "lastexited", 100).unwrap_or_default();
         match written.split_whitespace().nth(1) {
             Some("256") => Ok(format!("in {took:.1} s")),
             _ => Err(StepError::permanent(format!(
@@ -450,12 +460,13 @@ impl<'a> Trial<'a> {
             .map_err(|error| StepError::with_cause(&error))
     }
 
-    /// What a rehearsal that was killed left: everything that carries the marks of its node.
+    /// What a rehearsal that was killed left: everything that carries the owner tags of its node.
     async fn sweep(&self) -> Result<(), StepError> {
         for kind in ["zones", "machines"] {
             let parent = self.zone.dataset.child(kind)?;
-            let marks = zfs::marks(&parent, &self.golden.node, &self.host.run(zfs::list(&parent)).await?)?;
-            for name in marks.ours.iter().chain(&marks.quarantined) {
+            let children =
+                zfs::children_by_owner(&parent, &self.golden.node, &self.host.run(zfs::list(&parent)).await?)?;
+            for name in children.ours.iter().chain(&children.quarantined) {
                 if let Ok(name) = name.parse::<MachineName>() {
                     self.remove_earlier(&name).await?;
                 }

@@ -1,17 +1,17 @@
-//! What is there of one machine, and of all.
+//! The state of one machine, and the list of all.
 
 use std::{collections::BTreeSet, path::PathBuf};
 
 use super::Zones;
 use crate::{
     machine::{
-        Observed, Owned,
+        Observed, OwnedMachine,
         ending::{self, Ending},
         step_error::StepError,
         zone::{
             command::{zfs, zoneadm::State},
             host::Whose,
-            life::inside,
+            life::zone_files,
         },
     },
     model::names::MachineName,
@@ -32,7 +32,7 @@ fn ended(status: Option<i64>, power_taken: Option<&str>) -> String {
 }
 
 impl Zones {
-    pub(super) async fn see(&self, name: &MachineName, zone: Option<&State>) -> Result<Observed, StepError> {
+    pub(super) async fn inspect(&self, name: &MachineName, zone: Option<&State>) -> Result<Observed, StepError> {
         let record = self.records.read(name)?;
         let started = record.as_ref().is_some_and(|record| record.started);
         Ok(match zone {
@@ -62,9 +62,9 @@ impl Zones {
     /// How bhyve ended: what zoneadmd wrote down, and what guest and bhyve say of it.
     fn ending(&self, name: &MachineName, power_taken: Option<&str>) -> String {
         let path = PathBuf::from(self.options.zone.path.to_string()).join(name.as_str());
-        let status = inside::tail(&path, &[], "lastexited", 100);
+        let status = zone_files::tail(&path, &[], "lastexited", 100);
         let status = status.and_then(|text| text.split_whitespace().nth(1)?.parse::<i64>().ok());
-        let program = |parts: &[&str], file: &str| inside::end(&path, parts, file, ending::END).unwrap_or_default();
+        let program = |parts: &[&str], file: &str| zone_files::end(&path, parts, file, ending::END).unwrap_or_default();
         let mut said = program(&["root", "tmp"], "init.log");
         // The brand's hooks have their own log, which tells why a bhyve would not run.
         if status.is_some_and(|status| status & 0x7f == 0 && status != 256) && ending::said_by_program(&said).is_none()
@@ -80,7 +80,7 @@ impl Zones {
         ending.explain()
     }
 
-    pub(super) async fn every(&self) -> Result<Vec<Owned>, StepError> {
+    pub(super) async fn list_machines(&self) -> Result<Vec<OwnedMachine>, StepError> {
         let zones = self.host.zones().await?;
         let mut names: BTreeSet<MachineName> = self.records.names()?.into_iter().collect();
         for zone in &zones {
@@ -102,7 +102,7 @@ impl Zones {
         for kind in ["machines", "zones"] {
             let parent = self.options.zone.dataset.child(kind)?;
             let output = self.host.run(zfs::list(&parent)).await?;
-            let below = zfs::marks(&parent, &self.options.node, &output)?;
+            let below = zfs::children_by_owner(&parent, &self.options.node, &output)?;
             names.extend(below.ours.iter().filter_map(|name| name.parse().ok()));
         }
         self.remove_stray_links().await?;
@@ -112,8 +112,8 @@ impl Zones {
                 .iter()
                 .find(|zone| zone.name == name.as_str())
                 .map(|zone| &zone.state);
-            let observed = self.see(&name, state).await?;
-            machines.push(Owned { name, observed });
+            let observed = self.inspect(&name, state).await?;
+            machines.push(OwnedMachine { name, observed });
         }
         Ok(machines)
     }

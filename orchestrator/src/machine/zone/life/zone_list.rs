@@ -1,5 +1,5 @@
-//! One look at all zones for everybody who waits for one: twenty machines that boot cost one `zoneadm list` a
-//! second and not twenty. Whoever acts does not ask here but reads for itself.
+//! One poll of all zones, shared by all calls that wait for one: twenty machines that boot cost one `zoneadm list` a
+//! second and not twenty. A call that acts queries the host itself.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,29 +16,28 @@ use crate::{
     model::names::MachineName,
 };
 
-/// How old a look may be.
-pub(in crate::machine::zone) const AGE: Duration = Duration::from_secs(1);
+/// The oldest list that is still given out.
+pub(in crate::machine::zone) const MAX_AGE: Duration = Duration::from_secs(1);
 
-/// The newest look, and when it was begun.
+/// The newest list, and when its poll began.
 #[derive(Debug, Default)]
-pub(in crate::machine::zone) struct Watch(tokio::sync::Mutex<Option<(Instant, Arc<Vec<Zone>>)>>);
+pub(in crate::machine::zone) struct ZoneList(tokio::sync::Mutex<Option<(Instant, Arc<Vec<Zone>>)>>);
 
-impl Watch {
-    /// Every zone of the host, as it was at most [`AGE`] ago. Those who ask while somebody looks wait for that
-    /// look.
+impl ZoneList {
+    /// Every zone of the host, as it was at most [`MAX_AGE`] ago. Callers during a poll share its result.
     pub(in crate::machine::zone) async fn zones(&self, host: &Host) -> Result<Arc<Vec<Zone>>, StepError> {
-        let mut seen = self.0.lock().await;
-        if let Some((begun, zones)) = seen.as_ref().filter(|(begun, _)| begun.elapsed() < AGE) {
-            tracing::trace!(age = ?begun.elapsed(), "an earlier look at the zones is new enough");
+        let mut newest = self.0.lock().await;
+        if let Some((begun, zones)) = newest.as_ref().filter(|(begun, _)| begun.elapsed() < MAX_AGE) {
+            tracing::trace!(age = ?begun.elapsed(), "an earlier list of the zones is new enough");
             return Ok(Arc::clone(zones));
         }
         let begun = Instant::now();
         let zones = Arc::new(host.zones().await?);
-        *seen = Some((begun, Arc::clone(&zones)));
+        *newest = Some((begun, Arc::clone(&zones)));
         Ok(zones)
     }
 
-    /// Where one zone stood at most [`AGE`] ago.
+    /// The state of one zone at most [`MAX_AGE`] ago.
     pub(in crate::machine::zone) async fn state(
         &self,
         host: &Host,
@@ -51,7 +50,7 @@ impl Watch {
             .map(|zone| zone.state.clone()))
     }
 
-    /// What was seen is not so any more: somebody acted.
+    /// Drops the list, because the caller has changed a zone.
     pub(in crate::machine::zone) async fn forget(&self) {
         *self.0.lock().await = None;
     }

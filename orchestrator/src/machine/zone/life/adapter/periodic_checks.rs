@@ -1,5 +1,5 @@
-//! What is looked at again and again: that machines which run are still held to their network, and what only a
-//! person can mend.
+//! What is checked with every list: that running machines are still held to their network, that no links are left over,
+//! and what only a person can mend.
 
 use std::{collections::BTreeSet, sync::PoisonError};
 
@@ -31,24 +31,24 @@ impl Zones {
             match self.host.is_protected(&network, None).await {
                 Ok(true) => return Ok(false),
                 Ok(false) => {}
-                // Who cannot look must not end what may be in order; a guest without its link reaches nobody.
+                // A failed query must not end what may be in order; a guest without its link reaches nobody.
                 Err(error) => {
-                    tracing::warn!(machine = %**name, error = error.reason, "cannot look whether its link is protected");
+                    tracing::warn!(machine = %**name, error = error.reason, "cannot check whether its link is protected");
                     return Ok(false);
                 }
             }
         }
         tracing::error!(machine = %**name, "it runs without protection of its link: its power is taken");
         self.records.note_power(name, "its link was not protected any more");
-        // Its failure says that it went by itself: the next look tells.
+        // It fails when the guest ended by itself; the next poll tells.
         let _said = self.host.run(bhyvectl::power_off(name)).await;
-        self.watch.forget().await;
+        self.zone_list.forget().await;
         Ok(true)
     }
 
     /// Removes links that are ours by name and address and whose slot no record names: a slot's record is written
     /// before its links are made and removed after they are, so only a person's hand leaves such, or a doctor that was
-    /// killed. A doctor that lives has its own for a moment: what goes was there at the look before this one, too. Links
+    /// killed. A doctor that lives has its own for a moment: what goes was there at the poll before this one, too. Links
     /// in use stay for the next time.
     pub(super) async fn remove_stray_links(&self) -> Result<(), StepError> {
         let vnics = dladm::vnics(&self.host.run(dladm::show_vnics()).await?)?;
@@ -64,7 +64,7 @@ impl Zones {
             std::mem::replace(&mut *strays, stray.clone())
         };
         for slot in stray.intersection(&before).copied() {
-            // Asked for each slot anew: a preparation may have begun meanwhile.
+            // Read again for each slot: a preparation may have begun meanwhile.
             if self.records.slots()?.contains(&slot.number()) {
                 continue;
             }
@@ -107,14 +107,15 @@ impl Zones {
         }
         for kind in ["machines", "zones"] {
             let parent = self.options.zone.dataset.child(kind)?;
-            let marks = zfs::marks(&parent, &self.options.node, &self.host.run(zfs::list(&parent)).await?)?;
-            findings.extend(marks.quarantined.iter().map(|name| {
+            let children =
+                zfs::children_by_owner(&parent, &self.options.node, &self.host.run(zfs::list(&parent)).await?)?;
+            findings.extend(children.quarantined.iter().map(|name| {
                 format!(
                     "{parent}/{name} could not be destroyed and is quarantined: find who holds it with fuser, then zfs \
                      destroy {parent}/{name}"
                 )
             }));
-            findings.extend(marks.others.iter().map(|name| {
+            findings.extend(children.others.iter().map(|name| {
                 format!(
                     "{parent}/{name} does not carry the mark of node {}; it is left alone",
                     self.options.node

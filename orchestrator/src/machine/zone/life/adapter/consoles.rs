@@ -1,4 +1,4 @@
-//! Consoles, which have one reader, and machines that are kept for a person, who may become it.
+//! Consoles, which have one reader, and kept machines, whose console a person may read.
 
 use std::sync::PoisonError;
 
@@ -12,7 +12,7 @@ use crate::{
             host::Whose,
             life::{
                 console::{self, Attached},
-                record::Record,
+                record::ZoneRecord,
             },
         },
     },
@@ -71,7 +71,7 @@ impl Zones {
     }
 
     /// Reads again from a console that may be ours to read.
-    pub(super) async fn see_console(&self, name: &MachineName, from: u64) -> Result<Console, StepError> {
+    pub(super) async fn recorded_console(&self, name: &MachineName, from: u64) -> Result<Console, StepError> {
         let Some(record) = self.records.read(name)? else {
             return Err(StepError::permanent("it does not exist"));
         };
@@ -88,7 +88,7 @@ impl Zones {
     }
 
     /// A machine's own record, when it is kept.
-    fn kept(&self, name: &MachineName) -> Result<Record, StepError> {
+    fn kept(&self, name: &MachineName) -> Result<ZoneRecord, StepError> {
         let record = self.records.read(name)?.filter(|record| record.kept);
         record.ok_or_else(|| StepError::permanent("it is not kept"))
     }
