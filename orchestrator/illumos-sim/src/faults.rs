@@ -43,7 +43,6 @@ pub struct Fault {
     /// How many matching calls go wrong from then on.
     #[serde(default = "one")]
     pub times: u32,
-    /// What happens.
     pub action: Action,
     /// Matching calls so far; the simulator counts here.
     #[serde(default)]
@@ -60,14 +59,12 @@ fn one() -> u32 {
 pub enum Action {
     /// Nothing is done; this is said.
     Fail {
-        /// Exit code.
         code: i32,
         /// Standard error, with its newline.
         stderr: String,
     },
     /// It is done; this is said all the same.
     FailAfter {
-        /// Exit code.
         code: i32,
         /// Standard error, with its newline.
         stderr: String,

@@ -9,9 +9,7 @@ use crate::{faults::Faults, files::below, state::State};
 pub struct Host {
     /// The model; written back after the pass.
     pub state: State,
-    /// The fault plan.
     pub faults: Faults,
-    /// The state folder.
     pub dir: PathBuf,
     /// Stop in the middle, as if killed there.
     pub midway: bool,
@@ -22,7 +20,6 @@ pub struct Host {
 }
 
 impl Host {
-    /// The fake root.
     #[must_use]
     pub fn root(&self) -> PathBuf {
         self.dir.join("root")
