@@ -85,6 +85,11 @@ impl Node {
         }
     }
 
+    /// Whether nothing is there: an empty value, `~` or `null`.
+    pub fn is_null(&self) -> bool {
+        matches!(&self.value, Value::Scalar(scalar) if scalar.kind == Kind::Null)
+    }
+
     /// How many nodes and bytes of text a copy of this would add.
     pub fn size(&self) -> (usize, usize) {
         match &self.value {
