@@ -83,7 +83,7 @@ pub(crate) struct Ending<'a> {
 }
 
 impl Ending<'_> {
-    /// One line.
+    /// One line: how it ended, and the surest known reason.
     pub(crate) fn explain(&self) -> String {
         let how = public(self.how, CAUSE);
         match said_by_guest(self.console).or_else(|| said_by_program(self.program)) {

@@ -4,7 +4,6 @@
 
 pub mod console;
 pub mod ending;
-mod files;
 pub mod listen;
 pub mod local;
 mod locks;
@@ -84,9 +83,9 @@ pub enum ListenAt {
     /// An address of the host on one machine's own link. What comes from another address, or to another one,
     /// is not that machine.
     Slot {
-        /// The host's end.
+        /// The host's address, to listen on.
         address: SocketAddr,
-        /// The machine's.
+        /// The only address that may connect.
         guest: IpAddr,
     },
 }
@@ -122,7 +121,7 @@ pub struct Console {
     pub next: u64,
 }
 
-/// Which operation failed.
+/// An operation of the port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
     /// [`Machines::prepare`].
@@ -165,9 +164,9 @@ impl fmt::Display for Operation {
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {operation} machine {machine}: {reason}")]
 pub struct MachineError {
-    /// What was tried.
+    /// The operation that failed.
     pub operation: Operation,
-    /// On which machine.
+    /// The machine's name, `*` for all.
     pub machine: String,
     /// Why, and what to do.
     pub reason: String,
@@ -177,16 +176,6 @@ pub struct MachineError {
 
 /// The most that is typed on a console in one call, in bytes.
 pub const INPUT_LIMIT: usize = 4096;
-
-/// Refuses more input than one call takes.
-fn check_input(bytes: &[u8]) -> Result<(), step_error::StepError> {
-    if bytes.len() > INPUT_LIMIT {
-        return Err(step_error::StepError::permanent(format!(
-            "more than {INPUT_LIMIT} bytes at once"
-        )));
-    }
-    Ok(())
-}
 
 /// A back end. All implementations pass one contract suite.
 #[async_trait]

@@ -10,7 +10,7 @@ use std::{
 use async_trait::async_trait;
 
 use super::{
-    Endpoints, ListenAt, MachineSpec, Machines, files,
+    Endpoints, ListenAt, MachineSpec, Machines,
     local::{self, CONSOLE, Kind, Local, MachineDirs, MachineRecord, OpenError},
     proc::{self, Process},
     seed::{self, Addresses},
@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     exec::Cmd,
+    files,
     model::names::{MachineName, NodeName},
 };
 

@@ -13,7 +13,8 @@ use std::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
-    machine::{Endpoints, files, proc::Process},
+    files,
+    machine::{Endpoints, proc::Process},
     model::names::{MachineName, NodeName},
 };
 
@@ -54,7 +55,7 @@ pub(crate) struct RunRecord {
 }
 
 impl RunRecord {
-    /// Started just now.
+    /// The record of a machine that was just started.
     pub(crate) fn of(main: Process) -> Self {
         Self {
             main,
@@ -67,7 +68,7 @@ impl RunRecord {
 /// The state of a machine's directory.
 #[derive(Debug, PartialEq)]
 pub(crate) enum DirState<P> {
-    /// Nothing.
+    /// There is no directory.
     Absent,
     /// A machine of ours.
     Ours(Box<MachineRecord<P>>),
@@ -155,12 +156,12 @@ impl MachineDirs {
         let dir = self.dir(&record.name);
         let bytes = serde_json::to_vec(record)?;
         if dir.exists() {
-            return files::write_atomic(&dir.join(SPEC), &bytes);
+            return files::write_private(&dir.join(SPEC), &bytes);
         }
         self.clear_leftovers(&record.name)?;
         let new = self.aside(NEW, &record.name);
         files::private_dir(&new)?;
-        files::write_atomic(&new.join(SPEC), &bytes)?;
+        files::write_private(&new.join(SPEC), &bytes)?;
         std::fs::rename(&new, &dir)?;
         files::sync_dir(&self.root)
     }
@@ -211,7 +212,7 @@ impl MachineDirs {
 
     /// Notes that the machine was started.
     pub(crate) fn set_run(&self, name: &MachineName, run: RunRecord) -> io::Result<()> {
-        files::write_atomic(&self.dir(name).join(RUN), &serde_json::to_vec(&run)?)
+        files::write_private(&self.dir(name).join(RUN), &serde_json::to_vec(&run)?)
     }
 
     /// Forgets that the machine was started.

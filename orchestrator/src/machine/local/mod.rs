@@ -33,7 +33,7 @@ use super::{
     proc::{self, Process},
     step_error::StepError,
 };
-use crate::{exec::Cmd, model::names::MachineName};
+use crate::{exec::Cmd, files, model::names::MachineName};
 
 /// Where a machine's console is gathered.
 pub(crate) const CONSOLE: &str = "console";
@@ -61,7 +61,7 @@ pub enum OpenError {
     Unsafe {
         /// What the path is for.
         what: &'static str,
-        /// The path.
+        /// The path that cannot be used.
         path: PathBuf,
     },
 }
@@ -230,7 +230,7 @@ impl<K: Kind> Local<K> {
             proc::kill_marked(&dir, None, KILL_DEADLINE).await?;
         }
         self.dirs.clear_run(&spec.name)?;
-        super::files::remove_tree(&dir.join(CONSOLE))?;
+        files::remove_tree(&dir.join(CONSOLE))?;
         self.kind.make(&dir, spec, &record).await?;
         self.quiet().insert(spec.name.clone());
         Ok(record.endpoints)
@@ -315,7 +315,7 @@ impl<K: Kind> Local<K> {
     }
 
     async fn do_write(&self, name: &MachineName, bytes: &[u8]) -> Result<(), StepError> {
-        super::check_input(bytes)?;
+        console::check_input(bytes)?;
         self.kept(name)?;
         if self.main(name)?.is_none() {
             return Err(StepError::permanent("it no longer runs"));

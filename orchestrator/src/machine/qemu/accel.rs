@@ -9,11 +9,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::SYSTEM;
 use crate::{
     config::Image,
     exec::{Cmd, ExecError},
-    machine::files,
+    files,
 };
 
 /// What runs the guest's instructions.
@@ -25,6 +24,8 @@ pub enum Accel {
     Tcg,
 }
 
+/// QEMU's program.
+pub(super) const SYSTEM: &str = "qemu-system-x86_64";
 const DEVICE: &str = "/dev/kvm";
 /// How long the probe guest may take; under a KVM that works it takes about one second.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -151,7 +152,7 @@ async fn decide_with(
     if remember == Remember::Yes {
         files::private_dir(data_dir).map_err(lost)?;
         let bytes = serde_json::to_vec(&answer).map_err(|error| lost(error.into()))?;
-        files::write_atomic(&file, &bytes).map_err(lost)?;
+        files::write_private(&file, &bytes).map_err(lost)?;
     }
     Ok(answer.verdict)
 }

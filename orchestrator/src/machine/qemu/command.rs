@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Accel, SYSTEM};
+use super::accel::{Accel, SYSTEM};
 use crate::{exec::Cmd, model::names::MachineName};
 
 /// The overlay that takes the guest's writes.
@@ -43,7 +43,7 @@ pub(crate) struct Plan {
 /// A kernel for direct boot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Kernel {
-    /// The kernel.
+    /// The kernel's file on this host.
     pub image: std::path::PathBuf,
     /// Its initial RAM disk.
     pub initrd: Option<std::path::PathBuf>,

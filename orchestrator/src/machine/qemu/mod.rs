@@ -35,8 +35,6 @@ use crate::{
     model::names::{Label, MachineName, NodeName},
 };
 
-/// QEMU's program.
-const SYSTEM: &str = "qemu-system-x86_64";
 /// How long QEMU may take until its monitor answers, on a busy host.
 const SETTLE: Duration = Duration::from_secs(30);
 /// How long one answer of the monitor may take.

@@ -26,7 +26,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::machine::{INPUT_LIMIT, console, files};
+use crate::{
+    files,
+    machine::{INPUT_LIMIT, console},
+};
 
 /// One copy moves at most this much: throughput falls sharply below.
 const BLOCK: usize = 64 * 1024;

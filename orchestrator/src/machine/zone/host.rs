@@ -16,10 +16,7 @@ use crate::{
     exec::{Cmd, Output},
     machine::{
         step_error::StepError,
-        zone::{
-            host::timeout_scale::TimeoutScale,
-            life::{export::Exported, owned::Owned},
-        },
+        zone::{export::Exported, host::timeout_scale::TimeoutScale, owned::Owned},
     },
     model::{
         illumos::{
@@ -55,15 +52,15 @@ impl From<FieldError> for StepError {
 /// Interval between two polls of a zone that is about to change.
 const POLL: Duration = Duration::from_millis(100);
 
-/// Whose a thing is.
+/// The owner of a thing on the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Whose<T> {
+pub(super) enum Ownership<T> {
     /// There is none.
-    Nobodys,
+    Absent,
     /// It carries this node's owner tags for this machine.
     Ours(Owned<T>),
     /// It is somebody else's, and why that is known.
-    Anothers(String),
+    Foreign(String),
 }
 
 /// The host.
@@ -97,16 +94,19 @@ impl Host {
     }
 
     /// The owner of a zone, by the attributes in its configuration.
-    pub(super) async fn whose_zone(&self, name: &MachineName) -> Result<Whose<MachineName>, StepError> {
+    pub(super) async fn zone_ownership(&self, name: &MachineName) -> Result<Ownership<MachineName>, StepError> {
         let Some(exported) = self.exported(name).await? else {
-            return Ok(Whose::Nobodys);
+            return Ok(Ownership::Absent);
         };
         let owner = (exported.attr("hci-node"), exported.attr("hci-attempt"));
         let attempt = name.attempt().to_string();
         Ok(if owner == (Some(self.node.as_str()), Some(attempt.as_str())) {
-            Whose::Ours(Owned::by_rule(name.clone()))
+            Ownership::Ours(Owned::by_rule(name.clone()))
         } else {
-            Whose::Anothers(format!("zone {name} does not carry the marks of node {}", self.node))
+            Ownership::Foreign(format!(
+                "zone {name} does not carry the owner tags of node {}",
+                self.node
+            ))
         })
     }
 
@@ -116,15 +116,15 @@ impl Host {
     }
 
     /// The owner of a dataset, by its own local properties.
-    pub(super) async fn whose_dataset(
+    pub(super) async fn dataset_ownership(
         &self,
         name: &DatasetName,
         machine: &MachineName,
-    ) -> Result<Whose<DatasetName>, StepError> {
+    ) -> Result<Ownership<DatasetName>, StepError> {
         Ok(match self.dataset(name).await? {
-            None => Whose::Nobodys,
-            Some(dataset) if self.is_ours(&dataset, machine) => Whose::Ours(Owned::by_rule(name.clone())),
-            Some(_) => Whose::Anothers(self.unmarked(name)),
+            None => Ownership::Absent,
+            Some(dataset) if self.is_ours(&dataset, machine) => Ownership::Ours(Owned::by_rule(name.clone())),
+            Some(_) => Ownership::Foreign(self.unmarked(name)),
         })
     }
 
@@ -136,18 +136,21 @@ impl Host {
 
     /// What is said of a dataset that does not.
     pub(super) fn unmarked(&self, name: &DatasetName) -> String {
-        format!("{name} does not carry the marks of node {} and this attempt", self.node)
+        format!(
+            "{name} does not carry the owner tags of node {} and this attempt",
+            self.node
+        )
     }
 
     /// Which of a slot's two VNICs exist.
-    pub(super) async fn vnics(&self, network: &SlotNetwork) -> Result<[Whose<LinkName>; 2], StepError> {
+    pub(super) async fn vnics(&self, network: &SlotNetwork) -> Result<[Ownership<LinkName>; 2], StepError> {
         let vnics = dladm::vnics(&self.run(dladm::show_vnics()).await?)?;
-        Ok(whose_vnics(&vnics, network))
+        Ok(vnic_ownership(&vnics, network))
     }
 
     /// Whether the host's end of a slot is as it must be before a guest may run: frames of an ordinary size, and
     /// nothing forwarded.
-    pub(super) async fn is_end(&self, network: &SlotNetwork) -> Result<bool, StepError> {
+    pub(super) async fn is_host_end_ready(&self, network: &SlotNetwork) -> Result<bool, StepError> {
         let (mtu, forwarding) = tokio::join!(
             self.run(dladm::show_mtu(&network.host)),
             self.run(ipadm::show_forwarding(&network.host)),
@@ -189,16 +192,16 @@ impl Host {
     }
 }
 
-/// Whose a slot's VNICs are, host's and guest's: exact name, stub and address. One of the name that is otherwise is
+/// The owners of a slot's VNICs, host's and guest's: exact name, stub and address. One of the name that is otherwise is
 /// somebody else's.
-pub(super) fn whose_vnics(vnics: &[dladm::Vnic], network: &SlotNetwork) -> [Whose<LinkName>; 2] {
+pub(super) fn vnic_ownership(vnics: &[dladm::Vnic], network: &SlotNetwork) -> [Ownership<LinkName>; 2] {
     [(&network.host, network.host_mac), (&network.guest, network.guest_mac)].map(|(link, mac)| {
         match vnics.iter().find(|vnic| vnic.link == link.to_string()) {
-            None => Whose::Nobodys,
+            None => Ownership::Absent,
             Some(vnic) if vnic.over == network.stub.to_string() && vnic.mac == Some(mac) => {
-                Whose::Ours(Owned::by_rule(link.clone()))
+                Ownership::Ours(Owned::by_rule(link.clone()))
             }
-            Some(vnic) => Whose::Anothers(format!(
+            Some(vnic) => Ownership::Foreign(format!(
                 "VNIC {link} is over {} and has not the address that ours would have",
                 vnic.over
             )),

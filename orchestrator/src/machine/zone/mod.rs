@@ -2,9 +2,12 @@
 //! machine plan` prints), and the back end that carries it out.
 
 pub mod command;
+pub mod config;
+pub mod export;
 pub mod golden;
 pub mod host;
 pub mod life;
+pub mod owned;
 pub mod setup;
 
 pub use self::{

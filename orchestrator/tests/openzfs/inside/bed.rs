@@ -12,7 +12,7 @@ use helios_ci::{
     exec::{Cmd, Output},
     machine::{
         MachineSpec, Seed,
-        zone::{TimeoutScale, command::CommandError, golden::Golden, host::Host, life::owned::Owned, setup},
+        zone::{TimeoutScale, command::CommandError, golden::Golden, host::Host, owned::Owned, setup},
     },
     model::{
         ids::AttemptId,

@@ -137,10 +137,10 @@ async fn a_busy_disk_is_waited_for_and_then_quarantined() {
         .await
         .unwrap_or_else(|trouble| panic!("{}", trouble.reason));
     assert_eq!(property(&disk, zfs::STATE), "quarantined");
-    let marks = zfs::marks(&machines, &node(), &ran(zfs::list(&machines))).unwrap();
+    let children = zfs::children_by_owner(&machines, &node(), &ran(zfs::list(&machines))).unwrap();
     assert!(
-        marks.ours.is_empty() && marks.quarantined == [spec.name.to_string()],
-        "{marks:?}"
+        children.ours.is_empty() && children.quarantined == [spec.name.to_string()],
+        "{children:?}"
     );
     drop(guest);
     done(zfs::destroy(&ours(&disk))).unwrap();

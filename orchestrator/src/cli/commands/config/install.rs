@@ -103,7 +103,7 @@ impl Files<'_> {
             let what = what.display().to_string();
             move |e: io::Error| miette!("cannot write {what}: {e}; nothing was written")
         };
-        files::passage(dir).map_err(cannot(dir))?;
+        files::public_dir(dir).map_err(cannot(dir))?;
         // Beside the final places, so that a link is enough to give a file its name.
         let stage = tempfile::Builder::new()
             .prefix(".init-")

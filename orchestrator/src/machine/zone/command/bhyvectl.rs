@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{CommandError, judge};
 use crate::{
     exec::{Cmd, Output},
-    machine::zone::life::owned::Owned,
+    machine::zone::owned::Owned,
     model::names::MachineName,
 };
 

@@ -43,7 +43,7 @@ pub struct CommandError {
     pub code: String,
     /// Its standard error, at most 2000 characters.
     pub said: String,
-    /// What that means.
+    /// The meaning of that text.
     pub failure: Failure,
 }
 

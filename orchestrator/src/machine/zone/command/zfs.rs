@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use super::{CommandError, Failure, judge};
 use crate::{
     exec::{Cmd, Output},
-    machine::zone::life::owned::Owned,
+    machine::zone::owned::Owned,
     model::{
         ids::AttemptId,
         illumos::names::{DatasetName, SnapshotName, VolumeSize},
@@ -514,19 +514,19 @@ mod tests {
     }
 
     #[test]
-    fn only_local_marks_prove_anything() {
+    fn only_local_owner_tags_prove_anything() {
         let mut output = failed("");
         output.code = Some(0);
         output.stdout = b"helios-ci:node\tn1\tlocal\nhelios-ci:attempt\tx\tinherited from p\norigin\tp/i@gold\t-\n\
             volsize\t1024\tlocal\nmounted\t-\t-\n"
             .to_vec();
-        let seen = seen(&dataset("p/v"), &output).unwrap().unwrap();
+        let seen = super::dataset(&dataset("p/v"), &output).unwrap().unwrap();
         assert_eq!(
             (seen.node.as_deref(), seen.attempt, seen.volsize),
             (Some("n1"), None, Some(1024))
         );
         assert_eq!((seen.origin.as_deref(), seen.mounted), (Some("p/i@gold"), false));
         let absent = failed("cannot open 'p/v': dataset does not exist");
-        assert!(super::seen(&dataset("p/v"), &absent).unwrap().is_none());
+        assert!(super::dataset(&dataset("p/v"), &absent).unwrap().is_none());
     }
 }

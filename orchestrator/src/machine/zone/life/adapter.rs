@@ -44,8 +44,9 @@ use super::{
 };
 use crate::{
     config::{Image, Zone},
+    files,
     machine::{
-        Console, Endpoints, ListenAt, MachineError, MachineSpec, Machines, Observed, Operation, OwnedMachine, files,
+        Console, Endpoints, ListenAt, MachineError, MachineSpec, Machines, Observed, Operation, OwnedMachine,
         locks::Locks,
         seed::{self, GUEST_HOME},
         step_error::StepError,
@@ -54,7 +55,7 @@ use crate::{
                 dladm, ipf, zfs,
                 zoneadm::{self, State},
             },
-            host::{Host, Whose, timeout_scale::TimeoutScale},
+            host::{Host, Ownership, timeout_scale::TimeoutScale},
         },
     },
     model::{
@@ -288,8 +289,8 @@ impl Zones {
             _ if record.started => return Err(StepError::retryable("it has run and ended; a machine runs once")),
             other => return Err(StepError::retryable(format!("its zone is {other:?} and cannot boot"))),
         }
-        if !matches!(self.host.whose_zone(name).await?, Whose::Ours(_)) {
-            return Err(StepError::permanent("its zone does not carry our marks"));
+        if !matches!(self.host.zone_ownership(name).await?, Ownership::Ours(_)) {
+            return Err(StepError::permanent("its zone does not carry our owner tags"));
         }
         let network = self
             .network(&record)?
@@ -408,7 +409,7 @@ impl Machines for Zones {
         // A zone's halt would ask the guest and wait half an hour; what matters to a job is said over gRPC.
         let _lock = self.locks.lock(name).await;
         let stop = async {
-            let Whose::Ours(zone) = self.host.whose_zone(name).await? else {
+            let Ownership::Ours(zone) = self.host.zone_ownership(name).await? else {
                 return Ok(());
             };
             let state = self.host.zone(name).await?.map(|zone| zone.state);
@@ -455,7 +456,7 @@ impl Machines for Zones {
                 return Ok(Observed::Running);
             }
             let state = self.host.zone(name).await?.map(|zone| zone.state);
-            if state.is_some() && !matches!(self.host.whose_zone(name).await?, Whose::Ours(_)) {
+            if state.is_some() && !matches!(self.host.zone_ownership(name).await?, Ownership::Ours(_)) {
                 return Ok(Observed::Absent);
             }
             self.inspect(name, state.as_ref()).await

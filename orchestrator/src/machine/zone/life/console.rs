@@ -41,7 +41,7 @@ impl Attached {
         !self.task.is_finished()
     }
 
-    /// Where to type.
+    /// The handle for typing on this console.
     pub(in crate::machine::zone) fn input(&self) -> Input {
         Input::clone(&self.input)
     }
@@ -74,7 +74,7 @@ pub(in crate::machine::zone) async fn type_into(input: &Input, bytes: &[u8]) -> 
     })
 }
 
-/// Where zoneadmd listens.
+/// The socket on which zoneadmd serves the console.
 fn socket(name: &MachineName) -> PathBuf {
     PathBuf::from(format!("/var/run/zones/{name}.console_sock"))
 }

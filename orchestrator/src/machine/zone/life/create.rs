@@ -5,12 +5,13 @@ use std::time::Duration;
 use super::{plan::MachinePlan, zone_files};
 use crate::{
     exec::{Cmd, Output},
+    files,
     machine::{
-        MachineSpec, files,
+        MachineSpec,
         step_error::StepError,
         zone::{
             command::{dladm, ipadm, zoneadm, zonecfg},
-            host::{Host, Whose, undone},
+            host::{Host, Ownership, undone},
         },
     },
     model::illumos::network::SlotNetwork,
@@ -19,7 +20,7 @@ use crate::{
 /// A new address is `ok` after this long.
 const ADDRESS: Duration = Duration::from_secs(10);
 /// Interval between two polls of it.
-const AGAIN: Duration = Duration::from_millis(100);
+const POLL: Duration = Duration::from_millis(100);
 
 /// A plan being carried out.
 pub(in crate::machine::zone) struct Create<'a> {
@@ -56,7 +57,7 @@ impl Create<'_> {
             )));
         }
         self.host.make_zonepath(self.spec, &plan.zonepath).await?;
-        files::write_atomic(&plan.config_file, plan.config.to_file().as_bytes())?;
+        files::write_private(&plan.config_file, plan.config.to_file().as_bytes())?;
         let said = zonecfg::done(&self.act(zonecfg::configure(name, &plan.config_file)).await?);
         match self.host.exported(name).await? {
             None => return Err(undone(&format!("zone {name} was not configured"), said)),
@@ -113,9 +114,9 @@ impl Create<'_> {
             .zip([&network.host, &network.guest])
         {
             match whose {
-                Whose::Ours(_) => {}
-                Whose::Nobodys => return Err(undone(&format!("VNIC {link} was not made"), said)),
-                Whose::Anothers(why) => return Err(StepError::permanent(format!("{why}; it is left alone"))),
+                Ownership::Ours(_) => {}
+                Ownership::Absent => return Err(undone(&format!("VNIC {link} was not made"), said)),
+                Ownership::Foreign(why) => return Err(StepError::permanent(format!("{why}; it is left alone"))),
             }
         }
         let (host, guest) = tokio::join!(
@@ -132,7 +133,7 @@ impl Create<'_> {
             ));
         }
         let said = ipadm::done(&self.act(ipadm::forward_nothing(&network.host)).await?);
-        if self.host.is_end(network).await? {
+        if self.host.is_host_end_ready(network).await? {
             return Ok(());
         }
         let what = format!("{} forwards packets, or has not the MTU of 1500", network.host);
@@ -148,7 +149,7 @@ impl Create<'_> {
             if usable || !made || tokio::time::Instant::now() >= until {
                 return Ok(usable);
             }
-            tokio::time::sleep(AGAIN).await;
+            tokio::time::sleep(POLL).await;
         }
     }
 

@@ -9,7 +9,7 @@ use crate::{
         step_error::StepError,
         zone::{
             command::zfs,
-            host::{Host, Whose, undone, unless_absent},
+            host::{Host, Ownership, undone, unless_absent},
         },
     },
     model::{
@@ -92,10 +92,10 @@ impl Host {
     /// # Errors
     /// When it is somebody else's, or cannot be removed for another reason.
     pub async fn remove_disk(&self, machine: &MachineName, disk: &DatasetName) -> Result<(), StepError> {
-        let ours = match self.whose_dataset(disk, machine).await? {
-            Whose::Nobodys => return Ok(()),
-            Whose::Anothers(why) => return Err(StepError::permanent(format!("{why}; it is left alone"))),
-            Whose::Ours(ours) => ours,
+        let ours = match self.dataset_ownership(disk, machine).await? {
+            Ownership::Absent => return Ok(()),
+            Ownership::Foreign(why) => return Err(StepError::permanent(format!("{why}; it is left alone"))),
+            Ownership::Ours(ours) => ours,
         };
         for _ in 0..BUSY_TRIES {
             let said = unless_absent(zfs::done(&self.run(zfs::destroy(&ours)).await?));

@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use super::owned::Owned;
 use crate::{
     exec::{Cmd, Output},
     machine::{
@@ -14,7 +13,8 @@ use crate::{
                 zoneadm::{self, State},
                 zonecfg,
             },
-            host::{Host, Whose, index, undone, unless_absent, vmm},
+            host::{Host, Ownership, index, undone, unless_absent, vmm},
+            owned::Owned,
         },
     },
     model::{
@@ -55,15 +55,15 @@ async fn address(host: &Host, link: &Owned<LinkName>) -> Result<(), StepError> {
 pub(in crate::machine::zone) async fn links(host: &Host, network: &SlotNetwork) -> Result<(), StepError> {
     let [ours, guest] = host.vnics(network).await?;
     for whose in [&ours, &guest] {
-        if let Whose::Anothers(why) = whose {
+        if let Ownership::Foreign(why) = whose {
             return Err(StepError::permanent(format!("{why}; it is left alone")));
         }
     }
-    if let Whose::Ours(link) = &ours {
+    if let Ownership::Ours(link) = &ours {
         address(host, link).await?;
     }
     for whose in [guest, ours] {
-        if let Whose::Ours(link) = whose {
+        if let Ownership::Ours(link) = whose {
             unless_absent(dladm::done(&host.run(dladm::delete_vnic(&link)).await?))?;
         }
     }
@@ -100,10 +100,10 @@ impl Destroy<'_> {
     }
 
     async fn zone(&self) -> Result<(), StepError> {
-        let ours = match self.host.whose_zone(self.name).await {
-            Ok(Whose::Nobodys) => return self.half_a_zone(None).await,
-            Ok(Whose::Ours(ours)) => ours,
-            Ok(Whose::Anothers(why)) => {
+        let ours = match self.host.zone_ownership(self.name).await {
+            Ok(Ownership::Absent) => return self.half_a_zone(None).await,
+            Ok(Ownership::Ours(ours)) => ours,
+            Ok(Ownership::Foreign(why)) => {
                 // Half of a configuration has no owner attributes yet; its path below our own dataset is the proof then.
                 let zone = self.host.zone(self.name).await?;
                 if zone.is_none_or(|zone| zone.zonepath != self.path) || !self.has_dataset().await? {
@@ -113,7 +113,7 @@ impl Destroy<'_> {
             }
             Err(error) => {
                 return Err(StepError::retryable(format!(
-                    "whose zone {name} is cannot be told: {}. If /etc/zones/{name}.xml is damaged and the zone is not \
+                    "the owner of zone {name} is not known: {}. If /etc/zones/{name}.xml is damaged and the zone is not \
                      running, remove it with `zonecfg -z {name} delete -F`",
                     error.reason,
                     name = self.name
@@ -139,8 +139,8 @@ impl Destroy<'_> {
     }
 
     async fn has_dataset(&self) -> Result<bool, StepError> {
-        let whose = self.host.whose_dataset(self.zonepath, self.name).await?;
-        Ok(matches!(whose, Whose::Ours(_)))
+        let whose = self.host.dataset_ownership(self.zonepath, self.name).await?;
+        Ok(matches!(whose, Ownership::Ours(_)))
     }
 
     /// No list has the zone. It is gone, or half of it is: its configuration without a line in the index (which is
@@ -255,10 +255,10 @@ impl Destroy<'_> {
 
     /// The zone's own filesystem, where its uninstallation left it.
     async fn zonepath(&self) -> Result<(), StepError> {
-        match self.host.whose_dataset(self.zonepath, self.name).await? {
-            Whose::Nobodys => Ok(()),
-            Whose::Anothers(why) => Err(StepError::permanent(format!("{why}; it is left alone"))),
-            Whose::Ours(ours) => {
+        match self.host.dataset_ownership(self.zonepath, self.name).await? {
+            Ownership::Absent => Ok(()),
+            Ownership::Foreign(why) => Err(StepError::permanent(format!("{why}; it is left alone"))),
+            Ownership::Ours(ours) => {
                 if self.host.zones().await?.iter().any(|zone| zone.zonepath == self.path) {
                     return Err(StepError::retryable(format!("a zone still lies at {}", self.path)));
                 }
@@ -273,14 +273,14 @@ impl Destroy<'_> {
     pub(in crate::machine::zone) async fn cut_off(&self, network: &SlotNetwork) -> Result<(), StepError> {
         let [host, _] = self.host.vnics(network).await?;
         let link = match host {
-            Whose::Nobodys => return Ok(()),
-            Whose::Anothers(why) => return Err(StepError::permanent(format!("{why}; it is left alone"))),
-            Whose::Ours(link) => link,
+            Ownership::Absent => return Ok(()),
+            Ownership::Foreign(why) => return Err(StepError::permanent(format!("{why}; it is left alone"))),
+            Ownership::Ours(link) => link,
         };
         address(self.host, &link).await?;
         unless_absent(dladm::done(&self.act(dladm::delete_vnic(&link)).await?))?;
         match self.host.vnics(network).await? {
-            [Whose::Nobodys, _] => Ok(()),
+            [Ownership::Absent, _] => Ok(()),
             _ => Err(StepError::retryable(format!("VNIC {} is still there", network.host))),
         }
     }

@@ -1,13 +1,10 @@
 //! One machine from its plan to its removal.
 
 pub(super) mod adapter;
-pub mod config;
 pub(super) mod console;
 pub(super) mod create;
 pub(super) mod datasets;
 pub(super) mod destroy;
-pub mod export;
-pub mod owned;
 pub mod plan;
 pub(super) mod record;
 pub(super) mod zone_files;

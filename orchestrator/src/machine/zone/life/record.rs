@@ -7,7 +7,8 @@ use std::{collections::BTreeSet, io, path::PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    machine::{Endpoints, files},
+    files,
+    machine::Endpoints,
     model::{illumos::network::Slot, names::MachineName},
 };
 
@@ -87,7 +88,7 @@ impl ZoneRecords {
     }
 
     pub(in crate::machine::zone) fn write(&self, name: &MachineName, record: &ZoneRecord) -> io::Result<()> {
-        files::write_atomic(&self.file(name), &serde_json::to_vec(record)?)
+        files::write_private(&self.file(name), &serde_json::to_vec(record)?)
     }
 
     /// Beside the record, which others change meanwhile.
@@ -98,7 +99,7 @@ impl ZoneRecords {
     /// Writes down why a machine's power is about to be taken: bhyve ends then as it does when a guest powers itself off.
     /// A power that must be taken is taken all the same where this cannot be written.
     pub(in crate::machine::zone) fn note_power(&self, name: &MachineName, why: &str) {
-        if let Err(error) = files::write_atomic(&self.power_file(name), why.as_bytes()) {
+        if let Err(error) = files::write_private(&self.power_file(name), why.as_bytes()) {
             tracing::warn!(machine = %name, %error, "why its power is taken cannot be written down");
         }
     }

@@ -6,7 +6,7 @@ use crate::{
     exec::{Cmd, Output},
     machine::zone::{
         command::dladm::{self, ShowError},
-        life::owned::Owned,
+        owned::Owned,
         setup::SetupError,
     },
     model::{illumos::network::SlotNetwork, names::NodeName},

@@ -4,12 +4,13 @@ use std::sync::PoisonError;
 
 use super::Zones;
 use crate::{
+    files,
     machine::{
-        Console, files,
+        Console,
         step_error::StepError,
         zone::{
             command::zoneadm::State,
-            host::Whose,
+            host::Ownership,
             life::{
                 console::{self, Attached},
                 record::ZoneRecord,
@@ -99,8 +100,8 @@ impl Zones {
                 "it was never started, or the host was rebooted since; nothing of it runs",
             ));
         };
-        if !matches!(self.host.whose_zone(name).await?, Whose::Ours(_)) {
-            return Err(StepError::permanent("its zone does not carry our marks"));
+        if !matches!(self.host.zone_ownership(name).await?, Ownership::Ours(_)) {
+            return Err(StepError::permanent("its zone does not carry our owner tags"));
         }
         if !record.kept {
             // Said before it is done, so that nobody here connects to the console again.
@@ -117,7 +118,7 @@ impl Zones {
     }
 
     pub(super) async fn do_write(&self, name: &MachineName, bytes: &[u8]) -> Result<(), StepError> {
-        crate::machine::check_input(bytes)?;
+        crate::machine::console::check_input(bytes)?;
         let mut record = self.kept(name)?;
         if record.released {
             if !bytes.is_empty() {

@@ -10,7 +10,7 @@ use crate::{
         step_error::StepError,
         zone::{
             command::{zfs, zoneadm::State},
-            host::Whose,
+            host::Ownership,
             life::zone_files,
         },
     },
@@ -48,9 +48,12 @@ impl Zones {
             Some(_) => Observed::Prepared,
             None if record.is_some() => Observed::Prepared,
             None => {
-                let disk = self.host.whose_dataset(&self.below("machines", name)?, name).await?;
-                let zonepath = self.host.whose_dataset(&self.below("zones", name)?, name).await?;
-                if matches!(disk, Whose::Ours(_)) || matches!(zonepath, Whose::Ours(_)) {
+                let disk = self
+                    .host
+                    .dataset_ownership(&self.below("machines", name)?, name)
+                    .await?;
+                let zonepath = self.host.dataset_ownership(&self.below("zones", name)?, name).await?;
+                if matches!(disk, Ownership::Ours(_)) || matches!(zonepath, Ownership::Ours(_)) {
                     Observed::Prepared
                 } else {
                     Observed::Absent
@@ -87,16 +90,16 @@ impl Zones {
             let Ok(name) = zone.name.parse::<MachineName>() else {
                 continue;
             };
-            match self.host.whose_zone(&name).await {
-                Ok(Whose::Ours(ours)) => {
+            match self.host.zone_ownership(&name).await {
+                Ok(Ownership::Ours(ours)) => {
                     if zone.state == State::Running && !self.power_off_unless_protected(&ours).await? {
                         self.read_on(&name).await;
                     }
                     names.insert(name);
                 }
-                Ok(Whose::Nobodys | Whose::Anothers(_)) => {}
+                Ok(Ownership::Absent | Ownership::Foreign(_)) => {}
                 // What cannot be read of one zone must not hide all others.
-                Err(error) => tracing::warn!(reason = error.reason, "whose this zone is cannot be told now"),
+                Err(error) => tracing::warn!(reason = error.reason, "the owner of a zone is not known now"),
             }
         }
         for kind in ["machines", "zones"] {

@@ -9,8 +9,9 @@ use crate::{
         step_error::StepError,
         zone::{
             command::{bhyvectl, dladm, zfs, zoneadm::State},
-            host::{Whose, whose_vnics},
-            life::{destroy, owned::Owned},
+            host::{Ownership, vnic_ownership},
+            life::destroy,
+            owned::Owned,
         },
     },
     model::{
@@ -73,7 +74,7 @@ impl Zones {
                 continue;
             };
             let seen = self.host.vnics(&network).await?;
-            if seen.iter().any(|whose| matches!(whose, Whose::Anothers(_))) {
+            if seen.iter().any(|whose| matches!(whose, Ownership::Foreign(_))) {
                 continue;
             }
             tracing::warn!(stub = %network.stub, "removing links that belong to no machine");
@@ -91,18 +92,18 @@ impl Zones {
             let Ok(name) = zone.name.parse::<MachineName>() else {
                 continue;
             };
-            match self.host.whose_zone(&name).await {
-                Ok(Whose::Anothers(why)) => {
+            match self.host.zone_ownership(&name).await {
+                Ok(Ownership::Foreign(why)) => {
                     findings.push(format!("{why}, though it has a machine's name; it is left alone"))
                 }
-                Err(error) => findings.push(format!("whose zone {name} is cannot be told: {}", error.reason)),
-                Ok(Whose::Ours(_)) if matches!(zone.state, State::ShuttingDown | State::Down) => {
+                Err(error) => findings.push(format!("the owner of zone {name} is not known: {}", error.reason)),
+                Ok(Ownership::Ours(_)) if matches!(zone.state, State::ShuttingDown | State::Down) => {
                     findings.push(format!(
                         "zone {name} is in state {:?}: unless that passes within ten minutes, the host needs a reboot",
                         zone.state
                     ))
                 }
-                Ok(Whose::Ours(_) | Whose::Nobodys) => {}
+                Ok(Ownership::Ours(_) | Ownership::Absent) => {}
             }
         }
         for kind in ["machines", "zones"] {
@@ -117,7 +118,7 @@ impl Zones {
             }));
             findings.extend(children.others.iter().map(|name| {
                 format!(
-                    "{parent}/{name} does not carry the mark of node {}; it is left alone",
+                    "{parent}/{name} does not carry the owner tag of node {}; it is left alone",
                     self.options.node
                 )
             }));
@@ -138,14 +139,14 @@ impl Zones {
             let Some(network) = SlotNetwork::of(&self.options.node, self.options.zone.network, slot)? else {
                 continue;
             };
-            let whose = whose_vnics(&vnics, &network);
-            let any_ours = whose.iter().any(|whose| matches!(whose, Whose::Ours(_)));
+            let whose = vnic_ownership(&vnics, &network);
+            let any_ours = whose.iter().any(|whose| matches!(whose, Ownership::Ours(_)));
             foreign.extend(whose.into_iter().filter_map(|whose| match whose {
-                Whose::Anothers(why) => Some(format!(
+                Ownership::Foreign(why) => Some(format!(
                     "{why}; it is left alone, and slot {} is not used",
                     slot.number()
                 )),
-                Whose::Ours(_) | Whose::Nobodys => None,
+                Ownership::Ours(_) | Ownership::Absent => None,
             }));
             if links.contains(&network.stub.to_string()) && !any_ours && !with_record.contains(&slot.number()) {
                 foreign.push(format!(

@@ -22,8 +22,9 @@ use super::{
 };
 use crate::{
     config::{Image, Size, Zone},
+    files,
     machine::{
-        MachineSpec, files, seed,
+        MachineSpec, seed,
         step_error::StepError,
         zone::{
             command::{
@@ -31,7 +32,7 @@ use crate::{
                 zoneadm::{self, State},
             },
             golden::Golden,
-            host::{Host, Whose, timeout_scale::TimeoutScale, vmm},
+            host::{Host, Ownership, timeout_scale::TimeoutScale, vmm},
             life::{
                 console,
                 create::Create,
@@ -52,9 +53,9 @@ use crate::{
     },
 };
 
-/// Whose everything is.
+/// The node that owns all that a rehearsal makes.
 const NODE: &str = "helios-ci.rehearsal";
-/// Its golden disk.
+/// The label of its golden disk.
 const LABEL: &str = "rehearsal";
 /// The disk's size: one block more than is read at a time, and no multiple of it.
 const DISK: usize = (1 << 20) + 512;
@@ -68,7 +69,7 @@ const AGAIN: Duration = Duration::from_millis(200);
 pub enum StepOutcome {
     /// As it is believed, with what is worth knowing beside it.
     AsBelieved(String),
-    /// Otherwise.
+    /// The host did something else, which the text names.
     Different(String),
     /// What it needs did not come about.
     NotTried(&'static str),
@@ -129,7 +130,7 @@ pub async fn rehearse(
 /// Only one at a time: the next begins with removing what it finds.
 fn alone() -> io::Result<fs::File> {
     let run = Path::new(RUN);
-    crate::files::passage(run)?;
+    files::public_dir(run)?;
     let mut options = fs::OpenOptions::new();
     let path = run.join("rehearsal.lock");
     let file = options.create(true).truncate(false).write(true).open(path)?;
@@ -224,7 +225,7 @@ impl<'a> Trial<'a> {
         content[DISK - 1] = 1;
         let digest = hex::encode(Sha256::digest(&content));
         let file = disk_file();
-        files::write_atomic(&file, &content)?;
+        files::write_private(&file, &content)?;
         let (golden, label, from) = (self.golden.clone(), self.label.clone(), file.clone());
         let imported = tokio::task::spawn_blocking(move || {
             golden.import(&from, &label, &digest)?;
@@ -301,7 +302,7 @@ impl<'a> Trial<'a> {
                 "link {taken} is there already; it is left alone"
             )));
         }
-        files::write_atomic(&self.marker(), slot.to_string().as_bytes())?;
+        files::write_private(&self.marker(), slot.to_string().as_bytes())?;
         self.create()?.network().await?;
         let network = &self.plan.network;
         Ok(format!(
@@ -403,11 +404,11 @@ impl<'a> Trial<'a> {
 
     async fn power_off(&self) -> Result<String, StepError> {
         let begun = Instant::now();
-        match self.host.whose_zone(&self.spec.name).await? {
-            Whose::Ours(zone) => self.destroy().halt(&zone).await?,
+        match self.host.zone_ownership(&self.spec.name).await? {
+            Ownership::Ours(zone) => self.destroy().halt(&zone).await?,
             _ => {
                 return Err(StepError::permanent(
-                    "its zone does not carry the marks that it was given",
+                    "its zone does not carry the owner tags that it was given",
                 ));
             }
         }
@@ -475,7 +476,7 @@ impl<'a> Trial<'a> {
         // A trial of a configuration has no dataset.
         for zone in self.host.zones().await? {
             if let Ok(name) = zone.name.parse::<MachineName>()
-                && matches!(self.host.whose_zone(&name).await, Ok(Whose::Ours(_)))
+                && matches!(self.host.zone_ownership(&name).await, Ok(Ownership::Ours(_)))
             {
                 self.remove_earlier(&name).await?;
             }
