@@ -14,6 +14,11 @@
 //! The agent knows nothing of workflows or forges, serves one attempt for its whole life, and is
 //! never process 1.
 
+#![allow(
+    missing_docs,
+    reason = "nobody outside this repository imports it, and names of fields say what a line of documentation would repeat"
+)]
+
 pub mod agent;
 pub mod child;
 pub mod clock;

@@ -13,9 +13,9 @@ use crate::{
     store::{FileClass, Removal, Store, StoreError},
 };
 
-/// How often it looks for what has expired; things are kept for days.
+/// Interval between two polls for what has expired; things are kept for days.
 const EXPIRE: Duration = Duration::from_secs(3600);
-/// How often it looks for logs that are not sealed: their viewers wait for the end.
+/// Interval between two polls for logs that are not sealed: their viewers wait for the end.
 const SEAL: Duration = Duration::from_secs(60);
 
 /// Removes what has expired, now and every hour, and seals what was left open, now and every minute, until `stop`.

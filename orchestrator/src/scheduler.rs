@@ -20,59 +20,59 @@ use crate::{
 };
 
 /// A machine whose removal takes longer drains the node; a zone that hangs in the kernel needs a reboot.
-const STUCK: Duration = Duration::from_secs(600);
+const REMOVAL_LIMIT: Duration = Duration::from_secs(600);
 
 /// Why a job of some class cannot start on this node now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NoRoom {
     /// All machines of the node are in use.
     Machines {
-        /// In use.
+        /// Machines in use.
         used: u32,
         /// Of these, kept for a person after their job.
         kept: u32,
-        /// Configured.
+        /// The configured limit.
         most: u32,
     },
     /// All machines of this label are in use.
     Label {
-        /// The label.
+        /// The label that is full.
         label: Label,
-        /// In use.
+        /// Machines in use.
         used: u32,
-        /// Configured.
+        /// The configured limit.
         most: u32,
     },
     /// Not enough virtual processors are free.
     Cpus {
-        /// Free now.
+        /// CPUs that are free now.
         free: u32,
-        /// Needed.
+        /// CPUs that the job needs.
         needed: u32,
     },
     /// Not enough memory is free.
     Memory {
-        /// Free now, MiB.
+        /// Memory that is free now, in MiB.
         free_mib: u64,
-        /// Needed, MiB.
+        /// Memory that the job needs, in MiB.
         needed_mib: u64,
     },
     /// The job asks for more than the node can ever give.
     Never {
-        /// What.
+        /// What it asks for, and what the node has.
         what: String,
     },
     /// A machine cannot be removed. What holds it holds the next one too, so the node starts no more until a person
-    /// has looked.
-    Stuck {
-        /// Which.
+    /// has mended it.
+    RemovalOverdue {
+        /// The machine that cannot be removed.
         machine: MachineName,
     },
     /// The data directory is nearly full.
     Disk {
-        /// Free now, bytes.
+        /// Space that is free now, in bytes.
         free: u64,
-        /// Needed, bytes.
+        /// The configured reserve, in bytes.
         needed: u64,
     },
 }
@@ -91,10 +91,10 @@ impl fmt::Display for NoRoom {
                 write!(f, "{needed_mib} MiB of memory are needed and {free_mib} MiB are free")
             }
             Self::Never { what } => write!(f, "this node can never run it: {what}"),
-            Self::Stuck { machine } => write!(
+            Self::RemovalOverdue { machine } => write!(
                 f,
                 "machine {machine} cannot be removed for {} minutes; `helios-ci doctor` on the node says more",
-                STUCK.as_secs() / 60
+                REMOVAL_LIMIT.as_secs() / 60
             ),
             Self::Disk { free, needed } => write!(
                 f,
@@ -175,10 +175,10 @@ pub fn disk_room(config: &Config) -> Result<(), NoRoom> {
     }
 }
 
-/// Whether every machine that should be gone is, or will be soon.
-async fn none_stuck(store: &Store, config: &Config) -> Result<Result<(), NoRoom>, StoreError> {
-    let stuck = store.stuck_machine(&config.node, STUCK).await?;
-    Ok(stuck.map_or(Ok(()), |machine| Err(NoRoom::Stuck { machine })))
+/// Whether no removal takes longer than [`REMOVAL_LIMIT`].
+async fn no_removal_is_overdue(store: &Store, config: &Config) -> Result<Result<(), NoRoom>, StoreError> {
+    let overdue = store.overdue_removal(&config.node, REMOVAL_LIMIT).await?;
+    Ok(overdue.map_or(Ok(()), |machine| Err(NoRoom::RemovalOverdue { machine })))
 }
 
 /// Why this node would not start a job of this label and size now, in words; none when it would.
@@ -190,7 +190,7 @@ pub async fn refusal(store: &Store, config: &Config, label: &Label, size: Size) 
         return Ok(Some(format!("this node has no image {label}")));
     }
     let used = store.node_usage(&config.node).await?;
-    let free = none_stuck(store, config).await?;
+    let free = no_removal_is_overdue(store, config).await?;
     let fits = free
         .and_then(|()| disk_room(config))
         .and_then(|()| room(&config.capacity, &used, label, size));
@@ -229,7 +229,7 @@ async fn claim(
         if queued.is_empty() {
             return Ok(());
         }
-        let free = none_stuck(&deps.store, &deps.config).await?;
+        let free = no_removal_is_overdue(&deps.store, &deps.config).await?;
         if let Err(reason) = free.and_then(|()| disk_room(&deps.config)) {
             tracing::error!(%reason, "no new jobs are started");
             return Ok(());

@@ -70,7 +70,7 @@ struct Inner {
     registry: Registry,
     http: Family<HttpLabels, Histogram, fn() -> Histogram>,
     log_bytes: Counter,
-    troubles: Gauge,
+    findings: Gauge,
 }
 
 impl fmt::Debug for Metrics {
@@ -100,11 +100,11 @@ impl Metrics {
         let seconds = || Histogram::new([0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 30.0]);
         let http = Family::<HttpLabels, Histogram, fn() -> Histogram>::new_with_constructor(seconds);
         let log_bytes = Counter::default();
-        let troubles = Gauge::default();
+        let findings = Gauge::default();
         registry.register(
-            "machine_troubles",
+            "machine_findings",
             "Things of this node's machines that a person must look at",
-            troubles.clone(),
+            findings.clone(),
         );
         registry.register_with_unit(
             "http_request_duration",
@@ -117,7 +117,7 @@ impl Metrics {
             registry,
             http,
             log_bytes,
-            troubles,
+            findings,
         }))
     }
 
@@ -144,8 +144,8 @@ impl Metrics {
     }
 
     /// So many things of machines need a person.
-    pub fn machine_troubles(&self, number: usize) {
-        self.0.troubles.set(i64::try_from(number).unwrap_or(i64::MAX));
+    pub fn machine_findings(&self, number: usize) {
+        self.0.findings.set(i64::try_from(number).unwrap_or(i64::MAX));
     }
 
     /// Everything as OpenMetrics text: `more` first, then what was counted here.

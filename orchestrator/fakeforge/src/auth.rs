@@ -140,7 +140,6 @@ impl Credential {
     }
 }
 
-/// The GitHub App.
 pub(crate) struct App {
     pub(crate) id: u64,
     public_key: Vec<u8>,

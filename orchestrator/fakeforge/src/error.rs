@@ -5,29 +5,19 @@ use std::{io, net::SocketAddr, path::PathBuf};
 /// What can go wrong.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// git failed.
     #[error("`git {command}` failed: {reason}")]
-    Git {
-        /// Its arguments.
-        command: String,
-        /// Its words.
-        reason: String,
-    },
+    Git { command: String, reason: String },
     /// A file or folder could not be used.
     #[error("cannot use {path}")]
     Io {
-        /// Which one.
         path: PathBuf,
-        /// The system's word.
         #[source]
         source: io::Error,
     },
     /// The address cannot be listened on.
     #[error("cannot listen on {address}")]
     Listen {
-        /// Which one.
         address: SocketAddr,
-        /// The system's word.
         #[source]
         source: io::Error,
     },
@@ -37,7 +27,6 @@ pub enum Error {
     /// The HTTP client for webhooks cannot be made.
     #[error("cannot make an HTTP client: {0}")]
     Client(String),
-    /// No such repository.
     #[error("there is no repository {0}")]
     UnknownRepository(i64),
     /// The path is taken, or not `owner/name`.
@@ -51,7 +40,6 @@ pub enum Error {
     Unknown {
         /// `delivery`, `check run`, `pull request`.
         what: &'static str,
-        /// Which one.
         id: String,
     },
     /// What was waited for did not come.
@@ -59,7 +47,6 @@ pub enum Error {
     TimedOut {
         /// What was waited for.
         what: String,
-        /// How long.
         seconds: u64,
         /// The newest states received.
         last: String,

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use crate::state::ForgeState;
 
-/// What goes wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
     /// This status, and nothing is done.

@@ -8,6 +8,10 @@
 //! may; `fault` the bad days; `schema` the check against the forges' published descriptions, of requests
 //! and of our own answers; `page` is for people.
 
+#![allow(
+    missing_docs,
+    reason = "nobody outside this repository imports it, and names of fields say what a line of documentation would repeat"
+)]
 // One `json!` of a whole repository is deeper than the default allows.
 #![recursion_limit = "256"]
 

@@ -7,7 +7,6 @@ use crate::{
     time::rfc3339,
 };
 
-/// A user.
 pub(crate) fn user(state: &mut ForgeState, kind: Kind, url: &str, login: &str) -> Value {
     let id = state.user(login);
     match kind {
@@ -35,7 +34,6 @@ pub(crate) fn user(state: &mut ForgeState, kind: Kind, url: &str, login: &str) -
     }
 }
 
-/// A repository.
 pub(crate) fn repository(state: &mut ForgeState, url: &str, repository: &Repository) -> Value {
     let (owner, name) = repository.split();
     let owner = user(state, repository.kind, url, owner);

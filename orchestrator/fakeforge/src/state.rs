@@ -58,20 +58,16 @@ pub struct Repository {
 }
 
 impl Repository {
-    /// Owner and name.
     pub(crate) fn split(&self) -> (&str, &str) {
         self.path.split_once('/').unwrap_or((&self.path, ""))
     }
 }
 
-/// A configured webhook.
 #[derive(Debug, Clone)]
 pub struct Hook {
-    /// Its number.
     pub id: i64,
     /// The repository it belongs to.
     pub repository: i64,
-    /// Where deliveries go.
     pub url: String,
     pub(crate) secret: String,
 }
@@ -85,7 +81,6 @@ pub struct Delivery {
     pub hook: i64,
     /// The event's name, such as `push`.
     pub event: String,
-    /// Where it goes.
     pub url: String,
     /// Every header, signature included.
     pub headers: Vec<(String, String)>,
@@ -98,7 +93,6 @@ pub struct Delivery {
 /// What came of sending a delivery once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Try {
-    /// When it ended.
     pub at_ms: i64,
     /// The receiver's status code, or why there was none.
     pub outcome: Result<u16, String>,
@@ -107,11 +101,8 @@ pub struct Try {
 /// One state that the forge was told about a commit, in the order of arrival.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Received {
-    /// When.
     pub at_ms: i64,
-    /// The repository's number.
     pub repository: i64,
-    /// The commit.
     pub sha: String,
     /// The status context or the check run's name.
     pub context: String,
@@ -140,13 +131,10 @@ impl Received {
 /// A check run as it stands.
 #[derive(Debug, Clone)]
 pub struct CheckRun {
-    /// Its number.
     pub id: i64,
-    /// The repository's number.
     pub repository: i64,
     /// The installation whose token made it: nobody else may change it.
     pub(crate) installation: i64,
-    /// The commit.
     pub head_sha: String,
     /// Everything else, under the API's own names.
     pub fields: BTreeMap<String, Value>,
@@ -157,7 +145,6 @@ pub struct CheckRun {
 /// A request as it came in.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// When.
     pub at_ms: i64,
     /// `GET`, `POST`…
     pub method: String,
@@ -215,7 +202,6 @@ impl ForgeState {
         1000 + self.numbers
     }
 
-    /// Every repository.
     pub fn repositories(&self) -> impl Iterator<Item = &Repository> {
         self.repositories.values()
     }

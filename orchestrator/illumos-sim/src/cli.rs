@@ -12,7 +12,7 @@ use nix::sys::signal::{Signal, raise};
 
 use crate::{Ended, Sim, console, program, sim::Pass};
 
-/// How often a command that waits for the guest looks again.
+/// Interval between two polls of a command that waits for the guest.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// How long a daemon may take to make its socket before its start counts as failed.

@@ -17,12 +17,12 @@ use nix::fcntl::{Flock, FlockArg};
 
 use crate::{boot::keeper::Keeper, files, host::Host, sim::Sim, state::ZoneState, tty::Raw, zonecfg::index};
 
-/// How often the guest's output is looked at.
+/// Interval between two reads of the guest's output.
 const TICK: Duration = Duration::from_millis(5);
-/// How often the zone's state is looked at.
-const LOOK: Duration = Duration::from_millis(100);
+/// Interval between two polls of the zone's state.
+const POLL: Duration = Duration::from_millis(100);
 /// How long a daemon without zone and client waits for its first client.
-const PATIENCE: Duration = Duration::from_secs(5);
+const FIRST_CLIENT: Duration = Duration::from_secs(5);
 /// How long a daemon that goes may still hold its lock.
 const GOING: Duration = Duration::from_secs(1);
 /// How long a client may take to say who it is.
@@ -57,7 +57,7 @@ pub fn print(dir: &Path, zone: &str, bytes: &[u8]) -> io::Result<()> {
 ///
 /// # Errors
 /// The state folder cannot be read.
-pub fn heard(dir: &Path, zone: &str) -> io::Result<Vec<u8>> {
+pub fn typed(dir: &Path, zone: &str) -> io::Result<Vec<u8>> {
     match fs::read(input(dir, zone)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         other => other,
@@ -182,7 +182,7 @@ pub fn serve(sim: &Sim, zone: &str) -> io::Result<()> {
             std::thread::spawn(move || attend(stream, &holder, &typed, &printed));
         }
     });
-    let (start, mut looked) = (Instant::now(), None::<Instant>);
+    let (start, mut polled) = (Instant::now(), None::<Instant>);
     let (mut keeper, mut keys) = (Keeper::new(zone), Tail::new(input(sim.dir(), zone))?);
     let mut ran = false;
     loop {
@@ -200,8 +200,8 @@ pub fn serve(sim: &Sim, zone: &str) -> io::Result<()> {
             }
         }
         keeper.hand_over(sim.dir(), &keys.read()?)?;
-        if looked.is_none_or(|at| at.elapsed() >= LOOK) {
-            looked = Some(Instant::now());
+        if polled.is_none_or(|at| at.elapsed() >= POLL) {
+            polled = Some(Instant::now());
             if fs::metadata(&socket).map_or(true, |meta| meta.ino() != ours) {
                 return Ok(());
             }
@@ -209,14 +209,14 @@ pub fn serve(sim: &Sim, zone: &str) -> io::Result<()> {
             // socket any more.
             let ends = sim.mutate(|host| -> io::Result<bool> {
                 if host.state.real.is_some() {
-                    keeper.look(host)?;
+                    keeper.poll(host)?;
                 }
                 let installed = index::find(host, zone)?.is_some_and(|entry| entry.state >= ZoneState::Installed);
                 let up = host.state.zones.contains_key(zone);
                 let mut seat = held(&holder);
                 let leaves = ran && !up && seat.client.as_ref().is_some_and(|client| client.leaves);
                 ran |= up;
-                let idle = ran || seat.attended || start.elapsed() > PATIENCE;
+                let idle = ran || seat.attended || start.elapsed() > FIRST_CLIENT;
                 let ends = !installed || !up && seat.client.is_none() && idle;
                 if (ends || leaves)
                     && let Some(client) = seat.client.take()

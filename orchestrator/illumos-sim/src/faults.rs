@@ -20,7 +20,7 @@ pub struct Faults {
     pub zonecfg_lacks: Option<String>,
     /// `create-vnic` takes `-p mtu=` and does nothing with it: that was seen.
     pub create_vnic_ignores_mtu: bool,
-    /// So many looks show a new address as `tentative`: it is probed first.
+    /// So many queries show a new address as `tentative`: it is probed first.
     pub tentative_looks: u32,
     /// `show-linkprop -c` leaves the value of an unset property empty, instead of `--`: both were seen.
     pub unset_linkprop_is_empty: bool,
@@ -43,7 +43,6 @@ pub struct Fault {
     /// How many matching calls go wrong from then on.
     #[serde(default = "one")]
     pub times: u32,
-    /// What happens.
     pub action: Action,
     /// Matching calls so far; the simulator counts here.
     #[serde(default)]
@@ -60,14 +59,12 @@ fn one() -> u32 {
 pub enum Action {
     /// Nothing is done; this is said.
     Fail {
-        /// Exit code.
         code: i32,
         /// Standard error, with its newline.
         stderr: String,
     },
     /// It is done; this is said all the same.
     FailAfter {
-        /// Exit code.
         code: i32,
         /// Standard error, with its newline.
         stderr: String,

@@ -9,20 +9,17 @@ use crate::{faults::Faults, files::below, state::State};
 pub struct Host {
     /// The model; written back after the pass.
     pub state: State,
-    /// The fault plan.
     pub faults: Faults,
-    /// The state folder.
     pub dir: PathBuf,
     /// Stop in the middle, as if killed there.
     pub midway: bool,
     /// Set by a program that stopped midway.
     pub killed: bool,
-    /// Set by a program that must look again later.
+    /// Set by a program that must poll again later.
     pub waiting: bool,
 }
 
 impl Host {
-    /// The fake root.
     #[must_use]
     pub fn root(&self) -> PathBuf {
         self.dir.join("root")

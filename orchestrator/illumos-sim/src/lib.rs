@@ -3,6 +3,10 @@
 //! what helios-ci happens to send: options it does not know are refused, and every refusal has its text.
 //! Test-only; never shipped.
 #![allow(
+    missing_docs,
+    reason = "nobody outside this repository imports it, and names of fields say what a line of documentation would repeat"
+)]
+#![allow(
     clippy::disallowed_methods,
     reason = "a test double outside the product: it waits and replaces itself as the real programs do"
 )]

@@ -3,11 +3,8 @@
 /// Standard output, standard error and exit code of one run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Out {
-    /// Standard output.
     pub stdout: String,
-    /// Standard error.
     pub stderr: String,
-    /// Exit code.
     pub code: i32,
 }
 
@@ -61,7 +58,6 @@ impl Out {
 #[derive(Debug)]
 pub struct Options<'a> {
     given: Vec<(char, Option<&'a str>)>,
-    /// What is left.
     pub rest: Vec<&'a str>,
 }
 

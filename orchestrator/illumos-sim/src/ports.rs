@@ -2,7 +2,6 @@
 
 use crate::{files, host::Host};
 
-/// Where it lies.
 pub const FILE: &str = "etc/inet/services";
 
 /// What a fresh host has there, as far as somebody may choose such a port for himself.

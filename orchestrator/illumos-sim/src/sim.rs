@@ -30,7 +30,6 @@ use crate::{
 /// How a run of a program goes on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ended {
-    /// It ended.
     Exit(Out),
     /// A fault kills it.
     Killed,
@@ -43,9 +42,7 @@ pub enum Ended {
 /// Which pass of one run this is: faults are counted once for each run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pass {
-    /// The first.
     First,
-    /// One after waiting.
     Again,
 }
 
@@ -299,7 +296,7 @@ impl Sim {
     /// # Errors
     /// The state folder cannot be read.
     pub fn guest_heard(&self, zone: &str) -> io::Result<Vec<u8>> {
-        console::heard(&self.dir, zone)
+        console::typed(&self.dir, zone)
     }
 
     /// The host loses power and comes up again: links, addresses, kernel states and `/var/run` vanish;

@@ -19,13 +19,10 @@ pub struct Line {
     /// `killed` or `hung` when a fault ended or stopped the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fault: Option<String>,
-    /// Standard output.
     pub stdout: String,
-    /// Standard error.
     pub stderr: String,
     /// How long the last pass over the model took, in milliseconds.
     pub ms: u64,
-    /// Process id.
     pub pid: u32,
     /// The process that started it.
     #[serde(default)]
@@ -33,7 +30,6 @@ pub struct Line {
     /// When it began, in microseconds since the epoch; a slow one, before it is slow.
     #[serde(default)]
     pub begun: u64,
-    /// When it ended.
     #[serde(default)]
     pub ended: u64,
 }

@@ -5,9 +5,7 @@ use std::collections::BTreeMap;
 /// One element with the elements inside it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Element {
-    /// Its name.
     pub name: String,
-    /// Its attributes.
     pub attributes: BTreeMap<String, String>,
     /// The elements directly inside it.
     pub children: Vec<Self>,

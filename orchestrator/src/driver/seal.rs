@@ -1,14 +1,17 @@
 //! Seals checkpoints with the node's own key, because they hold masks and environment: who copies
 //! the database does not get them.
 
-use std::{fs, io, path::Path};
+use std::{io, path::Path};
 
 use ring::{
     aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
     rand::{SecureRandom, SystemRandom},
 };
 
-use crate::{files::write_private, model::ids::AttemptId};
+use crate::{files, model::ids::AttemptId};
+
+/// More than a key has, in bytes; a file of another length is refused.
+const KEY_LIMIT: u64 = 1024;
 
 /// The key of this node.
 pub struct SealKey(LessSafeKey);
@@ -50,15 +53,14 @@ impl SealKey {
             path: path.display().to_string(),
             source,
         };
-        let key = match fs::read(&path) {
-            Ok(key) => key,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+        let key = match files::read_bounded(&path, KEY_LIMIT).map_err(file)? {
+            Some(key) => key,
+            None => {
                 let mut key = vec![0; 32];
                 SystemRandom::new().fill(&mut key).map_err(|_| SealError::Random)?;
-                write_private(&path, &key).map_err(file)?;
+                files::write_private(&path, &key).map_err(file)?;
                 key
             }
-            Err(error) => return Err(file(error)),
         };
         let key = UnboundKey::new(&AES_256_GCM, &key).map_err(|_| {
             file(io::Error::new(

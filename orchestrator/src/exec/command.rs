@@ -84,10 +84,10 @@ impl Cmd {
         self
     }
 
-    /// Cuts the deadline to so small a part: 1 leaves it.
+    /// Divides the deadline; 0 counts as 1.
     #[must_use]
-    pub fn hurried(mut self, part: u32) -> Self {
-        self.deadline /= part.max(1);
+    pub fn scale_deadline(mut self, divisor: u32) -> Self {
+        self.deadline /= divisor.max(1);
         self
     }
 

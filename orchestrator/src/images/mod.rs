@@ -21,6 +21,7 @@ use crate::{
     clock,
     config::Image,
     exec::{Cmd, ExecError},
+    files,
     model::names::Label,
 };
 
@@ -310,12 +311,8 @@ impl Library {
             std::fs::rename(whole, &disk)?;
             let note = disk.with_extension("json");
             let text = serde_json::to_vec_pretty(&metadata)?;
-            let temporary = disk.with_extension("json.tmp");
-            let mut file = File::create(&temporary)?;
-            file.write_all(&text)?;
-            file.sync_all()?;
-            std::fs::rename(&temporary, &note)?;
-            File::open(self.root.join(label.as_str()))?.sync_all()
+            // Of the disk's directory, so that its name becomes durable too.
+            files::write_whole(&note, &text, 0o644)
         };
         finish().map_err(io_error("store", &disk))?;
         Ok((disk, metadata))

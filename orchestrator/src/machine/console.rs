@@ -9,7 +9,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Console, files};
+use super::{Console, INPUT_LIMIT, step_error::StepError};
+use crate::files;
 
 /// The most that one read returns.
 const READ_LIMIT: u64 = 64 * 1024;
@@ -25,6 +26,14 @@ pub struct Writer {
     start: u64,
     /// A segment's size: half of the cap.
     segment: u64,
+}
+
+/// Refuses more input than one call takes.
+pub(super) fn check_input(bytes: &[u8]) -> Result<(), StepError> {
+    if bytes.len() > INPUT_LIMIT {
+        return Err(StepError::permanent(format!("more than {INPUT_LIMIT} bytes at once")));
+    }
+    Ok(())
 }
 
 fn name(dir: &Path, start: u64) -> PathBuf {

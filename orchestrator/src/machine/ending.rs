@@ -17,11 +17,11 @@ use anstyle_parse::{DefaultCharAccumulator, Parser, Perform};
 
 use super::console;
 
-/// The longest line of a guest or a program that is told, in characters.
+/// The longest line of a guest or a program that is shown, in characters.
 pub const LINE: usize = 300;
 /// The longest cause of an end, in characters.
 pub const CAUSE: usize = 1000;
-/// How much of the end of a console or a program's output is looked at, in bytes.
+/// How much of the end of a console or a program's output is read, in bytes.
 pub(crate) const END: u64 = 64 * 1024;
 
 /// How a guest's kernel begins to say that it gives up.
@@ -83,7 +83,7 @@ pub(crate) struct Ending<'a> {
 }
 
 impl Ending<'_> {
-    /// One line.
+    /// One line: how it ended, and the surest known reason.
     pub(crate) fn explain(&self) -> String {
         let how = public(self.how, CAUSE);
         match said_by_guest(self.console).or_else(|| said_by_program(self.program)) {

@@ -4,7 +4,6 @@
 
 pub mod console;
 pub mod ending;
-mod files;
 pub mod listen;
 pub mod local;
 mod locks;
@@ -13,7 +12,7 @@ pub mod proc;
 pub mod process;
 pub mod qemu;
 pub mod seed;
-pub mod trouble;
+pub mod step_error;
 pub mod zone;
 
 use std::{
@@ -36,7 +35,7 @@ use crate::{
 pub struct MachineSpec {
     /// `hci-<attempt>`.
     pub name: MachineName,
-    /// The node whose mark it carries.
+    /// The node whose owner tag it carries.
     pub node: NodeName,
     /// The image's label in the configuration.
     pub image: Label,
@@ -84,14 +83,14 @@ pub enum ListenAt {
     /// An address of the host on one machine's own link. What comes from another address, or to another one,
     /// is not that machine.
     Slot {
-        /// The host's end.
+        /// The host's address, to listen on.
         address: SocketAddr,
-        /// The machine's.
+        /// The only address that may connect.
         guest: IpAddr,
     },
 }
 
-/// What is seen of a machine.
+/// The state of a machine on the host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Observed {
     /// Nothing of it exists.
@@ -104,12 +103,12 @@ pub enum Observed {
     Stopped(String),
 }
 
-/// A machine that carries this node's mark.
+/// A machine that carries this node's owner tag.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Owned {
+pub struct OwnedMachine {
     /// Its name.
     pub name: MachineName,
-    /// What is seen of it.
+    /// Its state.
     pub observed: Observed,
 }
 
@@ -122,7 +121,7 @@ pub struct Console {
     pub next: u64,
 }
 
-/// Which operation failed.
+/// An operation of the port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
     /// [`Machines::prepare`].
@@ -152,7 +151,7 @@ impl fmt::Display for Operation {
             Self::Start => "start",
             Self::Stop => "stop",
             Self::Destroy => "destroy",
-            Self::Observe => "look at",
+            Self::Observe => "inspect",
             Self::Console => "read the console of",
             Self::Write => "write to the console of",
             Self::Keep => "keep",
@@ -165,9 +164,9 @@ impl fmt::Display for Operation {
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {operation} machine {machine}: {reason}")]
 pub struct MachineError {
-    /// What was tried.
+    /// The operation that failed.
     pub operation: Operation,
-    /// On which machine.
+    /// The machine's name, `*` for all.
     pub machine: String,
     /// Why, and what to do.
     pub reason: String,
@@ -177,16 +176,6 @@ pub struct MachineError {
 
 /// The most that is typed on a console in one call, in bytes.
 pub const INPUT_LIMIT: usize = 4096;
-
-/// Refuses more input than one call takes.
-fn check_input(bytes: &[u8]) -> Result<(), trouble::Trouble> {
-    if bytes.len() > INPUT_LIMIT {
-        return Err(trouble::Trouble::lasting(format!(
-            "more than {INPUT_LIMIT} bytes at once"
-        )));
-    }
-    Ok(())
-}
 
 /// A back end. All implementations pass one contract suite.
 #[async_trait]
@@ -210,7 +199,7 @@ pub trait Machines: Send + Sync + fmt::Debug {
     /// Asks the machine to stop, and takes its power away after `grace`.
     async fn stop(&self, name: &MachineName, grace: Duration) -> Result<(), MachineError>;
 
-    /// Cuts a machine off from its node for good and leaves the rest as it is, for a person to look into. What
+    /// Cuts a machine off from its node for good and leaves the rest as it is, for a person to examine. What
     /// the guest's side reached is gone, whoever listens; its console is free.
     async fn keep(&self, name: &MachineName) -> Result<(), MachineError>;
 
@@ -227,13 +216,13 @@ pub trait Machines: Send + Sync + fmt::Debug {
     /// What is there now.
     async fn observe(&self, name: &MachineName) -> Result<Observed, MachineError>;
 
-    /// Every machine that carries this node's mark. One that runs but is not held to its network as it was when it
+    /// Every machine that carries this node's owner tag. One that runs but is not held to its network as it was when it
     /// was started loses its power first.
-    async fn list(&self) -> Result<Vec<Owned>, MachineError>;
+    async fn list(&self) -> Result<Vec<OwnedMachine>, MachineError>;
 
-    /// What a person must look at, in words: things of machines' names that are another's, disks that could not be
+    /// What only a person can mend, one sentence each: things of machines' names that are another's, disks that could not be
     /// destroyed, zones that hang. Nothing here is touched again by itself.
-    async fn troubles(&self) -> Result<Vec<String>, MachineError> {
+    async fn findings(&self) -> Result<Vec<String>, MachineError> {
         Ok(Vec::new())
     }
 

@@ -217,7 +217,7 @@ mod linux {
                     )));
                 }
             }
-            // Somebody may have been born meanwhile: look again until nobody is left.
+            // Somebody may have been born meanwhile: read again until none is left.
         }
     }
 

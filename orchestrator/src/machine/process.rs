@@ -10,14 +10,15 @@ use std::{
 use async_trait::async_trait;
 
 use super::{
-    Endpoints, ListenAt, MachineSpec, Machines, files,
-    local::{self, CONSOLE, Kind, Local, OpenError, Place, Record},
+    Endpoints, ListenAt, MachineSpec, Machines,
+    local::{self, CONSOLE, Kind, Local, MachineDirs, MachineRecord, OpenError},
     proc::{self, Process},
     seed::{self, Addresses},
-    trouble::Trouble,
+    step_error::StepError,
 };
 use crate::{
     exec::Cmd,
+    files,
     model::names::{MachineName, NodeName},
 };
 
@@ -39,8 +40,8 @@ pub struct Options {
 pub fn open(options: Options) -> Result<Arc<dyn Machines>, OpenError> {
     proc::supported().map_err(OpenError::Unsupported)?;
     local::check_data_dir(&options.data_dir)?;
-    let place = Place::new(&options.data_dir, options.node, Plain::BACKEND);
-    Ok(Arc::new(Local::new(Plain { agent: options.agent }, place)))
+    let dirs = MachineDirs::new(&options.data_dir, options.node, Plain::BACKEND);
+    Ok(Arc::new(Local::new(Plain { agent: options.agent }, dirs)))
 }
 
 /// Why a process is not kept.
@@ -65,8 +66,8 @@ impl Kind for Plain {
         &self,
         dir: &Path,
         _spec: &MachineSpec,
-        before: Option<&Record<()>>,
-    ) -> Result<(Endpoints, ()), Trouble> {
+        before: Option<&MachineRecord<()>>,
+    ) -> Result<(Endpoints, ()), StepError> {
         if let Some(record) = before {
             return Ok((record.endpoints.clone(), ()));
         }
@@ -81,7 +82,7 @@ impl Kind for Plain {
         Ok((endpoints, ()))
     }
 
-    async fn make(&self, dir: &Path, spec: &MachineSpec, record: &Record<()>) -> Result<(), Trouble> {
+    async fn make(&self, dir: &Path, spec: &MachineSpec, record: &MachineRecord<()>) -> Result<(), StepError> {
         let state = dir.join("state");
         files::remove_tree(&state)?;
         files::private_dir(&state)?;
@@ -95,7 +96,7 @@ impl Kind for Plain {
         Ok(seed::write_directory(&seed_dir(dir), spec, &addresses)?)
     }
 
-    fn command(&self, dir: &Path, _record: &Record<()>) -> Result<Cmd, Trouble> {
+    fn command(&self, dir: &Path, _record: &MachineRecord<()>) -> Result<Cmd, StepError> {
         Ok(Cmd::new(&self.agent).arg("--seed").arg(seed_dir(dir)))
     }
 
@@ -104,29 +105,29 @@ impl Kind for Plain {
     }
 
     /// The agent's own few lines are the console; what steps say goes over gRPC.
-    fn log(&self, dir: &Path) -> Result<PathBuf, Trouble> {
+    fn log(&self, dir: &Path) -> Result<PathBuf, StepError> {
         let console = dir.join(CONSOLE);
         files::private_dir(&console)?;
         Ok(super::console::first(&console))
     }
 
-    async fn settle(&self, _dir: &Path, _name: &MachineName, _main: Process) -> Result<(), Trouble> {
+    async fn settle(&self, _dir: &Path, _name: &MachineName, _main: Process) -> Result<(), StepError> {
         Ok(())
     }
 
-    fn record_console(&self, _dir: &Path) -> Result<(), Trouble> {
+    fn record_console(&self, _dir: &Path) -> Result<(), StepError> {
         Ok(())
     }
 
-    fn cut_off(&self, _dir: &Path) -> Result<(), Trouble> {
-        Err(Trouble::lasting(NOTHING_TO_KEEP))
+    fn cut_off(&self, _dir: &Path) -> Result<(), StepError> {
+        Err(StepError::permanent(NOTHING_TO_KEEP))
     }
 
-    async fn write_console(&self, _dir: &Path, _bytes: &[u8]) -> Result<(), Trouble> {
-        Err(Trouble::lasting(NOTHING_TO_KEEP))
+    async fn write_console(&self, _dir: &Path, _bytes: &[u8]) -> Result<(), StepError> {
+        Err(StepError::permanent(NOTHING_TO_KEEP))
     }
 
-    async fn ask_to_stop(&self, _dir: &Path, _name: &MachineName, main: Process) -> Result<(), Trouble> {
+    async fn ask_to_stop(&self, _dir: &Path, _name: &MachineName, main: Process) -> Result<(), StepError> {
         Ok(main.terminate_group()?)
     }
 }

@@ -1,4 +1,4 @@
-//! What a machine is told at its first boot: a NoCloud `cidata` volume with the agent on it, or, for
+//! What a machine reads at its first boot: a NoCloud `cidata` volume with the agent on it, or, for
 //! machines without a disk, a directory with the same `helios.json`. Every text is written by a
 //! serialiser, so no value can become syntax.
 
@@ -11,8 +11,8 @@ use std::{
 
 use serde::Serialize;
 
-use super::{MachineSpec, files};
-use crate::model::illumos::network::MacAddress;
+use super::MachineSpec;
+use crate::{files, model::illumos::network::MacAddress};
 
 /// The largest agent that is put on a seed disk; the image is made in memory.
 const AGENT_LIMIT: u64 = 512 << 20;
@@ -201,7 +201,7 @@ fn user_data() -> io::Result<String> {
 /// As the file system's.
 pub fn write_directory(dir: &Path, spec: &MachineSpec, addresses: &Addresses) -> io::Result<()> {
     files::private_dir(dir)?;
-    files::write_atomic(&dir.join("helios.json"), &document(spec, addresses)?)
+    files::write_private(&dir.join("helios.json"), &document(spec, addresses)?)
 }
 
 /// Writes the seed disk: a FAT image with the label `cidata`, readable by its owner only.
@@ -209,7 +209,7 @@ pub fn write_directory(dir: &Path, spec: &MachineSpec, addresses: &Addresses) ->
 /// # Errors
 /// When the agent cannot be read or is larger than 512 MiB, and as the file system's.
 pub fn write_image(path: &Path, spec: &MachineSpec, addresses: &Addresses, agent: &Path) -> io::Result<()> {
-    files::write_atomic(path, &image_bytes(spec, addresses, agent)?)
+    files::write_private(path, &image_bytes(spec, addresses, agent)?)
 }
 
 /// The bytes of the seed disk.

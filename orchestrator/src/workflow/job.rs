@@ -209,7 +209,7 @@ fn runs_on(walk: &mut Walk<'_>, node: &Node) -> Vec<Template<Label>> {
 pub(super) fn env(walk: &mut Walk<'_>, node: &Node) -> EnvTemplate {
     let mut env = EnvTemplate::new();
     // `env:` with nothing below it is common while a file is edited, and harmless.
-    if node.noun() == "nothing" {
+    if node.is_null() {
         return env;
     }
     for (key, value) in walk.mapping(node, "`env`").unwrap_or_default() {

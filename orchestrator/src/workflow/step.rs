@@ -245,7 +245,7 @@ fn not_yet(walk: &mut Walk<'_>, node: &Node, text: &str) {
 
 fn checkout(walk: &mut Walk<'_>, with: Option<&Node>) -> Option<Action> {
     let mut inputs = Inputs::new();
-    if let Some(with) = with.filter(|node| node.noun() != "nothing") {
+    if let Some(with) = with.filter(|node| !node.is_null()) {
         let fields = walk.fields(with, &CHECKOUT)?;
         if let Some(node) = fields.get("fetch-depth") {
             // Values of `with` are texts by nature. What git takes for "everything" is the upper bound.

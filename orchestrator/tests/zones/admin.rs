@@ -269,7 +269,7 @@ async fn a_place_that_is_anothers_is_not_taken() {
     let output = run(&["setup", "--yes"]);
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(
-        !output.status.success() && text.contains("does not carry the mark"),
+        !output.status.success() && text.contains("does not carry the owner tag"),
         "{text}"
     );
     assert!(!host().state().unwrap().datasets.contains_key("rpool/hci/images"));

@@ -149,7 +149,7 @@ pub fn zone() -> Zone {
 
 /// A back end on this host, as a freshly started machined would have it.
 pub fn machines() -> Arc<dyn Machines> {
-    hurried_machines(zone::Patience::default())
+    scaled_machines(zone::TimeoutScale::default())
 }
 
 /// A golden disk that is a volume, with nothing of its own.
@@ -160,12 +160,12 @@ pub fn image() -> Image {
     }
 }
 
-/// One that waits for a part of the usual times.
-pub fn hurried_machines(patience: zone::Patience) -> Arc<dyn Machines> {
+/// One with its time limits at this scale.
+pub fn scaled_machines(timeout_scale: zone::TimeoutScale) -> Arc<dyn Machines> {
     let agent = PathBuf::from("/run/agent");
     fs::write(&agent, b"agent").expect("an agent");
     zone::open(zone::Options {
-        patience,
+        timeout_scale,
         ..zone::Options::new(
             "n1".parse().expect("a node"),
             zone(),

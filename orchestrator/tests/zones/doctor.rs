@@ -104,7 +104,7 @@ const LACKS: &[Lack] = &[
     },
     Lack {
         line: "datasets and rules",
-        words: "mark",
+        words: "owner tag",
         fix: "helios-ci setup",
         take: || drop(bed::run("zfs", &["set", "helios-ci:node=n2", "rpool/hci"])),
         mend: || drop(bed::run("zfs", &["set", "helios-ci:node=n1", "rpool/hci"])),

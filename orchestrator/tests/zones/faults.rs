@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use helios_ci::machine::{Observed, zone::Patience};
+use helios_ci::machine::{Observed, zone::TimeoutScale};
 use illumos_sim::{
     faults::{Action, Fault, Quirks},
     state::ZoneState,
@@ -14,12 +14,12 @@ use super::{
 };
 
 /// What of its own accord never ends is given up after 300 ms to 600 ms instead of 30 s to 60 s.
-const HURRIED: Patience = Patience::part(100);
-pub const USUAL: Patience = Patience::part(10);
+const SCALED: TimeoutScale = TimeoutScale::one_in(100);
+pub const USUAL: TimeoutScale = TimeoutScale::one_in(10);
 
 /// One fault at a time, in a life of its own each: `action` at the nth call of these words, for all that a life
 /// without faults calls; with `only_acts`, where a look that goes wrong is the same as one that fails. Up to that call each life is such a life, so no call is left out.
-async fn every_call(only_acts: bool, patience: Patience, action: &Action) {
+async fn every_call(only_acts: bool, timeout_scale: TimeoutScale, action: &Action) {
     bed::prepare();
     strangers::settle();
     let before = bed::picture();
@@ -44,7 +44,7 @@ async fn every_call(only_acts: bool, patience: Patience, action: &Action) {
             let words: Vec<&str> = verb.iter().map(String::as_str).collect();
             met(
                 &before,
-                patience,
+                timeout_scale,
                 &what,
                 bed::fault(&program, &words, nth, action.clone()),
             )
@@ -54,11 +54,11 @@ async fn every_call(only_acts: bool, patience: Patience, action: &Action) {
 }
 
 /// A life that meets this fault and leaves everything as it was before.
-pub async fn met(before: &BTreeMap<String, String>, patience: Patience, what: &str, fault: Fault) {
+pub async fn met(before: &BTreeMap<String, String>, timeout_scale: TimeoutScale, what: &str, fault: Fault) {
     // On a busy computer a life in a hurry may end before it comes to that call.
     for _ in 0..8 {
         bed::faults(vec![fault.clone()]);
-        life(patience, what).await;
+        life(timeout_scale, what).await;
         // What zoneadmd does by itself is over, too.
         while !host().state().unwrap().pending.is_empty() {
             bed::run("zoneadm", &["list"]);
@@ -73,8 +73,8 @@ pub async fn met(before: &BTreeMap<String, String>, patience: Patience, what: &s
 
 /// One machine's life, whatever happens in it; at its end the machine is gone. Each call says what is so: a success is
 /// a whole one, and a failure is one to be tried again that says where it comes from.
-pub async fn life(patience: Patience, what: &str) {
-    let (machines, spec) = (bed::hurried_machines(patience), spec());
+pub async fn life(timeout_scale: TimeoutScale, what: &str) {
+    let (machines, spec) = (bed::scaled_machines(timeout_scale), spec());
     match machines.prepare(&spec).await {
         Ok(endpoints) => {
             right::prepared(&spec, &endpoints, what);
@@ -161,7 +161,7 @@ async fn an_install_a_removal_or_a_halt_killed_midway_leaves_nothing() {
         });
         met(
             &before,
-            HURRIED,
+            SCALED,
             verb,
             bed::fault("zoneadm", &[verb], 1, Action::KillMidway),
         )
@@ -172,13 +172,13 @@ async fn an_install_a_removal_or_a_halt_killed_midway_leaves_nothing() {
 #[tokio::test]
 #[ignore = "run inside a simulated host by zones_on_a_simulated_host"]
 async fn a_command_that_hangs_leaves_nothing() {
-    every_call(false, HURRIED, &Action::Hang).await;
+    every_call(false, SCALED, &Action::Hang).await;
 }
 
 #[tokio::test]
 #[ignore = "run inside a simulated host by zones_on_a_simulated_host"]
 async fn a_command_that_hangs_after_it_acted_leaves_nothing() {
-    every_call(true, HURRIED, &Action::HangAfter).await;
+    every_call(true, SCALED, &Action::HangAfter).await;
 }
 
 #[tokio::test]
@@ -203,7 +203,7 @@ async fn zoneadmd_goes_on_without_its_client_and_leaves_nothing() {
             let what = format!("{verb}, done {after} calls later");
             met(
                 &before,
-                HURRIED,
+                SCALED,
                 &what,
                 bed::fault("zoneadm", &[verb], 1, Action::KillClient { after }),
             )
@@ -217,7 +217,7 @@ async fn zoneadmd_goes_on_without_its_client_and_leaves_nothing() {
 async fn a_guest_that_bhyvectl_cannot_end_is_killed() {
     bed::prepare();
     let before = bed::picture();
-    let (machines, spec) = (bed::hurried_machines(USUAL), spec());
+    let (machines, spec) = (bed::scaled_machines(USUAL), spec());
     machines.prepare(&spec).await.unwrap();
     machines.start(&spec.name).await.unwrap();
     bed::faults(vec![Fault {
@@ -346,7 +346,7 @@ async fn a_disk_that_stays_busy_is_quarantined() {
             }];
         })
         .unwrap();
-    let (machines, spec) = (bed::hurried_machines(USUAL), spec());
+    let (machines, spec) = (bed::scaled_machines(USUAL), spec());
     machines.prepare(&spec).await.unwrap();
     machines.start(&spec.name).await.unwrap();
     machines.destroy(&spec.name).await.unwrap();
@@ -367,7 +367,7 @@ async fn a_zone_that_hangs_is_said_and_goes_when_it_can() {
     bed::prepare();
     let before = bed::picture();
     for stuck in [ZoneState::Down, ZoneState::ShuttingDown] {
-        let (machines, spec) = (bed::hurried_machines(USUAL), spec());
+        let (machines, spec) = (bed::scaled_machines(USUAL), spec());
         machines.prepare(&spec).await.unwrap();
         machines.start(&spec.name).await.unwrap();
         quirk(Quirks {

@@ -50,10 +50,10 @@ async fn a_running_machine_without_protection_loses_its_power() {
 async fn what_only_a_person_can_mend_is_named() {
     bed::prepare();
     let (machines, ours, other) = (machines(), spec(), spec());
-    assert_eq!(machines.troubles().await.unwrap(), Vec::<String>::new());
+    assert_eq!(machines.findings().await.unwrap(), Vec::<String>::new());
     machines.prepare(&ours).await.unwrap();
     machines.start(&ours.name).await.unwrap();
-    assert_eq!(machines.troubles().await.unwrap(), Vec::<String>::new());
+    assert_eq!(machines.findings().await.unwrap(), Vec::<String>::new());
     let disk = format!("rpool/hci/machines/{}", other.name);
     host().run("zfs", &["create", "-s", "-V", "1g", &disk]).unwrap();
     let given_up = "rpool/hci/machines/old";
@@ -77,12 +77,12 @@ async fn what_only_a_person_can_mend_is_named() {
             (zone.state, zone.guest) = (illumos_sim::state::ZoneState::Down, false);
         })
         .unwrap();
-    let troubles = machines.troubles().await.unwrap();
-    let named = |words: [&str; 2]| troubles.iter().any(|t| words.iter().all(|word| t.contains(word)));
-    assert_eq!(troubles.len(), 5, "{troubles:#?}");
-    assert!(named(["stub hcis8", "slot 8"]), "{troubles:#?}");
-    assert!(named(["VNIC hciv9 is over hcis8", "slot 9"]), "{troubles:#?}");
-    assert!(named([&disk, "left alone"]), "{troubles:#?}");
-    assert!(named([given_up, "quarantined"]), "{troubles:#?}");
-    assert!(named([ours.name.as_str(), "reboot"]), "{troubles:#?}");
+    let findings = machines.findings().await.unwrap();
+    let named = |words: [&str; 2]| findings.iter().any(|t| words.iter().all(|word| t.contains(word)));
+    assert_eq!(findings.len(), 5, "{findings:#?}");
+    assert!(named(["stub hcis8", "slot 8"]), "{findings:#?}");
+    assert!(named(["VNIC hciv9 is over hcis8", "slot 9"]), "{findings:#?}");
+    assert!(named([&disk, "left alone"]), "{findings:#?}");
+    assert!(named([given_up, "quarantined"]), "{findings:#?}");
+    assert!(named([ours.name.as_str(), "reboot"]), "{findings:#?}");
 }

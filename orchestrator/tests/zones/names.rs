@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use helios_ci::{
-    machine::zone::life::{config::ZoneConfig, export::Exported},
+    machine::zone::{config::ZoneConfig, export::Exported},
     model::{ids::AttemptId, illumos::names::AttrValue, names::MachineName},
 };
 use proptest::{prelude::*, test_runner::TestRunner};

@@ -1,6 +1,6 @@
 //! What a real host does now and then that no fault is: a whole life on each, and nothing of it stays.
 
-use helios_ci::machine::{Observed, zone::Patience};
+use helios_ci::machine::{Observed, zone::TimeoutScale};
 use illumos_sim::{
     boot::life::End,
     faults::{Faults, Listed, Quirks},
@@ -142,7 +142,7 @@ const ODDITIES: &[Oddity] = &[
 
 /// A machine's life; whether its guest powers itself off before it is destroyed.
 async fn life(what: &str, comes: &Comes, powers_off: bool) {
-    let (machines, spec) = (bed::hurried_machines(Patience::part(10)), spec());
+    let (machines, spec) = (bed::scaled_machines(TimeoutScale::one_in(10)), spec());
     let name = &spec.name;
     let prepared = machines.prepare(&spec).await;
     match (comes, prepared) {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use helios_ci::machine::zone::Patience;
+use helios_ci::machine::zone::TimeoutScale;
 use illumos_sim::faults::{Action, Fault};
 
 use super::{
@@ -70,7 +70,7 @@ async fn twenty_machines_in_a_storm_leave_nothing() {
     strangers::settle();
     let before = bed::picture();
     bed::faults((0..60).map(|_| fault(&mut random)).collect());
-    let first = bed::hurried_machines(Patience::part(60));
+    let first = bed::scaled_machines(TimeoutScale::one_in(60));
     let lives = (0..20).map(|_| {
         let (machines, spec) = (first.clone(), spec());
         // Some are dropped in the middle, with their commands, as by a kill.
@@ -95,7 +95,7 @@ async fn twenty_machines_in_a_storm_leave_nothing() {
     }
     drop(first);
     // The next machined, in the same weather, with time enough for what is slow and not at fault.
-    let next = bed::hurried_machines(faults::USUAL);
+    let next = bed::scaled_machines(faults::USUAL);
     let ends = names.into_iter().map(|name| {
         let machines = next.clone();
         tokio::spawn(async move {

@@ -6,11 +6,11 @@ use super::bed::{self, host, machines, run, spec};
 
 /// The names of what was laid out.
 pub struct Strangers {
-    /// A zone of a machine's name without marks, only configured.
+    /// A zone of a machine's name without owner tags, only configured.
     pub unmarked: String,
-    /// A zone of a machine's name with another node's marks, which runs.
+    /// A zone of a machine's name with another node's owner tags, which runs.
     pub theirs: String,
-    /// Datasets in our tree: without a mark, with another's, with a part of ours; the last one's mark is inherited.
+    /// Datasets in our tree: without an owner tag, with another's, with a part of ours; the last one's owner tag is inherited.
     pub datasets: [String; 4],
 }
 
@@ -28,11 +28,11 @@ fn zone(name: &str, path: &str, attrs: &[(&str, &str)]) {
     std::fs::remove_file(file).expect("the file");
 }
 
-/// Zones, datasets, links, addresses and files with names like ours: without a mark, with another node's, with one that is
+/// Zones, datasets, links, addresses and files with names like ours: without an owner tag, with another node's, with one that is
 /// only inherited, and plain neighbours.
 pub fn settle() -> Strangers {
     let name = || MachineName::of(AttemptId::new()).to_string();
-    // Zones: a name of ours elsewhere; another node's marks; a neighbour. The last two run.
+    // Zones: a name of ours elsewhere; another node's owner tags; a neighbour. The last two run.
     let (unmarked, theirs) = (name(), name());
     run("zfs", &["create", "-o", "mountpoint=/mnt/elsewhere", "rpool/elsewhere"]);
     zone(&unmarked, "/mnt/elsewhere/a", &[]);
@@ -54,19 +54,22 @@ pub fn settle() -> Strangers {
         );
     }
     std::fs::write("/mnt/web/web1/root/etc/passwd", "web").expect("a file");
-    // Datasets in our own tree: no mark, another node's marks, an attempt's alone, an inherited mark.
+    // Datasets in our own tree: no owner tag, another node's owner tags, an attempt's alone, an inherited owner tag.
     let plain = format!("rpool/hci/machines/{}", name());
     run("zfs", &["create", "-s", "-V", "64m", &plain]);
     let attempt = |name: &str| format!("helios-ci:attempt={}", name.trim_start_matches("hci-"));
     let (other, half, inherited) = (name(), name(), name());
-    let marks = [&other, &half, &inherited].map(|name| attempt(name));
+    let attempts = [&other, &half, &inherited].map(|name| attempt(name));
     let [other, half] = [other, half].map(|name| format!("rpool/hci/zones/{name}"));
-    run("zfs", &["create", "-o", "helios-ci:node=n2", "-o", &marks[0], &other]);
-    run("zfs", &["create", "-o", &marks[1], &half]);
+    run(
+        "zfs",
+        &["create", "-o", "helios-ci:node=n2", "-o", &attempts[0], &other],
+    );
+    run("zfs", &["create", "-o", &attempts[1], &half]);
     let inherited = format!("rpool/hci/zones/{inherited}");
     run("zfs", &["create", &inherited]);
     run("zfs", &["set", "helios-ci:node=n1", "rpool/hci/zones"]);
-    run("zfs", &["set", &marks[2], "rpool/hci/zones"]);
+    run("zfs", &["set", &attempts[2], "rpool/hci/zones"]);
     std::fs::write(
         format!("/mnt/hci/{}/notes", other.trim_start_matches("rpool/hci/zones/")),
         "theirs",
@@ -117,23 +120,28 @@ async fn each_is_named_and_none_is_touched() {
     bed::prepare();
     let strangers = settle();
     let (machines, before) = (machines(), bed::picture());
-    let troubles = machines.troubles().await.unwrap();
+    let findings = machines.findings().await.unwrap();
     let mut wanted = vec![
-        vec!["zone", strangers.unmarked.as_str(), "marks of node n1", "left alone"],
-        vec!["zone", strangers.theirs.as_str(), "marks of node n1", "left alone"],
+        vec![
+            "zone",
+            strangers.unmarked.as_str(),
+            "owner tags of node n1",
+            "left alone",
+        ],
+        vec!["zone", strangers.theirs.as_str(), "owner tags of node n1", "left alone"],
         vec!["VNIC hcih900", "left alone", "slot 900"],
         vec!["VNIC hciv900", "left alone", "slot 900"],
         vec!["stub hcis900", "left alone", "slot 900"],
     ];
     let datasets = strangers.datasets.iter();
-    wanted.extend(datasets.map(|name| vec![name.as_str(), "mark of node n1", "left alone"]));
+    wanted.extend(datasets.map(|name| vec![name.as_str(), "owner tag of node n1", "left alone"]));
     for words in &wanted {
-        let says = troubles
+        let says = findings
             .iter()
             .filter(|said| words.iter().all(|word| said.contains(word)));
-        assert_eq!(says.count(), 1, "{words:?} in {troubles:#?}");
+        assert_eq!(says.count(), 1, "{words:?} in {findings:#?}");
     }
-    assert_eq!(troubles.len(), wanted.len(), "{troubles:#?}");
+    assert_eq!(findings.len(), wanted.len(), "{findings:#?}");
 
     assert!(machines.list().await.unwrap().is_empty());
     let names = strangers.datasets.iter().map(|name| name.rsplit('/').next().unwrap());
@@ -148,7 +156,7 @@ async fn each_is_named_and_none_is_touched() {
     machines.prepare(&ours).await.unwrap();
     machines.start(&ours.name).await.unwrap();
     assert_eq!(machines.list().await.unwrap().len(), 1);
-    assert_eq!(machines.troubles().await.unwrap().len(), wanted.len());
+    assert_eq!(machines.findings().await.unwrap().len(), wanted.len());
     machines.destroy(&ours.name).await.unwrap();
     assert_eq!(bed::changed(&before), Vec::<String>::new());
 }

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use helios_ci::machine::{MachineSpec, Observed, zone::Patience};
+use helios_ci::machine::{MachineSpec, Observed, zone::TimeoutScale};
 use illumos_sim::{
     boot::life::End,
     faults::{Action, Listed, Quirks},
@@ -242,7 +242,7 @@ async fn a_machine_that_cannot_be_seen_for_a_while_is_not_lost() {
 async fn a_halt_during_boot_is_seen_as_one() {
     bed::prepare();
     let before = bed::picture();
-    let (machines, spec) = (bed::hurried_machines(Patience::part(20)), spec());
+    let (machines, spec) = (bed::scaled_machines(TimeoutScale::one_in(20)), spec());
     machines.prepare(&spec).await.unwrap();
     bed::faults(vec![bed::fault("zoneadm", &["boot"], 1, Action::HangAfter)]);
     let booting = tokio::spawn({

@@ -33,7 +33,6 @@ pub(crate) struct Cut;
 /// The largest body of an API call; forges have similar bounds.
 const MAX_BODY: usize = 10 << 20;
 
-/// The largest push.
 const MAX_PACK: usize = 1 << 30;
 
 /// Everything that is served.

@@ -36,7 +36,6 @@ pub(super) fn order(dir: &Path, zone: &str) -> PathBuf {
     file(dir, zone, "json")
 }
 
-/// The emulator's process.
 pub(super) fn process(dir: &Path, zone: &str) -> PathBuf {
     file(dir, zone, "pid")
 }
@@ -219,13 +218,13 @@ impl Emulated {
 #[cfg(test)]
 mod tests {
     use super::{super::brand, command};
-    use crate::{program::testing::Bed, state::Real, zonecfg};
+    use crate::{program::testing::TestHost, state::Real, zonecfg};
 
     #[test]
     fn devices_are_plugged_in_where_the_brand_puts_them() {
-        let bed = Bed::new();
-        bed.ok("dladm create-etherstub -t s0");
-        bed.ok("dladm create-vnic -t -l s0 -m 2:8:20:0:0:1 v0");
+        let fixture = TestHost::new();
+        fixture.ok("dladm create-etherstub -t s0");
+        fixture.ok("dladm create-vnic -t -l s0 -m 2:8:20:0:0:1 v0");
         let attr = |name: &str, value: &str| {
             format!("add attr\nset name={name}\nset type=string\nset value=\"{value}\"\nend\n")
         };
@@ -235,8 +234,8 @@ mod tests {
                 .map(|(n, v)| attr(n, v))
                 .concat()
         );
-        let file = bed.file("z", &script);
-        bed.ok(&format!("zonecfg -z z -f {file}"));
+        let file = fixture.file("z", &script);
+        fixture.ok(&format!("zonecfg -z z -f {file}"));
         let argv = |host: &mut crate::host::Host| {
             // For this question only: the kernel's network is not to follow.
             host.state.real = Some(Real {
@@ -249,7 +248,7 @@ mod tests {
             host.state.real = None;
             argv.unwrap()
         };
-        let argv = bed.sim.mutate(argv).unwrap();
+        let argv = fixture.sim.mutate(argv).unwrap();
         let devices: Vec<&str> = argv
             .windows(2)
             .filter(|pair| pair[0] == "-device")

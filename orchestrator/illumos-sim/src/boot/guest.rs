@@ -7,7 +7,6 @@ use crate::host::Host;
 /// What became of a start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {
-    /// bhyve runs.
     Running,
     /// bhyve ended with this code.
     Exited(i32),

@@ -60,7 +60,7 @@ impl Keeper {
     ///
     /// # Errors
     /// The simulator's files, or the emulator cannot be started.
-    pub fn look(&mut self, host: &mut Host) -> io::Result<()> {
+    pub fn poll(&mut self, host: &mut Host) -> io::Result<()> {
         if let Some(running) = &mut self.running {
             let Some(status) = running.child.try_wait()? else {
                 return Ok(());
@@ -174,8 +174,8 @@ impl Running {
             let (dir, zone) = (host.dir.clone(), zone.to_owned());
             readers.push(std::thread::spawn(move || print_all(screen, &dir, &zone)));
         }
-        let (said, told) = (monitor.try_clone()?, Arc::clone(&reason));
-        readers.push(std::thread::spawn(move || listen(said, &told)));
+        let (said, sink) = (monitor.try_clone()?, Arc::clone(&reason));
+        readers.push(std::thread::spawn(move || listen(said, &sink)));
         let mut running = Self {
             keyboard: child.stdin.take(),
             child,

@@ -49,7 +49,7 @@ pub fn boot(host: &mut Host, entry: &Entry, config: &Config) -> Result<String, S
         // The hook writes its last word there too.
         match files::replace(&zone_log, format!("ERROR:root:{text}\n").as_bytes()) {
             Ok(()) => text,
-            Err(error) => format!("I/O error of the simulator: {error}"),
+            Err(error) => broken(error),
         }
     })?;
     for (vnic, all) in &machine.promiscuous {
@@ -58,6 +58,59 @@ pub fn boot(host: &mut Host, entry: &Entry, config: &Config) -> Result<String, S
             link.props.insert("promisc-filtered".into(), vec![filtered.into()]);
         }
     }
+    let (taken, said) = attach_links(host, config)?;
+    console::notice(host, name, "Zone booting up").map_err(broken)?;
+    let id = host.state.take_number();
+    let volumes = machine
+        .drives()
+        .filter_map(|disk| disk.path.strip_prefix("/dev/zvol/rdsk/"));
+    let zone = KernelZone {
+        id,
+        state: ZoneState::Running,
+        guest: true,
+        starts: 1,
+        volumes: volumes.map(str::to_owned).collect(),
+        halting_since: None,
+        lingers: 0,
+        status: 0,
+    };
+    host.state.zones.insert(name.clone(), zone);
+    let root = host.path(&entry.zonepath).join("root");
+    let settings = brand::settings(&machine);
+    let written = files::replace(&root.join("tmp/init.log"), b"")
+        .and_then(|()| files::replace(&root.join("etc/bhyve.cfg"), settings.as_bytes()))
+        .and_then(|()| files::replace(&zone_log, machine.log.text().as_bytes()));
+    written.map_err(broken)?;
+    let end = match refusal(host, entry, config, &machine, &taken) {
+        Some(text) => {
+            let log = files::replace(&root.join("tmp/init.log"), format!("{text}\n").as_bytes());
+            log.map_err(broken)?;
+            Some(4)
+        }
+        None => {
+            host.state.vms.push(name.clone());
+            host.state.vms.dedup();
+            let node = files::replace(&host.path("/dev/vmm").join(name), b"");
+            node.map_err(broken)?;
+            match guest(host).start(host, &machine) {
+                Start::Running => None,
+                Start::Exited(code) => Some(code),
+            }
+        }
+    };
+    if let Some(code) = end {
+        dies(host, name, i64::from(code) * 256).map_err(broken)?;
+    }
+    Ok(said)
+}
+
+fn broken(error: io::Error) -> String {
+    format!("I/O error of the simulator: {error}")
+}
+
+/// Gives a zone its links. Returns their names, and zoneadmd's warnings of links that others have.
+fn attach_links(host: &mut Host, config: &Config) -> Result<(Vec<String>, String), String> {
+    let name = &config.name;
     let mut said = String::new();
     let mut taken = Vec::new();
     for net in config.of("net") {
@@ -97,49 +150,7 @@ pub fn boot(host: &mut Host, entry: &Entry, config: &Config) -> Result<String, S
             link.zone = Some(name.clone());
         }
     }
-    console::notice(host, name, "Zone booting up").map_err(|error| format!("I/O error of the simulator: {error}"))?;
-    let id = host.state.take_number();
-    let volumes = machine
-        .drives()
-        .filter_map(|disk| disk.path.strip_prefix("/dev/zvol/rdsk/"));
-    let zone = KernelZone {
-        id,
-        state: ZoneState::Running,
-        guest: true,
-        starts: 1,
-        volumes: volumes.map(str::to_owned).collect(),
-        halting_since: None,
-        lingers: 0,
-        status: 0,
-    };
-    host.state.zones.insert(name.clone(), zone);
-    let root = host.path(&entry.zonepath).join("root");
-    let settings = brand::settings(&machine);
-    let written = files::replace(&root.join("tmp/init.log"), b"")
-        .and_then(|()| files::replace(&root.join("etc/bhyve.cfg"), settings.as_bytes()))
-        .and_then(|()| files::replace(&zone_log, machine.log.text().as_bytes()));
-    written.map_err(|error| format!("I/O error of the simulator: {error}"))?;
-    let end = match refusal(host, entry, config, &machine, &taken) {
-        Some(text) => {
-            let log = files::replace(&root.join("tmp/init.log"), format!("{text}\n").as_bytes());
-            log.map_err(|error| format!("I/O error of the simulator: {error}"))?;
-            Some(4)
-        }
-        None => {
-            host.state.vms.push(name.clone());
-            host.state.vms.dedup();
-            let node = files::replace(&host.path("/dev/vmm").join(name), b"");
-            node.map_err(|error| format!("I/O error of the simulator: {error}"))?;
-            match guest(host).start(host, &machine) {
-                Start::Running => None,
-                Start::Exited(code) => Some(code),
-            }
-        }
-    };
-    if let Some(code) = end {
-        dies(host, name, i64::from(code) * 256).map_err(|error| format!("I/O error of the simulator: {error}"))?;
-    }
-    Ok(said)
+    Ok((taken, said))
 }
 
 /// Why bhyve ends at its start, with code 4.

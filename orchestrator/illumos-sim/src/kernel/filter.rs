@@ -174,26 +174,27 @@ fn flags(letters: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::program::testing::Bed;
+    use crate::program::testing::TestHost;
 
     #[test]
     fn properties_and_rules_become_what_the_kernel_enforces() {
-        let bed = Bed::new();
-        bed.ok("dladm create-etherstub -t hcis7");
-        bed.ok("dladm create-vnic -t -l hcis7 -m 2:8:20:0:2a:2 hciv7");
-        bed.ok("dladm set-linkprop -t -p protection=mac-nospoof,restricted,ip-nospoof,dhcp-nospoof -p allowed-ips=10.77.0.30/32 hciv7");
-        let file = bed.file(
+        let fixture = TestHost::new();
+        fixture.ok("dladm create-etherstub -t hcis7");
+        fixture.ok("dladm create-vnic -t -l hcis7 -m 2:8:20:0:2a:2 hciv7");
+        fixture.ok("dladm set-linkprop -t -p protection=mac-nospoof,restricted,ip-nospoof,dhcp-nospoof -p allowed-ips=10.77.0.30/32 hciv7");
+        let file = fixture.file(
             "rules",
             "pass in quick proto tcp from 10.77.0.0/16 to 10.77.0.0/16 port = 9417 flags S keep state\n\
              block in quick from 10.77.0.0/16 to any\nblock out proto tcp/udp from any to any port > 1024\npass out all\n",
         );
-        bed.ok(&format!("ipf -f {file}"));
+        fixture.ok(&format!("ipf -f {file}"));
         // Nothing holds a link that no zone has.
-        assert!(!rules(&bed.sim.state().unwrap()).unwrap().contains("hciv7"));
-        bed.sim
+        assert!(!rules(&fixture.sim.state().unwrap()).unwrap().contains("hciv7"));
+        fixture
+            .sim
             .mutate(|host| host.state.links.get_mut("hciv7").unwrap().zone = Some("z".into()))
             .unwrap();
-        let text = rules(&bed.sim.state().unwrap()).unwrap();
+        let text = rules(&fixture.sim.state().unwrap()).unwrap();
         for line in [
             "iifname \"hciv7\" ether saddr != 02:08:20:00:2a:02 drop",
             "iifname \"hciv7\" ether type != { ip, ip6, arp } drop",
@@ -209,7 +210,7 @@ mod tests {
         ] {
             assert!(text.lines().any(|said| said == line), "{line} is not in\n{text}");
         }
-        bed.ok("ipf -D");
-        assert!(!rules(&bed.sim.state().unwrap()).unwrap().contains("10.77.0.0/16"));
+        fixture.ok("ipf -D");
+        assert!(!rules(&fixture.sim.state().unwrap()).unwrap().contains("10.77.0.0/16"));
     }
 }

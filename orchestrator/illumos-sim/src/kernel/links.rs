@@ -168,22 +168,22 @@ pub fn change(before: Option<&State>, after: &State) -> Result<Change, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::program::testing::Bed;
+    use crate::program::testing::TestHost;
 
-    fn slot() -> Bed {
-        let bed = Bed::new();
-        bed.ok("dladm create-etherstub -t hcis7");
-        bed.ok("dladm create-vnic -t -l hcis7 -m 2:8:20:0:2a:1 hcih7");
-        bed.ok("dladm create-vnic -t -l hcis7 -m 2:8:20:0:2a:2 hciv7");
-        bed.ok("dladm set-linkprop -t -p mtu=1500 hcih7");
-        bed.ok("ipadm create-addr -t -T static -a 10.77.0.29/30 hcih7/v4");
-        bed
+    fn slot() -> TestHost {
+        let fixture = TestHost::new();
+        fixture.ok("dladm create-etherstub -t hcis7");
+        fixture.ok("dladm create-vnic -t -l hcis7 -m 2:8:20:0:2a:1 hcih7");
+        fixture.ok("dladm create-vnic -t -l hcis7 -m 2:8:20:0:2a:2 hciv7");
+        fixture.ok("dladm set-linkprop -t -p mtu=1500 hcih7");
+        fixture.ok("ipadm create-addr -t -T static -a 10.77.0.29/30 hcih7/v4");
+        fixture
     }
 
     #[test]
     fn a_slot_becomes_a_bridge_and_its_ports() {
-        let bed = slot();
-        let state = bed.sim.state().unwrap();
+        let fixture = slot();
+        let state = fixture.sim.state().unwrap();
         let made = change(None, &state).unwrap();
         assert_eq!(
             made.lines,
@@ -208,13 +208,14 @@ mod tests {
 
     #[test]
     fn what_changed_is_changed_and_what_went_goes() {
-        let bed = slot();
-        let before = bed.sim.state().unwrap();
-        bed.sim
+        let fixture = slot();
+        let before = fixture.sim.state().unwrap();
+        fixture
+            .sim
             .mutate(|host| host.state.links.get_mut("hciv7").unwrap().zone = Some("z".into()))
             .unwrap();
-        bed.ok("ipadm set-ifprop -t -p forwarding=on -m ipv4 hcih7");
-        let running = bed.sim.state().unwrap();
+        fixture.ok("ipadm set-ifprop -t -p forwarding=on -m ipv4 hcih7");
+        let running = fixture.sim.state().unwrap();
         let made = change(Some(&before), &running).unwrap();
         assert_eq!(
             made.lines,
@@ -225,7 +226,8 @@ mod tests {
             made.forwarding,
             [("hcih7".to_owned(), true), ("hciv7".to_owned(), false)]
         );
-        bed.sim
+        fixture
+            .sim
             .mutate(|host| host.state.links.get_mut("hciv7").unwrap().zone = None)
             .unwrap();
         for command in [
@@ -235,18 +237,18 @@ mod tests {
             "dladm delete-vnic -t hcih7",
             "dladm delete-etherstub -t hcis7",
         ] {
-            bed.ok(command);
+            fixture.ok(command);
         }
-        let gone = change(Some(&running), &bed.sim.state().unwrap()).unwrap();
+        let gone = change(Some(&running), &fixture.sim.state().unwrap()).unwrap();
         assert_eq!(gone.lines, "link del hciv7\nlink del hcih7\nlink del hcis7\n");
     }
 
     #[test]
     fn what_the_kernel_cannot_have_is_said() {
-        let bed = slot();
-        bed.ok("dladm create-vnic -l ixgbe0 lan0");
+        let fixture = slot();
+        fixture.ok("dladm create-vnic -l ixgbe0 lan0");
         assert!(
-            change(None, &bed.sim.state().unwrap())
+            change(None, &fixture.sim.state().unwrap())
                 .unwrap_err()
                 .contains("over etherstubs")
         );

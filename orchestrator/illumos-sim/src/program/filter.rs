@@ -246,32 +246,32 @@ pub fn ipfstat(host: &Host, args: &[String]) -> Ran {
 
 #[cfg(test)]
 mod tests {
-    use crate::program::testing::Bed;
+    use crate::program::testing::TestHost;
 
     #[test]
     fn rules_are_loaded_listed_and_removed() {
-        let bed = Bed::new();
-        let file = bed.file(
+        let fixture = TestHost::new();
+        let file = fixture.file(
             "rules",
             "# ours\npass in quick proto tcp from 10.77.0.0/16 to 10.77.0.0/16 port = 9443 flags S keep state\nblock in quick from 10.77.0.0/16 to any\n",
         );
         assert_eq!(
-            bed.ok("ipfstat -io"),
+            fixture.ok("ipfstat -io"),
             "empty list for ipfilter(out)\nempty list for ipfilter(in)\n"
         );
-        bed.ok(&format!("ipf -f {file}"));
+        fixture.ok(&format!("ipf -f {file}"));
         assert_eq!(
-            bed.ok("ipfstat -i"),
+            fixture.ok("ipfstat -i"),
             "pass in quick proto tcp from 10.77.0.0/16 to 10.77.0.0/16 port = 9443 flags S/FSRPAU keep state\nblock in quick from 10.77.0.0/16 to any\n"
         );
-        assert!(bed.no(&format!("ipf -f {file}"), 1).contains("File exists"));
-        bed.ok(&format!("ipf -r -f {file}"));
-        assert!(bed.no(&format!("ipf -r -f {file}"), 1).contains("No such process"));
+        assert!(fixture.no(&format!("ipf -f {file}"), 1).contains("File exists"));
+        fixture.ok(&format!("ipf -r -f {file}"));
+        assert!(fixture.no(&format!("ipf -r -f {file}"), 1).contains("No such process"));
     }
 
     #[test]
     fn ports_are_listed_by_the_names_that_the_host_has_for_them() {
-        let bed = Bed::new();
+        let fixture = TestHost::new();
         let rule = |protocol: &str, port: &str| {
             format!("pass in quick proto {protocol} from any port > 1024 to any port = {port}\n")
         };
@@ -288,27 +288,28 @@ mod tests {
         ];
         let numbers: String = ports.iter().map(|(protocol, port, _)| rule(protocol, port)).collect();
         let names: String = ports.iter().map(|(protocol, _, name)| rule(protocol, name)).collect();
-        bed.ok(&format!("ipf -f {}", bed.file("rules", &numbers)));
-        assert_eq!(bed.ok("ipfstat -i"), names);
+        fixture.ok(&format!("ipf -f {}", fixture.file("rules", &numbers)));
+        assert_eq!(fixture.ok("ipfstat -i"), names);
         let none = "empty list for ipfilter(out)\n";
-        assert_eq!(bed.ok("ipfstat -ioR"), format!("{none}{numbers}"));
+        assert_eq!(fixture.ok("ipfstat -ioR"), format!("{none}{numbers}"));
         // A name is as good as its number to load by.
         assert!(
-            bed.no(&format!("ipf -f {}", bed.file("rules", &names)), 1)
+            fixture
+                .no(&format!("ipf -f {}", fixture.file("rules", &names)), 1)
                 .contains("File exists")
         );
-        bed.ok(&format!("ipf -r -f {}", bed.file("rules", &names)));
+        fixture.ok(&format!("ipf -r -f {}", fixture.file("rules", &names)));
         // An administrator gives a port a name.
-        let services = bed.sim.root().join(crate::ports::FILE);
+        let services = fixture.sim.root().join(crate::ports::FILE);
         std::fs::write(services, "# ours\nci 9417/tcp helios\n").unwrap();
-        bed.ok(&format!("ipf -f {}", bed.file("rules", &numbers)));
-        assert_eq!(bed.ok("ipfstat -i"), numbers.replace("= 9417", "= ci"));
-        assert!(bed.no("ipfstat -R", 1).contains("not simulated"));
+        fixture.ok(&format!("ipf -f {}", fixture.file("rules", &numbers)));
+        assert_eq!(fixture.ok("ipfstat -i"), numbers.replace("= 9417", "= ci"));
+        assert!(fixture.no("ipfstat -R", 1).contains("not simulated"));
     }
 
     #[test]
     fn what_is_no_rule_is_refused() {
-        let bed = Bed::new();
+        let fixture = TestHost::new();
         for bad in [
             "permit in all",
             "pass all",
@@ -320,7 +321,8 @@ mod tests {
             "pass in proto tcp from any to any port = nonesuch",
         ] {
             assert!(
-                bed.no(&format!("ipf -f {}", bed.file("rules", bad)), 1)
+                fixture
+                    .no(&format!("ipf -f {}", fixture.file("rules", bad)), 1)
                     .contains("syntax error"),
                 "{bad}"
             );

@@ -375,24 +375,24 @@ fn show_prop(host: &Host, args: &[String]) -> Ran {
 
 #[cfg(test)]
 mod tests {
-    use crate::program::testing::Bed;
+    use crate::program::testing::TestHost;
 
     #[test]
     fn an_address_makes_its_interface() {
-        let bed = Bed::new();
-        bed.ok("dladm create-etherstub -t hcis7");
-        bed.ok("dladm create-vnic -t -l hcis7 hcih7");
-        bed.ok("ipadm create-addr -t -T static -a 10.77.0.29/30 hcih7/v4");
+        let fixture = TestHost::new();
+        fixture.ok("dladm create-etherstub -t hcis7");
+        fixture.ok("dladm create-vnic -t -l hcis7 hcih7");
+        fixture.ok("ipadm create-addr -t -T static -a 10.77.0.29/30 hcih7/v4");
         assert_eq!(
-            bed.ok("ipadm show-addr -p -o addrobj,type,state,addr hcih7/v4"),
+            fixture.ok("ipadm show-addr -p -o addrobj,type,state,addr hcih7/v4"),
             "hcih7/v4:static:ok:10.77.0.29/30\n"
         );
-        assert_eq!(bed.ok("ipadm show-addr -p -o addrobj"), "hcih7/v4\nlo0/v4\n");
-        bed.ok("ipadm set-prop -t -p forwarding=on ipv4");
-        assert_eq!(bed.ok("ipadm show-prop -c -o current -p forwarding ipv4"), "on\n");
-        bed.ok("ipadm set-ifprop -t -p forwarding=off -m ipv4 hcih7");
+        assert_eq!(fixture.ok("ipadm show-addr -p -o addrobj"), "hcih7/v4\nlo0/v4\n");
+        fixture.ok("ipadm set-prop -t -p forwarding=on ipv4");
+        assert_eq!(fixture.ok("ipadm show-prop -c -o current -p forwarding ipv4"), "on\n");
+        fixture.ok("ipadm set-ifprop -t -p forwarding=off -m ipv4 hcih7");
         assert_eq!(
-            bed.ok("ipadm show-ifprop -c -o current -p forwarding -m ipv4 hcih7"),
+            fixture.ok("ipadm show-ifprop -c -o current -p forwarding -m ipv4 hcih7"),
             "off\n"
         );
         for (command, text) in [
@@ -415,16 +415,16 @@ mod tests {
             ("delete-addr hcih8/v4", "could not delete address: Object not found"),
             ("delete-if hcih8", "Could not delete hcih8: Interface does not exist"),
         ] {
-            assert_eq!(bed.no(&format!("ipadm {command}"), 1), format!("ipadm: {text}\n"));
+            assert_eq!(fixture.no(&format!("ipadm {command}"), 1), format!("ipadm: {text}\n"));
         }
-        bed.ok("ipadm delete-addr hcih7/v4");
-        bed.sim.mutate(|host| host.faults.tentative_looks = 2).unwrap();
-        bed.ok("ipadm create-addr -t -T static -a 10.77.0.29/30 hcih7/v4");
+        fixture.ok("ipadm delete-addr hcih7/v4");
+        fixture.sim.mutate(|host| host.faults.tentative_looks = 2).unwrap();
+        fixture.ok("ipadm create-addr -t -T static -a 10.77.0.29/30 hcih7/v4");
         for state in ["tentative", "tentative", "ok", "ok"] {
-            assert_eq!(bed.ok("ipadm show-addr -p -o state hcih7/v4"), format!("{state}\n"));
+            assert_eq!(fixture.ok("ipadm show-addr -p -o state hcih7/v4"), format!("{state}\n"));
         }
-        bed.ok("ipadm delete-addr hcih7/v4");
-        bed.ok("ipadm delete-if hcih7");
-        assert_eq!(bed.ok("ipadm show-if -p -o ifname"), "lo0\n");
+        fixture.ok("ipadm delete-addr hcih7/v4");
+        fixture.ok("ipadm delete-if hcih7");
+        assert_eq!(fixture.ok("ipadm show-if -p -o ifname"), "lo0\n");
     }
 }

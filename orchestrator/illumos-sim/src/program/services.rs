@@ -193,71 +193,78 @@ pub fn svcprop(host: &Host, args: &[String]) -> Ran {
 
 #[cfg(test)]
 mod tests {
-    use crate::program::testing::Bed;
+    use crate::program::testing::TestHost;
 
     #[test]
     fn services_have_states() {
-        let bed = Bed::new();
+        let fixture = TestHost::new();
         assert_eq!(
-            bed.ok("svcs -H -o state,fmri network/ipfilter"),
+            fixture.ok("svcs -H -o state,fmri network/ipfilter"),
             "online svc:/network/ipfilter:default\n"
         );
         assert!(
-            bed.no("svcs -H -o state application/none", 1)
+            fixture
+                .no("svcs -H -o state application/none", 1)
                 .contains("doesn't match any instances")
         );
-        bed.ok("svcadm disable -s network/ipfilter");
-        assert_eq!(bed.ok("svcs -H -o state ipfilter"), "disabled\n");
-        assert!(bed.sim.state().unwrap().filter.disabled);
-        bed.ok("svcadm enable network/ipfilter");
+        fixture.ok("svcadm disable -s network/ipfilter");
+        assert_eq!(fixture.ok("svcs -H -o state ipfilter"), "disabled\n");
+        assert!(fixture.sim.state().unwrap().filter.disabled);
+        fixture.ok("svcadm enable network/ipfilter");
         assert!(
-            bed.no("svcadm clear network/ipfilter", 1)
+            fixture
+                .no("svcadm clear network/ipfilter", 1)
                 .contains("is not in a maintenance")
         );
-        bed.no("svcadm frobnicate x", 2);
+        fixture.no("svcadm frobnicate x", 2);
         // The filter's rules are those of its file whenever it starts or is told to look again.
-        let conf = bed.sim.root().join("etc/ipf/ipf.conf");
+        let conf = fixture.sim.root().join("etc/ipf/ipf.conf");
         std::fs::write(&conf, "# ours\nblock in quick from 10.77.0.0/16 to any\n").unwrap();
         let rules = "block in quick from 10.77.0.0/16 to any\n";
-        bed.ok("svcadm enable network/ipfilter");
-        assert_eq!(bed.ok("ipfstat -i"), "empty list for ipfilter(in)\n", "it runs already");
-        bed.ok("svcadm refresh network/ipfilter");
-        assert_eq!(bed.ok("ipfstat -i"), rules);
-        bed.ok("svcadm disable network/ipfilter");
-        assert_eq!(bed.ok("ipfstat -i"), "empty list for ipfilter(in)\n");
-        bed.ok("svcadm enable network/ipfilter");
-        assert_eq!(bed.ok("ipfstat -i"), rules);
-        bed.ok("ipf -Fa");
-        bed.sim.host_reboot().unwrap();
-        assert_eq!(bed.ok("ipfstat -i"), rules);
+        fixture.ok("svcadm enable network/ipfilter");
         assert_eq!(
-            bed.ok("svcprop -p firewall_config_default/policy network/ipfilter"),
+            fixture.ok("ipfstat -i"),
+            "empty list for ipfilter(in)\n",
+            "it runs already"
+        );
+        fixture.ok("svcadm refresh network/ipfilter");
+        assert_eq!(fixture.ok("ipfstat -i"), rules);
+        fixture.ok("svcadm disable network/ipfilter");
+        assert_eq!(fixture.ok("ipfstat -i"), "empty list for ipfilter(in)\n");
+        fixture.ok("svcadm enable network/ipfilter");
+        assert_eq!(fixture.ok("ipfstat -i"), rules);
+        fixture.ok("ipf -Fa");
+        fixture.sim.host_reboot().unwrap();
+        assert_eq!(fixture.ok("ipfstat -i"), rules);
+        assert_eq!(
+            fixture.ok("svcprop -p firewall_config_default/policy network/ipfilter"),
             "custom\n"
         );
         // One line that is no rule: the rules stay what they were, and nothing comes of a start.
         std::fs::write(&conf, "pass in all\nno rule\n").unwrap();
-        bed.ok("svcadm refresh network/ipfilter");
-        assert_eq!(bed.ok("ipfstat -i"), rules);
-        bed.sim.host_reboot().unwrap();
-        assert_eq!(bed.ok("svcs -H -o state network/ipfilter"), "maintenance\n");
-        assert_eq!(bed.ok("ipfstat -i"), "empty list for ipfilter(in)\n");
+        fixture.ok("svcadm refresh network/ipfilter");
+        assert_eq!(fixture.ok("ipfstat -i"), rules);
+        fixture.sim.host_reboot().unwrap();
+        assert_eq!(fixture.ok("svcs -H -o state network/ipfilter"), "maintenance\n");
+        assert_eq!(fixture.ok("ipfstat -i"), "empty list for ipfilter(in)\n");
         std::fs::write(&conf, rules).unwrap();
-        bed.ok("svcadm clear network/ipfilter");
-        assert_eq!(bed.ok("ipfstat -i"), rules);
+        fixture.ok("svcadm clear network/ipfilter");
+        assert_eq!(fixture.ok("ipfstat -i"), rules);
         let none = |host: &mut crate::host::Host| {
             let props = host.state.service_props.get_mut(crate::state::FIREWALL).unwrap();
             props.insert("firewall_config_default/policy".into(), "none".into());
         };
-        bed.sim.mutate(none).unwrap();
-        bed.sim.host_reboot().unwrap();
+        fixture.sim.mutate(none).unwrap();
+        fixture.sim.host_reboot().unwrap();
         assert_eq!(
-            bed.ok("ipfstat -i"),
+            fixture.ok("ipfstat -i"),
             "empty list for ipfilter(in)\n",
             "another policy reads no file"
         );
-        assert_eq!(bed.ok("svcprop -p restarter/state system/zones"), "online\n");
+        assert_eq!(fixture.ok("svcprop -p restarter/state system/zones"), "online\n");
         assert!(
-            bed.no("svcprop -p config/x system/zones", 1)
+            fixture
+                .no("svcprop -p config/x system/zones", 1)
                 .contains("Couldn't find property")
         );
     }

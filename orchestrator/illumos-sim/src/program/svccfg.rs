@@ -142,16 +142,16 @@ fn setprop(host: &mut Host, pattern: &str, text: &str) -> Ran {
 
 #[cfg(test)]
 mod tests {
-    use crate::program::testing::Bed;
+    use crate::program::testing::TestHost;
 
     const MANIFEST: &str = "<?xml version=\"1.0\"?>\n<service_bundle type=\"manifest\" name=\"m\"><service name=\"application/m\" type=\"service\" version=\"1\"><create_default_instance enabled=\"false\"/><property_group name=\"config\" type=\"application\"><propval name=\"x\" type=\"astring\" value=\"a b\"/><propval name=\"n\" type=\"count\" value=\"1\"/></property_group></service></service_bundle>\n";
 
     #[test]
     fn a_manifest_is_validated_imported_and_changed() {
-        let bed = Bed::new();
-        let file = bed.file("m.xml", MANIFEST);
-        bed.ok(&format!("svccfg validate {file}"));
-        bed.no("svcs -H -o state application/m", 1);
+        let fixture = TestHost::new();
+        let file = fixture.file("m.xml", MANIFEST);
+        fixture.ok(&format!("svccfg validate {file}"));
+        fixture.no("svcs -H -o state application/m", 1);
         for (from, to) in [
             ("</service_bundle>", ""),
             ("type=\"manifest\"", "type=\"profile\""),
@@ -159,21 +159,21 @@ mod tests {
             ("value=\"1\"", "value=\"one\""),
             ("type=\"astring\"", "type=\"string\""),
         ] {
-            let bad = bed.file("bad.xml", &MANIFEST.replace(from, to));
-            bed.no(&format!("svccfg validate {bad}"), 1);
-            bed.no(&format!("svccfg import {bad}"), 1);
+            let bad = fixture.file("bad.xml", &MANIFEST.replace(from, to));
+            fixture.no(&format!("svccfg validate {bad}"), 1);
+            fixture.no(&format!("svccfg import {bad}"), 1);
         }
-        bed.ok(&format!("svccfg import {file}"));
-        assert_eq!(bed.ok("svcs -H -o state application/m"), "disabled\n");
-        assert_eq!(bed.ok("svcprop -p config/x m"), "a b\n");
-        bed.ok("svcadm enable application/m");
-        bed.ok("svccfg -s application/m:default setprop config/x = astring: \"v\"");
-        assert_eq!(bed.ok("svcprop -p config/x m"), "a b\n", "not refreshed yet");
-        bed.ok("svcadm refresh application/m");
-        assert_eq!(bed.ok("svcprop -p config/x m"), "v\n");
-        bed.ok(&format!("svccfg import {file}"));
-        assert_eq!(bed.ok("svcs -H -o state application/m"), "online\n", "it was there");
-        assert_eq!(bed.ok("svcprop -p config/x m"), "v\n");
+        fixture.ok(&format!("svccfg import {file}"));
+        assert_eq!(fixture.ok("svcs -H -o state application/m"), "disabled\n");
+        assert_eq!(fixture.ok("svcprop -p config/x m"), "a b\n");
+        fixture.ok("svcadm enable application/m");
+        fixture.ok("svccfg -s application/m:default setprop config/x = astring: \"v\"");
+        assert_eq!(fixture.ok("svcprop -p config/x m"), "a b\n", "not refreshed yet");
+        fixture.ok("svcadm refresh application/m");
+        assert_eq!(fixture.ok("svcprop -p config/x m"), "v\n");
+        fixture.ok(&format!("svccfg import {file}"));
+        assert_eq!(fixture.ok("svcs -H -o state application/m"), "online\n", "it was there");
+        assert_eq!(fixture.ok("svcprop -p config/x m"), "v\n");
         for (command, code) in [
             ("-s application/m:default setprop config/n = count: many", 1),
             ("-s application/m:default setprop none/n = count: 1", 1),
@@ -183,7 +183,7 @@ mod tests {
             ("validate /nonexistent", 1),
             ("frobnicate", 2),
         ] {
-            bed.no(&format!("svccfg {command}"), code);
+            fixture.no(&format!("svccfg {command}"), code);
         }
     }
 }

@@ -116,25 +116,25 @@ pub fn dispadmin(host: &Host, args: &[String]) -> Ran {
 
 #[cfg(test)]
 mod tests {
-    use crate::program::testing::Bed;
+    use crate::program::testing::TestHost;
 
     #[test]
     fn the_host_says_what_it_is() {
-        let bed = Bed::new();
-        assert_eq!(bed.ok("zonename"), "global\n");
-        assert_eq!(bed.ok("uname -v"), "omnios-r151054-sim\n");
-        assert_eq!(bed.ok("uname -sr"), "SunOS 5.11\n");
-        bed.no("uname -Z", 2);
-        assert_eq!(bed.said("nonsense").code, 127);
+        let fixture = TestHost::new();
+        assert_eq!(fixture.ok("zonename"), "global\n");
+        assert_eq!(fixture.ok("uname -v"), "omnios-r151054-sim\n");
+        assert_eq!(fixture.ok("uname -sr"), "SunOS 5.11\n");
+        fixture.no("uname -Z", 2);
+        assert_eq!(fixture.said("nonsense").code, 127);
     }
 
     #[test]
     fn the_default_class_is_what_was_set() {
-        let bed = Bed::new();
-        bed.no("dispadmin -d", 1);
-        bed.no("dispadmin -d XY", 1);
-        bed.ok("dispadmin -d FSS");
-        assert_eq!(bed.ok("dispadmin -d"), "FSS\t(Fair Share)\n");
-        bed.no("dispadmin -l", 1);
+        let fixture = TestHost::new();
+        fixture.no("dispadmin -d", 1);
+        fixture.no("dispadmin -d XY", 1);
+        fixture.ok("dispadmin -d FSS");
+        assert_eq!(fixture.ok("dispadmin -d"), "FSS\t(Fair Share)\n");
+        fixture.no("dispadmin -l", 1);
     }
 }

@@ -3,12 +3,12 @@
 use crate::{Ended, Out, Sim};
 
 /// One fresh host in a folder of its own.
-pub(crate) struct Bed {
+pub(crate) struct TestHost {
     pub sim: Sim,
     _dir: tempfile::TempDir,
 }
 
-impl Bed {
+impl TestHost {
     pub fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         Self {

@@ -1,6 +1,6 @@
 //! What holds for all programs: whatever they are given, they answer, and the host stays whole.
 
-use super::testing::Bed;
+use super::testing::TestHost;
 use crate::{
     Ended,
     zonecfg::session::{self, Source},
@@ -184,7 +184,7 @@ const COMMANDS: &[&str] = &[
 
 #[test]
 fn any_words_get_an_answer() {
-    let bed = Bed::new();
+    let fixture = TestHost::new();
     let mut numbers = Numbers(20_260_105);
     let mut done = std::collections::BTreeSet::new();
     for turn in 0..8_000 {
@@ -202,9 +202,9 @@ fn any_words_get_an_answer() {
             continue;
         }
         if turn % 500 == 499 {
-            bed.sim.host_reboot().unwrap();
+            fixture.sim.host_reboot().unwrap();
         }
-        match bed.sim.run(words[0], &words[1..]).unwrap() {
+        match fixture.sim.run(words[0], &words[1..]).unwrap() {
             Ended::Exit(out) => {
                 assert!((0..=2).contains(&out.code), "{words:?}: {out:?}");
                 assert!(
@@ -268,7 +268,7 @@ fn any_text_is_a_zonecfg_program() {
         "9",
         "clear ",
     ];
-    let bed = Bed::new();
+    let fixture = TestHost::new();
     let mut numbers = Numbers(7);
     for _ in 0..3000 {
         let text: String = (0..numbers.below(30)).map(|_| numbers.pick(&pieces)).collect();
@@ -277,11 +277,14 @@ fn any_text_is_a_zonecfg_program() {
         } else {
             Source::File("f".into())
         };
-        let out = bed.sim.mutate(|host| session::run(host, "z", &text, &source)).unwrap();
+        let out = fixture
+            .sim
+            .mutate(|host| session::run(host, "z", &text, &source))
+            .unwrap();
         let out = out.unwrap_or_else(|out| out);
         assert!((0..=1).contains(&out.code), "{text:?}: {out:?}");
         assert!(!out.stderr.contains("I/O error"), "{text:?}: {out:?}");
     }
     // What was stored can be read again.
-    bed.said("zoneadm list -cip");
+    fixture.said("zoneadm list -cip");
 }

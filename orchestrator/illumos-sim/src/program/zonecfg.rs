@@ -5,8 +5,8 @@ use crate::{
     out::{Out, Ran},
     zonecfg::{
         is_zone_name,
+        keywords::{USAGE, ZONE_NAMES},
         session::{self, Source},
-        words::{USAGE, ZONE_NAMES},
     },
 };
 

@@ -18,7 +18,6 @@ use serde::{Deserialize, Serialize};
 /// The packet filter's service.
 pub const FIREWALL: &str = "svc:/network/ipfilter:default";
 
-/// One host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
     /// What `uname -v` says.
@@ -31,7 +30,6 @@ pub struct State {
     pub datasets: BTreeMap<String, Dataset>,
     /// The last number given to anything: guids, zone ids, debug ids.
     pub serial: u64,
-    /// Datalinks by name.
     pub links: BTreeMap<String, Link>,
     /// IP interfaces by name.
     pub interfaces: BTreeMap<String, Interface>,
@@ -49,7 +47,6 @@ pub struct State {
     pub pending: Vec<Pending>,
     /// Virtual machines that vmm holds: `/dev/vmm/NAME`.
     pub vms: Vec<String>,
-    /// The packet filter.
     pub filter: Filter,
     /// States of services by FMRI.
     pub services: BTreeMap<String, String>,
@@ -122,7 +119,6 @@ impl State {
         state
     }
 
-    /// The next number.
     pub fn take_number(&mut self) -> u64 {
         self.serial += 1;
         self.serial

@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LinkClass {
-    /// A network card.
     Phys,
     /// A switch without a wire.
     Etherstub,
@@ -28,10 +27,8 @@ impl LinkClass {
     }
 }
 
-/// One datalink.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Link {
-    /// Its class.
     pub class: LinkClass,
     /// The link below a VNIC.
     pub over: Option<String>,
@@ -72,7 +69,6 @@ impl Link {
     }
 }
 
-/// One IP interface.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Interface {
     /// Gone at the next power cycle.
@@ -83,7 +79,6 @@ pub struct Interface {
     pub addresses: BTreeMap<String, Address>,
 }
 
-/// One address.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Address {
     /// `10.77.0.1/30`.
@@ -92,7 +87,7 @@ pub struct Address {
     pub state: String,
     /// Gone at the next power cycle.
     pub temporary: bool,
-    /// So many looks still show it as `tentative`, whatever its state.
+    /// So many queries still show it as `tentative`, whatever its state.
     #[serde(default)]
     pub tentative: u32,
 }
@@ -110,7 +105,6 @@ impl Address {
     }
 }
 
-/// The packet filter.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Filter {
     /// Active rules in their order, as `ipfstat` prints them.

@@ -13,6 +13,5 @@ pub struct Real {
     pub kernel: PathBuf,
     /// Its initial RAM disk.
     pub initrd: PathBuf,
-    /// Its command line.
     pub cmdline: String,
 }

@@ -7,7 +7,6 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-/// One pool.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pool {
     /// Bytes.
@@ -20,9 +19,7 @@ pub struct Pool {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
-    /// A file system.
     Filesystem,
-    /// A volume.
     Volume,
     /// A snapshot of either.
     Snapshot,
@@ -40,10 +37,8 @@ impl Kind {
     }
 }
 
-/// One dataset.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dataset {
-    /// What it is.
     pub kind: Kind,
     /// A number that no other dataset ever had.
     pub guid: u64,

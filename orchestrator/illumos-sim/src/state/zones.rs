@@ -6,15 +6,12 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ZoneState {
-    /// Only a configuration.
     Configured,
     /// An install or uninstall did not end.
     Incomplete,
-    /// It can boot.
     Installed,
     /// The kernel knows it; no process runs.
     Ready,
-    /// bhyve runs.
     Running,
     /// It is being halted.
     ShuttingDown,
@@ -57,7 +54,6 @@ impl ZoneState {
 /// One zone that the kernel knows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KernelZone {
-    /// Its number.
     pub id: u64,
     /// Ready, running, shutting down or down.
     pub state: ZoneState,

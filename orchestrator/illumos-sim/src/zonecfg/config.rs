@@ -3,17 +3,14 @@
 use std::{collections::BTreeMap, fmt::Write as _};
 
 use super::{
-    Resource, Value,
+    Resource, Value, messages,
     resource::{Form, kind, kinds},
-    say,
 };
 
 /// A property that is a resource control by another name.
 #[derive(Debug)]
 pub struct Alias {
-    /// The property.
     pub name: &'static str,
-    /// The resource control.
     pub control: &'static str,
     /// What the control does at its limit.
     pub action: &'static str,
@@ -78,14 +75,11 @@ const TEXTS: &[(&str, usize)] = &[
 /// The size of the buffer of a path.
 pub const PATH_MAX: usize = 1024;
 
-/// One zone's configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// Its name.
     pub name: String,
     /// Empty until it is set.
     pub zonepath: String,
-    /// The brand.
     pub brand: String,
     /// Whether it boots with the host.
     pub autoboot: bool,
@@ -164,11 +158,11 @@ impl Config {
             return Ok(None);
         };
         let [parts] = control.complex("value") else {
-            return Err(say::ALIAS_DISALLOW);
+            return Err(messages::ALIAS_DISALLOW);
         };
         let part = |name: &str| parts.iter().find(|(n, _)| n == name).map_or("", |(_, value)| value);
         if controls.next().is_some() || part("priv") != "privileged" || part("action") != alias.action {
-            return Err(say::ALIAS_DISALLOW);
+            return Err(messages::ALIAS_DISALLOW);
         }
         Ok(Some(part("limit").parse().unwrap_or_default()))
     }
@@ -240,10 +234,10 @@ impl Config {
             return self.find_net(like);
         }
         let Some(kind) = kind(&like.kind) else {
-            return Err(say::NO_RESOURCE_ID);
+            return Err(messages::NO_RESOURCE_ID);
         };
         if kind.keys.is_empty() {
-            return all.map(|(at, _)| at).next().ok_or(say::NO_ENTRY);
+            return all.map(|(at, _)| at).next().ok_or(messages::NO_ENTRY);
         }
         let mut found = None;
         for (at, resource) in all {
@@ -257,19 +251,19 @@ impl Config {
             {
                 match resource.get(key) == like.get(key) {
                     true if found.is_none_or(|found| found == at && rank > 0) => found = Some(at),
-                    true => return Err(say::INSUFFICIENT_SPEC),
+                    true => return Err(messages::INSUFFICIENT_SPEC),
                     false if rank > 0 && found == Some(at) => found = None,
                     false => {}
                 }
             }
         }
-        found.ok_or(say::NO_RESOURCE_ID)
+        found.ok_or(messages::NO_RESOURCE_ID)
     }
 
     fn find_net(&self, like: &Resource) -> Result<usize, &'static str> {
         let given = |name: &str| !like.get(name).is_empty();
         if given("address") && given("allowed-address") {
-            return Err(say::INVAL);
+            return Err(messages::INVAL);
         }
         let keys = [
             "address",
@@ -280,7 +274,7 @@ impl Config {
             "global-nic",
         ];
         if !keys.into_iter().any(given) {
-            return Err(say::INSUFFICIENT_SPEC);
+            return Err(messages::INSUFFICIENT_SPEC);
         }
         let exclusive = self.is_exclusive();
         let fits = |net: &Resource| {
@@ -295,8 +289,8 @@ impl Config {
         let mut found = all.filter(|(_, net)| net.kind == "net" && fits(net)).map(|(at, _)| at);
         match (found.next(), found.next()) {
             (Some(at), None) => Ok(at),
-            (Some(_), Some(_)) => Err(say::INSUFFICIENT_SPEC),
-            (None, _) => Err(say::NO_RESOURCE_ID),
+            (Some(_), Some(_)) => Err(messages::INSUFFICIENT_SPEC),
+            (None, _) => Err(messages::NO_RESOURCE_ID),
         }
     }
 

@@ -4,13 +4,12 @@ use super::{
     Resource, Value,
     config::Alias,
     grammar::{Given, Pairs, Parts},
-    privileges,
+    keywords::{RESOURCES, Verb},
+    messages, privileges,
     resource::{Form, kind},
-    say,
     session::{Scope, Session},
     value::{cut, limit},
     verify::admin_problems,
-    words::{RESOURCES, Verb},
 };
 
 /// What a resource of the global zone can be.
@@ -101,7 +100,7 @@ impl Session<'_> {
 
     /// Says that the open resource has no such property.
     pub(super) fn no_property(&mut self, verb: Verb, name: &str) {
-        self.perror(name, say::NO_PROPERTY_TYPE);
+        self.perror(name, messages::NO_PROPERTY_TYPE);
         self.long_usage(verb);
     }
 
@@ -142,7 +141,7 @@ impl Session<'_> {
             _ if capable => self.no_property(Verb::Add, name),
             _ => {
                 let kind = scope.kind;
-                self.perror(kind, say::NO_RESOURCE_TYPE);
+                self.perror(kind, messages::NO_RESOURCE_TYPE);
                 self.long_usage(Verb::Add);
             }
         }
@@ -220,7 +219,7 @@ impl Session<'_> {
                     .map(|part| ((*part).to_owned(), value(part).to_owned()))
                     .collect();
                 if !scope.resource.take(name, &Value::Complex(vec![parts])) {
-                    self.perror(name, say::NO_PROPERTY_ID);
+                    self.perror(name, messages::NO_PROPERTY_ID);
                 }
                 return;
             }
@@ -228,7 +227,7 @@ impl Session<'_> {
             _ if matches!(scope.kind, "fs" | "net" | "device" | "rctl") => return self.no_property(Verb::Remove, name),
             _ => {
                 let kind = scope.kind;
-                self.perror(kind, say::NO_RESOURCE_TYPE);
+                self.perror(kind, messages::NO_RESOURCE_TYPE);
                 return self.long_usage(Verb::Remove);
             }
         };
@@ -239,7 +238,7 @@ impl Session<'_> {
                 .as_mut()
                 .is_some_and(|scope| scope.resource.take(name, &Value::List(vec![text])));
             if !taken {
-                self.perror(name, say::NO_PROPERTY_ID);
+                self.perror(name, messages::NO_PROPERTY_ID);
             }
         }
     }
@@ -250,15 +249,15 @@ impl Session<'_> {
         for (name, value) in pairs {
             let Given::Simple(text) = value else {
                 self.error("A simple value was expected here.");
-                return Err(say::INSUFFICIENT_SPEC);
+                return Err(messages::INSUFFICIENT_SPEC);
             };
             let known = kind(kind_name).is_some_and(|kind| {
                 kind.property(name)
                     .is_some_and(|property| property.form == Form::Simple)
             });
             if !known || like.set(name, Value::Simple(text.clone()), false).is_err() {
-                self.perror(name, say::NO_PROPERTY_TYPE);
-                return Err(say::INSUFFICIENT_SPEC);
+                self.perror(name, messages::NO_PROPERTY_TYPE);
+                return Err(messages::INSUFFICIENT_SPEC);
             }
         }
         Ok(like)
@@ -266,9 +265,9 @@ impl Session<'_> {
 
     fn found(&mut self, kind: &'static str, pairs: &Pairs) -> Result<Resource, &'static str> {
         let like = self.wanted(kind, pairs)?;
-        let config = self.config.as_ref().ok_or(say::NO_ZONE)?;
+        let config = self.config.as_ref().ok_or(messages::NO_ZONE)?;
         let why = if kind == "rctl" && like.get("name").is_empty() {
-            Err(say::INVAL)
+            Err(messages::INVAL)
         } else {
             config.find(&like)
         };
@@ -286,11 +285,11 @@ impl Session<'_> {
         let found = match kind {
             "capped-cpu" => match self.alias("ncpus") {
                 Ok(Some(_)) => Ok(Resource::new(kind)),
-                Ok(None) => Err(say::NO_ENTRY),
+                Ok(None) => Err(messages::NO_ENTRY),
                 Err(why) => Err(why),
             },
             "capped-memory" if self.has_any_memory() => Ok(Resource::new(kind)),
-            "capped-memory" => Err(say::NO_RESOURCE_TYPE),
+            "capped-memory" => Err(messages::NO_RESOURCE_TYPE),
             "dedicated-cpu" => self.found(kind, &Vec::new()),
             _ => self.found(kind, pairs),
         };
@@ -336,12 +335,12 @@ impl Session<'_> {
                     .filter_map(|name| Alias::named(name))
                     .collect();
                 if there.is_empty() {
-                    return self.perror(&about, say::NO_RESOURCE_TYPE);
+                    return self.perror(&about, messages::NO_RESOURCE_TYPE);
                 }
                 self.edit(|config| there.iter().for_each(|alias| config.remove_control(alias)));
             }
             // That none is there is said here and no error.
-            "security-flags" if !self.has(kind) => self.zerr(&format!("{about}: {}", say::NO_RESOURCE_TYPE)),
+            "security-flags" if !self.has(kind) => self.zerr(&format!("{about}: {}", messages::NO_RESOURCE_TYPE)),
             "dedicated-cpu" | "security-flags" => match self.found(kind, &Vec::new()) {
                 Ok(resource) => self.edit(|config| config.remove(&resource)),
                 Err(why) => self.perror(&about, why),
@@ -351,7 +350,7 @@ impl Session<'_> {
                 Err(why) => self.perror(&about, why),
             },
             _ => match self.config.as_ref().map_or(0, |config| config.of(kind).count()) {
-                0 => self.perror(&about, say::NO_ENTRY),
+                0 => self.perror(&about, messages::NO_ENTRY),
                 1 => self.edit(|config| config.resources.retain(|resource| resource.kind != kind)),
                 _ if force => self.edit(|config| config.resources.retain(|resource| resource.kind != kind)),
                 _ => self.error(

@@ -2,8 +2,8 @@
 //! because the line that an error names is the line of what was read, not of what was wrong.
 
 use super::{
+    keywords::{Verb, is_global},
     lexer::{Lexed, Lexeme, Lexer},
-    words::{Verb, is_global},
 };
 
 /// Parts of a value in parentheses, in their order.
@@ -12,7 +12,6 @@ pub type Parts = Vec<(&'static str, String)>;
 /// A value as it was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Given {
-    /// One word.
     Simple(String),
     /// `(a=b,c=d)`.
     Complex(Parts),
@@ -23,7 +22,6 @@ pub enum Given {
 /// Properties with their values, which tell one resource from others.
 pub type Pairs = Vec<(&'static str, Given)>;
 
-/// One command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     /// A verb with words that it reads as options.
@@ -51,7 +49,6 @@ pub enum Command {
 pub enum Step {
     /// A command to be run.
     Run(Command),
-    /// An empty one.
     Empty,
     /// What was read does not fit; its text.
     Unexpected(String),

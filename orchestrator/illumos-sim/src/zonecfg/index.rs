@@ -4,14 +4,11 @@ use std::io;
 
 use crate::{files, host::Host, state::ZoneState};
 
-/// One line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// The zone.
     pub name: String,
     /// Configured, incomplete or installed.
     pub state: ZoneState,
-    /// Its zonepath.
     pub zonepath: String,
     /// Empty until it is installed.
     pub uuid: String,

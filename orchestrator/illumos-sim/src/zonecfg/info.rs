@@ -7,10 +7,10 @@ use super::{
     config::{Alias, complex, dedicated},
     edit::MEMORY,
     grammar::Pairs,
+    keywords::{CONTROLS, TEXTS},
     resource::kind,
     session::Session,
     value::scaled,
-    words::{CONTROLS, TEXTS},
 };
 
 const RESOURCES: &[&str] = &[

@@ -1,7 +1,7 @@
 //! zonecfg's lexer. A keyword is one only where the grammar's states look for it, strings know no escapes, and a
 //! quotation that its line does not end swallows the newline.
 
-use super::words::{PROPERTIES, RESOURCES, Verb};
+use super::keywords::{PROPERTIES, RESOURCES, Verb};
 
 /// What the text at one place is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,9 +27,7 @@ pub enum Lexeme {
 /// A lexeme with its text as it was written, which is what a syntax error prints.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lexed {
-    /// What it is.
     pub lexeme: Lexeme,
-    /// Its text.
     pub text: String,
 }
 
@@ -83,7 +81,6 @@ impl<'t> Lexer<'t> {
         }
     }
 
-    /// The next lexeme.
     pub fn lex(&mut self) -> Lexed {
         self.rest = self.rest.trim_start_matches([' ', '\t']);
         while self.state == State::Initial && self.rest.starts_with('#') {

@@ -8,17 +8,17 @@ mod edit;
 pub mod grammar;
 pub mod index;
 mod info;
+pub mod keywords;
 pub mod lexer;
+pub mod messages;
 pub mod privileges;
 pub mod resource;
-pub mod say;
 pub mod session;
 mod set;
 #[cfg(test)]
 mod tests;
 pub mod value;
 mod verify;
-pub mod words;
 pub mod xml;
 mod zone;
 

@@ -5,7 +5,6 @@ use super::value::{cut, is_attr_name, is_signed, is_unsigned};
 /// The value of a property.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value {
-    /// One text.
     Simple(String),
     /// `[a,b]`.
     List(Vec<String>),
@@ -27,7 +26,6 @@ pub enum Form {
 /// One property of a kind.
 #[derive(Debug)]
 pub struct Property {
-    /// Its name.
     pub name: &'static str,
     /// The attribute of the XML element, or its child element for lists and complex values.
     pub xml: &'static str,
@@ -42,9 +40,7 @@ pub struct Property {
 /// One kind of resource.
 #[derive(Debug)]
 pub struct Kind {
-    /// Its name.
     pub name: &'static str,
-    /// Its XML element.
     pub element: &'static str,
     /// Its properties in the order of `export`.
     pub properties: &'static [Property],
@@ -231,7 +227,6 @@ impl Kind {
     }
 }
 
-/// One resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resource {
     /// The name of its kind.
@@ -241,7 +236,6 @@ pub struct Resource {
 }
 
 impl Resource {
-    /// An empty one.
     #[must_use]
     pub fn new(kind: &str) -> Self {
         Self {

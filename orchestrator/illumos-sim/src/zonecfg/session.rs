@@ -9,8 +9,9 @@ use std::io;
 use super::{
     Config, Resource, brand_exists,
     grammar::{Command, Parser, Step},
-    index, load, say,
-    words::{self, Verb},
+    index,
+    keywords::{self, Verb},
+    load, messages,
 };
 use crate::{
     host::Host,
@@ -38,7 +39,6 @@ pub(super) struct Scope {
     pub(super) old: Option<Resource>,
 }
 
-/// One run.
 pub(super) struct Session<'a> {
     pub(super) host: &'a mut Host,
     pub(super) source: &'a Source,
@@ -110,7 +110,7 @@ pub fn run(host: &mut Host, name: &str, text: &str, source: &Source) -> Ran {
             }
             Step::Usage(verb) => {
                 session.short_usage(verb);
-                session.out.stderr += &format!("\n{}", words::resources());
+                session.out.stderr += &format!("\n{}", keywords::resources());
                 parser.skip();
             }
         }
@@ -158,7 +158,7 @@ impl Session<'_> {
             Source::File(_) => format!(" on line {}", self.line),
             _ => String::new(),
         };
-        self.out.stderr += &format!("syntax error{place} at '{text}'\n{}", words::commands());
+        self.out.stderr += &format!("syntax error{place} at '{text}'\n{}", keywords::commands());
     }
 
     /// For a verb with words that it does not take.
@@ -236,8 +236,8 @@ impl Session<'_> {
                 (self.got_config, self.new_zone, self.changed) = (true, true, true);
                 return true;
             }
-            Ok(None) => say::NO_ZONE.to_owned(),
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => say::INVALID_DOCUMENT.to_owned(),
+            Ok(None) => messages::NO_ZONE.to_owned(),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => messages::INVALID_DOCUMENT.to_owned(),
             Err(error) => broken(&error),
         };
         let text = format!("{}: {why}", self.name);
@@ -263,7 +263,7 @@ impl Session<'_> {
             _ => "",
         };
         if verb == Verb::Help {
-            match words::help(args.first().map(String::as_str)) {
+            match keywords::help(args.first().map(String::as_str)) {
                 Ok(text) => self.out.stdout += &text,
                 Err(text) => self.out.stderr += &text,
             }

@@ -4,14 +4,14 @@ use super::{
     Value,
     config::Alias,
     grammar::Given,
+    keywords::{Verb, is_global},
+    messages,
     resource::{Form, kind},
-    say,
     session::Session,
     value::{
         BadHostId, bytes, check_address, check_host_id, check_physical, is_fs_allowed, is_fs_type, leading_number,
         scaled, unsigned,
     },
-    words::{Verb, is_global},
 };
 
 /// Properties that the global zone lacks.
@@ -85,7 +85,7 @@ impl Session<'_> {
             if super::is_zone_name(&text) {
                 self.name = text;
             } else {
-                self.perror(&text, say::BOGUS_ZONE_NAME);
+                self.perror(&text, messages::BOGUS_ZONE_NAME);
             }
             return;
         }
@@ -163,10 +163,10 @@ impl Session<'_> {
             "hostid" => match check_host_id(&text) {
                 Ok(()) => self.set_text(name, text),
                 Err(BadHostId::TooLong) => self.error(&format!("hostid string is too large: {text}")),
-                Err(BadHostId::Invalid) => self.perror(name, say::INVALID_PROPERTY),
+                Err(BadHostId::Invalid) => self.perror(name, messages::INVALID_PROPERTY),
             },
-            "fs-allowed" if text.len() > 1024 => self.zone_perror(say::TOO_BIG),
-            "fs-allowed" if !is_fs_allowed(&text) => self.zone_perror(say::INVALID_PROPERTY),
+            "fs-allowed" if text.len() > 1024 => self.zone_perror(messages::TOO_BIG),
+            "fs-allowed" if !is_fs_allowed(&text) => self.zone_perror(messages::INVALID_PROPERTY),
             _ => match Alias::named(name) {
                 Some(alias) => self.set_alias(alias, name, &text),
                 None => self.set_text(name, text),
@@ -320,13 +320,13 @@ impl Session<'_> {
         } else if scope.kind == "capped-memory" && matches!(name, "physical" | "swap" | "locked") {
             self.clear_alias(name);
         } else {
-            self.perror(name, say::CLEAR_DISALLOW);
+            self.perror(name, messages::CLEAR_DISALLOW);
         }
     }
 
     fn clear_global(&mut self, name: &'static str) {
         match name {
-            "zonename" | "zonepath" | "brand" => self.perror(name, say::CLEAR_DISALLOW),
+            "zonename" | "zonepath" | "brand" => self.perror(name, messages::CLEAR_DISALLOW),
             "autoboot" => self.edit(|config| config.autoboot = false),
             "ip-type" => self.edit(|config| config.ip_type = "shared".into()),
             _ if !is_global(name) => self.no_property(Verb::Clear, name),
@@ -338,7 +338,7 @@ impl Session<'_> {
     fn clear_alias(&mut self, name: &str) {
         let why = match self.alias(name) {
             Err(why) => why,
-            Ok(None) => say::NO_ENTRY,
+            Ok(None) => messages::NO_ENTRY,
             Ok(Some(_)) => {
                 if let Some(alias) = Alias::named(name) {
                     self.edit(|config| config.remove_control(alias));

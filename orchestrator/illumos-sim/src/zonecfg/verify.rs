@@ -3,7 +3,7 @@
 use super::{
     Config, Resource, brand_exists,
     config::PATH_MAX,
-    privileges, say,
+    messages, privileges,
     session::{Session, broken},
     value::{check_physical, is_dataset_name},
 };
@@ -54,11 +54,11 @@ impl Session<'_> {
             };
             if let Some(text) = missing {
                 self.error(text);
-                verdict = Some(say::REQD_RESOURCE_MISSING);
+                verdict = Some(messages::REQD_RESOURCE_MISSING);
             }
         }
         if !self.knows_brand(&config) {
-            return self.zone_perror(say::INVALID_DOCUMENT);
+            return self.zone_perror(messages::INVALID_DOCUMENT);
         }
         // A wrong privilege is printed and no error; the commit fails all the same, for nothing is written.
         if let Err(privilege) = privileges::check(config.text("limitpriv"), config.is_exclusive()) {
@@ -71,7 +71,7 @@ impl Session<'_> {
         }
         if self.scope.is_some() {
             self.error("resource specification incomplete");
-            verdict = verdict.or(Some(say::INSUFFICIENT_SPEC));
+            verdict = verdict.or(Some(messages::INSUFFICIENT_SPEC));
         }
         if save && verdict.is_none() {
             if let Err(error) = self.save(&config) {
@@ -107,29 +107,29 @@ impl Session<'_> {
         let mut net = |text: String, why| problems.push((text, Some(why)));
         for resource in config.of("net") {
             if let Err(text) = check_physical(resource.get("physical"), config.is_exclusive()) {
-                net(text, say::INVAL);
+                net(text, messages::INVAL);
             }
             let has = |name: &str| !resource.get(name).is_empty();
             if config.is_exclusive() && has("address") {
                 net(
                     "net: address cannot be specified for an exclusive IP type".into(),
-                    say::INVAL,
+                    messages::INVAL,
                 );
             }
             if !config.is_exclusive() && !has("address") {
-                net("net: address not specified".into(), say::REQD_PROPERTY_MISSING);
+                net("net: address not specified".into(), messages::REQD_PROPERTY_MISSING);
             }
             if !config.is_exclusive() && has("allowed-address") {
                 net(
                     "net: allowed-address cannot be specified for a shared IP type".into(),
-                    say::INVAL,
+                    messages::INVAL,
                 );
             }
         }
         problems.extend(routers_alone(config));
         let controls = |name: &str| config.of("rctl").any(|rctl| rctl.get("name") == name);
         let dedicated = config.of("dedicated-cpu").next().is_some();
-        let incompatible = |text: String| (text, Some(say::INCOMPATIBLE));
+        let incompatible = |text: String| (text, Some(messages::INCOMPATIBLE));
         if dedicated && controls("zone.cpu-shares") {
             problems.push(incompatible(
                 "rctl zone.cpu-shares and dedicated-cpu are incompatible.".into(),
@@ -148,16 +148,16 @@ impl Session<'_> {
         }
         for dataset in config.of("dataset") {
             if !is_dataset_name(dataset.get("name")) {
-                problems.push(("dataset: name invalid".into(), Some(say::BAD_PROPERTY)));
+                problems.push(("dataset: name invalid".into(), Some(messages::BAD_PROPERTY)));
             }
         }
         for admin in config.of("admin") {
             let wrong = admin_problems(admin, &self.name);
-            problems.extend(wrong.into_iter().map(|text| (text, Some(say::BAD_PROPERTY))));
+            problems.extend(wrong.into_iter().map(|text| (text, Some(messages::BAD_PROPERTY))));
         }
         for flags in config.of("security-flags") {
             let (said, valid) = privileges::check_flags(flags.get("default"), flags.get("lower"), flags.get("upper"));
-            let why = if valid { None } else { Some(say::BAD_PROPERTY) };
+            let why = if valid { None } else { Some(messages::BAD_PROPERTY) };
             problems.extend(said.into_iter().map(|text| (text, why)));
         }
         problems
@@ -188,7 +188,7 @@ fn routers_alone(config: &Config) -> Vec<(String, Option<&'static str>)> {
             let text = format!(
                 "net: defrouter for {link} cannot be specified without allowed-address for an exclusive IP type"
             );
-            (text, Some(say::INVAL))
+            (text, Some(messages::INVAL))
         })
         .collect()
 }

@@ -5,9 +5,9 @@ use std::{fs, io};
 use super::{
     Config, file,
     index::{self, Entry},
-    load, say,
+    keywords::{Verb, ZONE_NAMES},
+    load, messages,
     session::{Session, broken},
-    words::{Verb, ZONE_NAMES},
     xml,
 };
 use crate::{files, state::ZoneState};
@@ -35,8 +35,8 @@ impl Session<'_> {
                     name: self.name.clone(),
                     ..other
                 },
-                Ok(None) => return self.perror(template, say::NO_ZONE),
-                Err(_) => return self.perror(template, say::INVALID_DOCUMENT),
+                Ok(None) => return self.perror(template, messages::NO_ZONE),
+                Err(_) => return self.perror(template, messages::INVALID_DOCUMENT),
             },
         };
         self.config = Some(config);
@@ -54,8 +54,8 @@ impl Session<'_> {
         self.initialize(true);
         let path = file(self.host, &self.name);
         match self.state() {
-            None if !path.exists() => self.zone_perror(say::NO_ZONE),
-            Some(state) if state > ZoneState::Installed => self.zone_perror(say::BAD_ZONE_STATE),
+            None if !path.exists() => self.zone_perror(messages::NO_ZONE),
+            Some(state) if state > ZoneState::Installed => self.zone_perror(messages::BAD_ZONE_STATE),
             _ => {
                 let removed = index::remove(self.host, &self.name).and_then(|()| files::remove(&path));
                 if let Err(error) = removed {
@@ -131,11 +131,11 @@ impl Session<'_> {
         }
         let taken = name != self.stored_name && index::find(self.host, name).is_ok_and(|entry| entry.is_some());
         let why = if !super::is_zone_name(name) || name.starts_with("SUNW") {
-            say::BOGUS_ZONE_NAME
+            messages::BOGUS_ZONE_NAME
         } else if taken {
-            say::NAME_IN_USE
+            messages::NAME_IN_USE
         } else if self.state().is_some_and(|state| state > ZoneState::Installed) {
-            say::BAD_ZONE_STATE
+            messages::BAD_ZONE_STATE
         } else {
             self.edit(|config| name.clone_into(&mut config.name));
             name.clone_into(&mut self.name);
@@ -150,7 +150,6 @@ impl Session<'_> {
         !self.got_config && self.state().is_none()
     }
 
-    /// Writes what verified.
     pub(super) fn save(&mut self, config: &Config) -> io::Result<()> {
         let (old, new) = (self.stored_name.clone(), config.name.clone());
         let renames = !self.new_zone && old != new;

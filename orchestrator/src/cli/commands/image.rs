@@ -277,7 +277,7 @@ fn on_disk(common: &Common, config: Config, command: ImageCommand, fetched: Opti
 fn alone(run: &Path) -> miette::Result<fs::File> {
     let path = run.join("images.lock");
     let cannot = |e: &dyn std::fmt::Display| miette!("cannot lock {}: {e}", path.display());
-    files::passage(run).map_err(|e| cannot(&e))?;
+    files::public_dir(run).map_err(|e| cannot(&e))?;
     // Readable and empty: commands get it as their standard input.
     let mut options = fs::OpenOptions::new();
     let file = options

@@ -54,7 +54,8 @@ pub(in crate::cli) async fn run(common: &Common, args: MachinedArgs) -> Outcome 
     let config = crate::cli::commands::config::load_and_warn(common)?;
     let (socket, mut callers) = door(common, &config)?;
     let directory = socket.parent().unwrap_or(Path::new("/"));
-    files::passage(directory).map_err(|e| miette!("cannot make {} for machined's socket: {e}", directory.display()))?;
+    files::public_dir(directory)
+        .map_err(|e| miette!("cannot make {} for machined's socket: {e}", directory.display()))?;
     parts::private_files();
     let end = CancellationToken::new();
     let reload = signals::watch(&end)?;

@@ -9,10 +9,10 @@
 //!     └───────────────────┴── destroy ────┴────────────────────────┘
 //! ```
 //!
-//! What state a machine is in is never stored but seen: `spec.json` proves that it is ours,
-//! `run.json` that it was started, and the process itself that it runs.
+//! A machine's state is never stored. Each call inspects it: `spec.json` proves that the machine is
+//! ours, `run.json` that it was started, and the process itself that it runs.
 
-mod place;
+mod machine_dir;
 
 use std::{
     collections::HashSet,
@@ -23,17 +23,17 @@ use std::{
 };
 
 use async_trait::async_trait;
-pub(crate) use place::{Found, Place, Record, Run};
+pub(crate) use machine_dir::{DirState, MachineDirs, MachineRecord, RunRecord};
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
-    Console, Endpoints, MachineError, MachineSpec, Machines, Observed, Operation, Owned, console,
+    Console, Endpoints, MachineError, MachineSpec, Machines, Observed, Operation, OwnedMachine, console,
     ending::{self, Ending},
     locks::Locks,
     proc::{self, Process},
-    trouble::Trouble,
+    step_error::StepError,
 };
-use crate::{exec::Cmd, model::names::MachineName};
+use crate::{exec::Cmd, files, model::names::MachineName};
 
 /// Where a machine's console is gathered.
 pub(crate) const CONSOLE: &str = "console";
@@ -61,7 +61,7 @@ pub enum OpenError {
     Unsafe {
         /// What the path is for.
         what: &'static str,
-        /// The path.
+        /// The path that cannot be used.
         path: PathBuf,
     },
 }
@@ -97,53 +97,53 @@ pub(crate) trait Kind: Send + Sync + fmt::Debug + 'static {
         &self,
         dir: &Path,
         spec: &MachineSpec,
-        before: Option<&Record<Self::Plan>>,
-    ) -> Result<(Endpoints, Self::Plan), Trouble>;
+        before: Option<&MachineRecord<Self::Plan>>,
+    ) -> Result<(Endpoints, Self::Plan), StepError>;
 
-    /// Makes the machine's files anew.
-    async fn make(&self, dir: &Path, spec: &MachineSpec, record: &Record<Self::Plan>) -> Result<(), Trouble>;
+    /// Makes the machine's files, and replaces earlier ones.
+    async fn make(&self, dir: &Path, spec: &MachineSpec, record: &MachineRecord<Self::Plan>) -> Result<(), StepError>;
 
     /// The main process.
-    fn command(&self, dir: &Path, record: &Record<Self::Plan>) -> Result<Cmd, Trouble>;
+    fn command(&self, dir: &Path, record: &MachineRecord<Self::Plan>) -> Result<Cmd, StepError>;
 
     /// An argument of the main process that none of its children has.
     fn word(&self, dir: &Path, name: &MachineName) -> String;
 
     /// Where the main process's own output goes; its directory exists when this returns.
-    fn log(&self, dir: &Path) -> Result<PathBuf, Trouble>;
+    fn log(&self, dir: &Path) -> Result<PathBuf, StepError>;
 
     /// Sees that a running machine's companions run and that it answers; called on every start.
-    async fn settle(&self, dir: &Path, name: &MachineName, main: Process) -> Result<(), Trouble>;
+    async fn settle(&self, dir: &Path, name: &MachineName, main: Process) -> Result<(), StepError>;
 
     /// Sees that the console of a running machine is recorded.
-    fn record_console(&self, dir: &Path) -> Result<(), Trouble>;
+    fn record_console(&self, dir: &Path) -> Result<(), StepError>;
 
     /// Takes away what the guest's side reaches on this node.
-    fn cut_off(&self, dir: &Path) -> Result<(), Trouble>;
+    fn cut_off(&self, dir: &Path) -> Result<(), StepError>;
 
     /// Types on the console of a kept machine.
-    async fn write_console(&self, dir: &Path, bytes: &[u8]) -> Result<(), Trouble>;
+    async fn write_console(&self, dir: &Path, bytes: &[u8]) -> Result<(), StepError>;
 
     /// Asks the running machine to stop.
-    async fn ask_to_stop(&self, dir: &Path, name: &MachineName, main: Process) -> Result<(), Trouble>;
+    async fn ask_to_stop(&self, dir: &Path, name: &MachineName, main: Process) -> Result<(), StepError>;
 }
 
 /// The machines of one kind on this host.
 #[derive(Debug)]
 pub(crate) struct Local<K: Kind> {
     kind: K,
-    place: Place,
+    dirs: MachineDirs,
     locks: Locks,
-    /// Machines that this process prepared and has not started: nothing of them can run, so nobody has to
-    /// look through all processes of the host.
+    /// Machines that this process prepared and has not started: nothing of them can run, so no
+    /// call searches all processes of the host.
     quiet: Mutex<HashSet<MachineName>>,
 }
 
 impl<K: Kind> Local<K> {
-    pub(crate) fn new(kind: K, place: Place) -> Self {
+    pub(crate) fn new(kind: K, dirs: MachineDirs) -> Self {
         Self {
             kind,
-            place,
+            dirs,
             locks: Locks::default(),
             quiet: Mutex::default(),
         }
@@ -154,54 +154,54 @@ impl<K: Kind> Local<K> {
     }
 
     /// The machine's record, when it is ours.
-    fn ours(&self, name: &MachineName) -> Result<Option<Box<Record<K::Plan>>>, Trouble> {
-        match self.place.look(name)? {
-            Found::Ours(record) => Ok(Some(record)),
-            Found::Absent | Found::Leftover => Ok(None),
-            Found::Foreign(why) => Err(self.foreign(name, &why)),
+    fn ours(&self, name: &MachineName) -> Result<Option<Box<MachineRecord<K::Plan>>>, StepError> {
+        match self.dirs.inspect(name)? {
+            DirState::Ours(record) => Ok(Some(record)),
+            DirState::Absent | DirState::Leftover => Ok(None),
+            DirState::Foreign(why) => Err(self.foreign(name, &why)),
         }
     }
 
-    fn foreign(&self, name: &MachineName, why: &str) -> Trouble {
-        let dir = self.place.dir(name);
-        Trouble::lasting(format!("{} is not ours ({why}) and is left alone", dir.display()))
+    fn foreign(&self, name: &MachineName, why: &str) -> StepError {
+        let dir = self.dirs.dir(name);
+        StepError::permanent(format!("{} is not ours ({why}) and is left alone", dir.display()))
     }
 
     /// The machine's main process while it lives. One that was started just before a crash, and so
     /// never written down, is found by its marker and written down now.
-    fn main(&self, name: &MachineName) -> Result<Option<Process>, Trouble> {
-        if let Some(run) = self.place.run(name)? {
+    fn main(&self, name: &MachineName) -> Result<Option<Process>, StepError> {
+        if let Some(run) = self.dirs.run(name)? {
             return Ok(run.main.is_alive().then_some(run.main));
         }
         if self.quiet().contains(name) {
             return Ok(None);
         }
-        let dir = self.place.dir(name);
+        let dir = self.dirs.dir(name);
         let found = proc::leader(&dir, &self.kind.word(&dir, name))?;
         if let Some(main) = found {
-            self.place.set_run(name, Run::of(main))?;
+            self.dirs.set_run(name, RunRecord::of(main))?;
         }
         Ok(found)
     }
 
-    fn see(&self, name: &MachineName) -> Result<Observed, Trouble> {
-        match self.place.look::<K::Plan>(name)? {
-            Found::Absent => Ok(Observed::Absent),
-            Found::Leftover => Ok(Observed::Prepared),
-            Found::Foreign(why) => {
+    fn see(&self, name: &MachineName) -> Result<Observed, StepError> {
+        match self.dirs.inspect::<K::Plan>(name)? {
+            DirState::Absent => Ok(Observed::Absent),
+            DirState::Leftover => Ok(Observed::Prepared),
+            DirState::Foreign(why) => {
                 tracing::warn!(machine = %name, why, "a directory with a machine's name is not ours; left alone");
                 Ok(Observed::Absent)
             }
-            Found::Ours(_) if self.main(name)?.is_some() => Ok(Observed::Running),
-            Found::Ours(_) => Ok(match self.place.run(name)? {
+            DirState::Ours(_) if self.main(name)?.is_some() => Ok(Observed::Running),
+            DirState::Ours(_) => Ok(match self.dirs.run(name)? {
                 None => Observed::Prepared,
                 Some(run) => Observed::Stopped(self.ending(name, run)),
             }),
         }
     }
 
-    fn ending(&self, name: &MachineName, run: Run) -> String {
-        let dir = self.place.dir(name);
+    fn ending(&self, name: &MachineName, run: RunRecord) -> String {
+        let dir = self.dirs.dir(name);
         let ending = Ending {
             how: if run.stop_asked {
                 "it was told to stop"
@@ -215,36 +215,36 @@ impl<K: Kind> Local<K> {
         ending.explain()
     }
 
-    async fn do_prepare(&self, spec: &MachineSpec) -> Result<Endpoints, Trouble> {
-        let new = matches!(self.place.look::<K::Plan>(&spec.name)?, Found::Absent);
+    async fn do_prepare(&self, spec: &MachineSpec) -> Result<Endpoints, StepError> {
+        let new = matches!(self.dirs.inspect::<K::Plan>(&spec.name)?, DirState::Absent);
         let before = self.ours(&spec.name)?;
         if before.is_some() && self.main(&spec.name)?.is_some() {
-            return Err(Trouble::lasting("it runs already; destroy it first"));
+            return Err(StepError::permanent("it runs already; destroy it first"));
         }
-        let dir = self.place.dir(&spec.name);
+        let dir = self.dirs.dir(&spec.name);
         let (endpoints, plan) = self.kind.plan(&dir, spec, before.as_deref()).await?;
-        let record = self.place.record(&spec.name, endpoints, plan);
-        self.place.create(&record)?;
+        let record = self.dirs.record(&spec.name, endpoints, plan);
+        self.dirs.create(&record)?;
         if !new {
             // What is left of an earlier life must not be taken for this one's.
             proc::kill_marked(&dir, None, KILL_DEADLINE).await?;
         }
-        self.place.clear_run(&spec.name)?;
-        super::files::remove_tree(&dir.join(CONSOLE))?;
+        self.dirs.clear_run(&spec.name)?;
+        files::remove_tree(&dir.join(CONSOLE))?;
         self.kind.make(&dir, spec, &record).await?;
         self.quiet().insert(spec.name.clone());
         Ok(record.endpoints)
     }
 
-    async fn do_start(&self, name: &MachineName) -> Result<(), Trouble> {
+    async fn do_start(&self, name: &MachineName) -> Result<(), StepError> {
         let Some(record) = self.ours(name)? else {
-            return Err(Trouble::lasting("it does not exist; prepare it first"));
+            return Err(StepError::permanent("it does not exist; prepare it first"));
         };
-        let dir = self.place.dir(name);
+        let dir = self.dirs.dir(name);
         let main = match self.main(name)? {
             Some(main) => main,
-            None if self.place.run(name)?.is_some() => {
-                return Err(Trouble::passing("it has run and ended; a machine runs once"));
+            None if self.dirs.run(name)?.is_some() => {
+                return Err(StepError::retryable("it has run and ended; a machine runs once"));
             }
             None => {
                 let cmd = self.kind.command(&dir, &record)?.env(proc::MARKER, &dir).cwd(&dir);
@@ -252,23 +252,23 @@ impl<K: Kind> Local<K> {
                 self.quiet().remove(name);
                 let pid = cmd.detach(&log)?;
                 let main = Process::of(pid).ok_or_else(|| ended_at_once("its main process", &log))?;
-                self.place.set_run(name, Run::of(main))?;
+                self.dirs.set_run(name, RunRecord::of(main))?;
                 main
             }
         };
         self.kind.settle(&dir, name, main).await
     }
 
-    async fn do_stop(&self, name: &MachineName, grace: Duration) -> Result<(), Trouble> {
+    async fn do_stop(&self, name: &MachineName, grace: Duration) -> Result<(), StepError> {
         if self.ours(name)?.is_none() {
             return Ok(());
         }
         let Some(main) = self.main(name)? else { return Ok(()) };
-        let dir = self.place.dir(name);
-        let run = self.place.run(name)?.unwrap_or(Run::of(main));
-        self.place.set_run(
+        let dir = self.dirs.dir(name);
+        let run = self.dirs.run(name)?.unwrap_or(RunRecord::of(main));
+        self.dirs.set_run(
             name,
-            Run {
+            RunRecord {
                 stop_asked: true,
                 ..run
             },
@@ -276,8 +276,8 @@ impl<K: Kind> Local<K> {
         if !grace.is_zero() {
             let until = tokio::time::Instant::now() + grace;
             loop {
-                if let Err(trouble) = self.kind.ask_to_stop(&dir, name, main).await {
-                    tracing::warn!(machine = %name, why = trouble.reason, "cannot ask the machine to stop; taking its power away");
+                if let Err(error) = self.kind.ask_to_stop(&dir, name, main).await {
+                    tracing::warn!(machine = %name, why = error.reason, "cannot ask the machine to stop; taking its power away");
                     break;
                 }
                 let next = until.min(tokio::time::Instant::now() + ASK_AGAIN);
@@ -293,59 +293,59 @@ impl<K: Kind> Local<K> {
         Ok(proc::kill_marked(&dir, Some(main), KILL_DEADLINE).await?)
     }
 
-    fn do_keep(&self, name: &MachineName) -> Result<(), Trouble> {
+    fn do_keep(&self, name: &MachineName) -> Result<(), StepError> {
         if self.ours(name)?.is_none() {
-            return Err(Trouble::lasting("it does not exist"));
+            return Err(StepError::permanent("it does not exist"));
         }
         self.main(name)?;
-        let Some(run) = self.place.run(name)? else {
-            return Err(Trouble::lasting("it was never started"));
+        let Some(run) = self.dirs.run(name)? else {
+            return Err(StepError::permanent("it was never started"));
         };
-        self.kind.cut_off(&self.place.dir(name))?;
-        Ok(self.place.set_run(name, Run { kept: true, ..run })?)
+        self.kind.cut_off(&self.dirs.dir(name))?;
+        Ok(self.dirs.set_run(name, RunRecord { kept: true, ..run })?)
     }
 
     /// Only a kept machine's console is anybody's.
-    fn kept(&self, name: &MachineName) -> Result<(), Trouble> {
+    fn kept(&self, name: &MachineName) -> Result<(), StepError> {
         let ours = self.ours(name)?.is_some();
-        match self.place.run(name)? {
+        match self.dirs.run(name)? {
             Some(run) if ours && run.kept => Ok(()),
-            _ => Err(Trouble::lasting("it is not kept")),
+            _ => Err(StepError::permanent("it is not kept")),
         }
     }
 
-    async fn do_write(&self, name: &MachineName, bytes: &[u8]) -> Result<(), Trouble> {
-        super::check_input(bytes)?;
+    async fn do_write(&self, name: &MachineName, bytes: &[u8]) -> Result<(), StepError> {
+        console::check_input(bytes)?;
         self.kept(name)?;
         if self.main(name)?.is_none() {
-            return Err(Trouble::lasting("it no longer runs"));
+            return Err(StepError::permanent("it no longer runs"));
         }
-        let dir = self.place.dir(name);
+        let dir = self.dirs.dir(name);
         self.kind.record_console(&dir)?;
         self.kind.write_console(&dir, bytes).await
     }
 
-    async fn do_destroy(&self, name: &MachineName) -> Result<(), Trouble> {
+    async fn do_destroy(&self, name: &MachineName) -> Result<(), StepError> {
         self.quiet().remove(name);
-        let dir = self.place.dir(name);
-        match self.place.look::<K::Plan>(name)? {
-            Found::Absent => return Ok(()),
-            Found::Foreign(why) => return Err(self.foreign(name, &why)),
-            Found::Ours(_) => {
-                let main = self.place.run(name)?.map(|run| run.main);
+        let dir = self.dirs.dir(name);
+        match self.dirs.inspect::<K::Plan>(name)? {
+            DirState::Absent => return Ok(()),
+            DirState::Foreign(why) => return Err(self.foreign(name, &why)),
+            DirState::Ours(_) => {
+                let main = self.dirs.run(name)?.map(|run| run.main);
                 proc::kill_marked(&dir, main, KILL_DEADLINE).await?;
             }
             // It was renamed only after everything in it was dead.
-            Found::Leftover => {}
+            DirState::Leftover => {}
         }
-        let (place, name) = (self.place.clone(), name.clone());
-        let buried = tokio::task::spawn_blocking(move || place.bury(&name)).await;
-        Ok(buried.map_err(io::Error::other)??)
+        let (dirs, name) = (self.dirs.clone(), name.clone());
+        let removed = tokio::task::spawn_blocking(move || dirs.remove(&name)).await;
+        Ok(removed.map_err(io::Error::other)??)
     }
 }
 
 /// Of a program that ended before it had begun. All that it said is in our own log.
-pub(crate) fn ended_at_once(what: &str, log: &Path) -> Trouble {
+pub(crate) fn ended_at_once(what: &str, log: &Path) -> StepError {
     let said = ending::end_of(log);
     tracing::warn!(log = %log.display(), said = %ending::lines(&said).join("; "), "{what} ended at once");
     let ending = Ending {
@@ -354,7 +354,7 @@ pub(crate) fn ended_at_once(what: &str, log: &Path) -> Trouble {
         console: &[],
         program: &said,
     };
-    Trouble::passing(ending.explain())
+    StepError::retryable(ending.explain())
 }
 
 #[async_trait]
@@ -367,71 +367,69 @@ impl<K: Kind> Machines for Local<K> {
         let _lock = self.locks.lock(&spec.name).await;
         self.do_prepare(spec)
             .await
-            .map_err(Trouble::named(Operation::Prepare, &spec.name))
+            .map_err(StepError::of(Operation::Prepare, &spec.name))
     }
 
     async fn endpoints(&self, name: &MachineName) -> Result<Option<Endpoints>, MachineError> {
-        let record = self.ours(name).map_err(Trouble::named(Operation::Observe, name))?;
+        let record = self.ours(name).map_err(StepError::of(Operation::Observe, name))?;
         Ok(record.map(|record| record.endpoints))
     }
 
     async fn start(&self, name: &MachineName) -> Result<(), MachineError> {
         let _lock = self.locks.lock(name).await;
-        self.do_start(name)
-            .await
-            .map_err(Trouble::named(Operation::Start, name))
+        self.do_start(name).await.map_err(StepError::of(Operation::Start, name))
     }
 
     async fn console(&self, name: &MachineName, from: u64) -> Result<Console, MachineError> {
-        let read = || -> Result<Console, Trouble> {
+        let read = || -> Result<Console, StepError> {
             if self.ours(name)?.is_none() {
-                return Err(Trouble::lasting("it does not exist"));
+                return Err(StepError::permanent("it does not exist"));
             }
-            let dir = self.place.dir(name);
+            let dir = self.dirs.dir(name);
             if self.main(name)?.is_some() {
                 self.kind.record_console(&dir)?;
             }
             Ok(console::read(&dir.join(CONSOLE), from)?)
         };
-        read().map_err(Trouble::named(Operation::Console, name))
+        read().map_err(StepError::of(Operation::Console, name))
     }
 
     async fn stop(&self, name: &MachineName, grace: Duration) -> Result<(), MachineError> {
         let _lock = self.locks.lock(name).await;
         self.do_stop(name, grace)
             .await
-            .map_err(Trouble::named(Operation::Stop, name))
+            .map_err(StepError::of(Operation::Stop, name))
     }
 
     async fn keep(&self, name: &MachineName) -> Result<(), MachineError> {
         let _lock = self.locks.lock(name).await;
-        self.do_keep(name).map_err(Trouble::named(Operation::Keep, name))
+        self.do_keep(name).map_err(StepError::of(Operation::Keep, name))
     }
 
     async fn write_console(&self, name: &MachineName, bytes: &[u8]) -> Result<(), MachineError> {
         self.do_write(name, bytes)
             .await
-            .map_err(Trouble::named(Operation::Write, name))
+            .map_err(StepError::of(Operation::Write, name))
     }
 
     /// Everybody may read and type side by side here, so nobody holds anything.
     async fn release_console(&self, name: &MachineName) -> Result<(), MachineError> {
-        self.kept(name).map_err(Trouble::named(Operation::Release, name))
+        self.kept(name).map_err(StepError::of(Operation::Release, name))
     }
 
     async fn destroy(&self, name: &MachineName) -> Result<(), MachineError> {
         let _lock = self.locks.lock(name).await;
         self.do_destroy(name)
             .await
-            .map_err(Trouble::named(Operation::Destroy, name))
+            .map_err(StepError::of(Operation::Destroy, name))
     }
 
     async fn observe(&self, name: &MachineName) -> Result<Observed, MachineError> {
-        self.see(name).map_err(Trouble::named(Operation::Observe, name))
+        self.see(name).map_err(StepError::of(Operation::Observe, name))
     }
 
-    async fn list(&self) -> Result<Vec<Owned>, MachineError> {
-        let names = self.place.names().map_err(|error| MachineError {
+    async fn list(&self) -> Result<Vec<OwnedMachine>, MachineError> {
+        let names = self.dirs.names().map_err(|error| MachineError {
             operation: Operation::Observe,
             machine: "(all)".into(),
             reason: error.to_string(),
@@ -441,14 +439,14 @@ impl<K: Kind> Machines for Local<K> {
         for name in names {
             let observed = self.observe(&name).await?;
             if observed != Observed::Absent {
-                owned.push(Owned { name, observed });
+                owned.push(OwnedMachine { name, observed });
             }
         }
         Ok(owned)
     }
 
     async fn wait_stopped(&self, name: &MachineName) -> Result<Observed, MachineError> {
-        let fail = |trouble| Trouble::named(Operation::Observe, name)(trouble);
+        let fail = |error| StepError::of(Operation::Observe, name)(error);
         loop {
             let observed = self.see(name).map_err(fail)?;
             if observed != Observed::Running {

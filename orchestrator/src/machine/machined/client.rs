@@ -19,7 +19,7 @@ use tonic::{
 
 use super::{MachinedError, wire as convert};
 use crate::{
-    machine::{Console, Endpoints, MachineError, MachineSpec, Machines, Observed, Operation, Owned},
+    machine::{Console, Endpoints, MachineError, MachineSpec, Machines, Observed, Operation, OwnedMachine},
     model::names::{MachineName, NodeName},
 };
 
@@ -38,6 +38,29 @@ const QUICK: Duration = Duration::from_secs(15 * 60);
 const TYPING: Duration = Duration::from_secs(20);
 /// How long making, starting and removing may take; each command below has its own, shorter deadline.
 const SLOW: Duration = Duration::from_secs(30 * 60);
+
+/// One call: what is asked of which machine, and for how long.
+#[derive(Clone, Copy)]
+struct Call<'a> {
+    operation: Operation,
+    machine: &'a str,
+    /// How long the answer may take, machined's absence included.
+    deadline: Duration,
+    /// How long machined may be away in one piece; zero asks once.
+    away: Duration,
+}
+
+impl<'a> Call<'a> {
+    /// A call that may be asked again, as the port's calls are idempotent.
+    fn of(operation: Operation, machine: &'a str, deadline: Duration) -> Self {
+        Self {
+            operation,
+            machine,
+            deadline,
+            away: AWAY,
+        }
+    }
+}
 
 /// The back end behind a machined.
 pub struct Remote {
@@ -67,11 +90,11 @@ pub async fn connect(socket: &Path, node: &NodeName) -> Result<Arc<dyn Machines>
 /// Reaches the machined of this node.
 ///
 /// # Errors
-/// As [`connect`], after `patience`.
+/// As [`connect`], after `wait`.
 pub async fn connect_within(
     socket: &Path,
     node: &NodeName,
-    patience: Duration,
+    wait: Duration,
 ) -> Result<Arc<dyn Machines>, MachinedError> {
     let path = socket.to_owned();
     let connector = tower::service_fn(move |_| {
@@ -86,8 +109,8 @@ pub async fn connect_within(
         client: MachinedClient::new(channel).max_decoding_message_size(MESSAGE),
     };
     let about = remote
-        .ask(QUICK, patience, |mut client| async move {
-            client.about(wire::AboutRequest {}).await
+        .ask(QUICK, wait, wire::AboutRequest {}, |mut client, request| async move {
+            client.about(request).await
         })
         .await
         .map_err(|status| MachinedError::Absent {
@@ -128,17 +151,18 @@ fn is_an_answer(code: Code) -> bool {
 impl Remote {
     /// Asks until machined answers, at most `deadline` long, of which it may be away for `away` in one
     /// piece; zero asks once.
-    async fn ask<T, F, Fut>(&self, deadline: Duration, away: Duration, call: F) -> Result<T, Status>
+    async fn ask<Q, A, F, Fut>(&self, deadline: Duration, away: Duration, request: Q, rpc: F) -> Result<A, Status>
     where
-        F: Fn(MachinedClient<Channel>) -> Fut,
-        Fut: Future<Output = Result<Response<T>, Status>>,
+        Q: Clone,
+        F: Fn(MachinedClient<Channel>, Q) -> Fut,
+        Fut: Future<Output = Result<Response<A>, Status>>,
     {
         let started = Instant::now();
         let mut last_seen = Instant::now();
         loop {
             let asked = Instant::now();
             let left = deadline.saturating_sub(started.elapsed());
-            let Ok(result) = tokio::time::timeout(left, call(self.client.clone())).await else {
+            let Ok(result) = tokio::time::timeout(left, rpc(self.client.clone(), request.clone())).await else {
                 return Err(Status::deadline_exceeded(format!(
                     "machined gave no answer within {} s",
                     deadline.as_secs()
@@ -161,23 +185,19 @@ impl Remote {
         }
     }
 
-    async fn call<T, F, Fut>(
-        &self,
-        operation: Operation,
-        machine: &str,
-        deadline: Duration,
-        call: F,
-    ) -> Result<T, MachineError>
+    /// Makes a call of the port.
+    async fn call<Q, A, F, Fut>(&self, call: Call<'_>, request: Q, rpc: F) -> Result<A, MachineError>
     where
-        F: Fn(MachinedClient<Channel>) -> Fut,
-        Fut: Future<Output = Result<Response<T>, Status>>,
+        Q: Clone,
+        F: Fn(MachinedClient<Channel>, Q) -> Fut,
+        Fut: Future<Output = Result<Response<A>, Status>>,
     {
-        self.ask(deadline, AWAY, call)
+        self.ask(call.deadline, call.away, request, rpc)
             .await
-            .map_err(|status| self.error(operation, machine, &status))
+            .map_err(|status| self.error(call, &status))
     }
 
-    fn error(&self, operation: Operation, machine: &str, status: &Status) -> MachineError {
+    fn error(&self, call: Call<'_>, status: &Status) -> MachineError {
         let own = matches!(status.code(), Code::Aborted | Code::FailedPrecondition);
         let reason = if own {
             status.message().to_owned()
@@ -185,21 +205,31 @@ impl Remote {
             format!("machined at {}: {}", self.socket.display(), status.message())
         };
         MachineError {
-            operation,
-            machine: machine.to_owned(),
+            operation: call.operation,
+            machine: call.machine.to_owned(),
             reason,
             retryable: !matches!(status.code(), Code::FailedPrecondition | Code::InvalidArgument),
         }
     }
 
-    fn refused(&self, operation: Operation, machine: &str, refused: &convert::Refused) -> MachineError {
-        let status = Status::internal(format!("its answer cannot be read: {refused}"));
-        self.error(operation, machine, &status)
+    /// The answer of a call, when it can be read.
+    fn checked<A>(&self, call: Call<'_>, answer: Result<A, convert::Refused>) -> Result<A, MachineError> {
+        answer.map_err(|refused| {
+            let status = Status::internal(format!("its answer cannot be read: {refused}"));
+            self.error(call, &status)
+        })
     }
 }
 
 fn machine(name: &MachineName) -> wire::Machine {
     wire::Machine { name: name.to_string() }
+}
+
+/// Names a method of the generated client, for [`Remote::ask`].
+macro_rules! rpc {
+    ($method:ident) => {
+        |mut client, request| async move { client.$method(request).await }
+    };
 }
 
 #[async_trait]
@@ -209,138 +239,92 @@ impl Machines for Remote {
     }
 
     async fn prepare(&self, spec: &MachineSpec) -> Result<Endpoints, MachineError> {
-        let (operation, name) = (Operation::Prepare, spec.name.as_str());
-        let request = convert::spec_to_wire(spec);
-        let reply = self
-            .call(operation, name, SLOW, |mut client| {
-                let request = request.clone();
-                async move { client.prepare(request).await }
-            })
-            .await?;
-        convert::endpoints(reply).map_err(|refused| self.refused(operation, name, &refused))
+        let call = Call::of(Operation::Prepare, spec.name.as_str(), SLOW);
+        let reply = self.call(call, convert::spec_to_wire(spec), rpc!(prepare)).await?;
+        self.checked(call, convert::endpoints(reply))
     }
 
     async fn endpoints(&self, name: &MachineName) -> Result<Option<Endpoints>, MachineError> {
-        let reply = self
-            .call(Operation::Observe, name.as_str(), QUICK, |mut client| {
-                let request = machine(name);
-                async move { client.get_endpoints(request).await }
-            })
-            .await?;
-        let found = reply.endpoints.map(convert::endpoints).transpose();
-        found.map_err(|refused| self.refused(Operation::Observe, name.as_str(), &refused))
+        let call = Call::of(Operation::Observe, name.as_str(), QUICK);
+        let reply = self.call(call, machine(name), rpc!(get_endpoints)).await?;
+        self.checked(call, reply.endpoints.map(convert::endpoints).transpose())
     }
 
     async fn start(&self, name: &MachineName) -> Result<(), MachineError> {
-        self.call(Operation::Start, name.as_str(), SLOW, |mut client| {
-            let request = machine(name);
-            async move { client.start(request).await }
-        })
-        .await?;
-        Ok(())
+        let call = Call::of(Operation::Start, name.as_str(), SLOW);
+        self.call(call, machine(name), rpc!(start)).await.map(drop)
     }
 
     async fn console(&self, name: &MachineName, from: u64) -> Result<Console, MachineError> {
-        let reply = self
-            .call(Operation::Console, name.as_str(), QUICK, |mut client| {
-                let name = name.to_string();
-                async move { client.read_console(wire::ConsoleRequest { name, from }).await }
-            })
-            .await?;
-        Ok(convert::console(reply))
+        let call = Call::of(Operation::Console, name.as_str(), QUICK);
+        let name = name.to_string();
+        let request = wire::ConsoleRequest { name, from };
+        self.call(call, request, rpc!(read_console)).await.map(convert::console)
     }
 
     async fn stop(&self, name: &MachineName, grace: Duration) -> Result<(), MachineError> {
-        let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
-        self.call(Operation::Stop, name.as_str(), SLOW + grace, |mut client| {
-            let name = name.to_string();
-            async move { client.stop(wire::StopRequest { name, grace_ms }).await }
-        })
-        .await?;
-        Ok(())
+        let call = Call::of(Operation::Stop, name.as_str(), SLOW + grace);
+        let request = wire::StopRequest {
+            name: name.to_string(),
+            grace_ms: u64::try_from(grace.as_millis()).unwrap_or(u64::MAX),
+        };
+        self.call(call, request, rpc!(stop)).await.map(drop)
     }
 
     async fn keep(&self, name: &MachineName) -> Result<(), MachineError> {
-        self.call(Operation::Keep, name.as_str(), SLOW, |mut client| {
-            let request = machine(name);
-            async move { client.keep(request).await }
-        })
-        .await?;
-        Ok(())
+        let call = Call::of(Operation::Keep, name.as_str(), SLOW);
+        self.call(call, machine(name), rpc!(keep)).await.map(drop)
     }
 
     /// Asked once: nobody knows what became of bytes whose answer was lost, and typing them again may do harm.
     async fn write_console(&self, name: &MachineName, bytes: &[u8]) -> Result<(), MachineError> {
+        let call = Call {
+            away: Duration::ZERO,
+            ..Call::of(Operation::Write, name.as_str(), TYPING)
+        };
         let request = wire::InputRequest {
             name: name.to_string(),
             data: bytes.to_vec(),
         };
-        self.ask(TYPING, Duration::ZERO, |mut client| {
-            let request = request.clone();
-            async move { client.write_console(request).await }
-        })
-        .await
-        .map_err(|status| self.error(Operation::Write, name.as_str(), &status))?;
-        Ok(())
+        self.call(call, request, rpc!(write_console)).await.map(drop)
     }
 
     async fn release_console(&self, name: &MachineName) -> Result<(), MachineError> {
-        self.call(Operation::Release, name.as_str(), QUICK, |mut client| {
-            let request = machine(name);
-            async move { client.release_console(request).await }
-        })
-        .await?;
-        Ok(())
+        let call = Call::of(Operation::Release, name.as_str(), QUICK);
+        self.call(call, machine(name), rpc!(release_console)).await.map(drop)
     }
 
     async fn destroy(&self, name: &MachineName) -> Result<(), MachineError> {
-        self.call(Operation::Destroy, name.as_str(), SLOW, |mut client| {
-            let request = machine(name);
-            async move { client.destroy(request).await }
-        })
-        .await?;
-        Ok(())
+        let call = Call::of(Operation::Destroy, name.as_str(), SLOW);
+        self.call(call, machine(name), rpc!(destroy)).await.map(drop)
     }
 
     async fn observe(&self, name: &MachineName) -> Result<Observed, MachineError> {
-        let reply = self
-            .call(Operation::Observe, name.as_str(), QUICK, |mut client| {
-                let request = machine(name);
-                async move { client.observe(request).await }
-            })
-            .await?;
-        convert::observed(reply).map_err(|refused| self.refused(Operation::Observe, name.as_str(), &refused))
+        let call = Call::of(Operation::Observe, name.as_str(), QUICK);
+        let reply = self.call(call, machine(name), rpc!(observe)).await?;
+        self.checked(call, convert::observed(reply))
     }
 
-    async fn list(&self) -> Result<Vec<Owned>, MachineError> {
-        let reply = self
-            .call(Operation::Observe, "*", QUICK, |mut client| async move {
-                client.list(wire::ListRequest {}).await
-            })
-            .await?;
-        let machines: Result<Vec<_>, _> = reply.machines.into_iter().map(convert::owned).collect();
-        machines.map_err(|refused| self.refused(Operation::Observe, "*", &refused))
+    async fn list(&self) -> Result<Vec<OwnedMachine>, MachineError> {
+        let call = Call::of(Operation::Observe, "*", QUICK);
+        let reply = self.call(call, wire::ListRequest {}, rpc!(list)).await?;
+        self.checked(call, reply.machines.into_iter().map(convert::owned).collect())
     }
 
-    async fn troubles(&self) -> Result<Vec<String>, MachineError> {
-        let reply = self
-            .call(Operation::Observe, "*", QUICK, |mut client| async move {
-                client.troubles(wire::TroublesRequest {}).await
-            })
-            .await?;
-        Ok(reply.troubles)
+    async fn findings(&self) -> Result<Vec<String>, MachineError> {
+        let call = Call::of(Operation::Observe, "*", QUICK);
+        let reply = self.call(call, wire::FindingsRequest {}, rpc!(findings)).await?;
+        Ok(reply.findings)
     }
 
     /// While machined is away, nothing is known of the machine; it may well run. So this waits on, and
     /// the job's own clocks decide.
     async fn wait_stopped(&self, name: &MachineName) -> Result<Observed, MachineError> {
-        let reply = self
-            .ask(Duration::MAX, Duration::MAX, |mut client| {
-                let request = machine(name);
-                async move { client.wait_stopped(request).await }
-            })
-            .await
-            .map_err(|status| self.error(Operation::Observe, name.as_str(), &status))?;
-        convert::observed(reply).map_err(|refused| self.refused(Operation::Observe, name.as_str(), &refused))
+        let call = Call {
+            away: Duration::MAX,
+            ..Call::of(Operation::Observe, name.as_str(), Duration::MAX)
+        };
+        let reply = self.call(call, machine(name), rpc!(wait_stopped)).await?;
+        self.checked(call, convert::observed(reply))
     }
 }

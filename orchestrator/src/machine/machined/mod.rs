@@ -3,7 +3,7 @@
 //! of the port is idempotent, so the client simply asks again.
 
 mod client;
-mod door;
+mod listener;
 mod server;
 #[cfg(test)]
 mod tests;
@@ -17,12 +17,12 @@ pub use server::{Callers, serve};
 /// The socket cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum MachinedError {
-    /// The server's end.
+    /// The socket cannot be made.
     #[error("cannot listen on machined's socket {path}: check the owner and mode of its directory")]
     Listen {
         /// The socket.
         path: PathBuf,
-        /// The system's word.
+        /// The system's error.
         #[source]
         source: io::Error,
     },

@@ -12,7 +12,7 @@ use tonic::{Request, Response, Status, transport::Server};
 
 use super::{
     MachinedError,
-    door::{admitted, bind},
+    listener::{admitted, bind},
     wire as convert,
 };
 use crate::{
@@ -42,7 +42,7 @@ impl Callers {
 }
 
 /// Serves a back end on a socket until `stop`; then finishes the calls that have begun, for at most
-/// `patience`: `true` when all of them ended. Machines are left as they are.
+/// `grace`: `true` when all of them ended. Machines are left as they are.
 ///
 /// # Errors
 /// When the socket cannot be made, or another machined answers on it.
@@ -52,7 +52,7 @@ pub async fn serve(
     socket: &Path,
     callers: Callers,
     stop: CancellationToken,
-    patience: Duration,
+    grace: Duration,
 ) -> Result<bool, MachinedError> {
     let listener = bind(socket, &callers).await?;
     let operations = TaskTracker::new();
@@ -78,7 +78,7 @@ pub async fn serve(
             source: std::io::Error::other(error),
         })?,
         () = finished => {}
-        () = async { stop.cancelled().await; tokio::time::sleep(patience).await } => {
+        () = async { stop.cancelled().await; tokio::time::sleep(grace).await } => {
             tracing::warn!("some operations did not end in time; the next machined waits for their commands");
         }
     }
@@ -219,9 +219,9 @@ impl Machined for Service {
         }))
     }
 
-    async fn troubles(&self, _: Request<wire::TroublesRequest>) -> Result<Response<wire::TroublesReply>, Status> {
-        let troubles = self.perform(|m| async move { m.troubles().await }).await?;
-        Ok(Response::new(wire::TroublesReply { troubles }))
+    async fn findings(&self, _: Request<wire::FindingsRequest>) -> Result<Response<wire::FindingsReply>, Status> {
+        let findings = self.perform(|m| async move { m.findings().await }).await?;
+        Ok(Response::new(wire::FindingsReply { findings }))
     }
 
     /// Not an operation: nothing is left half done when the caller goes away.

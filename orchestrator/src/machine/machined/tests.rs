@@ -21,7 +21,9 @@ use tokio_util::sync::CancellationToken;
 use super::{Callers, MachinedError, connect, serve, wire};
 use crate::{
     deadline,
-    machine::{Console, Endpoints, ListenAt, MachineError, MachineSpec, Machines, Observed, Operation, Owned, Seed},
+    machine::{
+        Console, Endpoints, ListenAt, MachineError, MachineSpec, Machines, Observed, Operation, OwnedMachine, Seed,
+    },
     model::{ids::AttemptId, names::MachineName},
     secret::Secret,
 };
@@ -87,9 +89,9 @@ impl Machines for Held {
     async fn observe(&self, _: &MachineName) -> Result<Observed, MachineError> {
         Ok(Observed::Stopped("bhyve failed".into()))
     }
-    async fn list(&self) -> Result<Vec<Owned>, MachineError> {
+    async fn list(&self) -> Result<Vec<OwnedMachine>, MachineError> {
         Ok((0..3000)
-            .map(|_| Owned {
+            .map(|_| OwnedMachine {
                 name: MachineName::of(AttemptId::new()),
                 observed: Observed::Running,
             })

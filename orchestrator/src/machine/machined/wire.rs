@@ -7,7 +7,7 @@ use helios_proto::machine as wire;
 use tonic::Status;
 
 use crate::{
-    machine::{Console, Endpoints, INPUT_LIMIT, ListenAt, MachineSpec, Observed, Owned, Seed},
+    machine::{Console, Endpoints, INPUT_LIMIT, ListenAt, MachineSpec, Observed, OwnedMachine, Seed},
     model::names::MachineName,
     secret::Secret,
 };
@@ -212,15 +212,15 @@ pub(super) fn observed(message: wire::Observed) -> Result<Observed, Refused> {
     }
 }
 
-pub(super) fn owned_to_wire(owned: Owned) -> wire::Owned {
+pub(super) fn owned_to_wire(owned: OwnedMachine) -> wire::Owned {
     wire::Owned {
         name: owned.name.to_string(),
         observed: Some(observed_to_wire(owned.observed)),
     }
 }
 
-pub(super) fn owned(message: wire::Owned) -> Result<Owned, Refused> {
-    Ok(Owned {
+pub(super) fn owned(message: wire::Owned) -> Result<OwnedMachine, Refused> {
+    Ok(OwnedMachine {
         name: name(&message.name)?,
         observed: observed(message.observed.unwrap_or_default())?,
     })

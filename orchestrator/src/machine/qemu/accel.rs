@@ -9,11 +9,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::SYSTEM;
 use crate::{
     config::Image,
     exec::{Cmd, ExecError},
-    machine::files,
+    files,
 };
 
 /// What runs the guest's instructions.
@@ -25,6 +24,8 @@ pub enum Accel {
     Tcg,
 }
 
+/// QEMU's program.
+pub(super) const SYSTEM: &str = "qemu-system-x86_64";
 const DEVICE: &str = "/dev/kvm";
 /// How long the probe guest may take; under a KVM that works it takes about one second.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -95,7 +96,7 @@ struct Answer {
 pub enum Remember {
     /// The daemon stores it.
     Yes,
-    /// Whoever only looks does not.
+    /// An inspection does not.
     No,
 }
 
@@ -151,7 +152,7 @@ async fn decide_with(
     if remember == Remember::Yes {
         files::private_dir(data_dir).map_err(lost)?;
         let bytes = serde_json::to_vec(&answer).map_err(|error| lost(error.into()))?;
-        files::write_atomic(&file, &bytes).map_err(lost)?;
+        files::write_private(&file, &bytes).map_err(lost)?;
     }
     Ok(answer.verdict)
 }
@@ -232,13 +233,16 @@ mod tests {
         std::fs::write(&kernel, b"not a kernel").unwrap();
         std::fs::write(&device, b"").unwrap();
         let file = dir.path().join("accel.json");
-        // Whoever looks leaves nothing behind.
-        let looked = decided(dir.path(), &kernel, &device, Remember::No).await;
-        assert!(matches!(looked, Verdict::NoGuest(_)) && !file.exists(), "{looked:?}");
-        assert_eq!(looked.accel(), Accel::Tcg);
-        assert_eq!(decided(dir.path(), &kernel, &device, Remember::Yes).await, looked);
+        // An inspection leaves nothing behind.
+        let inspected = decided(dir.path(), &kernel, &device, Remember::No).await;
+        assert!(
+            matches!(inspected, Verdict::NoGuest(_)) && !file.exists(),
+            "{inspected:?}"
+        );
+        assert_eq!(inspected.accel(), Accel::Tcg);
+        assert_eq!(decided(dir.path(), &kernel, &device, Remember::Yes).await, inspected);
         let mut answer: Answer = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
-        // Another stored answer shows that it is the stored one that is given, to the daemon and to who looks.
+        // Another stored answer shows that it is the stored one that is given, to the daemon and to an inspection.
         answer.verdict = Verdict::Runs;
         std::fs::write(&file, serde_json::to_vec(&answer).unwrap()).unwrap();
         for remember in [Remember::Yes, Remember::No] {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Accel, SYSTEM};
+use super::accel::{Accel, SYSTEM};
 use crate::{exec::Cmd, model::names::MachineName};
 
 /// The overlay that takes the guest's writes.
@@ -43,7 +43,7 @@ pub(crate) struct Plan {
 /// A kernel for direct boot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Kernel {
-    /// The kernel.
+    /// The kernel's file on this host.
     pub image: std::path::PathBuf,
     /// Its initial RAM disk.
     pub initrd: Option<std::path::PathBuf>,
@@ -103,7 +103,7 @@ pub(super) fn command(dir: &Path, name: &MachineName, plan: &Plan, accel: Accel,
         // Neither `spawn=deny` nor `elevateprivileges=deny`: the first kills QEMU at the guest's first
         // connection to a forward, the second (and `children`) the forward at its `setsid`, before
         // the relay begins. That nobody gains privileges by executing a program holds all the same:
-        // loading the filter sets no_new_privs, which a test looks at.
+        // loading the filter sets no_new_privs, which a test reads.
         .args(["-sandbox", "on,obsolete=deny,resourcecontrol=deny"])
         .args(["-qmp", &format!("unix:{},server=on,wait=off", at(QMP))])
         // QEMU waits for the console's recorder, so not a byte of the boot is lost.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::config::{GuestKind, Image};
 
 /// Where distributions put QEMU's UEFI firmware, the code without variables.
-const PLACES: &[&str] = &[
+const PATHS: &[&str] = &[
     // Debian and Ubuntu: package ovmf.
     "/usr/share/OVMF/OVMF_CODE_4M.fd",
     "/usr/share/OVMF/OVMF_CODE.fd",
@@ -22,11 +22,11 @@ const PLACES: &[&str] = &[
 /// No firmware on this host.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error(
-    "the guest boots by UEFI and this host has no firmware for it; looked for {places}; \
+    "the guest boots by UEFI and this host has no firmware for it; none of these exists: {paths}; \
      install the package ovmf (edk2-ovmf elsewhere), or give the image a `kernel` or `kind: linux-bios`"
 )]
 pub struct NoFirmware {
-    places: String,
+    paths: String,
 }
 
 /// Whether machines of this image need UEFI firmware: those that QEMU gives no kernel and that do not
@@ -39,15 +39,15 @@ pub fn is_needed(image: &Image) -> bool {
 /// This host's firmware.
 ///
 /// # Errors
-/// When it is in none of the usual places.
+/// When it is in none of the usual paths.
 pub fn find() -> Result<PathBuf, NoFirmware> {
-    among(PLACES)
+    first_of(PATHS)
 }
 
-fn among(places: &[&str]) -> Result<PathBuf, NoFirmware> {
-    let found = places.iter().map(Path::new).find(|place| place.is_file());
+fn first_of(paths: &[&str]) -> Result<PathBuf, NoFirmware> {
+    let found = paths.iter().map(Path::new).find(|path| path.is_file());
     found.map(Path::to_owned).ok_or_else(|| NoFirmware {
-        places: places.join(", "),
+        paths: paths.join(", "),
     })
 }
 
@@ -59,22 +59,22 @@ mod tests {
     fn the_first_that_is_there_is_taken() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("code.fd");
-        let place = file.to_str().unwrap();
-        let error = among(&["/nonexistent/a.fd", place]).unwrap_err().to_string();
+        let path = file.to_str().unwrap();
+        let error = first_of(&["/nonexistent/a.fd", path]).unwrap_err().to_string();
         assert!(
-            error.contains("/nonexistent/a.fd") && error.contains(place) && error.contains("ovmf"),
+            error.contains("/nonexistent/a.fd") && error.contains(path) && error.contains("ovmf"),
             "{error}"
         );
         std::fs::write(&file, b"x").unwrap();
-        assert_eq!(among(&["/nonexistent/a.fd", place]).unwrap(), file);
+        assert_eq!(first_of(&["/nonexistent/a.fd", path]).unwrap(), file);
     }
 
     #[test]
-    fn every_place_can_stand_in_an_option_of_qemu() {
+    fn every_path_can_stand_in_an_option_of_qemu() {
         assert!(
-            PLACES
+            PATHS
                 .iter()
-                .all(|place| super::super::command::is_plain(Path::new(place)))
+                .all(|path| super::super::command::is_plain(Path::new(path)))
         );
     }
 }

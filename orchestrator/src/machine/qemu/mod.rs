@@ -23,10 +23,10 @@ use qmp::Qmp;
 
 use super::{
     Endpoints, ListenAt, MachineSpec, Machines,
-    local::{self, CONSOLE, Kind, Local, OpenError, Place, Record},
+    local::{self, CONSOLE, Kind, Local, MachineDirs, MachineRecord, OpenError},
     proc::{self, Process},
     seed::{self, Addresses, GUEST_HOME, GUEST_STATE},
-    trouble::Trouble,
+    step_error::StepError,
 };
 use crate::{
     config::Image,
@@ -35,8 +35,6 @@ use crate::{
     model::names::{Label, MachineName, NodeName},
 };
 
-/// QEMU's program.
-const SYSTEM: &str = "qemu-system-x86_64";
 /// How long QEMU may take until its monitor answers, on a busy host.
 const SETTLE: Duration = Duration::from_secs(30);
 /// How long one answer of the monitor may take.
@@ -73,8 +71,8 @@ pub fn open(options: Options) -> Result<Arc<dyn Machines>, OpenError> {
             return Err(OpenError::Unsafe { what, path });
         }
     }
-    let place = Place::new(&options.data_dir, options.node.clone(), Qemu::BACKEND);
-    Ok(Arc::new(Local::new(Qemu { options }, place)))
+    let dirs = MachineDirs::new(&options.data_dir, options.node.clone(), Qemu::BACKEND);
+    Ok(Arc::new(Local::new(Qemu { options }, dirs)))
 }
 
 #[derive(Debug)]
@@ -83,11 +81,11 @@ struct Qemu {
 }
 
 impl Qemu {
-    fn image(&self, label: &Label) -> Result<&Image, Trouble> {
+    fn image(&self, label: &Label) -> Result<&Image, StepError> {
         self.options
             .images
             .get(label)
-            .ok_or_else(|| Trouble::lasting(format!("no image is configured for label {label}")))
+            .ok_or_else(|| StepError::permanent(format!("no image is configured for label {label}")))
     }
 }
 
@@ -100,8 +98,8 @@ impl Kind for Qemu {
         &self,
         dir: &Path,
         spec: &MachineSpec,
-        _before: Option<&Record<Plan>>,
-    ) -> Result<(Endpoints, Plan), Trouble> {
+        _before: Option<&MachineRecord<Plan>>,
+    ) -> Result<(Endpoints, Plan), StepError> {
         let image = self.image(&spec.image)?;
         let endpoints = Endpoints {
             agent: ListenAt::Unix(dir.join(command::AGENT_SOCKET)),
@@ -115,7 +113,7 @@ impl Kind for Qemu {
             cmdline: image.cmdline.clone(),
         });
         let firmware = match firmware::is_needed(image) {
-            true => Some(firmware::find().map_err(Trouble::lasting)?),
+            true => Some(firmware::find().map_err(StepError::permanent)?),
             false => None,
         };
         let plan = Plan {
@@ -127,11 +125,11 @@ impl Kind for Qemu {
         Ok((endpoints, plan))
     }
 
-    async fn make(&self, dir: &Path, spec: &MachineSpec, _record: &Record<Plan>) -> Result<(), Trouble> {
+    async fn make(&self, dir: &Path, spec: &MachineSpec, _record: &MachineRecord<Plan>) -> Result<(), StepError> {
         let base = self.image(&spec.image)?.disk.as_ref();
-        let base = base.ok_or_else(|| Trouble::lasting(format!("image {} has no `disk` file", spec.image)))?;
-        let header =
-            qcow2::read(base).map_err(|error| Trouble::lasting(format!("golden disk {}: {error}", base.display())))?;
+        let base = base.ok_or_else(|| StepError::permanent(format!("image {} has no `disk` file", spec.image)))?;
+        let header = qcow2::read(base)
+            .map_err(|error| StepError::permanent(format!("golden disk {}: {error}", base.display())))?;
         let size = spec
             .disk_gib
             .map_or(0, |gib| gib.saturating_mul(1 << 30))
@@ -159,11 +157,11 @@ impl Kind for Qemu {
         let (path, spec, agent) = (dir.join(command::SEED), spec.clone(), self.options.agent.clone());
         let written = tokio::task::spawn_blocking(move || seed::write_image(&path, &spec, &addresses, &agent)).await;
         written
-            .map_err(Trouble::passing)?
-            .map_err(|error| Trouble::lasting(format!("cannot make the seed disk: {error}")))
+            .map_err(StepError::retryable)?
+            .map_err(|error| StepError::permanent(format!("cannot make the seed disk: {error}")))
     }
 
-    fn command(&self, dir: &Path, record: &Record<Plan>) -> Result<Cmd, Trouble> {
+    fn command(&self, dir: &Path, record: &MachineRecord<Plan>) -> Result<Cmd, StepError> {
         Ok(command::command(
             dir,
             &record.name,
@@ -177,24 +175,24 @@ impl Kind for Qemu {
         command::guest(name)
     }
 
-    fn log(&self, dir: &Path) -> Result<PathBuf, Trouble> {
+    fn log(&self, dir: &Path) -> Result<PathBuf, StepError> {
         Ok(dir.join("qemu.log"))
     }
 
-    async fn settle(&self, dir: &Path, name: &MachineName, main: Process) -> Result<(), Trouble> {
+    async fn settle(&self, dir: &Path, name: &MachineName, main: Process) -> Result<(), StepError> {
         self.record_console(dir)?;
         let until = Instant::now() + SETTLE;
         loop {
             match monitor(dir, name).await {
                 Ok(_) => return Ok(()),
                 Err(_) if !main.is_alive() => return Err(local::ended_at_once("QEMU", &self.log(dir)?)),
-                Err(trouble) if Instant::now() > until => return Err(trouble),
+                Err(error) if Instant::now() > until => return Err(error),
                 Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
             }
         }
     }
 
-    fn record_console(&self, dir: &Path) -> Result<(), Trouble> {
+    fn record_console(&self, dir: &Path) -> Result<(), StepError> {
         let console = dir.join(CONSOLE);
         if relay::is_recorded(&console)? {
             return Ok(());
@@ -211,7 +209,7 @@ impl Kind for Qemu {
     }
 
     /// The daemon's sockets go; a relay that QEMU starts from now on finds nobody.
-    fn cut_off(&self, dir: &Path) -> Result<(), Trouble> {
+    fn cut_off(&self, dir: &Path) -> Result<(), StepError> {
         for socket in [command::AGENT_SOCKET, command::GIT_SOCKET] {
             match std::fs::remove_file(dir.join(socket)) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
@@ -221,24 +219,24 @@ impl Kind for Qemu {
         Ok(())
     }
 
-    async fn write_console(&self, dir: &Path, bytes: &[u8]) -> Result<(), Trouble> {
+    async fn write_console(&self, dir: &Path, bytes: &[u8]) -> Result<(), StepError> {
         let (socket, bytes) = (relay::input_socket(&dir.join(CONSOLE)), bytes.to_owned());
         let typed = tokio::task::spawn_blocking(move || relay::type_into(&socket, &bytes)).await;
-        Ok(typed.map_err(Trouble::passing)??)
+        Ok(typed.map_err(StepError::retryable)??)
     }
 
-    async fn ask_to_stop(&self, dir: &Path, name: &MachineName, _main: Process) -> Result<(), Trouble> {
+    async fn ask_to_stop(&self, dir: &Path, name: &MachineName, _main: Process) -> Result<(), StepError> {
         monitor(dir, name).await?.run("system_powerdown", ANSWER).await?;
         Ok(())
     }
 }
 
 /// The monitor of a guest, after it has said that it is that guest.
-async fn monitor(dir: &Path, name: &MachineName) -> Result<Qmp, Trouble> {
+async fn monitor(dir: &Path, name: &MachineName) -> Result<Qmp, StepError> {
     let mut qmp = Qmp::connect(&dir.join(command::QMP), ANSWER).await?;
     let answer = qmp.run("query-name", ANSWER).await?;
     if answer.get("name").and_then(serde_json::Value::as_str) != Some(name.as_str()) {
-        return Err(Trouble::lasting("its monitor answers for another guest"));
+        return Err(StepError::permanent("its monitor answers for another guest"));
     }
     Ok(qmp)
 }

@@ -26,12 +26,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::machine::{INPUT_LIMIT, console, files};
+use crate::{
+    files,
+    machine::{INPUT_LIMIT, console},
+};
 
 /// One copy moves at most this much: throughput falls sharply below.
 const BLOCK: usize = 64 * 1024;
 /// How long the recorder waits for QEMU to make its socket.
-const PATIENCE: Duration = Duration::from_secs(30);
+const SOCKET_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the recorder waits for a lock that somebody else holds.
 const TURN: Duration = Duration::from_millis(500);
 /// The most that is kept of a console.
@@ -40,7 +43,7 @@ pub const CONSOLE_CAP: u64 = 4 << 20;
 const INPUT: &str = "input.sock";
 /// A guest that takes nothing for so long does not read its console; what was typed is lost then.
 const GUEST_READS: Duration = Duration::from_secs(2);
-/// Longer than it, so that the recorder's own word is heard.
+/// Longer than it, so that the recorder's own answer arrives first.
 const ANSWER: Duration = Duration::from_secs(5);
 /// What a recorder answers when it has passed everything on.
 const TAKEN: &[u8] = b"ok";
@@ -123,7 +126,7 @@ pub fn record(socket: &Path, dir: &Path, cap: u64) -> io::Result<()> {
         }
     };
     let mut writer = console::Writer::open(dir, cap)?;
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + SOCKET_TIMEOUT;
     let mut stream = loop {
         match UnixStream::connect(socket) {
             Ok(stream) => break stream,
@@ -210,10 +213,10 @@ pub fn type_into(socket: &Path, bytes: &[u8]) -> io::Result<()> {
     }
 }
 
-/// Between two looks at something that tells nobody when it changes.
+/// Interval between two polls of what announces no change.
 #[allow(
     clippy::disallowed_methods,
-    reason = "a socket file that another program makes can only be looked for"
+    reason = "a socket file that another program makes can only be polled"
 )]
 fn pause() {
     thread::sleep(Duration::from_millis(10));

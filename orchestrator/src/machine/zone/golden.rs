@@ -4,7 +4,7 @@
 mod raw;
 
 use std::{
-    io,
+    fmt, io,
     path::Path,
     time::{Duration, Instant},
 };
@@ -18,7 +18,7 @@ use super::{
 use crate::{
     exec::{Cmd, ExecError},
     failpoint::{self, Point},
-    machine::zone::life::{owned::Owned, plan::golden},
+    machine::zone::{life::plan::golden, owned::Owned},
     model::{
         illumos::names::{DatasetName, Unfit, VolumeSize},
         names::{Label, NodeName},
@@ -36,6 +36,27 @@ const WITHDRAWN: &str = ".withdrawn-v";
 /// A device that was just written to is no longer open after this long.
 const SETTLED: Duration = Duration::from_secs(10);
 
+/// A step of an import that reads the file or writes the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ImportStep {
+    /// Opening the file.
+    Open,
+    /// Reading and decompressing all of it.
+    Unpack,
+    /// Writing it to the raw device.
+    Write,
+}
+
+impl fmt::Display for ImportStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Open => "open",
+            Self::Unpack => "read",
+            Self::Write => "write",
+        })
+    }
+}
+
 /// An operation on golden disks that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum GoldenError {
@@ -45,17 +66,17 @@ pub enum GoldenError {
     /// A command could not be run.
     #[error(transparent)]
     Exec(#[from] ExecError),
-    /// A command failed.
+    /// A command of the host failed.
     #[error(transparent)]
     Command(#[from] CommandError),
     /// The file or the device.
-    #[error("cannot {doing} {path}")]
+    #[error("cannot {step} {path}")]
     Io {
-        /// What was tried.
-        doing: &'static str,
-        /// On what.
+        /// The step that failed.
+        step: ImportStep,
+        /// The file, or the raw device.
         path: String,
-        /// The system's word.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
@@ -66,9 +87,9 @@ pub enum GoldenError {
     Digest {
         /// The file.
         path: String,
-        /// What it should be.
+        /// The digest that it should have.
         expected: String,
-        /// What it is.
+        /// The digest that it has.
         actual: String,
     },
     /// No room for it.
@@ -84,7 +105,7 @@ pub enum GoldenError {
         image: String,
         /// Room, in bytes.
         available: u64,
-        /// What was refused.
+        /// The error of the write that found no room.
         #[source]
         source: Box<GoldenError>,
     },
@@ -102,12 +123,12 @@ pub enum GoldenError {
     Unreadable {
         /// The raw device.
         device: String,
-        /// The system's word.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
     /// Not a disk of ours.
-    #[error("{dataset} does not carry the mark of node {node}; it is left alone")]
+    #[error("{dataset} does not carry the owner tag of node {node}; it is left alone")]
     Foreign {
         /// The dataset.
         dataset: String,
@@ -125,10 +146,12 @@ impl GoldenError {
     pub fn wrong_file(&self) -> Option<String> {
         match self {
             Self::Digest { actual, .. } => Some(format!("it unpacks to a disk with the digest {actual}")),
-            // The system's own words have a number.
-            Self::Io { doing, source, .. } if *doing == "read" && source.raw_os_error().is_none() => {
-                Some(format!("it cannot be unpacked: {source}"))
-            }
+            // Errors of the system, unlike those of the format, have a number.
+            Self::Io {
+                step: ImportStep::Unpack,
+                source,
+                ..
+            } if source.raw_os_error().is_none() => Some(format!("it cannot be unpacked: {source}")),
             _ => None,
         }
     }
@@ -147,15 +170,15 @@ impl GoldenError {
     }
 }
 
-fn io_error(doing: &'static str, path: impl ToString) -> impl FnOnce(io::Error) -> GoldenError {
+fn io_error(step: ImportStep, path: impl ToString) -> impl FnOnce(io::Error) -> GoldenError {
     let path = path.to_string();
-    move |source| GoldenError::Io { doing, path, source }
+    move |source| GoldenError::Io { step, path, source }
 }
 
 /// The golden disks of one node. All its calls block, and need root.
 #[derive(Debug, Clone)]
 pub struct Golden {
-    /// Whose they are.
+    /// The node that owns the disks.
     pub node: NodeName,
     /// The dataset below which everything is ours.
     pub root: DatasetName,
@@ -196,7 +219,7 @@ impl Golden {
 
     /// A dataset that exists and is ours; an error when it is another's.
     fn owned(&self, dataset: &DatasetName) -> Result<Option<Owned<DatasetName>>, GoldenError> {
-        match zfs::seen(dataset, &zfs::look(dataset).run_blocking()?)? {
+        match zfs::dataset(dataset, &zfs::query(dataset).run_blocking()?)? {
             Some(seen) if seen.node.as_deref() != Some(self.node.as_str()) => Err(GoldenError::Foreign {
                 dataset: dataset.to_string(),
                 node: self.node.to_string(),
@@ -232,7 +255,7 @@ impl Golden {
     /// Imports a raw disk, or a raw disk packed with zstd, as the next version; `sha256` is of the unpacked disk.
     /// Machines that run keep theirs. The version before the last is removed when nothing uses it.
     ///
-    /// It may die anywhere: the next import begins anew with what is not in use yet, and ends what an earlier one left
+    /// It may die anywhere: the next import begins again with what is not in use yet, and ends what an earlier one left
     /// undone. When the newest version is this very disk already, nothing is imported.
     ///
     /// # Errors
@@ -241,8 +264,8 @@ impl Golden {
     pub fn import(&self, file: &Path, label: &Label, sha256: &str) -> Result<Version, GoldenError> {
         let expected = sha256.to_ascii_lowercase();
         // All of the file is read before anything is made.
-        let mut disk = raw::unpacked(file).map_err(io_error("open", file.display()))?;
-        let (actual, bytes) = raw::digest(&mut disk).map_err(io_error("read", file.display()))?;
+        let mut disk = raw::unpacked(file).map_err(io_error(ImportStep::Open, file.display()))?;
+        let (actual, bytes) = raw::digest(&mut disk).map_err(io_error(ImportStep::Unpack, file.display()))?;
         if actual != expected {
             return Err(GoldenError::Digest {
                 path: file.display().to_string(),
@@ -299,8 +322,8 @@ impl Golden {
         self.act(zfs::create_volume(draft, &self.node, VolumeSize::at_least(bytes)))?;
         failpoint::hit(Point::ImageDrafted);
         let device = draft.device()?.to_string();
-        let mut disk = raw::unpacked(file).map_err(io_error("open", file.display()))?;
-        raw::write(&mut disk, Path::new(&device)).map_err(io_error("write", &device))?;
+        let mut disk = raw::unpacked(file).map_err(io_error(ImportStep::Open, file.display()))?;
+        raw::write(&mut disk, Path::new(&device)).map_err(io_error(ImportStep::Write, &device))?;
         if !reads_as(draft, expected, bytes)? {
             return Err(GoldenError::Damaged {
                 volume: draft.to_string(),
@@ -338,7 +361,7 @@ impl Golden {
     fn clear(&self, label: &Label, wanted: impl Fn(&str) -> bool) -> Result<(), GoldenError> {
         let image = self.image(label)?;
         let used: Vec<String> = self.versions(label)?.iter().map(|v| format!("v{}", v.number)).collect();
-        for name in zfs::marks(&image, &self.node, &zfs::list(&image).run_blocking()?)?.ours {
+        for name in zfs::children_by_owner(&image, &self.node, &zfs::list(&image).run_blocking()?)?.ours {
             let known = number_of(&name).is_some() || name.starts_with(DRAFT);
             if !known || !wanted(&name) || used.contains(&name) {
                 continue;
@@ -395,7 +418,7 @@ impl Golden {
         let Some(ours) = self.owned(&image)? else {
             return Ok(());
         };
-        for name in zfs::marks(&image, &self.node, &zfs::list(&image).run_blocking()?)?.ours {
+        for name in zfs::children_by_owner(&image, &self.node, &zfs::list(&image).run_blocking()?)?.ours {
             self.discard(&image.child(&name)?)?;
         }
         self.act(zfs::destroy(&ours))
@@ -466,7 +489,7 @@ impl Golden {
 /// Whether a volume's first bytes have this digest, and zeroes follow up to the size that ZFS gives it.
 fn reads_as(volume: &DatasetName, digest: &str, bytes: u64) -> Result<bool, GoldenError> {
     let device = volume.device()?.to_string();
-    let size = zfs::seen(volume, &zfs::look(volume).run_blocking()?)?.and_then(|seen| seen.volsize);
+    let size = zfs::dataset(volume, &zfs::query(volume).run_blocking()?)?.and_then(|seen| seen.volsize);
     let size = size.ok_or_else(|| GoldenError::Nothing(format!("zfs says no size of {volume}")))?;
     match raw::read_back(Path::new(&device), bytes, size) {
         Ok((actual, rest)) => Ok(actual == digest && rest),

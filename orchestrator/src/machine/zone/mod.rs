@@ -2,12 +2,15 @@
 //! machine plan` prints), and the back end that carries it out.
 
 pub mod command;
+pub mod config;
+pub mod export;
 pub mod golden;
 pub mod host;
 pub mod life;
+pub mod owned;
 pub mod setup;
 
 pub use self::{
-    host::timeout_scale::Patience,
+    host::timeout_scale::TimeoutScale,
     life::adapter::{Options, open},
 };

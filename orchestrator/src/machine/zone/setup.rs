@@ -1,4 +1,4 @@
-//! What a zone host needs before its first machine: the tree of datasets and the rules of ipfilter. It looks first,
+//! What a zone host needs before its first machine: the tree of datasets and the rules of ipfilter. It inspects first,
 //! and says what is missing as the commands that would make it; nothing that is another's is touched.
 
 pub mod rehearsal;
@@ -11,7 +11,7 @@ use super::command::{CommandError, ipadm, ipf, smf, zfs};
 use crate::{
     config::Zone,
     exec::{Cmd, ExecError},
-    machine::files,
+    files,
     model::{
         illumos::{
             names::{DatasetName, Unfit},
@@ -23,20 +23,20 @@ use crate::{
 
 /// ipfilter's rules that outlive a reboot.
 const IPF_CONF: &str = "/etc/ipf/ipf.conf";
-/// Ours among them.
+/// Our rules stand between these two lines.
 const BEGIN: &str = "# helios-ci: begin";
 const END: &str = "# helios-ci: end";
 
 /// One thing to do.
 #[derive(Debug, Clone)]
 pub enum Act {
-    /// A command.
+    /// Run a command.
     Run(Cmd),
     /// A file with a new content.
     Write {
-        /// Which.
+        /// The file that is replaced.
         path: String,
-        /// All of it.
+        /// Its whole new text.
         text: String,
     },
 }
@@ -59,22 +59,22 @@ pub enum SetupError {
     /// A command could not be run.
     #[error(transparent)]
     Exec(#[from] ExecError),
-    /// A command failed.
+    /// A command of the host failed.
     #[error(transparent)]
     Command(#[from] CommandError),
-    /// A file.
+    /// A file cannot be read or written.
     #[error("cannot use {path}")]
     Io {
-        /// Which.
+        /// The file that cannot be used.
         path: String,
-        /// The system's word.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
     /// The machines' addresses are the host's, too.
     #[error("the machines' addresses {range} overlap {address} of {interface}: choose another range as `zone.network`")]
     Overlap {
-        /// Ours.
+        /// The configured network.
         range: String,
         /// The host's, with its network.
         address: String,
@@ -85,8 +85,8 @@ pub enum SetupError {
     #[error(
         "{path} has a line `{BEGIN}` and none `{END}` after it: restore that line where our rules end, or remove them"
     )]
-    Marks {
-        /// Which file.
+    Markers {
+        /// The file with broken markers.
         path: String,
     },
     /// Others could put something else in the zones' place.
@@ -95,7 +95,7 @@ pub enum SetupError {
          `chown root {path}; chmod go-w {path}`, or choose another `zone.path`"
     )]
     Writable {
-        /// Which directory.
+        /// The directory that is not ours alone.
         path: String,
     },
     /// ipfilter's rules are made by somebody else.
@@ -110,12 +110,12 @@ pub enum SetupError {
     Policy {
         /// `deny`, `allow`, or `custom` with another file.
         policy: String,
-        /// That file.
+        /// The file that the service loads instead.
         file: String,
     },
     /// The tree's place is taken.
     #[error(
-        "{dataset} exists and does not carry the mark of node {node}: choose another `zone.dataset`, or, if it is meant, mark it with `zfs set helios-ci:node={node} {dataset}`"
+        "{dataset} exists and does not carry the owner tag of node {node}: choose another `zone.dataset`, or, if it is meant, set it with `zfs set helios-ci:node={node} {dataset}`"
     )]
     Foreign {
         /// The dataset.
@@ -128,7 +128,7 @@ pub enum SetupError {
 /// What is missing on this host, in the order in which it is to be done; nothing when all is there.
 ///
 /// # Errors
-/// When the host cannot be looked at, or the tree's place is another's.
+/// When the host cannot be inspected, or another's dataset has the tree's name.
 pub fn missing(node: &NodeName, zone: &Zone) -> Result<Vec<Act>, SetupError> {
     apart(node, zone)?;
     let mut acts = missing_datasets(node, zone)?;
@@ -145,7 +145,7 @@ pub fn missing_datasets(node: &NodeName, zone: &Zone) -> Result<Vec<Act>, SetupE
     rooted(zone)?;
     let (machines, zones) = (zone.dataset.child("machines")?, zone.dataset.child("zones")?);
     for (dataset, properties) in tree(zone)? {
-        let seen = zfs::seen(&dataset, &zfs::look(&dataset).run_blocking()?)?;
+        let seen = zfs::dataset(&dataset, &zfs::query(&dataset).run_blocking()?)?;
         match seen {
             Some(seen) if seen.node.as_deref() == Some(node.as_str()) => {
                 match zone.quota_gib.filter(|_| dataset == machines) {
@@ -184,7 +184,7 @@ fn missing_rules(zone: &Zone) -> Result<Vec<Act>, SetupError> {
             });
         }
     };
-    let wanted = with_rules(&text, zone).ok_or_else(|| SetupError::Marks {
+    let wanted = with_rules(&text, zone).ok_or_else(|| SetupError::Markers {
         path: IPF_CONF.to_owned(),
     })?;
     let rewritten = wanted != text;
@@ -202,7 +202,7 @@ fn missing_rules(zone: &Zone) -> Result<Vec<Act>, SetupError> {
     if rewritten || in_force != Some(None) || !lasting.is_empty() {
         acts.extend(lasting);
         acts.push(Act::Run(smf::enable(smf::IPFILTER)));
-        // Emptied and read anew: rules that were added twice would stand in the wrong order.
+        // Emptied and read again: rules that were added twice would stand in the wrong order.
         acts.push(Act::Run(Cmd::new("/usr/sbin/ipf").args(["-Fa", "-f", IPF_CONF])));
     }
     Ok(acts)
@@ -303,7 +303,7 @@ fn tree(zone: &Zone) -> Result<Vec<(DatasetName, Properties)>, Unfit> {
     ])
 }
 
-/// ipf.conf with our rules before all others: ipfilter takes the first that says `quick`. None when it cannot be told
+/// ipf.conf with our rules before all others: ipfilter takes the first that says `quick`. None when it is not known
 /// where the rules end that were ours before.
 fn with_rules(text: &str, zone: &Zone) -> Option<String> {
     let mut others = String::new();
@@ -337,7 +337,7 @@ pub fn perform(act: &Act) -> Result<(), SetupError> {
             let written = Path::new(path)
                 .parent()
                 .map_or(Ok(()), fs::create_dir_all)
-                .and_then(|()| files::write_atomic(Path::new(path), text.as_bytes()));
+                .and_then(|()| files::write_private(Path::new(path), text.as_bytes()));
             written.map_err(|source| SetupError::Io {
                 path: path.clone(),
                 source,

@@ -102,7 +102,7 @@ texts! {
 /// The least that dladm(8) takes, in bits a second.
 const MIN_RATE: u64 = 1_200_000;
 
-/// Bits a second.
+/// The rate that a text means, in bits a second.
 fn rate(text: &str) -> Option<u64> {
     let number = text.strip_suffix(['K', 'M', 'G'])?;
     let plain =
@@ -167,7 +167,7 @@ impl VolumeSize {
         Self(bytes.max(1).div_ceil(Self::BLOCK).saturating_mul(Self::BLOCK))
     }
 
-    /// In bytes.
+    /// The size in bytes.
     #[must_use]
     pub fn bytes(self) -> u64 {
         self.0

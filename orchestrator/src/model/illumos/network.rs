@@ -25,9 +25,9 @@ pub struct Slot(u16);
 /// Which end of the stub a VNIC is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// The host's.
+    /// The VNIC of the host.
     Host,
-    /// The guest's.
+    /// The VNIC of the guest.
     Guest,
 }
 

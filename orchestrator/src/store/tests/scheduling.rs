@@ -63,22 +63,22 @@ async fn a_machine_that_cannot_be_removed_is_found(lab: Lab) {
     let claimed = lab.claim().await.unwrap();
     let name = MachineName::of(claimed.attempt);
     // One that is in use is none, however long.
-    assert_eq!(lab.store.stuck_machine(&node, at_once).await.unwrap(), None);
+    assert_eq!(lab.store.overdue_removal(&node, at_once).await.unwrap(), None);
     lab.end(&claimed, JobResult::Success).await;
     assert_eq!(
-        lab.store.stuck_machine(&node, at_once).await.unwrap(),
+        lab.store.overdue_removal(&node, at_once).await.unwrap(),
         Some(name.clone())
     );
-    assert_eq!(lab.store.stuck_machine(&node, later).await.unwrap(), None);
+    assert_eq!(lab.store.overdue_removal(&node, later).await.unwrap(), None);
     assert_eq!(
         lab.store
-            .stuck_machine(&"another".parse().unwrap(), at_once)
+            .overdue_removal(&"another".parse().unwrap(), at_once)
             .await
             .unwrap(),
         None
     );
     assert!(lab.store.machine_state(&name, MachineState::Gone).await.unwrap());
-    assert_eq!(lab.store.stuck_machine(&node, at_once).await.unwrap(), None);
+    assert_eq!(lab.store.overdue_removal(&node, at_once).await.unwrap(), None);
 }
 
 async fn two_claimers_take_each_job_once(lab: Lab) {

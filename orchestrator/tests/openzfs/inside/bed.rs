@@ -12,7 +12,7 @@ use helios_ci::{
     exec::{Cmd, Output},
     machine::{
         MachineSpec, Seed,
-        zone::{Patience, command::CommandError, golden::Golden, host::Host, life::owned::Owned, setup},
+        zone::{TimeoutScale, command::CommandError, golden::Golden, host::Host, owned::Owned, setup},
     },
     model::{
         ids::AttemptId,
@@ -71,7 +71,7 @@ pub fn ours<T: Clone>(thing: &T) -> Owned<T> {
 pub fn host() -> Host {
     Host {
         node: node().to_string(),
-        patience: Patience::default(),
+        timeout_scale: TimeoutScale::default(),
     }
 }
 

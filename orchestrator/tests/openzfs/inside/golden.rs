@@ -125,9 +125,9 @@ fn packed_disks_are_unpacked_and_wrong_ones_change_nothing() {
     let error = tree.golden().import(file, &label(), &digest).unwrap_err();
     assert!(matches!(error, GoldenError::Io { doing: "read", .. }), "{error}");
     assert!(
-        zfs::seen(
+        zfs::dataset(
             &tree.below("images/debian"),
-            &bed::ran(zfs::look(&tree.below("images/debian")))
+            &bed::ran(zfs::query(&tree.below("images/debian")))
         )
         .unwrap()
         .is_none()

@@ -38,7 +38,7 @@ async fn a_disk_is_cloned_grown_and_destroyed() {
             .map_err(|trouble| trouble.reason)
     };
     make().await.unwrap();
-    let seen = zfs::seen(&disk, &ran(zfs::look(&disk))).unwrap().unwrap();
+    let seen = zfs::dataset(&disk, &ran(zfs::query(&disk))).unwrap().unwrap();
     assert_eq!(
         (seen.node.as_deref(), seen.attempt, seen.origin),
         (
@@ -125,7 +125,7 @@ async fn a_busy_disk_is_waited_for_and_then_quarantined() {
     let (removed, ()) = tokio::join!(a_host.remove_disk(&spec.name, &disk), letting_go);
     removed.unwrap_or_else(|trouble| panic!("{}", trouble.reason));
     assert!(began.elapsed() >= WAITED);
-    assert!(zfs::seen(&disk, &ran(zfs::look(&disk))).unwrap().is_none());
+    assert!(zfs::dataset(&disk, &ran(zfs::query(&disk))).unwrap().is_none());
 
     host()
         .make_disk(&spec, &origin, &disk)
@@ -137,10 +137,10 @@ async fn a_busy_disk_is_waited_for_and_then_quarantined() {
         .await
         .unwrap_or_else(|trouble| panic!("{}", trouble.reason));
     assert_eq!(property(&disk, zfs::STATE), "quarantined");
-    let marks = zfs::marks(&machines, &node(), &ran(zfs::list(&machines))).unwrap();
+    let children = zfs::children_by_owner(&machines, &node(), &ran(zfs::list(&machines))).unwrap();
     assert!(
-        marks.ours.is_empty() && marks.quarantined == [spec.name.to_string()],
-        "{marks:?}"
+        children.ours.is_empty() && children.quarantined == [spec.name.to_string()],
+        "{children:?}"
     );
     drop(guest);
     done(zfs::destroy(&ours(&disk))).unwrap();

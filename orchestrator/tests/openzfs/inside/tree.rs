@@ -52,12 +52,16 @@ fn an_inherited_mark_proves_nothing() {
     bed::zfs(&["create", &strange.to_string()]);
     // It has the value, from above.
     assert_eq!(property(&strange, zfs::NODE), "n1");
-    let seen = zfs::seen(&strange, &ran(zfs::look(&strange))).unwrap().unwrap();
+    let seen = zfs::dataset(&strange, &ran(zfs::query(&strange))).unwrap().unwrap();
     assert_eq!(
         (seen.node, seen.attempt, seen.origin, seen.volsize),
         (None, None, None, None)
     );
-    let owned = || zfs::marks(&machines, &node(), &ran(zfs::list(&machines))).unwrap().ours;
+    let owned = || {
+        zfs::children_by_owner(&machines, &node(), &ran(zfs::list(&machines)))
+            .unwrap()
+            .ours
+    };
     assert!(owned().is_empty(), "{:?}", owned());
     done(zfs::set(&strange, zfs::NODE, "n1")).unwrap();
     assert_eq!(owned(), ["strange"]);
@@ -98,19 +102,19 @@ async fn a_zonepath_is_mounted_and_goes_with_all_below_it() {
     let another = bed::spec(None);
     let trouble = host().make_zonepath(&another, &path).await.unwrap_err();
     assert!(
-        trouble.reason.contains("does not carry the marks"),
+        trouble.reason.contains("does not carry the owner tags"),
         "{}",
         trouble.reason
     );
     bed::zfs(&["create", &format!("{path}/below")]);
     assert!(done(zfs::destroy(&ours(&path))).unwrap_err().is_busy());
     done(zfs::destroy_zonepath(&ours(&path))).unwrap();
-    assert!(zfs::seen(&path, &ran(zfs::look(&path))).unwrap().is_none());
+    assert!(zfs::dataset(&path, &ran(zfs::query(&path))).unwrap().is_none());
     // Where its parent is not mounted it would be a plain folder's neighbour: that is refused.
     bed::zfs(&["set", "canmount=off", &tree.below("zones").to_string()]);
     bed::zfs(&["create", "-o", "canmount=noauto", &path.to_string()]);
     let trouble = host().make_zonepath(&spec, &path).await.unwrap_err();
-    assert!(trouble.reason.contains("marks"), "{}", trouble.reason);
+    assert!(trouble.reason.contains("owner tags"), "{}", trouble.reason);
     done(zfs::set(&path, zfs::NODE, "n1")).unwrap();
     done(zfs::set(&path, zfs::ATTEMPT, &spec.name.attempt().to_string())).unwrap();
     let trouble = host().make_zonepath(&spec, &path).await.unwrap_err();
@@ -132,7 +136,9 @@ fn many_datasets_and_odd_names_are_listed_whole() {
     }
     bed::zfs(&["create", "-o", "canmount=off", &format!("{machines}/with blank")]);
     wanted.sort();
-    let mut owned = zfs::marks(&machines, &node(), &ran(zfs::list(&machines))).unwrap().ours;
+    let mut owned = zfs::children_by_owner(&machines, &node(), &ran(zfs::list(&machines)))
+        .unwrap()
+        .ours;
     owned.sort();
     assert_eq!(owned, wanted);
     let children = zfs::children(&machines, &ran(zfs::list(&machines))).unwrap();

@@ -33,9 +33,7 @@ const FUNCTIONS: u8 = 8;
 /// A PCI slot and a function of it. A system that finds no function 0 in a slot does not look for others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Slot {
-    /// The slot.
     pub device: u8,
-    /// The function.
     pub function: u8,
 }
 
@@ -96,7 +94,6 @@ pub struct Nic {
     pub slot: Slot,
     /// `virtio-net-viona`, `virtio-net`, `e1000`.
     pub interface: String,
-    /// The VNIC.
     pub vnic: String,
     /// What the link's own properties add: `feature_mask=0`.
     pub options: Vec<String>,

@@ -53,7 +53,6 @@ pub struct Machine {
     pub vcpus: String,
     /// As written: `2G`.
     pub ram: String,
-    /// The firmware's file.
     pub bootrom: String,
     /// Whether the firmware keeps its variables in `/etc/uefivars`.
     pub uefivars: bool,
@@ -69,17 +68,14 @@ pub struct Machine {
     pub serials: Vec<(u8, String)>,
     /// The CD that the hook makes itself.
     pub seed_cd: Option<Disk>,
-    /// Other CDs.
     pub cds: Vec<Disk>,
     /// Whether their slot comes after the disks': firmware without an order is to look at those first.
     pub late_cds: bool,
     /// Disks, the one to boot from first.
     pub disks: Vec<Disk>,
-    /// Network cards.
     pub nics: Vec<Nic>,
     /// Links by whether they are to see all that goes by.
     pub promiscuous: BTreeMap<String, bool>,
-    /// The display's options.
     pub display: Option<String>,
     /// Whether the display has a tablet.
     pub tablet: bool,
@@ -272,12 +268,7 @@ pub fn machine(host: &Host, config: &Config) -> Result<Machine, String> {
     if openbsd {
         log.info("Ignoring unknown MSRs for OpenBSD");
     }
-    let mut serials = Vec::new();
-    if release == Release::Master {
-        let found = devices::numbered(config, "com", 4, true, &mut log)?;
-        // The first is the console's, and there is none before it.
-        serials = found.into_iter().filter(|(number, _)| *number > 1).collect();
-    }
+    let serials = serials(release, config, &mut log)?;
     let cd_slot = if late_cds { devices::LATE_CD } else { devices::CD };
     let cds = devices::cds(config, cd_slot, &mut log)?;
     let boot_disk = devices::boot_disk(release, config, &options);
@@ -293,10 +284,7 @@ pub fn machine(host: &Host, config: &Config) -> Result<Machine, String> {
     let shares = devices::shares(config, &mut log)?;
     let rng = options.boolean("rng")?;
     let settings = switches(&options)?;
-    let mut extra = Vec::new();
-    for text in devices::numbered(config, "extra", 16, true, &mut log)?.values() {
-        extra.extend(words::split(text)?);
-    }
+    let extra = extra(config, &mut log)?;
     let mut machine = Machine {
         name: config.name.clone(),
         vcpus: options.get("vcpus").into(),
@@ -331,6 +319,25 @@ pub fn machine(host: &Host, config: &Config) -> Result<Machine, String> {
     };
     machine.log_end();
     Ok(machine)
+}
+
+/// The serial ports beside the console's, by number.
+fn serials(release: Release, config: &Config, log: &mut Log) -> Result<Vec<(u8, String)>, String> {
+    if release != Release::Master {
+        return Ok(Vec::new());
+    }
+    let found = devices::numbered(config, "com", 4, true, log)?;
+    // The first is the console's, and there is none before it.
+    Ok(found.into_iter().filter(|(number, _)| *number > 1).collect())
+}
+
+/// The words of bhyve's command line that the attributes `extra` add.
+fn extra(config: &Config, log: &mut Log) -> Result<Vec<String>, String> {
+    let mut extra = Vec::new();
+    for text in devices::numbered(config, "extra", 16, true, log)?.values() {
+        extra.extend(words::split(text)?);
+    }
+    Ok(extra)
 }
 
 impl Machine {

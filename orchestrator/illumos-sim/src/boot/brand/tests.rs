@@ -1,6 +1,6 @@
 use super::{Machine, Release, machine};
 use crate::{
-    program::testing::Bed,
+    program::testing::TestHost,
     zonecfg::{Config, Resource, Value},
 };
 
@@ -17,8 +17,8 @@ fn config(attrs: &[(&str, &str)]) -> Config {
 }
 
 fn made_on(version: &str, attrs: &[(&str, &str)]) -> Result<Machine, String> {
-    let bed = Bed::new();
-    let made = bed.sim.mutate(|host| {
+    let fixture = TestHost::new();
+    let made = fixture.sim.mutate(|host| {
         host.state.version = version.into();
         machine(host, &config(attrs))
     });

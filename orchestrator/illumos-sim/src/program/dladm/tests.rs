@@ -1,10 +1,10 @@
 use super::*;
-use crate::program::testing::Bed;
+use crate::program::testing::TestHost;
 
-fn slot(bed: &Bed) {
-    bed.ok("dladm create-etherstub -t hcis7");
-    bed.ok("dladm create-vnic -t -l hcis7 -m 02:08:20:00:2a:01 hcih7");
-    bed.ok("dladm create-vnic -t -l hcis7 -m 2:8:20:0:2a:2 hciv7");
+fn slot(fixture: &TestHost) {
+    fixture.ok("dladm create-etherstub -t hcis7");
+    fixture.ok("dladm create-vnic -t -l hcis7 -m 02:08:20:00:2a:01 hcih7");
+    fixture.ok("dladm create-vnic -t -l hcis7 -m 2:8:20:0:2a:2 hciv7");
 }
 
 #[test]
@@ -22,29 +22,30 @@ fn names_end_in_a_number() {
 
 #[test]
 fn listings_escape_by_the_number_of_fields() {
-    let bed = Bed::new();
-    slot(&bed);
+    let fixture = TestHost::new();
+    slot(&fixture);
     assert_eq!(
-        bed.ok("dladm show-vnic -p -o link,over,macaddress,vid hciv7"),
+        fixture.ok("dladm show-vnic -p -o link,over,macaddress,vid hciv7"),
         "hciv7:hcis7:2\\:8\\:20\\:0\\:2a\\:2:0\n"
     );
-    assert_eq!(bed.ok("dladm show-vnic -p -o macaddress hciv7"), "2:8:20:0:2a:2\n");
-    assert_eq!(bed.ok("dladm show-etherstub -p -o link"), "hcis7\n");
+    assert_eq!(fixture.ok("dladm show-vnic -p -o macaddress hciv7"), "2:8:20:0:2a:2\n");
+    assert_eq!(fixture.ok("dladm show-etherstub -p -o link"), "hcis7\n");
     assert_eq!(
-        bed.ok("dladm show-link -p -o link,class,mtu,state,over"),
+        fixture.ok("dladm show-link -p -o link,class,mtu,state,over"),
         "hcih7:vnic:9000:up:hcis7\nhcis7:etherstub:9000:unknown:--\nhciv7:vnic:9000:up:hcis7\nixgbe0:phys:1500:up:--\n"
     );
-    assert!(bed.no("dladm show-link -p", 1).contains("-o"));
+    assert!(fixture.no("dladm show-link -p", 1).contains("-o"));
     assert!(
-        bed.no("dladm show-link -p -o nothing", 1)
+        fixture
+            .no("dladm show-link -p -o nothing", 1)
             .contains("unknown output field")
     );
 }
 
 #[test]
 fn creating_and_deleting_are_refused_in_dladms_words() {
-    let bed = Bed::new();
-    slot(&bed);
+    let fixture = TestHost::new();
+    slot(&fixture);
     for (command, text) in [
         (
             "dladm create-etherstub -t hcis7",
@@ -79,34 +80,34 @@ fn creating_and_deleting_are_refused_in_dladms_words() {
             "dladm: etherstub deletion failed: link busy\n",
         ),
     ] {
-        assert_eq!(bed.no(command, 1), text, "{command}");
+        assert_eq!(fixture.no(command, 1), text, "{command}");
     }
     let long = "x".repeat(32) + "1";
     assert_eq!(
-        bed.no(&format!("dladm create-etherstub {long}"), 1),
+        fixture.no(&format!("dladm create-etherstub {long}"), 1),
         format!("dladm: link name too long '{long}'\n")
     );
-    bed.ok("ipadm create-addr -t -T static -a 10.77.0.29/30 hcih7/v4");
+    fixture.ok("ipadm create-addr -t -T static -a 10.77.0.29/30 hcih7/v4");
     assert_eq!(
-        bed.no("dladm delete-vnic hcih7", 1),
+        fixture.no("dladm delete-vnic hcih7", 1),
         "dladm: vnic deletion failed: link busy\n"
     );
-    bed.ok("ipadm delete-if hcih7");
+    fixture.ok("ipadm delete-if hcih7");
     for command in ["delete-vnic -t hcih7", "delete-vnic hciv7", "delete-etherstub hcis7"] {
-        bed.ok(&format!("dladm {command}"));
+        fixture.ok(&format!("dladm {command}"));
     }
 }
 
 #[test]
 fn properties_may_be_set_in_part() {
-    let bed = Bed::new();
-    slot(&bed);
-    bed.ok("dladm set-linkprop -t -p mtu=1500 -p maxbw=500M -p protection=mac-nospoof,restricted,ip-nospoof,dhcp-nospoof -p allowed-ips=10.77.0.30/32 hciv7");
+    let fixture = TestHost::new();
+    slot(&fixture);
+    fixture.ok("dladm set-linkprop -t -p mtu=1500 -p maxbw=500M -p protection=mac-nospoof,restricted,ip-nospoof,dhcp-nospoof -p allowed-ips=10.77.0.30/32 hciv7");
     assert_eq!(
-        bed.ok("dladm show-linkprop -c -o property,value -p protection,allowed-ips,mtu hciv7"),
+        fixture.ok("dladm show-linkprop -c -o property,value -p protection,allowed-ips,mtu hciv7"),
         "protection:mac-nospoof,restricted,ip-nospoof,dhcp-nospoof\nallowed-ips:10.77.0.30/32\nmtu:1500\n"
     );
-    let said = bed.no(
+    let said = fixture.no(
         "dladm set-linkprop -t -p mtu=1400,nonsense=1,protection=wrong,maxbw=9,allowed-ips=10.0.0.7/24 hciv7",
         1,
     );
@@ -122,30 +123,36 @@ fn properties_may_be_set_in_part() {
         "{said}"
     );
     assert_eq!(
-        bed.ok("dladm show-linkprop -c -o value -p mtu,maxbw,allowed-ips hciv7"),
+        fixture.ok("dladm show-linkprop -c -o value -p mtu,maxbw,allowed-ips hciv7"),
         "1400\n    9\n10.77.0.30/32\n"
     );
-    bed.ok("dladm reset-linkprop -t -p protection,allowed-ips hciv7");
-    assert_eq!(bed.ok("dladm show-linkprop -c -o value -p protection hciv7"), "--\n");
+    fixture.ok("dladm reset-linkprop -t -p protection,allowed-ips hciv7");
     assert_eq!(
-        bed.no("dladm set-linkprop -t -p mtu=1500 none0", 1),
+        fixture.ok("dladm show-linkprop -c -o value -p protection hciv7"),
+        "--\n"
+    );
+    assert_eq!(
+        fixture.no("dladm set-linkprop -t -p mtu=1500 none0", 1),
         "dladm: link none0 is not valid: object not found\n"
     );
 }
 
 #[test]
 fn the_last_property_alone_decides_how_setting_several_ends() {
-    let bed = Bed::new();
-    slot(&bed);
-    let read = |property: &str| bed.ok(&format!("dladm show-linkprop -c -o value -p {property} hciv7"));
+    let fixture = TestHost::new();
+    slot(&fixture);
+    let read = |property: &str| fixture.ok(&format!("dladm show-linkprop -c -o value -p {property} hciv7"));
     let low = "dladm: warning: cannot set link property 'maxbw' on 'hciv7': minimum value for maxbw is 1200K\n";
     for properties in ["-p maxbw=1199K -p mtu=1500", "-p maxbw=1,mtu=1500"] {
-        let said = bed.said(&format!("dladm set-linkprop -t {properties} hciv7"));
+        let said = fixture.said(&format!("dladm set-linkprop -t {properties} hciv7"));
         assert_eq!((said.code, said.stderr.as_str()), (0, low));
         assert_eq!((read("maxbw").as_str(), read("mtu").as_str()), ("--\n", "1500\n"));
-        bed.ok("dladm reset-linkprop -t hciv7");
+        fixture.ok("dladm reset-linkprop -t hciv7");
     }
-    assert_eq!(bed.no("dladm set-linkprop -t -p mtu=1500 -p maxbw=1M hciv7", 1), low);
+    assert_eq!(
+        fixture.no("dladm set-linkprop -t -p mtu=1500 -p maxbw=1M hciv7", 1),
+        low
+    );
     assert_eq!(read("mtu"), "1500\n");
     for (given, shown) in [
         ("1200k", "    1.200\n"),
@@ -153,7 +160,7 @@ fn the_last_property_alone_decides_how_setting_several_ends() {
         ("2g", " 2000\n"),
         ("123456M", "123456\n"),
     ] {
-        bed.ok(&format!("dladm set-linkprop -t -p maxbw={given} hciv7"));
+        fixture.ok(&format!("dladm set-linkprop -t -p maxbw={given} hciv7"));
         assert_eq!(read("maxbw"), shown);
     }
     for (given, why) in [
@@ -161,26 +168,27 @@ fn the_last_property_alone_decides_how_setting_several_ends() {
         ("2x", "invalid value"),
         ("1%", "operation not supported"),
     ] {
-        let said = bed.no(&format!("dladm set-linkprop -t -p maxbw={given} hciv7"), 1);
+        let said = fixture.no(&format!("dladm set-linkprop -t -p maxbw={given} hciv7"), 1);
         assert!(said.ends_with(&format!(": {why}\n")), "{said}");
     }
     // One that cannot be read at all: nothing is set.
-    bed.no("dladm set-linkprop -t -p maxbw=9 -p =x hciv7", 1);
+    fixture.no("dladm set-linkprop -t -p maxbw=9 -p =x hciv7", 1);
     assert_eq!(read("maxbw"), "123456\n");
 }
 
 #[test]
 fn an_mtu_at_creation_may_be_ignored() {
-    let bed = Bed::new();
-    slot(&bed);
-    let mtu = |name: &str| bed.ok(&format!("dladm show-linkprop -c -o value -p mtu {name}"));
-    bed.ok("dladm create-vnic -t -l hcis7 -p mtu=1500 a1");
+    let fixture = TestHost::new();
+    slot(&fixture);
+    let mtu = |name: &str| fixture.ok(&format!("dladm show-linkprop -c -o value -p mtu {name}"));
+    fixture.ok("dladm create-vnic -t -l hcis7 -p mtu=1500 a1");
     assert_eq!(mtu("a1"), "1500\n");
-    bed.sim
+    fixture
+        .sim
         .mutate(|host| host.faults.create_vnic_ignores_mtu = true)
         .unwrap();
-    bed.ok("dladm create-vnic -t -l hcis7 -p mtu=1500 a2");
+    fixture.ok("dladm create-vnic -t -l hcis7 -p mtu=1500 a2");
     assert_eq!(mtu("a2"), "9000\n");
-    bed.ok("dladm set-linkprop -t -p mtu=1500 a2");
+    fixture.ok("dladm set-linkprop -t -p mtu=1500 a2");
     assert_eq!(mtu("a2"), "1500\n");
 }

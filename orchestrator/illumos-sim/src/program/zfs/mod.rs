@@ -4,8 +4,8 @@ mod create;
 mod destroy;
 mod list;
 pub mod name;
-mod places;
 mod props;
+mod rename_mount;
 mod snapshots;
 pub mod space;
 #[cfg(test)]
@@ -40,9 +40,9 @@ pub fn run(host: &mut Host, args: &[String]) -> Ran {
         "hold" => snapshots::hold(host, rest),
         "release" => snapshots::release(host, rest),
         "holds" => snapshots::holds(host, rest),
-        "rename" => places::rename(host, rest),
-        "mount" => places::mount(host, rest),
-        "unmount" | "umount" => places::unmount(host, rest),
+        "rename" => rename_mount::rename(host, rest),
+        "mount" => rename_mount::mount(host, rest),
+        "unmount" | "umount" => rename_mount::unmount(host, rest),
         other => Err(usage(other, &format!("unrecognized command '{other}'"))),
     }
 }

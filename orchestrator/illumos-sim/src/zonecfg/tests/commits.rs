@@ -72,52 +72,55 @@ fn an_error_outside_a_resource_leaves_what_was_set_and_one_inside_leaves_nothing
 
 #[test]
 fn a_fault_keeps_nothing_of_a_file_that_errs() {
-    let bed = Bed::new();
-    bed.sim
+    let fixture = TestHost::new();
+    fixture
+        .sim
         .mutate(|host| host.faults.zonecfg_commits_nothing_on_error = true)
         .unwrap();
-    bed.no("zonecfg -z x create -b ; set zonepath=/zones/x ; nonsense", 1);
-    assert!(bed.sim.mutate(|host| load(host, "x")).unwrap().unwrap().is_none());
-    bed.sim
+    fixture.no("zonecfg -z x create -b ; set zonepath=/zones/x ; nonsense", 1);
+    assert!(fixture.sim.mutate(|host| load(host, "x")).unwrap().unwrap().is_none());
+    fixture
+        .sim
         .mutate(|host| host.faults.zonecfg_lacks = Some("max-lwps".into()))
         .unwrap();
     assert!(
-        bed.no("zonecfg -z x set max-lwps=100", 1)
+        fixture
+            .no("zonecfg -z x set max-lwps=100", 1)
             .starts_with("syntax error at '='\n")
     );
 }
 
 #[test]
 fn an_error_does_not_stop_words() {
-    let bed = Bed::new();
-    let said = bed.no(
+    let fixture = TestHost::new();
+    let said = fixture.no(
         "zonecfg -z y create -b ; set zonepath=/zones/y ; set nonsense=1 ; exit ; set autoboot=true",
         1,
     );
     assert!(said.starts_with("syntax error at '='\nCommands:\n"), "{said}");
-    let config = bed.sim.mutate(|host| load(host, "y")).unwrap().unwrap().unwrap();
+    let config = fixture.sim.mutate(|host| load(host, "y")).unwrap().unwrap().unwrap();
     assert!(config.autoboot, "nor does `exit`");
     // A resource that is left open takes the rest with it.
-    bed.no("zonecfg -z y set autoboot=false ; add device", 1);
-    let config = bed.sim.mutate(|host| load(host, "y")).unwrap().unwrap().unwrap();
+    fixture.no("zonecfg -z y set autoboot=false ; add device", 1);
+    let config = fixture.sim.mutate(|host| load(host, "y")).unwrap().unwrap().unwrap();
     assert!(config.autoboot);
     // What a careless caller would send for a value of `x; delete -F`.
-    bed.no(
+    fixture.no(
         "zonecfg -z y add attr ; set name=a ; set value=x; cancel ; delete -F ; end",
         1,
     );
-    assert!(bed.sim.mutate(|host| load(host, "y")).unwrap().unwrap().is_none());
+    assert!(fixture.sim.mutate(|host| load(host, "y")).unwrap().unwrap().is_none());
 }
 
 #[test]
 fn a_zone_needs_a_path_and_a_brand_that_is_there() {
-    let bed = Bed::new();
-    let said = bed.no("zonecfg -z w create -b ; verify", 1);
+    let fixture = TestHost::new();
+    let said = fixture.no("zonecfg -z w create -b ; verify", 1);
     assert!(
         said.starts_with("zonepath cannot be empty.\nw: Required resource missing\n"),
         "{said}"
     );
-    let said = bed.no(
+    let said = fixture.no(
         "zonecfg -z w create -b ; set zonepath=/w ; set brand=none ; set ip-type=exclusive",
         1,
     );
@@ -126,56 +129,62 @@ fn a_zone_needs_a_path_and_a_brand_that_is_there() {
         said.ends_with("w: unknown brand.\n\nw: Invalid document\nConfiguration not saved.\n"),
         "{said}"
     );
-    let said = bed.no("zonecfg -z none set autoboot=true", 1);
+    let said = fixture.no("zonecfg -z none set autoboot=true", 1);
     assert_eq!(said, "none: No such zone configured\n");
-    bed.ok("zonecfg -z w create -b ; set zonepath=/w ; set brand=bhyve");
-    std::fs::remove_file(bed.sim.root().join("usr/lib/brand/bhyve/config.xml")).unwrap();
-    let said = bed.no("zonecfg -z w set autoboot=true", 1);
+    fixture.ok("zonecfg -z w create -b ; set zonepath=/w ; set brand=bhyve");
+    std::fs::remove_file(fixture.sim.root().join("usr/lib/brand/bhyve/config.xml")).unwrap();
+    let said = fixture.no("zonecfg -z w set autoboot=true", 1);
     assert_eq!(said, "Zone w uses non-existent brand \"bhyve\".  Unable to continue\n");
 }
 
 #[test]
 fn names_are_checked_and_changed() {
-    let bed = Bed::new();
-    let said = bed.no("zonecfg -z -bad create -b", 2);
+    let fixture = TestHost::new();
+    let said = fixture.no("zonecfg -z -bad create -b", 2);
     assert!(
         said.starts_with("-bad: Bogus zone name\n\n<zone> := [A-Za-z0-9]"),
         "{said}"
     );
-    bed.no("zonecfg -x", 2);
-    let said = bed.no("zonecfg -z SUNWa create -b", 1);
+    fixture.no("zonecfg -x", 2);
+    let said = fixture.no("zonecfg -z SUNWa create -b", 1);
     assert_eq!(said, "SUNWa: zones beginning with SUNW are read-only.\n");
-    assert_eq!(bed.no("zonecfg -z SUNWa export", 1), "SUNWa: No such zone configured\n");
-    let said = bed.no("zonecfg -z global set brand=bhyve", 1);
+    assert_eq!(
+        fixture.no("zonecfg -z SUNWa export", 1),
+        "SUNWa: No such zone configured\n"
+    );
+    let said = fixture.no("zonecfg -z global set brand=bhyve", 1);
     assert!(
         said.starts_with("brand is not a valid property for the global zone.\n"),
         "{said}"
     );
     assert!(
-        bed.no("zonecfg -z global add net", 1)
+        fixture
+            .no("zonecfg -z global add net", 1)
             .starts_with("Cannot add a net resource to the global zone.\n")
     );
-    bed.ok("zonecfg -z a create -b ; set zonepath=/zones/a ; set brand=bhyve");
-    bed.ok("zonecfg -z b create -b ; set zonepath=/zones/b ; set zonename=c");
+    fixture.ok("zonecfg -z a create -b ; set zonepath=/zones/a ; set brand=bhyve");
+    fixture.ok("zonecfg -z b create -b ; set zonepath=/zones/b ; set zonename=c");
     assert!(
-        bed.no("zonecfg -z a set zonename=c", 1)
+        fixture
+            .no("zonecfg -z a set zonename=c", 1)
             .starts_with("c: Zone name already in use\n")
     );
-    bed.ok("zonecfg -z a set zonename=d");
-    let index = std::fs::read_to_string(bed.sim.root().join("etc/zones/index")).unwrap();
+    fixture.ok("zonecfg -z a set zonename=d");
+    let index = std::fs::read_to_string(fixture.sim.root().join("etc/zones/index")).unwrap();
     assert_eq!(
         index,
         "global:installed:/\nc:configured:/zones/b:\nd:configured:/zones/a:\n"
     );
-    assert!(bed.ok("zonecfg -z d export").contains("set brand=bhyve\n"));
-    assert!(!bed.sim.root().join("etc/zones/a.xml").exists());
+    assert!(fixture.ok("zonecfg -z d export").contains("set brand=bhyve\n"));
+    assert!(!fixture.sim.root().join("etc/zones/a.xml").exists());
 }
 
 #[test]
 fn a_zone_that_is_installed_refuses_without_an_error() {
-    let bed = Bed::new();
-    bed.ok("zonecfg -z z create -b ; set zonepath=/zones/z ; set brand=bhyve");
-    bed.sim
+    let fixture = TestHost::new();
+    fixture.ok("zonecfg -z z create -b ; set zonepath=/zones/z ; set brand=bhyve");
+    fixture
+        .sim
         .mutate(|host| {
             let mut entry = index::find(host, "z").unwrap().unwrap();
             entry.state = crate::state::ZoneState::Installed;
@@ -187,26 +196,29 @@ fn a_zone_that_is_installed_refuses_without_an_error() {
         ("set zonepath=/zones/y", "set zonepath"),
         ("set brand=lipkg", "set brand"),
     ] {
-        let out = bed.said(&format!("zonecfg -z z {command}"));
+        let out = fixture.said(&format!("zonecfg -z z {command}"));
         let said = format!("Zone z already installed; {verb} not allowed.\n");
         assert_eq!((out.code, out.stderr), (0, said));
     }
-    bed.ok("zonecfg -z z delete -F");
+    fixture.ok("zonecfg -z z delete -F");
 }
 
 #[test]
 fn half_a_zone_is_removed_with_a_complaint() {
-    let bed = Bed::new();
-    bed.ok("zonecfg -z z create -b ; set zonepath=/zones/z ; set brand=bhyve");
-    std::fs::remove_file(bed.sim.root().join("etc/zones/z.xml")).unwrap();
-    assert_eq!(bed.no("zonecfg -z z delete -F", 1), "z: No such zone configured\n");
-    assert_eq!(bed.sim.mutate(|host| index::find(host, "z")).unwrap().unwrap(), None);
-    bed.ok("zonecfg -z z create -b ; set zonepath=/zones/z ; set brand=bhyve");
-    std::fs::write(bed.sim.root().join("etc/zones/z.xml"), "<zone").unwrap();
-    assert_eq!(bed.no("zonecfg -z z delete -F", 1), "z: Invalid document\n");
-    assert!(!bed.sim.root().join("etc/zones/z.xml").exists());
+    let fixture = TestHost::new();
+    fixture.ok("zonecfg -z z create -b ; set zonepath=/zones/z ; set brand=bhyve");
+    std::fs::remove_file(fixture.sim.root().join("etc/zones/z.xml")).unwrap();
+    assert_eq!(fixture.no("zonecfg -z z delete -F", 1), "z: No such zone configured\n");
     assert_eq!(
-        bed.ok("zonecfg -z z create -b ; set zonepath=/z ; set brand=bhyve ; commit ; create -F ; set zonepath=/y"),
+        fixture.sim.mutate(|host| index::find(host, "z")).unwrap().unwrap(),
+        None
+    );
+    fixture.ok("zonecfg -z z create -b ; set zonepath=/zones/z ; set brand=bhyve");
+    std::fs::write(fixture.sim.root().join("etc/zones/z.xml"), "<zone").unwrap();
+    assert_eq!(fixture.no("zonecfg -z z delete -F", 1), "z: Invalid document\n");
+    assert!(!fixture.sim.root().join("etc/zones/z.xml").exists());
+    assert_eq!(
+        fixture.ok("zonecfg -z z create -b ; set zonepath=/z ; set brand=bhyve ; commit ; create -F ; set zonepath=/y"),
         "Zone z already exists; overwriting.\n"
     );
 }

@@ -3,7 +3,7 @@
 use super::{
     super::{
         grammar::{Command, Given, Parser, Step},
-        words::Verb,
+        keywords::Verb,
     },
     *,
 };
@@ -175,8 +175,8 @@ fn options_are_getopts() {
     }
     // Options that are not known are forgiven by verbs that know none but `-F`.
     assert_eq!(taken("verify -x\nverify x\ncancel -?\nexit -F\n"), "");
-    let bed = Bed::new();
-    let said = bed.no("zonecfg -z z create -x", 1);
+    let fixture = TestHost::new();
+    let said = fixture.no("zonecfg -z z create -x", 1);
     assert!(
         said.starts_with("zonecfg: illegal option -- x\nusage:\ncreate "),
         "{said}"

@@ -1,5 +1,5 @@
 use super::*;
-use crate::{Out, program::testing::Bed};
+use crate::{Out, program::testing::TestHost};
 
 mod commits;
 mod language;
@@ -10,11 +10,11 @@ const HEAD: &str = "create -b\nset brand=bhyve\nset zonepath=/zones/z\nset autob
 
 /// What one script does on a fresh host: how it ends, and what is stored of the zone.
 fn script(text: &str) -> (Out, Option<String>) {
-    let bed = Bed::new();
-    let file = bed.file("script", &format!("{HEAD}{text}"));
-    let mut out = bed.said(&format!("zonecfg -z z -f {file}"));
+    let fixture = TestHost::new();
+    let file = fixture.file("script", &format!("{HEAD}{text}"));
+    let mut out = fixture.said(&format!("zonecfg -z z -f {file}"));
     out.stderr = out.stderr.replace(&file, "SCRIPT");
-    let stored = bed.sim.mutate(|host| load(host, "z")).unwrap().unwrap();
+    let stored = fixture.sim.mutate(|host| load(host, "z")).unwrap().unwrap();
     (out, stored.map(|config| config.export(None)))
 }
 
@@ -64,10 +64,10 @@ commit
 
 #[test]
 fn a_file_makes_a_zone() {
-    let bed = Bed::new();
-    let file = bed.file("z1", FILE);
-    bed.ok(&format!("zonecfg -z z1 -f {file}"));
-    let xml = std::fs::read_to_string(bed.sim.root().join("etc/zones/z1.xml")).unwrap();
+    let fixture = TestHost::new();
+    let file = fixture.file("z1", FILE);
+    fixture.ok(&format!("zonecfg -z z1 -f {file}"));
+    let xml = std::fs::read_to_string(fixture.sim.root().join("etc/zones/z1.xml")).unwrap();
     for line in [
         "<zone name=\"z1\" zonepath=\"/zones/hci/z1\" autoboot=\"false\" brand=\"bhyve\" ip-type=\"exclusive\">",
         "  <rctl name=\"zone.cpu-shares\">",
@@ -81,25 +81,26 @@ fn a_file_makes_a_zone() {
     assert_eq!(xml::write(&config), xml);
     assert_eq!(config.attr("hci-note"), Some("a b; c=[d] <&>"));
     assert_eq!(config.limit("zone.max-lwps"), Some(100));
-    let index = std::fs::read_to_string(bed.sim.root().join("etc/zones/index")).unwrap();
+    let index = std::fs::read_to_string(fixture.sim.root().join("etc/zones/index")).unwrap();
     assert_eq!(index, "global:installed:/\nz1:configured:/zones/hci/z1:\n");
     // What export prints makes the same zone again.
-    let again = bed.file("z2", &bed.ok("zonecfg -z z1 export").replace("/z1\n", "/z2\n"));
-    bed.ok(&format!("zonecfg -z z2 -f {again}"));
-    let second = bed.ok("zonecfg -z z2 export");
-    assert_eq!(second.replace("/z2\n", "/z1\n"), bed.ok("zonecfg -z z1 export"));
+    let again = fixture.file("z2", &fixture.ok("zonecfg -z z1 export").replace("/z1\n", "/z2\n"));
+    fixture.ok(&format!("zonecfg -z z2 -f {again}"));
+    let second = fixture.ok("zonecfg -z z2 export");
+    assert_eq!(second.replace("/z2\n", "/z1\n"), fixture.ok("zonecfg -z z1 export"));
     assert!(
-        bed.no(&format!("zonecfg -z z1 -f {file}"), 1)
+        fixture
+            .no(&format!("zonecfg -z z1 -f {file}"), 1)
             .contains("Zone exists, input not from terminal")
     );
-    bed.no("zonecfg -z z1 create -b ; set autoboot=true", 1);
+    fixture.no("zonecfg -z z1 create -b ; set autoboot=true", 1);
     assert!(
-        bed.ok("zonecfg -z z1 export").contains("set autoboot=false\n"),
+        fixture.ok("zonecfg -z z1 export").contains("set autoboot=false\n"),
         "the run ended at the create"
     );
-    bed.ok("zonecfg -z z1 delete -F");
+    fixture.ok("zonecfg -z z1 delete -F");
     let absent = "z1: No such zone configured\n";
-    assert_eq!(bed.no("zonecfg -z z1 delete -F", 1), absent.repeat(2));
+    assert_eq!(fixture.no("zonecfg -z z1 delete -F", 1), absent.repeat(2));
 }
 
 #[test]

@@ -11,7 +11,11 @@ use std::{
 use miette::miette;
 use nix::unistd::{AccessFlags, Gid, Uid, User, access};
 
-use crate::{config::Config, config::LoadOptions, files, secret::Secret};
+use crate::{
+    config::{Config, LoadOptions},
+    files,
+    secret::Secret,
+};
 
 /// The daemon's user where services and packages make one.
 const USUAL: &str = "helios-ci";
@@ -121,7 +125,7 @@ impl Files<'_> {
             let what = what.display().to_string();
             move |e: io::Error| miette!("cannot write {what}: {e}; nothing was written")
         };
-        files::passage(dir).map_err(cannot(dir))?;
+        files::public_dir(dir).map_err(cannot(dir))?;
         // Beside the final places, so that a link is enough to give a file its name.
         let stage = tempfile::Builder::new()
             .prefix(".init-")

@@ -30,7 +30,7 @@ pub(super) async fn check(config: &Config, findings: &mut Findings) {
                     machines.backend()
                 );
                 findings.add(Line::ok("machined", detail));
-                troubles(machines.as_ref(), findings).await;
+                machine_findings(machines.as_ref(), findings).await;
             }
             Err(error) => findings.add(Line::failure(
                 "machined",
@@ -56,12 +56,12 @@ pub(super) async fn check(config: &Config, findings: &mut Findings) {
 }
 
 /// What only a person can mend.
-async fn troubles(machines: &dyn Machines, findings: &mut Findings) {
-    match machines.troubles().await {
-        Ok(troubles) => troubles.into_iter().for_each(|trouble| {
+async fn machine_findings(machines: &dyn Machines, findings: &mut Findings) {
+    match machines.findings().await {
+        Ok(found) => found.into_iter().for_each(|finding| {
             findings.add(Line::warning(
                 "machines",
-                trouble,
+                finding,
                 "look into it, then run doctor again",
             ));
         }),

@@ -8,7 +8,7 @@ use crate::{
     error_chain::chain,
     exec::Cmd,
     machine::zone::{
-        Patience,
+        TimeoutScale,
         command::{
             dispadmin, zfs,
             zoneadm::{self, State},
@@ -17,7 +17,7 @@ use crate::{
         host::memory::Memory,
         setup::{
             self,
-            rehearsal::{self, host::Seen},
+            rehearsal::{self, host::StepOutcome},
             scratch,
         },
     },
@@ -68,24 +68,25 @@ pub(super) async fn rehearse(config: &Config, findings: &mut Findings) {
         return findings.add(Line::failure(name, ONLY_ROOT, "pfexec helios-ci doctor --rehearse"));
     }
     let release = release().await;
-    let tell = |step: &rehearsal::Step, seen: Seen| {
+    let tell = |step: &rehearsal::Step, seen: StepOutcome| {
         let name = format!("{name}: {}", step.id);
         findings.add(match seen {
-            Seen::AsBelieved(detail) if detail.is_empty() => Line::ok(name, format!("seen: {}", step.fact)),
-            Seen::AsBelieved(detail) => Line::ok(name, format!("seen: {} ({detail})", step.fact)),
-            Seen::Different(how) => Line::failure(
+            StepOutcome::AsBelieved(detail) if detail.is_empty() => Line::ok(name, format!("seen: {}", step.fact)),
+            StepOutcome::AsBelieved(detail) => Line::ok(name, format!("seen: {} ({detail})", step.fact)),
+            StepOutcome::Different(how) => Line::failure(
                 name,
                 format!("different: {how}; believed was: {}", step.fact),
                 "docs/illumos-evidence.md says what stands on it; report it with what this host printed",
             ),
-            Seen::NotTried(needed) => Line::warning(
+            StepOutcome::NotTried(needed) => Line::warning(
                 name,
                 format!("not tried: {}", step.fact),
                 format!("it needs what `{needed}` did not bring about"),
             ),
         });
     };
-    if let Err(error) = rehearsal::host::rehearse(&config.node, &config.zone, release, Patience::default(), tell).await
+    if let Err(error) =
+        rehearsal::host::rehearse(&config.node, &config.zone, release, TimeoutScale::default(), tell).await
     {
         findings.add(Line::failure(
             name,
@@ -254,8 +255,8 @@ async fn space(config: &Config) -> Vec<Line> {
         let output = zfs::space(&machines).run().await.map_err(|e| chain(&e))?;
         let left = zfs::available(&output).map_err(|e| chain(&e))?;
         let left = left.ok_or_else(|| format!("zfs says nothing of {machines}'s space"))?;
-        let output = zfs::look(&machines).run().await.map_err(|e| chain(&e))?;
-        let seen = zfs::seen(&machines, &output).map_err(|e| chain(&e))?;
+        let output = zfs::query(&machines).run().await.map_err(|e| chain(&e))?;
+        let seen = zfs::dataset(&machines, &output).map_err(|e| chain(&e))?;
         Ok::<_, String>((left, seen.and_then(|seen| seen.quota)))
     };
     let (left, quota) = match asked.await {

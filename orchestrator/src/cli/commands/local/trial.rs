@@ -107,8 +107,8 @@ fn golden_bytes(config: &Config, label: &Label) -> miette::Result<u64> {
         let newest = images.versions(label).map_err(report)?.pop();
         let newest =
             newest.ok_or_else(|| miette!(help = "helios-ci image import", "there is no golden disk {label}"))?;
-        let output = zfs::look(&newest.volume).run_blocking().map_err(report)?;
-        let seen = zfs::seen(&newest.volume, &output).map_err(report)?;
+        let output = zfs::query(&newest.volume).run_blocking().map_err(report)?;
+        let seen = zfs::dataset(&newest.volume, &output).map_err(report)?;
         return seen
             .and_then(|seen| seen.volsize)
             .ok_or_else(|| miette!("zfs says no size of {}", newest.volume));

@@ -116,7 +116,7 @@ impl Machines for Judge {
         self.call(Some(name), true);
         Ok(Observed::Absent)
     }
-    async fn list(&self) -> Result<Vec<Owned>, MachineError> {
+    async fn list(&self) -> Result<Vec<OwnedMachine>, MachineError> {
         self.call(None, true);
         Ok(Vec::new())
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{CommandError, judge};
 use crate::{
     exec::{Cmd, Output},
-    machine::zone::life::owned::Owned,
+    machine::zone::owned::Owned,
     model::names::MachineName,
 };
 
@@ -32,7 +32,7 @@ fn bhyvectl(name: &MachineName, act: &str) -> Cmd {
 /// Judges a command that prints nothing.
 ///
 /// # Errors
-/// When it failed, which also says that there was no such machine: whoever asks looks.
+/// When it failed, which may only mean that there was no such machine: the caller inspects it.
 pub fn done(output: &Output) -> Result<(), CommandError> {
     judge(output, &[]).map(drop)
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use super::{CommandError, Failure, FieldError, fields, judge};
 use crate::{
     exec::{Cmd, Output},
-    machine::zone::life::owned::Owned,
+    machine::zone::owned::Owned,
     model::illumos::{
         names::{Bandwidth, LinkName},
         network::{MacAddress, SlotNetwork},

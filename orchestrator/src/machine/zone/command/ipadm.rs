@@ -7,7 +7,7 @@ use ipnet::Ipv4Net;
 use super::{CommandError, Failure, FieldError, fields, judge};
 use crate::{
     exec::{Cmd, Output},
-    machine::zone::life::owned::Owned,
+    machine::zone::owned::Owned,
     model::illumos::{names::LinkName, network::SlotNetwork},
 };
 

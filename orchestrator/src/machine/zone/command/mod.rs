@@ -29,7 +29,7 @@ pub enum Failure {
     Busy,
     /// The pool or a quota is full.
     Full,
-    /// Words that nobody has told us: never guessed at, always shown.
+    /// Text without a known meaning: never guessed at, always shown.
     Unknown,
 }
 
@@ -43,7 +43,7 @@ pub struct CommandError {
     pub code: String,
     /// Its standard error, at most 2000 characters.
     pub said: String,
-    /// What that means.
+    /// The meaning of that text.
     pub failure: Failure,
 }
 

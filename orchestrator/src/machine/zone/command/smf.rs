@@ -9,7 +9,7 @@ use crate::exec::{Cmd, Output};
 pub const IPFILTER: &str = "network/ipfilter:default";
 /// How it comes by its rules: `none`, `deny`, `allow`, or `custom`, which is a file.
 pub const POLICY: &str = "firewall_config_default/policy";
-/// That file.
+/// The property that names the file of that policy.
 pub const POLICY_FILE: &str = "firewall_config_default/custom_policy_file";
 
 const DEADLINE: Duration = Duration::from_secs(30);

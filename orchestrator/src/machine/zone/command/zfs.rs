@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use super::{CommandError, Failure, judge};
 use crate::{
     exec::{Cmd, Output},
-    machine::zone::life::owned::Owned,
+    machine::zone::owned::Owned,
     model::{
         ids::AttemptId,
         illumos::names::{DatasetName, SnapshotName, VolumeSize},
@@ -14,7 +14,7 @@ use crate::{
 };
 
 const ZFS: &str = "/sbin/zfs";
-/// Long only when a pool is in trouble.
+/// Commands take long only when a pool is not healthy.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Whose a dataset is, as a *local* property: children inherit it and prove nothing.
@@ -70,7 +70,7 @@ pub fn grow(volume: &DatasetName, size: VolumeSize) -> Cmd {
     zfs("set").arg(format!("volsize={size}")).arg(volume)
 }
 
-/// `zfs create` of a zone's own filesystem, before `zoneadm install` would make one without our marks.
+/// `zfs create` of a zone's own filesystem, before `zoneadm install` would make one without our owner tags.
 #[must_use]
 pub fn create_zonepath(dataset: &DatasetName, node: &NodeName, attempt: AttemptId) -> Cmd {
     zfs("create")
@@ -100,14 +100,14 @@ pub fn quarantine(dataset: &Owned<DatasetName>) -> Cmd {
     zfs("set").arg(format!("{STATE}=quarantined")).arg(&**dataset)
 }
 
-/// What of a dataset is asked for by [`look`].
+/// The properties of a dataset that [`query`] asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seen {
+pub struct Dataset {
     /// Its name.
     pub name: DatasetName,
-    /// Its *local* mark of a node.
+    /// The node of its *local* owner tag.
     pub node: Option<String>,
-    /// Its *local* mark of an attempt.
+    /// The attempt of its *local* owner tag.
     pub attempt: Option<String>,
     /// The snapshot that it is a clone of.
     pub origin: Option<String>,
@@ -121,25 +121,25 @@ pub struct Seen {
 
 /// `zfs get` of all that proves what a dataset is; user properties count where they are local.
 #[must_use]
-pub fn look(dataset: &DatasetName) -> Cmd {
+pub fn query(dataset: &DatasetName) -> Cmd {
     zfs("get")
         .args(["-Hp", "-o", "property,value,source"])
         .arg(format!("{NODE},{ATTEMPT},origin,volsize,mounted,quota"))
         .arg(dataset)
 }
 
-/// Reads what [`look`] printed. `None` when there is no such dataset.
+/// Reads what [`query`] printed. `None` when there is no such dataset.
 ///
 /// # Errors
 /// When the command failed otherwise.
-pub fn seen(dataset: &DatasetName, output: &Output) -> Result<Option<Seen>, CommandError> {
+pub fn dataset(name: &DatasetName, output: &Output) -> Result<Option<Dataset>, CommandError> {
     let text = match judge(output, WORDS) {
         Ok(text) => text,
         Err(error) if error.is_absent() => return Ok(None),
         Err(error) => return Err(error),
     };
-    let mut seen = Seen {
-        name: dataset.clone(),
+    let mut dataset = Dataset {
+        name: name.clone(),
         node: None,
         attempt: None,
         origin: None,
@@ -154,19 +154,19 @@ pub fn seen(dataset: &DatasetName, output: &Output) -> Result<Option<Seen>, Comm
         };
         let set = (value != "-").then(|| value.to_owned());
         match property {
-            NODE if source == "local" => seen.node = set,
-            ATTEMPT if source == "local" => seen.attempt = set,
-            "origin" => seen.origin = set,
-            "volsize" => seen.volsize = value.parse().ok(),
-            "mounted" => seen.mounted = value == "yes",
-            "quota" => seen.quota = value.parse().ok().filter(|bytes| *bytes > 0),
+            NODE if source == "local" => dataset.node = set,
+            ATTEMPT if source == "local" => dataset.attempt = set,
+            "origin" => dataset.origin = set,
+            "volsize" => dataset.volsize = value.parse().ok(),
+            "mounted" => dataset.mounted = value == "yes",
+            "quota" => dataset.quota = value.parse().ok().filter(|bytes| *bytes > 0),
             _ => {}
         }
     }
-    Ok(Some(seen))
+    Ok(Some(dataset))
 }
 
-/// `zfs create` of a plain filesystem of the tree, with its mark and these properties.
+/// `zfs create` of a plain filesystem of the tree, with its owner tag and these properties.
 #[must_use]
 pub fn create_filesystem(dataset: &DatasetName, node: &NodeName, properties: &[(&str, &str)]) -> Cmd {
     let own = properties.iter().flat_map(|(name, value)| property(name, value));
@@ -283,7 +283,7 @@ pub fn noted(output: &Output) -> Result<BTreeMap<String, String>, CommandError> 
     Ok(noted)
 }
 
-/// `zfs get` of the mark of whose it is, for everything below a dataset.
+/// `zfs get` of the owner tags of everything below a dataset.
 #[must_use]
 pub fn list(parent: &DatasetName) -> Cmd {
     zfs("get")
@@ -292,14 +292,14 @@ pub fn list(parent: &DatasetName) -> Cmd {
         .arg(parent)
 }
 
-/// What lies directly below a dataset, by its marks; each is a name without its parent's.
+/// Datasets directly below another, by owner tag; each name is without its parent's.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Marks {
-    /// Bears the node's own local mark.
+pub struct ChildrenByOwner {
+    /// With this node's own local owner tag.
     pub ours: Vec<String>,
     /// Ours, and given up.
     pub quarantined: Vec<String>,
-    /// Bears no mark, or another node's.
+    /// With no owner tag, or another node's.
     pub others: Vec<String>,
 }
 
@@ -307,13 +307,17 @@ pub struct Marks {
 ///
 /// # Errors
 /// When it failed otherwise.
-pub fn marks(parent: &DatasetName, node: &NodeName, output: &Output) -> Result<Marks, CommandError> {
+pub fn children_by_owner(
+    parent: &DatasetName,
+    node: &NodeName,
+    output: &Output,
+) -> Result<ChildrenByOwner, CommandError> {
     let text = match judge(output, WORDS) {
         Ok(text) => text,
-        Err(error) if error.is_absent() => return Ok(Marks::default()),
+        Err(error) if error.is_absent() => return Ok(ChildrenByOwner::default()),
         Err(error) => return Err(error),
     };
-    let (prefix, mut marks) = (format!("{parent}/"), Marks::default());
+    let (prefix, mut children) = (format!("{parent}/"), ChildrenByOwner::default());
     for line in text.lines() {
         let [name, property, value, source] = line.split('\t').collect::<Vec<_>>()[..] else {
             continue;
@@ -325,16 +329,16 @@ pub fn marks(parent: &DatasetName, node: &NodeName, output: &Output) -> Result<M
             continue;
         };
         match (property, value, source) {
-            (NODE, value, "local") if value == node.as_str() => marks.ours.push(name.to_owned()),
-            (NODE, ..) => marks.others.push(name.to_owned()),
-            (STATE, "quarantined", "local") => marks.quarantined.push(name.to_owned()),
+            (NODE, value, "local") if value == node.as_str() => children.ours.push(name.to_owned()),
+            (NODE, ..) => children.others.push(name.to_owned()),
+            (STATE, "quarantined", "local") => children.quarantined.push(name.to_owned()),
             _ => {}
         }
     }
-    // Who is not ours cannot be given up by us.
-    marks.quarantined.retain(|name| marks.ours.contains(name));
-    marks.ours.retain(|name| !marks.quarantined.contains(name));
-    Ok(marks)
+    // Only what is ours can be quarantined by us.
+    children.quarantined.retain(|name| children.ours.contains(name));
+    children.ours.retain(|name| !children.quarantined.contains(name));
+    Ok(children)
 }
 
 /// Names right below `parent`, whosever they are, from what [`list`] printed.
@@ -469,16 +473,16 @@ mod tests {
                 .to_vec(),
         );
         let parent = dataset("p/m");
-        let marks = marks(&parent, &"n1".parse().unwrap(), &output).unwrap();
+        let children = children_by_owner(&parent, &"n1".parse().unwrap(), &output).unwrap();
         assert_eq!(
-            (marks.ours, marks.quarantined),
+            (children.ours, children.quarantined),
             (vec!["a".to_owned()], vec!["d".to_owned()])
         );
-        assert_eq!(marks.others, ["b", "c"]);
+        assert_eq!(children.others, ["b", "c"]);
         let absent = failed("cannot open 'p/m': dataset does not exist");
         assert_eq!(
-            super::marks(&parent, &"n1".parse().unwrap(), &absent).unwrap(),
-            Marks::default()
+            super::children_by_owner(&parent, &"n1".parse().unwrap(), &absent).unwrap(),
+            ChildrenByOwner::default()
         );
     }
 
@@ -510,19 +514,19 @@ mod tests {
     }
 
     #[test]
-    fn only_local_marks_prove_anything() {
+    fn only_local_owner_tags_prove_anything() {
         let mut output = failed("");
         output.code = Some(0);
         output.stdout = b"helios-ci:node\tn1\tlocal\nhelios-ci:attempt\tx\tinherited from p\norigin\tp/i@gold\t-\n\
             volsize\t1024\tlocal\nmounted\t-\t-\n"
             .to_vec();
-        let seen = seen(&dataset("p/v"), &output).unwrap().unwrap();
+        let seen = super::dataset(&dataset("p/v"), &output).unwrap().unwrap();
         assert_eq!(
             (seen.node.as_deref(), seen.attempt, seen.volsize),
             (Some("n1"), None, Some(1024))
         );
         assert_eq!((seen.origin.as_deref(), seen.mounted), (Some("p/i@gold"), false));
         let absent = failed("cannot open 'p/v': dataset does not exist");
-        assert!(super::seen(&dataset("p/v"), &absent).unwrap().is_none());
+        assert!(super::dataset(&dataset("p/v"), &absent).unwrap().is_none());
     }
 }

@@ -6,7 +6,7 @@ use std::{process::Command, time::Duration};
 use super::{CommandError, Failure, fields::split, judge};
 use crate::{
     exec::{Cmd, Output},
-    machine::zone::life::owned::Owned,
+    machine::zone::owned::Owned,
     model::names::MachineName,
 };
 
@@ -98,9 +98,9 @@ pub enum State {
 pub struct Zone {
     /// Its name.
     pub name: String,
-    /// Where it stands.
+    /// Its state in the kernel, or in the index.
     pub state: State,
-    /// Where it lies.
+    /// The directory of its root and its logs.
     pub zonepath: String,
     /// Its brand.
     pub brand: String,

@@ -5,7 +5,7 @@ use std::{path::Path, time::Duration};
 use super::{CommandError, Failure, judge};
 use crate::{
     exec::{Cmd, Output},
-    machine::zone::life::owned::Owned,
+    machine::zone::owned::Owned,
     model::names::MachineName,
 };
 

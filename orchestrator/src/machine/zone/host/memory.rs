@@ -14,7 +14,7 @@ const RESERVE: u64 = 2 << 30;
 /// A host's memory, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Memory {
-    /// All of it.
+    /// Memory of the host, in bytes.
     pub physical: u64,
     /// What the ARC may have; none when nobody set it.
     pub arc_max: Option<u64>,

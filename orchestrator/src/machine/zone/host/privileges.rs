@@ -58,7 +58,7 @@ mod sets {
 
     /// A set that is not full.
     pub fn reduced() -> io::Result<Option<&'static str>> {
-        // SAFETY: it takes nothing, and its result is looked at before use.
+        // SAFETY: it takes nothing, and its result is checked before use.
         let set = Set(ptr::NonNull::new(unsafe { priv_allocset() }).ok_or_else(io::Error::last_os_error)?);
         for (which, name) in LOOKED_AT {
             // SAFETY: `which` ends with a zero, and the set was allocated by priv_allocset.

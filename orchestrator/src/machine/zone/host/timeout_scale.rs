@@ -1,36 +1,36 @@
-//! How long the host is waited for. The figures stand where they are used; a test that lets a command hang asks
-//! for a part of all of them at once, instead of sleeping through them.
+//! The scale of the zone back end's time limits. The limits stand where they are used. A test in which a command hangs
+//! shortens all of them at once.
 
 use std::time::Duration;
 
 use crate::exec::Cmd;
 
-/// A part of every time that this back end waits.
+/// Divides every time limit of this back end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Patience(u32);
+pub struct TimeoutScale(u32);
 
-impl Default for Patience {
-    /// All of it.
+impl Default for TimeoutScale {
+    /// Full limits.
     fn default() -> Self {
         Self(1)
     }
 }
 
-impl Patience {
-    /// So small a part of it: 100 makes 300 ms of 30 s.
+impl TimeoutScale {
+    /// Limits divided by `divisor`: 100 makes 300 ms of 30 s. 0 counts as 1.
     #[must_use]
-    pub const fn part(part: u32) -> Self {
-        Self(if part == 0 { 1 } else { part })
+    pub const fn one_in(divisor: u32) -> Self {
+        Self(if divisor == 0 { 1 } else { divisor })
     }
 
-    /// That part of a time.
+    /// A limit at this scale.
     #[must_use]
-    pub fn of(self, whole: Duration) -> Duration {
-        whole / self.0
+    pub fn scaled(self, limit: Duration) -> Duration {
+        limit / self.0
     }
 
-    /// A command with that part of its deadline.
+    /// A command with its deadline at this scale.
     pub(in crate::machine::zone) fn command(self, command: Cmd) -> Cmd {
-        command.hurried(self.0)
+        command.scale_deadline(self.0)
     }
 }

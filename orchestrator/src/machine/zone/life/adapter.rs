@@ -3,27 +3,27 @@
 //! ```text
 //!  prepare: admit (slot + memory, record) ─▶ clone ║ zone ║ link ─▶ seed ─▶ Prepared
 //!  start:   read back links, protection, rules, zone ─▶ zoneadm boot ─▶ Running
-//!  wait:    one `zoneadm list` a second for the whole node (`watch`) ─▶ Stopped(why)
+//!  wait:    one `zoneadm list` a second for the whole node (`zone_list`) ─▶ Stopped(why)
 //!  destroy: power ─▶ halt ─▶ uninstall ─▶ delete ─▶ address ─▶ links ─▶ disk ─▶ record
 //! ```
 //!
-//! **What is there decides, not what was done.** Every call first looks at the host (`look`) and then acts by what it
-//! finds, so a call that is repeated after a crash goes on where the first one stopped. A preparation that was interrupted
+//! **What is there decides, not what was done.** Every call first inspects the host (`observe`) and then acts on the
+//! result, so a call that is repeated after a crash goes on where the first one stopped. A preparation that was interrupted
 //! is removed and begun again: there is one way to each state.
 //!
 //! **Nothing is touched by its name alone.** What destroys, halts or renames takes an `Owned`, which only the rule of its kind
-//! gives: marks on datasets, attributes of zones, the record and MAC of links.
+//! gives: owner tags on datasets, attributes of zones, the record and MAC of links.
 //!
 //! **Nothing is booted unread.** Just before a boot the stored link properties, the filter's rules and the zone's
-//! configuration are read back and compared with the plan (`guard`); a running machine whose protection is gone loses its
+//! configuration are read back and compared with the plan (`create`, `do_start`); a running machine whose protection is gone loses its
 //! power.
 //!
 //! **What has begun comes to its end.** Disk, zone and network are made side by side; when one fails the others are waited
-//! for, then the first failure is told. No command is killed in the middle, as half of one is harder to name than a whole.
+//! for, then the first failure is returned. No command is killed in the middle, as half of one is harder to name than a whole.
 
-mod attend;
-mod guard;
-mod look;
+mod consoles;
+mod observe;
+mod periodic_checks;
 mod wait;
 
 use std::{
@@ -39,22 +39,23 @@ use super::{
     create::Create,
     destroy::Destroy,
     plan::{MachinePlan, PlanError, RUN, Wanted},
-    record::{Record, Records, Room},
-    watch::Watch,
+    record::{Room, ZoneRecord, ZoneRecords},
+    zone_list::ZoneList,
 };
 use crate::{
     config::{Image, Zone},
+    files,
     machine::{
-        Console, Endpoints, ListenAt, MachineError, MachineSpec, Machines, Observed, Operation, Owned, files,
+        Console, Endpoints, ListenAt, MachineError, MachineSpec, Machines, Observed, Operation, OwnedMachine,
         locks::Locks,
         seed::{self, GUEST_HOME},
-        trouble::Trouble,
+        step_error::StepError,
         zone::{
             command::{
                 dladm, ipf, zfs,
                 zoneadm::{self, State},
             },
-            host::{Host, Whose, timeout_scale::Patience},
+            host::{Host, Ownership, timeout_scale::TimeoutScale},
         },
     },
     model::{
@@ -73,9 +74,9 @@ const SPACE: u64 = 1 << 30;
 /// What the zone back end needs.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Whose machines they are.
+    /// The node that owns the machines.
     pub node: NodeName,
-    /// Where they lie.
+    /// The zone section of the configuration.
     pub zone: Zone,
     /// Images by label.
     pub images: BTreeMap<Label, Image>,
@@ -83,8 +84,8 @@ pub struct Options {
     pub agent: PathBuf,
     /// What must not outlive a boot of the host: normally [`RUN`].
     pub run: PathBuf,
-    /// How long the host is waited for.
-    pub patience: Patience,
+    /// The scale of all time limits.
+    pub timeout_scale: TimeoutScale,
     /// What all machines may have together, in MiB; whoever calls may ask for more.
     pub memory_mib: Option<u64>,
 }
@@ -99,7 +100,7 @@ impl Options {
             images,
             agent,
             run: RUN.into(),
-            patience: Patience::default(),
+            timeout_scale: TimeoutScale::default(),
             memory_mib: None,
         }
     }
@@ -111,10 +112,10 @@ pub fn open(options: Options) -> Arc<dyn Machines> {
     Arc::new(Zones {
         host: Host {
             node: options.node.to_string(),
-            patience: options.patience,
+            timeout_scale: options.timeout_scale,
         },
-        watch: Watch::default(),
-        records: Records::new(options.run.join("machines")),
+        zone_list: ZoneList::default(),
+        records: ZoneRecords::new(options.run.join("machines")),
         consoles: Mutex::default(),
         strays: Mutex::default(),
         attaching: Locks::default(),
@@ -127,12 +128,12 @@ pub fn open(options: Options) -> Arc<dyn Machines> {
 struct Zones {
     options: Options,
     host: Host,
-    /// For those who wait.
-    watch: Watch,
-    records: Records,
-    /// Who reads which console.
+    /// What all waiting calls share.
+    zone_list: ZoneList,
+    records: ZoneRecords,
+    /// The consoles that this process reads.
     consoles: Mutex<HashMap<MachineName, Attached>>,
-    /// Slots whose links were nobody's at the last look.
+    /// Slots whose links were nobody's at the last poll.
     strays: Mutex<BTreeSet<Slot>>,
     /// One connects to a console at a time.
     attaching: Locks,
@@ -147,15 +148,15 @@ impl Drop for Zones {
     }
 }
 
-impl From<PlanError> for Trouble {
+impl From<PlanError> for StepError {
     fn from(error: PlanError) -> Self {
-        Self::lasting(error)
+        Self::permanent(error)
     }
 }
 
-impl From<Unfit> for Trouble {
+impl From<Unfit> for StepError {
     fn from(error: Unfit) -> Self {
-        Self::lasting(error)
+        Self::permanent(error)
     }
 }
 
@@ -168,7 +169,7 @@ impl Zones {
         self.options.run.join("console").join(name.as_str())
     }
 
-    fn network(&self, record: &Record) -> Result<Option<SlotNetwork>, Unfit> {
+    fn network(&self, record: &ZoneRecord) -> Result<Option<SlotNetwork>, Unfit> {
         match Slot::new(record.slot) {
             Some(slot) => SlotNetwork::of(&self.options.node, self.options.zone.network, slot),
             None => Ok(None),
@@ -191,19 +192,19 @@ impl Zones {
         })
     }
 
-    async fn newest(&self, label: &Label) -> Result<u32, Trouble> {
+    async fn newest(&self, label: &Label) -> Result<u32, StepError> {
         let image = self.options.zone.dataset.child("images")?.child(label.as_str())?;
         let output = self.host.run(zfs::list_snapshots(&image)).await?;
-        zfs::versions(&image, &output)?
-            .pop()
-            .ok_or_else(|| Trouble::lasting(format!("there is no golden disk below {image}: import the image first")))
+        zfs::versions(&image, &output)?.pop().ok_or_else(|| {
+            StepError::permanent(format!("there is no golden disk below {image}: import the image first"))
+        })
     }
 
     /// A clone costs nothing, but a guest that finds no room to write into is of no use.
-    async fn has_space(&self) -> Result<(), Trouble> {
+    async fn has_space(&self) -> Result<(), StepError> {
         let machines = self.options.zone.dataset.child("machines")?;
         match zfs::available(&self.host.run(zfs::space(&machines)).await?)? {
-            Some(left) if left < SPACE => Err(Trouble::passing(format!(
+            Some(left) if left < SPACE => Err(StepError::retryable(format!(
                 "only {} MiB are free below {machines}: the pool, or a quota above, is full",
                 left >> 20
             ))),
@@ -211,20 +212,20 @@ impl Zones {
         }
     }
 
-    async fn do_prepare(&self, spec: &MachineSpec) -> Result<Endpoints, Trouble> {
+    async fn do_prepare(&self, spec: &MachineSpec) -> Result<Endpoints, StepError> {
         let name = &spec.name;
         let image = self.options.images.get(&spec.image);
         let image =
-            image.ok_or_else(|| Trouble::lasting(format!("no image is configured for label {}", spec.image)))?;
+            image.ok_or_else(|| StepError::permanent(format!("no image is configured for label {}", spec.image)))?;
         if self
             .host
             .zone(name)
             .await?
             .is_some_and(|zone| zone.state == State::Running)
         {
-            return Err(Trouble::lasting("it runs already; destroy it first"));
+            return Err(StepError::permanent("it runs already; destroy it first"));
         }
-        // Whatever an interrupted preparation left is made anew, from the beginning.
+        // What an interrupted preparation left is removed and made again, from the beginning.
         if self.records.read(name)?.is_some() {
             self.do_destroy(name).await?;
         }
@@ -236,7 +237,7 @@ impl Zones {
             let network = SlotNetwork::of(&spec.node, self.options.zone.network, slot).ok()??;
             let taken = network.links().iter().any(|link| links.contains(&link.to_string()));
             (!taken).then_some(())?;
-            Some(Record {
+            Some(ZoneRecord {
                 slot: slot.number(),
                 memory_mib: spec.memory_mib,
                 endpoints: self.endpoints_of(slot)?,
@@ -250,8 +251,8 @@ impl Zones {
             slots: self.options.zone.network.slots(),
             memory_mib: self.options.memory_mib,
         };
-        let mut record = self.records.choose(name, room, make).map_err(Trouble::passing)?;
-        let slot = Slot::new(record.slot).ok_or_else(|| Trouble::lasting("its slot is no slot"))?;
+        let mut record = self.records.choose(name, room, make).map_err(StepError::retryable)?;
+        let slot = Slot::new(record.slot).ok_or_else(|| StepError::permanent("its slot is no slot"))?;
         let plan = MachinePlan::new(Wanted {
             spec,
             image,
@@ -262,8 +263,8 @@ impl Zones {
         let (for_seed, addresses, agent) = (spec.clone(), plan.addresses.clone(), self.options.agent.clone());
         let bytes = tokio::task::spawn_blocking(move || seed::image_bytes(&for_seed, &addresses, &agent)).await;
         let seed = bytes
-            .map_err(Trouble::passing)?
-            .map_err(|error| Trouble::lasting(format!("cannot make the seed disk: {error}")))?;
+            .map_err(StepError::retryable)?
+            .map_err(|error| StepError::permanent(format!("cannot make the seed disk: {error}")))?;
         let create = Create {
             host: &self.host,
             plan: &plan,
@@ -277,37 +278,37 @@ impl Zones {
         Ok(record.endpoints)
     }
 
-    async fn do_start(&self, name: &MachineName) -> Result<(), Trouble> {
+    async fn do_start(&self, name: &MachineName) -> Result<(), StepError> {
         let Some(mut record) = self.records.read(name)?.filter(|record| record.prepared) else {
-            return Err(Trouble::lasting("it does not exist; prepare it first"));
+            return Err(StepError::permanent("it does not exist; prepare it first"));
         };
         let state = self.host.zone(name).await?.map(|zone| zone.state);
         match state {
             Some(State::Running) => return Ok(()),
             Some(State::Installed) if !record.started => {}
-            _ if record.started => return Err(Trouble::passing("it has run and ended; a machine runs once")),
-            other => return Err(Trouble::passing(format!("its zone is {other:?} and cannot boot"))),
+            _ if record.started => return Err(StepError::retryable("it has run and ended; a machine runs once")),
+            other => return Err(StepError::retryable(format!("its zone is {other:?} and cannot boot"))),
         }
-        if !matches!(self.host.whose_zone(name).await?, Whose::Ours(_)) {
-            return Err(Trouble::lasting("its zone does not carry our marks"));
+        if !matches!(self.host.zone_ownership(name).await?, Ownership::Ours(_)) {
+            return Err(StepError::permanent("its zone does not carry our owner tags"));
         }
         let network = self
             .network(&record)?
-            .ok_or_else(|| Trouble::lasting("its slot has no network"))?;
+            .ok_or_else(|| StepError::permanent("its slot has no network"))?;
         if !self
             .host
             .is_protected(&network, Some(&self.options.zone.bandwidth))
             .await?
         {
             // zoneadmd clears it at every halt.
-            return Err(Trouble::passing(format!(
+            return Err(StepError::retryable(format!(
                 "link {} is not protected as it should be: protection, allowed address, MTU or rate (`zone.bandwidth`)",
                 network.guest
             )));
         }
         let zone = &self.options.zone;
         if let Some(wrong) = ipf::wrong(zone.network, zone.port, &self.host.run(ipf::list()).await?)? {
-            return Err(Trouble::lasting(format!(
+            return Err(StepError::permanent(format!(
                 "ipfilter does not hold the guests back: {wrong}"
             )));
         }
@@ -317,7 +318,7 @@ impl Zones {
         record.started = true;
         self.records.write(name, &record)?;
         let said = self.host.run(zoneadm::boot(name)).await;
-        self.watch.forget().await;
+        self.zone_list.forget().await;
         Ok(zoneadm::done(&said?)?)
     }
 
@@ -338,7 +339,7 @@ impl Zones {
         }
     }
 
-    async fn do_destroy(&self, name: &MachineName) -> Result<(), Trouble> {
+    async fn do_destroy(&self, name: &MachineName) -> Result<(), StepError> {
         let record = self.records.read(name)?;
         let network = record
             .as_ref()
@@ -349,7 +350,7 @@ impl Zones {
         self.leave_console(name).await;
         let (disk, zonepath) = (self.below("machines", name)?, self.below("zones", name)?);
         self.removal(name, &disk, &zonepath, network.as_ref()).run().await?;
-        self.watch.forget().await;
+        self.zone_list.forget().await;
         let half_written = self.options.run.join(format!("{name}.zonecfg"));
         for path in [self.console_dir(name), half_written] {
             match std::fs::symlink_metadata(&path) {
@@ -362,12 +363,12 @@ impl Zones {
     }
 }
 
-fn of_this_node(trouble: Trouble) -> MachineError {
+fn of_this_node(error: StepError) -> MachineError {
     MachineError {
         operation: Operation::Observe,
         machine: "of this node".to_owned(),
-        reason: trouble.reason,
-        retryable: trouble.retryable,
+        reason: error.reason,
+        retryable: error.retryable,
     }
 }
 
@@ -381,36 +382,34 @@ impl Machines for Zones {
         let _lock = self.locks.lock(&spec.name).await;
         self.do_prepare(spec)
             .await
-            .map_err(Trouble::named(Operation::Prepare, &spec.name))
+            .map_err(StepError::of(Operation::Prepare, &spec.name))
     }
 
     async fn endpoints(&self, name: &MachineName) -> Result<Option<Endpoints>, MachineError> {
         let record = self
             .records
             .read(name)
-            .map_err(Trouble::from)
-            .map_err(Trouble::named(Operation::Observe, name))?;
+            .map_err(StepError::from)
+            .map_err(StepError::of(Operation::Observe, name))?;
         Ok(record.map(|record| record.endpoints))
     }
 
     async fn start(&self, name: &MachineName) -> Result<(), MachineError> {
         let _lock = self.locks.lock(name).await;
-        self.do_start(name)
-            .await
-            .map_err(Trouble::named(Operation::Start, name))
+        self.do_start(name).await.map_err(StepError::of(Operation::Start, name))
     }
 
     async fn console(&self, name: &MachineName, from: u64) -> Result<Console, MachineError> {
-        self.see_console(name, from)
+        self.recorded_console(name, from)
             .await
-            .map_err(Trouble::named(Operation::Console, name))
+            .map_err(StepError::of(Operation::Console, name))
     }
 
     async fn stop(&self, name: &MachineName, _grace: Duration) -> Result<(), MachineError> {
         // A zone's halt would ask the guest and wait half an hour; what matters to a job is said over gRPC.
         let _lock = self.locks.lock(name).await;
         let stop = async {
-            let Whose::Ours(zone) = self.host.whose_zone(name).await? else {
+            let Ownership::Ours(zone) = self.host.zone_ownership(name).await? else {
                 return Ok(());
             };
             let state = self.host.zone(name).await?.map(|zone| zone.state);
@@ -419,58 +418,58 @@ impl Machines for Zones {
             }
             let (disk, zonepath) = (self.below("machines", name)?, self.below("zones", name)?);
             let ended = self.removal(name, &disk, &zonepath, None).halt(&zone).await;
-            self.watch.forget().await;
+            self.zone_list.forget().await;
             ended
         };
-        stop.await.map_err(Trouble::named(Operation::Stop, name))
+        stop.await.map_err(StepError::of(Operation::Stop, name))
     }
 
     async fn keep(&self, name: &MachineName) -> Result<(), MachineError> {
         let _lock = self.locks.lock(name).await;
-        self.do_keep(name).await.map_err(Trouble::named(Operation::Keep, name))
+        self.do_keep(name).await.map_err(StepError::of(Operation::Keep, name))
     }
 
     async fn write_console(&self, name: &MachineName, bytes: &[u8]) -> Result<(), MachineError> {
         let _lock = self.locks.lock(name).await;
         self.do_write(name, bytes)
             .await
-            .map_err(Trouble::named(Operation::Write, name))
+            .map_err(StepError::of(Operation::Write, name))
     }
 
     async fn release_console(&self, name: &MachineName) -> Result<(), MachineError> {
         let _lock = self.locks.lock(name).await;
         self.do_release(name)
             .await
-            .map_err(Trouble::named(Operation::Release, name))
+            .map_err(StepError::of(Operation::Release, name))
     }
 
     async fn destroy(&self, name: &MachineName) -> Result<(), MachineError> {
         let _lock = self.locks.lock(name).await;
         self.do_destroy(name)
             .await
-            .map_err(Trouble::named(Operation::Destroy, name))
+            .map_err(StepError::of(Operation::Destroy, name))
     }
 
     async fn observe(&self, name: &MachineName) -> Result<Observed, MachineError> {
-        let see = async {
+        let inspect = async {
             if self.boots(name).await? {
                 return Ok(Observed::Running);
             }
             let state = self.host.zone(name).await?.map(|zone| zone.state);
-            if state.is_some() && !matches!(self.host.whose_zone(name).await?, Whose::Ours(_)) {
+            if state.is_some() && !matches!(self.host.zone_ownership(name).await?, Ownership::Ours(_)) {
                 return Ok(Observed::Absent);
             }
-            self.see(name, state.as_ref()).await
+            self.inspect(name, state.as_ref()).await
         };
-        see.await.map_err(Trouble::named(Operation::Observe, name))
+        inspect.await.map_err(StepError::of(Operation::Observe, name))
     }
 
-    async fn list(&self) -> Result<Vec<Owned>, MachineError> {
-        self.every().await.map_err(of_this_node)
+    async fn list(&self) -> Result<Vec<OwnedMachine>, MachineError> {
+        self.list_machines().await.map_err(of_this_node)
     }
 
-    async fn troubles(&self) -> Result<Vec<String>, MachineError> {
-        self.for_a_person().await.map_err(of_this_node)
+    async fn findings(&self) -> Result<Vec<String>, MachineError> {
+        self.list_findings().await.map_err(of_this_node)
     }
 
     async fn wait_stopped(&self, name: &MachineName) -> Result<Observed, MachineError> {

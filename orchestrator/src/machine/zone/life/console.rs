@@ -20,7 +20,7 @@ use crate::model::names::MachineName;
 /// What is kept of a console.
 const CAP: u64 = 1 << 20;
 /// zoneadmd has made its socket within this time.
-const PATIENCE: Duration = Duration::from_secs(10);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A guest that takes nothing for so long does not read its console.
 const GUEST_READS: Duration = Duration::from_secs(2);
@@ -41,7 +41,7 @@ impl Attached {
         !self.task.is_finished()
     }
 
-    /// Where to type.
+    /// The handle for typing on this console.
     pub(in crate::machine::zone) fn input(&self) -> Input {
         Input::clone(&self.input)
     }
@@ -74,7 +74,7 @@ pub(in crate::machine::zone) async fn type_into(input: &Input, bytes: &[u8]) -> 
     })
 }
 
-/// Where zoneadmd listens.
+/// The socket on which zoneadmd serves the console.
 fn socket(name: &MachineName) -> PathBuf {
     PathBuf::from(format!("/var/run/zones/{name}.console_sock"))
 }
@@ -84,7 +84,7 @@ const GAP: &[u8] = b"\r\n[helios-ci: what the console said meanwhile was not rea
 
 /// Connects to a zone's console and records it until it ends; after what was recorded before, and a word of the gap.
 pub(in crate::machine::zone) async fn record(name: &MachineName, dir: &Path) -> io::Result<Attached> {
-    let (mut stream, input) = tokio::io::split(connect(&socket(name), PATIENCE).await?);
+    let (mut stream, input) = tokio::io::split(connect(&socket(name), CONNECT_TIMEOUT).await?);
     let mut writer = Writer::open(dir, CAP)?;
     if console::read(dir, 0)?.next > 0 {
         writer.write(GAP)?;
@@ -106,8 +106,8 @@ pub(in crate::machine::zone) async fn record(name: &MachineName, dir: &Path) -> 
 
 /// zlogin(1)'s handshake: who we are and that we stay when the zone halts, then `OK` or the process id of the
 /// reader that was quicker.
-async fn connect(socket: &Path, patience: Duration) -> io::Result<BufReader<UnixStream>> {
-    let until = tokio::time::Instant::now() + patience;
+async fn connect(socket: &Path, limit: Duration) -> io::Result<BufReader<UnixStream>> {
+    let until = tokio::time::Instant::now() + limit;
     let stream = loop {
         match UnixStream::connect(socket).await {
             Ok(stream) => break stream,
@@ -118,8 +118,8 @@ async fn connect(socket: &Path, patience: Duration) -> io::Result<BufReader<Unix
     let mut stream = BufReader::new(stream);
     stream.write_all(b"IDENT C 0\n").await?;
     let mut answer = String::new();
-    let told = tokio::time::timeout(patience, (&mut stream).take(64).read_line(&mut answer)).await;
-    told.map_err(|_| {
+    let read = tokio::time::timeout(limit, (&mut stream).take(64).read_line(&mut answer)).await;
+    read.map_err(|_| {
         io::Error::new(
             io::ErrorKind::TimedOut,
             "zoneadmd does not answer on the console's socket",

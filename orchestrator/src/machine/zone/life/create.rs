@@ -1,16 +1,17 @@
-//! Makes a machine: disk, zone and network side by side, each act followed by a look at what it did.
+//! Makes a machine: disk, zone and network side by side, each act followed by a query of what it did.
 
 use std::time::Duration;
 
-use super::{inside, plan::MachinePlan};
+use super::{plan::MachinePlan, zone_files};
 use crate::{
     exec::{Cmd, Output},
+    files,
     machine::{
-        MachineSpec, files,
-        trouble::Trouble,
+        MachineSpec,
+        step_error::StepError,
         zone::{
             command::{dladm, ipadm, zoneadm, zonecfg},
-            host::{Host, Whose, undone},
+            host::{Host, Ownership, undone},
         },
     },
     model::illumos::network::SlotNetwork,
@@ -18,8 +19,8 @@ use crate::{
 
 /// A new address is `ok` after this long.
 const ADDRESS: Duration = Duration::from_secs(10);
-/// Between two looks at it.
-const AGAIN: Duration = Duration::from_millis(100);
+/// Interval between two polls of it.
+const POLL: Duration = Duration::from_millis(100);
 
 /// A plan being carried out.
 pub(in crate::machine::zone) struct Create<'a> {
@@ -33,7 +34,7 @@ pub(in crate::machine::zone) struct Create<'a> {
 
 impl Create<'_> {
     /// Everything up to what booting takes.
-    pub(in crate::machine::zone) async fn run(&self) -> Result<(), Trouble> {
+    pub(in crate::machine::zone) async fn run(&self) -> Result<(), StepError> {
         // All of them to their ends: to leave the others when one fails would kill their commands midway.
         let disk = self.host.make_disk(self.spec, &self.plan.origin, &self.plan.disk);
         let (disk, zone, network) = tokio::join!(disk, self.zone(), self.network());
@@ -41,22 +42,22 @@ impl Create<'_> {
         self.protected().await
     }
 
-    async fn act(&self, command: Cmd) -> Result<Output, Trouble> {
+    async fn act(&self, command: Cmd) -> Result<Output, StepError> {
         self.host.run(command).await
     }
 
-    pub(in crate::machine::zone) async fn zone(&self) -> Result<(), Trouble> {
+    pub(in crate::machine::zone) async fn zone(&self) -> Result<(), StepError> {
         let (plan, name) = (self.plan, &self.spec.name);
         // ZFS would mount the child all the same, over a directory that hides when its parent comes.
         let parent = self.host.dataset(&plan.zones).await?;
         if !parent.is_some_and(|parent| parent.mounted) {
-            return Err(Trouble::lasting(format!(
+            return Err(StepError::permanent(format!(
                 "{zones} is not mounted: `zfs mount {zones}`, after removing what lies at its mountpoint",
                 zones = plan.zones
             )));
         }
         self.host.make_zonepath(self.spec, &plan.zonepath).await?;
-        files::write_atomic(&plan.config_file, plan.config.to_file().as_bytes())?;
+        files::write_private(&plan.config_file, plan.config.to_file().as_bytes())?;
         let said = zonecfg::done(&self.act(zonecfg::configure(name, &plan.config_file)).await?);
         match self.host.exported(name).await? {
             None => return Err(undone(&format!("zone {name} was not configured"), said)),
@@ -82,19 +83,22 @@ impl Create<'_> {
             .await?
             .is_some_and(|seen| seen.mounted)
         {
-            return Err(Trouble::passing(format!("{} is not mounted any more", plan.zonepath)));
+            return Err(StepError::retryable(format!(
+                "{} is not mounted any more",
+                plan.zonepath
+            )));
         }
         let path = std::path::PathBuf::from(plan.config.zonepath.to_string());
-        if inside::tail(&path, &["root", "etc"], "uuid", 100).is_none() {
+        if zone_files::tail(&path, &["root", "etc"], "uuid", 100).is_none() {
             return Err(undone(&format!("zone {name} has no root/etc/uuid"), said));
         }
-        inside::create(&path, &["root"], "seed.img", &self.seed)?;
+        zone_files::create(&path, &["root"], "seed.img", &self.seed)?;
         // The brand's own log lines in one time zone.
-        inside::create(&path, &["root", "etc"], "bhyve.env", b"TZ=UTC\n")?;
+        zone_files::create(&path, &["root", "etc"], "bhyve.env", b"TZ=UTC\n")?;
         Ok(())
     }
 
-    pub(in crate::machine::zone) async fn network(&self) -> Result<(), Trouble> {
+    pub(in crate::machine::zone) async fn network(&self) -> Result<(), StepError> {
         let network = &self.plan.network;
         let stub = dladm::done(&self.act(dladm::create_stub(&network.stub)).await?);
         let (host, guest) = tokio::join!(
@@ -110,9 +114,9 @@ impl Create<'_> {
             .zip([&network.host, &network.guest])
         {
             match whose {
-                Whose::Ours(_) => {}
-                Whose::Nobodys => return Err(undone(&format!("VNIC {link} was not made"), said)),
-                Whose::Anothers(why) => return Err(Trouble::lasting(format!("{why}; it is left alone"))),
+                Ownership::Ours(_) => {}
+                Ownership::Absent => return Err(undone(&format!("VNIC {link} was not made"), said)),
+                Ownership::Foreign(why) => return Err(StepError::permanent(format!("{why}; it is left alone"))),
             }
         }
         let (host, guest) = tokio::join!(
@@ -129,7 +133,7 @@ impl Create<'_> {
             ));
         }
         let said = ipadm::done(&self.act(ipadm::forward_nothing(&network.host)).await?);
-        if self.host.is_end(network).await? {
+        if self.host.is_host_end_ready(network).await? {
             return Ok(());
         }
         let what = format!("{} forwards packets, or has not the MTU of 1500", network.host);
@@ -138,23 +142,23 @@ impl Create<'_> {
 
     /// Whether the slot's address is usable. One that was made may have to be looked for on the link first, which is
     /// waited for.
-    async fn address(&self, network: &SlotNetwork, made: bool) -> Result<bool, Trouble> {
-        let until = tokio::time::Instant::now() + self.host.patience.of(ADDRESS);
+    async fn address(&self, network: &SlotNetwork, made: bool) -> Result<bool, StepError> {
+        let until = tokio::time::Instant::now() + self.host.timeout_scale.scaled(ADDRESS);
         loop {
             let usable = self.host.has_address(network).await?;
             if usable || !made || tokio::time::Instant::now() >= until {
                 return Ok(usable);
             }
-            tokio::time::sleep(AGAIN).await;
+            tokio::time::sleep(POLL).await;
         }
     }
 
     /// A guest whose link is not held to its own addresses is never booted.
-    pub(in crate::machine::zone) async fn protected(&self) -> Result<(), Trouble> {
+    pub(in crate::machine::zone) async fn protected(&self) -> Result<(), StepError> {
         if self.host.is_protected(&self.plan.network, Some(self.bandwidth)).await? {
             return Ok(());
         }
-        Err(Trouble::passing(format!(
+        Err(StepError::retryable(format!(
             "link {} is not protected as it should be: protection, allowed address, MTU or rate (`zone.bandwidth`)",
             self.plan.network.guest
         )))

@@ -6,10 +6,10 @@ use std::time::Duration;
 use crate::{
     machine::{
         MachineSpec,
-        trouble::Trouble,
+        step_error::StepError,
         zone::{
             command::zfs,
-            host::{Host, Whose, undone, unless_absent},
+            host::{Host, Ownership, undone, unless_absent},
         },
     },
     model::{
@@ -32,7 +32,7 @@ impl Host {
         spec: &MachineSpec,
         origin: &SnapshotName,
         disk: &DatasetName,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), StepError> {
         let said = zfs::done(
             &self
                 .run(zfs::clone(origin, disk, &spec.node, spec.name.attempt()))
@@ -40,7 +40,7 @@ impl Host {
         );
         let seen = self.made(&spec.name, disk, said).await?;
         if seen.origin.as_deref() != Some(origin.to_string().as_str()) {
-            return Err(Trouble::lasting(format!("{disk} is no clone of {origin}")));
+            return Err(StepError::permanent(format!("{disk} is no clone of {origin}")));
         }
         let wanted = spec
             .disk_gib
@@ -59,12 +59,14 @@ impl Host {
     ///
     /// # Errors
     /// As [`Host::make_disk`], and when it is not mounted.
-    pub async fn make_zonepath(&self, spec: &MachineSpec, zonepath: &DatasetName) -> Result<(), Trouble> {
+    pub async fn make_zonepath(&self, spec: &MachineSpec, zonepath: &DatasetName) -> Result<(), StepError> {
         let made = zfs::create_zonepath(zonepath, &spec.node, spec.name.attempt());
         let said = zfs::done(&self.run(made).await?);
         if !self.made(&spec.name, zonepath, said).await?.mounted {
             // An install into a plain directory could not be removed with its dataset.
-            return Err(Trouble::lasting(format!("{zonepath} is not mounted: is its parent?")));
+            return Err(StepError::permanent(format!(
+                "{zonepath} is not mounted: is its parent?"
+            )));
         }
         Ok(())
     }
@@ -74,11 +76,11 @@ impl Host {
         machine: &MachineName,
         dataset: &DatasetName,
         said: Result<(), impl std::fmt::Display>,
-    ) -> Result<zfs::Seen, Trouble> {
+    ) -> Result<zfs::Dataset, StepError> {
         match self.dataset(dataset).await? {
             None => Err(undone(&format!("{dataset} was not made"), said)),
             Some(seen) if self.is_ours(&seen, machine) => Ok(seen),
-            Some(_) => Err(Trouble::lasting(format!(
+            Some(_) => Err(StepError::permanent(format!(
                 "{}; it is left alone",
                 self.unmarked(dataset)
             ))),
@@ -89,18 +91,18 @@ impl Host {
     ///
     /// # Errors
     /// When it is somebody else's, or cannot be removed for another reason.
-    pub async fn remove_disk(&self, machine: &MachineName, disk: &DatasetName) -> Result<(), Trouble> {
-        let ours = match self.whose_dataset(disk, machine).await? {
-            Whose::Nobodys => return Ok(()),
-            Whose::Anothers(why) => return Err(Trouble::lasting(format!("{why}; it is left alone"))),
-            Whose::Ours(ours) => ours,
+    pub async fn remove_disk(&self, machine: &MachineName, disk: &DatasetName) -> Result<(), StepError> {
+        let ours = match self.dataset_ownership(disk, machine).await? {
+            Ownership::Absent => return Ok(()),
+            Ownership::Foreign(why) => return Err(StepError::permanent(format!("{why}; it is left alone"))),
+            Ownership::Ours(ours) => ours,
         };
         for _ in 0..BUSY_TRIES {
             let said = unless_absent(zfs::done(&self.run(zfs::destroy(&ours)).await?));
             match said {
                 Ok(()) if self.dataset(disk).await?.is_none() => return Ok(()),
                 Ok(()) => return Err(undone(&format!("{disk} is still there"), said)),
-                Err(error) if error.is_busy() => tokio::time::sleep(self.patience.of(BUSY)).await,
+                Err(error) if error.is_busy() => tokio::time::sleep(self.timeout_scale.scaled(BUSY)).await,
                 Err(error) => return Err(error.into()),
             }
         }

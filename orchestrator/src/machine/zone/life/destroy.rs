@@ -1,20 +1,20 @@
-//! Removes a machine. Each step looks, acts, and looks again; what is absent is done. Nothing is touched that
+//! Removes a machine. Each step inspects, acts, and inspects again; what is absent is done. Nothing is touched that
 //! does not prove to be ours, and a machine's slot is free only when zone and links are gone.
 
 use std::time::Duration;
 
-use super::owned::Owned;
 use crate::{
     exec::{Cmd, Output},
     machine::{
-        trouble::Trouble,
+        step_error::StepError,
         zone::{
             command::{
                 bhyvectl, dladm, ipadm, zfs,
                 zoneadm::{self, State},
                 zonecfg,
             },
-            host::{Host, Whose, index, undone, unless_absent, vmm},
+            host::{Host, Ownership, index, undone, unless_absent, vmm},
+            owned::Owned,
         },
     },
     model::{
@@ -45,25 +45,25 @@ pub(in crate::machine::zone) struct Destroy<'a> {
 }
 
 /// Removes the address of the host's end of a slot.
-async fn address(host: &Host, link: &Owned<LinkName>) -> Result<(), Trouble> {
+async fn address(host: &Host, link: &Owned<LinkName>) -> Result<(), StepError> {
     unless_absent(ipadm::done(&host.run(ipadm::delete_address(link)).await?))?;
     unless_absent(ipadm::done(&host.run(ipadm::delete_interface(link)).await?))?;
     Ok(())
 }
 
 /// Removes a slot's address and links.
-pub(in crate::machine::zone) async fn links(host: &Host, network: &SlotNetwork) -> Result<(), Trouble> {
+pub(in crate::machine::zone) async fn links(host: &Host, network: &SlotNetwork) -> Result<(), StepError> {
     let [ours, guest] = host.vnics(network).await?;
     for whose in [&ours, &guest] {
-        if let Whose::Anothers(why) = whose {
-            return Err(Trouble::lasting(format!("{why}; it is left alone")));
+        if let Ownership::Foreign(why) = whose {
+            return Err(StepError::permanent(format!("{why}; it is left alone")));
         }
     }
-    if let Whose::Ours(link) = &ours {
+    if let Ownership::Ours(link) = &ours {
         address(host, link).await?;
     }
     for whose in [guest, ours] {
-        if let Whose::Ours(link) = whose {
+        if let Ownership::Ours(link) = whose {
             unless_absent(dladm::done(&host.run(dladm::delete_vnic(&link)).await?))?;
         }
     }
@@ -82,7 +82,7 @@ pub(in crate::machine::zone) async fn links(host: &Host, network: &SlotNetwork) 
 }
 
 impl Destroy<'_> {
-    pub(in crate::machine::zone) async fn run(&self) -> Result<(), Trouble> {
+    pub(in crate::machine::zone) async fn run(&self) -> Result<(), StepError> {
         self.zone().await?;
         self.zonepath().await?;
         if let Some(network) = self.network {
@@ -91,31 +91,31 @@ impl Destroy<'_> {
         self.host.remove_disk(self.name, self.disk).await
     }
 
-    async fn act(&self, command: Cmd) -> Result<Output, Trouble> {
+    async fn act(&self, command: Cmd) -> Result<Output, StepError> {
         self.host.run(command).await
     }
 
-    async fn state(&self) -> Result<Option<State>, Trouble> {
+    async fn state(&self) -> Result<Option<State>, StepError> {
         Ok(self.host.zone(self.name).await?.map(|zone| zone.state))
     }
 
-    async fn zone(&self) -> Result<(), Trouble> {
-        let ours = match self.host.whose_zone(self.name).await {
-            Ok(Whose::Nobodys) => return self.half_a_zone(None).await,
-            Ok(Whose::Ours(ours)) => ours,
-            Ok(Whose::Anothers(why)) => {
-                // Half of a configuration has no marks yet; its path below our own dataset is the proof then.
+    async fn zone(&self) -> Result<(), StepError> {
+        let ours = match self.host.zone_ownership(self.name).await {
+            Ok(Ownership::Absent) => return self.half_a_zone(None).await,
+            Ok(Ownership::Ours(ours)) => ours,
+            Ok(Ownership::Foreign(why)) => {
+                // Half of a configuration has no owner attributes yet; its path below our own dataset is the proof then.
                 let zone = self.host.zone(self.name).await?;
                 if zone.is_none_or(|zone| zone.zonepath != self.path) || !self.has_dataset().await? {
-                    return Err(Trouble::lasting(format!("{why}; it is left alone")));
+                    return Err(StepError::permanent(format!("{why}; it is left alone")));
                 }
                 Owned::by_rule(self.name.clone())
             }
-            Err(trouble) => {
-                return Err(Trouble::passing(format!(
-                    "whose zone {name} is cannot be told: {}. If /etc/zones/{name}.xml is damaged and the zone is not \
+            Err(error) => {
+                return Err(StepError::retryable(format!(
+                    "the owner of zone {name} is not known: {}. If /etc/zones/{name}.xml is damaged and the zone is not \
                      running, remove it with `zonecfg -z {name} delete -F`",
-                    trouble.reason,
+                    error.reason,
                     name = self.name
                 )));
             }
@@ -126,32 +126,32 @@ impl Destroy<'_> {
             None => return self.half_a_zone(Some(ours)).await,
             Some(State::Configured) => self.delete(&ours).await?,
             // Deleting an installed zone would orphan its dataset.
-            Some(state) => return Err(Trouble::passing(format!("zone {} is still {state:?}", self.name))),
+            Some(state) => return Err(StepError::retryable(format!("zone {} is still {state:?}", self.name))),
         }
         match self.state().await? {
             None => Ok(()),
-            Some(state) => Err(Trouble::passing(format!("zone {} is still {state:?}", self.name))),
+            Some(state) => Err(StepError::retryable(format!("zone {} is still {state:?}", self.name))),
         }
     }
 
-    async fn delete(&self, zone: &Owned<MachineName>) -> Result<(), Trouble> {
+    async fn delete(&self, zone: &Owned<MachineName>) -> Result<(), StepError> {
         Ok(unless_absent(zonecfg::done(&self.act(zonecfg::delete(zone)).await?))?)
     }
 
-    async fn has_dataset(&self) -> Result<bool, Trouble> {
-        let whose = self.host.whose_dataset(self.zonepath, self.name).await?;
-        Ok(matches!(whose, Whose::Ours(_)))
+    async fn has_dataset(&self) -> Result<bool, StepError> {
+        let whose = self.host.dataset_ownership(self.zonepath, self.name).await?;
+        Ok(matches!(whose, Ownership::Ours(_)))
     }
 
     /// No list has the zone. It is gone, or half of it is: its configuration without a line in the index (which is
-    /// `configured` and known by its marks), or such a line without a configuration, as a boot environment may bring
+    /// `configured` and known by its owner attributes), or such a line without a configuration, as a boot environment may bring
     /// back. A list also leaves out a zone that is just changing: that one has both and is asked for again.
-    async fn half_a_zone(&self, configured: Option<Owned<MachineName>>) -> Result<(), Trouble> {
+    async fn half_a_zone(&self, configured: Option<Owned<MachineName>>) -> Result<(), StepError> {
         let line = index::zonepath(self.name)?;
         let ours = match (&line, configured) {
             (None, configured) => configured,
             (Some(_), Some(_)) => {
-                return Err(Trouble::passing(format!(
+                return Err(StepError::retryable(format!(
                     "zone {} is in no list just now, and is not gone",
                     self.name
                 )));
@@ -164,7 +164,7 @@ impl Destroy<'_> {
         let Some(ours) = ours else {
             return match line {
                 None => Ok(()),
-                Some(path) => Err(Trouble::lasting(format!(
+                Some(path) => Err(StepError::permanent(format!(
                     "/etc/zones/index has a zone {} at {path} without a configuration; it is left alone",
                     self.name
                 ))),
@@ -174,11 +174,14 @@ impl Destroy<'_> {
         if index::zonepath(self.name)?.is_none() && self.host.exported(self.name).await?.is_none() {
             return Ok(());
         }
-        Err(Trouble::passing(format!("half of zone {} is still there", self.name)))
+        Err(StepError::retryable(format!(
+            "half of zone {} is still there",
+            self.name
+        )))
     }
 
     /// Never begins with `zoneadm halt`, which would wait half an hour for the guest.
-    pub(in crate::machine::zone) async fn halt(&self, zone: &Owned<MachineName>) -> Result<(), Trouble> {
+    pub(in crate::machine::zone) async fn halt(&self, zone: &Owned<MachineName>) -> Result<(), StepError> {
         let alive = |state: Option<&State>| {
             matches!(
                 state,
@@ -202,7 +205,7 @@ impl Destroy<'_> {
     }
 
     /// Ends a zone that is up, and waits for its teardown.
-    async fn end(&self, zone: &Owned<MachineName>, alive: impl Fn(Option<&State>) -> bool) -> Result<(), Trouble> {
+    async fn end(&self, zone: &Owned<MachineName>, alive: impl Fn(Option<&State>) -> bool) -> Result<(), StepError> {
         // Its failure says that the virtual machine is gone already, or nothing at all, and it may hang: the state decides.
         let _said = self.act(bhyvectl::power_off(zone)).await;
         let ended = |state: Option<&State>| !matches!(state, Some(State::Running));
@@ -218,12 +221,12 @@ impl Destroy<'_> {
             let said = said.and_then(|output| Ok(zoneadm::done(&output)?));
             words = said
                 .err()
-                .map(|trouble| format!(": {}", trouble.reason))
+                .map(|error| format!(": {}", error.reason))
                 .unwrap_or_default();
         }
         let state = self.host.wait(self.name, TEARDOWN, |state| !alive(state)).await?;
         if alive(state.as_ref()) {
-            return Err(Trouble::passing(format!(
+            return Err(StepError::retryable(format!(
                 "zone {} hangs in {state:?}{words}; a host that cannot end its zones needs a reboot",
                 self.name
             )));
@@ -231,7 +234,7 @@ impl Destroy<'_> {
         Ok(())
     }
 
-    async fn uninstall(&self, zone: &Owned<MachineName>) -> Result<(), Trouble> {
+    async fn uninstall(&self, zone: &Owned<MachineName>) -> Result<(), StepError> {
         if !matches!(self.state().await?, Some(State::Installed | State::Incomplete)) {
             return Ok(());
         }
@@ -251,13 +254,13 @@ impl Destroy<'_> {
     }
 
     /// The zone's own filesystem, where its uninstallation left it.
-    async fn zonepath(&self) -> Result<(), Trouble> {
-        match self.host.whose_dataset(self.zonepath, self.name).await? {
-            Whose::Nobodys => Ok(()),
-            Whose::Anothers(why) => Err(Trouble::lasting(format!("{why}; it is left alone"))),
-            Whose::Ours(ours) => {
+    async fn zonepath(&self) -> Result<(), StepError> {
+        match self.host.dataset_ownership(self.zonepath, self.name).await? {
+            Ownership::Absent => Ok(()),
+            Ownership::Foreign(why) => Err(StepError::permanent(format!("{why}; it is left alone"))),
+            Ownership::Ours(ours) => {
                 if self.host.zones().await?.iter().any(|zone| zone.zonepath == self.path) {
-                    return Err(Trouble::passing(format!("a zone still lies at {}", self.path)));
+                    return Err(StepError::retryable(format!("a zone still lies at {}", self.path)));
                 }
                 Ok(unless_absent(zfs::done(
                     &self.act(zfs::destroy_zonepath(&ours)).await?,
@@ -267,18 +270,18 @@ impl Destroy<'_> {
     }
 
     /// Takes the host's end of the guest's link away: what is left of the network leads nowhere.
-    pub(in crate::machine::zone) async fn cut_off(&self, network: &SlotNetwork) -> Result<(), Trouble> {
+    pub(in crate::machine::zone) async fn cut_off(&self, network: &SlotNetwork) -> Result<(), StepError> {
         let [host, _] = self.host.vnics(network).await?;
         let link = match host {
-            Whose::Nobodys => return Ok(()),
-            Whose::Anothers(why) => return Err(Trouble::lasting(format!("{why}; it is left alone"))),
-            Whose::Ours(link) => link,
+            Ownership::Absent => return Ok(()),
+            Ownership::Foreign(why) => return Err(StepError::permanent(format!("{why}; it is left alone"))),
+            Ownership::Ours(link) => link,
         };
         address(self.host, &link).await?;
         unless_absent(dladm::done(&self.act(dladm::delete_vnic(&link)).await?))?;
         match self.host.vnics(network).await? {
-            [Whose::Nobodys, _] => Ok(()),
-            _ => Err(Trouble::passing(format!("VNIC {} is still there", network.host))),
+            [Ownership::Absent, _] => Ok(()),
+            _ => Err(StepError::retryable(format!("VNIC {} is still there", network.host))),
         }
     }
 }

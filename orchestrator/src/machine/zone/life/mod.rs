@@ -1,14 +1,11 @@
 //! One machine from its plan to its removal.
 
 pub(super) mod adapter;
-pub mod config;
 pub(super) mod console;
 pub(super) mod create;
 pub(super) mod datasets;
 pub(super) mod destroy;
-pub mod export;
-pub(super) mod inside;
-pub mod owned;
 pub mod plan;
 pub(super) mod record;
-pub(super) mod watch;
+pub(super) mod zone_files;
+pub(super) mod zone_list;

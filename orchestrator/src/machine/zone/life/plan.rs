@@ -5,22 +5,25 @@ mod devices;
 
 use std::path::PathBuf;
 
-use super::{config::ZoneConfig, owned::Owned};
 use crate::{
     config::{GuestKind, Image, Size, Zone, brand_since},
     exec::Cmd,
     machine::{
         MachineSpec,
         seed::{self, Addresses, GUEST_STATE, StaticNetwork},
-        zone::command::{bhyvectl, dladm, ipadm, zfs, zoneadm, zonecfg},
+        zone::{
+            command::{bhyvectl, dladm, ipadm, zfs, zoneadm, zonecfg},
+            config::ZoneConfig,
+            owned::Owned,
+        },
     },
     model::{
         illumos::{
-            names::{AttrName, AttrValue, DatasetName, SnapshotName, Unfit, VolumeSize},
+            names::{AttrName, AttrValue, Bandwidth, DatasetName, SnapshotName, Unfit, VolumeSize},
             network::{Slot, SlotNetwork},
             release::Release,
         },
-        names::{Label, NodeName},
+        names::{Label, MachineName, NodeName},
     },
 };
 
@@ -46,7 +49,7 @@ pub enum PlanError {
     /// The node's network is too small.
     #[error("slot {slot} has no addresses in {network}: enlarge `zone.network`, or lower `capacity.machines`")]
     NoAddress {
-        /// Which slot.
+        /// The slot's number.
         slot: u32,
         /// The configured network.
         network: String,
@@ -83,9 +86,9 @@ pub enum Chain {
 /// A command of the creation.
 #[derive(Debug, Clone)]
 pub struct Step {
-    /// Its sequence.
+    /// The chain that the step belongs to.
     pub chain: Chain,
-    /// What runs.
+    /// The command of the step.
     pub command: Cmd,
 }
 
@@ -168,16 +171,40 @@ impl MachinePlan {
             attrs: attributes,
         };
         let config_file = PathBuf::from(RUN).join(format!("{name}.zonecfg"));
+        let addresses = addresses(&network, zone);
+        let mut plan = Self {
+            seed: seed::texts(spec, &addresses)?,
+            addresses,
+            origin,
+            disk,
+            zones,
+            zonepath,
+            config,
+            config_file,
+            network,
+            create: Vec::new(),
+            destroy: Vec::new(),
+        };
+        plan.create = plan.creation(spec, &zone.bandwidth);
+        plan.destroy = plan.removal(name);
+        Ok(plan)
+    }
+
+    fn creation(&self, spec: &MachineSpec, bandwidth: &Bandwidth) -> Vec<Step> {
+        let (name, network) = (&spec.name, &self.network);
         let attempt = name.attempt();
         let step = |chain, command| Step { chain, command };
-        let mut create = vec![step(Chain::Disk, zfs::clone(&origin, &disk, &spec.node, attempt))];
+        let mut create = vec![step(
+            Chain::Disk,
+            zfs::clone(&self.origin, &self.disk, &spec.node, attempt),
+        )];
         if let Some(gib) = spec.disk_gib {
             let size = VolumeSize::at_least(gib.saturating_mul(1 << 30));
-            create.push(step(Chain::Disk, zfs::grow(&disk, size)));
+            create.push(step(Chain::Disk, zfs::grow(&self.disk, size)));
         }
         create.extend([
-            step(Chain::Zone, zfs::create_zonepath(&zonepath, &spec.node, attempt)),
-            step(Chain::Zone, zonecfg::configure(name, &config_file)),
+            step(Chain::Zone, zfs::create_zonepath(&self.zonepath, &spec.node, attempt)),
+            step(Chain::Zone, zonecfg::configure(name, &self.config_file)),
             step(Chain::Zone, zoneadm::install(name)),
             step(Chain::Network, dladm::create_stub(&network.stub)),
             step(
@@ -188,19 +215,24 @@ impl MachinePlan {
                 Chain::Network,
                 dladm::create_vnic(&network.stub, network.guest_mac, &network.guest),
             ),
-            step(Chain::Network, dladm::set_host(&network)),
-            step(Chain::Network, dladm::protect(&network, &zone.bandwidth)),
-            step(Chain::Network, ipadm::create_address(&network)),
+            step(Chain::Network, dladm::set_host(network)),
+            step(Chain::Network, dladm::protect(network, bandwidth)),
+            step(Chain::Network, ipadm::create_address(network)),
             step(Chain::Network, ipadm::forward_nothing(&network.host)),
             step(Chain::Join, dladm::show_protection(&network.guest)),
             step(Chain::Join, zoneadm::daemon(name)),
             step(Chain::Join, zoneadm::boot(name)),
         ]);
-        // Only to be shown: whoever removes looks first.
+        create
+    }
+
+    fn removal(&self, name: &MachineName) -> Vec<Cmd> {
+        let network = &self.network;
+        // Only to be shown: a removal inspects first.
         let ours = Owned::assumed(name.clone());
         let [host, guest, stub] =
             [&network.host, &network.guest, &network.stub].map(|link| Owned::assumed(link.clone()));
-        let destroy = vec![
+        vec![
             bhyvectl::power_off(&ours),
             zoneadm::halt(&ours),
             zoneadm::uninstall(&ours),
@@ -210,22 +242,8 @@ impl MachinePlan {
             dladm::delete_vnic(&guest),
             dladm::delete_vnic(&host),
             dladm::delete_stub(&stub),
-            zfs::destroy(&Owned::assumed(disk.clone())),
-        ];
-        let addresses = addresses(&network, zone);
-        Ok(Self {
-            seed: seed::texts(spec, &addresses)?,
-            addresses,
-            origin,
-            disk,
-            zones,
-            zonepath,
-            config,
-            config_file,
-            network,
-            create,
-            destroy,
-        })
+            zfs::destroy(&Owned::assumed(self.disk.clone())),
+        ]
     }
 
     /// The creation, in an order that works one after the other; chains may run side by side.

@@ -7,7 +7,8 @@ use std::{collections::BTreeSet, io, path::PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    machine::{Endpoints, files},
+    files,
+    machine::Endpoints,
     model::{illumos::network::Slot, names::MachineName},
 };
 
@@ -16,7 +17,7 @@ const LIMIT: u64 = 64 << 10;
 
 /// A machine's record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(in crate::machine::zone) struct Record {
+pub(in crate::machine::zone) struct ZoneRecord {
     /// Its slot's number.
     pub(in crate::machine::zone) slot: u32,
     /// Its memory in MiB, which is the host's no more while it runs.
@@ -61,13 +62,13 @@ pub(in crate::machine::zone) struct Room {
 
 /// All records of this host.
 #[derive(Debug)]
-pub(in crate::machine::zone) struct Records {
+pub(in crate::machine::zone) struct ZoneRecords {
     dir: PathBuf,
     /// Two machines prepared at one moment must not get one slot.
     choosing: std::sync::Mutex<()>,
 }
 
-impl Records {
+impl ZoneRecords {
     /// The records in this directory, which only root enters.
     pub(in crate::machine::zone) fn new(dir: PathBuf) -> Self {
         Self {
@@ -81,13 +82,13 @@ impl Records {
     }
 
     /// A machine's record.
-    pub(in crate::machine::zone) fn read(&self, name: &MachineName) -> io::Result<Option<Record>> {
+    pub(in crate::machine::zone) fn read(&self, name: &MachineName) -> io::Result<Option<ZoneRecord>> {
         let bytes = files::read_bounded(&self.file(name), LIMIT)?;
         Ok(bytes.map(|bytes| serde_json::from_slice(&bytes)).transpose()?)
     }
 
-    pub(in crate::machine::zone) fn write(&self, name: &MachineName, record: &Record) -> io::Result<()> {
-        files::write_atomic(&self.file(name), &serde_json::to_vec(record)?)
+    pub(in crate::machine::zone) fn write(&self, name: &MachineName, record: &ZoneRecord) -> io::Result<()> {
+        files::write_private(&self.file(name), &serde_json::to_vec(record)?)
     }
 
     /// Beside the record, which others change meanwhile.
@@ -98,7 +99,7 @@ impl Records {
     /// Writes down why a machine's power is about to be taken: bhyve ends then as it does when a guest powers itself off.
     /// A power that must be taken is taken all the same where this cannot be written.
     pub(in crate::machine::zone) fn note_power(&self, name: &MachineName, why: &str) {
-        if let Err(error) = files::write_atomic(&self.power_file(name), why.as_bytes()) {
+        if let Err(error) = files::write_private(&self.power_file(name), why.as_bytes()) {
             tracing::warn!(machine = %name, %error, "why its power is taken cannot be written down");
         }
     }
@@ -132,8 +133,8 @@ impl Records {
         &self,
         name: &MachineName,
         room: Room,
-        make: impl Fn(Slot) -> Option<Record>,
-    ) -> Result<Record, Full> {
+        make: impl Fn(Slot) -> Option<ZoneRecord>,
+    ) -> Result<ZoneRecord, Full> {
         let _one_at_a_time = self.choosing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         files::private_dir(&self.dir)?;
         let (mut taken, mut used) = (BTreeSet::new(), 0_u64);
@@ -172,8 +173,8 @@ mod tests {
     use super::*;
     use crate::{machine::ListenAt, model::ids::AttemptId};
 
-    fn record(slot: Slot) -> Option<Record> {
-        Some(Record {
+    fn record(slot: Slot) -> Option<ZoneRecord> {
+        Some(ZoneRecord {
             slot: slot.number(),
             memory_mib: 1024,
             endpoints: Endpoints {
@@ -192,7 +193,7 @@ mod tests {
     #[test]
     fn each_machine_has_a_slot_of_its_own_until_it_is_gone() {
         let dir = tempfile::tempdir().unwrap();
-        let records = Records::new(dir.path().join("machines"));
+        let records = ZoneRecords::new(dir.path().join("machines"));
         let names: Vec<_> = (0..3).map(|_| MachineName::of(AttemptId::new())).collect();
         let room = Room {
             slots: 2,
@@ -218,7 +219,7 @@ mod tests {
     #[test]
     fn machines_have_no_more_memory_together_than_there_is() {
         let dir = tempfile::tempdir().unwrap();
-        let records = Records::new(dir.path().join("machines"));
+        let records = ZoneRecords::new(dir.path().join("machines"));
         let names: Vec<_> = (0..3).map(|_| MachineName::of(AttemptId::new())).collect();
         let room = Room {
             slots: 9,

@@ -1,4 +1,4 @@
-//! A stub and a guest's VNIC that are made, looked at and removed: whether this host can hold a guest to its
+//! A stub and a guest's VNIC that are made, inspected and removed: whether this host can hold a guest to its
 //! addresses at all, tried before a machine depends on it.
 
 use crate::{
@@ -6,7 +6,7 @@ use crate::{
     exec::{Cmd, Output},
     machine::zone::{
         command::dladm::{self, ShowError},
-        life::owned::Owned,
+        owned::Owned,
         setup::SetupError,
     },
     model::{illumos::network::SlotNetwork, names::NodeName},
@@ -18,7 +18,7 @@ pub enum ScratchError {
     /// A command, a name.
     #[error(transparent)]
     Setup(#[from] SetupError),
-    /// What was made cannot be looked at.
+    /// What was made cannot be inspected.
     #[error(transparent)]
     Show(#[from] ShowError),
     /// The range has no slot.

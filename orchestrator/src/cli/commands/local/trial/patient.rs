@@ -10,7 +10,7 @@ use std::{
 use async_trait::async_trait;
 
 use crate::{
-    machine::{Console, Endpoints, MachineError, MachineSpec, Machines, Observed, Owned},
+    machine::{Console, Endpoints, MachineError, MachineSpec, Machines, Observed, OwnedMachine},
     model::names::MachineName,
 };
 
@@ -115,15 +115,15 @@ impl Machines for Patient {
         self.inner.observe(name).await
     }
 
-    async fn list(&self) -> Result<Vec<Owned>, MachineError> {
+    async fn list(&self) -> Result<Vec<OwnedMachine>, MachineError> {
         let mut found = self.inner.list().await?;
         let made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         found.retain(|machine| made.contains(&machine.name));
         Ok(found)
     }
 
-    async fn troubles(&self) -> Result<Vec<String>, MachineError> {
-        self.inner.troubles().await
+    async fn findings(&self) -> Result<Vec<String>, MachineError> {
+        self.inner.findings().await
     }
 
     async fn wait_stopped(&self, name: &MachineName) -> Result<Observed, MachineError> {

@@ -2,7 +2,7 @@
 //! r151058 and master), in its order. What it does not know it ignores without a word, so this is compared with its
 //! own dry run wherever there is one.
 
-use crate::{machine::zone::life::config::ZoneConfig, model::illumos::release::Release};
+use crate::{machine::zone::config::ZoneConfig, model::illumos::release::Release};
 
 const FIRMWARE: &str = "/usr/share/bhyve/firmware";
 

@@ -6,17 +6,13 @@ use std::{collections::BTreeSet, io, path::Path};
 use crate::{
     config::{Image, Zone},
     exec::ExecError,
-    machine::{
-        files,
-        zone::{
-            command::{CommandError, brand, zonecfg},
-            host::unless_absent,
-            life::{
-                export::Exported,
-                owned::Owned,
-                plan::{MachinePlan, PlanError, RUN, Wanted, example},
-            },
-        },
+    files,
+    machine::zone::{
+        command::{CommandError, brand, zonecfg},
+        export::Exported,
+        host::unless_absent,
+        life::plan::{MachinePlan, PlanError, RUN, Wanted, example},
+        owned::Owned,
     },
     model::{
         ids::AttemptId,
@@ -25,7 +21,7 @@ use crate::{
     },
 };
 
-/// What was found.
+/// What the host made of a configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rehearsal {
     /// Planned options of bhyve that the brand leaves out, or makes otherwise.
@@ -43,24 +39,24 @@ pub enum RehearsalError {
     /// A command could not be run.
     #[error(transparent)]
     Exec(#[from] ExecError),
-    /// A command failed.
+    /// A command of the host failed.
     #[error(transparent)]
     Command(#[from] CommandError),
     /// The file for zonecfg.
     #[error("cannot write {path}")]
     Io {
-        /// Which.
+        /// The file that cannot be written.
         path: String,
-        /// The system's word.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
     /// zonecfg made something else of the file.
     #[error("zone {zone} is not as it was meant: {difference}")]
     Otherwise {
-        /// Which.
+        /// The zone of the rehearsal.
         zone: MachineName,
-        /// In words.
+        /// What differs, in one sentence.
         difference: String,
     },
     /// The dry run printed no command line.
@@ -69,7 +65,7 @@ pub enum RehearsalError {
 }
 
 /// Rehearses a machine of this image's version as the brand of this release makes it. Needs root. The zone carries the
-/// marks of an attempt that does not exist, so a machined that finds one left behind removes it.
+/// owner tags of an attempt that does not exist, so a machined that finds one left behind removes it.
 ///
 /// # Errors
 /// When a command fails, or the zone is not as it was meant; it is removed in any case.
@@ -91,8 +87,8 @@ pub async fn rehearse(
         slot: zone.network.last_slot(),
         zone,
     })?;
-    let written = crate::files::passage(Path::new(RUN))
-        .and_then(|()| files::write_atomic(&plan.config_file, plan.config.to_file().as_bytes()));
+    let written = files::public_dir(Path::new(RUN))
+        .and_then(|()| files::write_private(&plan.config_file, plan.config.to_file().as_bytes()));
     written.map_err(|source| RehearsalError::Io {
         path: plan.config_file.display().to_string(),
         source,

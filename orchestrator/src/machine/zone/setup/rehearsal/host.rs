@@ -21,23 +21,24 @@ use super::{
 };
 use crate::{
     config::{Image, Size, Zone},
+    files,
     machine::{
-        MachineSpec, files, seed,
-        trouble::Trouble,
+        MachineSpec, seed,
+        step_error::StepError,
         zone::{
             command::{
                 dladm, ipf, zfs,
                 zoneadm::{self, State},
             },
             golden::Golden,
-            host::{Host, Whose, timeout_scale::Patience, vmm},
+            host::{Host, Ownership, timeout_scale::TimeoutScale, vmm},
             life::{
                 console,
                 create::Create,
                 destroy::{Destroy, links},
-                inside,
                 plan::{MachinePlan, RUN, Wanted, example},
-                record::Records,
+                record::ZoneRecords,
+                zone_files,
             },
         },
     },
@@ -51,23 +52,23 @@ use crate::{
     },
 };
 
-/// Whose everything is.
+/// The node that owns all that a rehearsal makes.
 const NODE: &str = "helios-ci.rehearsal";
-/// Its golden disk.
+/// The label of its golden disk.
 const LABEL: &str = "rehearsal";
 /// The disk's size: one block more than is read at a time, and no multiple of it.
 const DISK: usize = (1 << 20) + 512;
 /// A guest without a system stays in its firmware; a bhyve that cannot run has ended by then.
 const STAYS: Duration = Duration::from_secs(5);
-/// Between two looks.
+/// Interval between two polls.
 const AGAIN: Duration = Duration::from_millis(200);
 
 /// What was seen of a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Seen {
+pub enum StepOutcome {
     /// As it is believed, with what is worth knowing beside it.
     AsBelieved(String),
-    /// Otherwise.
+    /// The host did something else, which the text names.
     Different(String),
     /// What it needs did not come about.
     NotTried(&'static str),
@@ -95,8 +96,8 @@ pub async fn rehearse(
     node: &NodeName,
     zone: &Zone,
     release: Release,
-    patience: Patience,
-    mut tell: impl FnMut(&Step, Seen),
+    timeout_scale: TimeoutScale,
+    mut tell: impl FnMut(&Step, StepOutcome),
 ) -> Result<(), RehearsalError> {
     if node.as_str() == NODE {
         return Err(RehearsalError::Name);
@@ -106,17 +107,17 @@ pub async fn rehearse(
         io::ErrorKind::WouldBlock => RehearsalError::Busy,
         _ => begin(&error),
     })?;
-    let trial = Trial::new(zone, release, patience).map_err(|trouble| begin(&trouble.reason))?;
-    trial.sweep().await.map_err(|trouble| begin(&trouble.reason))?;
+    let trial = Trial::new(zone, release, timeout_scale).map_err(|error| begin(&error.reason))?;
+    trial.sweep().await.map_err(|error| begin(&error.reason))?;
     let mut missing = None;
     for step in STEPS {
         let seen = match missing {
-            Some(needed) if step.act != Act::Removal => Seen::NotTried(needed),
+            Some(needed) if step.act != Act::Removal => StepOutcome::NotTried(needed),
             _ => match trial.perform(step.act).await {
-                Ok(detail) => Seen::AsBelieved(detail),
-                Err(trouble) => {
+                Ok(detail) => StepOutcome::AsBelieved(detail),
+                Err(error) => {
                     missing = missing.or(step.needed.then_some(step.id));
-                    Seen::Different(trouble.reason)
+                    StepOutcome::Different(error.reason)
                 }
             },
         };
@@ -128,7 +129,7 @@ pub async fn rehearse(
 /// Only one at a time: the next begins with removing what it finds.
 fn alone() -> io::Result<fs::File> {
     let run = Path::new(RUN);
-    crate::files::passage(run)?;
+    files::public_dir(run)?;
     let mut options = fs::OpenOptions::new();
     let path = run.join("rehearsal.lock");
     let file = options.create(true).truncate(false).write(true).open(path)?;
@@ -152,9 +153,9 @@ struct Trial<'a> {
 }
 
 impl<'a> Trial<'a> {
-    fn new(zone: &'a Zone, release: Release, patience: Patience) -> Result<Self, Trouble> {
-        let node: NodeName = NODE.parse().map_err(Trouble::lasting)?;
-        let label: Label = LABEL.parse().map_err(Trouble::lasting)?;
+    fn new(zone: &'a Zone, release: Release, timeout_scale: TimeoutScale) -> Result<Self, StepError> {
+        let node: NodeName = NODE.parse().map_err(StepError::permanent)?;
+        let label: Label = LABEL.parse().map_err(StepError::permanent)?;
         let size = Size {
             cpus: 1,
             memory_mib: 512,
@@ -173,7 +174,7 @@ impl<'a> Trial<'a> {
             release,
             host: Host {
                 node: node.to_string(),
-                patience,
+                timeout_scale,
             },
             golden: Golden {
                 node,
@@ -185,7 +186,7 @@ impl<'a> Trial<'a> {
         })
     }
 
-    async fn perform(&self, act: Act) -> Result<String, Trouble> {
+    async fn perform(&self, act: Act) -> Result<String, StepError> {
         match act {
             Act::Configuration => self.configuration().await,
             Act::Image => self.image().await,
@@ -205,61 +206,63 @@ impl<'a> Trial<'a> {
         }
     }
 
-    async fn configuration(&self) -> Result<String, Trouble> {
+    async fn configuration(&self) -> Result<String, StepError> {
         let (node, image) = (&self.golden.node, Image::default());
         let found = configuration::rehearse(node, self.zone, &self.label, &image, 1, self.release).await;
-        let found = found.map_err(|error| Trouble::caused(&error))?;
+        let found = found.map_err(|error| StepError::with_cause(&error))?;
         match (found.missing.as_slice(), found.besides.as_slice()) {
             ([], []) => Ok(format!("as the brand of {} makes it", self.release)),
-            (missing, besides) => Err(Trouble::lasting(format!(
+            (missing, besides) => Err(StepError::permanent(format!(
                 "the brand leaves out {missing:?} and adds {besides:?}"
             ))),
         }
     }
 
-    async fn image(&self) -> Result<String, Trouble> {
+    async fn image(&self) -> Result<String, StepError> {
         let mut content = vec![0; DISK];
         content[..8].copy_from_slice(b"helios-c");
         content[DISK - 1] = 1;
         let digest = crate::digest::sha256_hex(&content);
         let file = disk_file();
-        files::write_atomic(&file, &content)?;
+        files::write_private(&file, &content)?;
         let (golden, label, from) = (self.golden.clone(), self.label.clone(), file.clone());
         let imported = tokio::task::spawn_blocking(move || {
             golden.import(&from, &label, &digest)?;
             golden.verify(&label)
         });
-        let imported = imported.await.map_err(Trouble::passing)?;
+        let imported = imported.await.map_err(StepError::retryable)?;
         fs::remove_file(&file)?;
-        let (version, _) = imported.map_err(|error| Trouble::caused(&error))?;
+        let (version, _) = imported.map_err(|error| StepError::with_cause(&error))?;
         Ok(version.volume.to_string())
     }
 
-    fn volume_end(&self) -> Result<String, Trouble> {
+    fn volume_end(&self) -> Result<String, StepError> {
         let golden = self
             .golden
             .versions(&self.label)
-            .map_err(|error| Trouble::caused(&error))?;
-        let newest = golden.last().ok_or_else(|| Trouble::lasting("its volume is gone"))?;
+            .map_err(|error| StepError::with_cause(&error))?;
+        let newest = golden
+            .last()
+            .ok_or_else(|| StepError::permanent("its volume is gone"))?;
         let volume = fs::File::open(newest.volume.device()?.to_string())?;
         let size = crate::model::illumos::names::VolumeSize::at_least(DISK as u64).bytes();
         let mut sector = [0; 512];
         volume.read_exact_at(&mut sector, size - 512)?;
         match volume.read_at(&mut sector, size) {
             Err(error) if error.raw_os_error() == Some(nix::libc::EIO) => Ok("EIO".to_owned()),
-            Err(error) => Err(Trouble::lasting(format!("it is {error}"))),
-            Ok(count) => Err(Trouble::lasting(format!("it gives {count} bytes"))),
+            Err(error) => Err(StepError::permanent(format!("it is {error}"))),
+            Ok(count) => Err(StepError::permanent(format!("it gives {count} bytes"))),
         }
     }
 
-    async fn disk(&self) -> Result<String, Trouble> {
+    async fn disk(&self) -> Result<String, StepError> {
         self.host
             .make_disk(&self.spec, &self.plan.origin, &self.plan.disk)
             .await?;
         Ok(self.plan.disk.to_string())
     }
 
-    fn create(&self) -> Result<Create<'_>, Trouble> {
+    fn create(&self) -> Result<Create<'_>, StepError> {
         // A seed without an agent: no guest will read it.
         let texts: Vec<(&str, &[u8])> = self
             .plan
@@ -276,26 +279,29 @@ impl<'a> Trial<'a> {
         })
     }
 
-    async fn make_zone(&self) -> Result<String, Trouble> {
+    async fn make_zone(&self) -> Result<String, StepError> {
         self.create()?.zone().await?;
         Ok(self.plan.config.zonepath.to_string())
     }
 
-    async fn network(&self) -> Result<String, Trouble> {
+    async fn network(&self) -> Result<String, StepError> {
         let links = dladm::links(&self.host.run(dladm::show_links()).await?)?;
         let slot = self.zone.network.last_slot().number();
-        if Records::new(Path::new(RUN).join("machines")).slots()?.contains(&slot) {
-            return Err(Trouble::passing(format!(
+        if ZoneRecords::new(Path::new(RUN).join("machines"))
+            .slots()?
+            .contains(&slot)
+        {
+            return Err(StepError::retryable(format!(
                 "slot {slot}, the last, is a machine's now; try again later"
             )));
         }
         let names = self.plan.network.links().map(ToString::to_string);
         if let Some(taken) = names.iter().find(|name| links.contains(*name)) {
-            return Err(Trouble::lasting(format!(
+            return Err(StepError::permanent(format!(
                 "link {taken} is there already; it is left alone"
             )));
         }
-        files::write_atomic(&self.marker(), slot.to_string().as_bytes())?;
+        files::write_private(&self.marker(), slot.to_string().as_bytes())?;
         self.create()?.network().await?;
         let network = &self.plan.network;
         Ok(format!(
@@ -304,32 +310,33 @@ impl<'a> Trial<'a> {
         ))
     }
 
-    /// Is there while links of the slot are the rehearsal's: a stub bears no mark of its own.
+    /// Is there while links of the slot are the rehearsal's: a stub has no owner tag of its own.
     fn marker(&self) -> PathBuf {
         Path::new(RUN).join("rehearsal.links")
     }
 
-    async fn protection(&self) -> Result<String, Trouble> {
+    async fn protection(&self) -> Result<String, StepError> {
         self.create()?.protected().await?;
         Ok(format!("with at most {}", self.zone.bandwidth))
     }
 
-    async fn filter(&self) -> Result<String, Trouble> {
+    async fn filter(&self) -> Result<String, StepError> {
         let output = self.host.run(ipf::list()).await?;
         match ipf::wrong(self.zone.network, self.zone.port, &output)? {
             None => Ok(String::new()),
-            Some(wrong) => Err(Trouble::lasting(wrong)),
+            Some(wrong) => Err(StepError::permanent(wrong)),
         }
     }
 
-    fn listen(&self) -> Result<String, Trouble> {
+    fn listen(&self) -> Result<String, StepError> {
         let address = SocketAddr::from((self.plan.network.host_address, self.zone.port));
-        let listener = TcpListener::bind(address).map_err(|error| Trouble::lasting(format!("{address}: {error}")))?;
+        let listener =
+            TcpListener::bind(address).map_err(|error| StepError::permanent(format!("{address}: {error}")))?;
         Ok(listener.local_addr()?.to_string())
     }
 
     /// Connected before the boot, as a machine's console is, and closed again: nobody reads this guest.
-    async fn console(&self) -> Result<String, Trouble> {
+    async fn console(&self) -> Result<String, StepError> {
         zoneadm::done(&self.host.run(zoneadm::daemon(&self.spec.name)).await?)?;
         let dir = self.console_dir();
         files::private_dir(&dir)?;
@@ -342,15 +349,15 @@ impl<'a> Trial<'a> {
         Path::new(RUN).join("rehearsal-console")
     }
 
-    async fn boot(&self) -> Result<String, Trouble> {
+    async fn boot(&self) -> Result<String, StepError> {
         let name = &self.spec.name;
         zoneadm::done(&self.host.run(zoneadm::boot(name)).await?)?;
-        let until = tokio::time::Instant::now() + self.host.patience.of(STAYS);
+        let until = tokio::time::Instant::now() + self.host.timeout_scale.scaled(STAYS);
         loop {
             let state = self.host.zone(name).await?.map(|zone| zone.state);
             if state != Some(State::Running) {
-                let said = inside::tail(&self.zonepath(), &["root", "tmp"], "init.log", 400).unwrap_or_default();
-                return Err(Trouble::lasting(format!(
+                let said = zone_files::tail(&self.zonepath(), &["root", "tmp"], "init.log", 400).unwrap_or_default();
+                return Err(StepError::permanent(format!(
                     "its zone is {state:?}; bhyve's last words: {said}"
                 )));
             }
@@ -361,18 +368,18 @@ impl<'a> Trial<'a> {
         }
         match vmm(name).exists() {
             true => Ok(vmm(name).display().to_string()),
-            false => Err(Trouble::lasting(format!("it runs without {}", vmm(name).display()))),
+            false => Err(StepError::permanent(format!("it runs without {}", vmm(name).display()))),
         }
     }
 
-    async fn running_link(&self) -> Result<String, Trouble> {
+    async fn running_link(&self) -> Result<String, StepError> {
         match self
             .host
             .is_protected(&self.plan.network, Some(&self.zone.bandwidth))
             .await?
         {
             true => Ok(String::new()),
-            false => Err(Trouble::lasting(format!(
+            false => Err(StepError::permanent(format!(
                 "{} is not protected",
                 self.plan.network.guest
             ))),
@@ -394,37 +401,41 @@ impl<'a> Trial<'a> {
         }
     }
 
-    async fn power_off(&self) -> Result<String, Trouble> {
+    async fn power_off(&self) -> Result<String, StepError> {
         let begun = Instant::now();
-        match self.host.whose_zone(&self.spec.name).await? {
-            Whose::Ours(zone) => self.destroy().halt(&zone).await?,
-            _ => return Err(Trouble::lasting("its zone does not carry the marks that it was given")),
+        match self.host.zone_ownership(&self.spec.name).await? {
+            Ownership::Ours(zone) => self.destroy().halt(&zone).await?,
+            _ => {
+                return Err(StepError::permanent(
+                    "its zone does not carry the owner tags that it was given",
+                ));
+            }
         }
         let took = begun.elapsed().as_secs_f64();
-        let written = inside::tail(&self.zonepath(), &[], "lastexited", 100).unwrap_or_default();
+        let written = zone_files::tail(&self.zonepath(), &[], "lastexited", 100).unwrap_or_default();
         match written.split_whitespace().nth(1) {
             Some("256") => Ok(format!("in {took:.1} s")),
-            _ => Err(Trouble::lasting(format!(
+            _ => Err(StepError::permanent(format!(
                 "it took {took:.1} s, and lastexited says `{written}`"
             ))),
         }
     }
 
-    async fn halt_clears(&self) -> Result<String, Trouble> {
+    async fn halt_clears(&self) -> Result<String, StepError> {
         match self.host.is_protected(&self.plan.network, None).await? {
             false => Ok(String::new()),
-            true => Err(Trouble::lasting("it is still there, which does no harm")),
+            true => Err(StepError::permanent("it is still there, which does no harm")),
         }
     }
 
     /// All of it, of steps that went wrong, too; what cannot be removed keeps nothing else.
-    async fn removal(&self) -> Result<String, Trouble> {
+    async fn removal(&self) -> Result<String, StepError> {
         let begun = Instant::now();
         let machine = self.destroy().run().await;
         let links = machine.and_then(|()| Ok(self.forget_links()?));
         let image = self.remove_image().await;
         let files = self.remove_files();
-        links.and(image).and(files.map_err(Trouble::from))?;
+        links.and(image).and(files.map_err(StepError::from))?;
         Ok(format!("in {:.1} s", begun.elapsed().as_secs_f64()))
     }
 
@@ -440,21 +451,22 @@ impl<'a> Trial<'a> {
         files::remove_file(&self.marker())
     }
 
-    async fn remove_image(&self) -> Result<(), Trouble> {
+    async fn remove_image(&self) -> Result<(), StepError> {
         let (golden, label) = (self.golden.clone(), self.label.clone());
         let removed = tokio::task::spawn_blocking(move || golden.remove_image(&label));
         removed
             .await
-            .map_err(Trouble::passing)?
-            .map_err(|error| Trouble::caused(&error))
+            .map_err(StepError::retryable)?
+            .map_err(|error| StepError::with_cause(&error))
     }
 
-    /// What a rehearsal that was killed left: everything that carries the marks of its node.
-    async fn sweep(&self) -> Result<(), Trouble> {
+    /// What a rehearsal that was killed left: everything that carries the owner tags of its node.
+    async fn sweep(&self) -> Result<(), StepError> {
         for kind in ["zones", "machines"] {
             let parent = self.zone.dataset.child(kind)?;
-            let marks = zfs::marks(&parent, &self.golden.node, &self.host.run(zfs::list(&parent)).await?)?;
-            for name in marks.ours.iter().chain(&marks.quarantined) {
+            let children =
+                zfs::children_by_owner(&parent, &self.golden.node, &self.host.run(zfs::list(&parent)).await?)?;
+            for name in children.ours.iter().chain(&children.quarantined) {
                 if let Ok(name) = name.parse::<MachineName>() {
                     self.remove_earlier(&name).await?;
                 }
@@ -463,7 +475,7 @@ impl<'a> Trial<'a> {
         // A trial of a configuration has no dataset.
         for zone in self.host.zones().await? {
             if let Ok(name) = zone.name.parse::<MachineName>()
-                && matches!(self.host.whose_zone(&name).await, Ok(Whose::Ours(_)))
+                && matches!(self.host.zone_ownership(&name).await, Ok(Ownership::Ours(_)))
             {
                 self.remove_earlier(&name).await?;
             }
@@ -474,7 +486,7 @@ impl<'a> Trial<'a> {
     }
 
     /// Those of the slot that the marker names: the last one may have been another then.
-    async fn remove_earlier_links(&self) -> Result<(), Trouble> {
+    async fn remove_earlier_links(&self) -> Result<(), StepError> {
         let Some(text) = files::read_bounded(&self.marker(), 100)? else {
             return Ok(());
         };
@@ -487,7 +499,7 @@ impl<'a> Trial<'a> {
         Ok(self.forget_links()?)
     }
 
-    async fn remove_earlier(&self, name: &MachineName) -> Result<(), Trouble> {
+    async fn remove_earlier(&self, name: &MachineName) -> Result<(), StepError> {
         let (disk, zonepath) = (
             self.zone.dataset.child("machines")?.child(name.as_str())?,
             self.zone.dataset.child("zones")?.child(name.as_str())?,

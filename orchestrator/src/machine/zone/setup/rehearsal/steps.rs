@@ -25,7 +25,7 @@ pub(super) enum Act {
 pub struct Step {
     /// By this name the evidence page and the output know it.
     pub id: &'static str,
-    /// What is believed.
+    /// The fact that the step tries.
     pub fact: &'static str,
     pub(super) act: Act,
     /// Without it the steps after it have nothing to try.
@@ -36,7 +36,7 @@ const fn step(act: Act, id: &'static str, needed: bool, fact: &'static str) -> S
     Step { id, fact, act, needed }
 }
 
-/// Every step.
+/// All steps, in the order in which they are tried.
 pub const STEPS: &[Step] = &[
     step(
         Act::Configuration,
@@ -60,7 +60,7 @@ pub const STEPS: &[Step] = &[
         Act::Disk,
         "disk",
         true,
-        "a clone has its marks as local properties, and grows",
+        "a clone has its owner tags as local properties, and grows",
     ),
     step(
         Act::Zone,

@@ -28,7 +28,6 @@ pub const INVAL: &str = "Invalid argument";
 pub const TOO_BIG: &str = "Argument list too long";
 /// There is no such zone.
 pub const NO_ZONE: &str = "No such zone configured";
-/// The zone runs.
 pub const BAD_ZONE_STATE: &str = "Zone state is invalid for the requested operation";
 /// It can be no zone's name.
 pub const BOGUS_ZONE_NAME: &str = "Bogus zone name";

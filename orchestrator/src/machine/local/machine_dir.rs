@@ -1,4 +1,4 @@
-//! Where the machines of this host lie: `<data>/machines/<name>/`, one 0700 directory each. Its
+//! The directories of this host's machines: `<data>/machines/<name>/`, mode 0700. Its
 //! `spec.json` is the proof that the machine is ours and of this node; it appears together with the
 //! directory, in one rename, and goes together with it.
 //!
@@ -13,7 +13,8 @@ use std::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
-    machine::{Endpoints, files, proc::Process},
+    files,
+    machine::{Endpoints, proc::Process},
     model::names::{MachineName, NodeName},
 };
 
@@ -26,14 +27,14 @@ const LIMIT: u64 = 1 << 20;
 
 /// What `spec.json` says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Record<P> {
+pub(crate) struct MachineRecord<P> {
     /// Of this format: 1.
     pub version: u32,
-    /// Who may touch the machine.
+    /// The node that may touch the machine.
     pub node: NodeName,
-    /// Which machine.
+    /// The machine's name.
     pub name: MachineName,
-    /// Which back end made it.
+    /// The back end that made it.
     pub backend: String,
     /// Its addresses.
     pub endpoints: Endpoints,
@@ -43,7 +44,7 @@ pub(crate) struct Record<P> {
 
 /// What `run.json` says: the machine was started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Run {
+pub(crate) struct RunRecord {
     /// Its main process.
     pub main: Process,
     /// We asked it to stop.
@@ -53,8 +54,8 @@ pub(crate) struct Run {
     pub kept: bool,
 }
 
-impl Run {
-    /// Started just now.
+impl RunRecord {
+    /// The record of a machine that was just started.
     pub(crate) fn of(main: Process) -> Self {
         Self {
             main,
@@ -64,29 +65,29 @@ impl Run {
     }
 }
 
-/// What lies under a machine's name.
+/// The state of a machine's directory.
 #[derive(Debug, PartialEq)]
-pub(crate) enum Found<P> {
-    /// Nothing.
+pub(crate) enum DirState<P> {
+    /// There is no directory.
     Absent,
     /// A machine of ours.
-    Ours(Box<Record<P>>),
+    Ours(Box<MachineRecord<P>>),
     /// A machine of ours that was being made or removed.
     Leftover,
     /// Something we must not touch, and why.
     Foreign(String),
 }
 
-/// The directory of all machines of one back end and node.
+/// The directories of all machines of one back end and node.
 #[derive(Debug, Clone)]
-pub(crate) struct Place {
+pub(crate) struct MachineDirs {
     root: PathBuf,
     node: NodeName,
     backend: &'static str,
 }
 
-impl Place {
-    /// The place below a data directory; it is made when the first machine is.
+impl MachineDirs {
+    /// The directories below a data directory, which the first machine makes.
     pub(crate) fn new(data_dir: &Path, node: NodeName, backend: &'static str) -> Self {
         Self {
             root: data_dir.join("machines"),
@@ -104,9 +105,9 @@ impl Place {
         self.root.join(format!("{prefix}{name}"))
     }
 
-    /// The proof of ownership for a machine of this place.
-    pub(crate) fn record<P>(&self, name: &MachineName, endpoints: Endpoints, plan: P) -> Record<P> {
-        Record {
+    /// The proof of ownership of a machine.
+    pub(crate) fn record<P>(&self, name: &MachineName, endpoints: Endpoints, plan: P) -> MachineRecord<P> {
+        MachineRecord {
             version: 1,
             node: self.node.clone(),
             name: name.clone(),
@@ -116,55 +117,57 @@ impl Place {
         }
     }
 
-    /// What lies under a name.
-    pub(crate) fn look<P: DeserializeOwned>(&self, name: &MachineName) -> io::Result<Found<P>> {
+    /// Reads the state of a machine's directory.
+    pub(crate) fn inspect<P: DeserializeOwned>(&self, name: &MachineName) -> io::Result<DirState<P>> {
         let dir = self.dir(name);
         match std::fs::symlink_metadata(&dir) {
             Ok(meta) if meta.is_dir() => {}
-            Ok(_) => return Ok(Found::Foreign("it is not a directory".into())),
+            Ok(_) => return Ok(DirState::Foreign("it is not a directory".into())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let left = [NEW, GONE].iter().any(|prefix| self.aside(prefix, name).exists());
-                return Ok(if left { Found::Leftover } else { Found::Absent });
+                return Ok(if left { DirState::Leftover } else { DirState::Absent });
             }
             Err(error) => return Err(error),
         }
         let Some(bytes) = files::read_bounded(&dir.join(SPEC), LIMIT)? else {
-            return Ok(Found::Foreign(format!("it has no {SPEC}")));
+            return Ok(DirState::Foreign(format!("it has no {SPEC}")));
         };
-        // The marks first: another back end's plan has another shape.
-        let marks: Record<serde::de::IgnoredAny> = match serde_json::from_slice(&bytes) {
-            Ok(marks) => marks,
-            Err(error) => return Ok(Found::Foreign(format!("its {SPEC} is not one of ours: {error}"))),
+        // The owner first: another back end's plan has another shape.
+        let owner: MachineRecord<serde::de::IgnoredAny> = match serde_json::from_slice(&bytes) {
+            Ok(owner) => owner,
+            Err(error) => return Ok(DirState::Foreign(format!("its {SPEC} is not one of ours: {error}"))),
         };
-        if marks.version != 1 || marks.name != *name || marks.node != self.node || marks.backend != self.backend {
-            let (node, backend) = (marks.node, marks.backend);
-            return Ok(Found::Foreign(format!("it belongs to node {node}, back end {backend}")));
+        if owner.version != 1 || owner.name != *name || owner.node != self.node || owner.backend != self.backend {
+            let (node, backend) = (owner.node, owner.backend);
+            return Ok(DirState::Foreign(format!(
+                "it belongs to node {node}, back end {backend}"
+            )));
         }
         match serde_json::from_slice(&bytes) {
-            Ok(record) => Ok(Found::Ours(Box::new(record))),
-            Err(error) => Ok(Found::Foreign(format!(
+            Ok(record) => Ok(DirState::Ours(Box::new(record))),
+            Err(error) => Ok(DirState::Foreign(format!(
                 "its {SPEC} was written by another version: {error}"
             ))),
         }
     }
 
     /// Makes the machine's directory with its proof of ownership, or renews the proof.
-    pub(crate) fn create<P: Serialize>(&self, record: &Record<P>) -> io::Result<()> {
+    pub(crate) fn create<P: Serialize>(&self, record: &MachineRecord<P>) -> io::Result<()> {
         let dir = self.dir(&record.name);
         let bytes = serde_json::to_vec(record)?;
         if dir.exists() {
-            return files::write_atomic(&dir.join(SPEC), &bytes);
+            return files::write_private(&dir.join(SPEC), &bytes);
         }
         self.clear_leftovers(&record.name)?;
         let new = self.aside(NEW, &record.name);
         files::private_dir(&new)?;
-        files::write_atomic(&new.join(SPEC), &bytes)?;
+        files::write_private(&new.join(SPEC), &bytes)?;
         std::fs::rename(&new, &dir)?;
         files::sync_dir(&self.root)
     }
 
     /// Removes a machine's directory; the caller has seen that it is ours and nothing runs in it.
-    pub(crate) fn bury(&self, name: &MachineName) -> io::Result<()> {
+    pub(crate) fn remove(&self, name: &MachineName) -> io::Result<()> {
         self.clear_leftovers(name)?;
         match std::fs::rename(self.dir(name), self.aside(GONE, name)) {
             Ok(()) => files::sync_dir(&self.root)?,
@@ -202,14 +205,14 @@ impl Place {
     }
 
     /// Whether and how the machine was started.
-    pub(crate) fn run(&self, name: &MachineName) -> io::Result<Option<Run>> {
+    pub(crate) fn run(&self, name: &MachineName) -> io::Result<Option<RunRecord>> {
         let bytes = files::read_bounded(&self.dir(name).join(RUN), LIMIT)?;
         Ok(bytes.map(|bytes| serde_json::from_slice(&bytes)).transpose()?)
     }
 
     /// Notes that the machine was started.
-    pub(crate) fn set_run(&self, name: &MachineName, run: Run) -> io::Result<()> {
-        files::write_atomic(&self.dir(name).join(RUN), &serde_json::to_vec(&run)?)
+    pub(crate) fn set_run(&self, name: &MachineName, run: RunRecord) -> io::Result<()> {
+        files::write_private(&self.dir(name).join(RUN), &serde_json::to_vec(&run)?)
     }
 
     /// Forgets that the machine was started.

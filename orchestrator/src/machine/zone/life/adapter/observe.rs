@@ -1,17 +1,17 @@
-//! What is there of one machine, and of all.
+//! The state of one machine, and the list of all.
 
 use std::{collections::BTreeSet, path::PathBuf};
 
 use super::Zones;
 use crate::{
     machine::{
-        Observed, Owned,
+        Observed, OwnedMachine,
         ending::{self, Ending},
-        trouble::Trouble,
+        step_error::StepError,
         zone::{
             command::{zfs, zoneadm::State},
-            host::Whose,
-            life::inside,
+            host::Ownership,
+            life::zone_files,
         },
     },
     model::names::MachineName,
@@ -32,7 +32,7 @@ fn ended(status: Option<i64>, power_taken: Option<&str>) -> String {
 }
 
 impl Zones {
-    pub(super) async fn see(&self, name: &MachineName, zone: Option<&State>) -> Result<Observed, Trouble> {
+    pub(super) async fn inspect(&self, name: &MachineName, zone: Option<&State>) -> Result<Observed, StepError> {
         let record = self.records.read(name)?;
         let started = record.as_ref().is_some_and(|record| record.started);
         Ok(match zone {
@@ -48,9 +48,12 @@ impl Zones {
             Some(_) => Observed::Prepared,
             None if record.is_some() => Observed::Prepared,
             None => {
-                let disk = self.host.whose_dataset(&self.below("machines", name)?, name).await?;
-                let zonepath = self.host.whose_dataset(&self.below("zones", name)?, name).await?;
-                if matches!(disk, Whose::Ours(_)) || matches!(zonepath, Whose::Ours(_)) {
+                let disk = self
+                    .host
+                    .dataset_ownership(&self.below("machines", name)?, name)
+                    .await?;
+                let zonepath = self.host.dataset_ownership(&self.below("zones", name)?, name).await?;
+                if matches!(disk, Ownership::Ours(_)) || matches!(zonepath, Ownership::Ours(_)) {
                     Observed::Prepared
                 } else {
                     Observed::Absent
@@ -62,9 +65,9 @@ impl Zones {
     /// How bhyve ended: what zoneadmd wrote down, and what guest and bhyve say of it.
     fn ending(&self, name: &MachineName, power_taken: Option<&str>) -> String {
         let path = PathBuf::from(self.options.zone.path.to_string()).join(name.as_str());
-        let status = inside::tail(&path, &[], "lastexited", 100);
+        let status = zone_files::tail(&path, &[], "lastexited", 100);
         let status = status.and_then(|text| text.split_whitespace().nth(1)?.parse::<i64>().ok());
-        let program = |parts: &[&str], file: &str| inside::end(&path, parts, file, ending::END).unwrap_or_default();
+        let program = |parts: &[&str], file: &str| zone_files::end(&path, parts, file, ending::END).unwrap_or_default();
         let mut said = program(&["root", "tmp"], "init.log");
         // The brand's hooks have their own log, which tells why a bhyve would not run.
         if status.is_some_and(|status| status & 0x7f == 0 && status != 256) && ending::said_by_program(&said).is_none()
@@ -80,29 +83,29 @@ impl Zones {
         ending.explain()
     }
 
-    pub(super) async fn every(&self) -> Result<Vec<Owned>, Trouble> {
+    pub(super) async fn list_machines(&self) -> Result<Vec<OwnedMachine>, StepError> {
         let zones = self.host.zones().await?;
         let mut names: BTreeSet<MachineName> = self.records.names()?.into_iter().collect();
         for zone in &zones {
             let Ok(name) = zone.name.parse::<MachineName>() else {
                 continue;
             };
-            match self.host.whose_zone(&name).await {
-                Ok(Whose::Ours(ours)) => {
+            match self.host.zone_ownership(&name).await {
+                Ok(Ownership::Ours(ours)) => {
                     if zone.state == State::Running && !self.power_off_unless_protected(&ours).await? {
                         self.read_on(&name).await;
                     }
                     names.insert(name);
                 }
-                Ok(Whose::Nobodys | Whose::Anothers(_)) => {}
+                Ok(Ownership::Absent | Ownership::Foreign(_)) => {}
                 // What cannot be read of one zone must not hide all others.
-                Err(trouble) => tracing::warn!(reason = trouble.reason, "whose this zone is cannot be told now"),
+                Err(error) => tracing::warn!(reason = error.reason, "the owner of a zone is not known now"),
             }
         }
         for kind in ["machines", "zones"] {
             let parent = self.options.zone.dataset.child(kind)?;
             let output = self.host.run(zfs::list(&parent)).await?;
-            let below = zfs::marks(&parent, &self.options.node, &output)?;
+            let below = zfs::children_by_owner(&parent, &self.options.node, &output)?;
             names.extend(below.ours.iter().filter_map(|name| name.parse().ok()));
         }
         self.remove_stray_links().await?;
@@ -112,8 +115,8 @@ impl Zones {
                 .iter()
                 .find(|zone| zone.name == name.as_str())
                 .map(|zone| &zone.state);
-            let observed = self.see(&name, state).await?;
-            machines.push(Owned { name, observed });
+            let observed = self.inspect(&name, state).await?;
+            machines.push(OwnedMachine { name, observed });
         }
         Ok(machines)
     }

@@ -19,7 +19,7 @@ pub struct ZoneConfig {
     pub cpu_shares: u32,
     /// `zone.max-lwps`: bhyve needs one for each virtual processor, and some more.
     pub max_lwps: u32,
-    /// Attributes of the brand, and our marks, in this order.
+    /// Attributes of the brand, and our owner attributes, in this order.
     pub attrs: Vec<(AttrName, AttrValue)>,
 }
 

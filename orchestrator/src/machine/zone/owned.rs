@@ -9,21 +9,21 @@ use crate::model::illumos::names::{DatasetName, SnapshotName, Unfit};
 ///
 /// | kind | proof |
 /// |---|---|
-/// | dataset | its own *local* marks of node and attempt; of an image, the mark of the node |
+/// | dataset | its own *local* owner tags of node and attempt; of an image, that of the node |
 /// | snapshot | it is one of a dataset of ours |
-/// | zone | the marks in its configuration, or its path is that of a dataset of ours, or of a machine with a record |
+/// | zone | the owner attributes in its configuration, or its path is that of a dataset of ours, or of a machine with a record |
 /// | VNIC | exact name, stub and address |
 /// | stub, address | those of a slot with a record, or below and on VNICs of ours |
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Owned<T>(T);
 
 impl<T> Owned<T> {
-    /// Only whoever has just looked may say so.
+    /// Only a caller that has just inspected it may say so.
     pub(in crate::machine::zone) const fn by_rule(thing: T) -> Self {
         Self(thing)
     }
 
-    /// For text that is shown and never run: plans, and tests of what commands look like.
+    /// For text that is shown and never run: plans, and tests of command lines.
     #[must_use]
     pub const fn assumed(thing: T) -> Self {
         Self(thing)

@@ -1,16 +1,17 @@
-//! What is looked at again and again: that machines which run are still held to their network, and what only a
-//! person can mend.
+//! What is checked with every list: that running machines are still held to their network, that no links are left over,
+//! and what only a person can mend.
 
 use std::{collections::BTreeSet, sync::PoisonError};
 
 use super::Zones;
 use crate::{
     machine::{
-        trouble::Trouble,
+        step_error::StepError,
         zone::{
             command::{bhyvectl, dladm, zfs, zoneadm::State},
-            host::{Whose, whose_vnics},
-            life::{destroy, owned::Owned},
+            host::{Ownership, vnic_ownership},
+            life::destroy,
+            owned::Owned,
         },
     },
     model::{
@@ -22,7 +23,7 @@ use crate::{
 impl Zones {
     /// Takes the power of a running machine whose link is no longer protected: zoneadmd clears protection at
     /// every halt, and a guest that comes back without it could speak for others. Whether it did.
-    pub(super) async fn power_off_unless_protected(&self, name: &Owned<MachineName>) -> Result<bool, Trouble> {
+    pub(super) async fn power_off_unless_protected(&self, name: &Owned<MachineName>) -> Result<bool, StepError> {
         let network = match self.records.read(name)? {
             Some(record) => self.network(&record)?,
             None => None,
@@ -31,26 +32,26 @@ impl Zones {
             match self.host.is_protected(&network, None).await {
                 Ok(true) => return Ok(false),
                 Ok(false) => {}
-                // Who cannot look must not end what may be in order; a guest without its link reaches nobody.
+                // A failed query must not end what may be in order; a guest without its link reaches nobody.
                 Err(error) => {
-                    tracing::warn!(machine = %**name, error = error.reason, "cannot look whether its link is protected");
+                    tracing::warn!(machine = %**name, error = error.reason, "cannot check whether its link is protected");
                     return Ok(false);
                 }
             }
         }
         tracing::error!(machine = %**name, "it runs without protection of its link: its power is taken");
         self.records.note_power(name, "its link was not protected any more");
-        // Its failure says that it went by itself: the next look tells.
+        // It fails when the guest ended by itself; the next poll tells.
         let _said = self.host.run(bhyvectl::power_off(name)).await;
-        self.watch.forget().await;
+        self.zone_list.forget().await;
         Ok(true)
     }
 
     /// Removes links that are ours by name and address and whose slot no record names: a slot's record is written
     /// before its links are made and removed after they are, so only a person's hand leaves such, or a doctor that was
-    /// killed. A doctor that lives has its own for a moment: what goes was there at the look before this one, too. Links
+    /// killed. A doctor that lives has its own for a moment: what goes was there at the poll before this one, too. Links
     /// in use stay for the next time.
-    pub(super) async fn remove_stray_links(&self) -> Result<(), Trouble> {
+    pub(super) async fn remove_stray_links(&self) -> Result<(), StepError> {
         let vnics = dladm::vnics(&self.host.run(dladm::show_vnics()).await?)?;
         let slots: BTreeSet<Slot> = vnics.iter().filter_map(|vnic| Slot::of_vnic(&vnic.link)).collect();
         // Asked for after the list: a link that was seen has its record.
@@ -64,7 +65,7 @@ impl Zones {
             std::mem::replace(&mut *strays, stray.clone())
         };
         for slot in stray.intersection(&before).copied() {
-            // Asked for each slot anew: a preparation may have begun meanwhile.
+            // Read again for each slot: a preparation may have begun meanwhile.
             if self.records.slots()?.contains(&slot.number()) {
                 continue;
             }
@@ -73,7 +74,7 @@ impl Zones {
                 continue;
             };
             let seen = self.host.vnics(&network).await?;
-            if seen.iter().any(|whose| matches!(whose, Whose::Anothers(_))) {
+            if seen.iter().any(|whose| matches!(whose, Ownership::Foreign(_))) {
                 continue;
             }
             tracing::warn!(stub = %network.stub, "removing links that belong to no machine");
@@ -84,49 +85,50 @@ impl Zones {
         Ok(())
     }
 
-    /// See [`crate::machine::Machines::troubles`].
-    pub(super) async fn for_a_person(&self) -> Result<Vec<String>, Trouble> {
-        let mut troubles = Vec::new();
+    /// See [`crate::machine::Machines::findings`].
+    pub(super) async fn list_findings(&self) -> Result<Vec<String>, StepError> {
+        let mut findings = Vec::new();
         for zone in self.host.zones().await? {
             let Ok(name) = zone.name.parse::<MachineName>() else {
                 continue;
             };
-            match self.host.whose_zone(&name).await {
-                Ok(Whose::Anothers(why)) => {
-                    troubles.push(format!("{why}, though it has a machine's name; it is left alone"))
+            match self.host.zone_ownership(&name).await {
+                Ok(Ownership::Foreign(why)) => {
+                    findings.push(format!("{why}, though it has a machine's name; it is left alone"))
                 }
-                Err(trouble) => troubles.push(format!("whose zone {name} is cannot be told: {}", trouble.reason)),
-                Ok(Whose::Ours(_)) if matches!(zone.state, State::ShuttingDown | State::Down) => {
-                    troubles.push(format!(
+                Err(error) => findings.push(format!("the owner of zone {name} is not known: {}", error.reason)),
+                Ok(Ownership::Ours(_)) if matches!(zone.state, State::ShuttingDown | State::Down) => {
+                    findings.push(format!(
                         "zone {name} is in state {:?}: unless that passes within ten minutes, the host needs a reboot",
                         zone.state
                     ))
                 }
-                Ok(Whose::Ours(_) | Whose::Nobodys) => {}
+                Ok(Ownership::Ours(_) | Ownership::Absent) => {}
             }
         }
         for kind in ["machines", "zones"] {
             let parent = self.options.zone.dataset.child(kind)?;
-            let marks = zfs::marks(&parent, &self.options.node, &self.host.run(zfs::list(&parent)).await?)?;
-            troubles.extend(marks.quarantined.iter().map(|name| {
+            let children =
+                zfs::children_by_owner(&parent, &self.options.node, &self.host.run(zfs::list(&parent)).await?)?;
+            findings.extend(children.quarantined.iter().map(|name| {
                 format!(
                     "{parent}/{name} could not be destroyed and is quarantined: find who holds it with fuser, then zfs \
                      destroy {parent}/{name}"
                 )
             }));
-            troubles.extend(marks.others.iter().map(|name| {
+            findings.extend(children.others.iter().map(|name| {
                 format!(
-                    "{parent}/{name} does not carry the mark of node {}; it is left alone",
+                    "{parent}/{name} does not carry the owner tag of node {}; it is left alone",
                     self.options.node
                 )
             }));
         }
-        troubles.extend(self.foreign_links().await?);
-        Ok(troubles)
+        findings.extend(self.foreign_links().await?);
+        Ok(findings)
     }
 
     /// Links that have names of slots and are not ours, in words.
-    async fn foreign_links(&self) -> Result<Vec<String>, Trouble> {
+    async fn foreign_links(&self) -> Result<Vec<String>, StepError> {
         let links = dladm::links(&self.host.run(dladm::show_links()).await?)?;
         let vnics = dladm::vnics(&self.host.run(dladm::show_vnics()).await?)?;
         // Asked after the lists: a link that was seen has its record.
@@ -137,14 +139,14 @@ impl Zones {
             let Some(network) = SlotNetwork::of(&self.options.node, self.options.zone.network, slot)? else {
                 continue;
             };
-            let whose = whose_vnics(&vnics, &network);
-            let any_ours = whose.iter().any(|whose| matches!(whose, Whose::Ours(_)));
+            let whose = vnic_ownership(&vnics, &network);
+            let any_ours = whose.iter().any(|whose| matches!(whose, Ownership::Ours(_)));
             foreign.extend(whose.into_iter().filter_map(|whose| match whose {
-                Whose::Anothers(why) => Some(format!(
+                Ownership::Foreign(why) => Some(format!(
                     "{why}; it is left alone, and slot {} is not used",
                     slot.number()
                 )),
-                Whose::Ours(_) | Whose::Nobodys => None,
+                Ownership::Ours(_) | Ownership::Absent => None,
             }));
             if links.contains(&network.stub.to_string()) && !any_ours && !with_record.contains(&slot.number()) {
                 foreign.push(format!(

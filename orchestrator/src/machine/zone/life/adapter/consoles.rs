@@ -1,18 +1,19 @@
-//! Consoles, which have one reader, and machines that are kept for a person, who may become it.
+//! Consoles, which have one reader, and kept machines, whose console a person may read.
 
 use std::sync::PoisonError;
 
 use super::Zones;
 use crate::{
+    files,
     machine::{
-        Console, files,
-        trouble::Trouble,
+        Console,
+        step_error::StepError,
         zone::{
             command::zoneadm::State,
-            host::Whose,
+            host::Ownership,
             life::{
                 console::{self, Attached},
-                record::Record,
+                record::ZoneRecord,
             },
         },
     },
@@ -30,7 +31,7 @@ impl Zones {
     }
 
     /// Reads a console unless somebody here does.
-    pub(super) async fn read_console(&self, name: &MachineName) -> Result<console::Input, Trouble> {
+    pub(super) async fn read_console(&self, name: &MachineName) -> Result<console::Input, StepError> {
         let _one = self.attaching.lock(name).await;
         if let Some(input) = self.input(name) {
             return Ok(input);
@@ -53,8 +54,8 @@ impl Zones {
         if !ours || self.input(name).is_some() {
             return;
         }
-        if let Err(trouble) = self.read_console(name).await {
-            tracing::warn!(machine = %name, reason = trouble.reason, "its console cannot be read now");
+        if let Err(error) = self.read_console(name).await {
+            tracing::warn!(machine = %name, reason = error.reason, "its console cannot be read now");
         }
     }
 
@@ -71,9 +72,9 @@ impl Zones {
     }
 
     /// Reads again from a console that may be ours to read.
-    pub(super) async fn see_console(&self, name: &MachineName, from: u64) -> Result<Console, Trouble> {
+    pub(super) async fn recorded_console(&self, name: &MachineName, from: u64) -> Result<Console, StepError> {
         let Some(record) = self.records.read(name)? else {
-            return Err(Trouble::lasting("it does not exist"));
+            return Err(StepError::permanent("it does not exist"));
         };
         // Who follows a console asks often; the host is asked only when nobody here reads it.
         if !record.released && self.input(name).is_none() && self.runs(name).await? {
@@ -82,25 +83,25 @@ impl Zones {
         Ok(crate::machine::console::read(&self.console_dir(name), from)?)
     }
 
-    async fn runs(&self, name: &MachineName) -> Result<bool, Trouble> {
+    async fn runs(&self, name: &MachineName) -> Result<bool, StepError> {
         let zone = self.host.zone(name).await?;
         Ok(zone.is_some_and(|zone| zone.state == State::Running))
     }
 
     /// A machine's own record, when it is kept.
-    fn kept(&self, name: &MachineName) -> Result<Record, Trouble> {
+    fn kept(&self, name: &MachineName) -> Result<ZoneRecord, StepError> {
         let record = self.records.read(name)?.filter(|record| record.kept);
-        record.ok_or_else(|| Trouble::lasting("it is not kept"))
+        record.ok_or_else(|| StepError::permanent("it is not kept"))
     }
 
-    pub(super) async fn do_keep(&self, name: &MachineName) -> Result<(), Trouble> {
+    pub(super) async fn do_keep(&self, name: &MachineName) -> Result<(), StepError> {
         let Some(mut record) = self.records.read(name)?.filter(|record| record.started) else {
-            return Err(Trouble::lasting(
+            return Err(StepError::permanent(
                 "it was never started, or the host was rebooted since; nothing of it runs",
             ));
         };
-        if !matches!(self.host.whose_zone(name).await?, Whose::Ours(_)) {
-            return Err(Trouble::lasting("its zone does not carry our marks"));
+        if !matches!(self.host.zone_ownership(name).await?, Ownership::Ours(_)) {
+            return Err(StepError::permanent("its zone does not carry our owner tags"));
         }
         if !record.kept {
             // Said before it is done, so that nobody here connects to the console again.
@@ -109,32 +110,32 @@ impl Zones {
             self.leave_console(name).await;
         }
         let network = self.network(&record)?;
-        let network = network.ok_or_else(|| Trouble::lasting("its slot has no network"))?;
+        let network = network.ok_or_else(|| StepError::permanent("its slot has no network"))?;
         let (disk, zonepath) = (self.below("machines", name)?, self.below("zones", name)?);
         self.removal(name, &disk, &zonepath, Some(&network))
             .cut_off(&network)
             .await
     }
 
-    pub(super) async fn do_write(&self, name: &MachineName, bytes: &[u8]) -> Result<(), Trouble> {
-        crate::machine::check_input(bytes)?;
+    pub(super) async fn do_write(&self, name: &MachineName, bytes: &[u8]) -> Result<(), StepError> {
+        crate::machine::console::check_input(bytes)?;
         let mut record = self.kept(name)?;
         if record.released {
             if !bytes.is_empty() {
-                return Err(Trouble::lasting("its console was released; take it again first"));
+                return Err(StepError::permanent("its console was released; take it again first"));
             }
             // zoneadmd may outlive the zone for a while, and would still take us for a reader.
             if !self.runs(name).await? {
-                return Err(Trouble::lasting(
+                return Err(StepError::permanent(
                     "it does not run any more; nobody listens at its console",
                 ));
             }
             record.released = false;
             self.records.write(name, &record)?;
-            if let Err(trouble) = self.read_console(name).await {
+            if let Err(error) = self.read_console(name).await {
                 record.released = true;
                 self.records.write(name, &record)?;
-                return Err(trouble);
+                return Err(error);
             }
             return Ok(());
         }
@@ -142,7 +143,7 @@ impl Zones {
         Ok(console::type_into(&input, bytes).await?)
     }
 
-    pub(super) async fn do_release(&self, name: &MachineName) -> Result<(), Trouble> {
+    pub(super) async fn do_release(&self, name: &MachineName) -> Result<(), StepError> {
         let mut record = self.kept(name)?;
         record.released = true;
         self.records.write(name, &record)?;

@@ -1,5 +1,5 @@
-//! Who may speak: connections at machined's socket, by the peer's credentials. The socket belongs to
-//! the daemon's user alone; the credentials are what decides.
+//! The socket of machined. The peer's credentials decide whether a connection is served; the file's
+//! owner and mode are a second guard.
 
 use std::{
     fs, io,
@@ -41,7 +41,7 @@ pub(super) async fn bind(path: &Path, callers: &Callers) -> Result<UnixListener,
     Ok(listener)
 }
 
-/// Connections of those who may speak; all others are closed at once.
+/// Connections of admitted users. Any other is closed at once.
 pub(super) fn admitted(listener: UnixListener, callers: Callers) -> impl Stream<Item = io::Result<UnixStream>> {
     stream::unfold(listener, |listener| async move {
         let next = listener.accept().await.map(|(stream, _)| stream);
