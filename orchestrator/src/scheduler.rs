@@ -177,7 +177,7 @@ pub fn disk_room(config: &Config) -> Result<(), NoRoom> {
 
 /// Whether every machine that should be gone is, or will be soon.
 async fn none_stuck(store: &Store, config: &Config) -> Result<Result<(), NoRoom>, StoreError> {
-    let stuck = store.stuck_machine(&config.node, STUCK).await?;
+    let stuck = store.overdue_removal(&config.node, STUCK).await?;
     Ok(stuck.map_or(Ok(()), |machine| Err(NoRoom::Stuck { machine })))
 }
 

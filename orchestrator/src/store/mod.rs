@@ -35,7 +35,7 @@ use std::{fmt, sync::Arc};
 
 use futures::future::BoxFuture;
 
-pub use self::engine::inspect::{Seen, look};
+pub use self::engine::inspect::{Inspection, inspect};
 pub use self::{
     attempt::{
         attempts::{AttemptRow, Join},
@@ -48,8 +48,8 @@ pub use self::{
     },
     engine::error::StoreError,
     intake::{
-        comparisons::{Comparison, Held, KnownRepository, Missed, Tip},
-        deliveries::{ClaimedDelivery, DeliveryOutcome, NewDelivery, Recorded},
+        comparisons::{Comparison, HeldPush, KnownRepository, Missed, Tip},
+        deliveries::{ClaimedDelivery, DeliveryOutcome, NewDelivery, RecordOutcome},
         triggers::{ClaimedTrigger, TriggerOutcome, TriggerRow},
     },
     people::{
@@ -114,7 +114,7 @@ impl Store {
 
     /// An empty SQLite database that vanishes with the last clone.
     pub async fn open_temporary() -> Result<Self, StoreError> {
-        let folder = tempfile::tempdir().map_err(|e| StoreError::place(&std::env::temp_dir(), e.to_string()))?;
+        let folder = tempfile::tempdir().map_err(|e| StoreError::location(&std::env::temp_dir(), e.to_string()))?;
         let db = config::Database::Sqlite(folder.path().join("helios-ci.db"));
         Ok(Self {
             inner: Arc::new(Inner {
@@ -131,7 +131,7 @@ impl Store {
 
     /// Whether the database answers.
     pub async fn ping(&self) -> Result<(), StoreError> {
-        let mut tx = self.glance("reach the database").await?;
+        let mut tx = self.read_single("reach the database").await?;
         tx.rows("SELECT version FROM schema_versions", &[]).await.map(drop)
     }
 
@@ -149,8 +149,8 @@ impl Store {
     }
 
     /// For one statement, which is a snapshot by itself and needs no transaction around it.
-    async fn glance(&self, what: &'static str) -> Result<Tx, StoreError> {
-        self.inner.pool.glance(what).await
+    async fn read_single(&self, what: &'static str) -> Result<Tx, StoreError> {
+        self.inner.pool.read_single(what).await
     }
 
     async fn write<T, F>(&self, what: &'static str, single: bool, operation: F) -> Result<T, StoreError>

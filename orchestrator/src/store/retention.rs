@@ -11,7 +11,7 @@ use crate::{
     },
     store::{
         engine::{
-            transitions::{among, live},
+            transitions::{live, states_sql},
             tx::{Row, Tx, Value, args, list},
         },
         people::sessions,
@@ -70,8 +70,8 @@ impl Store {
     /// Runs whose time is over, at most 500, each to be forgotten by [`Store::forget_run`]. A run stays while one of
     /// its machines does.
     pub async fn expired_runs(&self, retention: &config::Retention) -> Result<Vec<RunId>, StoreError> {
-        let mut tx = self.glance("look for runs that have expired").await?;
-        let sql = among(
+        let mut tx = self.read_single("look for runs that have expired").await?;
+        let sql = states_sql(
             "SELECT r.id FROM runs r JOIN run_attempts a ON a.run_id = r.id AND a.number = r.attempt
              WHERE a.ended_ms < $1 AND NOT EXISTS (
                  SELECT 1 FROM jobs j JOIN attempts t ON t.job_id = j.id JOIN machines m ON m.attempt_id = t.id
@@ -92,7 +92,7 @@ impl Store {
 
     /// Files of this node that are marked, at most 500, in a fixed order: those behind `after`.
     pub async fn removals(&self, node: &NodeName, after: Option<Removal>) -> Result<Vec<Removal>, StoreError> {
-        let mut tx = self.glance("list files that are to go").await?;
+        let mut tx = self.read_single("list files that are to go").await?;
         let (class, id) = after.map_or_else(Default::default, |r| (r.class.as_str(), r.attempt.to_string()));
         let rows = tx
             .rows(
@@ -130,7 +130,7 @@ impl Store {
     /// Attempts of this node that have ended and whose logs nobody has seen sealed, at most 500, oldest first: those
     /// behind `after`.
     pub async fn unsealed_logs(&self, node: &NodeName, after: Option<AttemptId>) -> Result<Vec<AttemptId>, StoreError> {
-        let mut tx = self.glance("look for logs that are not sealed").await?;
+        let mut tx = self.read_single("look for logs that are not sealed").await?;
         let sql = "SELECT id FROM attempts
              WHERE node = $1 AND id > $2 AND state = 'ended' AND log_sealed = 0 AND log_removed = 0 ORDER BY id LIMIT $3";
         let after = after.map(|id| id.to_string()).unwrap_or_default();

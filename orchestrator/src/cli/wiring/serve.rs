@@ -299,7 +299,7 @@ impl DeliverySink for StoredDeliveries {
             })
             .await;
         match recorded.map_err(|e| NotStored(e.into()))? {
-            store::Recorded::New(id) => {
+            store::RecordOutcome::New(id) => {
                 failpoint::hit(Point::DeliveryStored);
                 self.hints.notify(Hint::Delivery);
                 Ok(Receipt {
@@ -307,7 +307,7 @@ impl DeliverySink for StoredDeliveries {
                     message: message.unwrap_or_else(|| "stored; it is read next".to_owned()),
                 })
             }
-            store::Recorded::Duplicate(id) => {
+            store::RecordOutcome::Duplicate(id) => {
                 let row = self.store.delivery(id).await.map_err(|e| NotStored(e.into()))?;
                 Ok(Receipt {
                     recorded: Recorded::Duplicate(id),

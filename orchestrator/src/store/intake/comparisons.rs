@@ -38,7 +38,7 @@ pub struct Tip {
 
 /// A push that led to nothing because the connection or its configuration kept it from running.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Held {
+pub struct HeldPush {
     /// The delivery.
     pub delivery: DeliveryId,
     /// The ref that was pushed.
@@ -114,7 +114,7 @@ impl Store {
     }
 
     /// Notes what a repository's refs point at now. What is there at the first time counts as known, except refs that
-    /// pushes were heard of: for these there is something to compare with.
+    /// pushes are known of: for these there is something to compare with.
     pub async fn compared(&self, repository: &Repository, tips: Vec<Tip>) -> Result<(), StoreError> {
         in_tx!(
             self,
@@ -126,7 +126,7 @@ impl Store {
 
     /// Whether a repository's refs were ever compared.
     pub async fn was_compared(&self, repository: &Repository) -> Result<bool, StoreError> {
-        let mut tx = self.glance("look for a comparison").await?;
+        let mut tx = self.read_single("look for a comparison").await?;
         was_compared(&mut tx, repository).await
     }
 
@@ -142,7 +142,7 @@ impl Store {
 
     /// The pushes of a repository that led to nothing because of the connection or its configuration, where nothing
     /// newer is known of the ref.
-    pub async fn held_pushes(&self, repository: &Repository) -> Result<Vec<Held>, StoreError> {
+    pub async fn held_pushes(&self, repository: &Repository) -> Result<Vec<HeldPush>, StoreError> {
         let mut tx = self.read("look for pushes that are held").await?;
         let rows = tx
             .rows(
@@ -166,7 +166,7 @@ impl Store {
             .await?;
         rows.iter()
             .map(|row| {
-                Ok(Held {
+                Ok(HeldPush {
                     delivery: row.parse("id")?,
                     ref_name: row.parse("ref_name")?,
                     commit: row.parse("commit_sha")?,
@@ -284,7 +284,7 @@ async fn compared(tx: &mut Tx, repository: &Repository, tips: &[Tip]) -> Result<
     let first = !was_compared(tx, repository).await?;
     note(tx, repository, None).await?;
     for tip in tips {
-        // A tip that stays keeps its word; one that moved is known no more.
+        // A tip that stays keeps `known`; one that moved is not known.
         tx.execute(
             "INSERT INTO tips (connection, repository_id, ref_name, commit_sha, object_sha, known, seen_ms)
              VALUES ($1, $2, $3, $4, $5, CASE WHEN $6 = 1 AND NOT EXISTS (SELECT 1 FROM triggers t

@@ -12,7 +12,7 @@ use crate::{
     store::{
         Store, StoreError,
         engine::{
-            transitions::{before, guarded},
+            transitions::{predecessors, transition_sql},
             tx::{Row, Tx, args, clip, to_json},
         },
         ms,
@@ -55,7 +55,7 @@ pub enum TriggerOutcome {
     Ignored {
         /// Why.
         reason: String,
-        /// The commit that was looked at, when it came to that.
+        /// The commit that was read, when it came to that.
         commit: Option<CommitSha>,
         /// Whether its delivery may come again.
         retry: Retry,
@@ -89,7 +89,7 @@ pub struct TriggerRow {
 }
 
 impl Store {
-    /// Stores a person's request for runs. `by` is who, for the record.
+    /// Stores a person's request for runs. `by` names that person, for the record.
     pub async fn create_trigger(&self, trigger: &Trigger, by: &str) -> Result<TriggerId, StoreError> {
         in_tx!(
             self,
@@ -151,7 +151,7 @@ impl Store {
 
     /// One trigger.
     pub async fn trigger(&self, id: TriggerId) -> Result<Option<TriggerRow>, StoreError> {
-        let mut tx = self.glance("read a trigger").await?;
+        let mut tx = self.read_single("read a trigger").await?;
         let row = tx
             .row(
                 "SELECT id, body, state, reason, created_ms, tries FROM triggers WHERE id = $1",
@@ -163,7 +163,7 @@ impl Store {
 
     /// The runs a trigger led to, in the order they were planned.
     pub async fn runs_of_trigger(&self, id: TriggerId) -> Result<Vec<RunId>, StoreError> {
-        let mut tx = self.glance("list a trigger's runs").await?;
+        let mut tx = self.read_single("list a trigger's runs").await?;
         let rows = tx
             .rows("SELECT id FROM runs WHERE trigger_id = $1 ORDER BY path, id", args![id])
             .await?;
@@ -291,10 +291,10 @@ async fn finish(
             (IntakeState::Failed, Some(clip(reason, 2000)), commit.as_ref(), *retry)
         }
     };
-    let sql = guarded(
+    let sql = transition_sql(
         "UPDATE triggers SET state = $3, reason = $4, commit_sha = $5, retry = $6
          WHERE id = $1 AND epoch = $2 AND state IN ({from}) RETURNING body, by_whom",
-        &before(to),
+        &predecessors(to),
         to,
     );
     let commit_sha = commit.map(CommitSha::as_str);
@@ -314,14 +314,14 @@ async fn finish(
                 created.push(create::run(tx, id, &trigger, &by, commit, run).await?);
             }
             if !created.is_empty() {
-                outbox::aggregate(tx, &outbox::Place::of(&trigger, commit)).await?;
+                outbox::aggregate(tx, &outbox::CheckTarget::of(&trigger, commit)).await?;
             }
         }
         TriggerOutcome::Failed {
             reason,
             commit: Some(commit),
             ..
-        } => outbox::unplanned(tx, &outbox::Place::of(&trigger, commit), reason).await?,
+        } => outbox::unplanned(tx, &outbox::CheckTarget::of(&trigger, commit), reason).await?,
         TriggerOutcome::Failed { commit: None, .. } | TriggerOutcome::Ignored { .. } => {}
     }
     Ok(Some(created))

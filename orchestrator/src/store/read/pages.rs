@@ -217,7 +217,7 @@ impl Store {
             "{SUMMARY} WHERE {} ORDER BY r.id DESC LIMIT ${limit}",
             all.sql.join(" AND ")
         );
-        let mut tx = self.glance("list runs").await?;
+        let mut tx = self.read_single("list runs").await?;
         tx.rows(sql, &all.args).await?.iter().map(summary).collect()
     }
 

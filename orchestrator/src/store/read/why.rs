@@ -15,7 +15,7 @@ pub struct Why {
     pub state: JobState,
     /// The stored reason.
     pub reason: Option<String>,
-    /// Its place in its class in the order of turns, from 1; 0 when it is not queued.
+    /// Its position in its class in the order of turns, from 1; 0 when it is not queued.
     pub position: u32,
     /// How many jobs of its class run now, on all nodes.
     pub class_running: u32,

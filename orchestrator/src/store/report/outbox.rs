@@ -19,7 +19,7 @@ use crate::{
     store::{
         StoreError,
         engine::tx::{Row, Tx, args},
-        report::report_text::{self, JobCounts, JobFacts, RunFacts, Words},
+        report::report_text::{self, JobCounts, JobFacts, ReportText, RunFacts},
     },
 };
 
@@ -38,13 +38,13 @@ macro_rules! current {
 
 /// A commit of a repository: where checks are shown.
 #[derive(Debug, Clone)]
-pub(in crate::store) struct Place {
+pub(in crate::store) struct CheckTarget {
     pub(in crate::store) repository: Repository,
     pub(in crate::store) installation: Option<i64>,
     pub(in crate::store) commit: CommitSha,
 }
 
-impl Place {
+impl CheckTarget {
     /// Where the checks of a trigger's runs are shown.
     pub(in crate::store) fn of(trigger: &Trigger, commit: &CommitSha) -> Self {
         Self {
@@ -66,7 +66,7 @@ impl Place {
 
 /// What a check is to say, and what it is about.
 struct Wanted {
-    words: Words,
+    text: ReportText,
     run: Option<RunId>,
     job: Option<JobId>,
     started_ms: Option<i64>,
@@ -83,12 +83,17 @@ struct Current {
     completed_ms: Option<i64>,
 }
 
-async fn current(tx: &mut Tx, place: &Place, name: &str) -> Result<Option<Current>, StoreError> {
+async fn current(tx: &mut Tx, target: &CheckTarget, name: &str) -> Result<Option<Current>, StoreError> {
     let row = tx
         .row(
             "SELECT generation, state, title, summary, run_id, job_id, completed_ms FROM reports
              WHERE connection = $1 AND repository_id = $2 AND commit_sha = $3 AND name = $4",
-            args![&place.repository.connection, place.repository.id, &place.commit, name],
+            args![
+                &target.repository.connection,
+                target.repository.id,
+                &target.commit,
+                name
+            ],
         )
         .await?;
     let Some(row) = row else { return Ok(None) };
@@ -105,17 +110,17 @@ async fn current(tx: &mut Tx, place: &Place, name: &str) -> Result<Option<Curren
 
 /// Wants a check to say something. One that was final and no longer is begins a new generation, because
 /// forges keep what is final.
-async fn put(tx: &mut Tx, place: &Place, name: &str, wanted: &Wanted) -> Result<(), StoreError> {
-    let words = &wanted.words;
-    let state = super::reports::word(words.state);
-    let generation = match current(tx, place, name).await? {
+async fn put(tx: &mut Tx, target: &CheckTarget, name: &str, wanted: &Wanted) -> Result<(), StoreError> {
+    let text = &wanted.text;
+    let state = super::reports::word(text.state);
+    let generation = match current(tx, target, name).await? {
         None => 1,
         Some(row) => {
-            let same = (row.state.as_str(), &row.title, &row.summary) == (state, &words.title, &words.summary);
+            let same = (row.state.as_str(), &row.title, &row.summary) == (state, &text.title, &text.summary);
             if same && (row.run, row.job) == (wanted.run, wanted.job) {
                 return Ok(());
             }
-            row.generation + u32::from(row.completed_ms.is_some() && !words.state.is_final())
+            row.generation + u32::from(row.completed_ms.is_some() && !text.state.is_final())
         }
     };
     // A refusal may have been mended since, so a new state is tried at once; a pause that the forge
@@ -140,16 +145,16 @@ async fn put(tx: &mut Tx, place: &Place, name: &str, wanted: &Wanted) -> Result<
              refused = 0",
         args![
             ReportId::new(),
-            &place.repository.connection,
-            place.repository.id,
-            &place.repository.path,
-            place.installation,
-            &place.commit,
+            &target.repository.connection,
+            target.repository.id,
+            &target.repository.path,
+            target.installation,
+            &target.commit,
             name,
             generation,
             state,
-            &words.title,
-            &words.summary,
+            &text.title,
+            &text.summary,
             wanted.run,
             wanted.job,
             wanted.started_ms,
@@ -163,11 +168,11 @@ async fn put(tx: &mut Tx, place: &Place, name: &str, wanted: &Wanted) -> Result<
 
 /// One job of those that a check's name stands for.
 struct Fact {
-    words: Words,
+    text: ReportText,
     event: String,
     ref_name: RefName,
     run: RunId,
-    /// The job whose page tells of it.
+    /// The job that the check links to.
     job: JobId,
     started_ms: Option<i64>,
     ended_ms: Option<i64>,
@@ -175,29 +180,29 @@ struct Fact {
 
 /// Wants the check of a job to say the worst of what its name stands for: where the jobs of that name stand
 /// in the commit's current runs.
-pub(in crate::store) async fn job(tx: &mut Tx, place: &Place, id: JobId) -> Result<(), StoreError> {
+pub(in crate::store) async fn job(tx: &mut Tx, target: &CheckTarget, id: JobId) -> Result<(), StoreError> {
     let row = tx.row("SELECT check_name FROM jobs WHERE id = $1", args![id]).await?;
     let Some(row) = row else { return Ok(()) };
     let name = row.text("check_name")?;
-    let mut facts = facts(tx, place, &name, id).await?;
+    let mut facts = facts(tx, target, &name, id).await?;
     // Of equals the newest run's, so that the order in which they ended does not matter.
-    facts.sort_by_key(|fact| (fact.words.state.severity(), fact.run));
+    facts.sort_by_key(|fact| (fact.text.state.severity(), fact.run));
     let told: Vec<_> = facts
         .iter()
-        .map(|fact| (fact.event.as_str(), &fact.ref_name, &fact.words))
+        .map(|fact| (fact.event.as_str(), &fact.ref_name, &fact.text))
         .collect();
-    let words = report_text::worst(&told);
-    let (Some(words), Some(worst)) = (words, facts.last()) else {
+    let text = report_text::worst(&told);
+    let (Some(text), Some(worst)) = (text, facts.last()) else {
         return Ok(());
     };
     let wanted = Wanted {
-        words,
+        text,
         run: Some(worst.run),
         job: Some(worst.job),
         started_ms: worst.started_ms,
         completed_ms: worst.ended_ms,
     };
-    put(tx, place, &name, &wanted).await
+    put(tx, target, &name, &wanted).await
 }
 
 macro_rules! facts {
@@ -215,11 +220,16 @@ macro_rules! facts {
 
 /// The jobs of a check's name in the current runs; a job whose run is no longer current, and whose successor
 /// has no such job, goes on speaking for itself.
-async fn facts(tx: &mut Tx, place: &Place, check: &str, job: JobId) -> Result<Vec<Fact>, StoreError> {
+async fn facts(tx: &mut Tx, target: &CheckTarget, check: &str, job: JobId) -> Result<Vec<Fact>, StoreError> {
     let sql = current!(facts!(
         "r.connection = $1 AND r.repository_id = $2 AND r.commit_sha = $3 AND j.check_name = $4"
     ));
-    let at = args![&place.repository.connection, place.repository.id, &place.commit, check];
+    let at = args![
+        &target.repository.connection,
+        target.repository.id,
+        &target.commit,
+        check
+    ];
     let mut rows = tx.rows(sql, at).await?;
     if rows.is_empty() {
         rows = tx.rows(facts!("j.id = $1"), args![job]).await?;
@@ -235,7 +245,7 @@ fn fact(row: &Row) -> Result<Fact, StoreError> {
         .opt_parse::<AttemptState>("attempt_state")?
         .is_some_and(|state| state != AttemptState::Preparing);
     Ok(Fact {
-        words: report_text::job(&JobFacts {
+        text: report_text::job(&JobFacts {
             state: row.parse("state")?,
             reason: reason.as_deref(),
             needs: &needs,
@@ -254,7 +264,7 @@ fn fact(row: &Row) -> Result<Fact, StoreError> {
 /// Wants a failed check for a workflow file that cannot be planned.
 pub(in crate::store) async fn unusable(
     tx: &mut Tx,
-    place: &Place,
+    target: &CheckTarget,
     run: RunId,
     name: &str,
     path: &str,
@@ -262,26 +272,26 @@ pub(in crate::store) async fn unusable(
 ) -> Result<(), StoreError> {
     let check = format!("{AGGREGATE} / {name}");
     let wanted = Wanted {
-        words: report_text::unusable(path, complaints),
+        text: report_text::unusable(path, complaints),
         run: Some(run),
         job: None,
         started_ms: Some(tx.now),
         completed_ms: Some(tx.now),
     };
-    put(tx, place, &check, &wanted).await
+    put(tx, target, &check, &wanted).await
 }
 
 /// Wants the aggregate to say that a trigger could not be planned at all.
-pub(in crate::store) async fn unplanned(tx: &mut Tx, place: &Place, reason: &str) -> Result<(), StoreError> {
-    place.lock(tx).await?;
+pub(in crate::store) async fn unplanned(tx: &mut Tx, target: &CheckTarget, reason: &str) -> Result<(), StoreError> {
+    target.lock(tx).await?;
     let wanted = Wanted {
-        words: Words::new(ReportState::Error, reason, report_text::escape(reason)),
+        text: ReportText::new(ReportState::Error, reason, report_text::escape(reason)),
         run: None,
         job: None,
         started_ms: Some(tx.now),
         completed_ms: Some(tx.now),
     };
-    put(tx, place, AGGREGATE, &wanted).await
+    put(tx, target, AGGREGATE, &wanted).await
 }
 
 /// How bad a run's state is: the aggregate leads to the worst.
@@ -298,8 +308,8 @@ fn severity(state: RunState) -> u8 {
 
 /// Wants the aggregate to say where the commit's current runs (the newest attempt of each) stand, and to
 /// lead to the worst of them.
-pub(in crate::store) async fn aggregate(tx: &mut Tx, place: &Place) -> Result<(), StoreError> {
-    let at = args![&place.repository.connection, place.repository.id, &place.commit];
+pub(in crate::store) async fn aggregate(tx: &mut Tx, target: &CheckTarget) -> Result<(), StoreError> {
+    let at = args![&target.repository.connection, target.repository.id, &target.commit];
     let runs = tx
         .rows(
             concat!(
@@ -354,13 +364,13 @@ pub(in crate::store) async fn aggregate(tx: &mut Tx, place: &Place) -> Result<()
         started = Some(started.map_or(created, |ms: i64| ms.min(created)));
         completed = completed.max(row.opt_int("ended_ms")?);
     }
-    let words = report_text::aggregate(&facts, &jobs);
+    let text = report_text::aggregate(&facts, &jobs);
     let wanted = Wanted {
-        completed_ms: completed.filter(|_| words.state.is_final()),
-        words,
+        completed_ms: completed.filter(|_| text.state.is_final()),
+        text,
         run: worst.map(|(_, run)| run),
         job: None,
         started_ms: started,
     };
-    put(tx, place, AGGREGATE, &wanted).await
+    put(tx, target, AGGREGATE, &wanted).await
 }

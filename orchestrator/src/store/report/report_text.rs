@@ -1,4 +1,4 @@
-//! The words of reports. Pure. Titles carry the fact; summaries are Markdown of our own making in
+//! The text of reports. Pure. Titles carry the fact; summaries are Markdown of our own making in
 //! which foreign text is escaped.
 
 use std::fmt::Write as _;
@@ -20,13 +20,13 @@ const SHOWN: usize = 10;
 
 /// What a check says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::store) struct Words {
+pub(in crate::store) struct ReportText {
     pub(in crate::store) state: ReportState,
     pub(in crate::store) title: String,
     pub(in crate::store) summary: String,
 }
 
-impl Words {
+impl ReportText {
     pub(in crate::store) fn new(state: ReportState, title: &str, summary: String) -> Self {
         Self {
             state,
@@ -78,7 +78,7 @@ pub(in crate::store) struct JobFacts<'a> {
 }
 
 /// A job's check.
-pub(in crate::store) fn job(facts: &JobFacts<'_>) -> Words {
+pub(in crate::store) fn job(facts: &JobFacts<'_>) -> ReportText {
     let reason = |default: &str| facts.reason.filter(|r| !r.is_empty()).unwrap_or(default).to_owned();
     let (state, title) = match facts.state {
         JobState::Waiting => (ReportState::Queued, format!("Waiting for {}", facts.needs.join(", "))),
@@ -99,12 +99,12 @@ pub(in crate::store) fn job(facts: &JobFacts<'_>) -> Words {
         Some(reason) if facts.state.is_terminal() => escape(reason),
         _ => String::new(),
     };
-    Words::new(state, &title, summary)
+    ReportText::new(state, &title, summary)
 }
 
 /// What a check says whose name stands for several jobs, each with its event and ref, the worst last: the
-/// worst, by its event and ref, and every one in the summary. One alone says its own words.
-pub(in crate::store) fn worst(facts: &[(&str, &RefName, &Words)]) -> Option<Words> {
+/// worst, by its event and ref, and every one in the summary. One alone says its own text.
+pub(in crate::store) fn worst(facts: &[(&str, &RefName, &ReportText)]) -> Option<ReportText> {
     let (event, ref_name, worst) = facts.last()?;
     if facts.len() == 1 {
         return Some((*worst).clone());
@@ -115,16 +115,16 @@ pub(in crate::store) fn worst(facts: &[(&str, &RefName, &Words)]) -> Option<Word
         (None, None) => format!("{event}, {name}"),
     };
     let mut summary = String::new();
-    for (event, name, words) in facts.iter().rev().take(50) {
+    for (event, name, text) in facts.iter().rev().take(50) {
         let origin = escape(clip(&origin(event, name), 300));
-        let _ = writeln!(summary, "- {origin}: {}", escape(&words.title));
+        let _ = writeln!(summary, "- {origin}: {}", escape(&text.title));
     }
     let title = format!("{}: {}", origin(event, ref_name), worst.title);
-    Some(Words::new(worst.state, &title, summary))
+    Some(ReportText::new(worst.state, &title, summary))
 }
 
 /// A workflow file that cannot be planned.
-pub(in crate::store) fn unusable(path: &str, complaints: &[Diagnostic]) -> Words {
+pub(in crate::store) fn unusable(path: &str, complaints: &[Diagnostic]) -> ReportText {
     let title = match complaints {
         [] => format!("{path} cannot be used"),
         [only] => only.to_string(),
@@ -137,7 +137,7 @@ pub(in crate::store) fn unusable(path: &str, complaints: &[Diagnostic]) -> Words
     if complaints.len() > SHOWN {
         let _ = writeln!(summary, "- and {} more", complaints.len() - SHOWN);
     }
-    Words::new(ReportState::Error, &title, summary)
+    ReportText::new(ReportState::Error, &title, summary)
 }
 
 /// One current run of a commit: the newest attempt of a workflow's run.
@@ -160,7 +160,7 @@ pub(in crate::store) struct JobCounts {
 
 /// The aggregate: red when any counted run is red, green only when something succeeded. A commit of which every job was
 /// skipped is neither: `skipped` is its word.
-pub(in crate::store) fn aggregate(runs: &[RunFacts], jobs: &JobCounts) -> Words {
+pub(in crate::store) fn aggregate(runs: &[RunFacts], jobs: &JobCounts) -> ReportText {
     let any = |state| runs.iter().any(|run| run.state == state);
     let unusable = runs.iter().filter(|run| run.state == RunState::Error).count();
     let failed = match (jobs.failed, unusable) {
@@ -202,7 +202,7 @@ pub(in crate::store) fn aggregate(runs: &[RunFacts], jobs: &JobCounts) -> Words 
     for run in runs.iter().take(50) {
         let _ = writeln!(summary, "- {}: {}", escape(clip(&run.name, 200)), run.state);
     }
-    Words::new(state, &title, summary)
+    ReportText::new(state, &title, summary)
 }
 
 fn jobs_word(count: u64) -> String {
@@ -236,22 +236,22 @@ mod tests {
             begun: true,
             ..JobCounts::default()
         };
-        let words = aggregate(&runs(&[RunState::Success, RunState::Failure]), &jobs);
+        let text = aggregate(&runs(&[RunState::Success, RunState::Failure]), &jobs);
         assert_eq!(
-            (words.state, words.title.as_str()),
+            (text.state, text.title.as_str()),
             (ReportState::Failure, "1 of 3 jobs failed")
         );
-        let words = aggregate(&runs(&[RunState::Active, RunState::Failure]), &jobs);
+        let text = aggregate(&runs(&[RunState::Active, RunState::Failure]), &jobs);
         assert_eq!(
-            (words.state, words.title.as_str()),
+            (text.state, text.title.as_str()),
             (ReportState::Running, "1 of 3 jobs failed so far")
         );
     }
 
     #[test]
     fn a_commit_where_nothing_ran_is_not_green() {
-        let words = aggregate(&runs(&[RunState::Success]), &JobCounts::default());
-        assert_eq!(words.state, ReportState::Failure);
+        let text = aggregate(&runs(&[RunState::Success]), &JobCounts::default());
+        assert_eq!(text.state, ReportState::Failure);
     }
 
     #[test]
@@ -261,9 +261,9 @@ mod tests {
             skipped: 2,
             ..JobCounts::default()
         };
-        let words = aggregate(&runs(&[RunState::Skipped]), &jobs);
+        let text = aggregate(&runs(&[RunState::Skipped]), &jobs);
         assert_eq!(
-            (words.state, words.title.as_str(), words.summary.as_str()),
+            (text.state, text.title.as_str(), text.summary.as_str()),
             (
                 ReportState::Skipped,
                 "Nothing ran: all 2 jobs were skipped",
@@ -271,13 +271,13 @@ mod tests {
             )
         );
         (jobs.all, jobs.succeeded) = (3, 1);
-        let words = aggregate(&runs(&[RunState::Skipped, RunState::Success]), &jobs);
+        let text = aggregate(&runs(&[RunState::Skipped, RunState::Success]), &jobs);
         assert_eq!(
-            (words.state, words.title.as_str()),
+            (text.state, text.title.as_str()),
             (ReportState::Success, "1 job succeeded, 2 skipped")
         );
-        let words = aggregate(&runs(&[RunState::Skipped, RunState::Cancelled]), &jobs);
-        assert_eq!(words.state, ReportState::Cancelled);
+        let text = aggregate(&runs(&[RunState::Skipped, RunState::Cancelled]), &jobs);
+        assert_eq!(text.state, ReportState::Cancelled);
     }
 
     #[test]
@@ -294,15 +294,15 @@ mod tests {
     #[test]
     fn every_state_of_a_job_has_words() {
         for state in JobState::ALL {
-            let words = job(&JobFacts {
+            let text = job(&JobFacts {
                 state: *state,
                 reason: None,
                 needs: &["a".into(), "b".into()],
                 running_on: None,
                 tries: 0,
             });
-            assert!(!words.title.is_empty());
-            assert_eq!(words.state.is_final(), state.is_terminal(), "{state}");
+            assert!(!text.title.is_empty());
+            assert_eq!(text.state.is_final(), state.is_terminal(), "{state}");
         }
     }
 

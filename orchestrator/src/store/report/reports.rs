@@ -78,7 +78,7 @@ impl Store {
         ))
     }
 
-    /// The forge has heard this version; `remote` is its id of the check run.
+    /// The forge accepted this version; `remote` is its id of the check run.
     pub async fn report_delivered(&self, id: ReportId, version: i64, remote: Option<&str>) -> Result<(), StoreError> {
         in_tx!(
             self,
@@ -88,7 +88,7 @@ impl Store {
         )
     }
 
-    /// The forge could not be told now; the report is due again after `after`.
+    /// The forge took no report now; it is due again after `after`.
     pub async fn report_later(
         &self,
         id: ReportId,
@@ -111,7 +111,7 @@ impl Store {
 
     /// When the next report is due, in milliseconds since 1970; none when nothing is owed.
     pub async fn next_report_due(&self) -> Result<Option<i64>, StoreError> {
-        let mut tx = self.glance("look for the next report").await?;
+        let mut tx = self.read_single("look for the next report").await?;
         let row = tx
             .row(
                 "SELECT MIN(CASE WHEN lease_until > due_ms THEN lease_until ELSE due_ms END) AS due
@@ -136,22 +136,22 @@ async fn claim(tx: &mut Tx, node: &NodeName, limit: u32, lease: Duration) -> Res
         )
         .await?;
     let mut claimed = rows.iter().map(claimed).collect::<Result<Vec<_>, _>>()?;
-    // RETURNING promises no order.
+    // RETURNING guarantees no order.
     claimed.sort_by_key(|c| (!c.report.state.is_final(), c.id));
     Ok(claimed)
 }
 
 fn claimed(row: &Row) -> Result<ClaimedReport, StoreError> {
-    let place = runs::place(row)?;
+    let target = runs::check_target(row)?;
     Ok(ClaimedReport {
         id: row.parse("id")?,
         version: row.int("version")?,
         tries: row.num("tries")?,
         remote: row.opt_text("remote")?,
         report: Report {
-            repository: place.repository,
-            installation: place.installation,
-            commit: place.commit,
+            repository: target.repository,
+            installation: target.installation,
+            commit: target.commit,
             name: row.text("name")?,
             generation: row.num("generation")?,
             state: state(row)?,
@@ -166,7 +166,7 @@ fn claimed(row: &Row) -> Result<ClaimedReport, StoreError> {
 }
 
 async fn delivered(tx: &mut Tx, id: ReportId, version: i64, remote: Option<&str>) -> Result<(), StoreError> {
-    // What was told while a new generation began is not that generation's check run.
+    // What was delivered while a new generation began is not that generation's check run.
     tx.execute(
         "UPDATE reports SET lease_until = 0, lease_owner = NULL, tries = 0, reason = NULL, refused = 0,
              due_ms = CASE WHEN due_ms > $4 THEN $4 ELSE due_ms END,

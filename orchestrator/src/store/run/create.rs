@@ -16,7 +16,7 @@ use crate::{
     store::{
         StoreError,
         engine::tx::{Tx, args, clip, to_json},
-        report::outbox::{self, Place},
+        report::outbox::{self, CheckTarget},
     },
 };
 
@@ -59,7 +59,7 @@ fn digest(text: &str) -> String {
     hex::encode(Sha256::digest(text.as_bytes()))
 }
 
-/// Creates one run with its first attempt, its jobs and their reports. The caller tells the aggregate.
+/// Creates one run with its first attempt, its jobs and their reports. The caller writes the aggregate.
 pub(in crate::store) async fn run(
     tx: &mut Tx,
     trigger_id: TriggerId,
@@ -68,8 +68,8 @@ pub(in crate::store) async fn run(
     commit: &CommitSha,
     new: &NewRun,
 ) -> Result<RunId, StoreError> {
-    let place = Place::of(trigger, commit);
-    place.lock(tx).await?;
+    let target = CheckTarget::of(trigger, commit);
+    target.lock(tx).await?;
     let id = RunId::new();
     let plan = match &new.plan {
         Ok(planned) if planned.jobs.len() != planned.plan.jobs.len() => {
@@ -114,22 +114,27 @@ pub(in crate::store) async fn run(
     match &new.plan {
         Ok(planned) => {
             runs::insert_attempt(tx, id, 1, by, RunState::Active).await?;
-            let ids = insert_jobs(tx, id, &place, planned).await?;
+            let ids = insert_jobs(tx, id, &target, planned).await?;
             runs::settle(tx, id, 1).await?;
             // The first report leaves before any machine is prepared, for waiting jobs as well.
             for job in ids {
-                outbox::job(tx, &place, job).await?;
+                outbox::job(tx, &target, job).await?;
             }
         }
         Err(complaints) => {
             runs::insert_attempt(tx, id, 1, by, RunState::Error).await?;
-            outbox::unusable(tx, &place, id, &new.name, &new.path, complaints).await?;
+            outbox::unusable(tx, &target, id, &new.name, &new.path, complaints).await?;
         }
     }
     Ok(id)
 }
 
-async fn insert_jobs(tx: &mut Tx, run: RunId, place: &Place, planned: &PlannedRun) -> Result<Vec<JobId>, StoreError> {
+async fn insert_jobs(
+    tx: &mut Tx,
+    run: RunId,
+    target: &CheckTarget,
+    planned: &PlannedRun,
+) -> Result<Vec<JobId>, StoreError> {
     let mut ids = Vec::with_capacity(planned.jobs.len());
     for (index, (job, requirement)) in planned.plan.jobs.iter().zip(&planned.jobs).enumerate() {
         let new = jobs::NewJob {
@@ -145,7 +150,7 @@ async fn insert_jobs(tx: &mut Tx, run: RunId, place: &Place, planned: &PlannedRu
             state: JobState::Waiting,
             carried_from: None,
         };
-        jobs::insert(tx, place, &new).await?;
+        jobs::insert(tx, target, &new).await?;
         ids.push(new.id);
     }
     Ok(ids)

@@ -36,7 +36,7 @@ fn delivery(key: &str, body: &str) -> NewDelivery {
     }
 }
 
-async fn record(lab: &Lab, key: &str, body: &str) -> Recorded {
+async fn record(lab: &Lab, key: &str, body: &str) -> RecordOutcome {
     lab.store.record_delivery(delivery(key, body)).await.unwrap()
 }
 
@@ -49,14 +49,14 @@ async fn newest(lab: &Lab, limit: u32) -> Vec<DeliveryRow> {
 }
 
 async fn a_delivery_is_stored_once(lab: Lab) {
-    let Recorded::New(id) = record(&lab, "1", "a").await else {
+    let RecordOutcome::New(id) = record(&lab, "1", "a").await else {
         panic!("the first is new");
     };
-    assert_eq!(record(&lab, "1", "another body").await, Recorded::Duplicate(id));
+    assert_eq!(record(&lab, "1", "another body").await, RecordOutcome::Duplicate(id));
     let mut other = delivery("1", "a");
     other.connection = "elsewhere".parse().unwrap();
     let recorded = lab.store.record_delivery(other).await.unwrap();
-    assert!(matches!(recorded, Recorded::New(_)), "keys belong to a connection");
+    assert!(matches!(recorded, RecordOutcome::New(_)), "keys belong to a connection");
     assert_eq!(newest(&lab, 10).await.len(), 2);
     assert!(lab.store.record_delivery(delivery("", "b")).await.is_err());
     assert!(
@@ -68,14 +68,14 @@ async fn a_delivery_is_stored_once(lab: Lab) {
 }
 
 async fn a_body_is_stored_once_under_any_key(lab: Lab) {
-    let Recorded::New(id) = record(&lab, "1", "a").await else {
+    let RecordOutcome::New(id) = record(&lab, "1", "a").await else {
         panic!("the first is new");
     };
-    assert_eq!(record(&lab, "2", "a").await, Recorded::Duplicate(id));
+    assert_eq!(record(&lab, "2", "a").await, RecordOutcome::Duplicate(id));
     lab.sql("UPDATE deliveries SET received_ms = received_ms - 4 * 24 * 3600 * 1000")
         .await;
     assert!(
-        matches!(record(&lab, "3", "a").await, Recorded::New(_)),
+        matches!(record(&lab, "3", "a").await, RecordOutcome::New(_)),
         "after three days it may be meant again"
     );
 }
@@ -87,7 +87,7 @@ async fn racing_deliveries_are_stored_once(lab: Lab) {
     });
     let mut new = 0;
     for task in tries.collect::<Vec<_>>() {
-        new += usize::from(matches!(task.await.unwrap(), Recorded::New(_)));
+        new += usize::from(matches!(task.await.unwrap(), RecordOutcome::New(_)));
     }
     assert_eq!(new, 1);
 }

@@ -158,7 +158,7 @@ async fn a_kept_machine_goes_when_its_time_is_over_and_not_before(lab: Lab) {
     assert!(!is_looked_for().await);
     // Its removal began only now, however long ago its job ended.
     lab.sql("UPDATE attempts SET ended_ms = ended_ms - 3600000").await;
-    assert_eq!(lab.store.stuck_machine(&lab.node, MINUTE).await.unwrap(), None);
+    assert_eq!(lab.store.overdue_removal(&lab.node, MINUTE).await.unwrap(), None);
 }
 
 async fn one_types_at_a_time_and_only_on_a_kept_machine(lab: Lab) {

@@ -23,8 +23,8 @@ async fn claim_all(lab: &Lab) -> Vec<ClaimedReport> {
 }
 
 async fn deliver(lab: &Lab, report: &ClaimedReport) {
-    let told = lab.store.report_delivered(report.id, report.version, Some("remote"));
-    told.await.unwrap();
+    let done = lab.store.report_delivered(report.id, report.version, Some("remote"));
+    done.await.unwrap();
 }
 
 /// The report of the only job.
@@ -153,7 +153,7 @@ async fn an_old_answer_does_not_hide_a_new_state(lab: Lab) {
     let newest = lab
         .number("SELECT COUNT(*) AS n FROM reports WHERE delivered = version")
         .await;
-    assert_eq!(newest, 1, "the job's check is told; only the aggregate is owed");
+    assert_eq!(newest, 1, "the job's check is done; only the aggregate is owed");
 }
 
 async fn an_expired_lease_is_claimed_again(lab: Lab) {

@@ -63,22 +63,22 @@ async fn a_machine_that_cannot_be_removed_is_found(lab: Lab) {
     let claimed = lab.claim().await.unwrap();
     let name = MachineName::of(claimed.attempt);
     // One that is in use is none, however long.
-    assert_eq!(lab.store.stuck_machine(&node, at_once).await.unwrap(), None);
+    assert_eq!(lab.store.overdue_removal(&node, at_once).await.unwrap(), None);
     lab.end(&claimed, JobResult::Success).await;
     assert_eq!(
-        lab.store.stuck_machine(&node, at_once).await.unwrap(),
+        lab.store.overdue_removal(&node, at_once).await.unwrap(),
         Some(name.clone())
     );
-    assert_eq!(lab.store.stuck_machine(&node, later).await.unwrap(), None);
+    assert_eq!(lab.store.overdue_removal(&node, later).await.unwrap(), None);
     assert_eq!(
         lab.store
-            .stuck_machine(&"another".parse().unwrap(), at_once)
+            .overdue_removal(&"another".parse().unwrap(), at_once)
             .await
             .unwrap(),
         None
     );
     assert!(lab.store.machine_state(&name, MachineState::Gone).await.unwrap());
-    assert_eq!(lab.store.stuck_machine(&node, at_once).await.unwrap(), None);
+    assert_eq!(lab.store.overdue_removal(&node, at_once).await.unwrap(), None);
 }
 
 async fn two_claimers_take_each_job_once(lab: Lab) {
@@ -163,14 +163,14 @@ async fn why_tells_the_place_in_turn_order(lab: Lab) {
         let run = lab.run(&Workflow { repository, ..ci(ONE) }).await;
         jobs.push(lab.jobs(run).await[0].id);
     }
-    let mut told = Vec::new();
+    let mut found = Vec::new();
     for job in &jobs {
         let why = lab.store.why(*job).await.unwrap().unwrap();
         assert_eq!((why.state, why.class_running), (JobState::Queued, 0));
-        told.push((why.position, *job));
+        found.push((why.position, *job));
     }
-    told.sort();
-    for (position, job) in told {
+    found.sort();
+    for (position, job) in found {
         let claimed = lab.claim().await.unwrap();
         assert_eq!(claimed.job, job, "place {position}");
     }
@@ -209,7 +209,7 @@ async fn classes_are_listed_with_their_demand(lab: Lab) {
     .await;
     lab.run(&ci(&[("a", &[]), ("b", &[]), ("c", &["a"])])).await;
     let classes = lab.store.queued_classes().await.unwrap();
-    let told: Vec<(&str, u32)> = classes.iter().map(|c| (c.class.as_str(), c.queued)).collect();
-    assert_eq!(told, [("big", 1), ("small", 2)]);
+    let found: Vec<(&str, u32)> = classes.iter().map(|c| (c.class.as_str(), c.queued)).collect();
+    assert_eq!(found, [("big", 1), ("small", 2)]);
     assert_eq!(classes[0].label.as_str(), "debian");
 }
