@@ -31,7 +31,13 @@ mod run;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use futures::future::BoxFuture;
 
@@ -87,6 +93,8 @@ pub struct Store {
 
 struct Inner {
     pool: Pool,
+    /// Rows that could not be read and were passed over, since the start.
+    unreadable: AtomicU64,
     /// Where a temporary database lives, removed with the last clone.
     _folder: Option<tempfile::TempDir>,
 }
@@ -107,6 +115,7 @@ impl Store {
         Ok(Self {
             inner: Arc::new(Inner {
                 pool: Pool::open(db).await?,
+                unreadable: AtomicU64::new(0),
                 _folder: None,
             }),
         })
@@ -119,6 +128,7 @@ impl Store {
         Ok(Self {
             inner: Arc::new(Inner {
                 pool: Pool::open(&db).await?,
+                unreadable: AtomicU64::new(0),
                 _folder: Some(folder),
             }),
         })
@@ -142,6 +152,15 @@ impl Store {
             Box::pin(async move { tx.execute(sql, &[]).await.map(drop) })
         });
         changed.await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+    }
+
+    /// Logs and counts rows that a claim passed over; called once they are marked in the database.
+    fn note_unreadable(&self, errors: &[StoreError]) {
+        for error in errors {
+            let error = error as &dyn std::error::Error;
+            tracing::error!(error, "passed over a row that cannot be read");
+            self.inner.unreadable.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     async fn read(&self, what: &'static str) -> Result<Tx, StoreError> {

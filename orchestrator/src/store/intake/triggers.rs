@@ -88,6 +88,17 @@ pub struct TriggerRow {
     pub tries: u32,
 }
 
+/// What a claim found.
+#[derive(Default)]
+struct Claimed {
+    trigger: Option<ClaimedTrigger>,
+    /// What is wrong with those that it passed over.
+    unreadable: Vec<StoreError>,
+}
+
+/// How many rows that cannot be read one claim passes over, so that its transaction is short; the next goes on.
+const UNREADABLE_AT_ONCE: usize = 64;
+
 impl Store {
     /// Stores a person's request for runs. `by` names that person, for the record.
     pub async fn create_trigger(&self, trigger: &Trigger, by: &str) -> Result<TriggerId, StoreError> {
@@ -101,10 +112,13 @@ impl Store {
 
     /// The oldest trigger that is due and whose repository nobody plans for at the moment: pushes to one
     /// repository become runs in their order.
+    /// One that cannot be read is passed over, and ends as failed.
     pub async fn claim_trigger(&self, node: &NodeName, lease: Duration) -> Result<Option<ClaimedTrigger>, StoreError> {
-        in_tx!(self, "claim a trigger", [node = node.clone()], |tx| claim(
+        let claimed = in_tx!(self, "claim a trigger", [node = node.clone()], |tx| claim(
             tx, node, lease
-        ))
+        ))?;
+        self.note_unreadable(&claimed.unreadable);
+        Ok(claimed.trigger)
     }
 
     /// Goes on holding a claimed trigger. `false` when the lease was lost.
@@ -212,28 +226,61 @@ pub(in crate::store) async fn insert(
     Ok(id)
 }
 
-async fn claim(tx: &mut Tx, node: &NodeName, lease: Duration) -> Result<Option<ClaimedTrigger>, StoreError> {
-    let row = tx
-        .row(
-            "UPDATE triggers SET epoch = epoch + 1, tries = tries + 1, lease_owner = $1, lease_until = $2
-             WHERE state = 'received' AND seq = (
-                 SELECT seq FROM triggers t WHERE state = 'received' AND lease_until <= $3 AND due_ms <= $3
-                     AND NOT EXISTS (SELECT 1 FROM triggers o WHERE o.state = 'received' AND o.lease_until > $3
-                         AND o.connection = t.connection AND o.repository_id = t.repository_id)
-                 ORDER BY seq LIMIT 1 /*pg FOR UPDATE SKIP LOCKED*/)
-             RETURNING id, epoch, tries, refusals, body, tip_only",
-            args![node, tx.now + ms(lease), tx.now],
-        )
-        .await?;
-    let Some(row) = row else { return Ok(None) };
-    Ok(Some(ClaimedTrigger {
+async fn claim(tx: &mut Tx, node: &NodeName, lease: Duration) -> Result<Claimed, StoreError> {
+    let mut claimed = Claimed::default();
+    while claimed.unreadable.len() < UNREADABLE_AT_ONCE {
+        let row = tx
+            .row(
+                "UPDATE triggers SET epoch = epoch + 1, tries = tries + 1, lease_owner = $1, lease_until = $2
+                 WHERE state = 'received' AND seq = (
+                     SELECT seq FROM triggers t WHERE state = 'received' AND lease_until <= $3 AND due_ms <= $3
+                         AND NOT EXISTS (SELECT 1 FROM triggers o WHERE o.state = 'received' AND o.lease_until > $3
+                             AND o.connection = t.connection AND o.repository_id = t.repository_id)
+                     ORDER BY seq LIMIT 1 /*pg FOR UPDATE SKIP LOCKED*/)
+                 RETURNING seq, id, epoch, tries, refusals, body, tip_only",
+                args![node, tx.now + ms(lease), tx.now],
+            )
+            .await?;
+        let Some(row) = row else { break };
+        match claimed_trigger(&row) {
+            Ok(trigger) => {
+                claimed.trigger = Some(trigger);
+                break;
+            }
+            Err(error @ StoreError::Unreadable { .. }) => {
+                set_aside(tx, row.int("seq")?, &error).await?;
+                claimed.unreadable.push(error);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(claimed)
+}
+
+fn claimed_trigger(row: &Row) -> Result<ClaimedTrigger, StoreError> {
+    Ok(ClaimedTrigger {
         id: row.parse("id")?,
         epoch: row.int("epoch")?,
         tries: row.num("tries")?,
         trigger: row.json("body")?,
         refusals: row.num("refusals")?,
         tip_only: row.flag("tip_only")?,
-    }))
+    })
+}
+
+/// Ends a trigger that cannot be read, so that it keeps nobody from those behind it. Its delivery may come again.
+async fn set_aside(tx: &mut Tx, seq: i64, error: &StoreError) -> Result<(), StoreError> {
+    let to = IntakeState::Failed;
+    let sql = transition_sql(
+        "UPDATE triggers SET state = $2, reason = $3, retry = $4, lease_until = 0, lease_owner = NULL
+         WHERE seq = $1 AND state IN ({from})",
+        &predecessors(to),
+        to,
+    );
+    let (reason, retry) = (error.to_string(), Retry::OnRequest.as_str());
+    tx.execute(sql, args![seq, to, clip(&reason, 2000), retry])
+        .await
+        .map(drop)
 }
 
 async fn hold(tx: &mut Tx, id: TriggerId, epoch: i64, lease: Duration) -> Result<bool, StoreError> {

@@ -1,6 +1,6 @@
 //! Numbers for metrics.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::atomic::Ordering};
 
 use crate::{
     model::state::{AttemptState, JobState, MachineState},
@@ -28,6 +28,8 @@ pub struct Counts {
     pub reports_undelivered: u64,
     /// Of these, the ones the forge refused.
     pub reports_refused: u64,
+    /// Triggers and reports that this daemon could not read and passed over, since it started.
+    pub rows_unreadable: u64,
     /// Machines that are not gone, by state; every such state is there.
     pub machines: BTreeMap<MachineState, u64>,
 }
@@ -55,6 +57,7 @@ impl Store {
                 "SELECT COUNT(*) AS n FROM reports WHERE delivered < version AND refused = 1",
             )
             .await?,
+            rows_unreadable: self.inner.unreadable.load(Ordering::Relaxed),
             machines: live().into_iter().map(|state| (state, 0)).collect(),
         };
         let jobs = states_sql(

@@ -66,16 +66,19 @@ fn state(row: &Row) -> Result<ReportState, StoreError> {
 }
 
 impl Store {
-    /// Claims reports that are due, final ones first, each check's newest state.
+    /// Claims reports that are due, final ones first, each check's newest state. One that cannot be read is not among
+    /// them: it counts as refused, and is tried again hourly.
     pub async fn claim_reports(
         &self,
         node: &NodeName,
         limit: u32,
         lease: Duration,
     ) -> Result<Vec<ClaimedReport>, StoreError> {
-        in_tx!(self, "claim reports", [node = node.clone()], |tx| claim(
+        let (claimed, unreadable) = in_tx!(self, "claim reports", [node = node.clone()], |tx| claim(
             tx, node, limit, lease
-        ))
+        ))?;
+        self.note_unreadable(&unreadable);
+        Ok(claimed)
     }
 
     /// The forge accepted this version; `remote` is its id of the check run.
@@ -96,17 +99,23 @@ impl Store {
         after: Duration,
         reason: &str,
     ) -> Result<(), StoreError> {
-        in_tx!(self, "put off a report", [reason = reason.to_owned()], |tx| {
-            put_off(tx, id, version, after, reason, false)
-        })
+        in_tx!(
+            self,
+            "put off a report",
+            [id = id.to_string(), reason = reason.to_owned()],
+            |tx| { put_off(tx, id, version, after, reason, false) }
+        )
     }
 
     /// The forge said no. It is shown on the run's page and tried again hourly, and at once when there
     /// is something new to say.
     pub async fn report_refused(&self, id: ReportId, version: i64, reason: &str) -> Result<(), StoreError> {
-        in_tx!(self, "note a refused report", [reason = reason.to_owned()], |tx| {
-            put_off(tx, id, version, REFUSED_AGAIN, reason, true)
-        })
+        in_tx!(
+            self,
+            "note a refused report",
+            [id = id.to_string(), reason = reason.to_owned()],
+            |tx| { put_off(tx, id, version, REFUSED_AGAIN, reason, true) }
+        )
     }
 
     /// When the next report is due, in milliseconds since 1970; none when nothing is owed.
@@ -123,7 +132,12 @@ impl Store {
     }
 }
 
-async fn claim(tx: &mut Tx, node: &NodeName, limit: u32, lease: Duration) -> Result<Vec<ClaimedReport>, StoreError> {
+async fn claim(
+    tx: &mut Tx,
+    node: &NodeName,
+    limit: u32,
+    lease: Duration,
+) -> Result<(Vec<ClaimedReport>, Vec<StoreError>), StoreError> {
     let rows = tx
         .rows(
             "UPDATE reports SET lease_owner = $1, lease_until = $2 WHERE id IN (
@@ -135,10 +149,21 @@ async fn claim(tx: &mut Tx, node: &NodeName, limit: u32, lease: Duration) -> Res
             args![node, tx.now + ms(lease), tx.now, limit],
         )
         .await?;
-    let mut claimed = rows.iter().map(claimed).collect::<Result<Vec<_>, _>>()?;
+    let (mut readable, mut unreadable) = (Vec::with_capacity(rows.len()), Vec::new());
+    for row in &rows {
+        match claimed(row) {
+            Ok(report) => readable.push(report),
+            Err(error @ StoreError::Unreadable { .. }) => {
+                let (id, version, reason) = (row.text("id")?, row.int("version")?, error.to_string());
+                put_off(tx, &id, version, REFUSED_AGAIN, &reason, true).await?;
+                unreadable.push(error);
+            }
+            Err(error) => return Err(error),
+        }
+    }
     // RETURNING guarantees no order.
-    claimed.sort_by_key(|c| (!c.report.state.is_final(), c.id));
-    Ok(claimed)
+    readable.sort_by_key(|c| (!c.report.state.is_final(), c.id));
+    Ok((readable, unreadable))
 }
 
 fn claimed(row: &Row) -> Result<ClaimedReport, StoreError> {
@@ -181,7 +206,7 @@ async fn delivered(tx: &mut Tx, id: ReportId, version: i64, remote: Option<&str>
 
 async fn put_off(
     tx: &mut Tx,
-    id: ReportId,
+    id: &str,
     version: i64,
     after: Duration,
     reason: &str,

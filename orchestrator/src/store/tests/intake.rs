@@ -17,6 +17,7 @@ contract!(
     a_lost_trigger_lease_creates_nothing,
     an_unusable_workflow_is_a_run_in_error,
     a_trigger_that_fails_tells_the_commit,
+    an_unreadable_trigger_fails_alone,
     requirements_must_match_the_plan,
     a_run_is_called_what_its_commit_is,
     foreign_text_with_nul_is_stored,
@@ -377,6 +378,30 @@ async fn a_trigger_that_fails_tells_the_commit(lab: Lab) {
         .await
         .unwrap();
     assert_eq!(lab.says(2, "helios-ci").await, None);
+}
+
+async fn an_unreadable_trigger_fails_alone(lab: Lab) {
+    let broken = lab.store.create_trigger(&push(1, &sha(1)), "ann").await.unwrap();
+    lab.sql("UPDATE triggers SET body = '{}'").await;
+    let good = lab.store.create_trigger(&push(1, &sha(2)), "ann").await.unwrap();
+    let claimed = lab.store.claim_trigger(&lab.node, MINUTE).await.unwrap().unwrap();
+    assert_eq!((claimed.id, claimed.tries), (good, 1), "nobody waits behind it");
+    let mut tx = lab.store.read("look at a trigger").await.unwrap();
+    let sql = "SELECT state, reason, lease_until FROM triggers WHERE id = $1";
+    let row = tx.row(sql, engine::tx::args![broken]).await.unwrap().unwrap();
+    assert_eq!(
+        (row.text("state").unwrap().as_str(), row.int("lease_until").unwrap()),
+        ("failed", 0)
+    );
+    let reason = row.text("reason").unwrap();
+    assert!(
+        reason.starts_with("cannot claim a trigger: a row of the database has a value in `body`"),
+        "{reason}"
+    );
+    drop(tx);
+    assert_eq!(lab.store.counts().await.unwrap().rows_unreadable, 1);
+    assert!(lab.store.claim_trigger(&lab.node, MINUTE).await.unwrap().is_none());
+    assert_eq!(lab.store.counts().await.unwrap().rows_unreadable, 1, "it has ended");
 }
 
 async fn a_run_is_called_what_its_commit_is(lab: Lab) {

@@ -13,6 +13,7 @@ contract!(
     an_answer_for_an_earlier_generation_lends_no_id,
     an_old_answer_does_not_hide_a_new_state,
     an_expired_lease_is_claimed_again,
+    an_unreadable_report_holds_up_no_other,
     of_several_runs_the_worst_is_shown_whoever_ends_last,
     a_red_check_stays_red_until_its_own_run_is_mended,
     the_same_push_again_measures_the_same_thing_again,
@@ -160,6 +161,29 @@ async fn an_expired_lease_is_claimed_again(lab: Lab) {
     lab.run(&ci(ONE)).await;
     let lost = lab.store.claim_reports(&lab.node, 100, Duration::ZERO).await.unwrap();
     assert_eq!(claim_all(&lab).await.len(), lost.len());
+}
+
+async fn an_unreadable_report_holds_up_no_other(lab: Lab) {
+    let run = lab.run(&ci(ONE)).await;
+    lab.sql("UPDATE reports SET state = 'purple' WHERE job_id IS NOT NULL")
+        .await;
+    let claimed = claim_all(&lab).await;
+    assert_eq!(claimed.len(), 1);
+    assert_eq!(claimed[0].report.name, "helios-ci");
+    let shown = lab.store.run(run).await.unwrap().unwrap().undelivered;
+    assert!(
+        shown.len() == 1 && shown[0].contains("`purple` is no state of a report"),
+        "{shown:?}"
+    );
+    let counts = lab.store.counts().await.unwrap();
+    assert_eq!((counts.rows_unreadable, counts.reports_refused), (1, 1));
+    assert!(claim_all(&lab).await.is_empty(), "it is tried again in an hour");
+    lab.play(JobResult::Success).await;
+    assert_eq!(
+        of_job(claim_all(&lab).await).report.state,
+        ReportState::Success,
+        "and at once when there is something new to say"
+    );
 }
 
 /// A run of workflow `ci` with one job, for a push of this ref.
