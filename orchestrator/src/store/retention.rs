@@ -56,7 +56,7 @@ const DAY_MS: i64 = 24 * 3600 * 1000;
 
 impl Store {
     /// Removes the rows that nothing hangs on and whose time is over (bodies of deliveries, deliveries and triggers
-    /// that led to nothing, sessions), and marks this node's logs whose time is over: from then on they are not shown.
+    /// that led to nothing, reports of no run, sessions), and marks this node's logs whose time is over: from then on they are not shown.
     /// At most 500 of each; `true` when there may be more.
     pub async fn expire(&self, node: &NodeName, retention: &config::Retention) -> Result<bool, StoreError> {
         in_tx!(
@@ -189,6 +189,12 @@ async fn expire(tx: &mut Tx, node: &NodeName, retention: &config::Retention) -> 
             "DELETE FROM triggers WHERE seq IN (SELECT seq FROM triggers
                  WHERE state <> 'received' AND created_ms < $1
                      AND NOT EXISTS (SELECT 1 FROM runs WHERE runs.trigger_id = triggers.id) ORDER BY seq LIMIT $2)",
+            runs,
+        ),
+        // Those of runs go with their runs.
+        (
+            "DELETE FROM reports WHERE id IN (SELECT id FROM reports
+                 WHERE run_id IS NULL AND completed_ms < $1 ORDER BY completed_ms LIMIT $2)",
             runs,
         ),
         (

@@ -68,6 +68,11 @@ const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("../../../migrations/sqlite/0005_checks.sql"),
         postgres: include_str!("../../../migrations/postgres/0005_checks.sql"),
     },
+    Migration {
+        version: 6,
+        sqlite: include_str!("../../../migrations/sqlite/0006_store.sql"),
+        postgres: include_str!("../../../migrations/postgres/0006_store.sql"),
+    },
 ];
 
 /// The version that this program brings a database to.
