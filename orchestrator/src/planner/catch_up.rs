@@ -133,8 +133,8 @@ impl CatchUp {
         }
     }
 
-    /// Tries a connection and, if it works, compares its repositories: all, or those that never were or for which a
-    /// push is held.
+    /// Tries a connection and, if it works, compares its repositories: all, or those that are due
+    /// ([`crate::store::Store::comparison_due`]).
     async fn connection(&self, id: &ConnectionId, forge: &dyn Forge, only_due: bool) -> Result<Caught, StoreError> {
         let store = &self.0.store;
         let mut caught = Caught {
@@ -222,7 +222,7 @@ impl CatchUp {
         }
         let mut due = Vec::new();
         for (repository, installation) in found {
-            if !store.was_compared(&repository).await? || !store.held_pushes(&repository).await?.is_empty() {
+            if store.comparison_due(&repository).await? {
                 due.push((repository, installation));
             }
         }

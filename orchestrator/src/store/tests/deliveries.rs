@@ -15,7 +15,7 @@ contract!(
 );
 
 /// A push of a branch of repository 1, by the commit's byte; 0 deletes it.
-fn pushed(key: &str, branch: &str, commit: u8) -> NewDelivery {
+pub(super) fn pushed(key: &str, branch: &str, commit: u8) -> NewDelivery {
     let commit: CommitSha = sha(commit);
     let body = format!("{branch} {commit}");
     let mut digest = [0; 32];
@@ -41,7 +41,7 @@ async fn record(lab: &Lab, new: &NewDelivery) -> RecordOutcome {
 }
 
 /// Stored as new, and read with this outcome.
-async fn read(lab: &Lab, new: &NewDelivery, outcome: DeliveryOutcome) -> DeliveryId {
+pub(super) async fn read(lab: &Lab, new: &NewDelivery, outcome: DeliveryOutcome) -> DeliveryId {
     let RecordOutcome::New(id) = record(lab, new).await else {
         panic!("not new: {new:?}");
     };
@@ -63,7 +63,7 @@ fn trigger_of(new: &NewDelivery) -> DeliveryOutcome {
     DeliveryOutcome::Planned(vec![trigger])
 }
 
-fn ignored(retry: Retry) -> DeliveryOutcome {
+pub(super) fn ignored(retry: Retry) -> DeliveryOutcome {
     DeliveryOutcome::Ignored {
         reason: "not listed".into(),
         retry,
@@ -239,7 +239,7 @@ async fn a_refusal_of_the_credentials_is_no_try(lab: Lab) {
     }
 }
 
-fn tip(branch: &str, commit: u8) -> Tip {
+pub(super) fn tip(branch: &str, commit: u8) -> Tip {
     Tip {
         ref_name: format!("refs/heads/{branch}").parse().unwrap(),
         commit: sha(commit),

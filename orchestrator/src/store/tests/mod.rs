@@ -3,6 +3,7 @@
 mod access;
 mod attempts;
 mod cancelling;
+mod comparing;
 mod deliveries;
 mod intake;
 mod keeping;
