@@ -15,7 +15,7 @@ use crate::{
             transitions::{live, predecessors, states_sql, transition_sql},
             tx::{Row, Tx, args, clip},
         },
-        report::outbox,
+        report::{aggregate, outbox},
         run::{jobs, runs},
     },
 };
@@ -261,7 +261,7 @@ async fn running(tx: &mut Tx, id: AttemptId, epoch: i64, facts: &str) -> Result<
         .await?;
     super::machines::set_state(tx, &MachineName::of(id), MachineState::Running).await?;
     outbox::job(tx, &locked.target, job).await?;
-    outbox::aggregate(tx, &locked.target).await?;
+    aggregate::update(tx, &locked.target).await?;
     Ok(true)
 }
 

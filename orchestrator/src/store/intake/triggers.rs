@@ -16,7 +16,7 @@ use crate::{
             tx::{Row, Tx, args, clip, to_json},
         },
         ms,
-        report::outbox,
+        report::{aggregate, outbox::CheckTarget},
         run::create::{self, NewRun},
     },
 };
@@ -351,6 +351,7 @@ async fn finish(
     let Some(row) = changed else { return Ok(None) };
     let mut trigger: Trigger = row.json("body")?;
     let mut created = Vec::new();
+    let mut taken_up = None;
     match outcome {
         TriggerOutcome::Planned { commit, title, runs } => {
             if !title.is_empty() {
@@ -361,15 +362,22 @@ async fn finish(
                 created.push(create::run(tx, id, &trigger, &by, commit, run).await?);
             }
             if !created.is_empty() {
-                outbox::aggregate(tx, &outbox::CheckTarget::of(&trigger, commit)).await?;
+                aggregate::update(tx, &CheckTarget::of(&trigger, commit)).await?;
             }
+            taken_up = Some(format!("planned at {commit}"));
         }
         TriggerOutcome::Failed {
-            reason,
-            commit: Some(commit),
-            ..
-        } => outbox::unplanned(tx, &outbox::CheckTarget::of(&trigger, commit), reason).await?,
-        TriggerOutcome::Failed { commit: None, .. } | TriggerOutcome::Ignored { .. } => {}
+            commit: Some(commit), ..
+        } => {
+            let target = CheckTarget::of(&trigger, commit);
+            target.lock(tx).await?;
+            aggregate::update(tx, &target).await?;
+        }
+        TriggerOutcome::Ignored { reason, .. } => taken_up = Some(reason.clone()),
+        TriggerOutcome::Failed { commit: None, .. } => {}
+    }
+    if let Some(reason) = taken_up {
+        aggregate::take_back(tx, id, &trigger, &reason).await?;
     }
     Ok(Some(created))
 }

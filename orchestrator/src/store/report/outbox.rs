@@ -12,20 +12,20 @@ use crate::{
         diagnostic::Diagnostic,
         ids::{JobId, ReportId, RunId},
         names::{CommitSha, RefName},
-        report::{AGGREGATE, ReportState},
-        state::{AttemptState, JobState, RunState},
+        report::AGGREGATE,
+        state::AttemptState,
         trigger::{Repository, Trigger},
     },
     store::{
         StoreError,
         engine::tx::{Row, Tx, args},
-        report::report_text::{self, JobCounts, JobFacts, ReportText, RunFacts},
+        report::report_text::{self, JobFacts, ReportText},
     },
 };
 
 /// Completes the condition of a statement over `runs r` at a commit: the runs that count there. Of those
 /// for one workflow file, event and ref only the newest does: it measured the same thing again.
-macro_rules! current {
+macro_rules! of_current_runs {
     ($sql:expr) => {
         concat!(
             $sql,
@@ -35,6 +35,8 @@ macro_rules! current {
         )
     };
 }
+
+pub(super) use of_current_runs;
 
 /// A commit of a repository: where checks are shown.
 #[derive(Debug, Clone)]
@@ -65,12 +67,12 @@ impl CheckTarget {
 }
 
 /// What a check is to say, and what it is about.
-struct Wanted {
-    text: ReportText,
-    run: Option<RunId>,
-    job: Option<JobId>,
-    started_ms: Option<i64>,
-    completed_ms: Option<i64>,
+pub(super) struct Wanted {
+    pub(super) text: ReportText,
+    pub(super) run: Option<RunId>,
+    pub(super) job: Option<JobId>,
+    pub(super) started_ms: Option<i64>,
+    pub(super) completed_ms: Option<i64>,
 }
 
 struct Current {
@@ -110,7 +112,7 @@ async fn current(tx: &mut Tx, target: &CheckTarget, name: &str) -> Result<Option
 
 /// Wants a check to say something. One that was final and no longer is begins a new generation, because
 /// forges keep what is final.
-async fn put(tx: &mut Tx, target: &CheckTarget, name: &str, wanted: &Wanted) -> Result<(), StoreError> {
+pub(super) async fn put(tx: &mut Tx, target: &CheckTarget, name: &str, wanted: &Wanted) -> Result<(), StoreError> {
     let text = &wanted.text;
     let state = super::reports::word(text.state);
     let generation = match current(tx, target, name).await? {
@@ -221,7 +223,7 @@ macro_rules! facts {
 /// The jobs of a check's name in the current runs; a job whose run is no longer current, and whose successor
 /// has no such job, goes on speaking for itself.
 async fn facts(tx: &mut Tx, target: &CheckTarget, check: &str, job: JobId) -> Result<Vec<Fact>, StoreError> {
-    let sql = current!(facts!(
+    let sql = of_current_runs!(facts!(
         "r.connection = $1 AND r.repository_id = $2 AND r.commit_sha = $3 AND j.check_name = $4"
     ));
     let at = args![
@@ -279,98 +281,4 @@ pub(in crate::store) async fn unusable(
         completed_ms: Some(tx.now),
     };
     put(tx, target, &check, &wanted).await
-}
-
-/// Wants the aggregate to say that a trigger could not be planned at all.
-pub(in crate::store) async fn unplanned(tx: &mut Tx, target: &CheckTarget, reason: &str) -> Result<(), StoreError> {
-    target.lock(tx).await?;
-    let wanted = Wanted {
-        text: ReportText::new(ReportState::Error, reason, report_text::escape(reason)),
-        run: None,
-        job: None,
-        started_ms: Some(tx.now),
-        completed_ms: Some(tx.now),
-    };
-    put(tx, target, AGGREGATE, &wanted).await
-}
-
-/// How bad a run's state is: the aggregate leads to the worst.
-fn severity(state: RunState) -> u8 {
-    match state {
-        RunState::Skipped => 0,
-        RunState::Success => 1,
-        RunState::Active => 2,
-        RunState::Cancelled => 3,
-        RunState::Failure => 4,
-        RunState::Error => 5,
-    }
-}
-
-/// Wants the aggregate to say where the commit's current runs (the newest attempt of each) stand, and to
-/// lead to the worst of them.
-pub(in crate::store) async fn aggregate(tx: &mut Tx, target: &CheckTarget) -> Result<(), StoreError> {
-    let at = args![&target.repository.connection, target.repository.id, &target.commit];
-    let runs = tx
-        .rows(
-            concat!(
-                current!(
-                    "SELECT r.id, r.name, a.state, a.created_ms, a.ended_ms
-                     FROM runs r JOIN run_attempts a ON a.run_id = r.id AND a.number = r.attempt
-                     WHERE r.connection = $1 AND r.repository_id = $2 AND r.commit_sha = $3"
-                ),
-                " ORDER BY r.id"
-            ),
-            at,
-        )
-        .await?;
-    let counts = tx
-        .rows(
-            concat!(
-                current!(
-                    "SELECT j.state, COUNT(*) AS jobs, COUNT(CASE WHEN j.carried_from IS NULL THEN j.started_ms END)
-                         AS begun, COUNT(j.carried_from) AS carried
-                     FROM runs r JOIN jobs j ON j.run_id = r.id AND j.run_attempt = r.attempt
-                     WHERE r.connection = $1 AND r.repository_id = $2 AND r.commit_sha = $3"
-                ),
-                " GROUP BY j.state"
-            ),
-            at,
-        )
-        .await?;
-    let mut jobs = JobCounts::default();
-    for row in &counts {
-        let count = u64::from(row.num("jobs")?);
-        jobs.all += count;
-        let state: JobState = row.parse("state")?;
-        match state {
-            JobState::Success => jobs.succeeded += count,
-            JobState::Failure | JobState::TimedOut | JobState::Error => jobs.failed += count,
-            JobState::Skipped => jobs.skipped += count,
-            JobState::Waiting | JobState::Queued | JobState::Active | JobState::Cancelled => {}
-        }
-        let ended_here = state.is_terminal() && count > u64::from(row.num("carried")?);
-        jobs.begun |= ended_here || row.num("begun")? > 0;
-    }
-    let mut facts = Vec::with_capacity(runs.len());
-    let (mut worst, mut started, mut completed) = (None::<(u8, RunId)>, None, None);
-    for row in &runs {
-        let state: RunState = row.parse("state")?;
-        facts.push(RunFacts {
-            name: row.text("name")?,
-            state,
-        });
-        worst = worst.max(Some((severity(state), row.parse("id")?)));
-        let created = row.int("created_ms")?;
-        started = Some(started.map_or(created, |ms: i64| ms.min(created)));
-        completed = completed.max(row.opt_int("ended_ms")?);
-    }
-    let text = report_text::aggregate(&facts, &jobs);
-    let wanted = Wanted {
-        completed_ms: completed.filter(|_| text.state.is_final()),
-        text,
-        run: worst.map(|(_, run)| run),
-        job: None,
-        started_ms: started,
-    };
-    put(tx, target, AGGREGATE, &wanted).await
 }

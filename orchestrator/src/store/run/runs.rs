@@ -14,7 +14,10 @@ use crate::{
             transitions::{predecessors, transition_sql},
             tx::{Row, Tx, args, clip},
         },
-        report::outbox::{self, CheckTarget},
+        report::{
+            aggregate,
+            outbox::{self, CheckTarget},
+        },
     },
 };
 
@@ -197,6 +200,6 @@ pub(in crate::store) async fn settle_and_report(
     for id in also.iter().chain(&settled.freed).chain(&settled.ended) {
         outbox::job(tx, &locked.target, *id).await?;
     }
-    outbox::aggregate(tx, &locked.target).await?;
+    aggregate::update(tx, &locked.target).await?;
     Ok(settled)
 }
