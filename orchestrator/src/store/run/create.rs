@@ -113,6 +113,7 @@ pub(in crate::store) async fn run(
     .await?;
     match &new.plan {
         Ok(planned) => {
+            insert_job_plans(tx, id, &planned.plan).await?;
             runs::insert_attempt(tx, id, 1, by, RunState::Active).await?;
             let ids = insert_jobs(tx, id, &target, planned).await?;
             runs::settle(tx, id, 1).await?;
@@ -127,6 +128,26 @@ pub(in crate::store) async fn run(
         }
     }
     Ok(id)
+}
+
+/// Stores each job's part of the plan: what reads one job must not parse them all. A part is itself a plan, of that job
+/// alone, so that whatever version it has is known and read in one place ([`Plan::read`]).
+async fn insert_job_plans(tx: &mut Tx, run: RunId, plan: &Plan) -> Result<(), StoreError> {
+    for job in &plan.jobs {
+        let part = Plan {
+            jobs: vec![job.clone()],
+            version: plan.version,
+            path: plan.path.clone(),
+            name: plan.name.clone(),
+            env: plan.env.clone(),
+        };
+        tx.execute(
+            "INSERT INTO job_plans (run_id, job_key, plan) VALUES ($1, $2, $3)",
+            args![run, &job.id, to_json(tx.what, &part)?],
+        )
+        .await?;
+    }
+    Ok(())
 }
 
 async fn insert_jobs(

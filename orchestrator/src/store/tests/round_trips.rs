@@ -80,8 +80,8 @@ async fn a_read_of_one_statement_is_one_round_trip_and_each_more_is_one_more() {
         ("waiting", 1, 0),
         ("attempt", 1, 0),
         ("version", 1, 0),
-        // The job, its run, its plan, its attempts and their steps, in one snapshot.
-        ("job", 5, 1),
+        // The job with its plan, its run, its attempts and their steps, in one snapshot.
+        ("job", 4, 1),
     ] {
         let settled = async {
             loop {
