@@ -231,7 +231,7 @@ async fn heartbeats(deps: &Deps, instance: InstanceId, stop: &CancellationToken)
     }
 }
 
-/// Hints may be lost, and another node's never come here: whatever waits in the database is hinted at
+/// Hints may be lost, here and on their way from another node: whatever waits in the database is hinted at
 /// again, so that a loss costs 10 s. One look serves every part of the daemon.
 async fn looks(deps: &Deps, stop: &CancellationToken) {
     let mut timer = tokio::time::interval(LOOK);

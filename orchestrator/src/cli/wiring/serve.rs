@@ -189,6 +189,9 @@ async fn serve_with(
         Arc::clone(&config),
         Arc::clone(&hints),
     );
+    let relay = store.clone();
+    let (relayed, until) = (Arc::clone(&hints), stop.clone());
+    tasks.spawn(async move { relay.relay_hints(relayed, until).await });
     tasks.spawn(ready.connections.clone().run(ready.forges.clone(), stop.clone()));
     tasks.spawn(planner.run(stop.clone()));
     tasks.spawn(CatchUp::new(deps.clone()).run(stop.clone()));

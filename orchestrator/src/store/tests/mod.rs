@@ -5,6 +5,7 @@ mod attempts;
 mod cancelling;
 mod comparing;
 mod deliveries;
+mod hints;
 mod intake;
 mod keeping;
 mod moves;
