@@ -23,7 +23,7 @@ use crate::{
 /// An attempt, with what its driver must know of its job and run.
 #[derive(Debug, Clone)]
 pub struct AttemptRow {
-    /// Which.
+    /// Its id.
     pub id: AttemptId,
     /// Its job.
     pub job: JobId,
@@ -33,7 +33,7 @@ pub struct AttemptRow {
     pub run_attempt: u32,
     /// Its number within the job, from 1.
     pub number: u32,
-    /// Where it stands.
+    /// Its state.
     pub state: AttemptState,
     /// The fencing epoch that counts now.
     pub epoch: i64,

@@ -29,7 +29,7 @@ pub enum AttemptEnd {
     },
     /// We failed, not the user's code: the job is tried again.
     Infra {
-        /// Why.
+        /// The cause, for people to read.
         cause: String,
     },
 }

@@ -30,7 +30,7 @@ pub struct MachineRow {
     pub label: Label,
     /// What it has.
     pub size: Size,
-    /// Where it stands.
+    /// Its state.
     pub state: MachineState,
     /// Milliseconds since 1970.
     pub created_ms: i64,

@@ -19,7 +19,7 @@ pub struct StepUpdate {
     pub index: u32,
     /// What people call it; foreign text.
     pub name: String,
-    /// Where it stands.
+    /// Its state.
     pub state: StepState,
     /// How its command ended.
     pub exit_code: Option<i32>,

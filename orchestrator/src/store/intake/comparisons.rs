@@ -51,9 +51,9 @@ pub struct HeldPush {
 /// A ref at a forge whose tip no run was ever planned for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Missed {
-    /// Whose.
+    /// The repository.
     pub repository: Repository,
-    /// Which.
+    /// The branch or tag.
     pub ref_name: RefName,
     /// What it pointed at when it was compared.
     pub commit: CommitSha,
@@ -64,7 +64,7 @@ pub struct Missed {
 /// How the comparison of a repository went.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Comparison {
-    /// Whose.
+    /// The repository.
     pub repository: Repository,
     /// When it last succeeded, in milliseconds since 1970.
     pub at_ms: Option<i64>,

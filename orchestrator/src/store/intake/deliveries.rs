@@ -52,7 +52,7 @@ pub enum RecordOutcome {
 /// A delivery to be read.
 #[derive(Debug, Clone)]
 pub struct ClaimedDelivery {
-    /// Which.
+    /// Its id.
     pub id: DeliveryId,
     /// To be shown when finishing.
     pub epoch: i64,
@@ -73,14 +73,14 @@ pub enum DeliveryOutcome {
     Planned(Vec<Trigger>),
     /// Nothing to do.
     Ignored {
-        /// Why.
+        /// The reason, for people to read.
         reason: String,
         /// Whether it may come again.
         retry: Retry,
     },
     /// It cannot be used.
     Failed {
-        /// Why.
+        /// The reason, for people to read.
         reason: String,
         /// Whether it may come again.
         retry: Retry,

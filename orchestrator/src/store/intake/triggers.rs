@@ -24,7 +24,7 @@ use crate::{
 /// A trigger to be planned.
 #[derive(Debug, Clone)]
 pub struct ClaimedTrigger {
-    /// Which.
+    /// Its id.
     pub id: TriggerId,
     /// To be shown when finishing.
     pub epoch: i64,
@@ -53,7 +53,7 @@ pub enum TriggerOutcome {
     },
     /// Nothing to do.
     Ignored {
-        /// Why.
+        /// The reason, for people to read.
         reason: String,
         /// The commit that was read, when it came to that.
         commit: Option<CommitSha>,
@@ -62,7 +62,7 @@ pub enum TriggerOutcome {
     },
     /// It cannot be planned.
     Failed {
-        /// Why.
+        /// The reason, for people to read.
         reason: String,
         /// Where the failed aggregate check is shown, when the commit is known.
         commit: Option<CommitSha>,
@@ -74,11 +74,11 @@ pub enum TriggerOutcome {
 /// A trigger, for people.
 #[derive(Debug, Clone)]
 pub struct TriggerRow {
-    /// Which.
+    /// Its id.
     pub id: TriggerId,
     /// What asked for runs.
     pub trigger: Trigger,
-    /// Where it stands.
+    /// Its state.
     pub state: IntakeState,
     /// Why it was ignored, failed, or waits for another try.
     pub reason: Option<String>,

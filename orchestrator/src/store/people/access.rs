@@ -40,7 +40,7 @@ pub struct Exchange {
 /// A stored token, without its hash.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenRow {
-    /// Which.
+    /// Its id.
     pub id: TokenId,
     /// What its owner calls it.
     pub name: String,

@@ -44,7 +44,7 @@ pub struct RunFilter {
 /// A run in a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunSummary {
-    /// Which.
+    /// Its id.
     pub id: RunId,
     /// What asked for it.
     pub trigger: TriggerId,
@@ -96,7 +96,7 @@ pub struct RunDetail {
 pub struct RunAttemptRow {
     /// From 1.
     pub number: u32,
-    /// Where it stands.
+    /// Its state.
     pub state: RunState,
     /// Who asked for it.
     pub by: String,

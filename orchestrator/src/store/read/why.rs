@@ -11,7 +11,7 @@ use crate::{
 /// What is known about a job's waiting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Why {
-    /// Where it stands.
+    /// Its state.
     pub state: JobState,
     /// The stored reason.
     pub reason: Option<String>,

@@ -19,7 +19,7 @@ use crate::{
 /// A report to be delivered.
 #[derive(Debug, Clone)]
 pub struct ClaimedReport {
-    /// Which.
+    /// Its id.
     pub id: ReportId,
     /// To be shown when telling what became of it: meanwhile a newer state may be wanted.
     pub version: i64,

@@ -24,7 +24,7 @@ use crate::{
 /// A job of a run attempt.
 #[derive(Debug, Clone)]
 pub struct JobRow {
-    /// Which.
+    /// Its id.
     pub id: JobId,
     /// Its key in the plan.
     pub key: String,
@@ -34,7 +34,7 @@ pub struct JobRow {
     pub label: Label,
     /// What its machine gets.
     pub size: Size,
-    /// Where it stands.
+    /// Its state.
     pub state: JobState,
     /// Why it waits, was skipped, failed, or ended as it did.
     pub reason: Option<String>,
