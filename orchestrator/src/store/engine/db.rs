@@ -1,4 +1,10 @@
 //! Opening the database, migrating it, and handing out transactions.
+//!
+//! **Why not sqlx's migrator.** It commits each migration by itself, so an upgrade that fails half-way leaves a schema that
+//! no version of this program knows; here all that is due, and the record of it, is one transaction. On SQLite a table
+//! that is rebuilt needs foreign keys off around that transaction and checked before its end, for which it has no place.
+//! It guards Postgres with a lock of the session, which a pooler between (pgbouncer) hands to somebody else; the lock here
+//! is the transaction's. And a database that a later version wrote is refused with both versions and what to do.
 
 use std::{
     fs,
