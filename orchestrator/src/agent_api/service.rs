@@ -75,7 +75,7 @@ impl Service {
                     .join(self.attempt, &sha256(token.as_bytes()), &key)
                     .await
                     .map_err(unavailable)?;
-                if joined == Join::Anew {
+                if joined == Join::AgentRestarted {
                     // A driver that is gone has an end already.
                     let _over = self.events.send(LinkEvent::Anew).await;
                 }

@@ -215,7 +215,7 @@ impl Reported {
         while let Some(this) = error {
             if let Some(error) = this.downcast_ref::<StoreError>() {
                 // Where the database lies is configured.
-                return !matches!(error, StoreError::Place { .. });
+                return !matches!(error, StoreError::Location { .. });
             }
             if this.is::<MachineError>() || this.is::<LogError>() {
                 return true;
@@ -363,7 +363,7 @@ mod tests {
         let unreachable = ClientError::NoToken { reason: "none".into() };
         assert_eq!(Exit::of_error(&report(store())), Exit::Error);
         assert_eq!(Exit::of_error(&report(Around(store()))), Exit::Error);
-        let place = StoreError::Place {
+        let place = StoreError::Location {
             path: "/nonexistent".into(),
             reason: "no such directory".into(),
         };

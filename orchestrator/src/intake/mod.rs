@@ -49,7 +49,7 @@ use crate::{
     forge::{Forge, Webhooks},
     model::{ids::DeliveryId, names::ConnectionId},
     queue::{Hint, Hints},
-    store::{NewDelivery, Recorded, Store, StoreError},
+    store::{NewDelivery, RecordOutcome, Store, StoreError},
 };
 
 /// A whole body must have arrived within this. Forges give up after 5 to 10 s themselves.
@@ -87,7 +87,7 @@ impl std::fmt::Debug for Intake {
 
 /// What a sender is answered: forges show it on the page of the delivery.
 struct Receipt {
-    recorded: Recorded,
+    recorded: RecordOutcome,
     /// What will come of it, or what came of it before, in one sentence.
     message: String,
 }
@@ -221,12 +221,12 @@ impl Intake {
         });
         let recorded = self.store.record_delivery(delivery).await?;
         let message = match recorded {
-            Recorded::New(_) => {
+            RecordOutcome::New(_) => {
                 failpoint::hit(Point::DeliveryStored);
                 self.hints.notify(Hint::Delivery);
                 message.unwrap_or_else(|| "stored; it is read next".to_owned())
             }
-            Recorded::Duplicate(id) => self.earlier(id).await?,
+            RecordOutcome::Duplicate(id) => self.earlier(id).await?,
         };
         Ok(Receipt { recorded, message })
     }
@@ -244,8 +244,8 @@ async fn receive(State(intake): State<Intake>, Path(connection): Path<String>, r
     let (outcome, response) = match result {
         Ok(Receipt { recorded, message }) => {
             let (outcome, status, id) = match recorded {
-                Recorded::New(id) => (RequestOutcome::Stored, StatusCode::ACCEPTED, id),
-                Recorded::Duplicate(id) => (RequestOutcome::Duplicate, StatusCode::OK, id),
+                RecordOutcome::New(id) => (RequestOutcome::Stored, StatusCode::ACCEPTED, id),
+                RecordOutcome::Duplicate(id) => (RequestOutcome::Duplicate, StatusCode::OK, id),
             };
             let answer = json!({ "delivery": id, "message": message });
             (outcome, (status, Json(answer)).into_response())

@@ -186,7 +186,8 @@ impl CatchUp {
         }
     }
 
-    /// Compares the repositories of a connection that works: all, or those that never were or for which a push is held.
+    /// Compares the repositories of a connection that works: all, or those that are due
+    /// ([`crate::store::Store::comparison_due`]).
     async fn connection(&self, id: &ConnectionId, forge: &dyn Forge, only_due: bool) -> Result<Round, StoreError> {
         let store = &self.deps.store;
         let mut caught = Caught::nothing(id);
@@ -263,7 +264,7 @@ impl CatchUp {
         }
         let mut due = Vec::new();
         for repository in found {
-            if !store.was_compared(&repository).await? || !store.held_pushes(&repository).await?.is_empty() {
+            if store.comparison_due(&repository).await? {
                 due.push(repository);
             }
         }

@@ -31,11 +31,22 @@ mod run;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use futures::future::BoxFuture;
 
-pub use self::engine::inspect::{Seen, look};
+use crate::{
+    config,
+    store::engine::{db::Pool, tx::Tx},
+};
+
+pub use self::engine::inspect::{Inspection, inspect};
 pub use self::{
     attempt::{
         attempts::{AttemptRow, Join},
@@ -48,8 +59,8 @@ pub use self::{
     },
     engine::error::StoreError,
     intake::{
-        comparisons::{Comparison, Held, Missed, Tip},
-        deliveries::{ClaimedDelivery, DeliveryOutcome, NewDelivery, Recorded},
+        comparisons::{Comparison, HeldPush, Missed, Tip},
+        deliveries::{ClaimedDelivery, DeliveryOutcome, NewDelivery, RecordOutcome},
         triggers::{ClaimedTrigger, TriggerOutcome, TriggerRow},
     },
     people::{
@@ -74,10 +85,6 @@ pub use self::{
         waiting::Waiting,
     },
 };
-use crate::{
-    config,
-    store::engine::{db::Pool, tx::Tx},
-};
 
 /// The database. Cheap to clone; all clones share the connections.
 #[derive(Clone)]
@@ -87,6 +94,8 @@ pub struct Store {
 
 struct Inner {
     pool: Pool,
+    /// Rows that could not be read and were passed over, since the start.
+    unreadable: AtomicU64,
     /// Where a temporary database lives, removed with the last clone.
     _folder: Option<tempfile::TempDir>,
 }
@@ -107,6 +116,7 @@ impl Store {
         Ok(Self {
             inner: Arc::new(Inner {
                 pool: Pool::open(db).await?,
+                unreadable: AtomicU64::new(0),
                 _folder: None,
             }),
         })
@@ -114,11 +124,12 @@ impl Store {
 
     /// An empty SQLite database that vanishes with the last clone.
     pub async fn open_temporary() -> Result<Self, StoreError> {
-        let folder = tempfile::tempdir().map_err(|e| StoreError::place(&std::env::temp_dir(), e.to_string()))?;
+        let folder = tempfile::tempdir().map_err(|e| StoreError::location(&std::env::temp_dir(), e.to_string()))?;
         let db = config::Database::Sqlite(folder.path().join("helios-ci.db"));
         Ok(Self {
             inner: Arc::new(Inner {
                 pool: Pool::open(&db).await?,
+                unreadable: AtomicU64::new(0),
                 _folder: Some(folder),
             }),
         })
@@ -131,7 +142,7 @@ impl Store {
 
     /// Whether the database answers.
     pub async fn ping(&self) -> Result<(), StoreError> {
-        let mut tx = self.glance("reach the database").await?;
+        let mut tx = self.read_single("reach the database").await?;
         tx.rows("SELECT version FROM schema_versions", &[]).await.map(drop)
     }
 
@@ -144,13 +155,22 @@ impl Store {
         changed.await.unwrap_or_else(|error| panic!("{sql}: {error}"));
     }
 
+    /// Logs and counts rows that a claim passed over; called once they are marked in the database.
+    fn note_unreadable(&self, errors: &[StoreError]) {
+        for error in errors {
+            let error = error as &dyn std::error::Error;
+            tracing::error!(error, "passed over a row that cannot be read");
+            self.inner.unreadable.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     async fn read(&self, what: &'static str) -> Result<Tx, StoreError> {
         self.inner.pool.read(what).await
     }
 
     /// For one statement, which is a snapshot by itself and needs no transaction around it.
-    async fn glance(&self, what: &'static str) -> Result<Tx, StoreError> {
-        self.inner.pool.glance(what).await
+    async fn read_single(&self, what: &'static str) -> Result<Tx, StoreError> {
+        self.inner.pool.read_single(what).await
     }
 
     async fn write<T, F>(&self, what: &'static str, single: bool, operation: F) -> Result<T, StoreError>

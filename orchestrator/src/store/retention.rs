@@ -11,7 +11,7 @@ use crate::{
     },
     store::{
         engine::{
-            transitions::{among, live},
+            transitions::{live, states_sql},
             tx::{Row, Tx, Value, args, list},
         },
         people::sessions,
@@ -56,7 +56,7 @@ const DAY_MS: i64 = 24 * 3600 * 1000;
 
 impl Store {
     /// Removes the rows that nothing hangs on and whose time is over (bodies of deliveries, deliveries and triggers
-    /// that led to nothing, sessions), and marks this node's logs whose time is over: from then on they are not shown.
+    /// that led to nothing, reports of no run, sessions), and marks this node's logs whose time is over: from then on they are not shown.
     /// At most 500 of each; `true` when there may be more.
     pub async fn expire(&self, node: &NodeName, retention: &config::Retention) -> Result<bool, StoreError> {
         in_tx!(
@@ -70,8 +70,8 @@ impl Store {
     /// Runs whose time is over, at most 500, each to be forgotten by [`Store::forget_run`]. A run stays while one of
     /// its machines does.
     pub async fn expired_runs(&self, retention: &config::Retention) -> Result<Vec<RunId>, StoreError> {
-        let mut tx = self.glance("look for runs that have expired").await?;
-        let sql = among(
+        let mut tx = self.read_single("look for runs that have expired").await?;
+        let sql = states_sql(
             "SELECT r.id FROM runs r JOIN run_attempts a ON a.run_id = r.id AND a.number = r.attempt
              WHERE a.ended_ms < $1 AND NOT EXISTS (
                  SELECT 1 FROM jobs j JOIN attempts t ON t.job_id = j.id JOIN machines m ON m.attempt_id = t.id
@@ -92,7 +92,7 @@ impl Store {
 
     /// Files of this node that are marked, at most 500, in a fixed order: those behind `after`.
     pub async fn removals(&self, node: &NodeName, after: Option<Removal>) -> Result<Vec<Removal>, StoreError> {
-        let mut tx = self.glance("list files that are to go").await?;
+        let mut tx = self.read_single("list files that are to go").await?;
         let (class, id) = after.map_or_else(Default::default, |r| (r.class.as_str(), r.attempt.to_string()));
         let rows = tx
             .rows(
@@ -130,7 +130,7 @@ impl Store {
     /// Attempts of this node that have ended and whose logs nobody has seen sealed, at most 500, oldest first: those
     /// behind `after`.
     pub async fn unsealed_logs(&self, node: &NodeName, after: Option<AttemptId>) -> Result<Vec<AttemptId>, StoreError> {
-        let mut tx = self.glance("look for logs that are not sealed").await?;
+        let mut tx = self.read_single("look for logs that are not sealed").await?;
         let sql = "SELECT id FROM attempts
              WHERE node = $1 AND id > $2 AND state = 'ended' AND log_sealed = 0 AND log_removed = 0 ORDER BY id LIMIT $3";
         let after = after.map(|id| id.to_string()).unwrap_or_default();
@@ -189,6 +189,12 @@ async fn expire(tx: &mut Tx, node: &NodeName, retention: &config::Retention) -> 
             "DELETE FROM triggers WHERE seq IN (SELECT seq FROM triggers
                  WHERE state <> 'received' AND created_ms < $1
                      AND NOT EXISTS (SELECT 1 FROM runs WHERE runs.trigger_id = triggers.id) ORDER BY seq LIMIT $2)",
+            runs,
+        ),
+        // Those of runs go with their runs.
+        (
+            "DELETE FROM reports WHERE id IN (SELECT id FROM reports
+                 WHERE run_id IS NULL AND completed_ms < $1 ORDER BY completed_ms LIMIT $2)",
             runs,
         ),
         (

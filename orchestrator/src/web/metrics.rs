@@ -76,6 +76,11 @@ async fn counted(store: &Store) -> Result<Registry, StoreError> {
         "Of these, the ones the forge refused",
         counts.reports_refused,
     );
+    single(
+        "rows_unreadable",
+        "Triggers and reports that could not be read and were passed over since the start",
+        counts.rows_unreadable,
+    );
     let oldest = classes.iter().map(|c| c.oldest_ms).min();
     single(
         "queue_age_seconds",

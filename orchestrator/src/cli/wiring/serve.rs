@@ -148,6 +148,10 @@ async fn serve_with(
         Arc::clone(&hints),
     );
     let stop = || running.stop.clone();
+    let (relay, hints, until) = (store.clone(), Arc::clone(&hints), stop());
+    running
+        .tasks
+        .spawn(async move { relay.relay_hints(hints, until).await });
     running.tasks.spawn(connections().run(forges(), stop()));
     running.tasks.spawn(planner.run(stop()));
     running

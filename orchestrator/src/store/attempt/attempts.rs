@@ -12,10 +12,10 @@ use crate::{
     store::{
         Store, StoreError,
         engine::{
-            transitions::{among, before, guarded, live},
+            transitions::{live, predecessors, states_sql, transition_sql},
             tx::{Row, Tx, args, clip},
         },
-        report::outbox,
+        report::{aggregate, outbox},
         run::{jobs, runs},
     },
 };
@@ -23,7 +23,7 @@ use crate::{
 /// An attempt, with what its driver must know of its job and run.
 #[derive(Debug, Clone)]
 pub struct AttemptRow {
-    /// Which.
+    /// Its id.
     pub id: AttemptId,
     /// Its job.
     pub job: JobId,
@@ -33,7 +33,7 @@ pub struct AttemptRow {
     pub run_attempt: u32,
     /// Its number within the job, from 1.
     pub number: u32,
-    /// Where it stands.
+    /// Its state.
     pub state: AttemptState,
     /// The fencing epoch that counts now.
     pub epoch: i64,
@@ -80,7 +80,7 @@ pub enum Join {
     Again,
     /// The token is right and was used with another key: whoever joined then lives no more, as after a reboot of its
     /// machine. It has not joined.
-    Anew,
+    AgentRestarted,
     /// Wrong token, or the attempt is over.
     Refused,
 }
@@ -92,7 +92,7 @@ const COLUMNS: &str = "SELECT a.id, a.job_id, j.run_id, j.run_attempt, a.number,
     FROM attempts a JOIN jobs j ON j.id = a.job_id JOIN runs r ON r.id = j.run_id";
 
 fn attempt_row(row: &Row) -> Result<AttemptRow, StoreError> {
-    let place = runs::place(row)?;
+    let target = runs::check_target(row)?;
     Ok(AttemptRow {
         id: row.parse("id")?,
         job: row.parse("job_id")?,
@@ -115,8 +115,8 @@ fn attempt_row(row: &Row) -> Result<AttemptRow, StoreError> {
         cause: row.opt_text("cause")?,
         log_removed: row.flag("log_removed")?,
         job_key: row.text("job_key")?,
-        repository: place.repository,
-        commit: place.commit,
+        repository: target.repository,
+        commit: target.commit,
         ref_name: row.parse("ref_name")?,
         event: row.text("event")?,
         actor: row.text("actor")?,
@@ -137,7 +137,7 @@ pub(in crate::store) async fn of_job(tx: &mut Tx, job: JobId) -> Result<Vec<Atte
 
 /// Whether `epoch` still counts for an attempt that has not ended.
 pub(in crate::store) async fn holds(tx: &mut Tx, id: AttemptId, epoch: i64) -> Result<bool, StoreError> {
-    let sql = among(
+    let sql = states_sql(
         "SELECT id FROM attempts WHERE id = $1 AND epoch = $2 AND state IN ({from}) /*pg FOR UPDATE*/",
         live::<AttemptState>(),
     );
@@ -147,7 +147,7 @@ pub(in crate::store) async fn holds(tx: &mut Tx, id: AttemptId, epoch: i64) -> R
 impl Store {
     /// One attempt.
     pub async fn attempt(&self, id: AttemptId) -> Result<Option<AttemptRow>, StoreError> {
-        load(&mut self.glance("read an attempt").await?, id).await
+        load(&mut self.read_single("read an attempt").await?, id).await
     }
 
     /// Stores the hash of the token with which the attempt's agent may join, once. `false`: fenced, or
@@ -170,8 +170,8 @@ impl Store {
 
     /// Whether the attempt lives and its agent joined with this key.
     pub async fn session(&self, id: AttemptId, key_hash: &[u8; 32]) -> Result<bool, StoreError> {
-        let mut tx = self.glance("check an agent's session").await?;
-        let sql = among(
+        let mut tx = self.read_single("check an agent's session").await?;
+        let sql = states_sql(
             "SELECT id FROM attempts WHERE id = $1 AND key_hash = $2 AND state IN ({from})",
             live::<AttemptState>(),
         );
@@ -217,19 +217,19 @@ async fn join(tx: &mut Tx, id: AttemptId, token: &[u8; 32], key: &[u8; 32]) -> R
     if bound == 1 {
         return Ok(Join::Joined);
     }
-    let sql = among(
+    let sql = states_sql(
         "SELECT CASE WHEN key_hash = $3 THEN CAST(1 AS BIGINT) ELSE CAST(0 AS BIGINT) END AS same FROM attempts
          WHERE id = $1 AND token_hash = $2 AND key_hash IS NOT NULL AND state IN ({from})",
         live::<AttemptState>(),
     );
     Ok(match tx.row(sql, args![id, token, key]).await? {
         Some(row) if row.int("same")? == 1 => Join::Again,
-        Some(_) => Join::Anew,
+        Some(_) => Join::AgentRestarted,
         None => Join::Refused,
     })
 }
 
-/// Whether the attempt is in `state` under this epoch: the move was made before.
+/// Whether the attempt is in `state` under this epoch: the transition was made before.
 async fn already(tx: &mut Tx, id: AttemptId, epoch: i64, state: AttemptState) -> Result<bool, StoreError> {
     let row = tx
         .row(
@@ -245,10 +245,10 @@ async fn running(tx: &mut Tx, id: AttemptId, epoch: i64, facts: &str) -> Result<
         return Ok(false);
     };
     let to = AttemptState::Running;
-    let sql = guarded(
+    let sql = transition_sql(
         "UPDATE attempts SET state = $3, facts = $4, running_ms = $5
          WHERE id = $1 AND epoch = $2 AND state IN ({from})",
-        &before(to),
+        &predecessors(to),
         to,
     );
     if tx.execute(sql, args![id, epoch, to, facts, tx.now]).await? == 0 {
@@ -256,17 +256,17 @@ async fn running(tx: &mut Tx, id: AttemptId, epoch: i64, facts: &str) -> Result<
     }
     tx.execute("UPDATE jobs SET started_ms = $2 WHERE id = $1", args![job, tx.now])
         .await?;
-    super::machines::go(tx, &MachineName::of(id), MachineState::Running).await?;
-    outbox::job(tx, &locked.place, job).await?;
-    outbox::aggregate(tx, &locked.place).await?;
+    super::machines::set_state(tx, &MachineName::of(id), MachineState::Running).await?;
+    outbox::job(tx, &locked.target, job).await?;
+    aggregate::update(tx, &locked.target).await?;
     Ok(true)
 }
 
 async fn finishing(tx: &mut Tx, id: AttemptId, epoch: i64) -> Result<bool, StoreError> {
     let to = AttemptState::Finishing;
-    let sql = guarded(
+    let sql = transition_sql(
         "UPDATE attempts SET state = $3 WHERE id = $1 AND epoch = $2 AND state IN ({from})",
-        &before(to),
+        &predecessors(to),
         to,
     );
     if tx.execute(sql, args![id, epoch, to]).await? == 0 {

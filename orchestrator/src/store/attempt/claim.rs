@@ -12,7 +12,7 @@ use crate::{
     store::{
         Store, StoreError,
         engine::{
-            transitions::{among, live},
+            transitions::{live, states_sql},
             tx::{Row, Tx, args, list},
         },
         ms,
@@ -71,13 +71,13 @@ pub struct ClaimedJob {
 
 /// The critical section (a Postgres advisory lock) in which turns are read and taken.
 const CLAIM_SECTION: i64 = 0x6865_6c69_6f73_0002;
-/// How often a claim looks again when a job was cancelled under its eyes.
-const LOOKS: u32 = 16;
+/// How often a claim is repeated when its job was cancelled meanwhile.
+const CLAIM_TRIES: u32 = 16;
 
 impl Store {
     /// The classes that have queued jobs.
     pub async fn queued_classes(&self) -> Result<Vec<QueuedClass>, StoreError> {
-        let mut tx = self.glance("list queued jobs").await?;
+        let mut tx = self.read_single("list queued jobs").await?;
         let rows = tx
             .rows(
                 "SELECT class, MIN(label) AS label, MIN(cpus) AS cpus, MIN(memory_mib) AS memory_mib,
@@ -155,7 +155,7 @@ async fn claim(
     if registered.is_none() {
         return Ok(None);
     }
-    for _ in 0..LOOKS {
+    for _ in 0..CLAIM_TRIES {
         let Some(turn) = oldest_turn(tx, classes).await? else {
             return Ok(None);
         };
@@ -209,7 +209,9 @@ async fn take(
         .await?;
     let Some(row) = row else { return Ok(None) };
     let (job, run): (JobId, RunId) = (row.parse("id")?, row.parse("run_id")?);
-    if runs::lock(tx, run).await?.is_none() || !jobs::go(tx, job, JobState::Queued, JobState::Active, None).await? {
+    if runs::lock(tx, run).await?.is_none()
+        || !jobs::set_state(tx, job, JobState::Queued, JobState::Active, None).await?
+    {
         return Ok(None);
     }
     tx.execute(
@@ -288,7 +290,7 @@ async fn expire(tx: &mut Tx, older_than: Duration) -> Result<Vec<JobId>, StoreEr
         };
         let minutes = older_than.as_secs() / 60;
         let reason = format!("no machine for it within {minutes} minutes");
-        if jobs::go(tx, job, JobState::Queued, JobState::TimedOut, Some(&reason)).await? {
+        if jobs::set_state(tx, job, JobState::Queued, JobState::TimedOut, Some(&reason)).await? {
             runs::settle_and_report(tx, &locked, run, row.num("run_attempt")?, &[job]).await?;
             expired.push(job);
         }
@@ -298,7 +300,7 @@ async fn expire(tx: &mut Tx, older_than: Duration) -> Result<Vec<JobId>, StoreEr
 
 /// The ids of a node's attempts that have not ended.
 pub(in crate::store) async fn live_attempts(tx: &mut Tx, node: &NodeName) -> Result<Vec<AttemptId>, StoreError> {
-    let sql = among(
+    let sql = states_sql(
         "SELECT id FROM attempts WHERE node = $1 AND state IN ({from}) ORDER BY id",
         live::<AttemptState>(),
     );

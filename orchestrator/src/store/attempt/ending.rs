@@ -10,7 +10,7 @@ use crate::{
     store::{
         Store, StoreError,
         engine::{
-            transitions::{before, guarded},
+            transitions::{predecessors, transition_sql},
             tx::{Tx, args, clip, to_json},
         },
         run::{jobs, runs},
@@ -29,7 +29,7 @@ pub enum AttemptEnd {
     },
     /// We failed, not the user's code: the job is tried again.
     Infra {
-        /// Why.
+        /// The cause, for people to read.
         cause: String,
     },
 }
@@ -120,7 +120,7 @@ pub(in crate::store) async fn end_attempt(
         }
     };
     let reason = Some(reason.as_str()).filter(|r| !r.is_empty());
-    if !jobs::go(tx, job, JobState::Active, to, reason).await? {
+    if !jobs::set_state(tx, job, JobState::Active, to, reason).await? {
         return Err(StoreError::Internal {
             what: tx.what,
             reason: format!("attempt {id} was alive but its job {job} was not active"),
@@ -144,10 +144,10 @@ async fn store_end(tx: &mut Tx, id: AttemptId, epoch: i64, end: &AttemptEnd) -> 
         AttemptEnd::Infra { cause } => (None, None, Some(clip(cause, 4000))),
     };
     let to = AttemptState::Ended;
-    let sql = guarded(
+    let sql = transition_sql(
         "UPDATE attempts SET state = $3, result = $4, message = $5, cause = $6, ended_ms = $7
          WHERE id = $1 AND epoch = $2 AND state IN ({from})",
-        &before(to),
+        &predecessors(to),
         to,
     );
     let changed = tx

@@ -1,5 +1,5 @@
 //! Machines that stay for a person to look into after their job. The wish is a column of the machine's row, so
-//! that it is there before anything is done and each move is one guarded statement.
+//! that it is there before anything is done and each transition is one guarded statement.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::{
     store::{
         Store, StoreError,
         engine::{
-            transitions::guarded,
+            transitions::transition_sql,
             tx::{Tx, args, clip},
         },
         ms,
@@ -70,7 +70,7 @@ impl Store {
 
     /// The kept machines of a node.
     pub async fn kept_machines(&self, node: &NodeName) -> Result<Vec<MachineRow>, StoreError> {
-        let mut tx = self.glance("list kept machines").await?;
+        let mut tx = self.read_single("list kept machines").await?;
         let sql = format!("SELECT {COLUMNS} FROM machines WHERE node = $1 AND state = 'kept' ORDER BY name");
         let rows = tx.rows(sql, args![node]).await?;
         rows.iter().map(machines::machine_row).collect()
@@ -181,7 +181,7 @@ async fn release(tx: &mut Tx, name: &MachineName) -> Result<ReleaseOutcome, Stor
 
 async fn end(tx: &mut Tx, node: &NodeName) -> Result<Vec<MachineName>, StoreError> {
     let to = MachineState::Draining;
-    let sql = guarded(
+    let sql = transition_sql(
         "UPDATE machines SET state = $2 WHERE node = $1 AND keep_until_ms <= $3 AND state IN ({from}) RETURNING name",
         &[MachineState::Kept],
         to,

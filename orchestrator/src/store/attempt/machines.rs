@@ -10,7 +10,7 @@ use crate::{
     store::{
         Store, StoreError,
         engine::{
-            transitions::{among, before, guarded, live},
+            transitions::{live, predecessors, states_sql, transition_sql},
             tx::{Row, Tx, args},
         },
         run::jobs,
@@ -30,7 +30,7 @@ pub struct MachineRow {
     pub label: Label,
     /// What it has.
     pub size: Size,
-    /// Where it stands.
+    /// Its state.
     pub state: MachineState,
     /// Milliseconds since 1970.
     pub created_ms: i64,
@@ -64,9 +64,9 @@ pub(in crate::store) const COLUMNS: &str =
 
 impl Store {
     /// Moves a machine on. `true` when it is now in that state, also when it was before; `false` when
-    /// the move is not legal or there is no such machine.
+    /// the transition is not legal or there is no such machine.
     pub async fn machine_state(&self, name: &MachineName, to: MachineState) -> Result<bool, StoreError> {
-        in_tx!(self, "store a machine's state", [name = name.clone()], |tx| go(
+        in_tx!(self, "store a machine's state", [name = name.clone()], |tx| set_state(
             tx, name, to
         ))
     }
@@ -81,16 +81,16 @@ impl Store {
 
     /// One machine.
     pub async fn machine(&self, name: &MachineName) -> Result<Option<MachineRow>, StoreError> {
-        let mut tx = self.glance("read a machine").await?;
+        let mut tx = self.read_single("read a machine").await?;
         let sql = format!("SELECT {COLUMNS} FROM machines WHERE name = $1");
         tx.row(sql, args![name]).await?.as_ref().map(machine_row).transpose()
     }
 
     /// The machines of a node that are not gone.
     pub async fn machines_of(&self, node: &NodeName) -> Result<Vec<MachineRow>, StoreError> {
-        let mut tx = self.glance("list machines").await?;
+        let mut tx = self.read_single("list machines").await?;
         let sql = format!("SELECT {COLUMNS} FROM machines WHERE node = $1 AND state IN ({{from}}) ORDER BY name");
-        let sql = among(&sql, live::<MachineState>());
+        let sql = states_sql(&sql, live::<MachineState>());
         let rows = tx.rows(sql, args![node]).await?;
         rows.iter().map(machine_row).collect()
     }
@@ -122,7 +122,7 @@ pub(in crate::store) fn machine_row(row: &Row) -> Result<MachineRow, StoreError>
 
 async fn drain(tx: &mut Tx, name: &MachineName) -> Result<bool, StoreError> {
     let to = MachineState::Draining;
-    let sql = guarded(
+    let sql = transition_sql(
         "UPDATE machines SET state = $2 WHERE name = $1 AND state IN ({from})",
         &[MachineState::Preparing, MachineState::Running],
         to,
@@ -133,9 +133,9 @@ async fn drain(tx: &mut Tx, name: &MachineName) -> Result<bool, StoreError> {
 }
 
 /// The end of its attempt: it is kept when somebody asked for that and it was started, else it is to be
-/// removed. One statement, so that whoever asks at the same moment was in time or is told that it was not.
+/// removed. One statement, so that whoever asks at the same moment was in time or learns that it was not.
 pub(in crate::store) async fn attempt_ended(tx: &mut Tx, name: &MachineName) -> Result<(), StoreError> {
-    let sql = guarded(
+    let sql = transition_sql(
         "UPDATE machines
          SET state = CASE WHEN state = 'running' AND keep_for_ms IS NOT NULL THEN 'kept' ELSE 'draining' END,
              keep_until_ms = $2 + keep_for_ms
@@ -147,11 +147,11 @@ pub(in crate::store) async fn attempt_ended(tx: &mut Tx, name: &MachineName) -> 
 }
 
 /// See [`Store::machine_state`].
-pub(in crate::store) async fn go(tx: &mut Tx, name: &MachineName, to: MachineState) -> Result<bool, StoreError> {
-    let sql = guarded(
+pub(in crate::store) async fn set_state(tx: &mut Tx, name: &MachineName, to: MachineState) -> Result<bool, StoreError> {
+    let sql = transition_sql(
         "UPDATE machines SET state = $2, gone_ms = CASE WHEN $3 = 1 THEN $4 ELSE gone_ms END
          WHERE name = $1 AND state IN ({from})",
-        &before(to),
+        &predecessors(to),
         to,
     );
     if tx.execute(sql, args![name, to, to.is_terminal(), tx.now]).await? == 1 {

@@ -17,7 +17,7 @@ use crate::{
     store::{
         Store, StoreError,
         engine::{
-            transitions::{among, live},
+            transitions::{live, states_sql},
             tx::{Tx, args},
         },
         ms,
@@ -29,9 +29,9 @@ use crate::{
 pub enum Registered {
     /// It does.
     Ok,
-    /// Another does, and was heard of lately.
+    /// Another does, and its heartbeat is recent.
     Busy {
-        /// When that one was heard of last, in milliseconds since 1970.
+        /// That one's last heartbeat, in milliseconds since 1970.
         since_ms: i64,
     },
 }
@@ -75,8 +75,8 @@ impl Store {
     /// The newest heartbeat of every other node that has living attempts, in milliseconds since 1970 by
     /// whatever clock wrote it: good for seeing whether it moves.
     pub async fn heartbeats(&self, except: &NodeName) -> Result<Vec<(NodeName, i64)>, StoreError> {
-        let mut tx = self.glance("look for silent nodes").await?;
-        let sql = among(
+        let mut tx = self.read_single("look for silent nodes").await?;
+        let sql = states_sql(
             "SELECT name, heartbeat_ms FROM nodes WHERE name <> $1
                  AND EXISTS (SELECT 1 FROM attempts a WHERE a.node = nodes.name AND a.state IN ({from})) ORDER BY name",
             live::<AttemptState>(),
@@ -166,7 +166,7 @@ async fn release(tx: &mut Tx, node: &NodeName) -> Result<(), StoreError> {
 }
 
 async fn reclaim(tx: &mut Tx, node: &NodeName, instance: InstanceId) -> Result<Vec<AttemptRow>, StoreError> {
-    let sql = among(
+    let sql = states_sql(
         "UPDATE attempts SET epoch = epoch + 1, instance = $2
          WHERE node = $1 AND state IN ({from})
              AND EXISTS (SELECT 1 FROM nodes WHERE name = $1 AND instance = $2) RETURNING id",

@@ -6,20 +6,20 @@ use crate::{
     store::{
         Store, StoreError,
         engine::{
-            transitions::{before, guarded},
+            transitions::{predecessors, transition_sql},
             tx::{Row, Tx, args, clip},
         },
     },
 };
 
-/// Where a step stands, as its driver tells.
+/// Where a step stands, as its driver reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StepUpdate {
-    /// Its place in the job, from 0.
+    /// Its position in the job, from 0.
     pub index: u32,
     /// What people call it; foreign text.
     pub name: String,
-    /// Where it stands.
+    /// Its state.
     pub state: StepState,
     /// How its command ended.
     pub exit_code: Option<i32>,
@@ -33,7 +33,7 @@ pub struct StepUpdate {
     pub allowed_failure: bool,
 }
 
-/// A stored step: what its driver told last.
+/// A stored step: what its driver reported last.
 pub type StepRow = StepUpdate;
 
 impl Store {
@@ -52,7 +52,7 @@ impl Store {
 
     /// What the driver of a live attempt resumes from.
     pub async fn load_checkpoint(&self, id: AttemptId) -> Result<Option<Vec<u8>>, StoreError> {
-        let mut tx = self.glance("read a checkpoint").await?;
+        let mut tx = self.read_single("read a checkpoint").await?;
         let row = tx
             .row("SELECT sealed FROM checkpoints WHERE attempt_id = $1", args![id])
             .await?;
@@ -61,7 +61,7 @@ impl Store {
 
     /// The steps of an attempt, in order.
     pub async fn steps(&self, id: AttemptId) -> Result<Vec<StepRow>, StoreError> {
-        of_attempt(&mut self.glance("read steps").await?, id).await
+        of_attempt(&mut self.read_single("read steps").await?, id).await
     }
 }
 
@@ -117,11 +117,11 @@ async fn update(tx: &mut Tx, id: AttemptId, epoch: i64, step: &StepUpdate) -> Re
         .await?;
     if inserted == 0 {
         // A step that stays where it is may still learn its name or times, while it has not ended.
-        let mut sql = guarded(
+        let mut sql = transition_sql(
             "UPDATE steps SET state = $3, name = $4, exit_code = $5, message = $6,
                  started_ms = COALESCE($7, started_ms), ended_ms = $8, allowed_failure = $9
              WHERE attempt_id = $1 AND idx = $2 AND (state IN ({from})",
-            &before(step.state),
+            &predecessors(step.state),
             step.state,
         );
         sql.push_str(if step.state.is_terminal() {

@@ -1,4 +1,10 @@
 //! Opening the database, migrating it, and handing out transactions.
+//!
+//! **Why not sqlx's migrator.** It commits each migration by itself, so an upgrade that fails half-way leaves a schema that
+//! no version of this program knows; here all that is due, and the record of it, is one transaction. On SQLite a table
+//! that is rebuilt needs foreign keys off around that transaction and checked before its end, for which it has no place.
+//! It guards Postgres with a lock of the session, which a pooler between (pgbouncer) hands to somebody else; the lock here
+//! is the transaction's. And a database that a later version wrote is refused with both versions and what to do.
 
 use std::{
     fs,
@@ -72,6 +78,11 @@ const MIGRATIONS: &[Migration] = &[
         version: 6,
         sqlite: include_str!("../../../migrations/sqlite/0006_repository_ids.sql"),
         postgres: include_str!("../../../migrations/postgres/0006_repository_ids.sql"),
+    },
+    Migration {
+        version: 7,
+        sqlite: include_str!("../../../migrations/sqlite/0007_job_plans.sql"),
+        postgres: include_str!("../../../migrations/postgres/0007_job_plans.sql"),
     },
 ];
 
@@ -156,7 +167,7 @@ impl Pool {
     }
 
     /// As [`Pool::read`], for one statement alone, which is a snapshot by itself: on Postgres it is one round trip.
-    pub(in crate::store) async fn glance(&self, what: &'static str) -> Result<Tx, StoreError> {
+    pub(in crate::store) async fn read_single(&self, what: &'static str) -> Result<Tx, StoreError> {
         match self {
             Self::Sqlite { readers, .. } => {
                 let link = readers
@@ -164,7 +175,7 @@ impl Pool {
                     .await
                     .map_err(|source| StoreError::from_sqlx(what, source))?;
                 Ok(Tx {
-                    link: Link::Glance(link),
+                    link: Link::Single(link),
                     what,
                     now: clock::now_ms(),
                 })
@@ -175,7 +186,7 @@ impl Pool {
                     .await
                     .map_err(|source| StoreError::from_sqlx(what, source))?;
                 Ok(Tx {
-                    link: Link::PostgresGlance(link),
+                    link: Link::PostgresSingle(link),
                     what,
                     now: clock.now_ms(),
                 })
@@ -185,7 +196,7 @@ impl Pool {
 
     /// Runs `operation` in a transaction of its own; `Ok` means that it is on the disk. It may run
     /// more than once, each time from the beginning.
-    /// `single` promises that it is one statement, which then needs nothing around it.
+    /// `single` says that it is one statement, which then needs nothing around it.
     pub(in crate::store) async fn write<T, F>(
         &self,
         what: &'static str,
@@ -257,7 +268,7 @@ async fn commit(tx: Tx) -> Result<(), StoreError> {
             .commit()
             .await
             .map_err(|source| StoreError::from_sqlx(what, source)),
-        Link::Writer(_) | Link::Reader(_) | Link::Glance(_) | Link::PostgresGlance(_) => Ok(()),
+        Link::Writer(_) | Link::Reader(_) | Link::Single(_) | Link::PostgresSingle(_) => Ok(()),
     }
 }
 
@@ -287,7 +298,7 @@ async fn open_sqlite(path: &Path) -> Result<Pool, StoreError> {
     };
     check_integrity(&mut tx).await?;
     tx.what = MIGRATE;
-    // A table that is made anew is dropped first, which would take along every row that refers to it. The switch does
+    // A table that is rebuilt is dropped first, which would take along every row that refers to it. The switch does
     // nothing inside a transaction.
     tx.execute("PRAGMA foreign_keys = OFF", &[]).await?;
     tx.execute("BEGIN IMMEDIATE", &[]).await?;
@@ -317,7 +328,7 @@ async fn open_sqlite(path: &Path) -> Result<Pool, StoreError> {
             writer: Writer::start(connection),
             readers,
         }),
-        Link::Reader(_) | Link::Glance(_) | Link::Postgres(_) | Link::PostgresGlance(_) => {
+        Link::Reader(_) | Link::Single(_) | Link::Postgres(_) | Link::PostgresSingle(_) => {
             Err(StoreError::Closed { what: OPEN })
         }
     }
@@ -333,20 +344,20 @@ fn create_private(path: &Path) -> Result<(), StoreError> {
         .truncate(false)
         .mode(0o600)
         .open(path);
-    let file = opened.map_err(|e| StoreError::place(path, e.to_string()))?;
-    let metadata = file.metadata().map_err(|e| StoreError::place(path, e.to_string()))?;
+    let file = opened.map_err(|e| StoreError::location(path, e.to_string()))?;
+    let metadata = file.metadata().map_err(|e| StoreError::location(path, e.to_string()))?;
     if !metadata.is_file() {
-        return Err(StoreError::place(path, "it is not a regular file"));
+        return Err(StoreError::location(path, "it is not a regular file"));
     }
     // Made by root, for a daemon that is another user; SQLite gives the files beside it to the same one.
     let directory = path.parent().and_then(|parent| fs::metadata(parent).ok());
     if let Some(owner) = directory.filter(|owner| metadata.uid() == 0 && owner.uid() != 0 && metadata.len() == 0) {
         std::os::unix::fs::fchown(&file, Some(owner.uid()), Some(owner.gid()))
-            .map_err(|e| StoreError::place(path, format!("it cannot be given to the directory's owner: {e}")))?;
+            .map_err(|e| StoreError::location(path, format!("it cannot be given to the directory's owner: {e}")))?;
     }
     if metadata.permissions().mode() & 0o077 != 0 {
         file.set_permissions(fs::Permissions::from_mode(0o600))
-            .map_err(|e| StoreError::place(path, format!("others can read it, and that cannot be changed: {e}")))?;
+            .map_err(|e| StoreError::location(path, format!("others can read it, and that cannot be changed: {e}")))?;
     }
     Ok(())
 }
@@ -387,9 +398,9 @@ async fn migrate(tx: &mut Tx) -> Result<(), StoreError> {
         let result = match &mut tx.link {
             Link::Writer(c) => sqlx::raw_sql(migration.sqlite).execute(c).await.map(drop),
             Link::Reader(c) => sqlx::raw_sql(migration.sqlite).execute(&mut **c).await.map(drop),
-            Link::Glance(c) => sqlx::raw_sql(migration.sqlite).execute(&mut **c).await.map(drop),
+            Link::Single(c) => sqlx::raw_sql(migration.sqlite).execute(&mut **c).await.map(drop),
             Link::Postgres(c) => sqlx::raw_sql(migration.postgres).execute(&mut **c).await.map(drop),
-            Link::PostgresGlance(c) => sqlx::raw_sql(migration.postgres).execute(&mut **c).await.map(drop),
+            Link::PostgresSingle(c) => sqlx::raw_sql(migration.postgres).execute(&mut **c).await.map(drop),
         };
         result.map_err(|source| StoreError::from_sqlx(MIGRATE, source))?;
         tx.execute(

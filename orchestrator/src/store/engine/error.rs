@@ -1,4 +1,4 @@
-//! What can go wrong with the database, in the words of whoever has to mend it.
+//! What can go wrong with the database, as its administrator must read it.
 
 use std::{path::Path, sync::Arc};
 
@@ -65,9 +65,9 @@ pub enum StoreError {
         /// What is wrong with its value.
         reason: String,
     },
-    /// The place of the database cannot be used.
+    /// The file or directory of the database cannot be used.
     #[error("cannot use {path} for the database: {reason}")]
-    Place {
+    Location {
         /// The file or its directory.
         path: String,
         /// Why, and what to do.
@@ -103,7 +103,7 @@ const PG_SERIALIZATION: &str = "40001";
 const PG_DEADLOCK: &str = "40P01";
 
 impl StoreError {
-    /// Puts a database error into the words above.
+    /// Sorts a database error into the kinds above.
     pub(in crate::store) fn from_sqlx(what: &'static str, source: sqlx::Error) -> Self {
         let code = source
             .as_database_error()
@@ -139,8 +139,8 @@ impl StoreError {
             .is_some_and(|c| c == PG_SERIALIZATION || c == PG_DEADLOCK)
     }
 
-    pub(in crate::store) fn place(path: &Path, reason: impl Into<String>) -> Self {
-        Self::Place {
+    pub(in crate::store) fn location(path: &Path, reason: impl Into<String>) -> Self {
+        Self::Location {
             path: path.display().to_string(),
             reason: reason.into(),
         }

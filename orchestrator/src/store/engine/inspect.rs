@@ -1,4 +1,4 @@
-//! A look at a database from outside: nothing is made, migrated or locked.
+//! Inspecting a database from outside: nothing is made, migrated or locked.
 
 use std::str::FromStr as _;
 
@@ -7,15 +7,15 @@ use sqlx::{ConnectOptions as _, Connection as _, Row as _, postgres::PgConnectOp
 use super::db;
 use crate::{config::Database, store::StoreError};
 
-const LOOK: &str = "look at the database";
+const INSPECT: &str = "inspect the database";
 
-/// What is there.
+/// The state of a database, read from outside.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Seen {
+pub enum Inspection {
     /// No database yet; the daemon makes it.
-    Nothing,
+    Absent,
     /// A database.
-    Found {
+    Present {
         /// Its schema's version; 0 when it has none yet.
         version: i64,
         /// The version that this program writes.
@@ -25,7 +25,7 @@ pub enum Seen {
     },
 }
 
-/// The schema's version, or 0; the same on both databases but for how a table is looked for.
+/// The schema's version, or 0; the same on both databases but for how a table is found.
 macro_rules! version {
     ($connection:expr, $exists:literal) => {
         match sqlx::query($exists).fetch_optional(&mut $connection).await {
@@ -39,16 +39,16 @@ macro_rules! version {
     };
 }
 
-/// Looks at a database that a daemon may be using.
+/// Inspects a database that a daemon may be using.
 ///
 /// # Errors
 /// When it cannot be opened or read.
-pub async fn look(database: &Database) -> Result<Seen, StoreError> {
-    let failed = |source| StoreError::from_sqlx(LOOK, source);
+pub async fn inspect(database: &Database) -> Result<Inspection, StoreError> {
+    let failed = |source| StoreError::from_sqlx(INSPECT, source);
     let (version, damage) = match database {
         Database::Sqlite(path) => {
             if !path.exists() {
-                return Ok(Seen::Nothing);
+                return Ok(Inspection::Absent);
             }
             let options = SqliteConnectOptions::new()
                 .filename(path)
@@ -75,7 +75,7 @@ pub async fn look(database: &Database) -> Result<Seen, StoreError> {
             (version, None)
         }
     };
-    Ok(Seen::Found {
+    Ok(Inspection::Present {
         version: version.map_err(failed)?,
         ours: db::newest(),
         damage,

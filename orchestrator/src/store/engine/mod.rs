@@ -2,6 +2,7 @@
 
 pub(super) mod db;
 pub(super) mod error;
+mod hints;
 pub(super) mod inspect;
 pub(super) mod server_clock;
 pub(super) mod transitions;

@@ -1,8 +1,8 @@
-//! Guarded moves. What is legal stands in `model::state`; a statement that changes a state says `state IN ({from})`, and
-//! [`guarded`] puts there those of the caller's states that may legally become the one it names. So an illegal move
-//! changes no row, provided that the statement sets just that state: it is the caller who writes both. One statement
-//! chooses between two (`machines::attempt_ended`), from states that may become either; one lets a row stay in its
-//! state (`steps::update`). A test finds statements that set a state without a guard.
+//! Transitions of states in SQL. What is legal stands in `model::state`; a statement that changes a state says
+//! `state IN ({from})`, and [`transition_sql`] puts there those of the caller's states that may legally become the one it
+//! names. So an illegal transition changes no row, provided that the statement sets just that state: the caller writes
+//! both. One statement chooses between two (`machines::attempt_ended`), from states that may become either; one lets a
+//! row stay in its state (`steps::update`). A test finds statements that set a state without a guard.
 
 use crate::model::state::{AttemptState, IntakeState, JobState, MachineState, RunState, StepState};
 
@@ -10,7 +10,7 @@ use crate::model::state::{AttemptState, IntakeState, JobState, MachineState, Run
 pub(in crate::store) trait State: Copy + PartialEq + 'static {
     /// Every state.
     const ALL: &'static [Self];
-    /// The legal moves.
+    /// The legal transitions.
     fn next(self) -> &'static [Self];
     /// The stored word.
     fn word(self) -> &'static str;
@@ -28,7 +28,7 @@ macro_rules! states {
 states!(IntakeState, RunState, JobState, AttemptState, StepState, MachineState);
 
 /// Every state that may legally become `to`.
-pub(in crate::store) fn before<S: State>(to: S) -> Vec<S> {
+pub(in crate::store) fn predecessors<S: State>(to: S) -> Vec<S> {
     S::ALL
         .iter()
         .copied()
@@ -36,16 +36,16 @@ pub(in crate::store) fn before<S: State>(to: S) -> Vec<S> {
         .collect()
 }
 
-/// Completes a statement that moves rows to `to`: `{from}` becomes those of `from` that may legally
+/// Completes a statement that sets the state of rows to `to`: `{from}` becomes those of `from` that may legally
 /// become `to`. When none may, the list is the word of no state and the statement changes nothing.
-pub(in crate::store) fn guarded<S: State>(sql: &str, from: &[S], to: S) -> String {
+pub(in crate::store) fn transition_sql<S: State>(sql: &str, from: &[S], to: S) -> String {
     let legal = from.iter().filter(|from| from.next().contains(&to));
-    sql.replace("{from}", &words(legal.copied()))
+    sql.replace("{from}", &quoted(legal.copied()))
 }
 
-/// Completes a statement that reads or changes rows in any of these states, but moves none.
-pub(in crate::store) fn among<S: State>(sql: &str, states: impl IntoIterator<Item = S>) -> String {
-    sql.replace("{from}", &words(states))
+/// Completes a statement that reads or changes rows in any of these states, but sets no state.
+pub(in crate::store) fn states_sql<S: State>(sql: &str, states: impl IntoIterator<Item = S>) -> String {
+    sql.replace("{from}", &quoted(states))
 }
 
 /// The states that are not terminal.
@@ -53,12 +53,12 @@ pub(in crate::store) fn live<S: State>() -> Vec<S> {
     S::ALL.iter().copied().filter(|s| !s.next().is_empty()).collect()
 }
 
-fn words<S: State>(states: impl IntoIterator<Item = S>) -> String {
-    let words: Vec<String> = states.into_iter().map(|s| format!("'{}'", s.word())).collect();
-    if words.is_empty() {
+fn quoted<S: State>(states: impl IntoIterator<Item = S>) -> String {
+    let list: Vec<String> = states.into_iter().map(|s| format!("'{}'", s.word())).collect();
+    if list.is_empty() {
         "''".to_owned()
     } else {
-        words.join(", ")
+        list.join(", ")
     }
 }
 
@@ -69,7 +69,7 @@ mod tests {
     fn check<S: State + std::fmt::Debug>() {
         for to in S::ALL {
             for from in S::ALL {
-                let sql = guarded("{from}", &[*from], *to);
+                let sql = transition_sql("{from}", &[*from], *to);
                 assert_eq!(
                     sql.contains(from.word()),
                     from.next().contains(to),
@@ -77,7 +77,7 @@ mod tests {
                 );
             }
             let terminal = S::ALL.iter().filter(|s| s.next().is_empty());
-            let all = guarded("{from}", S::ALL, *to);
+            let all = transition_sql("{from}", S::ALL, *to);
             for state in terminal {
                 assert!(!all.contains(&format!("'{}'", state.word())), "{state:?} is terminal");
             }
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn a_guard_lets_through_exactly_the_legal_moves() {
+    fn a_statement_makes_exactly_the_legal_transitions() {
         check::<IntakeState>();
         check::<RunState>();
         check::<JobState>();
@@ -94,7 +94,7 @@ mod tests {
         check::<MachineState>();
     }
 
-    /// Whoever writes a statement that sets a state without this module's guard is found here.
+    /// Whoever writes a statement that sets a state without [`transition_sql`] is found here.
     #[test]
     fn every_statement_that_sets_a_state_is_guarded() {
         let mut paths = vec![std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store")];
@@ -115,7 +115,7 @@ mod tests {
                 let statement = text[at..].split('"').next().unwrap();
                 let table = statement.split_whitespace().nth(1).unwrap_or("");
                 let sets = statement.split("WHERE").next().unwrap();
-                // A report's state is what the forge is to hear, and not a row's life.
+                // A report's state is what the forge is to show, and not the state of a row.
                 if table != "reports" && (sets.contains("SET state") || sets.contains(", state =")) {
                     assert!(
                         statement.contains("state IN ({from})"),

@@ -22,11 +22,11 @@ pub(in crate::store) enum Link {
     /// A snapshot for reading.
     Reader(Transaction<'static, Sqlite>),
     /// A connection for reading with one statement, which is a snapshot by itself.
-    Glance(PoolConnection<Sqlite>),
+    Single(PoolConnection<Sqlite>),
     /// A Postgres transaction, for either.
     Postgres(Transaction<'static, Postgres>),
     /// A connection to Postgres for reading with one statement, outside any transaction.
-    PostgresGlance(PoolConnection<Postgres>),
+    PostgresSingle(PoolConnection<Postgres>),
 }
 
 /// A transaction: what all aggregates work with.
@@ -109,8 +109,8 @@ fn for_postgres(sql: Cow<'static, str>) -> Cow<'static, str> {
 
 macro_rules! bound {
     ($sql:expr, $args:expr) => {{
-        // Statements are constants of this module's files, completed at most by `law::guarded` and
-        // `list` with words and placeholders of our own; values travel as parameters only.
+        // Statements are constants of this module's files, completed at most by `transition_sql` and
+        // `list` with quoted states and placeholders of our own; values travel as parameters only.
         let mut query = sqlx::query(AssertSqlSafe($sql));
         for value in $args {
             query = match value {
@@ -139,12 +139,12 @@ impl Tx {
         match &mut self.link {
             Link::Writer(c) => bound!(sql, args).execute(c).await.map(|r| r.rows_affected()),
             Link::Reader(c) => bound!(sql, args).execute(&mut **c).await.map(|r| r.rows_affected()),
-            Link::Glance(c) => bound!(sql, args).execute(&mut **c).await.map(|r| r.rows_affected()),
+            Link::Single(c) => bound!(sql, args).execute(&mut **c).await.map(|r| r.rows_affected()),
             Link::Postgres(c) => bound!(for_postgres(sql), args)
                 .execute(&mut **c)
                 .await
                 .map(|r| r.rows_affected()),
-            Link::PostgresGlance(c) => bound!(for_postgres(sql), args)
+            Link::PostgresSingle(c) => bound!(for_postgres(sql), args)
                 .execute(&mut **c)
                 .await
                 .map(|r| r.rows_affected()),
@@ -164,9 +164,9 @@ impl Tx {
         let cells = match &mut self.link {
             Link::Writer(c) => bound!(sql, args).fetch_all(c).await.map(sqlite),
             Link::Reader(c) => bound!(sql, args).fetch_all(&mut **c).await.map(sqlite),
-            Link::Glance(c) => bound!(sql, args).fetch_all(&mut **c).await.map(sqlite),
+            Link::Single(c) => bound!(sql, args).fetch_all(&mut **c).await.map(sqlite),
             Link::Postgres(c) => bound!(for_postgres(sql), args).fetch_all(&mut **c).await.map(postgres),
-            Link::PostgresGlance(c) => bound!(for_postgres(sql), args).fetch_all(&mut **c).await.map(postgres),
+            Link::PostgresSingle(c) => bound!(for_postgres(sql), args).fetch_all(&mut **c).await.map(postgres),
         };
         let rows = cells.map_err(failed)?.into_iter();
         Ok(rows.map(|cells| Row { what, cells }).collect())

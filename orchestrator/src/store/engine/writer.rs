@@ -7,7 +7,7 @@
 //!                       operation 1                      fails: ROLLBACK, BEGIN IMMEDIATE; its error is its answer
 //!                       SAVEPOINT · operation 2 · RELEASE fails: ROLLBACK TO, RELEASE; the others are unharmed
 //!                       … at most 64, or 2 ms
-//!                      COMMIT ─▶ all are answered         fails: all are told so, nothing has happened
+//!                      COMMIT ─▶ all are answered         fails: all get that error, nothing has happened
 //! ```
 //!
 //! **Why one writer.** SQLite has one writer at a time in any case. Letting connections compete would turn that into
@@ -36,7 +36,7 @@ const QUEUE: usize = 1024;
 
 type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
-/// What became of an operation inside its savepoint, and how its caller is told.
+/// What became of an operation inside its savepoint, and the answer to its caller.
 struct Done {
     failed: bool,
     answer: Answer,
@@ -106,7 +106,7 @@ impl Writer {
         Self(sender)
     }
 
-    /// Runs one operation; `Ok` means that it is on the disk. `single` promises that it is one statement.
+    /// Runs one operation; `Ok` means that it is on the disk. `single` says that it is one statement.
     pub(in crate::store) async fn run<T, F>(
         &self,
         what: &'static str,

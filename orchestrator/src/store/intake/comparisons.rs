@@ -1,7 +1,7 @@
 //! What the refs at a forge point at, compared with the pushes that are known: what was missed while a connection
 //! was broken, or the daemon away.
 
-use std::collections::HashSet;
+use std::{collections::HashMap, time::Duration};
 
 use super::deliveries::{AUTOMATIC_ROWS, open};
 use crate::{
@@ -13,6 +13,7 @@ use crate::{
     store::{
         Store, StoreError,
         engine::tx::{Row, Tx, args, clip},
+        ms,
     },
 };
 
@@ -29,7 +30,7 @@ pub struct Tip {
 
 /// A push that led to nothing because the connection or its configuration kept it from running.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Held {
+pub struct HeldPush {
     /// The delivery.
     pub delivery: DeliveryId,
     /// The ref that was pushed.
@@ -41,9 +42,9 @@ pub struct Held {
 /// A ref at a forge whose tip no run was ever planned for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Missed {
-    /// Whose.
+    /// The repository.
     pub repository: Repository,
-    /// Which.
+    /// The branch or tag.
     pub ref_name: RefName,
     /// What it pointed at when it was compared.
     pub commit: CommitSha,
@@ -54,7 +55,7 @@ pub struct Missed {
 /// How the comparison of a repository went.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Comparison {
-    /// Whose.
+    /// The repository.
     pub repository: Repository,
     /// When it last succeeded, in milliseconds since 1970.
     pub at_ms: Option<i64>,
@@ -104,7 +105,7 @@ impl Store {
     }
 
     /// Notes what a repository's refs point at now. What is there at the first time counts as known, except refs that
-    /// pushes were heard of: for these there is something to compare with.
+    /// pushes are known of: for these there is something to compare with.
     pub async fn compared(&self, repository: &Repository, tips: Vec<Tip>) -> Result<(), StoreError> {
         in_tx!(
             self,
@@ -114,10 +115,22 @@ impl Store {
         )
     }
 
-    /// Whether a repository's refs were ever compared.
-    pub async fn was_compared(&self, repository: &Repository) -> Result<bool, StoreError> {
-        let mut tx = self.glance("look for a comparison").await?;
-        was_compared(&mut tx, repository).await
+    /// Whether a repository is to be compared between the regular times: its refs never were, or a push of it is held,
+    /// and the last try did not fail just now. Each that fails makes the next wait twice as long, up to six hours.
+    pub async fn comparison_due(&self, repository: &Repository) -> Result<bool, StoreError> {
+        let mut tx = self.read_single("look for a comparison").await?;
+        let row = tx
+            .row(
+                "SELECT at_ms, tried_ms, failures FROM comparisons WHERE connection = $1 AND repository_id = $2",
+                args![&repository.connection, &repository.id],
+            )
+            .await?;
+        let Some(row) = row else { return Ok(true) };
+        if tx.now < row.int("tried_ms")? + ms(wait_after(row.num("failures")?)) {
+            return Ok(false);
+        }
+        drop(tx);
+        Ok(row.opt_int("at_ms")?.is_none() || !self.held_pushes(repository).await?.is_empty())
     }
 
     /// Notes why a repository's refs could not be compared.
@@ -132,7 +145,7 @@ impl Store {
 
     /// The pushes of a repository that led to nothing because of the connection or its configuration, where nothing
     /// newer is known of the ref.
-    pub async fn held_pushes(&self, repository: &Repository) -> Result<Vec<Held>, StoreError> {
+    pub async fn held_pushes(&self, repository: &Repository) -> Result<Vec<HeldPush>, StoreError> {
         let mut tx = self.read("look for pushes that are held").await?;
         let rows = tx
             .rows(
@@ -156,7 +169,7 @@ impl Store {
             .await?;
         rows.iter()
             .map(|row| {
-                Ok(Held {
+                Ok(HeldPush {
                     delivery: row.parse("id")?,
                     ref_name: row.parse("ref_name")?,
                     commit: row.parse("commit_sha")?,
@@ -229,6 +242,16 @@ impl Store {
     }
 }
 
+/// How long after so many failures in a row a repository is tried again.
+fn wait_after(failures: u32) -> Duration {
+    const FIRST: Duration = Duration::from_secs(600);
+    const LONGEST: Duration = Duration::from_secs(6 * 3600);
+    match failures.checked_sub(1) {
+        None => Duration::ZERO,
+        Some(doublings) => FIRST.saturating_mul(1 << doublings.min(10)).min(LONGEST),
+    }
+}
+
 fn repository_of(row: &Row) -> Result<Repository, StoreError> {
     let path: RepoPath = row.parse("repository_path")?;
     Ok(Repository {
@@ -242,18 +265,20 @@ fn repository_of(row: &Row) -> Result<Repository, StoreError> {
 async fn note(tx: &mut Tx, repository: &Repository, reason: Option<&str>) -> Result<(), StoreError> {
     let at = reason.is_none().then_some(tx.now);
     tx.execute(
-        "INSERT INTO comparisons (connection, repository_id, repository_path, at_ms, tried_ms, reason)
-         VALUES ($1, $2, $3, $4, $5, $6)
+        "INSERT INTO comparisons (connection, repository_id, repository_path, at_ms, tried_ms, reason, failures)
+         VALUES ($1, $2, $3, $4, $5, $6, $7)
          ON CONFLICT (connection, repository_id) DO UPDATE SET repository_path = excluded.repository_path,
              at_ms = COALESCE(excluded.at_ms, comparisons.at_ms), tried_ms = excluded.tried_ms,
-             reason = excluded.reason",
+             reason = excluded.reason,
+             failures = CASE WHEN excluded.failures = 0 THEN 0 ELSE comparisons.failures + 1 END",
         args![
             &repository.connection,
             &repository.id,
             &repository.path,
             at,
             tx.now,
-            reason
+            reason,
+            reason.is_some()
         ],
     )
     .await
@@ -274,25 +299,32 @@ async fn compared(tx: &mut Tx, repository: &Repository, tips: &[Tip]) -> Result<
     let (connection, id) = (&repository.connection, &repository.id);
     let first = !was_compared(tx, repository).await?;
     note(tx, repository, None).await?;
+    let rows = tx
+        .rows(
+            "SELECT ref_name, commit_sha, object_sha FROM tips WHERE connection = $1 AND repository_id = $2",
+            args![connection, id],
+        )
+        .await?;
+    let mut gone = HashMap::with_capacity(rows.len());
+    for row in &rows {
+        gone.insert(
+            row.text("ref_name")?,
+            (row.text("commit_sha")?, row.text("object_sha")?),
+        );
+    }
+    // Most stay from one comparison to the next, and need no write.
     for tip in tips {
-        // A tip that stays keeps its word; one that moved is known no more.
+        let known = gone.remove(tip.ref_name.as_str());
+        if known.is_none_or(|(commit, object)| {
+            (commit.as_str(), object.as_str()) != (tip.commit.as_str(), tip.object.as_str())
+        }) {
+            store_tip(tx, repository, tip, first).await?;
+        }
+    }
+    for name in gone.into_keys() {
         tx.execute(
-            "INSERT INTO tips (connection, repository_id, ref_name, commit_sha, object_sha, known, seen_ms)
-             VALUES ($1, $2, $3, $4, $5, CASE WHEN $6 = 1 AND NOT EXISTS (SELECT 1 FROM triggers t
-                 WHERE t.connection = $1 AND t.repository_id = $2 AND t.ref_name = $3) THEN 1 ELSE 0 END, $7)
-             ON CONFLICT (connection, repository_id, ref_name) DO UPDATE SET
-                 known = CASE WHEN tips.object_sha = excluded.object_sha THEN tips.known ELSE 0 END,
-                 seen_ms = CASE WHEN tips.object_sha = excluded.object_sha THEN tips.seen_ms ELSE excluded.seen_ms END,
-                 commit_sha = excluded.commit_sha, object_sha = excluded.object_sha",
-            args![
-                connection,
-                id,
-                &tip.ref_name,
-                &tip.commit,
-                &tip.object,
-                i64::from(first),
-                tx.now
-            ],
+            "DELETE FROM tips WHERE connection = $1 AND repository_id = $2 AND ref_name = $3",
+            args![connection, id, name],
         )
         .await?;
     }
@@ -304,26 +336,33 @@ async fn compared(tx: &mut Tx, repository: &Repository, tips: &[Tip]) -> Result<
                  AND t.commit_sha IN (tips.commit_sha, tips.object_sha))",
         args![connection, id],
     )
-    .await?;
-    // Refs that are gone are nobody's any more.
-    let present: HashSet<&str> = tips.iter().map(|tip| tip.ref_name.as_str()).collect();
-    let rows = tx
-        .rows(
-            "SELECT ref_name FROM tips WHERE connection = $1 AND repository_id = $2",
-            args![connection, id],
-        )
-        .await?;
-    for row in &rows {
-        let name = row.text("ref_name")?;
-        if !present.contains(name.as_str()) {
-            tx.execute(
-                "DELETE FROM tips WHERE connection = $1 AND repository_id = $2 AND ref_name = $3",
-                args![connection, id, name],
-            )
-            .await?;
-        }
-    }
-    Ok(())
+    .await
+    .map(drop)
+}
+
+/// Stores a tip that is new or moved. What is there at the `first` comparison is known, unless triggers of its ref are;
+/// a tip that moved is not. Where only the commit is another (of the same tag object), `known` stays.
+async fn store_tip(tx: &mut Tx, repository: &Repository, tip: &Tip, first: bool) -> Result<(), StoreError> {
+    tx.execute(
+        "INSERT INTO tips (connection, repository_id, ref_name, commit_sha, object_sha, known, seen_ms)
+         VALUES ($1, $2, $3, $4, $5, CASE WHEN $6 = 1 AND NOT EXISTS (SELECT 1 FROM triggers t
+             WHERE t.connection = $1 AND t.repository_id = $2 AND t.ref_name = $3) THEN 1 ELSE 0 END, $7)
+         ON CONFLICT (connection, repository_id, ref_name) DO UPDATE SET
+             known = CASE WHEN tips.object_sha = excluded.object_sha THEN tips.known ELSE 0 END,
+             seen_ms = CASE WHEN tips.object_sha = excluded.object_sha THEN tips.seen_ms ELSE excluded.seen_ms END,
+             commit_sha = excluded.commit_sha, object_sha = excluded.object_sha",
+        args![
+            &repository.connection,
+            &repository.id,
+            &tip.ref_name,
+            &tip.commit,
+            &tip.object,
+            i64::from(first),
+            tx.now
+        ],
+    )
+    .await
+    .map(drop)
 }
 
 async fn works(tx: &mut Tx, connection: &ConnectionId) -> Result<(), StoreError> {

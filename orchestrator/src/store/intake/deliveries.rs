@@ -13,7 +13,7 @@ use crate::{
     store::{
         Store, StoreError,
         engine::{
-            transitions::{before, guarded},
+            transitions::{predecessors, transition_sql},
             tx::{Row, Tx, args, clip},
         },
         ms,
@@ -39,7 +39,7 @@ pub struct NewDelivery {
 
 /// Whether a delivery is new.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Recorded {
+pub enum RecordOutcome {
     /// Stored now.
     New(DeliveryId),
     /// This one, with the same key or (within three days) the same body, led to runs, is on its way, or asks
@@ -50,7 +50,7 @@ pub enum Recorded {
 /// A delivery to be read.
 #[derive(Debug, Clone)]
 pub struct ClaimedDelivery {
-    /// Which.
+    /// Its id.
     pub id: DeliveryId,
     /// To be shown when finishing.
     pub epoch: i64,
@@ -71,14 +71,14 @@ pub enum DeliveryOutcome {
     Planned(Vec<Trigger>),
     /// Nothing to do.
     Ignored {
-        /// Why.
+        /// The reason, for people to read.
         reason: String,
         /// Whether it may come again.
         retry: Retry,
     },
     /// It cannot be used.
     Failed {
-        /// Why.
+        /// The reason, for people to read.
         reason: String,
         /// Whether it may come again.
         retry: Retry,
@@ -93,7 +93,7 @@ impl Store {
     /// Stores a webhook, unless the same one, by its key or by its body within three days (a replay under a new key),
     /// is done or on its way. One that led to nothing may come again, and so may one whose ref was deleted or moved
     /// since.
-    pub async fn record_delivery(&self, delivery: NewDelivery) -> Result<Recorded, StoreError> {
+    pub async fn record_delivery(&self, delivery: NewDelivery) -> Result<RecordOutcome, StoreError> {
         in_tx!(self, "store a delivery", [delivery = delivery], |tx| record(
             tx, delivery
         ))
@@ -165,7 +165,7 @@ fn earlier(row: Option<Row>) -> Result<Option<Earlier>, StoreError> {
     }))
 }
 
-async fn record(tx: &mut Tx, new: &NewDelivery) -> Result<Recorded, StoreError> {
+async fn record(tx: &mut Tx, new: &NewDelivery) -> Result<RecordOutcome, StoreError> {
     if new.key.is_empty() || new.key.len() > 128 {
         return Err(StoreError::Internal {
             what: tx.what,
@@ -185,7 +185,7 @@ async fn record(tx: &mut Tx, new: &NewDelivery) -> Result<Recorded, StoreError> 
         )
         .await?;
     if let Some(same) = earlier(by_key)?.filter(|same| !same.open) {
-        return Ok(Recorded::Duplicate(same.id));
+        return Ok(RecordOutcome::Duplicate(same.id));
     }
     let by_body = tx
         .row(
@@ -202,11 +202,11 @@ async fn record(tx: &mut Tx, new: &NewDelivery) -> Result<Recorded, StoreError> 
     let mut repeats = None;
     if let Some(same) = earlier(by_body)?.filter(|same| !same.open) {
         if !moved_since(tx, new, same.seq).await? {
-            return Ok(Recorded::Duplicate(same.id));
+            return Ok(RecordOutcome::Duplicate(same.id));
         }
         repeats = Some(same.id);
     }
-    insert(tx, new, repeats).await.map(Recorded::New)
+    insert(tx, new, repeats).await.map(RecordOutcome::New)
 }
 
 /// Two deliveries of one body must not both find that they are the first.
@@ -217,7 +217,7 @@ async fn one_at_a_time(tx: &mut Tx, connection: &ConnectionId) -> Result<(), Sto
 }
 
 /// Whether the ref of a push was deleted or pushed otherwise after an earlier delivery of the same body. What only
-/// repeats an older body, and led to nothing, tells nothing of the ref.
+/// repeats an older body, and led to nothing, says nothing of the ref.
 async fn moved_since(tx: &mut Tx, new: &NewDelivery, seq: i64) -> Result<bool, StoreError> {
     let (Some(repository), Some(ref_name)) = (&new.subject.repository_id, &new.subject.ref_name) else {
         return Ok(false);
@@ -316,10 +316,10 @@ async fn finish(tx: &mut Tx, id: DeliveryId, epoch: i64, outcome: &DeliveryOutco
         DeliveryOutcome::Ignored { reason, retry } => (IntakeState::Ignored, Some(clip(reason, 2000)), *retry),
         DeliveryOutcome::Failed { reason, retry } => (IntakeState::Failed, Some(clip(reason, 2000)), *retry),
     };
-    let sql = guarded(
+    let sql = transition_sql(
         "UPDATE deliveries SET state = $3, reason = $4, retry = $5
          WHERE id = $1 AND epoch = $2 AND state IN ({from}) RETURNING repeats",
-        &before(to),
+        &predecessors(to),
         to,
     );
     let ended = tx.row(sql, args![id, epoch, to, reason, retry.as_str()]).await?;

@@ -12,11 +12,11 @@ use crate::{
     store::{
         Store, StoreError,
         engine::{
-            transitions::{before, guarded},
+            transitions::{predecessors, transition_sql},
             tx::{Row, Tx, args, clip, to_json},
         },
         ms,
-        report::outbox,
+        report::{aggregate, outbox::CheckTarget},
         run::create::{self, NewRun},
     },
 };
@@ -24,7 +24,7 @@ use crate::{
 /// A trigger to be planned.
 #[derive(Debug, Clone)]
 pub struct ClaimedTrigger {
-    /// Which.
+    /// Its id.
     pub id: TriggerId,
     /// To be shown when finishing.
     pub epoch: i64,
@@ -53,16 +53,16 @@ pub enum TriggerOutcome {
     },
     /// Nothing to do.
     Ignored {
-        /// Why.
+        /// The reason, for people to read.
         reason: String,
-        /// The commit that was looked at, when it came to that.
+        /// The commit that was read, when it came to that.
         commit: Option<CommitSha>,
         /// Whether its delivery may come again.
         retry: Retry,
     },
     /// It cannot be planned.
     Failed {
-        /// Why.
+        /// The reason, for people to read.
         reason: String,
         /// Where the failed aggregate check is shown, when the commit is known.
         commit: Option<CommitSha>,
@@ -74,11 +74,11 @@ pub enum TriggerOutcome {
 /// A trigger, for people.
 #[derive(Debug, Clone)]
 pub struct TriggerRow {
-    /// Which.
+    /// Its id.
     pub id: TriggerId,
     /// What asked for runs.
     pub trigger: Trigger,
-    /// Where it stands.
+    /// Its state.
     pub state: IntakeState,
     /// Why it was ignored, failed, or waits for another try.
     pub reason: Option<String>,
@@ -88,8 +88,19 @@ pub struct TriggerRow {
     pub tries: u32,
 }
 
+/// What a claim found.
+#[derive(Default)]
+struct Claimed {
+    trigger: Option<ClaimedTrigger>,
+    /// What is wrong with those that it passed over.
+    unreadable: Vec<StoreError>,
+}
+
+/// How many rows that cannot be read one claim passes over, so that its transaction is short; the next goes on.
+const UNREADABLE_AT_ONCE: usize = 64;
+
 impl Store {
-    /// Stores a person's request for runs. `by` is who, for the record.
+    /// Stores a person's request for runs. `by` names that person, for the record.
     pub async fn create_trigger(&self, trigger: &Trigger, by: &str) -> Result<TriggerId, StoreError> {
         in_tx!(
             self,
@@ -101,10 +112,13 @@ impl Store {
 
     /// The oldest trigger that is due and whose repository nobody plans for at the moment: pushes to one
     /// repository become runs in their order.
+    /// One that cannot be read is passed over, and ends as failed.
     pub async fn claim_trigger(&self, node: &NodeName, lease: Duration) -> Result<Option<ClaimedTrigger>, StoreError> {
-        in_tx!(self, "claim a trigger", [node = node.clone()], |tx| claim(
+        let claimed = in_tx!(self, "claim a trigger", [node = node.clone()], |tx| claim(
             tx, node, lease
-        ))
+        ))?;
+        self.note_unreadable(&claimed.unreadable);
+        Ok(claimed.trigger)
     }
 
     /// Goes on holding a claimed trigger. `false` when the lease was lost.
@@ -151,7 +165,7 @@ impl Store {
 
     /// One trigger.
     pub async fn trigger(&self, id: TriggerId) -> Result<Option<TriggerRow>, StoreError> {
-        let mut tx = self.glance("read a trigger").await?;
+        let mut tx = self.read_single("read a trigger").await?;
         let row = tx
             .row(
                 "SELECT id, body, state, reason, created_ms, tries FROM triggers WHERE id = $1",
@@ -163,7 +177,7 @@ impl Store {
 
     /// The runs a trigger led to, in the order they were planned.
     pub async fn runs_of_trigger(&self, id: TriggerId) -> Result<Vec<RunId>, StoreError> {
-        let mut tx = self.glance("list a trigger's runs").await?;
+        let mut tx = self.read_single("list a trigger's runs").await?;
         let rows = tx
             .rows("SELECT id FROM runs WHERE trigger_id = $1 ORDER BY path, id", args![id])
             .await?;
@@ -212,28 +226,61 @@ pub(in crate::store) async fn insert(
     Ok(id)
 }
 
-async fn claim(tx: &mut Tx, node: &NodeName, lease: Duration) -> Result<Option<ClaimedTrigger>, StoreError> {
-    let row = tx
-        .row(
-            "UPDATE triggers SET epoch = epoch + 1, tries = tries + 1, lease_owner = $1, lease_until = $2
-             WHERE state = 'received' AND seq = (
-                 SELECT seq FROM triggers t WHERE state = 'received' AND lease_until <= $3 AND due_ms <= $3
-                     AND NOT EXISTS (SELECT 1 FROM triggers o WHERE o.state = 'received' AND o.lease_until > $3
-                         AND o.connection = t.connection AND o.repository_id = t.repository_id)
-                 ORDER BY seq LIMIT 1 /*pg FOR UPDATE SKIP LOCKED*/)
-             RETURNING id, epoch, tries, refusals, body, tip_only",
-            args![node, tx.now + ms(lease), tx.now],
-        )
-        .await?;
-    let Some(row) = row else { return Ok(None) };
-    Ok(Some(ClaimedTrigger {
+async fn claim(tx: &mut Tx, node: &NodeName, lease: Duration) -> Result<Claimed, StoreError> {
+    let mut claimed = Claimed::default();
+    while claimed.unreadable.len() < UNREADABLE_AT_ONCE {
+        let row = tx
+            .row(
+                "UPDATE triggers SET epoch = epoch + 1, tries = tries + 1, lease_owner = $1, lease_until = $2
+                 WHERE state = 'received' AND seq = (
+                     SELECT seq FROM triggers t WHERE state = 'received' AND lease_until <= $3 AND due_ms <= $3
+                         AND NOT EXISTS (SELECT 1 FROM triggers o WHERE o.state = 'received' AND o.lease_until > $3
+                             AND o.connection = t.connection AND o.repository_id = t.repository_id)
+                     ORDER BY seq LIMIT 1 /*pg FOR UPDATE SKIP LOCKED*/)
+                 RETURNING seq, id, epoch, tries, refusals, body, tip_only",
+                args![node, tx.now + ms(lease), tx.now],
+            )
+            .await?;
+        let Some(row) = row else { break };
+        match claimed_trigger(&row) {
+            Ok(trigger) => {
+                claimed.trigger = Some(trigger);
+                break;
+            }
+            Err(error @ StoreError::Unreadable { .. }) => {
+                set_aside(tx, row.int("seq")?, &error).await?;
+                claimed.unreadable.push(error);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(claimed)
+}
+
+fn claimed_trigger(row: &Row) -> Result<ClaimedTrigger, StoreError> {
+    Ok(ClaimedTrigger {
         id: row.parse("id")?,
         epoch: row.int("epoch")?,
         tries: row.num("tries")?,
         trigger: row.json("body")?,
         refusals: row.num("refusals")?,
         tip_only: row.flag("tip_only")?,
-    }))
+    })
+}
+
+/// Ends a trigger that cannot be read, so that it keeps nobody from those behind it. Its delivery may come again.
+async fn set_aside(tx: &mut Tx, seq: i64, error: &StoreError) -> Result<(), StoreError> {
+    let to = IntakeState::Failed;
+    let sql = transition_sql(
+        "UPDATE triggers SET state = $2, reason = $3, retry = $4, lease_until = 0, lease_owner = NULL
+         WHERE seq = $1 AND state IN ({from})",
+        &predecessors(to),
+        to,
+    );
+    let (reason, retry) = (error.to_string(), Retry::OnRequest.as_str());
+    tx.execute(sql, args![seq, to, clip(&reason, 2000), retry])
+        .await
+        .map(drop)
 }
 
 async fn hold(tx: &mut Tx, id: TriggerId, epoch: i64, lease: Duration) -> Result<bool, StoreError> {
@@ -291,10 +338,10 @@ async fn finish(
             (IntakeState::Failed, Some(clip(reason, 2000)), commit.as_ref(), *retry)
         }
     };
-    let sql = guarded(
+    let sql = transition_sql(
         "UPDATE triggers SET state = $3, reason = $4, commit_sha = $5, retry = $6
          WHERE id = $1 AND epoch = $2 AND state IN ({from}) RETURNING body, by_whom",
-        &before(to),
+        &predecessors(to),
         to,
     );
     let commit_sha = commit.map(CommitSha::as_str);
@@ -304,6 +351,7 @@ async fn finish(
     let Some(row) = changed else { return Ok(None) };
     let mut trigger: Trigger = row.json("body")?;
     let mut created = Vec::new();
+    let mut taken_up = None;
     match outcome {
         TriggerOutcome::Planned { commit, title, runs } => {
             if !title.is_empty() {
@@ -314,15 +362,22 @@ async fn finish(
                 created.push(create::run(tx, id, &trigger, &by, commit, run).await?);
             }
             if !created.is_empty() {
-                outbox::aggregate(tx, &outbox::Place::of(&trigger, commit)).await?;
+                aggregate::update(tx, &CheckTarget::of(&trigger, commit)).await?;
             }
+            taken_up = Some(format!("planned at {commit}"));
         }
         TriggerOutcome::Failed {
-            reason,
-            commit: Some(commit),
-            ..
-        } => outbox::unplanned(tx, &outbox::Place::of(&trigger, commit), reason).await?,
-        TriggerOutcome::Failed { commit: None, .. } | TriggerOutcome::Ignored { .. } => {}
+            commit: Some(commit), ..
+        } => {
+            let target = CheckTarget::of(&trigger, commit);
+            target.lock(tx).await?;
+            aggregate::update(tx, &target).await?;
+        }
+        TriggerOutcome::Ignored { reason, .. } => taken_up = Some(reason.clone()),
+        TriggerOutcome::Failed { commit: None, .. } => {}
+    }
+    if let Some(reason) = taken_up {
+        aggregate::take_back(tx, id, &trigger, &reason).await?;
     }
     Ok(Some(created))
 }

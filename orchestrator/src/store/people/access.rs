@@ -40,7 +40,7 @@ pub struct Exchange {
 /// A stored token, without its hash.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenRow {
-    /// Which.
+    /// Its id.
     pub id: TokenId,
     /// What its owner calls it.
     pub name: String,
@@ -86,7 +86,7 @@ impl Store {
 
     /// The valid token with this hash: neither expired nor revoked. Its use is noted.
     pub async fn find_token(&self, hash: &[u8; 32]) -> Result<Option<TokenRow>, StoreError> {
-        let mut tx = self.glance("look for a token").await?;
+        let mut tx = self.read_single("look for a token").await?;
         let row = tx
             .row(
                 format!(
@@ -113,7 +113,7 @@ impl Store {
 
     /// All tokens, the oldest first.
     pub async fn tokens(&self) -> Result<Vec<TokenRow>, StoreError> {
-        let mut tx = self.glance("list tokens").await?;
+        let mut tx = self.read_single("list tokens").await?;
         let rows = tx
             .rows(
                 format!("SELECT {COLUMNS} FROM tokens t ORDER BY t.created_ms, t.id"),

@@ -33,7 +33,7 @@ impl Store {
 
     /// The session with this hash, when it and its token are still valid. Its use is noted.
     pub async fn find_session(&self, hash: &[u8; 32]) -> Result<Option<SessionRow>, StoreError> {
-        let mut tx = self.glance("look for a session").await?;
+        let mut tx = self.read_single("look for a session").await?;
         let sql = format!(
             "SELECT {}, s.csrf, s.seen_ms FROM sessions s JOIN tokens t ON t.id = s.token_id
              WHERE s.hash = $1 AND t.revoked_ms IS NULL AND t.expires_ms > $2 AND s.seen_ms > $3 AND s.created_ms > $4",

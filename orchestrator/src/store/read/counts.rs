@@ -1,13 +1,13 @@
 //! Numbers for metrics.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::atomic::Ordering};
 
 use crate::{
     model::state::{AttemptState, JobState, MachineState},
     store::{
         Store, StoreError,
         engine::{
-            transitions::{among, live},
+            transitions::{live, states_sql},
             tx::Tx,
         },
     },
@@ -24,10 +24,12 @@ pub struct Counts {
     pub deliveries_received: u64,
     /// Triggers not planned yet.
     pub triggers_received: u64,
-    /// Checks whose newest state the forge has not heard.
+    /// Checks whose newest state the forge has not accepted.
     pub reports_undelivered: u64,
     /// Of these, the ones the forge refused.
     pub reports_refused: u64,
+    /// Triggers and reports that this daemon could not read and passed over, since it started.
+    pub rows_unreadable: u64,
     /// Machines that are not gone, by state; every such state is there.
     pub machines: BTreeMap<MachineState, u64>,
 }
@@ -41,7 +43,7 @@ impl Store {
             jobs: live().into_iter().map(|state| (state, 0)).collect(),
             attempts_live: count(
                 tx,
-                &among(
+                &states_sql(
                     "SELECT COUNT(*) AS n FROM attempts WHERE state IN ({from})",
                     live::<AttemptState>(),
                 ),
@@ -55,16 +57,17 @@ impl Store {
                 "SELECT COUNT(*) AS n FROM reports WHERE delivered < version AND refused = 1",
             )
             .await?,
+            rows_unreadable: self.inner.unreadable.load(Ordering::Relaxed),
             machines: live().into_iter().map(|state| (state, 0)).collect(),
         };
-        let jobs = among(
+        let jobs = states_sql(
             "SELECT state, COUNT(*) AS n FROM jobs WHERE state IN ({from}) GROUP BY state",
             live::<JobState>(),
         );
         for row in tx.rows(jobs, &[]).await? {
             counts.jobs.insert(row.parse("state")?, u64::from(row.num("n")?));
         }
-        let machines = among(
+        let machines = states_sql(
             "SELECT state, COUNT(*) AS n FROM machines WHERE state IN ({from}) GROUP BY state",
             live::<MachineState>(),
         );

@@ -15,7 +15,7 @@ use crate::{
 /// A delivery, for people.
 #[derive(Debug, Clone)]
 pub struct DeliveryRow {
-    /// Which.
+    /// Its id.
     pub id: DeliveryId,
     /// Through which connection it came.
     pub connection: ConnectionId,
@@ -31,7 +31,7 @@ pub struct DeliveryRow {
     pub ref_name: Option<RefName>,
     /// What the push says that the ref points at.
     pub commit: Option<CommitSha>,
-    /// Where it stands.
+    /// Its state.
     pub state: IntakeState,
     /// Why it was ignored or failed.
     pub reason: Option<String>,
@@ -46,9 +46,9 @@ pub struct DeliveryRow {
 /// A trigger of a delivery, for people.
 #[derive(Debug, Clone)]
 pub struct DeliveryBuild {
-    /// Which.
+    /// Its id.
     pub id: TriggerId,
-    /// Where it stands.
+    /// Its state.
     pub state: IntakeState,
     /// Why it was ignored, failed, or waits for another try.
     pub reason: Option<String>,

@@ -44,7 +44,7 @@ pub struct RunFilter {
 /// A run in a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunSummary {
-    /// Which.
+    /// Its id.
     pub id: RunId,
     /// What asked for it.
     pub trigger: TriggerId,
@@ -96,7 +96,7 @@ pub struct RunDetail {
 pub struct RunAttemptRow {
     /// From 1.
     pub number: u32,
-    /// Where it stands.
+    /// Its state.
     pub state: RunState,
     /// Who asked for it.
     pub by: String,
@@ -217,7 +217,7 @@ impl Store {
             "{SUMMARY} WHERE {} ORDER BY r.id DESC LIMIT ${limit}",
             all.sql.join(" AND ")
         );
-        let mut tx = self.glance("list runs").await?;
+        let mut tx = self.read_single("list runs").await?;
         tx.rows(sql, &all.args).await?.iter().map(summary).collect()
     }
 
@@ -245,8 +245,12 @@ impl Store {
     /// One job with its run, attempts and steps.
     pub async fn job(&self, id: JobId) -> Result<Option<JobDetail>, StoreError> {
         let mut tx = self.read("read a job").await?;
+        // Where a run was planned before each job's part was stored, its whole plan stands for it.
         let sql = format!(
-            "SELECT j.run_id, j.run_attempt, {} FROM jobs j WHERE j.id = $1",
+            "SELECT j.run_id, j.run_attempt,
+                 COALESCE((SELECT p.plan FROM job_plans p WHERE p.run_id = j.run_id AND p.job_key = j.job_key),
+                     (SELECT r.plan FROM runs r WHERE r.id = j.run_id)) AS plan, {}
+             FROM jobs j WHERE j.id = $1",
             jobs::COLUMNS
         );
         let Some(row) = tx.row(sql, args![id]).await? else {
@@ -255,11 +259,8 @@ impl Store {
         let job = jobs::job_row(&row)?;
         let run: RunId = row.parse("run_id")?;
         let run_row = tx.row(format!("{SUMMARY} WHERE r.id = $1"), args![run]).await?;
-        let plan_row = tx.row("SELECT plan FROM runs WHERE id = $1", args![run]).await?;
-        let (Some(run_row), Some(plan_row)) = (run_row, plan_row) else {
-            return Ok(None);
-        };
-        let plan = Plan::read(&plan_row.text("plan")?).map_err(|e| plan_row.unreadable("plan", e))?;
+        let Some(run_row) = run_row else { return Ok(None) };
+        let plan = Plan::read(&row.text("plan")?).map_err(|e| row.unreadable("plan", e))?;
         let planned = plan.jobs.into_iter().find(|planned| planned.id == job.key);
         let attempts = attempts::of_job(&mut tx, job.carried_from.unwrap_or(id)).await?;
         let steps = match attempts.last() {

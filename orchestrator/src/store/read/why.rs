@@ -11,11 +11,11 @@ use crate::{
 /// What is known about a job's waiting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Why {
-    /// Where it stands.
+    /// Its state.
     pub state: JobState,
     /// The stored reason.
     pub reason: Option<String>,
-    /// Its place in its class in the order of turns, from 1; 0 when it is not queued.
+    /// Its position in its class in the order of turns, from 1; 0 when it is not queued.
     pub position: u32,
     /// How many jobs of its class run now, on all nodes.
     pub class_running: u32,

@@ -10,20 +10,20 @@ use crate::{
         diagnostic::Diagnostic,
         ids::{JobId, ReportId, RunId},
         names::{CommitSha, RefName},
-        report::{AGGREGATE, ReportState},
-        state::{AttemptState, JobState, RunState},
+        report::AGGREGATE,
+        state::AttemptState,
         trigger::{Repository, Trigger},
     },
     store::{
         StoreError,
         engine::tx::{Row, Tx, args},
-        report::report_text::{self, JobCounts, JobFacts, RunFacts, Words},
+        report::report_text::{self, JobFacts, ReportText},
     },
 };
 
 /// Completes the condition of a statement over `runs r` at a commit: the runs that count there. Of those
 /// for one workflow file, event and ref only the newest does: it measured the same thing again.
-macro_rules! current {
+macro_rules! of_current_runs {
     ($sql:expr) => {
         concat!(
             $sql,
@@ -34,14 +34,16 @@ macro_rules! current {
     };
 }
 
+pub(super) use of_current_runs;
+
 /// A commit of a repository: where checks are shown.
 #[derive(Debug, Clone)]
-pub(in crate::store) struct Place {
+pub(in crate::store) struct CheckTarget {
     pub(in crate::store) repository: Repository,
     pub(in crate::store) commit: CommitSha,
 }
 
-impl Place {
+impl CheckTarget {
     /// Where the checks of a trigger's runs are shown.
     pub(in crate::store) fn of(trigger: &Trigger, commit: &CommitSha) -> Self {
         Self {
@@ -61,12 +63,12 @@ impl Place {
 }
 
 /// What a check is to say, and what it is about.
-struct Wanted {
-    words: Words,
-    run: Option<RunId>,
-    job: Option<JobId>,
-    started_ms: Option<i64>,
-    completed_ms: Option<i64>,
+pub(super) struct Wanted {
+    pub(super) text: ReportText,
+    pub(super) run: Option<RunId>,
+    pub(super) job: Option<JobId>,
+    pub(super) started_ms: Option<i64>,
+    pub(super) completed_ms: Option<i64>,
 }
 
 struct Current {
@@ -79,12 +81,17 @@ struct Current {
     completed_ms: Option<i64>,
 }
 
-async fn current(tx: &mut Tx, place: &Place, name: &str) -> Result<Option<Current>, StoreError> {
+async fn current(tx: &mut Tx, target: &CheckTarget, name: &str) -> Result<Option<Current>, StoreError> {
     let row = tx
         .row(
             "SELECT generation, state, title, summary, run_id, job_id, completed_ms FROM reports
              WHERE connection = $1 AND repository_id = $2 AND commit_sha = $3 AND name = $4",
-            args![&place.repository.connection, &place.repository.id, &place.commit, name],
+            args![
+                &target.repository.connection,
+                &target.repository.id,
+                &target.commit,
+                name
+            ],
         )
         .await?;
     let Some(row) = row else { return Ok(None) };
@@ -101,17 +108,17 @@ async fn current(tx: &mut Tx, place: &Place, name: &str) -> Result<Option<Curren
 
 /// Wants a check to say something. One that was final and no longer is begins a new generation, because
 /// forges keep what is final.
-async fn put(tx: &mut Tx, place: &Place, name: &str, wanted: &Wanted) -> Result<(), StoreError> {
-    let words = &wanted.words;
-    let state = super::reports::word(words.state);
-    let generation = match current(tx, place, name).await? {
+pub(super) async fn put(tx: &mut Tx, target: &CheckTarget, name: &str, wanted: &Wanted) -> Result<(), StoreError> {
+    let text = &wanted.text;
+    let state = super::reports::word(text.state);
+    let generation = match current(tx, target, name).await? {
         None => 1,
         Some(row) => {
-            let same = (row.state.as_str(), &row.title, &row.summary) == (state, &words.title, &words.summary);
+            let same = (row.state.as_str(), &row.title, &row.summary) == (state, &text.title, &text.summary);
             if same && (row.run, row.job) == (wanted.run, wanted.job) {
                 return Ok(());
             }
-            row.generation + u32::from(row.completed_ms.is_some() && !words.state.is_final())
+            row.generation + u32::from(row.completed_ms.is_some() && !text.state.is_final())
         }
     };
     // A refusal may have been mended since, so a new state is tried at once; a pause that the forge
@@ -136,16 +143,16 @@ async fn put(tx: &mut Tx, place: &Place, name: &str, wanted: &Wanted) -> Result<
              refused = 0",
         args![
             ReportId::new(),
-            &place.repository.connection,
-            &place.repository.id,
-            &place.repository.path,
-            &place.repository.context,
-            &place.commit,
+            &target.repository.connection,
+            &target.repository.id,
+            &target.repository.path,
+            &target.repository.context,
+            &target.commit,
             name,
             generation,
             state,
-            &words.title,
-            &words.summary,
+            &text.title,
+            &text.summary,
             wanted.run,
             wanted.job,
             wanted.started_ms,
@@ -159,11 +166,11 @@ async fn put(tx: &mut Tx, place: &Place, name: &str, wanted: &Wanted) -> Result<
 
 /// One job of those that a check's name stands for.
 struct Fact {
-    words: Words,
+    text: ReportText,
     event: String,
     ref_name: RefName,
     run: RunId,
-    /// The job whose page tells of it.
+    /// The job that the check links to.
     job: JobId,
     started_ms: Option<i64>,
     ended_ms: Option<i64>,
@@ -171,29 +178,29 @@ struct Fact {
 
 /// Wants the check of a job to say the worst of what its name stands for: where the jobs of that name stand
 /// in the commit's current runs.
-pub(in crate::store) async fn job(tx: &mut Tx, place: &Place, id: JobId) -> Result<(), StoreError> {
+pub(in crate::store) async fn job(tx: &mut Tx, target: &CheckTarget, id: JobId) -> Result<(), StoreError> {
     let row = tx.row("SELECT check_name FROM jobs WHERE id = $1", args![id]).await?;
     let Some(row) = row else { return Ok(()) };
     let name = row.text("check_name")?;
-    let mut facts = facts(tx, place, &name, id).await?;
+    let mut facts = facts(tx, target, &name, id).await?;
     // Of equals the newest run's, so that the order in which they ended does not matter.
-    facts.sort_by_key(|fact| (fact.words.state.severity(), fact.run));
+    facts.sort_by_key(|fact| (fact.text.state.severity(), fact.run));
     let told: Vec<_> = facts
         .iter()
-        .map(|fact| (fact.event.as_str(), &fact.ref_name, &fact.words))
+        .map(|fact| (fact.event.as_str(), &fact.ref_name, &fact.text))
         .collect();
-    let words = report_text::worst(&told);
-    let (Some(words), Some(worst)) = (words, facts.last()) else {
+    let text = report_text::worst(&told);
+    let (Some(text), Some(worst)) = (text, facts.last()) else {
         return Ok(());
     };
     let wanted = Wanted {
-        words,
+        text,
         run: Some(worst.run),
         job: Some(worst.job),
         started_ms: worst.started_ms,
         completed_ms: worst.ended_ms,
     };
-    put(tx, place, &name, &wanted).await
+    put(tx, target, &name, &wanted).await
 }
 
 macro_rules! facts {
@@ -211,11 +218,16 @@ macro_rules! facts {
 
 /// The jobs of a check's name in the current runs; a job whose run is no longer current, and whose successor
 /// has no such job, goes on speaking for itself.
-async fn facts(tx: &mut Tx, place: &Place, check: &str, job: JobId) -> Result<Vec<Fact>, StoreError> {
-    let sql = current!(facts!(
+async fn facts(tx: &mut Tx, target: &CheckTarget, check: &str, job: JobId) -> Result<Vec<Fact>, StoreError> {
+    let sql = of_current_runs!(facts!(
         "r.connection = $1 AND r.repository_id = $2 AND r.commit_sha = $3 AND j.check_name = $4"
     ));
-    let at = args![&place.repository.connection, &place.repository.id, &place.commit, check];
+    let at = args![
+        &target.repository.connection,
+        &target.repository.id,
+        &target.commit,
+        check
+    ];
     let mut rows = tx.rows(sql, at).await?;
     if rows.is_empty() {
         rows = tx.rows(facts!("j.id = $1"), args![job]).await?;
@@ -231,7 +243,7 @@ fn fact(row: &Row) -> Result<Fact, StoreError> {
         .opt_parse::<AttemptState>("attempt_state")?
         .is_some_and(|state| state != AttemptState::Preparing);
     Ok(Fact {
-        words: report_text::job(&JobFacts {
+        text: report_text::job(&JobFacts {
             state: row.parse("state")?,
             reason: reason.as_deref(),
             needs: &needs,
@@ -250,7 +262,7 @@ fn fact(row: &Row) -> Result<Fact, StoreError> {
 /// Wants a failed check for a workflow file that cannot be planned.
 pub(in crate::store) async fn unusable(
     tx: &mut Tx,
-    place: &Place,
+    target: &CheckTarget,
     run: RunId,
     name: &str,
     path: &str,
@@ -258,105 +270,11 @@ pub(in crate::store) async fn unusable(
 ) -> Result<(), StoreError> {
     let check = format!("{AGGREGATE} / {name}");
     let wanted = Wanted {
-        words: report_text::unusable(path, complaints),
+        text: report_text::unusable(path, complaints),
         run: Some(run),
         job: None,
         started_ms: Some(tx.now),
         completed_ms: Some(tx.now),
     };
-    put(tx, place, &check, &wanted).await
-}
-
-/// Wants the aggregate to say that a trigger could not be planned at all.
-pub(in crate::store) async fn unplanned(tx: &mut Tx, place: &Place, reason: &str) -> Result<(), StoreError> {
-    place.lock(tx).await?;
-    let wanted = Wanted {
-        words: Words::new(ReportState::Error, reason, report_text::escape(reason)),
-        run: None,
-        job: None,
-        started_ms: Some(tx.now),
-        completed_ms: Some(tx.now),
-    };
-    put(tx, place, AGGREGATE, &wanted).await
-}
-
-/// How bad a run's state is: the aggregate leads to the worst.
-fn severity(state: RunState) -> u8 {
-    match state {
-        RunState::Skipped => 0,
-        RunState::Success => 1,
-        RunState::Active => 2,
-        RunState::Cancelled => 3,
-        RunState::Failure => 4,
-        RunState::Error => 5,
-    }
-}
-
-/// Wants the aggregate to say where the commit's current runs (the newest attempt of each) stand, and to
-/// lead to the worst of them.
-pub(in crate::store) async fn aggregate(tx: &mut Tx, place: &Place) -> Result<(), StoreError> {
-    let at = args![&place.repository.connection, &place.repository.id, &place.commit];
-    let runs = tx
-        .rows(
-            concat!(
-                current!(
-                    "SELECT r.id, r.name, a.state, a.created_ms, a.ended_ms
-                     FROM runs r JOIN run_attempts a ON a.run_id = r.id AND a.number = r.attempt
-                     WHERE r.connection = $1 AND r.repository_id = $2 AND r.commit_sha = $3"
-                ),
-                " ORDER BY r.id"
-            ),
-            at,
-        )
-        .await?;
-    let counts = tx
-        .rows(
-            concat!(
-                current!(
-                    "SELECT j.state, COUNT(*) AS jobs, COUNT(CASE WHEN j.carried_from IS NULL THEN j.started_ms END)
-                         AS begun, COUNT(j.carried_from) AS carried
-                     FROM runs r JOIN jobs j ON j.run_id = r.id AND j.run_attempt = r.attempt
-                     WHERE r.connection = $1 AND r.repository_id = $2 AND r.commit_sha = $3"
-                ),
-                " GROUP BY j.state"
-            ),
-            at,
-        )
-        .await?;
-    let mut jobs = JobCounts::default();
-    for row in &counts {
-        let count = u64::from(row.num("jobs")?);
-        jobs.all += count;
-        let state: JobState = row.parse("state")?;
-        match state {
-            JobState::Success => jobs.succeeded += count,
-            JobState::Failure | JobState::TimedOut | JobState::Error => jobs.failed += count,
-            JobState::Skipped => jobs.skipped += count,
-            JobState::Waiting | JobState::Queued | JobState::Active | JobState::Cancelled => {}
-        }
-        let ended_here = state.is_terminal() && count > u64::from(row.num("carried")?);
-        jobs.begun |= ended_here || row.num("begun")? > 0;
-    }
-    let mut facts = Vec::with_capacity(runs.len());
-    let (mut worst, mut started, mut completed) = (None::<(u8, RunId)>, None, None);
-    for row in &runs {
-        let state: RunState = row.parse("state")?;
-        facts.push(RunFacts {
-            name: row.text("name")?,
-            state,
-        });
-        worst = worst.max(Some((severity(state), row.parse("id")?)));
-        let created = row.int("created_ms")?;
-        started = Some(started.map_or(created, |ms: i64| ms.min(created)));
-        completed = completed.max(row.opt_int("ended_ms")?);
-    }
-    let words = report_text::aggregate(&facts, &jobs);
-    let wanted = Wanted {
-        completed_ms: completed.filter(|_| words.state.is_final()),
-        words,
-        run: worst.map(|(_, run)| run),
-        job: None,
-        started_ms: started,
-    };
-    put(tx, place, AGGREGATE, &wanted).await
+    put(tx, target, &check, &wanted).await
 }

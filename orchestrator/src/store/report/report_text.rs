@@ -1,4 +1,4 @@
-//! The words of reports. Pure. Titles carry the fact; summaries are Markdown of our own making in
+//! The text of reports. Pure. Titles carry the fact; summaries are Markdown of our own making in
 //! which foreign text is escaped.
 
 use std::fmt::Write as _;
@@ -20,13 +20,13 @@ const SHOWN: usize = 10;
 
 /// What a check says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::store) struct Words {
+pub(in crate::store) struct ReportText {
     pub(in crate::store) state: ReportState,
     pub(in crate::store) title: String,
     pub(in crate::store) summary: String,
 }
 
-impl Words {
+impl ReportText {
     pub(in crate::store) fn new(state: ReportState, title: &str, summary: String) -> Self {
         Self {
             state,
@@ -78,7 +78,7 @@ pub(in crate::store) struct JobFacts<'a> {
 }
 
 /// A job's check.
-pub(in crate::store) fn job(facts: &JobFacts<'_>) -> Words {
+pub(in crate::store) fn job(facts: &JobFacts<'_>) -> ReportText {
     let reason = |default: &str| facts.reason.filter(|r| !r.is_empty()).unwrap_or(default).to_owned();
     let (state, title) = match facts.state {
         JobState::Waiting => (ReportState::Queued, format!("Waiting for {}", facts.needs.join(", "))),
@@ -99,32 +99,36 @@ pub(in crate::store) fn job(facts: &JobFacts<'_>) -> Words {
         Some(reason) if facts.state.is_terminal() => escape(reason),
         _ => String::new(),
     };
-    Words::new(state, &title, summary)
+    ReportText::new(state, &title, summary)
 }
 
 /// What a check says whose name stands for several jobs, each with its event and ref, the worst last: the
-/// worst, by its event and ref, and every one in the summary. One alone says its own words.
-pub(in crate::store) fn worst(facts: &[(&str, &RefName, &Words)]) -> Option<Words> {
+/// worst, by its event and ref, and every one in the summary. One alone says its own text.
+pub(in crate::store) fn worst(facts: &[(&str, &RefName, &ReportText)]) -> Option<ReportText> {
     let (event, ref_name, worst) = facts.last()?;
     if facts.len() == 1 {
         return Some((*worst).clone());
     }
-    let origin = |event: &str, name: &RefName| match (name.branch(), name.tag()) {
-        (Some(branch), _) => format!("{event}, branch {branch}"),
-        (_, Some(tag)) => format!("{event}, tag {tag}"),
-        (None, None) => format!("{event}, {name}"),
-    };
+    let origin = |event: &str, name: &RefName| format!("{event}, {}", branch_or_tag(name));
     let mut summary = String::new();
-    for (event, name, words) in facts.iter().rev().take(50) {
+    for (event, name, text) in facts.iter().rev().take(50) {
         let origin = escape(clip(&origin(event, name), 300));
-        let _ = writeln!(summary, "- {origin}: {}", escape(&words.title));
+        let _ = writeln!(summary, "- {origin}: {}", escape(&text.title));
     }
     let title = format!("{}: {}", origin(event, ref_name), worst.title);
-    Some(Words::new(worst.state, &title, summary))
+    Some(ReportText::new(worst.state, &title, summary))
+}
+
+fn branch_or_tag(name: &RefName) -> String {
+    match (name.branch(), name.tag()) {
+        (Some(branch), _) => format!("branch {branch}"),
+        (_, Some(tag)) => format!("tag {tag}"),
+        (None, None) => name.to_string(),
+    }
 }
 
 /// A workflow file that cannot be planned.
-pub(in crate::store) fn unusable(path: &str, complaints: &[Diagnostic]) -> Words {
+pub(in crate::store) fn unusable(path: &str, complaints: &[Diagnostic]) -> ReportText {
     let title = match complaints {
         [] => format!("{path} cannot be used"),
         [only] => only.to_string(),
@@ -137,7 +141,7 @@ pub(in crate::store) fn unusable(path: &str, complaints: &[Diagnostic]) -> Words
     if complaints.len() > SHOWN {
         let _ = writeln!(summary, "- and {} more", complaints.len() - SHOWN);
     }
-    Words::new(ReportState::Error, &title, summary)
+    ReportText::new(ReportState::Error, &title, summary)
 }
 
 /// One current run of a commit: the newest attempt of a workflow's run.
@@ -158,25 +162,47 @@ pub(in crate::store) struct JobCounts {
     pub(in crate::store) begun: bool,
 }
 
-/// The aggregate: red when any counted run is red, green only when something succeeded. A commit of which every job was
-/// skipped is neither: `skipped` is its word.
-pub(in crate::store) fn aggregate(runs: &[RunFacts], jobs: &JobCounts) -> Words {
+/// A push of the commit that could not be planned, as far as it is known.
+#[derive(Debug, Clone)]
+pub(in crate::store) struct UnplannedFacts {
+    pub(in crate::store) ref_name: Option<RefName>,
+    pub(in crate::store) reason: String,
+}
+
+impl UnplannedFacts {
+    fn title(&self) -> String {
+        match &self.ref_name {
+            Some(name) => format!("{}: {}", branch_or_tag(name), self.reason),
+            None => self.reason.clone(),
+        }
+    }
+}
+
+/// The aggregate: red when any counted run is red or a push could not be planned, green only when something succeeded. A
+/// commit of which every job was skipped is neither: `skipped` is its word.
+pub(in crate::store) fn aggregate(runs: &[RunFacts], unplanned: &[UnplannedFacts], jobs: &JobCounts) -> ReportText {
     let any = |state| runs.iter().any(|run| run.state == state);
     let unusable = runs.iter().filter(|run| run.state == RunState::Error).count();
-    let failed = match (jobs.failed, unusable) {
-        (0, 0) => String::new(),
-        (0, 1) => "1 run ended in an error".to_owned(),
-        (0, n) => format!("{n} runs ended in an error"),
-        (n, _) => format!("{n} of {} failed", jobs_word(jobs.all)),
+    let failed = match (unplanned, jobs.failed, unusable) {
+        ([only], ..) if runs.is_empty() => only.reason.clone(),
+        ([first, ..], ..) => first.title(),
+        ([], 0, 0) => String::new(),
+        ([], 0, 1) => "1 run ended in an error".to_owned(),
+        ([], 0, n) => format!("{n} runs ended in an error"),
+        ([], n, _) => format!("{n} of {} failed", jobs_word(jobs.all)),
     };
     let nothing_ran = || "no job succeeded".to_owned();
     let (state, title) = if any(RunState::Active) {
         match (jobs.begun || unusable > 0, failed.is_empty()) {
+            _ if !unplanned.is_empty() => (
+                ReportState::Running,
+                format!("{failed}; {} running", jobs_word(jobs.all)),
+            ),
             (false, _) => (ReportState::Queued, format!("{} queued", jobs_word(jobs.all))),
             (true, true) => (ReportState::Running, format!("{} running", jobs_word(jobs.all))),
             (true, false) => (ReportState::Running, format!("{failed} so far")),
         }
-    } else if any(RunState::Error) {
+    } else if any(RunState::Error) || !unplanned.is_empty() {
         (ReportState::Error, failed)
     } else if any(RunState::Failure) {
         let title = if failed.is_empty() { nothing_ran() } else { failed };
@@ -199,10 +225,17 @@ pub(in crate::store) fn aggregate(runs: &[RunFacts], jobs: &JobCounts) -> Words 
         (ReportState::Failure, nothing_ran())
     };
     let mut summary = String::new();
+    if let ([only], []) = (unplanned, runs) {
+        summary = escape(&only.reason);
+    } else {
+        for push in unplanned.iter().take(SHOWN) {
+            let _ = writeln!(summary, "- {}", escape(clip(&push.title(), 1000)));
+        }
+    }
     for run in runs.iter().take(50) {
         let _ = writeln!(summary, "- {}: {}", escape(clip(&run.name, 200)), run.state);
     }
-    Words::new(state, &title, summary)
+    ReportText::new(state, &title, summary)
 }
 
 fn jobs_word(count: u64) -> String {
@@ -236,22 +269,66 @@ mod tests {
             begun: true,
             ..JobCounts::default()
         };
-        let words = aggregate(&runs(&[RunState::Success, RunState::Failure]), &jobs);
+        let text = aggregate(&runs(&[RunState::Success, RunState::Failure]), &[], &jobs);
         assert_eq!(
-            (words.state, words.title.as_str()),
+            (text.state, text.title.as_str()),
             (ReportState::Failure, "1 of 3 jobs failed")
         );
-        let words = aggregate(&runs(&[RunState::Active, RunState::Failure]), &jobs);
+        let text = aggregate(&runs(&[RunState::Active, RunState::Failure]), &[], &jobs);
         assert_eq!(
-            (words.state, words.title.as_str()),
+            (text.state, text.title.as_str()),
             (ReportState::Running, "1 of 3 jobs failed so far")
         );
     }
 
     #[test]
+    fn a_push_that_could_not_be_planned_is_worse_than_every_run() {
+        let unplanned = |name: &str| UnplannedFacts {
+            ref_name: Some(name.parse().unwrap()),
+            reason: "the repository is <too> large".into(),
+        };
+        let only = [unplanned("refs/heads/main")];
+        let jobs = JobCounts {
+            all: 1,
+            succeeded: 1,
+            begun: true,
+            ..JobCounts::default()
+        };
+        let text = aggregate(&[], &only, &JobCounts::default());
+        assert_eq!(
+            (text.state, text.title.as_str(), text.summary.as_str()),
+            (
+                ReportState::Error,
+                "the repository is <too> large",
+                "the repository is &#60;too&#62; large"
+            )
+        );
+        let text = aggregate(&runs(&[RunState::Success]), &only, &jobs);
+        assert_eq!(
+            (text.state, text.title.as_str()),
+            (ReportState::Error, "branch main: the repository is <too> large")
+        );
+        let text = aggregate(&runs(&[RunState::Active]), &only, &jobs);
+        assert_eq!(
+            (text.state, text.title.as_str()),
+            (
+                ReportState::Running,
+                "branch main: the repository is <too> large; 1 job running"
+            )
+        );
+        let text = aggregate(
+            &[],
+            &[unplanned("refs/tags/v1"), only[0].clone()],
+            &JobCounts::default(),
+        );
+        assert_eq!(text.title, "tag v1: the repository is <too> large");
+        assert_eq!(text.summary.lines().count(), 2);
+    }
+
+    #[test]
     fn a_commit_where_nothing_ran_is_not_green() {
-        let words = aggregate(&runs(&[RunState::Success]), &JobCounts::default());
-        assert_eq!(words.state, ReportState::Failure);
+        let text = aggregate(&runs(&[RunState::Success]), &[], &JobCounts::default());
+        assert_eq!(text.state, ReportState::Failure);
     }
 
     #[test]
@@ -261,9 +338,9 @@ mod tests {
             skipped: 2,
             ..JobCounts::default()
         };
-        let words = aggregate(&runs(&[RunState::Skipped]), &jobs);
+        let text = aggregate(&runs(&[RunState::Skipped]), &[], &jobs);
         assert_eq!(
-            (words.state, words.title.as_str(), words.summary.as_str()),
+            (text.state, text.title.as_str(), text.summary.as_str()),
             (
                 ReportState::Skipped,
                 "Nothing ran: all 2 jobs were skipped",
@@ -271,13 +348,13 @@ mod tests {
             )
         );
         (jobs.all, jobs.succeeded) = (3, 1);
-        let words = aggregate(&runs(&[RunState::Skipped, RunState::Success]), &jobs);
+        let text = aggregate(&runs(&[RunState::Skipped, RunState::Success]), &[], &jobs);
         assert_eq!(
-            (words.state, words.title.as_str()),
+            (text.state, text.title.as_str()),
             (ReportState::Success, "1 job succeeded, 2 skipped")
         );
-        let words = aggregate(&runs(&[RunState::Skipped, RunState::Cancelled]), &jobs);
-        assert_eq!(words.state, ReportState::Cancelled);
+        let text = aggregate(&runs(&[RunState::Skipped, RunState::Cancelled]), &[], &jobs);
+        assert_eq!(text.state, ReportState::Cancelled);
     }
 
     #[test]
@@ -286,23 +363,26 @@ mod tests {
             all: 1,
             ..JobCounts::default()
         };
-        assert_eq!(aggregate(&runs(&[RunState::Active]), &jobs).title, "1 job queued");
+        assert_eq!(aggregate(&runs(&[RunState::Active]), &[], &jobs).title, "1 job queued");
         jobs.begun = true;
-        assert_eq!(aggregate(&runs(&[RunState::Active]), &jobs).state, ReportState::Running);
+        assert_eq!(
+            aggregate(&runs(&[RunState::Active]), &[], &jobs).state,
+            ReportState::Running
+        );
     }
 
     #[test]
     fn every_state_of_a_job_has_words() {
         for state in JobState::ALL {
-            let words = job(&JobFacts {
+            let text = job(&JobFacts {
                 state: *state,
                 reason: None,
                 needs: &["a".into(), "b".into()],
                 running_on: None,
                 tries: 0,
             });
-            assert!(!words.title.is_empty());
-            assert_eq!(words.state.is_final(), state.is_terminal(), "{state}");
+            assert!(!text.title.is_empty());
+            assert_eq!(text.state.is_final(), state.is_terminal(), "{state}");
         }
     }
 

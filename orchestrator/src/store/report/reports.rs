@@ -19,7 +19,7 @@ use crate::{
 /// A report to be delivered.
 #[derive(Debug, Clone)]
 pub struct ClaimedReport {
-    /// Which.
+    /// Its id.
     pub id: ReportId,
     /// To be shown when telling what became of it: meanwhile a newer state may be wanted.
     pub version: i64,
@@ -66,19 +66,22 @@ fn state(row: &Row) -> Result<ReportState, StoreError> {
 }
 
 impl Store {
-    /// Claims reports that are due, final ones first, each check's newest state.
+    /// Claims reports that are due, final ones first, each check's newest state. One that cannot be read is not among
+    /// them: it counts as refused, and is tried again hourly.
     pub async fn claim_reports(
         &self,
         node: &NodeName,
         limit: u32,
         lease: Duration,
     ) -> Result<Vec<ClaimedReport>, StoreError> {
-        in_tx!(self, "claim reports", [node = node.clone()], |tx| claim(
+        let (claimed, unreadable) = in_tx!(self, "claim reports", [node = node.clone()], |tx| claim(
             tx, node, limit, lease
-        ))
+        ))?;
+        self.note_unreadable(&unreadable);
+        Ok(claimed)
     }
 
-    /// The forge has heard this version; `remote` is its id of the check run.
+    /// The forge accepted this version; `remote` is its id of the check run.
     pub async fn report_delivered(&self, id: ReportId, version: i64, remote: Option<&str>) -> Result<(), StoreError> {
         in_tx!(
             self,
@@ -88,7 +91,7 @@ impl Store {
         )
     }
 
-    /// The forge could not be told now; the report is due again after `after`.
+    /// The forge took no report now; it is due again after `after`.
     pub async fn report_later(
         &self,
         id: ReportId,
@@ -96,22 +99,28 @@ impl Store {
         after: Duration,
         reason: &str,
     ) -> Result<(), StoreError> {
-        in_tx!(self, "put off a report", [reason = reason.to_owned()], |tx| {
-            put_off(tx, id, version, after, reason, false)
-        })
+        in_tx!(
+            self,
+            "put off a report",
+            [id = id.to_string(), reason = reason.to_owned()],
+            |tx| { put_off(tx, id, version, after, reason, false) }
+        )
     }
 
     /// The forge said no. It is shown on the run's page and tried again hourly, and at once when there
     /// is something new to say.
     pub async fn report_refused(&self, id: ReportId, version: i64, reason: &str) -> Result<(), StoreError> {
-        in_tx!(self, "note a refused report", [reason = reason.to_owned()], |tx| {
-            put_off(tx, id, version, REFUSED_AGAIN, reason, true)
-        })
+        in_tx!(
+            self,
+            "note a refused report",
+            [id = id.to_string(), reason = reason.to_owned()],
+            |tx| { put_off(tx, id, version, REFUSED_AGAIN, reason, true) }
+        )
     }
 
     /// When the next report is due, in milliseconds since 1970; none when nothing is owed.
     pub async fn next_report_due(&self) -> Result<Option<i64>, StoreError> {
-        let mut tx = self.glance("look for the next report").await?;
+        let mut tx = self.read_single("look for the next report").await?;
         let row = tx
             .row(
                 "SELECT MIN(CASE WHEN lease_until > due_ms THEN lease_until ELSE due_ms END) AS due
@@ -123,7 +132,12 @@ impl Store {
     }
 }
 
-async fn claim(tx: &mut Tx, node: &NodeName, limit: u32, lease: Duration) -> Result<Vec<ClaimedReport>, StoreError> {
+async fn claim(
+    tx: &mut Tx,
+    node: &NodeName,
+    limit: u32,
+    lease: Duration,
+) -> Result<(Vec<ClaimedReport>, Vec<StoreError>), StoreError> {
     let rows = tx
         .rows(
             "UPDATE reports SET lease_owner = $1, lease_until = $2 WHERE id IN (
@@ -135,22 +149,33 @@ async fn claim(tx: &mut Tx, node: &NodeName, limit: u32, lease: Duration) -> Res
             args![node, tx.now + ms(lease), tx.now, limit],
         )
         .await?;
-    let mut claimed = rows.iter().map(claimed).collect::<Result<Vec<_>, _>>()?;
-    // RETURNING promises no order.
-    claimed.sort_by_key(|c| (!c.report.state.is_final(), c.id));
-    Ok(claimed)
+    let (mut readable, mut unreadable) = (Vec::with_capacity(rows.len()), Vec::new());
+    for row in &rows {
+        match claimed(row) {
+            Ok(report) => readable.push(report),
+            Err(error @ StoreError::Unreadable { .. }) => {
+                let (id, version, reason) = (row.text("id")?, row.int("version")?, error.to_string());
+                put_off(tx, &id, version, REFUSED_AGAIN, &reason, true).await?;
+                unreadable.push(error);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    // RETURNING guarantees no order.
+    readable.sort_by_key(|c| (!c.report.state.is_final(), c.id));
+    Ok((readable, unreadable))
 }
 
 fn claimed(row: &Row) -> Result<ClaimedReport, StoreError> {
-    let place = runs::place(row)?;
+    let target = runs::check_target(row)?;
     Ok(ClaimedReport {
         id: row.parse("id")?,
         version: row.int("version")?,
         tries: row.num("tries")?,
         remote: row.opt_text("remote")?,
         report: Report {
-            repository: place.repository,
-            commit: place.commit,
+            repository: target.repository,
+            commit: target.commit,
             name: row.text("name")?,
             generation: row.num("generation")?,
             state: state(row)?,
@@ -165,7 +190,7 @@ fn claimed(row: &Row) -> Result<ClaimedReport, StoreError> {
 }
 
 async fn delivered(tx: &mut Tx, id: ReportId, version: i64, remote: Option<&str>) -> Result<(), StoreError> {
-    // What was told while a new generation began is not that generation's check run.
+    // What was delivered while a new generation began is not that generation's check run.
     tx.execute(
         "UPDATE reports SET lease_until = 0, lease_owner = NULL, tries = 0, reason = NULL, refused = 0,
              due_ms = CASE WHEN due_ms > $4 THEN $4 ELSE due_ms END,
@@ -180,7 +205,7 @@ async fn delivered(tx: &mut Tx, id: ReportId, version: i64, remote: Option<&str>
 
 async fn put_off(
     tx: &mut Tx,
-    id: ReportId,
+    id: &str,
     version: i64,
     after: Duration,
     reason: &str,

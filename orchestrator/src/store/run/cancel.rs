@@ -9,7 +9,7 @@ use crate::{
     store::{
         Store, StoreError,
         engine::{
-            transitions::{among, live},
+            transitions::{live, states_sql},
             tx::{Row, Tx, args, clip},
         },
     },
@@ -82,7 +82,7 @@ impl Store {
 
     /// Whether somebody asked for the end of this attempt, through its job or its run.
     pub async fn cancel_state(&self, attempt: AttemptId) -> Result<Option<CancelRequest>, StoreError> {
-        let mut tx = self.glance("look for a cancel request").await?;
+        let mut tx = self.read_single("look for a cancel request").await?;
         let row = tx
             .row(
                 "SELECT COALESCE(j.cancel_ms, r.cancel_ms) AS cancel_ms, COALESCE(j.cancel_by, r.cancel_by) AS cancel_by,
@@ -114,7 +114,7 @@ async fn cancel_run(tx: &mut Tx, run: RunId, by: &str, reason: &str) -> Result<C
         return Ok(CancelOutcome::AlreadyEnded);
     };
     let settled = runs::settle_and_report(tx, &locked, run, number, &[]).await?;
-    let sql = among(
+    let sql = states_sql(
         "SELECT a.id FROM attempts a JOIN jobs j ON j.id = a.job_id
          WHERE j.run_id = $1 AND j.run_attempt = $2 AND a.state IN ({from}) ORDER BY a.id",
         live::<AttemptState>(),
@@ -136,7 +136,7 @@ async fn cancel_job(tx: &mut Tx, job: JobId, by: &str, reason: &str) -> Result<C
     let Some(locked) = runs::lock(tx, run).await? else {
         return Ok(CancelOutcome::Unknown);
     };
-    let sql = among(
+    let sql = states_sql(
         "UPDATE jobs SET cancel_force = CASE WHEN cancel_ms IS NULL THEN 0 ELSE 1 END,
              cancel_ms = COALESCE(cancel_ms, $2), cancel_by = $3, cancel_reason = $4
          WHERE id = $1 AND state IN ({from}) RETURNING state, run_attempt, cancel_force",
@@ -150,7 +150,7 @@ async fn cancel_job(tx: &mut Tx, job: JobId, by: &str, reason: &str) -> Result<C
     };
     let (state, forced): (JobState, bool) = (row.parse("state")?, row.flag("cancel_force")?);
     if state == JobState::Active {
-        let sql = among(
+        let sql = states_sql(
             "SELECT id FROM attempts WHERE job_id = $1 AND state IN ({from})",
             live::<AttemptState>(),
         );
@@ -161,7 +161,7 @@ async fn cancel_job(tx: &mut Tx, job: JobId, by: &str, reason: &str) -> Result<C
             forced,
         });
     }
-    jobs::go(tx, job, state, JobState::Cancelled, Some("cancelled before it began")).await?;
+    jobs::set_state(tx, job, state, JobState::Cancelled, Some("cancelled before it began")).await?;
     let settled = runs::settle_and_report(tx, &locked, run, row.num("run_attempt")?, &[job]).await?;
     let mut ended = vec![job];
     ended.extend(settled.ended);

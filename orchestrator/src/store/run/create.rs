@@ -15,7 +15,7 @@ use crate::{
     store::{
         StoreError,
         engine::tx::{Tx, args, clip, to_json},
-        report::outbox::{self, Place},
+        report::outbox::{self, CheckTarget},
     },
 };
 
@@ -53,7 +53,7 @@ pub struct JobRequirement {
     pub class: String,
 }
 
-/// Creates one run with its first attempt, its jobs and their reports. The caller tells the aggregate.
+/// Creates one run with its first attempt, its jobs and their reports. The caller writes the aggregate.
 pub(in crate::store) async fn run(
     tx: &mut Tx,
     trigger_id: TriggerId,
@@ -62,8 +62,8 @@ pub(in crate::store) async fn run(
     commit: &CommitSha,
     new: &NewRun,
 ) -> Result<RunId, StoreError> {
-    let place = Place::of(trigger, commit);
-    place.lock(tx).await?;
+    let target = CheckTarget::of(trigger, commit);
+    target.lock(tx).await?;
     let id = RunId::new();
     let plan = match &new.plan {
         Ok(planned) if planned.jobs.len() != planned.plan.jobs.len() => {
@@ -107,23 +107,49 @@ pub(in crate::store) async fn run(
     .await?;
     match &new.plan {
         Ok(planned) => {
+            insert_job_plans(tx, id, &planned.plan).await?;
             runs::insert_attempt(tx, id, 1, by, RunState::Active).await?;
-            let ids = insert_jobs(tx, id, &place, planned).await?;
+            let ids = insert_jobs(tx, id, &target, planned).await?;
             runs::settle(tx, id, 1).await?;
             // The first report leaves before any machine is prepared, for waiting jobs as well.
             for job in ids {
-                outbox::job(tx, &place, job).await?;
+                outbox::job(tx, &target, job).await?;
             }
         }
         Err(complaints) => {
             runs::insert_attempt(tx, id, 1, by, RunState::Error).await?;
-            outbox::unusable(tx, &place, id, &new.name, &new.path, complaints).await?;
+            outbox::unusable(tx, &target, id, &new.name, &new.path, complaints).await?;
         }
     }
     Ok(id)
 }
 
-async fn insert_jobs(tx: &mut Tx, run: RunId, place: &Place, planned: &PlannedRun) -> Result<Vec<JobId>, StoreError> {
+/// Stores each job's part of the plan: what reads one job must not parse them all. A part is itself a plan, of that job
+/// alone, so that whatever version it has is known and read in one place ([`Plan::read`]).
+async fn insert_job_plans(tx: &mut Tx, run: RunId, plan: &Plan) -> Result<(), StoreError> {
+    for job in &plan.jobs {
+        let part = Plan {
+            jobs: vec![job.clone()],
+            version: plan.version,
+            path: plan.path.clone(),
+            name: plan.name.clone(),
+            env: plan.env.clone(),
+        };
+        tx.execute(
+            "INSERT INTO job_plans (run_id, job_key, plan) VALUES ($1, $2, $3)",
+            args![run, &job.id, to_json(tx.what, &part)?],
+        )
+        .await?;
+    }
+    Ok(())
+}
+
+async fn insert_jobs(
+    tx: &mut Tx,
+    run: RunId,
+    target: &CheckTarget,
+    planned: &PlannedRun,
+) -> Result<Vec<JobId>, StoreError> {
     let mut ids = Vec::with_capacity(planned.jobs.len());
     for (index, (job, requirement)) in planned.plan.jobs.iter().zip(&planned.jobs).enumerate() {
         let new = jobs::NewJob {
@@ -139,7 +165,7 @@ async fn insert_jobs(tx: &mut Tx, run: RunId, place: &Place, planned: &PlannedRu
             state: JobState::Waiting,
             carried_from: None,
         };
-        jobs::insert(tx, place, &new).await?;
+        jobs::insert(tx, target, &new).await?;
         ids.push(new.id);
     }
     Ok(ids)

@@ -1,4 +1,4 @@
-//! Whether anything about a job changed: what those who watch one ask each second.
+//! Whether anything about a job changed: what viewers of one ask each second.
 
 use crate::{
     model::{
@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// Where a job stands, in one short row. While it is the same, so is everything that [`Store::job`] would say, but for
-/// the place of a queued job in its queue.
+/// the position of a queued job in its queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobVersion {
     /// The job's state.
@@ -18,16 +18,16 @@ pub struct JobVersion {
     pub attempt: Option<AttemptId>,
     /// That attempt has ended: nothing more is written to its log but its end.
     pub attempt_ended: bool,
-    /// Changes with every move of the run, its jobs and their attempts.
+    /// Changes with every transition of the run, its jobs and their attempts.
     run: i64,
-    /// How many steps have rows, and the sum of the times of their last moves.
+    /// How many steps have rows, and the sum of the times of their last transitions.
     steps: (i64, i64),
 }
 
 impl Store {
     /// See [`JobVersion`]; `None` when there is no such job.
     pub async fn job_version(&self, id: JobId) -> Result<Option<JobVersion>, StoreError> {
-        let mut tx = self.glance("look for changes of a job").await?;
+        let mut tx = self.read_single("look for changes of a job").await?;
         let row = tx
             .row(
                 "SELECT j.state, r.version, a.id AS newest_attempt, a.ended_ms,

@@ -1,4 +1,4 @@
-//! Jobs: their rows, their moves, and the turns that the moves keep in step.
+//! Jobs: their rows, their transitions, and the turns that these keep in step.
 
 use super::{
     cancel::{self, CancelRequest},
@@ -14,17 +14,17 @@ use crate::{
     store::{
         StoreError,
         engine::{
-            transitions::guarded,
+            transitions::transition_sql,
             tx::{Row, Tx, args, clip, to_json},
         },
-        report::outbox::Place,
+        report::outbox::CheckTarget,
     },
 };
 
 /// A job of a run attempt.
 #[derive(Debug, Clone)]
 pub struct JobRow {
-    /// Which.
+    /// Its id.
     pub id: JobId,
     /// Its key in the plan.
     pub key: String,
@@ -34,7 +34,7 @@ pub struct JobRow {
     pub label: Label,
     /// What its machine gets.
     pub size: Size,
-    /// Where it stands.
+    /// Its state.
     pub state: JobState,
     /// Why it waits, was skipped, failed, or ended as it did.
     pub reason: Option<String>,
@@ -108,7 +108,7 @@ pub(in crate::store) struct NewJob {
     pub(in crate::store) id: JobId,
     pub(in crate::store) run: RunId,
     pub(in crate::store) run_attempt: u32,
-    /// Its place in the plan.
+    /// Its position in the plan.
     pub(in crate::store) place: u32,
     pub(in crate::store) key: String,
     pub(in crate::store) name: String,
@@ -121,7 +121,7 @@ pub(in crate::store) struct NewJob {
 }
 
 /// Stores a new job.
-pub(in crate::store) async fn insert(tx: &mut Tx, place: &Place, new: &NewJob) -> Result<(), StoreError> {
+pub(in crate::store) async fn insert(tx: &mut Tx, target: &CheckTarget, new: &NewJob) -> Result<(), StoreError> {
     let size = new.requirement.size;
     tx.execute(
         "INSERT INTO jobs (id, run_id, run_attempt, place, job_key, name, check_name, needs, label, cpus,
@@ -141,8 +141,8 @@ pub(in crate::store) async fn insert(tx: &mut Tx, place: &Place, new: &NewJob) -
             stored(size.memory_mib),
             size.disk_gib.map(stored),
             &new.requirement.class,
-            &place.repository.connection,
-            &place.repository.id,
+            &target.repository.connection,
+            &target.repository.id,
             new.state,
             new.carried_from,
             tx.now,
@@ -152,16 +152,16 @@ pub(in crate::store) async fn insert(tx: &mut Tx, place: &Place, new: &NewJob) -
     .map(drop)
 }
 
-/// Moves a job, when it is in `from` and the law allows it. The caller holds the run's lock, so that
+/// Sets a job's state, when it is `from` and that transition is legal. The caller holds the run's lock, so that
 /// `from` is what it just read.
-pub(in crate::store) async fn go(
+pub(in crate::store) async fn set_state(
     tx: &mut Tx,
     id: JobId,
     from: JobState,
     to: JobState,
     reason: Option<&str>,
 ) -> Result<bool, StoreError> {
-    let sql = guarded(
+    let sql = transition_sql(
         "UPDATE jobs SET state = $2, reason = $3,
              queued_ms = CASE WHEN $4 = 1 THEN $6 ELSE queued_ms END,
              started_ms = CASE WHEN $4 = 1 THEN NULL ELSE started_ms END,

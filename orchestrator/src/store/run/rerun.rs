@@ -86,7 +86,7 @@ async fn rerun(tx: &mut Tx, run: RunId, which: Rerun, by: &str) -> Result<RerunO
     for (row, again) in rows.iter().zip(again) {
         let new = successor(row, run, number, again)?;
         if again {
-            jobs::insert(tx, &locked.place, &new).await?;
+            jobs::insert(tx, &locked.target, &new).await?;
             fresh.push(new.id);
         } else {
             carry(tx, &locked, row, &new).await?;
@@ -125,7 +125,7 @@ fn successor(row: &Row, run: RunId, run_attempt: u32, again: bool) -> Result<New
 
 async fn carry(tx: &mut Tx, locked: &runs::Locked, row: &Row, new: &NewJob) -> Result<(), StoreError> {
     let old: JobId = row.parse("id")?;
-    jobs::insert(tx, &locked.place, new).await?;
+    jobs::insert(tx, &locked.target, new).await?;
     tx.execute(
         "UPDATE jobs SET queued_ms = o.queued_ms, started_ms = o.started_ms, ended_ms = o.ended_ms, reason = o.reason
          FROM (SELECT queued_ms, started_ms, ended_ms, reason FROM jobs WHERE id = $2) AS o WHERE id = $1",

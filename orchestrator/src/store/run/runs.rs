@@ -11,22 +11,25 @@ use crate::{
     store::{
         StoreError,
         engine::{
-            transitions::{before, guarded},
+            transitions::{predecessors, transition_sql},
             tx::{Row, Tx, args, clip},
         },
-        report::outbox::{self, Place},
+        report::{
+            aggregate,
+            outbox::{self, CheckTarget},
+        },
     },
 };
 
 /// A run that nobody else changes until the end of the transaction.
 pub(in crate::store) struct Locked {
     /// Where its checks are shown.
-    pub(in crate::store) place: Place,
+    pub(in crate::store) target: CheckTarget,
     /// The number of its newest attempt.
     pub(in crate::store) attempt: u32,
 }
 
-/// What a look at a run attempt led to.
+/// What became due in a run attempt, and was done.
 #[derive(Debug)]
 pub(in crate::store) struct Settled {
     pub(in crate::store) state: RunState,
@@ -47,16 +50,16 @@ pub(in crate::store) async fn lock(tx: &mut Tx, run: RunId) -> Result<Option<Loc
         .await?;
     let Some(row) = row else { return Ok(None) };
     let locked = Locked {
-        place: place(&row)?,
+        target: check_target(&row)?,
         attempt: row.num("attempt")?,
     };
-    locked.place.lock(tx).await?;
+    locked.target.lock(tx).await?;
     Ok(Some(locked))
 }
 
 /// Where the checks of a row of `runs` are shown.
-pub(in crate::store) fn place(row: &Row) -> Result<Place, StoreError> {
-    Ok(Place {
+pub(in crate::store) fn check_target(row: &Row) -> Result<CheckTarget, StoreError> {
+    Ok(CheckTarget {
         repository: repository(row)?,
         commit: row.parse("commit_sha")?,
     })
@@ -138,7 +141,7 @@ async fn snapshot(tx: &mut Tx, run: RunId, number: u32) -> Result<Snapshot, Stor
     })
 }
 
-/// Makes every move that is due. The caller holds the lock and writes the reports.
+/// Makes every transition that is due. The caller holds the lock and writes the reports.
 pub(in crate::store) async fn settle(tx: &mut Tx, run: RunId, number: u32) -> Result<Settled, StoreError> {
     let snapshot = snapshot(tx, run, number).await?;
     let mut settled = Settled {
@@ -164,7 +167,7 @@ pub(in crate::store) async fn settle(tx: &mut Tx, run: RunId, number: u32) -> Re
             }
         };
         let from = snapshot.jobs.iter().find(|job| job.id == id).map(|job| job.state);
-        if jobs::go(tx, id, from.unwrap_or(JobState::Waiting), to, reason.as_deref()).await? {
+        if jobs::set_state(tx, id, from.unwrap_or(JobState::Waiting), to, reason.as_deref()).await? {
             if to == JobState::Queued {
                 &mut settled.freed
             } else {
@@ -177,9 +180,9 @@ pub(in crate::store) async fn settle(tx: &mut Tx, run: RunId, number: u32) -> Re
 }
 
 async fn end(tx: &mut Tx, run: RunId, number: u32, to: RunState) -> Result<(), StoreError> {
-    let sql = guarded(
+    let sql = transition_sql(
         "UPDATE run_attempts SET state = $3, ended_ms = $4 WHERE run_id = $1 AND number = $2 AND state IN ({from})",
-        &before(to),
+        &predecessors(to),
         to,
     );
     tx.execute(sql, args![run, number, to, tx.now]).await.map(drop)
@@ -195,8 +198,8 @@ pub(in crate::store) async fn settle_and_report(
 ) -> Result<Settled, StoreError> {
     let settled = settle(tx, run, number).await?;
     for id in also.iter().chain(&settled.freed).chain(&settled.ended) {
-        outbox::job(tx, &locked.place, *id).await?;
+        outbox::job(tx, &locked.target, *id).await?;
     }
-    outbox::aggregate(tx, &locked.place).await?;
+    aggregate::update(tx, &locked.target).await?;
     Ok(settled)
 }

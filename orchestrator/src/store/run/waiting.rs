@@ -1,4 +1,4 @@
-//! Whether anything waits for somebody: the slow timer behind every hint, in one short look.
+//! Whether anything waits for somebody: the slow timer behind every hint, in one short statement.
 
 use crate::store::{Store, StoreError, engine::tx::args};
 
@@ -11,7 +11,7 @@ pub enum Waiting {
     Trigger,
     /// A job in the queue.
     Job,
-    /// A report that its forge has not heard.
+    /// A report that its forge has not accepted.
     Report,
     /// A machine that is kept: its time may be over, or another node's daemon was asked about it.
     Kept,
@@ -20,7 +20,7 @@ pub enum Waiting {
 impl Store {
     /// Each kind of work of which there is some, found with one statement: an idle daemon does little else.
     pub async fn waiting(&self) -> Result<Vec<Waiting>, StoreError> {
-        let mut tx = self.glance("look for waiting work").await?;
+        let mut tx = self.read_single("look for waiting work").await?;
         let rows = tx
             .rows(
                 "SELECT 'delivery' AS kind WHERE EXISTS

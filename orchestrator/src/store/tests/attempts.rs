@@ -175,7 +175,10 @@ async fn a_join_token_serves_one_key(lab: Lab) {
     assert!(!store.session(job.attempt, &key).await.unwrap());
     assert_eq!(store.join(job.attempt, &token, &key).await.unwrap(), Join::Joined);
     assert_eq!(store.join(job.attempt, &token, &key).await.unwrap(), Join::Again);
-    assert_eq!(store.join(job.attempt, &token, &hash(3)).await.unwrap(), Join::Anew);
+    assert_eq!(
+        store.join(job.attempt, &token, &hash(3)).await.unwrap(),
+        Join::AgentRestarted
+    );
     assert!(store.session(job.attempt, &key).await.unwrap());
     assert!(!store.session(job.attempt, &hash(3)).await.unwrap());
     assert!(store.attempt(job.attempt).await.unwrap().unwrap().joined);

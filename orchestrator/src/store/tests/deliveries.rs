@@ -15,7 +15,7 @@ contract!(
 );
 
 /// A push of a branch of repository 1, by the commit's byte; 0 deletes it.
-fn pushed(key: &str, branch: &str, commit: u8) -> NewDelivery {
+pub(super) fn pushed(key: &str, branch: &str, commit: u8) -> NewDelivery {
     let commit: CommitSha = sha(commit);
     let body = format!("{branch} {commit}");
     let mut digest = [0; 32];
@@ -36,13 +36,13 @@ fn pushed(key: &str, branch: &str, commit: u8) -> NewDelivery {
     }
 }
 
-async fn record(lab: &Lab, new: &NewDelivery) -> Recorded {
+async fn record(lab: &Lab, new: &NewDelivery) -> RecordOutcome {
     lab.store.record_delivery(new.clone()).await.unwrap()
 }
 
 /// Stored as new, and read with this outcome.
-async fn read(lab: &Lab, new: &NewDelivery, outcome: DeliveryOutcome) -> DeliveryId {
-    let Recorded::New(id) = record(lab, new).await else {
+pub(super) async fn read(lab: &Lab, new: &NewDelivery, outcome: DeliveryOutcome) -> DeliveryId {
+    let RecordOutcome::New(id) = record(lab, new).await else {
         panic!("not new: {new:?}");
     };
     finish(lab, outcome).await;
@@ -62,7 +62,7 @@ fn trigger_of(new: &NewDelivery) -> DeliveryOutcome {
     DeliveryOutcome::Planned(vec![trigger])
 }
 
-fn ignored(retry: Retry) -> DeliveryOutcome {
+pub(super) fn ignored(retry: Retry) -> DeliveryOutcome {
     DeliveryOutcome::Ignored {
         reason: "not listed".into(),
         retry,
@@ -127,20 +127,23 @@ async fn what_led_to_nothing_may_come_again_and_what_was_done_may_not(lab: Lab) 
             } else {
                 let id = read(&lab, &first, trigger_of(&first)).await;
                 // Under way, it is done for whoever comes meanwhile.
-                assert_eq!(record(&lab, &again).await, Recorded::Duplicate(id), "{what}");
+                assert_eq!(record(&lab, &again).await, RecordOutcome::Duplicate(id), "{what}");
                 plan(&lab, failed(retry)).await;
                 id
             };
             if retry == Never {
-                assert_eq!(record(&lab, &again).await, Recorded::Duplicate(id), "{what}");
+                assert_eq!(record(&lab, &again).await, RecordOutcome::Duplicate(id), "{what}");
                 continue;
             }
             let second = read(&lab, &again, trigger_of(&again)).await;
             assert_ne!(second, id, "what has ended is never reopened");
-            assert_eq!(record(&lab, &first).await, Recorded::Duplicate(second), "{what}");
+            assert_eq!(record(&lab, &first).await, RecordOutcome::Duplicate(second), "{what}");
             assert!(!plan(&lab, runs).await, "{what}: nothing was planned for it before");
             for same in [&first, &again] {
-                assert!(matches!(record(&lab, same).await, Recorded::Duplicate(_)), "{what}");
+                assert!(
+                    matches!(record(&lab, same).await, RecordOutcome::Duplicate(_)),
+                    "{what}"
+                );
             }
             let row = lab.store.delivery(id).await.unwrap().unwrap();
             assert!(row.state.is_terminal(), "{what}");
@@ -155,7 +158,10 @@ async fn a_branch_that_was_deleted_and_pushed_again_is_new(lab: Lab) {
         read(&lab, &new, trigger_of(&new)).await;
         assert_eq!(plan(&lab, runs).await, round > 0, "round {round}");
         assert!(
-            matches!(record(&lab, &pushed("again", "x", 1)).await, Recorded::Duplicate(_)),
+            matches!(
+                record(&lab, &pushed("again", "x", 1)).await,
+                RecordOutcome::Duplicate(_)
+            ),
             "round {round}: the same push delivered again is none"
         );
         read(&lab, &pushed(&format!("d{round}"), "x", 0), ignored(Retry::Never)).await;
@@ -170,7 +176,7 @@ async fn an_old_push_delivered_again_is_new_for_the_tip_alone(lab: Lab) {
         plan(&lab, runs).await;
     }
     // By its own key it is known; under another it may be a branch that was set back, which the tip says.
-    assert!(matches!(record(&lab, &first).await, Recorded::Duplicate(_)));
+    assert!(matches!(record(&lab, &first).await, RecordOutcome::Duplicate(_)));
     let replayed = pushed("1-replayed", "x", 1);
     read(&lab, &replayed, trigger_of(&replayed)).await;
     assert!(plan(&lab, not_planned(None, Retry::Never)).await, "the tip decides");
@@ -179,7 +185,7 @@ async fn an_old_push_delivered_again_is_new_for_the_tip_alone(lab: Lab) {
         for commit in [1, 2] {
             let new = pushed(key, "x", commit);
             assert!(
-                matches!(record(&lab, &new).await, Recorded::Duplicate(_)),
+                matches!(record(&lab, &new).await, RecordOutcome::Duplicate(_)),
                 "{key} {commit}"
             );
         }
@@ -204,7 +210,7 @@ async fn by_ourselves_only_what_the_connection_kept_from_running_comes_again(lab
     // Who delivers it again may still.
     assert!(matches!(
         record(&lab, &pushed("2", "listed", 1)).await,
-        Recorded::New(_)
+        RecordOutcome::New(_)
     ));
     finish(&lab, ignored(Retry::Automatic)).await;
     let held = read(&lab, &pushed("3", "moved", 1), ignored(Retry::Automatic)).await;
@@ -232,7 +238,7 @@ async fn a_refusal_of_the_credentials_is_no_try(lab: Lab) {
     }
 }
 
-fn tip(branch: &str, commit: u8) -> Tip {
+pub(super) fn tip(branch: &str, commit: u8) -> Tip {
     Tip {
         ref_name: format!("refs/heads/{branch}").parse().unwrap(),
         commit: sha(commit),
@@ -269,7 +275,7 @@ async fn a_tip_that_nobody_planned_was_missed(lab: Lab) {
     );
     // A delivery that comes late, a trigger that failed, one that was looked at, and one that ran.
     let late = pushed("2", "main", 3);
-    assert!(matches!(record(&lab, &late).await, Recorded::New(_)));
+    assert!(matches!(record(&lab, &late).await, RecordOutcome::New(_)));
     assert_eq!(missed(&lab).await, ["old"], "on its way");
     finish(&lab, trigger_of(&late)).await;
     assert_eq!(missed(&lab).await, ["old"], "on its way");

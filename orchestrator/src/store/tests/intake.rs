@@ -17,6 +17,7 @@ contract!(
     a_lost_trigger_lease_creates_nothing,
     an_unusable_workflow_is_a_run_in_error,
     a_trigger_that_fails_tells_the_commit,
+    an_unreadable_trigger_fails_alone,
     requirements_must_match_the_plan,
     a_run_is_called_what_its_commit_is,
     foreign_text_with_nul_is_stored,
@@ -36,7 +37,7 @@ fn delivery(key: &str, body: &str) -> NewDelivery {
     }
 }
 
-async fn record(lab: &Lab, key: &str, body: &str) -> Recorded {
+async fn record(lab: &Lab, key: &str, body: &str) -> RecordOutcome {
     lab.store.record_delivery(delivery(key, body)).await.unwrap()
 }
 
@@ -49,14 +50,14 @@ async fn newest(lab: &Lab, limit: u32) -> Vec<DeliveryRow> {
 }
 
 async fn a_delivery_is_stored_once(lab: Lab) {
-    let Recorded::New(id) = record(&lab, "1", "a").await else {
+    let RecordOutcome::New(id) = record(&lab, "1", "a").await else {
         panic!("the first is new");
     };
-    assert_eq!(record(&lab, "1", "another body").await, Recorded::Duplicate(id));
+    assert_eq!(record(&lab, "1", "another body").await, RecordOutcome::Duplicate(id));
     let mut other = delivery("1", "a");
     other.connection = "elsewhere".parse().unwrap();
     let recorded = lab.store.record_delivery(other).await.unwrap();
-    assert!(matches!(recorded, Recorded::New(_)), "keys belong to a connection");
+    assert!(matches!(recorded, RecordOutcome::New(_)), "keys belong to a connection");
     assert_eq!(newest(&lab, 10).await.len(), 2);
     assert!(lab.store.record_delivery(delivery("", "b")).await.is_err());
     assert!(
@@ -68,14 +69,14 @@ async fn a_delivery_is_stored_once(lab: Lab) {
 }
 
 async fn a_body_is_stored_once_under_any_key(lab: Lab) {
-    let Recorded::New(id) = record(&lab, "1", "a").await else {
+    let RecordOutcome::New(id) = record(&lab, "1", "a").await else {
         panic!("the first is new");
     };
-    assert_eq!(record(&lab, "2", "a").await, Recorded::Duplicate(id));
+    assert_eq!(record(&lab, "2", "a").await, RecordOutcome::Duplicate(id));
     lab.sql("UPDATE deliveries SET received_ms = received_ms - 4 * 24 * 3600 * 1000")
         .await;
     assert!(
-        matches!(record(&lab, "3", "a").await, Recorded::New(_)),
+        matches!(record(&lab, "3", "a").await, RecordOutcome::New(_)),
         "after three days it may be meant again"
     );
 }
@@ -87,7 +88,7 @@ async fn racing_deliveries_are_stored_once(lab: Lab) {
     });
     let mut new = 0;
     for task in tries.collect::<Vec<_>>() {
-        new += usize::from(matches!(task.await.unwrap(), Recorded::New(_)));
+        new += usize::from(matches!(task.await.unwrap(), RecordOutcome::New(_)));
     }
     assert_eq!(new, 1);
 }
@@ -377,6 +378,30 @@ async fn a_trigger_that_fails_tells_the_commit(lab: Lab) {
         .await
         .unwrap();
     assert_eq!(lab.says(2, "helios-ci").await, None);
+}
+
+async fn an_unreadable_trigger_fails_alone(lab: Lab) {
+    let broken = lab.store.create_trigger(&push(1, &sha(1)), "ann").await.unwrap();
+    lab.sql("UPDATE triggers SET body = '{}'").await;
+    let good = lab.store.create_trigger(&push(1, &sha(2)), "ann").await.unwrap();
+    let claimed = lab.store.claim_trigger(&lab.node, MINUTE).await.unwrap().unwrap();
+    assert_eq!((claimed.id, claimed.tries), (good, 1), "nobody waits behind it");
+    let mut tx = lab.store.read("look at a trigger").await.unwrap();
+    let sql = "SELECT state, reason, lease_until FROM triggers WHERE id = $1";
+    let row = tx.row(sql, engine::tx::args![broken]).await.unwrap().unwrap();
+    assert_eq!(
+        (row.text("state").unwrap().as_str(), row.int("lease_until").unwrap()),
+        ("failed", 0)
+    );
+    let reason = row.text("reason").unwrap();
+    assert!(
+        reason.starts_with("cannot claim a trigger: a row of the database has a value in `body`"),
+        "{reason}"
+    );
+    drop(tx);
+    assert_eq!(lab.store.counts().await.unwrap().rows_unreadable, 1);
+    assert!(lab.store.claim_trigger(&lab.node, MINUTE).await.unwrap().is_none());
+    assert_eq!(lab.store.counts().await.unwrap().rows_unreadable, 1, "it has ended");
 }
 
 async fn a_run_is_called_what_its_commit_is(lab: Lab) {

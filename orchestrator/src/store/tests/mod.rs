@@ -3,7 +3,9 @@
 mod access;
 mod attempts;
 mod cancelling;
+mod comparing;
 mod deliveries;
+mod hints;
 mod intake;
 mod keeping;
 mod moves;

@@ -1,4 +1,4 @@
-//! Random work by several hands against the law: whatever is asked, in whatever order and with
+//! Random work by several hands against the rules of the states: whatever is asked, in whatever order and with
 //! whatever epoch, every observed move is legal, what has ended never changes, and the rows agree.
 
 use std::{collections::BTreeMap, fmt::Debug, str::FromStr};
@@ -43,9 +43,9 @@ const RESULTS: &[JobResult] = &[
 
 /// Every row that has a state: by table and key, its state and everything that must not change once
 /// it has ended.
-type Seen = BTreeMap<(&'static str, String), (String, String)>;
+type States = BTreeMap<(&'static str, String), (String, String)>;
 
-async fn look(lab: &Lab) -> Seen {
+async fn read_states(lab: &Lab) -> States {
     const TABLES: &[(&str, &str)] = &[
         (
             "run",
@@ -70,7 +70,7 @@ async fn look(lab: &Lab) -> Seen {
         ),
     ];
     let mut tx = lab.store.read("look at every state").await.unwrap();
-    let mut seen = Seen::new();
+    let mut seen = States::new();
     for (table, sql) in TABLES {
         for row in tx.rows(*sql, &[]).await.unwrap() {
             let text = |column: &str| row.opt_text(column).unwrap().unwrap_or_default();
@@ -85,7 +85,7 @@ fn legal<S: State + FromStr<Err: Debug> + Debug>(from: &str, to: &str) -> bool {
     from == to || from.next().contains(&to)
 }
 
-fn compare(before: &Seen, after: &Seen) -> Result<(), TestCaseError> {
+fn compare(before: &States, after: &States) -> Result<(), TestCaseError> {
     for (key, (from, rest)) in before {
         let Some((to, now)) = after.get(key) else {
             return Err(TestCaseError::fail(format!("{key:?} vanished")));
@@ -286,11 +286,11 @@ async fn of_attempt(store: &Store, op: &Op, id: AttemptId, off: &i64) -> Result<
 
 async fn play(lab: Lab, ops: Vec<Op>) -> Result<(), TestCaseError> {
     let other = lab.node("node-b").await;
-    let mut before = look(&lab).await;
+    let mut before = read_states(&lab).await;
     for op in ops {
         let done = perform(&lab, &other, &op).await;
         prop_assert!(done.is_ok(), "{op:?}: {done:?}");
-        let after = look(&lab).await;
+        let after = read_states(&lab).await;
         compare(&before, &after)?;
         agree(&lab).await?;
         before = after;

@@ -56,14 +56,14 @@ async fn a_restarted_node_takes_its_attempts_up(lab: Lab) {
     restarted.register().await;
     let mut taken = restarted.store.reclaim(&lab.node, restarted.instance).await.unwrap();
     taken.sort_by_key(|attempt| attempt.created_ms);
-    let mut told: Vec<_> = taken.iter().map(|a| (a.id, a.epoch, a.state)).collect();
-    told.sort_by_key(|t| t.0);
+    let mut found: Vec<_> = taken.iter().map(|a| (a.id, a.epoch, a.state)).collect();
+    found.sort_by_key(|t| t.0);
     let mut expected = vec![
         (claimed[0].attempt, 2, AttemptState::Running),
         (claimed[1].attempt, 2, AttemptState::Preparing),
     ];
     expected.sort_by_key(|t| t.0);
-    assert_eq!(told, expected);
+    assert_eq!(found, expected);
     assert!(
         lab.store
             .reclaim(&foreign.node, foreign.instance)

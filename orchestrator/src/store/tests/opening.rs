@@ -189,7 +189,7 @@ async fn a_plan_of_a_newer_version_is_named_by_its_version() {
     let lab = Lab::sqlite().await;
     lab.run(&ci(ONE)).await;
     let claimed = lab.claim().await.unwrap();
-    lab.sql("UPDATE runs SET plan = '{\"version\": 9, \"templates\": {}}'")
+    lab.sql("UPDATE job_plans SET plan = '{\"version\": 9, \"templates\": {}}'")
         .await;
     let words = lab.store.job(claimed.job).await.unwrap_err().to_string();
     assert!(

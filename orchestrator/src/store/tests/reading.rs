@@ -8,6 +8,7 @@ contract!(
     runs_are_filtered,
     visitors_see_public_repositories_only,
     a_job_shows_its_plan_attempts_and_steps,
+    a_job_needs_no_part_of_the_plan_but_its_own,
     a_jobs_version_changes_with_everything_that_is_shown_of_it,
     what_does_not_exist_is_none,
     the_numbers_add_up,
@@ -108,6 +109,25 @@ async fn visitors_see_public_repositories_only(lab: Lab) {
         list(&lab, only(&[])).await.is_empty(),
         "no public repository, nothing to see"
     );
+}
+
+async fn a_job_needs_no_part_of_the_plan_but_its_own(lab: Lab) {
+    let run = lab.run(&ci(&[("a", &[]), ("b", &[])])).await;
+    lab.sql("UPDATE job_plans SET plan = 'none' WHERE job_key = 'b'").await;
+    let jobs = lab.jobs(run).await;
+    // Neither the run's whole plan nor another job's part is read.
+    lab.sql("UPDATE runs SET plan = 'none'").await;
+    let detail = lab.store.job(jobs[0].id).await.unwrap().unwrap();
+    assert_eq!((detail.plan.id.as_str(), detail.plan.steps.len()), ("a", 1));
+    assert_eq!(detail.workflow_env, [("A".to_owned(), "1".to_owned())]);
+    let error = lab.store.job(jobs[1].id).await.unwrap_err();
+    assert!(matches!(&error, StoreError::Unreadable { column, .. } if column == "plan"));
+    // Every attempt of the run executes the same plan.
+    lab.play(JobResult::Failure).await;
+    lab.play(JobResult::Success).await;
+    lab.store.rerun(run, Rerun::All, "bob").await.unwrap();
+    let again = lab.store.job(lab.jobs(run).await[0].id).await.unwrap().unwrap();
+    assert_eq!((again.run_attempt, again.plan), (2, detail.plan));
 }
 
 async fn a_job_shows_its_plan_attempts_and_steps(lab: Lab) {

@@ -13,9 +13,12 @@ contract!(
     an_answer_for_an_earlier_generation_lends_no_id,
     an_old_answer_does_not_hide_a_new_state,
     an_expired_lease_is_claimed_again,
+    an_unreadable_report_holds_up_no_other,
     of_several_runs_the_worst_is_shown_whoever_ends_last,
     a_red_check_stays_red_until_its_own_run_is_mended,
     the_same_push_again_measures_the_same_thing_again,
+    a_push_that_could_not_be_planned_stays_red_until_it_comes_again,
+    a_push_that_is_ignored_in_the_end_takes_its_red_back,
 );
 
 async fn claim_all(lab: &Lab) -> Vec<ClaimedReport> {
@@ -23,8 +26,8 @@ async fn claim_all(lab: &Lab) -> Vec<ClaimedReport> {
 }
 
 async fn deliver(lab: &Lab, report: &ClaimedReport) {
-    let told = lab.store.report_delivered(report.id, report.version, Some("remote"));
-    told.await.unwrap();
+    let done = lab.store.report_delivered(report.id, report.version, Some("remote"));
+    done.await.unwrap();
 }
 
 /// The report of the only job.
@@ -153,7 +156,7 @@ async fn an_old_answer_does_not_hide_a_new_state(lab: Lab) {
     let newest = lab
         .number("SELECT COUNT(*) AS n FROM reports WHERE delivered = version")
         .await;
-    assert_eq!(newest, 1, "the job's check is told; only the aggregate is owed");
+    assert_eq!(newest, 1, "the job's check is done; only the aggregate is owed");
 }
 
 async fn an_expired_lease_is_claimed_again(lab: Lab) {
@@ -162,20 +165,52 @@ async fn an_expired_lease_is_claimed_again(lab: Lab) {
     assert_eq!(claim_all(&lab).await.len(), lost.len());
 }
 
-/// A run of workflow `ci` with one job, for a push of this ref.
-async fn run_of(lab: &Lab, commit: u8, ref_name: &str) -> RunId {
+async fn an_unreadable_report_holds_up_no_other(lab: Lab) {
+    let run = lab.run(&ci(ONE)).await;
+    lab.sql("UPDATE reports SET state = 'purple' WHERE job_id IS NOT NULL")
+        .await;
+    let claimed = claim_all(&lab).await;
+    assert_eq!(claimed.len(), 1);
+    assert_eq!(claimed[0].report.name, "helios-ci");
+    let shown = lab.store.run(run).await.unwrap().unwrap().undelivered;
+    assert!(
+        shown.len() == 1 && shown[0].contains("`purple` is no state of a report"),
+        "{shown:?}"
+    );
+    let counts = lab.store.counts().await.unwrap();
+    assert_eq!((counts.rows_unreadable, counts.reports_refused), (1, 1));
+    assert!(claim_all(&lab).await.is_empty(), "it is tried again in an hour");
+    lab.play(JobResult::Success).await;
+    assert_eq!(
+        of_job(claim_all(&lab).await).report.state,
+        ReportState::Success,
+        "and at once when there is something new to say"
+    );
+}
+
+/// A push of this ref that ends so; its runs.
+async fn pushed(lab: &Lab, commit: u8, ref_name: &str, outcome: TriggerOutcome) -> Vec<RunId> {
     let ref_name: RefName = ref_name.parse().unwrap();
     let mut trigger = push(1, &sha(commit));
     trigger.event = Event::push(ref_name, sha(commit), None);
     lab.store.create_trigger(&trigger, "ann").await.unwrap();
     let claimed = lab.store.claim_trigger(&lab.node, MINUTE).await.unwrap().unwrap();
-    let outcome = TriggerOutcome::Planned {
+    let runs = lab.store.finish_trigger(claimed.id, claimed.epoch, outcome).await;
+    runs.unwrap().unwrap()
+}
+
+/// One run, of workflow `ci` with one job.
+fn one_run(commit: u8) -> TriggerOutcome {
+    TriggerOutcome::Planned {
         commit: sha(commit),
         title: String::new(),
         runs: vec![planned(&ci(ONE))],
-    };
-    let runs = lab.store.finish_trigger(claimed.id, claimed.epoch, outcome).await;
-    runs.unwrap().unwrap()[0]
+    }
+}
+
+/// A run of workflow `ci` with one job, for a push of this ref.
+async fn run_of(lab: &Lab, commit: u8, ref_name: &str) -> RunId {
+    pushed(lab, commit, ref_name, one_run(commit)).await[0]
 }
 
 /// What the outbox wants a check of a commit to say and where it leads: state, title, run, job.
@@ -298,4 +333,64 @@ async fn the_same_push_again_measures_the_same_thing_again(lab: Lab) {
         (state.as_str(), title.as_str(), run),
         ("success", "1 job succeeded", second)
     );
+}
+
+const MAIN: &str = "refs/heads/main";
+
+fn too_large(commit: u8) -> TriggerOutcome {
+    TriggerOutcome::Failed {
+        reason: "the repository is too large".into(),
+        commit: Some(sha(commit)),
+        retry: Retry::OnRequest,
+    }
+}
+
+async fn a_push_that_could_not_be_planned_stays_red_until_it_comes_again(lab: Lab) {
+    let says = async || lab.says(1, "helios-ci").await.unwrap();
+    pushed(&lab, 1, MAIN, too_large(1)).await;
+    assert_eq!(says().await, "error: the repository is too large");
+    // Another ref's run at the same commit does not hide it, neither while it runs nor when it went well.
+    let tag = run_of(&lab, 1, "refs/tags/v1").await;
+    assert_eq!(
+        says().await,
+        "running: branch main: the repository is too large; 1 job running"
+    );
+    lab.play(JobResult::Success).await;
+    assert_eq!(says().await, "error: branch main: the repository is too large");
+    // Nor does a push of another commit, or the same failure once more.
+    pushed(&lab, 2, MAIN, one_run(2)).await;
+    lab.play(JobResult::Success).await;
+    pushed(&lab, 1, MAIN, too_large(1)).await;
+    assert_eq!(says().await, "error: branch main: the repository is too large");
+    // The same push again, which can be planned now, is what the commit says from here on.
+    let run = run_of(&lab, 1, MAIN).await;
+    lab.play(JobResult::Success).await;
+    let (state, title, to_run, _) = wanted(&lab, 1, "helios-ci").await;
+    assert_eq!((state.as_str(), title.as_str()), ("success", "2 jobs succeeded"));
+    assert!(to_run == run && run != tag, "it leads to a run again");
+}
+
+async fn a_push_that_is_ignored_in_the_end_takes_its_red_back(lab: Lab) {
+    let ignored = || TriggerOutcome::Ignored {
+        reason: "no workflow wants it".into(),
+        commit: None,
+        retry: Retry::Never,
+    };
+    let says = async |commit| lab.says(commit, "helios-ci").await;
+    pushed(&lab, 1, MAIN, too_large(1)).await;
+    pushed(&lab, 2, MAIN, too_large(2)).await;
+    pushed(&lab, 1, MAIN, ignored()).await;
+    assert_eq!(
+        says(1).await.unwrap(),
+        "skipped: Nothing to run: no workflow wants it",
+        "it is neither red nor green"
+    );
+    assert_eq!(says(2).await.unwrap(), "error: the repository is too large");
+    pushed(&lab, 3, MAIN, ignored()).await;
+    assert_eq!(says(3).await, None, "what never was red needs no word");
+    // With a run of another ref the commit says what that one does.
+    run_of(&lab, 2, "refs/tags/v1").await;
+    lab.play(JobResult::Success).await;
+    pushed(&lab, 2, MAIN, ignored()).await;
+    assert_eq!(says(2).await.unwrap(), "success: 1 job succeeded");
 }

@@ -101,16 +101,16 @@ async fn a_rerun_supersedes_its_checks(lab: Lab) {
     }
     lab.store.rerun(run, Rerun::Failed, "bob").await.unwrap();
     let reports = lab.store.claim_reports(&lab.node, 10, MINUTE).await.unwrap();
-    let mut told: Vec<(String, u32, Option<String>)> = reports
+    let mut found: Vec<(String, u32, Option<String>)> = reports
         .into_iter()
         .map(|r| (r.report.name, r.report.generation, r.remote))
         .collect();
-    told.sort();
+    found.sort();
     let expected = [
         ("helios-ci".to_owned(), 2, None),
         ("helios-ci / ci / b".to_owned(), 2, None),
     ];
-    assert_eq!(told, expected, "only what runs again, as new check runs");
+    assert_eq!(found, expected, "only what runs again, as new check runs");
 }
 
 /// As a condition will skip them: before they were ever queued.

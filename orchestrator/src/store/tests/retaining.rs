@@ -10,6 +10,7 @@ contract!(
     marked_files_are_listed_by_node_until_they_are_gone,
     logs_are_unsealed_until_their_node_has_seen_them_sealed,
     old_deliveries_lose_their_bodies_and_then_go,
+    reports_of_no_run_go_by_their_age,
     what_has_expired_goes_in_batches,
 );
 
@@ -130,6 +131,26 @@ async fn logs_are_unsealed_until_their_node_has_seen_them_sealed(lab: Lab) {
     lab.sql(AGE_ATTEMPTS).await;
     lab.store.expire(&other.node, &KEEP).await.unwrap();
     assert_eq!(unsealed(&other.node, None).await, [], "what is to go needs no end");
+}
+
+async fn reports_of_no_run_go_by_their_age(lab: Lab) {
+    let claimed = lab.trigger(1, &sha(1)).await;
+    let outcome = TriggerOutcome::Failed {
+        reason: "the repository is larger than 4 GiB".into(),
+        commit: Some(sha(1)),
+        retry: Retry::OnRequest,
+    };
+    let ended = lab.store.finish_trigger(claimed.id, claimed.epoch, outcome).await;
+    ended.unwrap().unwrap();
+    lab.run(&Workflow { commit: 2, ..ci(ONE) }).await;
+    let reports = async || {
+        lab.store.expire(&lab.node, &KEEP).await.unwrap();
+        lab.number("SELECT COUNT(*) AS n FROM reports").await
+    };
+    assert_eq!(reports().await, 3);
+    lab.sql("UPDATE reports SET completed_ms = 0, started_ms = 0").await;
+    assert_eq!(reports().await, 2, "those of a run go with it");
+    assert_eq!(lab.says(1, "helios-ci").await, None);
 }
 
 async fn what_has_expired_goes_in_batches(lab: Lab) {

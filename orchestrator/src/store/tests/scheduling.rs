@@ -163,14 +163,14 @@ async fn why_tells_the_place_in_turn_order(lab: Lab) {
         let run = lab.run(&Workflow { repository, ..ci(ONE) }).await;
         jobs.push(lab.jobs(run).await[0].id);
     }
-    let mut told = Vec::new();
+    let mut found = Vec::new();
     for job in &jobs {
         let why = lab.store.why(*job).await.unwrap().unwrap();
         assert_eq!((why.state, why.class_running), (JobState::Queued, 0));
-        told.push((why.position, *job));
+        found.push((why.position, *job));
     }
-    told.sort();
-    for (position, job) in told {
+    found.sort();
+    for (position, job) in found {
         let claimed = lab.claim().await.unwrap();
         assert_eq!(claimed.job, job, "place {position}");
     }
@@ -209,7 +209,7 @@ async fn classes_are_listed_with_their_demand(lab: Lab) {
     .await;
     lab.run(&ci(&[("a", &[]), ("b", &[]), ("c", &["a"])])).await;
     let classes = lab.store.queued_classes().await.unwrap();
-    let told: Vec<(&str, u32)> = classes.iter().map(|c| (c.class.as_str(), c.queued)).collect();
-    assert_eq!(told, [("big", 1), ("small", 2)]);
+    let found: Vec<(&str, u32)> = classes.iter().map(|c| (c.class.as_str(), c.queued)).collect();
+    assert_eq!(found, [("big", 1), ("small", 2)]);
     assert_eq!(classes[0].label.as_str(), "debian");
 }

@@ -90,7 +90,7 @@ async fn a_full_disk_is_named_and_loses_nothing() {
     limit(1 << 30).await;
     let stored = lab.store.record_delivery(delivery("1")).await.unwrap();
     assert!(
-        matches!(stored, Recorded::New(_)),
+        matches!(stored, RecordOutcome::New(_)),
         "and so does writing once there is room"
     );
 }

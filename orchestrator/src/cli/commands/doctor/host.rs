@@ -16,7 +16,7 @@ use crate::{
     error_chain::chain,
     files::free_bytes,
     node::DataLock,
-    store::{Seen, look as look_at},
+    store::{Inspection, inspect},
 };
 
 const INODES: u64 = 10_000;
@@ -104,25 +104,25 @@ async fn database(config: &Config, findings: &mut Findings) {
         Database::Sqlite(path) => ("database", path.display().to_string()),
         Database::Postgres(_) => ("database", "Postgres".to_owned()),
     };
-    findings.add(match look_at(&config.database).await {
-        Ok(Seen::Nothing) => Line::ok(name, format!("{place} does not exist yet; the daemon makes it")),
-        Ok(Seen::Found {
+    findings.add(match inspect(&config.database).await {
+        Ok(Inspection::Absent) => Line::ok(name, format!("{place} does not exist yet; the daemon makes it")),
+        Ok(Inspection::Present {
             damage: Some(damage), ..
         }) => Line::failure(
             name,
             format!("{place} is damaged: {damage}"),
             "stop the daemon and restore the last backup",
         ),
-        Ok(Seen::Found { version, ours, .. }) if version > ours => Line::failure(
+        Ok(Inspection::Present { version, ours, .. }) if version > ours => Line::failure(
             name,
             format!("{place} was written by a later helios-ci (schema {version}, this one knows {ours})"),
             "install that version again, or restore the backup made before the upgrade",
         ),
-        Ok(Seen::Found { version, ours, .. }) if version < ours => Line::ok(
+        Ok(Inspection::Present { version, ours, .. }) if version < ours => Line::ok(
             name,
             format!("{place}, schema {version}; the daemon brings it to {ours} at its start"),
         ),
-        Ok(Seen::Found { version, .. }) => Line::ok(name, format!("{place}, schema {version}")),
+        Ok(Inspection::Present { version, .. }) => Line::ok(name, format!("{place}, schema {version}")),
         Err(error) => Line::failure(name, chain(&error), "check the path, the address and the rights"),
     });
 }
