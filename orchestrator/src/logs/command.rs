@@ -255,11 +255,11 @@ mod tests {
 
     #[test]
     fn the_shared_cases_agree() {
-        let Some(text) = super::super::conformance("commands.jsonl") else {
+        let Some(lines) = crate::prerequisites::needs_conformance_lines("commands.jsonl") else {
             return;
         };
-        for line in text.lines() {
-            let case: serde_json::Value = serde_json::from_str(line).unwrap();
+        for line in lines {
+            let case: serde_json::Value = serde_json::from_str(&line).unwrap();
             // The cases are about a command of another name; how a line is read is the same.
             let line = case["line"].as_str().unwrap().replace("do-something", "add-mask");
             let value = case["expected"]["data"].as_str().map(str::to_owned);
