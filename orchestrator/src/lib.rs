@@ -25,6 +25,9 @@ pub mod machine;
 pub mod model;
 pub mod node;
 pub mod planner;
+#[cfg(test)]
+#[path = "../tests/support/prerequisites.rs"]
+mod prerequisites;
 pub mod queue;
 pub mod reporter;
 pub mod scheduler;

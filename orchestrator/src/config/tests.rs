@@ -291,7 +291,7 @@ fn impossible_values_are_refused_where_they_stand() {
             "node: &a n",
             "1:10 anchors and aliases are not allowed here: write the value out",
         ),
-        ("node: !!str n", "1:13 tags are not allowed here"),
+        ("node: !!str n", "1:7 tags are not allowed here"),
         (
             "connections: {x: {url: https://f}}",
             "1:18 connections.x.kind must be forgejo or github",

@@ -1,10 +1,7 @@
 //! For the adapters' tests: a listener that records what it is asked and answers by a function, and
 //! the forges' own API descriptions to hold the requests against.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::{Arc, Mutex},
-};
+use std::sync::{Arc, Mutex};
 
 use axum::{Router, body::Body, extract::Request, response::Response};
 use http::{HeaderMap, StatusCode, header};
@@ -160,14 +157,8 @@ pub struct Description {
 impl Description {
     /// None, and a line that says so, where the conformance data is absent.
     pub fn read(name: &str, prefix: &'static str) -> Option<Self> {
-        let root = std::env::var_os("HELIOS_CI_CONFORMANCE").map_or_else(
-            || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/conformance"),
-            PathBuf::from,
-        );
-        let Ok(text) = std::fs::read_to_string(root.join("openapi").join(name)) else {
-            println!("skipped: no conformance data");
-            return None;
-        };
+        let path = crate::prerequisites::needs_conformance(&format!("openapi/{name}"))?;
+        let text = std::fs::read_to_string(path).unwrap();
         let mut document: Value = serde_json::from_str(&text).unwrap();
         allow_null(&mut document);
         Some(Self { document, prefix })

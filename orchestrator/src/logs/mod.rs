@@ -48,17 +48,3 @@ pub use writer::LogWriter;
 pub const DEFAULT_CAP: u64 = 64 << 20;
 /// A record's data and a line's bytes never exceed this.
 pub const MAX_PIECE: usize = 64 << 10;
-
-/// Shared test data from outside the project, where it is present.
-#[cfg(test)]
-fn conformance(file: &str) -> Option<String> {
-    let root = std::env::var_os("HELIOS_CI_CONFORMANCE").map_or_else(
-        || std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/conformance"),
-        std::path::PathBuf::from,
-    );
-    let text = std::fs::read_to_string(root.join(file)).ok();
-    if text.is_none() {
-        println!("skipped: no conformance data");
-    }
-    text
-}

@@ -296,11 +296,6 @@ mod tests {
             assert_eq!(serde_json::from_str::<Trigger>(&stored).unwrap(), trigger);
         }
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
 
     #[test]
     fn a_trigger_stored_without_a_payload_is_read_and_one_with_it_is_kept() {

@@ -1,22 +1,14 @@
 //! The cases nobody here wrote: filter patterns and whole workflow files with what GitHub's own
 //! parser makes of them.
 
-use std::{fs, path::PathBuf};
-
 use serde_json::Value as Json;
 
 use super::{Defaults, Glob, Globs, Subject, validate};
+use crate::prerequisites::needs_conformance_lines;
 
 fn cases(file: &str) -> Option<Vec<Json>> {
-    let folder = std::env::var_os("HELIOS_CI_CONFORMANCE").map_or_else(
-        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/conformance"),
-        PathBuf::from,
-    );
-    let Ok(text) = fs::read_to_string(folder.join(file)) else {
-        println!("skipped: no conformance data ({file})");
-        return None;
-    };
-    Some(text.lines().map(|line| serde_json::from_str(line).unwrap()).collect())
+    let lines = needs_conformance_lines(file)?;
+    Some(lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect())
 }
 
 fn strings(value: &Json) -> Vec<&str> {

@@ -10,7 +10,7 @@ use std::{
     time::Instant,
 };
 
-use super::deadline;
+use super::{deadline, prerequisites};
 
 /// The pool of everything, and one that is to be filled.
 const DISKS: [(&str, u64); 2] = [("large", 8 << 30), ("small", 96 << 20)];
@@ -33,15 +33,11 @@ impl Drop for Qemu {
 
 /// The folder of `make openzfs`, when it was made.
 pub fn image() -> Option<PathBuf> {
-    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../build/openzfs");
-    let dir = std::env::var_os("HELIOS_CI_OPENZFS").map_or(built, PathBuf::from);
-    if dir.join("digest").exists() {
-        return Some(dir.canonicalize().expect("the guest's folder"));
+    let built = prerequisites::built("openzfs", "HELIOS_CI_OPENZFS");
+    if built.is_none() {
+        prerequisites::skip_unless_full("no OpenZFS guest (`make openzfs`)");
     }
-    // `make test-full` has made it.
-    assert!(std::env::var_os("HELIOS_CI_FULL").is_none(), "no OpenZFS guest");
-    println!("skipped: no OpenZFS guest; make openzfs");
-    None
+    built
 }
 
 fn run_here(command: &mut Command) -> String {

@@ -2,7 +2,9 @@
 //! runs its own ignored tests there. Where the guest was not built this says so and passes.
 //!
 //! The guest is emulated and this program not optimised, so disks are small: a megabyte takes a second to digest.
-//! `HELIOS_CI_OPENZFS_TESTS=inside::words` runs some of them only.
+//! `HELIOS_CI_OPENZFS_TESTS=inside::answers` runs some of them only.
+//!
+//! A program of its own beside `suite`: it travels into the guest's memory, with the libraries that it needs.
 //!
 //! illumos remains the truth; what OpenZFS 2.1 on Linux does or says otherwise stands as a comment in the test that
 //! met it. What it cannot prove: illumos's devices, which appear when they are looked up. On Linux volumes are
@@ -15,6 +17,8 @@
 mod deadline;
 mod guest;
 mod inside;
+#[path = "../support/prerequisites.rs"]
+mod prerequisites;
 
 #[test]
 fn the_zone_back_end_on_real_openzfs() {

@@ -1,6 +1,9 @@
 //! What is installed on illumos, as far as another system can tell: manifests against the system's own document
 //! type, methods under four shells, rights, and the package's list of files against what is laid. And what the project's
 //! own set-up installs on Debian, and what `make demo` says.
+//!
+//! A program of its own beside `suite`: it writes programs and starts them at once, and what a child that was forked in
+//! between holds open for writing cannot be run, so all its tests take [`STARTING`] for that; others need not.
 
 #![allow(
     clippy::disallowed_methods,
@@ -12,6 +15,8 @@ mod manifests;
 mod methods;
 mod package;
 mod prepare;
+#[path = "../support/prerequisites.rs"]
+mod prerequisites;
 mod rights;
 mod setup;
 

@@ -1,10 +1,10 @@
 //! The service manifests against the system's own document type, and against what our programs expect.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{fs, process::Command};
 
 use regex::Regex;
 
-use crate::{output, package, project, read, text};
+use crate::{output, package, prerequisites, project, read, text};
 
 /// Names of the manifests in smf/.
 pub(crate) fn manifests() -> Vec<String> {
@@ -64,13 +64,9 @@ fn dependency(manifest: &str, fmri: &str) -> String {
 
 #[test]
 fn every_manifest_is_valid() {
-    let conformance = std::env::var_os("HELIOS_CI_CONFORMANCE")
-        .map_or_else(|| project().join("../shared/conformance"), PathBuf::from);
-    let dtd = conformance.join("illumos/service_bundle.dtd.1");
-    if !dtd.exists() {
-        println!("skipped: no conformance data");
+    let Some(dtd) = prerequisites::needs_conformance("illumos/service_bundle.dtd.1") else {
         return;
-    }
+    };
     // The agent's, in illumos guests, is read by the same system.
     let guests = "images/illumos/helios-agent.xml".to_owned();
     for manifest in manifests().into_iter().chain([guests]) {

@@ -1,5 +1,5 @@
 //! How long tests wait at most. A deadline of a test only ends a hang: it is no statement about speed, so each is at
-//! least ten times what the thing takes on an idle machine. `tests/tidy/deadlines.rs` sees to it that every wait of
+//! least ten times what the thing takes on an idle machine. `tests/suite/tidy/deadlines.rs` sees to it that every wait of
 //! a test is bounded by one of these.
 
 #![allow(dead_code, reason = "each program that includes this uses its own part")]

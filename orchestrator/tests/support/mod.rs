@@ -9,6 +9,7 @@ pub mod contract;
 pub mod deadline;
 pub mod hold;
 pub mod peer;
+pub mod prerequisites;
 pub mod spine;
 
 use std::{
@@ -19,6 +20,9 @@ use std::{
     process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
 };
+
+#[allow(unused_imports, reason = "each program that includes this uses its own part")]
+pub use prerequisites::{guest, needs_guest};
 
 use helios_fakeforge::{FakeForge, Kind, Options};
 use serde_json::Value;
@@ -67,15 +71,6 @@ pub fn agent() -> PathBuf {
     std::env::var_os("HELIOS_CI_AGENT").map_or_else(|| beside("helios-agent"), PathBuf::from)
 }
 
-/// The tiny guest's folder.
-pub fn guest() -> Option<PathBuf> {
-    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../build/images/tiny");
-    let dir = std::env::var_os("HELIOS_CI_GUEST").map_or(built, PathBuf::from);
-    dir.join("disk.qcow2")
-        .exists()
-        .then(|| dir.canonicalize().expect("the guest's folder"))
-}
-
 fn beside(name: &str) -> PathBuf {
     let mut dir = std::env::current_exe().expect("this program's file");
     while dir.pop() {
@@ -89,14 +84,6 @@ fn beside(name: &str) -> PathBuf {
 /// The daemon's binary.
 pub fn helios_ci() -> PathBuf {
     beside("helios-ci")
-}
-
-fn conformance() -> Option<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/conformance");
-    let dir = std::env::var_os("HELIOS_CI_CONFORMANCE")
-        .map_or(root, PathBuf::from)
-        .join("openapi");
-    dir.is_dir().then_some(dir)
 }
 
 impl World {
@@ -119,7 +106,7 @@ impl World {
             .tempdir()
             .expect("a temporary directory");
         let forge = FakeForge::start(Options {
-            schemas: conformance(),
+            schemas: prerequisites::conformance("openapi"),
             ..Options::default()
         })
         .await
@@ -378,21 +365,8 @@ default_label: tiny
 
     /// JSON of the API.
     pub fn get(&self, path: &str) -> Value {
-        let output = Command::new("curl")
-            .args(["-sS", "--noproxy", "*", "-m", &deadline::GUEST.as_secs().to_string()])
-            .args(["-H", "@-", &format!("{}{path}", self.url())])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .and_then(|mut child| {
-                use std::io::Write;
-                let header = format!("Authorization: Bearer {}\n", self.token);
-                child.stdin.take().expect("a pipe").write_all(header.as_bytes())?;
-                child.wait_with_output()
-            })
-            .expect("curl runs");
-        serde_json::from_slice(&output.stdout)
-            .unwrap_or_else(|e| panic!("{path}: {e}: {}", String::from_utf8_lossy(&output.stdout)))
+        let (status, body) = hold::http(self.port, path, &self.token);
+        serde_json::from_str(&body).unwrap_or_else(|e| panic!("{path}: {e}: {status} {body}"))
     }
 
     /// Commits a workflow file to the Forgejo repository and pushes it; the commit's id.
@@ -468,7 +442,7 @@ default_label: tiny
                 "never: {what}\n{}",
                 self.daemon_log()
             );
-            pause();
+            pause_after(started);
         }
     }
 
@@ -539,6 +513,27 @@ impl Drop for World {
 /// Between two looks at a level; never what a test waits for.
 pub fn pause() {
     std::thread::sleep(Duration::from_millis(25));
+}
+
+/// The same, longer for what takes longer: each look costs the daemon work that other tests could do.
+fn pause_after(started: Instant) {
+    let part = started.elapsed() / 20;
+    std::thread::sleep(part.clamp(Duration::from_millis(25), Duration::from_millis(100)));
+}
+
+/// Writes a program that this process is to start. Another process writes it: what a child that a test beside this one
+/// forks meanwhile holds open for writing cannot be run.
+pub fn write_program(path: &Path, text: &str) {
+    let mut shell = Command::new("sh")
+        .args(["-ec", "cat >\"$1\"; chmod 755 \"$1\"", "sh"])
+        .arg(path)
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("a shell");
+    let mut input = shell.stdin.take().expect("its input");
+    std::io::Write::write_all(&mut input, text.as_bytes()).expect("a program");
+    drop(input);
+    assert!(shell.wait().expect("the shell ends").success(), "{}", path.display());
 }
 
 /// Whether files of the daemon are for its user alone.

@@ -1,34 +1,18 @@
 //! What both conversations need: a receiver of webhooks, an HTTP client, the published descriptions.
 
-use std::{
-    path::PathBuf,
-    sync::{Arc, Mutex},
-};
+use std::sync::{Arc, Mutex};
 
 use axum::{Router, body::Bytes, extract::State, http::HeaderMap, routing::post};
 use helios_fakeforge::{FakeForge, Options};
 use ring::hmac;
 use serde_json::Value;
 
-use crate::deadline;
-
-/// The folder of the published descriptions, where it exists.
-pub fn schemas() -> Option<PathBuf> {
-    let conformance = std::env::var_os("HELIOS_CI_CONFORMANCE").map_or_else(
-        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/conformance"),
-        PathBuf::from,
-    );
-    let folder = conformance.join("openapi");
-    if folder.join("github.json").exists() {
-        return Some(folder);
-    }
-    println!("skipped: no conformance data, so bodies are not checked against the published descriptions");
-    None
-}
+use crate::{deadline, prerequisites};
 
 pub async fn forge() -> FakeForge {
     let options = Options {
-        schemas: schemas(),
+        // Bodies are checked against the published descriptions.
+        schemas: prerequisites::needs_conformance("openapi"),
         ..Options::default()
     };
     FakeForge::start(options).await.unwrap()

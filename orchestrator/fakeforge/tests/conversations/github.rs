@@ -288,7 +288,7 @@ async fn the_rules_that_only_prose_states_hold() {
 
 #[tokio::test]
 async fn violations_of_the_published_description_are_recorded() {
-    if crate::common::schemas().is_none() {
+    if crate::prerequisites::needs_conformance("openapi").is_none() {
         return;
     }
     let scene = scene().await;

@@ -10,4 +10,6 @@ mod common;
 mod deadline;
 mod forgejo;
 mod github;
+#[path = "../../../tests/support/prerequisites.rs"]
+mod prerequisites;
 mod program;

@@ -79,7 +79,7 @@ pub(in crate::cli) async fn follow(client: &Client, job: &str) -> miette::Result
         broken: 0,
     };
     loop {
-        let attempt = follower.to_the_end_of_a_log().await?;
+        let attempt = follower.print_to_its_end().await?;
         if let Some(state) = follower.final_state(attempt).await? {
             return Ok(state);
         }
@@ -99,7 +99,7 @@ struct Follower<'a> {
 
 impl Follower<'_> {
     /// Prints the log of one attempt, whatever breaks meanwhile; the attempt, if there was one.
-    async fn to_the_end_of_a_log(&mut self) -> miette::Result<Option<AttemptId>> {
+    async fn print_to_its_end(&mut self) -> miette::Result<Option<AttemptId>> {
         let path = format!("/api/v1/jobs/{}/logs/stream", self.job);
         loop {
             let headers: Vec<(&str, String)> = self.position.iter().map(|p| ("last-event-id", p.clone())).collect();

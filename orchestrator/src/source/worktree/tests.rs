@@ -641,7 +641,7 @@ async fn a_hook_of_git_may_run_it() {
 #[tokio::test]
 async fn somebody_elses_repository_is_trusted_as_far_as_its_person_says() {
     if !nix::unistd::geteuid().is_root() {
-        println!("skipped: only root can give a repository to somebody else");
+        crate::prerequisites::skip("only root can give a repository to somebody else");
         return;
     }
     let person = Person::new();

@@ -23,8 +23,6 @@ mod writing;
 
 use std::time::Duration;
 
-use contract;
-
 use super::*;
 use crate::{
     config::{Database, Size},
@@ -57,6 +55,7 @@ macro_rules! contract {
         }
     };
 }
+use contract;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const TRIES: u32 = 3;

@@ -1,7 +1,11 @@
 //! What pages, the API and the command line read.
 
 use super::*;
-use crate::model::{names::RepoPath, plan::Template, state::MachineState};
+use crate::model::{
+    names::RepoPath,
+    plan::{Template, values},
+    state::MachineState,
+};
 
 contract!(
     runs_are_listed_newest_first_in_pages,
@@ -119,7 +123,10 @@ async fn a_job_needs_no_part_of_the_plan_but_its_own(lab: Lab) {
     lab.sql("UPDATE runs SET plan = 'none'").await;
     let detail = lab.store.job(jobs[0].id).await.unwrap().unwrap();
     assert_eq!((detail.plan.id.as_str(), detail.plan.steps.len()), ("a", 1));
-    assert_eq!(detail.workflow_env, [("A".to_owned(), "1".to_owned())]);
+    assert_eq!(
+        values(&detail.workflow_env, str::to_owned).unwrap(),
+        [("A".to_owned(), "1".to_owned())]
+    );
     let error = lab.store.job(jobs[1].id).await.unwrap_err();
     assert!(matches!(&error, StoreError::Unreadable { column, .. } if column == "plan"));
     // Every attempt of the run executes the same plan.

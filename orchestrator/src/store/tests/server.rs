@@ -47,7 +47,7 @@ pub(super) fn url() -> Option<&'static str> {
             .filter(|bin| bin.join("initdb").exists())
             .max();
         let Some(bin) = bin else {
-            println!("skipped: Postgres is not installed");
+            crate::prerequisites::skip_unless_full("Postgres is not installed");
             return None;
         };
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();

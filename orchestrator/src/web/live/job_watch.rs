@@ -86,3 +86,32 @@ impl JobWatch {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::{Hints as _, InProcess};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hint_about_the_run_wakes_soon_and_the_timer_without_one() {
+        let (hints, run) = (InProcess::new(), RunId::new());
+        let mut watch = JobWatch {
+            id: JobId::new(),
+            run,
+            hints: hints.subscribe(),
+            hinted: false,
+            read: Instant::now(),
+            version: None,
+        };
+        hints.notify(Hint::Run(RunId::new()));
+        watch.changed().await;
+        assert!(watch.read.elapsed() >= POLL, "another run is no matter");
+        (watch.hinted, watch.read) = (false, Instant::now());
+        hints.notify(Hint::Run(run));
+        let half = tokio::time::timeout(MIN_INTERVAL / 2, watch.changed()).await;
+        assert!(half.is_err(), "a busy run does not wake at each hint");
+        // Given up in between, it has not forgotten the hint.
+        watch.changed().await;
+        assert!(watch.read.elapsed() >= MIN_INTERVAL && watch.read.elapsed() < POLL);
+    }
+}

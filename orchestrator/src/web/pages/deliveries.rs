@@ -282,3 +282,24 @@ pub async fn page(
     };
     html(&page)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn older_deliveries_are_those_of_the_same_filter() {
+        let (last, before) = (DeliveryId::new(), Some(DeliveryId::new().to_string()));
+        let query = DeliveriesQuery {
+            connection: Some("berg".into()),
+            repository: Some("ada/a&b".into()),
+            state: None,
+            before,
+            limit: None,
+        };
+        assert_eq!(
+            query.older(last),
+            format!("/deliveries?connection=berg&repository=ada%2Fa%26b&before={last}")
+        );
+    }
+}

@@ -2,12 +2,12 @@ use std::{fs, os::unix::fs::FileExt, path::Path};
 
 use helios_ci::machine::zone::{
     command::{Failure, zfs},
-    golden::GoldenError,
+    golden::{GoldenError, ImportStep},
 };
 use sha2::{Digest, Sha256};
 
 use super::{
-    bed::{self, Tree, done, label, noise, ours, property},
+    fixture::{self, Tree, done, label, noise, ours, property},
     links,
 };
 
@@ -47,7 +47,7 @@ fn an_image_is_imported_sparse_held_and_verified() {
         "{referenced} bytes: the empty blocks were written"
     );
     let gold = volume.snapshot("gold").unwrap();
-    let holds = bed::zfs(&["holds", "-H", &gold.to_string()]);
+    let holds = fixture::zfs(&["holds", "-H", &gold.to_string()]);
     assert!(holds.starts_with(&format!("{gold}\thelios-ci\t")), "{holds}");
     assert_eq!(tree.golden().verify(&label()).unwrap().1, digest);
 
@@ -123,11 +123,20 @@ fn packed_disks_are_unpacked_and_wrong_ones_change_nothing() {
     assert!(matches!(error, GoldenError::Digest { .. }), "{error}");
     fs::write(file, &packed[..packed.len() - 5]).unwrap();
     let error = tree.golden().import(file, &label(), &digest).unwrap_err();
-    assert!(matches!(error, GoldenError::Io { doing: "read", .. }), "{error}");
+    assert!(
+        matches!(
+            error,
+            GoldenError::Io {
+                step: ImportStep::Unpack,
+                ..
+            }
+        ),
+        "{error}"
+    );
     assert!(
         zfs::dataset(
             &tree.below("images/debian"),
-            &bed::ran(zfs::query(&tree.below("images/debian")))
+            &fixture::ran(zfs::query(&tree.below("images/debian")))
         )
         .unwrap()
         .is_none()
@@ -145,24 +154,24 @@ fn a_full_pool_is_said_and_nothing_is_kept() {
     let tree = Tree::small();
     tree.import(&noise(30, 100_000));
     // Almost all of the pool is somebody else's.
-    let room = || zfs::available(&bed::ran(zfs::space(&tree.root))).unwrap().unwrap();
+    let room = || zfs::available(&fixture::ran(zfs::space(&tree.root))).unwrap().unwrap();
     let other = tree.below("other");
-    bed::zfs(&["create", "-o", "mountpoint=/other", &other.to_string()]);
-    bed::zfs(&[
+    fixture::zfs(&["create", "-o", "mountpoint=/other", &other.to_string()]);
+    fixture::zfs(&[
         "set",
         &format!("refreservation={}", room() - (1 << 20)),
         &other.to_string(),
     ]);
     let before = room();
     assert!(before < 2 << 20, "{before}");
-    let (file, digest) = bed::disk(&noise(31, 2 << 20));
+    let (file, digest) = fixture::disk(&noise(31, 2 << 20));
     let error = tree.golden().import(&file, &label(), &digest).unwrap_err();
     links::renew();
     assert!(matches!(error, GoldenError::Full { .. }), "{error:?}");
     assert!(error.to_string().contains("nothing of it was kept"), "{error}");
     assert_eq!(tree.children(), ["v1", "v1@gold"]);
     // The same disk goes in as soon as there is room.
-    bed::zfs(&["destroy", &other.to_string()]);
+    fixture::zfs(&["destroy", &other.to_string()]);
     let version = tree.golden().import(&file, &label(), &digest).unwrap();
     assert_eq!(version.number, 2);
 }

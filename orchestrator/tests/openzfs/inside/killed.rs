@@ -3,7 +3,7 @@ use std::{fs, os::unix::process::ExitStatusExt, path::Path, process::Command};
 use helios_ci::failpoint::Point;
 
 use super::{
-    bed::{self, Tree, label, noise},
+    fixture::{self, Tree, label, noise},
     links,
 };
 
@@ -30,7 +30,7 @@ fn an_import_that_is_killed_anywhere_is_made_good_by_the_next() {
     tree.import(&noise(40, 50_000));
     let mut before = 1;
     for point in Point::IMPORT {
-        let (file, digest) = bed::disk(&noise(41 + u64::from(before), 60_000));
+        let (file, digest) = fixture::disk(&noise(41 + u64::from(before), 60_000));
         let killed = import(&file, &digest, &format!("{point:?}"));
         assert_eq!(killed.status.signal(), Some(9), "{point:?}: {killed:?}");
         links::renew();
@@ -67,7 +67,7 @@ fn an_import_that_is_killed_anywhere_is_made_good_by_the_next() {
                 .snapshot("gold")
                 .unwrap();
             assert!(
-                bed::zfs(&["holds", "-H", &gold.to_string()]).contains("helios-ci"),
+                fixture::zfs(&["holds", "-H", &gold.to_string()]).contains("helios-ci"),
                 "{point:?}: {gold} is not held"
             );
         }

@@ -11,7 +11,7 @@ use helios_ci::machine::{
 };
 
 use super::{
-    bed::{self, Tree, done, host, label, node, noise, ours, property, ran},
+    fixture::{self, Tree, done, host, label, node, noise, ours, property, ran},
     links,
 };
 
@@ -27,7 +27,7 @@ async fn a_disk_is_cloned_grown_and_destroyed() {
     let content = noise(1, 300_000);
     tree.import(&content);
     let (spec, origin) = (
-        bed::spec(Some(2)),
+        fixture::spec(Some(2)),
         tree.below("images/debian/v1").snapshot("gold").unwrap(),
     );
     let disk = tree.below(&format!("machines/{}", spec.name));
@@ -68,7 +68,7 @@ async fn a_disk_is_cloned_grown_and_destroyed() {
     assert!(read(content.len()) == content, "a clone has what the golden disk has");
     // Again: it exists, is ours, and is as it should be.
     make().await.unwrap();
-    let another = bed::spec(None);
+    let another = fixture::spec(None);
     let trouble = host().make_disk(&another, &origin, &disk).await.unwrap_err();
     assert!(trouble.reason.contains("it is left alone"), "{}", trouble.reason);
     let trouble = host().remove_disk(&another.name, &disk).await.unwrap_err();
@@ -79,7 +79,7 @@ async fn a_disk_is_cloned_grown_and_destroyed() {
     // illumos: `cannot destroy snapshot …: snapshot is cloned`.
     assert!(error.to_string().contains("snapshot has dependent clones"), "{error}");
     assert_eq!(
-        bed::zfs(&["holds", "-H", &origin.to_string()]).split('\t').nth(1),
+        fixture::zfs(&["holds", "-H", &origin.to_string()]).split('\t').nth(1),
         Some("helios-ci")
     );
     assert_eq!(tree.versions(), [1]);
@@ -101,7 +101,7 @@ async fn a_busy_disk_is_waited_for_and_then_quarantined() {
     let tree = Tree::new("busy");
     tree.import(&noise(2, 100_000));
     let (spec, origin) = (
-        bed::spec(None),
+        fixture::spec(None),
         tree.below("images/debian/v1").snapshot("gold").unwrap(),
     );
     let machines = tree.below("machines");
@@ -163,9 +163,9 @@ async fn a_quota_on_all_machines_bounds_them_together() {
     let tree = Tree::new("quota");
     tree.import(&noise(4, 100_000));
     let machines = tree.below("machines");
-    bed::zfs(&["set", "quota=4m", &machines.to_string()]);
+    fixture::zfs(&["set", "quota=4m", &machines.to_string()]);
     let origin = tree.below("images/debian/v1").snapshot("gold").unwrap();
-    let (first, second) = (bed::spec(Some(1)), bed::spec(Some(1)));
+    let (first, second) = (fixture::spec(Some(1)), fixture::spec(Some(1)));
     let disk = |spec: &MachineSpec| machines.child(spec.name.as_str()).unwrap();
     let make = async |spec: &MachineSpec| {
         let made = host().make_disk(spec, &origin, &disk(spec)).await;
@@ -179,7 +179,7 @@ async fn a_quota_on_all_machines_bounds_them_together() {
     assert!(used <= 5 << 20, "{used}");
     // A quota bounds what is written, not how many clones there are; only what sets room aside is refused.
     make(&second).await;
-    let (made, said) = bed::tool("/sbin/zfs", &["create", "-V", "16m", &format!("{machines}/thick")]);
+    let (made, said) = fixture::tool("/sbin/zfs", &["create", "-V", "16m", &format!("{machines}/thick")]);
     assert!(!made && said.contains("': out of space"), "{said}");
     let error = done(zfs::set(&disk(&second), "refreservation", "8m")).unwrap_err();
     // Other words than for a creation; nothing of ours is given a reservation afterwards.
@@ -191,7 +191,7 @@ async fn a_quota_on_all_machines_bounds_them_together() {
             .await
             .unwrap_or_else(|trouble| panic!("{}", trouble.reason));
     }
-    let third = bed::spec(Some(1));
+    let third = fixture::spec(Some(1));
     make(&third).await;
     fill(&links::of(&disk(&third)), 1).unwrap();
 }

@@ -6,7 +6,7 @@ use helios_ci::{
     model::illumos::names::DatasetName,
 };
 
-use super::bed::{self, Tree, done, host, node, ours, property, ran};
+use super::fixture::{self, Tree, done, host, node, ours, property, ran};
 
 #[test]
 #[ignore = "run inside a guest by the_zone_back_end_on_real_openzfs"]
@@ -31,12 +31,12 @@ fn setup_makes_its_tree_once_and_takes_no_other() {
         assert_eq!(noted.get(zfs::NODE).map(String::as_str), Some("n1"), "{dataset}");
     }
     assert!(
-        bed::zfs_acts(&bed::zone("rpool/tree")).is_empty(),
+        fixture::zfs_acts(&fixture::zone("rpool/tree")).is_empty(),
         "nothing is left to do"
     );
 
-    bed::zfs(&["create", "-o", "mountpoint=none", "rpool/foreign"]);
-    let error = setup::missing_datasets(&node(), &bed::zone("rpool/foreign")).unwrap_err();
+    fixture::zfs(&["create", "-o", "mountpoint=none", "rpool/foreign"]);
+    let error = setup::missing_datasets(&node(), &fixture::zone("rpool/foreign")).unwrap_err();
     assert!(matches!(error, SetupError::Foreign { .. }), "{error}");
     assert!(
         error.to_string().contains("zfs set helios-ci:node=n1 rpool/foreign"),
@@ -49,7 +49,7 @@ fn setup_makes_its_tree_once_and_takes_no_other() {
 fn an_inherited_mark_proves_nothing() {
     let tree = Tree::new("marks");
     let (machines, strange) = (tree.below("machines"), tree.below("machines/strange"));
-    bed::zfs(&["create", &strange.to_string()]);
+    fixture::zfs(&["create", &strange.to_string()]);
     // It has the value, from above.
     assert_eq!(property(&strange, zfs::NODE), "n1");
     let seen = zfs::dataset(&strange, &ran(zfs::query(&strange))).unwrap().unwrap();
@@ -66,7 +66,7 @@ fn an_inherited_mark_proves_nothing() {
     done(zfs::set(&strange, zfs::NODE, "n1")).unwrap();
     assert_eq!(owned(), ["strange"]);
     // A snapshot has the marks of what it is of, and is none of the children.
-    bed::zfs(&["snapshot", &format!("{strange}@now")]);
+    fixture::zfs(&["snapshot", &format!("{strange}@now")]);
     assert_eq!(owned(), ["strange"]);
     assert_eq!(
         zfs::children(&machines, &ran(zfs::list(&machines))).unwrap(),
@@ -82,7 +82,7 @@ fn an_inherited_mark_proves_nothing() {
 #[ignore = "run inside a guest by the_zone_back_end_on_real_openzfs"]
 async fn a_zonepath_is_mounted_and_goes_with_all_below_it() {
     let tree = Tree::new("paths");
-    let spec = bed::spec(None);
+    let spec = fixture::spec(None);
     let path = tree.below(&format!("zones/{}", spec.name));
     host()
         .make_zonepath(&spec, &path)
@@ -99,20 +99,20 @@ async fn a_zonepath_is_mounted_and_goes_with_all_below_it() {
         .make_zonepath(&spec, &path)
         .await
         .unwrap_or_else(|trouble| panic!("{}", trouble.reason));
-    let another = bed::spec(None);
+    let another = fixture::spec(None);
     let trouble = host().make_zonepath(&another, &path).await.unwrap_err();
     assert!(
         trouble.reason.contains("does not carry the owner tags"),
         "{}",
         trouble.reason
     );
-    bed::zfs(&["create", &format!("{path}/below")]);
+    fixture::zfs(&["create", &format!("{path}/below")]);
     assert!(done(zfs::destroy(&ours(&path))).unwrap_err().is_busy());
     done(zfs::destroy_zonepath(&ours(&path))).unwrap();
     assert!(zfs::dataset(&path, &ran(zfs::query(&path))).unwrap().is_none());
     // Where its parent is not mounted it would be a plain folder's neighbour: that is refused.
-    bed::zfs(&["set", "canmount=off", &tree.below("zones").to_string()]);
-    bed::zfs(&["create", "-o", "canmount=noauto", &path.to_string()]);
+    fixture::zfs(&["set", "canmount=off", &tree.below("zones").to_string()]);
+    fixture::zfs(&["create", "-o", "canmount=noauto", &path.to_string()]);
     let trouble = host().make_zonepath(&spec, &path).await.unwrap_err();
     assert!(trouble.reason.contains("owner tags"), "{}", trouble.reason);
     done(zfs::set(&path, zfs::NODE, "n1")).unwrap();
@@ -134,7 +134,7 @@ fn many_datasets_and_odd_names_are_listed_whole() {
         done(zfs::create_filesystem(&dataset, &node(), &[("canmount", "off")]))
             .unwrap_or_else(|error| panic!("{error}"));
     }
-    bed::zfs(&["create", "-o", "canmount=off", &format!("{machines}/with blank")]);
+    fixture::zfs(&["create", "-o", "canmount=off", &format!("{machines}/with blank")]);
     wanted.sort();
     let mut owned = zfs::children_by_owner(&machines, &node(), &ran(zfs::list(&machines)))
         .unwrap()
@@ -150,7 +150,7 @@ fn many_datasets_and_odd_names_are_listed_whole() {
         assert!(format!("{machines}/{bad}").parse::<DatasetName>().is_err(), "{bad}");
     }
     let long = "x".repeat(256 - machines.to_string().len() - 1);
-    let (made, said) = bed::tool("/sbin/zfs", &["create", &format!("{machines}/{long}")]);
+    let (made, said) = fixture::tool("/sbin/zfs", &["create", &format!("{machines}/{long}")]);
     assert!(!made && said.contains("name is too long"), "{said}");
 }
 
@@ -159,12 +159,12 @@ fn many_datasets_and_odd_names_are_listed_whole() {
 fn space_is_read_as_it_is_listed() {
     let tree = Tree::new("space");
     let (images, absent) = (tree.below("images"), tree.below("absent"));
-    let listed = || bed::zfs(&["list", "-Hp", "-o", "available", &images.to_string()]);
+    let listed = || fixture::zfs(&["list", "-Hp", "-o", "available", &images.to_string()]);
     let read = zfs::available(&ran(zfs::space(&images))).unwrap().unwrap();
     let listed: u64 = listed().parse().unwrap();
     // Other datasets of the pool are still being written out.
     assert!(read > 1 << 30 && read.abs_diff(listed) < 1 << 26, "{read} {listed}");
-    bed::zfs(&["set", "quota=1m", &images.to_string()]);
+    fixture::zfs(&["set", "quota=1m", &images.to_string()]);
     let read = zfs::available(&ran(zfs::space(&images))).unwrap().unwrap();
     assert!(read <= 1 << 20, "{read}");
     assert!(zfs::available(&ran(zfs::space(&absent))).unwrap_err().is_absent());

@@ -1,0 +1,109 @@
+//! Whatever dies when: no accepted push is lost, no job has two results, nothing is left behind,
+//! and a log has neither gap nor repetition nor a leaked secret.
+
+use helios_ci::failpoint::Point;
+
+use crate::support::{self, Machines, World};
+
+/// Prints numbered lines slowly enough to be interrupted, adds a mask in the middle, and shows the
+/// secret afterwards.
+const COUNTING: &str = "\
+name: ci
+on: push
+jobs:
+  count:
+    steps:
+      - uses: actions/checkout@v4
+      - name: Count
+        run: |
+          for i in $(seq 1 40); do echo \"line $i of 80\"; sleep 0.01; done
+          echo '::add-mask::hunter2-hunter2'
+          echo 'the password is hunter2-hunter2 indeed'
+          for i in $(seq 41 80); do echo \"line $i of 80\"; sleep 0.01; done
+      - name: Finish
+        run: echo done
+";
+
+/// What must be so whatever happened before: one success, the whole log once, no secret, no trace.
+async fn all_is_well(world: &World, sha: &str, point: &str) {
+    world.wait(sha, "success").await;
+    let job = world.wait_job(sha, "count", "success");
+    let log = world.log(job["id"].as_str().unwrap());
+    let counted: Vec<&str> = log.lines().filter(|line| line.starts_with("line ")).collect();
+    let wanted: Vec<String> = (1..=80).map(|i| format!("line {i} of 80")).collect();
+    assert_eq!(counted, wanted, "{point}: gaps or repetitions in\n{log}");
+    assert!(!log.contains("hunter2"), "{point}: a secret leaked:\n{log}");
+    assert!(log.contains("the password is *** indeed"), "{point}:\n{log}");
+    let runs = world.get("/api/v1/runs?limit=100");
+    assert_eq!(
+        runs["runs"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|r| r["commit"] == *sha)
+            .count(),
+        1,
+        "{point}: one run"
+    );
+    world.wait_clean();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_daemon_may_die_at_every_fail_point() {
+    for point in Point::ALL {
+        let name = format!("{point:?}");
+        let mut world = World::stopped(Machines::Process, "").await;
+        world.launch(&[("HELIOS_CI_FAILPOINT", &name)]);
+        world.ready();
+        let sha = world.push(COUNTING).await;
+        world.died();
+        world.up();
+        if *point == Point::DeliveryStored {
+            // The forge heard no answer; a person presses "redeliver", and it is the same delivery.
+            let id = world.forge.state().deliveries().last().expect("a delivery").id.clone();
+            world.forge.redeliver(&id).await.expect("a redelivery");
+        }
+        all_is_well(&world, &sha, &name).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_orderly_restart_ends_no_job() {
+    let mut world = World::start(Machines::Process).await;
+    let sha = world.push(COUNTING).await;
+    // Its steps run; a machine that is only being made is made again after a restart.
+    let job = world.wait_job(&sha, "count", "active");
+    world.until("its first line", || {
+        world
+            .log_now(job["id"].as_str()?)
+            .contains("line 1 of 80")
+            .then_some(())
+    });
+    assert_eq!(world.down(), Some(0));
+    world.up();
+    all_is_well(&world, &sha, "SIGTERM").await;
+    let job = world.wait_job(&sha, "count", "success");
+    let detail = world.get(&format!("/api/v1/jobs/{}", job["id"].as_str().unwrap()));
+    assert_eq!(
+        detail["attempts"].as_array().unwrap().len(),
+        1,
+        "the same attempt went on: {detail}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_survives_the_daemon() {
+    if support::needs_guest().is_none() {
+        return;
+    }
+    for point in [Point::MachineStarted, Point::AfterCommand, Point::OutputWritten] {
+        let name = format!("{point:?}");
+        let mut world = World::stopped(Machines::Qemu, "").await;
+        world.launch(&[("HELIOS_CI_FAILPOINT", &name)]);
+        world.ready();
+        let sha = world.push(COUNTING).await;
+        world.died();
+        world.up();
+        all_is_well(&world, &sha, &name).await;
+    }
+}
