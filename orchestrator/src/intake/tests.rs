@@ -9,6 +9,7 @@ use tower::ServiceExt;
 use super::{refusal::MIB, *};
 use crate::{
     config::{Connection, ConnectionKind, LoadOptions},
+    deadline,
     forge::{FetchAccess, ForgeError},
     model::{
         names::{CommitSha, ForgeContext, RefName, RepoPath},
@@ -208,7 +209,8 @@ async fn what_is_stored_wakes_the_planner() {
     let rig = rig().await;
     let mut hints = rig.intake.hints.subscribe();
     assert_eq!(rig.ask(github("hub-new", "1", b"{}")).await.0, 202);
-    assert!(hints.heard(|hint| hint == Hint::Delivery).await);
+    let hint = hints.heard(|hint| hint == Hint::Delivery);
+    assert!(timeout(deadline::PROMPT, hint).await.expect("a hint"));
 }
 
 #[tokio::test]
