@@ -34,7 +34,7 @@ fn print(name: &MachineName, text: &str) {
 }
 
 fn heard(name: &MachineName) -> String {
-    String::from_utf8_lossy(&illumos_sim::console::heard(host().dir(), name.as_str()).unwrap()).into_owned()
+    String::from_utf8_lossy(&illumos_sim::console::typed(host().dir(), name.as_str()).unwrap()).into_owned()
 }
 
 async fn recorded(machines: &dyn Machines, name: &MachineName, word: &str) {

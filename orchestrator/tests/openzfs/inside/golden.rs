@@ -2,7 +2,7 @@ use std::{fs, os::unix::fs::FileExt, path::Path};
 
 use helios_ci::machine::zone::{
     command::{Failure, zfs},
-    golden::GoldenError,
+    golden::{GoldenError, ImportStep},
 };
 use sha2::{Digest, Sha256};
 
@@ -123,7 +123,16 @@ fn packed_disks_are_unpacked_and_wrong_ones_change_nothing() {
     assert!(matches!(error, GoldenError::Digest { .. }), "{error}");
     fs::write(file, &packed[..packed.len() - 5]).unwrap();
     let error = tree.golden().import(file, &label(), &digest).unwrap_err();
-    assert!(matches!(error, GoldenError::Io { doing: "read", .. }), "{error}");
+    assert!(
+        matches!(
+            error,
+            GoldenError::Io {
+                step: ImportStep::Unpack,
+                ..
+            }
+        ),
+        "{error}"
+    );
     assert!(
         zfs::dataset(
             &tree.below("images/debian"),
