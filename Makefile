@@ -24,12 +24,20 @@ PACKAGE_DIR ?= build/package
 TESTING := HELIOS_CI_AGENT=$(abspath $(AGENT)) HELIOS_CI_GUEST=$(abspath $(GUEST)) HELIOS_CI_DEBIAN=$(abspath $(DEBIAN)) \
 	HELIOS_CI_OPENZFS=$(abspath $(OPENZFS))
 TEST_DIRS := agent/tests proto/tests orchestrator/tests orchestrator/fakeforge/tests orchestrator/illumos-sim/tests
-TESTS := $(basename $(notdir $(wildcard $(addsuffix /*.rs,$(TEST_DIRS))))) \
-	$(notdir $(patsubst %/main.rs,%,$(wildcard $(addsuffix /*/main.rs,$(TEST_DIRS)))))
-# What mostly waits, for guests and time-outs, runs beside the rest.
-WAITING := debian disk guests hang nodes openzfs privacy time zones
+# Every test program but those that have a target of their own below.
+TEST_PROGRAMS := $(filter-out suite openzfs,$(basename $(notdir $(wildcard $(addsuffix /*.rs,$(TEST_DIRS))))) \
+	$(notdir $(patsubst %/main.rs,%,$(wildcard $(addsuffix /*/main.rs,$(TEST_DIRS))))))
+# Modules of orchestrator/tests/suite that mostly wait, for guests, time-outs and clocks: they run beside the rest. A test
+# is of one half or of the other, as what is named here is what the other half skips.
+WAITING := debian:: disk:: guests:: hang:: network:: nodes:: privacy:: time:: zones::
+# Tests say here why they were skipped (orchestrator/tests/support/prerequisites.rs).
+SKIPPED := build/skipped-tests
+# All of the workspace, and always all: another choice has other features of dependencies, which are then built again.
+# More tests at once than there are processors, as even those that compute wait for most of their time.
+TEST = RUST_TEST_THREADS=4 HELIOS_CI_SKIPPED=$(abspath $(SKIPPED)) $(TESTING) $(CARGO) test --workspace --locked --no-fail-fast
+MAKE_QUIETLY = $(MAKE) --no-print-directory CARGO="$(CARGO)"
 
-.PHONY: help setup build agent guest image-debian openzfs demo check test test-full lint illumos unit unit-quick unit-waiting docs bench audit install package clean
+.PHONY: help setup build agent guest image-debian openzfs demo check test test-full static programs format lint illumos unit unit-programs unit-quick unit-waiting unit-openzfs docs bench audit install package clean
 
 help:
 	@echo "make demo        everything once on this machine: forge, push, virtual machine, live log, statuses"
@@ -73,7 +81,17 @@ openzfs:
 demo:
 	@CARGO="$(CARGO)" KEEP="$(KEEP)" .ci/demo
 
-test: setup-test lint illumos agent guest unit docs
+# The agent's build is mostly one long link, so it goes beside what checks the sources.
+test: setup-test format
+	@$(MAKE_QUIETLY) -j2 --output-sync=target static programs
+	@$(MAKE_QUIETLY) unit
+
+# One after the other, as cargo lets only one build in a target folder.
+static:
+	@MAKEFLAGS= $(MAKE_QUIETLY) lint illumos docs
+
+programs:
+	@MAKEFLAGS= $(MAKE_QUIETLY) agent guest
 
 # The tests look for these guests when they run, so they come first.
 test-full: image-debian openzfs
@@ -84,26 +102,41 @@ check: setup-build
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --lib --bins --tests --locked -- -D warnings
 
-lint: setup-build
+format: setup-build
 	$(CARGO) fmt --all --check
+
+lint: setup-build
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 
 illumos: setup-test
 	$(ILLUMOS_ENV) $(CARGO) clippy --workspace --locked --target $(ILLUMOS) -- -D warnings
 
-# One run names all that fails: neither a failed test nor a failed half ends the rest.
-unit: setup-test build agent guest
-	$(TESTING) $(CARGO) test --workspace --locked --no-run
-	$(MAKE) --no-print-directory -j2 --keep-going --output-sync=target unit-quick unit-waiting
+# One build for programs and tests together: apart from each other they have other features of dependencies, and most
+# would be built twice. One run names all that fails: neither a failed test nor a failed part ends the rest.
+unit: setup-test agent guest
+	$(CARGO) build --workspace --locked --lib --bins --tests
+	@mkdir -p $(dir $(SKIPPED)) && : >$(SKIPPED)
+	@status=0; \
+	$(MAKE_QUIETLY) -j2 --keep-going --output-sync=target unit-waiting unit-programs unit-quick unit-openzfs || status=$$?; \
+	test ! -s $(SKIPPED) || { echo "skipped tests, by reason:"; cut -f 1 $(SKIPPED) | sort | uniq -c; }; \
+	exit $$status
+
+unit-programs:
+	$(TEST) --lib --bins $(addprefix --test ,$(TEST_PROGRAMS))
 
 unit-quick:
-	$(TESTING) $(CARGO) test --workspace --locked --no-fail-fast --lib --bins $(addprefix --test ,$(filter-out $(WAITING),$(TESTS)))
+	TMPDIR=$$(.ci/test-dir) $(TEST) --test suite -- $(addprefix --skip ,$(WAITING))
 
 unit-waiting:
-	$(TESTING) $(CARGO) test --workspace --locked --no-fail-fast $(addprefix --test ,$(WAITING))
+	$(TEST) --test suite -- $(WAITING)
 
+unit-openzfs:
+	$(TEST) --test openzfs
+
+# Examples there are none; asked for them, cargo takes the features that tests need, for which `lint` has checked all.
 docs: setup-build
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --locked --no-deps --document-private-items -q
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --locked --no-deps --document-private-items \
+		--lib --bin helios-demo --examples -q
 
 bench: setup-test build agent guest
 	HELIOS_CI_AGENT=$(abspath $(AGENT)) HELIOS_CI_GUEST=$(abspath $(GUEST)) $(CARGO) bench --locked -p helios-ci --bench logs --bench daemon
