@@ -1,8 +1,8 @@
 //! The stored plan of one workflow file: everything that running it needs, decided once. It is
 //! versioned JSON; a daemon upgrade reads it and never plans again.
 //!
-//! What a file may leave to expressions is a [`Template`]: a value, or the text of an expression with its place. Whoever
-//! runs a plan asks templates for their values, and so cannot run an expression as if it were text.
+//! What a file may leave to expressions is a [`Template`]: a value, or the text of an expression with its place. The
+//! driver asks templates for their values, and so cannot run an expression as if it were text.
 
 mod condition;
 mod template;
