@@ -2,9 +2,9 @@
 //!
 //! A field of the delivery's body is here as it was sent, or it is not here at all; nothing is cut in the middle:
 //!
-//! - What a key calls a credential is never here, at any depth: see [`names_a_credential`].
+//! - What a key calls a credential is never here, at any depth: see `names_a_credential`.
 //! - Of the body's own fields the largest go until all together are at most [`MAX_BYTES`], and those that nest deeper than
-//!   [`MAX_DEPTH`]. Their names are kept, so that whoever asks for one hears that it was left out and not that it is null.
+//!   [`MAX_DEPTH`]. Their names are kept, so that an expression can be told that its field was left out and is not null.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ const MAX_NAMED: usize = 100;
 /// Characters of such a name.
 const MAX_NAME: usize = 100;
 
-/// The bounded body of an event. Foreign text throughout, whoever signed it.
+/// The bounded body of an event. It is foreign text throughout, although the forge signed it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Payload {
     /// What is here.
@@ -61,7 +61,7 @@ impl Payload {
     }
 }
 
-/// Whether a key says that its value lets somebody in: one of these words is in it, whatever its case.
+/// Whether a key names a credential: one of these words is in it, in any case.
 fn names_a_credential(key: &str) -> bool {
     const WORDS: [&str; 9] = [
         "token",

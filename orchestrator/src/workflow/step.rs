@@ -2,15 +2,8 @@
 
 use std::collections::HashSet;
 
-use super::{
-    job,
-    literal::{literal, span},
-    walk::{Fields, Table, Walk, clip},
-};
-use crate::{
-    model::plan::{Action, CHECKOUT as CHECKOUT_ACTION, Condition, EnvTemplate, Inputs, PlannedStep, Shell, Template},
-    yaml::{Node, Value, nearest},
-};
+use super::{job, literal::{literal, span}, walk::{Fields, Table, Walk, clip}};
+use crate::{model::plan::{Action, Condition, EnvTemplate, Inputs, PlannedStep, Shell, Template, CHECKOUT}, yaml::{Node, Value, nearest}};
 
 /// Steps of one job.
 const MAX_STEPS: usize = 1000;
@@ -34,7 +27,7 @@ const STEP: Table = Table {
     not_yet: &["background", "cancel", "if", "parallel", "wait", "wait-all"],
 };
 
-const CHECKOUT: Table = Table {
+const CHECKOUT_INPUTS: Table = Table {
     what: "`with` of `actions/checkout`",
     supported: &["fetch-depth", "path", "persist-credentials", "submodules", "lfs"],
     not_yet: &[
@@ -227,7 +220,7 @@ fn uses_action(walk: &mut Walk<'_>, node: &Node, fields: &Fields<'_>) -> Option<
     };
     let is_checkout = CHECKOUT_HOSTS
         .iter()
-        .any(|host| action.strip_prefix(host) == Some(CHECKOUT_ACTION));
+        .any(|host| action.strip_prefix(host) == Some(CHECKOUT));
     if !is_checkout || version.chars().any(|c| c.is_whitespace() || c.is_control()) {
         not_yet(walk, node, &text);
         return None;
@@ -246,7 +239,7 @@ fn not_yet(walk: &mut Walk<'_>, node: &Node, text: &str) {
 fn checkout(walk: &mut Walk<'_>, with: Option<&Node>) -> Option<Action> {
     let mut inputs = Inputs::new();
     if let Some(with) = with.filter(|node| !node.is_null()) {
-        let fields = walk.fields(with, &CHECKOUT)?;
+        let fields = walk.fields(with, &CHECKOUT_INPUTS)?;
         if let Some(node) = fields.get("fetch-depth") {
             // Values of `with` are texts by nature. What git takes for "everything" is the upper bound.
             let depth = walk.whole(node, "`fetch-depth`", (0, i32::MAX.unsigned_abs()), true)?;
@@ -272,7 +265,7 @@ fn checkout(walk: &mut Walk<'_>, with: Option<&Node>) -> Option<Action> {
         }
     }
     Some(Action::Uses {
-        action: CHECKOUT_ACTION.to_owned(),
+        action: CHECKOUT.to_owned(),
         inputs,
         children: Vec::new(),
     })

@@ -79,7 +79,7 @@ pub enum Event {
     Done,
     /// The step ends with this command.
     Failed(Failure),
-    /// Somebody asks for the end of the job. What runs is not touched; see [`Interpreter::goes_on_when_cancelled`].
+    /// A person asks for the end of the job. The part under way is not touched; see [`Interpreter::goes_on_when_cancelled`].
     Cancel {
         /// What will be said of the job.
         message: String,
@@ -198,7 +198,7 @@ impl Interpreter {
         self.current.and_then(|current| self.made(job, current))
     }
 
-    /// Whether the part under way is not to be stopped when somebody asks for the end of the job.
+    /// Whether the part under way goes on when a person asks for the end of the job.
     #[must_use]
     pub fn goes_on_when_cancelled(&self, job: &Job) -> bool {
         let Some(current) = self.current else { return false };

@@ -105,7 +105,7 @@ impl Progress {
             message: self.stopped(job, stop.why),
             job: match stop.why {
                 Why::Cancelled => Some((JobResult::Cancelled, Status::Cancelled)),
-                // To the steps that follow it is as if somebody had asked for the end.
+                // To the steps that follow it is as if a person had asked for the end.
                 Why::JobLimit => Some((JobResult::TimedOut, Status::Cancelled)),
                 Why::Idle => Some((JobResult::TimedOut, Status::Failure)),
                 Why::StepLimit => None,

@@ -9,7 +9,7 @@ pub enum Condition {
     /// `success()`, which is also what no `if:` means: all has gone well so far.
     #[default]
     Success,
-    /// `failure()`: a step has failed, and nobody has asked for the end.
+    /// `failure()`: a step has failed, and the job is not cancelled.
     Failure,
     /// `cancelled()`: a person has asked for the end, or the job's time is over.
     Cancelled,

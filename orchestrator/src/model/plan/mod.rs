@@ -1,8 +1,8 @@
 //! The stored plan of one workflow file: everything that running it needs, decided once. It is
 //! versioned JSON; a daemon upgrade reads it and never plans again.
 //!
-//! What a file may leave to expressions is a [`Template`]: a value, or the text of an expression with its place. Whoever
-//! runs a plan asks templates for their values, and so cannot run an expression as if it were text.
+//! What a file may leave to expressions is a [`Template`]: a value, or the text of an expression with its place. The
+//! driver asks templates for their values, and so cannot run an expression as if it were text.
 
 mod condition;
 mod template;
@@ -10,11 +10,12 @@ mod v1;
 
 use serde::{Deserialize, Serialize};
 
+use super::names::Label;
+
 pub use self::{
     condition::{Condition, Status},
     template::{Data, PlanSpan, Template, Unevaluated, values},
 };
-use super::names::Label;
 
 /// The version this daemon writes. Every earlier one must stay readable.
 pub const PLAN_VERSION: u32 = 2;

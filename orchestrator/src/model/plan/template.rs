@@ -38,7 +38,7 @@ pub enum Template<T> {
     },
 }
 
-/// A value was asked of an expression that nobody has evaluated.
+/// An expression was asked for its value, which only evaluating it gives.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{what} is an expression (line {}, column {}), and this version of helios-ci cannot evaluate it: write the value \
