@@ -2,8 +2,15 @@
 
 use std::collections::HashSet;
 
-use super::{job, literal::{literal, span}, walk::{Fields, Table, Walk, clip}};
-use crate::{model::plan::{Action, Condition, EnvTemplate, Inputs, PlannedStep, Shell, Template, CHECKOUT}, yaml::{Node, Value, nearest}};
+use super::{
+    job,
+    literal::{literal, span},
+    walk::{Fields, Table, Walk, clip},
+};
+use crate::{
+    model::plan::{Action, CHECKOUT, Condition, EnvTemplate, Inputs, PlannedStep, Shell, Template},
+    yaml::{Node, Value, nearest},
+};
 
 /// Steps of one job.
 const MAX_STEPS: usize = 1000;

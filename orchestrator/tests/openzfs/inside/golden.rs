@@ -1,9 +1,15 @@
 use std::{fs, os::unix::fs::FileExt, path::Path};
 
-use helios_ci::machine::zone::{command::{Failure, zfs}, golden::{GoldenError, ImportStep}};
+use helios_ci::machine::zone::{
+    command::{Failure, zfs},
+    golden::{GoldenError, ImportStep},
+};
 use sha2::{Digest, Sha256};
 
-use super::{fixture::{self, Tree, done, label, noise, ours, property}, links};
+use super::{
+    fixture::{self, Tree, done, label, noise, ours, property},
+    links,
+};
 
 #[test]
 #[ignore = "run inside a guest by the_zone_back_end_on_real_openzfs"]

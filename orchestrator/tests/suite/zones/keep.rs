@@ -5,11 +5,18 @@
     reason = "a person at the host starts programs, and looks again and again"
 )]
 
-use std::{io::{Read, Write}, process::{Command, Stdio}, time::{Duration, Instant}};
+use std::{
+    io::{Read, Write},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
 
 use helios_ci::{machine::Machines, model::names::MachineName};
 
-use super::{deadline, simulated_host::{self, host, left, machines, spec}};
+use super::{
+    deadline,
+    simulated_host::{self, host, left, machines, spec},
+};
 
 fn wait<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let until = Instant::now() + deadline::PROMPT;
