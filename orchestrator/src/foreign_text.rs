@@ -2,7 +2,7 @@
 //! that a terminal or a reader's eye would obey.
 
 /// Characters are not counted beyond this: an enormous text is not walked to its end only to be cut.
-const MOST: usize = 4 * 1024 * 1024;
+const MOST: usize = 2 * 1024 * 1024;
 
 /// One line of at most `max` characters: control characters and marks of direction become spaces, a cut is marked
 /// with `…`.

@@ -24,7 +24,7 @@ use crate::{
         trigger::{Event, RefCause, RefEvent, Repository, Retry, Trigger},
     },
     queue::{Hint, Hints},
-    source::{self, Source, SourceError},
+    source::{Source, SourceError},
     store::{ClaimedDelivery, ClaimedTrigger, Store, StoreError, TriggerOutcome},
     workflow,
 };
@@ -355,7 +355,7 @@ impl Planner {
         let files = self.files(forge.workflow_folders(), repository, &commit).await?;
         Ok(match decide::asked(files, &trigger.event, &commit, &self.config) {
             Ok(runs) => TriggerOutcome::Planned {
-                title: source::title(&message),
+                title: crate::foreign_text::title(&message),
                 commit,
                 runs,
             },

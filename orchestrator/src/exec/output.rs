@@ -2,6 +2,8 @@
 
 use std::{io, time::Duration};
 
+use crate::foreign_text::last_line;
+
 /// What a finished command left.
 #[derive(Debug, Clone)]
 pub struct Output {
@@ -85,15 +87,9 @@ impl Output {
         String::from_utf8_lossy(&self.stdout).into_owned()
     }
 
-    /// The last 2000 characters of standard error, in one line.
+    /// The last 2000 bytes of standard error, in one line.
     #[must_use]
     pub fn stderr_tail(&self) -> String {
-        let text = String::from_utf8_lossy(&self.stderr);
-        let text = text.trim();
-        let skip = text.chars().count().saturating_sub(2000);
-        text.chars()
-            .skip(skip)
-            .map(|c| if c.is_control() { ' ' } else { c })
-            .collect()
+        last_line(&self.stderr, 2000)
     }
 }

@@ -7,8 +7,8 @@ use http::{HeaderMap, Response, StatusCode, header};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{ForgeError, LONGEST_PAUSE, http::SendError, text::one_line};
-use crate::clock;
+use super::{ForgeError, LONGEST_PAUSE, http::SendError};
+use crate::{clock, foreign_text::one_line};
 
 /// A secondary rate limit names no time; GitHub asks for at least a minute.
 const UNNAMED_WAIT: Duration = Duration::from_secs(60);

@@ -33,7 +33,7 @@ use hyper_util::{
 use tokio::sync::Notify;
 use tower::Service;
 
-use crate::connector;
+use crate::{connector, foreign_text::one_line};
 
 /// Longest answer that is read, in bytes.
 pub const MAX_BODY: usize = 2 * 1024 * 1024;
@@ -315,7 +315,7 @@ pub(super) fn cause(error: &(dyn std::error::Error + 'static)) -> SendError {
         }
         match at.source() {
             Some(next) => at = next,
-            None => return SendError::Transport(super::text::one_line(&at.to_string(), 200)),
+            None => return SendError::Transport(one_line(&at.to_string(), 200)),
         }
     }
 }

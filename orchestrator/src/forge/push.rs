@@ -6,14 +6,14 @@ use std::str::FromStr;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
-use super::{
-    BadDelivery, Parsed,
-    text::{one_line, title},
-};
-use crate::model::{
-    names::{CommitSha, ConnectionId, ForgeContext, RefName, RepoPath},
-    payload::Payload,
-    trigger::{Event, Repository, Subject, Trigger},
+use super::{BadDelivery, Parsed};
+use crate::{
+    foreign_text::{one_line, title},
+    model::{
+        names::{CommitSha, ConnectionId, ForgeContext, RefName, RepoPath},
+        payload::Payload,
+        trigger::{Event, Repository, Subject, Trigger},
+    },
 };
 
 /// Whose deliveries are parsed, and which repositories are served.

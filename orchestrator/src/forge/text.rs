@@ -1,28 +1,12 @@
-//! Cutting text to what a forge takes, and foreign text to what a line may hold.
+//! Cutting text to what a forge takes.
 
-/// Characters of a text that are read to make one line of it.
-const LONGEST_READ: usize = 2 * 1024 * 1024;
+use crate::foreign_text::one_line;
+
 /// The longest Markdown a check run takes, in bytes: the forge's own error says `bytesize`, whatever
 /// its documentation says about characters.
 pub const MAX_MARKDOWN: usize = 65_535;
 
 const CUT: &str = "\n\n… cut here: the details page has everything.\n";
-
-/// One line of at most `max` characters: control characters become spaces, a cut is marked.
-#[must_use]
-pub fn one_line(text: &str, max: usize) -> String {
-    let mut line = String::new();
-    // An enormous line is not walked to its end only to be cut.
-    for (count, c) in text.trim().chars().take(LONGEST_READ).enumerate() {
-        if count == max {
-            line.pop();
-            line.push('…');
-            break;
-        }
-        line.push(if c.is_control() || is_direction_mark(c) { ' ' } else { c });
-    }
-    line
-}
 
 /// A title behind the word that says its state, or the title alone where it says so itself: `2 jobs queued` is not
 /// `Queued: 2 jobs queued`.
@@ -48,18 +32,6 @@ fn says(text: &str, word: &str) -> bool {
     };
     let (text, word) = (words(text), words(word));
     text.windows(word.len().max(1)).any(|some| some == word)
-}
-
-/// Characters that reorder the text around them and so make a line read as another.
-#[must_use]
-pub fn is_direction_mark(c: char) -> bool {
-    matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}')
-}
-
-/// The first line of a commit message, at most 200 characters.
-#[must_use]
-pub fn title(message: &str) -> String {
-    one_line(message.trim_start().lines().next().unwrap_or_default(), 200)
 }
 
 /// Markdown of at most [`MAX_MARKDOWN`] bytes, cut between characters, with an open code fence closed.
@@ -115,15 +87,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    #[test]
-    fn a_line_holds_no_control_characters_and_says_when_it_was_cut() {
-        assert_eq!(one_line("a\nb\u{1b}[31m\u{202e}c", 40), "a b [31m c");
-        assert_eq!(one_line("abcdef", 4), "abc…");
-        assert_eq!(one_line("abcd", 4), "abcd");
-        assert_eq!(title("\n\nFix it\n\nBecause."), "Fix it");
-        assert_eq!(title(&"x".repeat(500)).chars().count(), 200);
-    }
 
     #[test]
     fn a_cut_inside_a_code_block_closes_it() {
@@ -183,11 +146,6 @@ mod tests {
             } else {
                 prop_assert_eq!(cut, text);
             }
-        }
-
-        #[test]
-        fn a_line_is_never_longer_than_asked(text in "\\PC{0,300}", max in 1usize..100) {
-            prop_assert!(one_line(&text, max).chars().count() <= max);
         }
     }
 }

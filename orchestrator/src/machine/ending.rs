@@ -17,6 +17,8 @@ use anstyle_parse::{DefaultCharAccumulator, Parser, Perform};
 
 use super::console;
 
+use crate::foreign_text::one_line;
+
 /// The longest line of a guest or a program that is shown, in characters.
 pub const LINE: usize = 300;
 /// The longest cause of an end, in characters.
@@ -155,12 +157,7 @@ pub fn public(text: &str, most: usize) -> String {
         rest = behind;
     }
     out.push_str(rest);
-    let line: String = out.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    let line = line.trim();
-    match line.char_indices().nth(most) {
-        Some((end, _)) => format!("{}…", &line[..end]),
-        None => line.to_owned(),
-    }
+    one_line(&out, most)
 }
 
 fn is_of_path(c: char) -> bool {

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     exec::Cmd,
+    foreign_text::one_line,
     model::{names::CommitSha, trigger::Repository},
 };
 
@@ -88,7 +89,7 @@ impl Source {
         let made = run_ok(tree.root(), cmd).await?.text();
         let commit: CommitSha = made.trim().parse().map_err(|_| SourceError::Answer {
             what: "commit-tree",
-            answer: super::commit::one_line(&made, 80),
+            answer: one_line(&made, 80),
         })?;
         self.take(repository, &tree, &commit, Some(parent)).await?;
         Ok(Snapshot {
@@ -110,7 +111,7 @@ impl Source {
         let count = run_ok(&mirror, cmd).await?.text();
         let count = count.trim().parse().map_err(|_| SourceError::Answer {
             what: "rev-list",
-            answer: super::commit::one_line(&count, 80),
+            answer: one_line(&count, 80),
         })?;
         Ok(Some(count))
     }
@@ -147,7 +148,7 @@ impl Source {
             return Err(not_packed(packed.said));
         }
         if !indexed.status.success() {
-            let answer = super::commit::one_line(&indexed.said, 500);
+            let answer = one_line(&indexed.said, 500);
             return Err(SourceError::Answer {
                 what: "index-pack",
                 answer,

@@ -4,7 +4,10 @@ use super::{
     Source, SourceError,
     git::{Protocol, git, run_ok},
 };
-use crate::model::{names::CommitSha, trigger::Repository};
+use crate::{
+    foreign_text::{one_line, title},
+    model::{names::CommitSha, trigger::Repository},
+};
 
 /// Bytes of a commit's own text that are read.
 const MAX_MESSAGE: usize = 64 << 10;
@@ -218,20 +221,4 @@ fn unreadable(path: &str, why: &str) -> SourceError {
         path: one_line(path, 200),
         why: why.to_owned(),
     }
-}
-
-/// The title of a commit message.
-pub(crate) fn title(message: &str) -> String {
-    one_line(message.trim_start().lines().next().unwrap_or(""), 200)
-}
-
-/// Foreign text as one line of at most `max` characters.
-pub(super) fn one_line(text: &str, max: usize) -> String {
-    let line: String = text
-        .trim()
-        .chars()
-        .take(max)
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect();
-    line.trim_end().to_owned()
 }

@@ -17,6 +17,7 @@ use tokio::{
 use super::{SourceError, make_private};
 use crate::{
     exec::{Cmd, ExecError, Output},
+    foreign_text::last_line,
     forge::FetchAccess,
 };
 
@@ -235,9 +236,5 @@ pub(super) async fn tail(pipe: Option<impl AsyncReadExt + Unpin>) -> String {
         let surplus = kept.len().saturating_sub(2000);
         kept.drain(..surplus);
     }
-    let text = String::from_utf8_lossy(&kept);
-    text.trim()
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect()
+    last_line(&kept, 2000)
 }

@@ -15,6 +15,7 @@ use super::{
 use crate::{
     digest::sha256_hex,
     exec::Output,
+    foreign_text::one_line,
     forge::FetchAccess,
     model::{
         names::{CommitSha, RefName},
@@ -176,7 +177,7 @@ impl Source {
             .map(|sha| {
                 sha.parse().map_err(|_| SourceError::Answer {
                     what: "ls-remote",
-                    answer: super::commit::one_line(sha, 80),
+                    answer: one_line(sha, 80),
                 })
             })
             .transpose()
@@ -287,7 +288,7 @@ pub(super) fn fetch_error(repository: &Repository, what: &str, said: &str) -> So
     SourceError::Fetch {
         repository: repository.path.clone(),
         what: what.to_owned(),
-        reason: super::commit::one_line(said, 500),
+        reason: one_line(said, 500),
     }
 }
 
@@ -346,7 +347,7 @@ pub(super) async fn peel(mirror: &Path, what: &str) -> Result<Option<CommitSha>,
     let answer = text.trim();
     let bad = |_| SourceError::Answer {
         what: "rev-parse",
-        answer: super::commit::one_line(answer, 80),
+        answer: one_line(answer, 80),
     };
     answer.parse().map(Some).map_err(bad)
 }

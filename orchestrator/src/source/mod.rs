@@ -39,7 +39,6 @@ use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, Semaphore};
 
 pub use adopt::Snapshot;
 pub use commit::Entry;
-pub(crate) use commit::title;
 pub use error::SourceError;
 pub use grant::{COMMIT_REF, Grant};
 pub use survey::LeftOut;

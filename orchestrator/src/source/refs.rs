@@ -11,6 +11,7 @@ use super::{
     tips::MAX_LISTING,
 };
 use crate::{
+    foreign_text::one_line,
     forge::FetchAccess,
     model::{
         ids::AttemptId,
@@ -69,7 +70,7 @@ impl Source {
         };
         let bad = || SourceError::Answer {
             what: "the noted branches and tags",
-            answer: super::commit::one_line(&text, 80),
+            answer: one_line(&text, 80),
         };
         text.lines().map(|line| parse(line).ok_or_else(bad)).collect()
     }

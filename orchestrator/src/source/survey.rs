@@ -2,10 +2,12 @@
 
 use super::{
     Source, SourceError,
-    commit::one_line,
     git::{Protocol, git, run_ok},
 };
-use crate::model::{names::CommitSha, trigger::Repository};
+use crate::{
+    foreign_text::one_line,
+    model::{names::CommitSha, trigger::Repository},
+};
 
 /// Bytes of a listing of all files of a commit that are read.
 const MAX_LISTING: usize = 64 << 20;

@@ -12,6 +12,7 @@ use crate::{
         sections::{CLOCK, LEFT},
     },
     failpoint::{self, Point},
+    foreign_text::one_line,
     logs::Channel,
 };
 
@@ -129,7 +130,7 @@ impl Task<'_> {
                 self.feed(Event::Cleared { exec }).await?;
             }
             v1::event::Event::Failed(failed) => {
-                let message: String = failed.message.chars().filter(|c| !c.is_control()).take(500).collect();
+                let message = one_line(&failed.message, 500);
                 self.feed(Event::Refused { exec, message }).await?;
             }
             v1::event::Event::OutputSkipped(skipped) => {
@@ -197,7 +198,7 @@ fn ended_words(ended: &v1::ProcessesEnded) -> Option<String> {
         return None;
     }
     let named = ended.processes.iter().take(NAMED).map(|process| {
-        let name: String = process.name.chars().filter(|c| !c.is_control()).take(40).collect();
+        let name = one_line(&process.name, 40);
         format!("{name} ({})", process.pid)
     });
     let named: Vec<String> = named.collect();

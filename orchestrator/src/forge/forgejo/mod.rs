@@ -36,6 +36,7 @@ use super::{
     push::Served,
 };
 use crate::{
+    foreign_text::one_line,
     model::{
         names::{CommitSha, ConnectionId, ForgeContext, RefName, RepoPath, RepositoryId},
         report::Report,
@@ -358,6 +359,6 @@ impl Forge for Forgejo {
             .needed("this is not the address of a Forgejo or Gitea")?;
         let user: User = self.get("user").await?.needed("the token belongs to nobody")?;
         let line = format!("Forgejo or Gitea {} as {}", version.version, user.login);
-        Ok(super::text::one_line(&line, 200))
+        Ok(one_line(&line, 200))
     }
 }

@@ -3,6 +3,7 @@
 
 use crate::{
     config::Size,
+    foreign_text::clip,
     model::{
         ids::{AttemptId, JobId, RunId},
         names::{CommitSha, Label, MachineName, NodeName, RefName},
@@ -13,7 +14,7 @@ use crate::{
         Store, StoreError,
         engine::{
             transitions::{live, predecessors, states_sql, transition_sql},
-            tx::{Row, Tx, args, clip},
+            tx::{Row, Tx, args},
         },
         report::{aggregate, outbox},
         run::{jobs, runs},

@@ -2,6 +2,7 @@
 
 use super::{attempts, machines};
 use crate::{
+    foreign_text::clip,
     model::{
         ids::{AttemptId, JobId},
         names::MachineName,
@@ -11,7 +12,7 @@ use crate::{
         Store, StoreError,
         engine::{
             transitions::{predecessors, transition_sql},
-            tx::{Tx, args, clip, to_json},
+            tx::{Tx, args, to_json},
         },
         run::{jobs, runs},
     },

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::machines::{self, COLUMNS, MachineRow};
 use crate::{
+    foreign_text::clip,
     model::{
         names::{MachineName, NodeName},
         state::MachineState,
@@ -13,7 +14,7 @@ use crate::{
         Store, StoreError,
         engine::{
             transitions::transition_sql,
-            tx::{Tx, args, clip},
+            tx::{Tx, args},
         },
         ms,
     },

@@ -2,12 +2,13 @@
 
 use super::attempts;
 use crate::{
+    foreign_text::clip,
     model::{ids::AttemptId, state::StepState},
     store::{
         Store, StoreError,
         engine::{
             transitions::{predecessors, transition_sql},
-            tx::{Row, Tx, args, clip},
+            tx::{Row, Tx, args},
         },
     },
 };

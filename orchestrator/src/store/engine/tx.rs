@@ -288,12 +288,3 @@ pub(in crate::store) fn to_json<T: serde::Serialize>(what: &'static str, value: 
         reason: e.to_string(),
     })
 }
-
-/// At most `max` bytes of a text from outside, cut at a character's border.
-pub(in crate::store) fn clip(text: &str, max: usize) -> &str {
-    let mut end = text.len().min(max);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    &text[..end]
-}

@@ -5,6 +5,7 @@ use std::{collections::HashMap, time::Duration};
 
 use super::deliveries::{AUTOMATIC_ROWS, open};
 use crate::{
+    foreign_text::clip,
     model::{
         ids::DeliveryId,
         names::{CommitSha, ConnectionId, ForgeContext, RefName, RepoPath, RepositoryId},
@@ -12,7 +13,7 @@ use crate::{
     },
     store::{
         Store, StoreError,
-        engine::tx::{Row, Tx, args, clip},
+        engine::tx::{Row, Tx, args},
         ms,
     },
 };

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::triggers;
 use crate::{
+    foreign_text::clip,
     model::{
         ids::DeliveryId,
         names::{ConnectionId, NodeName},
@@ -14,7 +15,7 @@ use crate::{
         Store, StoreError,
         engine::{
             transitions::{predecessors, transition_sql},
-            tx::{Row, Tx, args, clip},
+            tx::{Row, Tx, args},
         },
         ms,
     },

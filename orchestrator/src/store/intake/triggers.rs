@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::{
+    foreign_text::clip,
     model::{
         ids::{DeliveryId, RunId, TriggerId},
         names::{CommitSha, NodeName},
@@ -13,7 +14,7 @@ use crate::{
         Store, StoreError,
         engine::{
             transitions::{predecessors, transition_sql},
-            tx::{Row, Tx, args, clip, to_json},
+            tx::{Row, Tx, args, to_json},
         },
         ms,
         report::{aggregate, outbox::CheckTarget},

@@ -2,10 +2,11 @@
 
 use super::sessions;
 use crate::{
+    foreign_text::clip,
     model::ids::TokenId,
     store::{
         Store, StoreError,
-        engine::tx::{Row, Tx, args, clip, to_json},
+        engine::tx::{Row, Tx, args, to_json},
     },
 };
 

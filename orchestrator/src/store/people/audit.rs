@@ -1,8 +1,11 @@
 //! The audit log: who did what, and on what grounds it was allowed.
 
-use crate::store::{
-    Store, StoreError,
-    engine::tx::{Tx, args, clip},
+use crate::{
+    foreign_text::clip,
+    store::{
+        Store, StoreError,
+        engine::tx::{Tx, args},
+    },
 };
 
 /// One act.

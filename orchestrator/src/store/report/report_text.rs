@@ -4,13 +4,13 @@
 use std::fmt::Write as _;
 
 use crate::{
+    foreign_text::clip,
     model::{
         diagnostic::Diagnostic,
         names::RefName,
         report::ReportState,
         state::{JobState, RunState},
     },
-    store::engine::tx::clip,
 };
 
 /// Longest title, in bytes: forges cut or refuse longer ones.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::{
+    foreign_text::clip,
     model::{
         ids::ReportId,
         names::NodeName,
@@ -10,7 +11,7 @@ use crate::{
     },
     store::{
         Store, StoreError,
-        engine::tx::{Row, Tx, args, clip},
+        engine::tx::{Row, Tx, args},
         ms,
         run::runs,
     },

@@ -2,6 +2,7 @@
 
 use super::{jobs, runs};
 use crate::{
+    foreign_text::clip,
     model::{
         ids::{AttemptId, JobId, RunId},
         state::{AttemptState, JobState, RunState},
@@ -10,7 +11,7 @@ use crate::{
         Store, StoreError,
         engine::{
             transitions::{live, states_sql},
-            tx::{Row, Tx, args, clip},
+            tx::{Row, Tx, args},
         },
     },
 };

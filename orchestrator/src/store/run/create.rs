@@ -4,6 +4,7 @@ use super::{jobs, runs};
 use crate::{
     config::Size,
     digest::sha256_hex,
+    foreign_text::clip,
     model::{
         diagnostic::Diagnostic,
         ids::{JobId, RunId, TriggerId},
@@ -14,7 +15,7 @@ use crate::{
     },
     store::{
         StoreError,
-        engine::tx::{Tx, args, clip, to_json},
+        engine::tx::{Tx, args, to_json},
         report::outbox::{self, CheckTarget},
     },
 };

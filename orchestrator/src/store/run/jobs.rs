@@ -6,6 +6,7 @@ use super::{
 };
 use crate::{
     config::Size,
+    foreign_text::clip,
     model::{
         ids::{AttemptId, JobId, RunId},
         names::{ConnectionId, Label, RepositoryId},
@@ -15,7 +16,7 @@ use crate::{
         StoreError,
         engine::{
             transitions::transition_sql,
-            tx::{Row, Tx, args, clip, to_json},
+            tx::{Row, Tx, args, to_json},
         },
         report::outbox::CheckTarget,
     },

@@ -2,6 +2,7 @@
 
 use super::jobs;
 use crate::{
+    foreign_text::clip,
     model::{
         advance::{Cause, JobView, Move, Snapshot, advance},
         ids::{JobId, RunId},
@@ -12,7 +13,7 @@ use crate::{
         StoreError,
         engine::{
             transitions::{predecessors, transition_sql},
-            tx::{Row, Tx, args, clip},
+            tx::{Row, Tx, args},
         },
         report::{
             aggregate,

@@ -9,6 +9,7 @@ use miette::miette;
 
 use crate::{
     cli::report,
+    foreign_text::one_line,
     model::{
         names::{CommitSha, RefName},
         trigger::Repository,
@@ -60,7 +61,7 @@ impl Tree {
             worktree,
             head,
             ref_name: ref_name.parse().map_err(report)?,
-            person: person.chars().filter(|c| !c.is_control()).take(40).collect(),
+            person: one_line(&person, 40),
         })
     }
 
