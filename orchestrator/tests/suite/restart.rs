@@ -1,6 +1,8 @@
 //! Whatever dies when: no accepted push is lost, no job has two results, nothing is left behind,
 //! and a log has neither gap nor repetition nor a leaked secret.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use helios_ci::failpoint::Point;
 
 use crate::support::{self, Machines, World};
@@ -48,23 +50,41 @@ async fn all_is_well(world: &World, sha: &str, point: &str) {
     world.wait_clean();
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_daemon_may_die_at_every_fail_point() {
-    for point in Point::ALL {
-        let name = format!("{point:?}");
-        let mut world = World::stopped(Machines::Process, "").await;
-        world.launch(&[("HELIOS_CI_FAILPOINT", &name)]);
-        world.ready();
-        let sha = world.push(COUNTING).await;
-        world.died();
-        world.up();
-        if *point == Point::DeliveryStored {
-            // The forge heard no answer; a person presses "redeliver", and it is the same delivery.
-            let id = world.forge.state().deliveries().last().expect("a delivery").id.clone();
-            world.forge.redeliver(&id).await.expect("a redelivery");
-        }
-        all_is_well(&world, &sha, &name).await;
+/// A daemon that dies at this point, and the next one.
+async fn dies_at(point: Point, machines: Machines) {
+    let name = format!("{point:?}");
+    let mut world = World::stopped(machines, "").await;
+    world.launch(&[("HELIOS_CI_FAILPOINT", &name)]);
+    world.ready();
+    let sha = world.push(COUNTING).await;
+    world.died();
+    world.up();
+    if point == Point::DeliveryStored {
+        // The forge heard no answer; a person presses "redeliver", and it is the same delivery.
+        let id = world.forge.state().deliveries().last().expect("a delivery").id.clone();
+        world.forge.redeliver(&id).await.expect("a redelivery");
     }
+    all_is_well(&world, &sha, &name).await;
+}
+
+/// So many at once: each mostly waits for its daemon.
+const AT_ONCE: usize = 4;
+
+#[test]
+fn the_daemon_may_die_at_every_fail_point() {
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                while let Some(point) = Point::ALL.get(next.fetch_add(1, Ordering::SeqCst)) {
+                    // One each, as a wait for a daemon blocks its thread, and what a blocked worker of a runtime has
+                    // woken last waits with it.
+                    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+                    runtime.block_on(dies_at(*point, Machines::Process));
+                }
+            });
+        }
+    });
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -97,13 +117,6 @@ async fn a_guest_survives_the_daemon() {
         return;
     }
     for point in [Point::MachineStarted, Point::AfterCommand, Point::OutputWritten] {
-        let name = format!("{point:?}");
-        let mut world = World::stopped(Machines::Qemu, "").await;
-        world.launch(&[("HELIOS_CI_FAILPOINT", &name)]);
-        world.ready();
-        let sha = world.push(COUNTING).await;
-        world.died();
-        world.up();
-        all_is_well(&world, &sha, &name).await;
+        dies_at(point, Machines::Qemu).await;
     }
 }
