@@ -153,7 +153,7 @@ impl Planner {
                     }
                     true
                 }
-                more = hints.heard(|hint| matches!(hint, Hint::Delivery | Hint::Trigger)) => more,
+                more = hints.wait_for(|hint| matches!(hint, Hint::Delivery | Hint::Trigger)) => more,
             };
             if !more {
                 // Each task sees the stop by itself.

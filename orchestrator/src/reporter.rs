@@ -197,7 +197,7 @@ impl Reporter {
         let (hints, wake) = (self.hints.as_ref().map(|h| h.subscribe()), self.wake.clone());
         let listening = async {
             if let Some(mut hints) = hints {
-                while hints.heard(|hint| hint == Hint::Report).await {
+                while hints.wait_for(|hint| hint == Hint::Report).await {
                     wake.notify_one();
                 }
             }

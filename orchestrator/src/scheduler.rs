@@ -205,7 +205,7 @@ pub async fn run(deps: Deps, instance: InstanceId, attempts: TaskTracker, stop: 
             Ok(()) => {}
             Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "cannot claim jobs now"),
         }
-        let news = hints.heard(|hint| matches!(hint, Hint::Job | Hint::Capacity));
+        let news = hints.wait_for(|hint| matches!(hint, Hint::Job | Hint::Capacity));
         if stop.run_until_cancelled(news).await != Some(true) {
             return;
         }

@@ -36,7 +36,7 @@ pub enum LinkEvent {
     /// The newest connection ended.
     Disconnected,
     /// An agent of this machine was started again, and was refused: the one that was driven is no more.
-    Anew,
+    AgentRestarted,
 }
 
 /// How many events may wait for the driver: with 64 KiB each this bounds memory to 2 MiB an attempt,

@@ -77,7 +77,7 @@ impl Service {
                     .map_err(unavailable)?;
                 if joined == Join::AgentRestarted {
                     // A driver that is gone has an end already.
-                    let _over = self.events.send(LinkEvent::Anew).await;
+                    let _over = self.events.send(LinkEvent::AgentRestarted).await;
                 }
                 matches!(joined, Join::Joined | Join::Again)
             }

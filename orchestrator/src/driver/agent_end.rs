@@ -14,12 +14,12 @@ const STATUS: &str = "helios-ci: the agent ended with status ";
 const BOTH: &str = "helios-ci: the agent was killed, and what watched over it";
 
 /// The last words may still be on their way from the console to its file.
-const LOOKS: u32 = 10;
+const POLLS: u32 = 10;
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// How somebody in the machine killed its agent; `None` when nothing says so.
 pub(super) async fn killed(deps: &Deps, name: &MachineName) -> Option<String> {
-    for _ in 0..LOOKS {
+    for _ in 0..POLLS {
         let console = end_of_console(deps, name).await;
         if let Some(how) = read(&String::from_utf8_lossy(&console)) {
             return Some(how);

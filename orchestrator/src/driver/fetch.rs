@@ -83,7 +83,7 @@ pub(super) async fn source(
         tokio::select! {
             done = &mut fetch => return Ok(done.err().map(|error| error.end())),
             () = stop.cancelled() => return Err(Stopped::Shutdown),
-            true = hints.heard(|hint| hint == Hint::Cancel(attempt.id)) => {}
+            true = hints.wait_for(|hint| hint == Hint::Cancel(attempt.id)) => {}
         }
     }
 }

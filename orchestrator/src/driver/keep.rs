@@ -15,7 +15,7 @@ use crate::{
 ///
 /// # Errors
 /// When the database cannot be used.
-pub async fn look_after_kept(deps: &Deps) -> Result<(), StoreError> {
+pub async fn check_kept_machines(deps: &Deps) -> Result<(), StoreError> {
     let over = deps.store.end_keeps(&deps.config.node).await?;
     let kept = deps.store.kept_machines(&deps.config.node).await?;
     // Side by side: removing one may take minutes. What fails is draining, and the sweep tries again.
@@ -25,7 +25,7 @@ pub async fn look_after_kept(deps: &Deps) -> Result<(), StoreError> {
     });
     let looked_after = async {
         for row in &kept {
-            look_after(deps, row).await?;
+            check_kept_machine(deps, row).await?;
         }
         Ok(())
     };
@@ -35,12 +35,12 @@ pub async fn look_after_kept(deps: &Deps) -> Result<(), StoreError> {
 /// Whether a machine is kept. One that its job has just left is cut off at once.
 pub(super) async fn is_kept(deps: &Deps, name: &MachineName) -> Result<bool, StoreError> {
     match deps.store.machine(name).await? {
-        Some(row) if row.state == MachineState::Kept => look_after(deps, &row).await.map(|()| true),
+        Some(row) if row.state == MachineState::Kept => check_kept_machine(deps, &row).await.map(|()| true),
         _ => Ok(false),
     }
 }
 
-async fn look_after(deps: &Deps, row: &MachineRow) -> Result<(), StoreError> {
+async fn check_kept_machine(deps: &Deps, row: &MachineRow) -> Result<(), StoreError> {
     let (name, Some(keep)) = (&row.name, &row.keep) else {
         return Ok(());
     };

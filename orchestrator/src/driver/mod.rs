@@ -56,7 +56,7 @@ use crate::{
 
 pub use self::{
     finish::destroy_once,
-    keep::look_after_kept,
+    keep::check_kept_machines,
     sections::Section,
     task::{Start, drive},
 };

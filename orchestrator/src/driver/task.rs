@@ -2,7 +2,7 @@
 //! state machine decides. It owns the log, the link and the checkpoint.
 
 mod effects;
-mod heard;
+mod agent_events;
 
 use std::{
     sync::Arc,
@@ -42,7 +42,7 @@ const SYNC_AFTER: Duration = Duration::from_millis(10);
 /// How often the clocks of an attempt are checkpointed while nothing else is.
 const HEARTBEAT: Duration = Duration::from_secs(30);
 /// How often a cancel is looked for without a hint: the one who asked may sit at another node.
-const LOOK: Duration = Duration::from_secs(5);
+const CANCEL_POLL: Duration = Duration::from_secs(5);
 /// After the database failed, an attempt is taken up again this much later.
 const AGAIN: Duration = Duration::from_secs(2);
 
@@ -308,9 +308,9 @@ impl Task<'_> {
         tokio::pin!(stopped);
         let mut last = Instant::now();
         let mut heartbeat = tokio::time::interval_at(tokio::time::Instant::now() + HEARTBEAT, HEARTBEAT);
-        let mut look = tokio::time::interval(LOOK);
+        let mut cancel_poll = tokio::time::interval(CANCEL_POLL);
         // A cancel that came before the subscription is found here, one that comes later by its hint.
-        self.look_for_cancel().await?;
+        self.poll_cancel().await?;
         loop {
             if let Phase::Ended(end) = &self.progress.phase {
                 return Ok(end.clone());
@@ -335,7 +335,7 @@ impl Task<'_> {
                 wake = next(&mut hints) => Turn::Wake(wake),
                 how = &mut stopped => Turn::Stopped(how),
                 _ = heartbeat.tick() => Turn::Heartbeat,
-                _ = look.tick() => Turn::Wake(Wake::Everything),
+                _ = cancel_poll.tick() => Turn::Wake(Wake::Everything),
                 () = tokio::time::sleep(limit) => Turn::Limit,
             };
             let ms = u64::try_from(last.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -355,8 +355,8 @@ impl Task<'_> {
                 }
                 Turn::Sync => self.begin_sync().await?,
                 Turn::Synced(synced) => self.synced(synced).await?,
-                Turn::Wake(Wake::Hint(Hint::Cancel(id))) if id == self.attempt.id => self.look_for_cancel().await?,
-                Turn::Wake(Wake::Everything) => self.look_for_cancel().await?,
+                Turn::Wake(Wake::Hint(Hint::Cancel(id))) if id == self.attempt.id => self.poll_cancel().await?,
+                Turn::Wake(Wake::Everything) => self.poll_cancel().await?,
                 Turn::Wake(Wake::Hint(_)) | Turn::Limit => {}
                 Turn::Stopped(how) => {
                     // What the agent said before it went is still in the channel.
@@ -386,7 +386,7 @@ impl Task<'_> {
         }
     }
 
-    async fn look_for_cancel(&mut self) -> Result<(), Stopped> {
+    async fn poll_cancel(&mut self) -> Result<(), Stopped> {
         if let Some(cancel) = self.deps.store.cancel_state(self.attempt.id).await? {
             self.feed(Event::Cancel {
                 by: cancel.by,

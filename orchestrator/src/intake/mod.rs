@@ -24,7 +24,7 @@ use axum::{
     routing::post,
 };
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body_util::BodyExt;
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -33,6 +33,7 @@ use prometheus_client::{
 };
 use serde_json::json;
 use tokio::{sync::Semaphore, time::timeout};
+use tower_http::set_header::SetResponseHeaderLayer;
 
 use self::{
     limits::Limits,
@@ -133,6 +134,12 @@ impl Intake {
     pub fn router(self) -> Router {
         Router::new()
             .route("/hooks/{connection}", post(receive))
+            // A connection that is kept may be closed by a stop or a new configuration just when the next delivery is
+            // on its way, and no forge sends it twice.
+            .layer(SetResponseHeaderLayer::overriding(
+                header::CONNECTION,
+                HeaderValue::from_static("close"),
+            ))
             .with_state(self)
     }
 

@@ -205,11 +205,20 @@ async fn a_delivery_is_stored_scrubbed_and_answered_with_its_id() {
 }
 
 #[tokio::test]
+async fn no_answer_leaves_a_connection_that_the_next_delivery_could_lose() {
+    let rig = rig().await;
+    for secret in ["hub-new", "wrong"] {
+        let response = rig.intake.clone().router().oneshot(github(secret, "1", b"{}")).await;
+        assert_eq!(response.unwrap().headers()["connection"], "close", "{secret}");
+    }
+}
+
+#[tokio::test]
 async fn what_is_stored_wakes_the_planner() {
     let rig = rig().await;
     let mut hints = rig.intake.hints.subscribe();
     assert_eq!(rig.ask(github("hub-new", "1", b"{}")).await.0, 202);
-    let hint = hints.heard(|hint| hint == Hint::Delivery);
+    let hint = hints.wait_for(|hint| hint == Hint::Delivery);
     assert!(timeout(deadline::PROMPT, hint).await.expect("a hint"));
 }
 

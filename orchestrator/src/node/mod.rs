@@ -101,13 +101,13 @@ async fn poll_waiting(deps: &Deps, stop: &CancellationToken) {
 async fn attend_kept(deps: &Deps, stop: &CancellationToken) {
     let mut hints = deps.hints.subscribe();
     loop {
-        if let Some(Err(error)) = stop.run_until_cancelled(driver::look_after_kept(deps)).await {
+        if let Some(Err(error)) = stop.run_until_cancelled(driver::check_kept_machines(deps)).await {
             tracing::error!(
                 error = &error as &dyn std::error::Error,
                 "cannot attend to kept machines"
             );
         }
-        let kept = hints.heard(|hint| hint == Hint::Kept);
+        let kept = hints.wait_for(|hint| hint == Hint::Kept);
         if stop.run_until_cancelled(kept).await != Some(true) {
             return;
         }

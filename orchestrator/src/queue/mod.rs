@@ -62,7 +62,7 @@ impl Receiver {
 
     /// Waits until there may be news of this kind: a hint that is `wanted`, or hints were lost. False: there will be no
     /// more. Giving it up loses nothing but what was not wanted.
-    pub async fn heard(&mut self, wanted: impl Fn(Hint) -> bool) -> bool {
+    pub async fn wait_for(&mut self, wanted: impl Fn(Hint) -> bool) -> bool {
         loop {
             match self.next().await {
                 Some(Wake::Hint(hint)) if !wanted(hint) => {}
@@ -121,23 +121,23 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_what_is_wanted_or_lost_is_heard() {
+    async fn only_what_is_wanted_or_lost_ends_the_wait() {
         let hints = InProcess::new();
         let (mut quick, mut slow) = (hints.subscribe(), hints.subscribe());
         hints.notify(Hint::Job);
         hints.notify(Hint::Kept);
-        assert!(quick.heard(|hint| hint == Hint::Kept).await);
+        assert!(quick.wait_for(|hint| hint == Hint::Kept).await);
         hints.notify(Hint::Job);
         for _ in 0..=BEHIND {
             hints.notify(Hint::Report);
         }
         assert!(
-            slow.heard(|hint| hint == Hint::Kept).await,
+            slow.wait_for(|hint| hint == Hint::Kept).await,
             "it may have been among them"
         );
         drop(hints);
         while quick.next().await.is_some() {}
-        assert!(!quick.heard(|_| true).await, "nobody is there");
+        assert!(!quick.wait_for(|_| true).await, "nobody is there");
     }
 
     #[tokio::test]
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_end_of_the_sender_is_heard() {
+    async fn the_end_of_the_sender_ends_the_wait() {
         let hints = InProcess::new();
         let mut receiver = hints.subscribe();
         drop(hints);

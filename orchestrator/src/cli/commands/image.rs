@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// How long another one's end is waited for.
-const PATIENCE: Duration = Duration::from_secs(10);
+const LOCK_WITHIN: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum ImageCommand {
@@ -287,7 +287,7 @@ fn alone(run: &Path) -> miette::Result<fs::File> {
         .write(true)
         .open(&path)
         .map_err(|e| cannot(&e))?;
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + LOCK_WITHIN;
     loop {
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Ok(file),

@@ -28,7 +28,7 @@ impl Progress {
                 });
             }
             Some((_, Some(stop))) => {
-                limits.push(stop.patience().saturating_sub(stop.since_ms));
+                limits.push(stop.limit_ms().saturating_sub(stop.since_ms));
                 if stop.why == Why::Cancelled && !stop.kill {
                     limits.push(self.grace_ms(job));
                 }
@@ -90,11 +90,11 @@ impl Progress {
         let is_cancelled = self.interpreter.status() == Status::Cancelled;
         let grace_is_over = is_cancelled && self.grace_ms(job) == 0;
         if let Some(stop) = &running.stop {
-            if stop.since_ms >= stop.patience() && stop.kill {
+            if stop.since_ms >= stop.limit_ms() && stop.kill {
                 // Killed and yet no exit: whatever holds it, the machine goes away as a whole.
                 self.survivors = false;
                 self.step_stopped(job, stop, None, now_ms, effects);
-            } else if stop.since_ms >= stop.patience() || (grace_is_over && stop.why == Why::Cancelled && !stop.kill) {
+            } else if stop.since_ms >= stop.limit_ms() || (grace_is_over && stop.why == Why::Cancelled && !stop.kill) {
                 self.stop(stop.why, true, effects);
             }
             return;

@@ -6,9 +6,9 @@ use super::{Effect, End, Failure, Job, JobResult, Phase, Progress, StepState, in
 use crate::model::{person::person, plan::Status};
 
 /// After a kill, how long until the exit is no longer waited for.
-pub(super) const KILL_PATIENCE_MS: u64 = 10_000;
+pub(super) const KILL_LIMIT_MS: u64 = 10_000;
 /// What the agent's own grace periods take before it kills (SIGINT 7.5 s, SIGTERM 2.5 s), with slack.
-pub(super) const CANCEL_PATIENCE_MS: u64 = 20_000;
+pub(super) const CANCEL_LIMIT_MS: u64 = 20_000;
 
 /// A stop under way.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -138,11 +138,11 @@ impl Progress {
 }
 
 impl Stop {
-    pub(super) fn patience(&self) -> u64 {
+    pub(super) fn limit_ms(&self) -> u64 {
         if self.kill {
-            KILL_PATIENCE_MS
+            KILL_LIMIT_MS
         } else {
-            CANCEL_PATIENCE_MS
+            CANCEL_LIMIT_MS
         }
     }
 }

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::{
     ending::CLEARING_MS,
-    stop::{CANCEL_PATIENCE_MS, KILL_PATIENCE_MS},
+    stop::{CANCEL_LIMIT_MS, KILL_LIMIT_MS},
     *,
 };
 use crate::driver::{
@@ -208,11 +208,11 @@ fn a_stop_that_is_ignored_becomes_a_kill_and_then_the_end() {
     };
     assert_eq!(progress.on(&job, cancel, 3), [Effect::Checkpoint, Effect::SendStop]);
     assert_eq!(
-        wait(&mut progress, &job, CANCEL_PATIENCE_MS),
+        wait(&mut progress, &job, CANCEL_LIMIT_MS),
         [Effect::Checkpoint, Effect::SendStop]
     );
     assert!(progress.running.as_ref().unwrap().stop.as_ref().unwrap().kill);
-    let effects = wait(&mut progress, &job, KILL_PATIENCE_MS);
+    let effects = wait(&mut progress, &job, KILL_LIMIT_MS);
     assert_eq!(effects.last(), Some(&Effect::End));
     assert_eq!(result(&progress), Some((JobResult::Cancelled, "cancelled by ada")));
     // Everybody reads it: neither a user's number nor a token's id is in it.
@@ -331,7 +331,7 @@ fn when_the_jobs_time_is_over_what_always_keeps_has_the_same_grace() {
         [Effect::Checkpoint, Effect::SendStop]
     );
     // What is over already wakes nobody.
-    assert_eq!(progress.next_limit_ms(&job, true), CANCEL_PATIENCE_MS);
+    assert_eq!(progress.next_limit_ms(&job, true), CANCEL_LIMIT_MS);
     exit(&mut progress, &job, 130);
     assert_eq!(progress.next_limit_ms(&job, true), job.limits.cancel_ms);
     exit(&mut progress, &job, 0);

@@ -35,7 +35,7 @@ impl Other {
     }
 
     async fn receives(&mut self, wanted: Hint) {
-        let received = tokio::time::timeout(PROMPT, self.receiver.heard(|hint| hint == wanted)).await;
+        let received = tokio::time::timeout(PROMPT, self.receiver.wait_for(|hint| hint == wanted)).await;
         assert_eq!(received, Ok(true), "{wanted:?} was not hinted at");
     }
 

@@ -49,7 +49,7 @@ impl JobWatch {
         if !self.hinted {
             let run = self.run;
             tokio::select! {
-                more = self.hints.heard(|hint| hint == Hint::Run(run)) => {
+                more = self.hints.wait_for(|hint| hint == Hint::Run(run)) => {
                     // Without hints, at the daemon's end, the timer is all there is.
                     self.hinted = more;
                 }

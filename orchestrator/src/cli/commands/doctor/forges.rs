@@ -13,7 +13,7 @@ use crate::{
     forge::{self, health, http::Outgoing},
 };
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// Further apart, signed tokens are refused, and guests, which are told the time by us, build files of the future.
 const APART_S: i64 = 60;
 
@@ -47,7 +47,7 @@ async fn clock(connection: &Connection) -> Option<Line> {
     let url = &connection.url;
     let forge = Outgoing::new(url, connection.allow_private)
         .ok()?
-        .with_deadline(PATIENCE);
+        .with_deadline(ANSWER_WITHIN);
     let answer = forge.send(Request::head(url).body(Full::default()).ok()?).await.ok()?;
     let date = answer.headers().get(header::DATE)?.to_str().ok()?;
     let theirs = chrono::DateTime::parse_from_rfc2822(date).ok()?.timestamp();

@@ -236,10 +236,10 @@ async fn judge(deps: &Deps, run: RunId, golden: u64, began: i64, gone: Option<Go
             true,
             format!("it turned itself off within {:.1} s", after.as_secs_f64()),
         ),
-        Some(Gone::NotWithin(patience)) => finding(
+        Some(Gone::NotWithin(limit)) => finding(
             "shutdown",
             false,
-            format!("it did not turn itself off within {} s", patience.as_secs()),
+            format!("it did not turn itself off within {} s", limit.as_secs()),
         ),
         None => finding("shutdown", false, format!("it was gone before its job ended: {reason}")),
     });

@@ -54,13 +54,13 @@ mod sets {
     }
 
     /// `PRIV_EFFECTIVE` and `PRIV_LIMIT` of `<sys/priv_names.h>`.
-    const LOOKED_AT: [(&CStr, &str); 2] = [(c"Effective", "effective"), (c"Limit", "limit")];
+    const SETS: [(&CStr, &str); 2] = [(c"Effective", "effective"), (c"Limit", "limit")];
 
     /// A set that is not full.
     pub fn reduced() -> io::Result<Option<&'static str>> {
         // SAFETY: it takes nothing, and its result is checked before use.
         let set = Set(ptr::NonNull::new(unsafe { priv_allocset() }).ok_or_else(io::Error::last_os_error)?);
-        for (which, name) in LOOKED_AT {
+        for (which, name) in SETS {
             // SAFETY: `which` ends with a zero, and the set was allocated by priv_allocset.
             if unsafe { getppriv(which.as_ptr(), set.0.as_ptr()) } != 0 {
                 return Err(io::Error::last_os_error());

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// How long a guest may take; an emulated one with systemd takes half a minute.
-const PATIENCE: Duration = Duration::from_secs(90);
+const STOP_WITHIN: Duration = Duration::from_secs(90);
 
 /// How a guest went.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,11 +100,11 @@ impl Machines for Patient {
             )
         {
             let began = Instant::now();
-            let stopped = tokio::time::timeout(PATIENCE, self.inner.wait_stopped(name)).await;
+            let stopped = tokio::time::timeout(STOP_WITHIN, self.inner.wait_stopped(name)).await;
             let gone = match stopped {
                 Ok(Ok(_)) => Gone::ByItself(began.elapsed()),
                 Ok(Err(error)) => return Err(error),
-                Err(_) => Gone::NotWithin(PATIENCE),
+                Err(_) => Gone::NotWithin(STOP_WITHIN),
             };
             *self.gone.lock().unwrap_or_else(PoisonError::into_inner) = Some(gone);
         }

@@ -36,7 +36,7 @@ impl Task<'_> {
             }
             LinkEvent::Event(event) => self.event(event).await,
             // It was refused, and whoever has copied the token can cause it: only when the machine ends is it believed.
-            LinkEvent::Anew => {
+            LinkEvent::AgentRestarted => {
                 self.anew = true;
                 Ok(())
             }
