@@ -15,6 +15,7 @@ use super::{
     secret_ref, show, web, zone,
 };
 use crate::{
+    config::options::LoadOptions,
     model::names::{Label, NodeName},
     yaml::{self, Dialect, Node, Rules, Span, Value, nearest},
 };
@@ -33,13 +34,6 @@ const RULES: Rules = Rules {
     max_nodes: MAX_BYTES,
     max_text: MAX_BYTES,
 };
-
-/// How to load.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct LoadOptions {
-    /// Secrets may be `env:NAME`. For development: other processes can read an environment.
-    pub dev_env_secrets: bool,
-}
 
 /// A configuration with what is worth saying about it.
 #[derive(Debug, Clone)]

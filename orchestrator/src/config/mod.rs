@@ -10,6 +10,7 @@ mod label;
 mod load;
 mod machined;
 mod numbers;
+mod options;
 mod problem;
 mod read;
 mod secret_ref;
@@ -36,8 +37,9 @@ use crate::{
 
 pub use attributes::brand_since;
 pub use label::UnknownLabel;
-pub use load::{DEFAULT_PATH, LoadOptions, Loaded, config_path};
+pub use load::{DEFAULT_PATH, Loaded, config_path};
 pub use numbers::{Keep, Limits, Retention};
+pub use options::LoadOptions;
 pub use problem::{ConfigError, Problem};
 
 /// Everything that is configured; secrets are already read from their references.

@@ -9,8 +9,9 @@ use std::{
     str::FromStr,
 };
 
-use super::{load::LoadOptions, problem::Problem, secret_ref};
+use super::{problem::Problem, secret_ref};
 use crate::{
+    config::options::LoadOptions,
     secret::Secret,
     yaml::{Key, Node, Scalar, Span, Value, nearest},
 };

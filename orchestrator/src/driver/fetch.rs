@@ -10,9 +10,9 @@ use super::{
     job::{JobStep, source_depth},
     progress::End,
     sections::{FETCHING, NO_OTHER_REFS, REFS_LEFT_OUT},
-    task::Stopped,
 };
 use crate::{
+    driver::stopped::Stopped,
     error_chain::chain,
     forge::ForgeError,
     model::{person::person, state::JobResult},

@@ -11,17 +11,13 @@ use super::{
     keep,
     progress::End,
     sections::{CONSOLE, ENDED, FAILED},
-    task::Stopped,
 };
 use crate::{
-    error_chain::chain,
+    driver::{destroy::destroy_once, stopped::Stopped},
     failpoint::{self, Point},
     logs::LogWriter,
     machine::ending,
-    model::{
-        names::MachineName,
-        state::{JobState, MachineState},
-    },
+    model::{names::MachineName, state::JobState},
     queue::Hint,
     store::{AttemptEnd, AttemptRow, EndOutcome},
 };
@@ -122,35 +118,6 @@ pub(super) async fn commit(
         stop.run_until_cancelled(again).await.ok_or(Stopped::Shutdown)?;
     }
     Ok(())
-}
-
-/// One try to destroy a machine and everything of it; whether nothing is left to be done. A kept machine is
-/// left alone.
-pub async fn destroy_once(deps: &Deps, name: &MachineName) -> bool {
-    let destroyed = async {
-        // Whether a machine is kept is decided at the end of its attempt, so what is not kept here never will be.
-        let row = deps.store.machine(name).await.map_err(|e| chain(&e))?;
-        if row.is_some_and(|row| row.state == MachineState::Kept) {
-            return Ok(true);
-        }
-        deps.machines.destroy(name).await.map_err(|e| chain(&e))?;
-        deps.source.drop_grant(name.attempt()).await.map_err(|e| chain(&e))?;
-        failpoint::hit(Point::MachineDestroyed);
-        deps.store
-            .machine_state(name, MachineState::Gone)
-            .await
-            .map_err(|e| chain(&e))
-    };
-    match destroyed.await {
-        Ok(_) => {
-            deps.hints.notify(Hint::Capacity);
-            true
-        }
-        Err(error) => {
-            tracing::error!(machine = %name, error, "a machine could not be destroyed; it will be tried again");
-            false
-        }
-    }
 }
 
 /// A machine's failure as everybody may read it, with what its guest said of it where that is not in it.

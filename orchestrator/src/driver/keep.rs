@@ -3,8 +3,9 @@
 
 use std::error::Error;
 
-use super::{Deps, finish::destroy_once};
+use super::Deps;
 use crate::{
+    driver::destroy::destroy_once,
     error_chain::chain,
     model::{names::MachineName, state::MachineState},
     store::{MachineRow, StoreError},

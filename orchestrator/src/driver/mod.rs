@@ -34,6 +34,7 @@ pub mod actions;
 mod agent_end;
 mod checkpoint;
 mod console;
+mod destroy;
 mod fetch;
 mod finish;
 pub mod interpreter;
@@ -44,6 +45,7 @@ pub mod progress;
 pub mod resolve;
 pub mod seal;
 mod sections;
+mod stopped;
 mod task;
 
 use std::{collections::HashMap, sync::Arc};
@@ -55,7 +57,7 @@ use crate::{
 };
 
 pub use self::{
-    finish::destroy_once,
+    destroy::destroy_once,
     keep::check_kept_machines,
     sections::Section,
     task::{Start, drive},

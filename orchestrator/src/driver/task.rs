@@ -1,8 +1,8 @@
 //! The one task of an attempt: it feeds the state machine with what happens and performs what the
 //! state machine decides. It owns the log, the link and the checkpoint.
 
-mod effects;
 mod agent_events;
+mod effects;
 
 use std::{
     sync::Arc,
@@ -25,6 +25,8 @@ use super::{
 };
 use crate::{
     agent_api::LinkEvent,
+    driver::destroy::destroy_once,
+    driver::stopped::Stopped,
     error_chain::chain,
     failpoint::{self, Point},
     logs::{LogError, LogWriter},
@@ -34,7 +36,7 @@ use crate::{
         state::{AttemptState, JobResult, MachineState},
     },
     queue::{Hint, Receiver, Wake},
-    store::{AttemptRow, StoreError},
+    store::AttemptRow,
 };
 
 /// Output is made durable and acknowledged this long after the first byte that was not.
@@ -55,23 +57,6 @@ pub enum Start {
     Adopted,
 }
 
-/// Why the task stopped without an end: somebody else goes on.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Stopped {
-    /// Another daemon owns the attempt.
-    #[error("another daemon took the attempt over")]
-    Fenced,
-    /// The daemon stops in order; the machine goes on by itself.
-    #[error("the daemon is stopping")]
-    Shutdown,
-    /// The database cannot be used; the attempt is adopted again in a moment.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// As `Store`.
-    #[error(transparent)]
-    Checkpoint(#[from] CheckpointError),
-}
-
 /// Drives one attempt to its end, or until the daemon stops. A database that fails (its disk may be
 /// full) only interrupts: the machine goes on, its agent keeps what nobody acknowledged, and the
 /// attempt is adopted from its last checkpoint.
@@ -89,7 +74,7 @@ pub async fn drive(deps: Deps, attempt: AttemptRow, mut start: Start, stop: Canc
                 if let Ok(Some(row)) = deps.store.attempt(id).await
                     && row.state == AttemptState::Ended
                 {
-                    finish::destroy_once(&deps, &MachineName::of(id)).await;
+                    destroy_once(&deps, &MachineName::of(id)).await;
                 }
                 return;
             }

@@ -14,7 +14,7 @@ use crate::{
             transitions::{live, states_sql},
             tx::{Row, Tx, Value, args, list},
         },
-        people::sessions,
+        people::access,
         run::runs,
     },
 };
@@ -199,7 +199,7 @@ async fn expire(tx: &mut Tx, node: &NodeName, retention: &config::Retention) -> 
         ),
         (
             "DELETE FROM sessions WHERE hash IN (SELECT hash FROM sessions WHERE created_ms < $1 LIMIT $2)",
-            tx.now - sessions::ABSOLUTE_MS,
+            tx.now - access::ABSOLUTE_MS,
         ),
     ];
     let mut more = false;

@@ -3,7 +3,7 @@
 //!
 //! - [`routes`]: the table of all routes, from which the router is made
 //! - [`authorize`], [`identity`], [`session`]: who may do what, and how they prove who they are
-//! - [`lookup`]: from an id in an address to the thing, or to the answer of an absent one
+//! - `lookup`: from an id in an address to the thing, or to the answer of an absent one
 //! - [`pages`]: HTML; [`api`]: JSON, and the forms of the pages
 //! - [`live`]: logs while they grow, raw logs with `Range`
 //! - [`health`], [`metrics`]: how the daemon is, for balancers and for monitoring

@@ -20,7 +20,7 @@ use crate::web::{
         problem::{self, Problem},
     },
     live::{log_text, page_stream, record_stream},
-    pages::{assets, deliveries, job, runs, status},
+    pages::{asset_file, deliveries, job, runs, status},
 };
 
 /// No page or call takes longer to begin its answer; streams go on as long as they like.
@@ -72,7 +72,7 @@ pub fn table() -> Vec<Route> {
         read("/login", Open, get(session::form)),
         write("/login", Open, post(session::login)),
         write("/logout", Open, post(session::logout)),
-        read("/static/{file}", Open, get(assets::file)),
+        read("/static/{file}", Open, get(asset_file::file)),
         read("/healthz", Open, get(health::alive)),
         read("/readyz", Open, get(health::ready)),
         read("/status", Open, get(status::page)),

@@ -7,6 +7,7 @@
 //! is ever ignored silently.
 
 mod checks;
+mod common;
 #[cfg(test)]
 mod conformance;
 mod env;
@@ -167,7 +168,7 @@ fn plan(walk: &mut Walk<'_>, fields: &Fields<'_>, path: &str, defaults: &Default
         name: name.unwrap_or_else(|| path.to_owned()),
         env: fields
             .get("env")
-            .map_or_else(EnvTemplate::new, |node| job::env(walk, node)),
+            .map_or_else(EnvTemplate::new, |node| common::env(walk, node)),
         jobs: fields
             .get("jobs")
             .map_or_else(Vec::new, |node| job::read(walk, node, defaults)),

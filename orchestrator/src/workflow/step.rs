@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::{
-    job,
+    common,
     literal::{literal, span},
     walk::{Fields, Table, Walk, clip},
 };
@@ -88,7 +88,7 @@ fn one(walk: &mut Walk<'_>, node: &Node, ids: &mut HashSet<String>) -> Option<Pl
     let fields = walk.fields(node, &STEP)?;
     let id = fields.get("id").and_then(|node| {
         let id = walk.required(node, "a step's `id`")?;
-        if job::id(walk, node.span, &id, "step") && !ids.insert(id.to_lowercase()) {
+        if common::id(walk, node.span, &id, "step") && !ids.insert(id.to_lowercase()) {
             walk.error(
                 node.span,
                 format!("the step id `{id}` is already taken: ids are unique ignoring case"),
@@ -101,9 +101,9 @@ fn one(walk: &mut Walk<'_>, node: &Node, ids: &mut HashSet<String>) -> Option<Pl
         .and_then(|node| Some(literal(node, walk.line(node, "a step's `name`")??)));
     let env = fields
         .get("env")
-        .map_or_else(EnvTemplate::new, |node| job::env(walk, node));
+        .map_or_else(EnvTemplate::new, |node| common::env(walk, node));
     let timeout_minutes = fields.get("timeout-minutes").and_then(|node| {
-        let minutes = walk.whole(node, "`timeout-minutes`", (1, job::MAX_MINUTES), false)?;
+        let minutes = walk.whole(node, "`timeout-minutes`", (1, common::MAX_MINUTES), false)?;
         Some(literal(node, minutes))
     });
     let continue_on_error = fields

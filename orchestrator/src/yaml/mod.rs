@@ -1,9 +1,9 @@
 //! YAML as a tree that knows where everything stands, for workflow files and for the configuration, and what a
 //! misspelt word was meant to be. Pure.
 //!
-//! - [`tree`]: the tree
-//! - [`scalar`]: what a plain scalar is, by YAML 1.2's core schema
-//! - [`parse`]: text → tree, with the limits that keep a hostile text cheap
+//! - `tree`: the tree
+//! - `scalar`: what a plain scalar is, by YAML 1.2's core schema
+//! - `parse`: text → tree, with the limits that keep a hostile text cheap
 
 mod nearest;
 mod parse;

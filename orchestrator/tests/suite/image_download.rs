@@ -5,9 +5,22 @@
     reason = "the command line is run as a person would, and killed"
 )]
 
-use std::{fs, os::unix::{fs::PermissionsExt, process::ExitStatusExt}, path::{Path, PathBuf}, process::{Child, Command, Output, Stdio}, sync::{Arc, Mutex}, time::{Duration, Instant}};
+use std::{
+    fs,
+    os::unix::{fs::PermissionsExt, process::ExitStatusExt},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
 
-use axum::{Router, body::Body, extract::{Request, State}, http::{HeaderMap, StatusCode, header}, response::Response};
+use axum::{
+    Router,
+    body::Body,
+    extract::{Request, State},
+    http::{HeaderMap, StatusCode, header},
+    response::Response,
+};
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use helios_ci::images::download::{self, DownloadError, DownloadLimits};

@@ -139,11 +139,7 @@ impl Progress {
 
 impl Stop {
     pub(super) fn limit_ms(&self) -> u64 {
-        if self.kill {
-            KILL_LIMIT_MS
-        } else {
-            CANCEL_LIMIT_MS
-        }
+        if self.kill { KILL_LIMIT_MS } else { CANCEL_LIMIT_MS }
     }
 }
 

@@ -3,13 +3,14 @@
 use helios_proto::v1;
 use tokio::sync::mpsc;
 
-use super::{Stopped, Task, number};
+use super::{Task, number};
 use crate::{
     agent_api::LinkEvent,
     clock::now_ms,
     driver::{
         progress::{Event, Exit, Phase},
         sections::{CLOCK, LEFT},
+        stopped::Stopped,
     },
     failpoint::{self, Point},
     foreign_text::one_line,

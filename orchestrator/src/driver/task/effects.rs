@@ -2,10 +2,13 @@
 
 use helios_proto::v1;
 
-use super::{Stopped, Task, number};
+use super::{Task, number};
 use crate::{
     clock::now_ms,
-    driver::progress::{Effect, Event, Phase},
+    driver::{
+        progress::{Effect, Event, Phase},
+        stopped::Stopped,
+    },
     error_chain::chain,
     failpoint::{self, Point},
     queue::Hint,

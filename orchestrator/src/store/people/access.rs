@@ -1,6 +1,5 @@
 //! Tokens: only their hashes are stored.
 
-use super::sessions;
 use crate::{
     foreign_text::clip,
     model::ids::TokenId,
@@ -9,6 +8,9 @@ use crate::{
         engine::tx::{Row, Tx, args, to_json},
     },
 };
+
+/// A session ends after seven days in any case.
+pub(in crate::store) const ABSOLUTE_MS: i64 = 7 * 24 * 3600 * 1000;
 
 /// A token to be stored.
 #[derive(Debug, Clone)]
@@ -160,7 +162,7 @@ async fn use_up(tx: &mut Tx, exchange: &Exchange) -> Result<Option<TokenRow>, St
                 tx.now,
                 &exchange.hash,
                 to_json(tx.what, &exchange.scopes)?,
-                tx.now + sessions::ABSOLUTE_MS,
+                tx.now + ABSOLUTE_MS,
                 scope
             ],
         )

@@ -3,6 +3,7 @@
 use super::access::{self, NOTED_EVERY_MS, TokenRow};
 use crate::{
     model::ids::TokenId,
+    store::people::access::ABSOLUTE_MS,
     store::{
         Store, StoreError,
         engine::tx::{Tx, args},
@@ -20,8 +21,6 @@ pub struct SessionRow {
 
 /// A session ends after twelve hours without a request.
 const IDLE_MS: i64 = 12 * 3600 * 1000;
-/// And after seven days in any case.
-pub(in crate::store) const ABSOLUTE_MS: i64 = 7 * 24 * 3600 * 1000;
 
 impl Store {
     /// Opens a session; `hash` is the SHA-256 of its cookie.

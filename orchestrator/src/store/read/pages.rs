@@ -17,7 +17,8 @@ use crate::{
         },
         engine::tx::{Row, Tx, Value, args},
         run::{
-            cancel::{self, CancelRequest},
+            cancel_request,
+            cancel_request::CancelRequest,
             jobs::{self, JobRow},
             runs,
         },
@@ -304,7 +305,7 @@ async fn run_attempts(tx: &mut Tx, run: RunId) -> Result<Vec<RunAttemptRow>, Sto
             by: row.text("by_whom")?,
             created_ms: row.int("created_ms")?,
             ended_ms: row.opt_int("ended_ms")?,
-            cancel: cancel::request(row)?,
+            cancel: cancel_request::request(row)?,
             jobs: jobs.iter().map(jobs::job_row).collect::<Result<_, _>>()?,
         });
     }

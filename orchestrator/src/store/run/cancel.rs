@@ -7,27 +7,15 @@ use crate::{
         ids::{AttemptId, JobId, RunId},
         state::{AttemptState, JobState, RunState},
     },
+    store::run::cancel_request::{CancelRequest, request},
     store::{
         Store, StoreError,
         engine::{
             transitions::{live, states_sql},
-            tx::{Row, Tx, args},
+            tx::{Tx, args},
         },
     },
 };
-
-/// Somebody asked for the end of a run or a job.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CancelRequest {
-    /// When first, in milliseconds since 1970.
-    pub at_ms: i64,
-    /// Who asked last.
-    pub by: String,
-    /// Why; foreign text.
-    pub reason: String,
-    /// It was asked for twice: no more waiting for steps to end by themselves.
-    pub force: bool,
-}
 
 /// What became of the request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,19 +33,6 @@ pub enum CancelOutcome {
     AlreadyEnded,
     /// No such run or job.
     Unknown,
-}
-
-/// Reads `cancel_ms`, `cancel_by`, `cancel_reason` and `cancel_force` of a row.
-pub(in crate::store) fn request(row: &Row) -> Result<Option<CancelRequest>, StoreError> {
-    let Some(at_ms) = row.opt_int("cancel_ms")? else {
-        return Ok(None);
-    };
-    Ok(Some(CancelRequest {
-        at_ms,
-        by: row.opt_text("cancel_by")?.unwrap_or_default(),
-        reason: row.opt_text("cancel_reason")?.unwrap_or_default(),
-        force: row.flag("cancel_force")?,
-    }))
 }
 
 impl Store {

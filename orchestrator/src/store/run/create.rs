@@ -2,17 +2,17 @@
 
 use super::{jobs, runs};
 use crate::{
-    config::Size,
     digest::sha256_hex,
     foreign_text::clip,
     model::{
         diagnostic::Diagnostic,
         ids::{JobId, RunId, TriggerId},
-        names::{CommitSha, Label},
+        names::CommitSha,
         plan::Plan,
         state::{JobState, RunState},
         trigger::Trigger,
     },
+    store::run::jobs::JobRequirement,
     store::{
         StoreError,
         engine::tx::{Tx, args, to_json},
@@ -41,17 +41,6 @@ pub struct PlannedRun {
     pub plan: Plan,
     /// One for each job of the plan, in its order.
     pub jobs: Vec<JobRequirement>,
-}
-
-/// What a job requires of a machine.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct JobRequirement {
-    /// The image's own label, aliases resolved.
-    pub label: Label,
-    /// What the machine gets.
-    pub size: Size,
-    /// Digest of label and size: jobs of one class are interchangeable for the scheduler.
-    pub class: String,
 }
 
 /// Creates one run with its first attempt, its jobs and their reports. The caller writes the aggregate.

@@ -1,9 +1,5 @@
 //! Jobs: their rows, their transitions, and the turns that these keep in step.
 
-use super::{
-    cancel::{self, CancelRequest},
-    create::JobRequirement,
-};
 use crate::{
     config::Size,
     foreign_text::clip,
@@ -19,8 +15,20 @@ use crate::{
             tx::{Row, Tx, args, to_json},
         },
         report::outbox::CheckTarget,
+        run::cancel_request::{self, CancelRequest},
     },
 };
+
+/// What a job requires of a machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobRequirement {
+    /// The image's own label, aliases resolved.
+    pub label: Label,
+    /// What the machine gets.
+    pub size: Size,
+    /// Digest of label and size: jobs of one class are interchangeable for the scheduler.
+    pub class: String,
+}
 
 /// A job of a run attempt.
 #[derive(Debug, Clone)]
@@ -84,7 +92,7 @@ pub(in crate::store) fn job_row(row: &Row) -> Result<JobRow, StoreError> {
         started_ms: row.opt_int("started_ms")?,
         ended_ms: row.opt_int("ended_ms")?,
         attempt: row.opt_parse("newest_attempt")?,
-        cancel: cancel::request(row)?,
+        cancel: cancel_request::request(row)?,
     })
 }
 

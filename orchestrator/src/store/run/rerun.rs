@@ -2,7 +2,6 @@
 
 use super::{
     cancel,
-    create::JobRequirement,
     jobs::{self, NewJob},
     runs,
 };
@@ -14,6 +13,7 @@ use crate::{
     store::{
         Store, StoreError,
         engine::tx::{Row, Tx, args},
+        run::jobs::JobRequirement,
     },
 };
 
