@@ -63,7 +63,10 @@ impl Job {
     #[must_use]
     pub fn scope<'a>(&'a self, step: &'a JobStep) -> Scope<'a> {
         Scope {
-            job: self,
+            commit: &self.commit,
+            ref_name: &self.ref_name,
+            git_url: &self.git_url,
+            workspace: &self.workspace,
             env: &step.env,
         }
     }

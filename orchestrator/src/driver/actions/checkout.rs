@@ -54,7 +54,7 @@ impl Checkout {
     /// the one at `origin`; a run of a tag stands on that tag; everything else stands on the commit; a depth
     /// of 0 brings all branches and tags; and git does no housekeeping of its own while steps run.
     fn argv(&self, scope: &Scope<'_>, part: usize) -> Option<Vec<String>> {
-        let (job, path) = (scope.job, self.path.as_str());
+        let path = self.path.as_str();
         let git = |args: &[&str]| [words(&["git", "-C", path]), words(args)].concat();
         let dot_git = format!("{path}/.git");
         Some(match part {
@@ -62,25 +62,25 @@ impl Checkout {
             1 => words(&["git", "init", "-q", "--", path]),
             // Everything here is unknown to the new repository.
             2 => git(&["clean", "-ffdxq"]),
-            3 => git(&["config", "remote.origin.url", &job.git_url]),
+            3 => git(&["config", "remote.origin.url", scope.git_url]),
             4 => git(&["config", "remote.origin.fetch", "+refs/heads/*:refs/remotes/origin/*"]),
             5 => git(&["config", "gc.auto", "0"]),
             6 => git(&["config", "maintenance.auto", "false"]),
             7 => self.fetch(scope),
-            8 => match (branch(scope), job.ref_name.tag()) {
+            8 => match (branch(scope), scope.ref_name.tag()) {
                 (Some(name), _) => {
                     let upstream = format!("refs/remotes/origin/{name}");
                     git(&["checkout", "-q", "--force", "-B", name, "--track", &upstream])
                 }
-                (_, Some(_)) => git(&["checkout", "-q", "--force", "--detach", job.ref_name.as_str()]),
-                (None, None) => git(&["checkout", "-q", "--force", "--detach", job.commit.as_str()]),
+                (_, Some(_)) => git(&["checkout", "-q", "--force", "--detach", scope.ref_name.as_str()]),
+                (None, None) => git(&["checkout", "-q", "--force", "--detach", scope.commit.as_str()]),
             },
             _ => return None,
         })
     }
 
     fn fetch(&self, scope: &Scope<'_>) -> Vec<String> {
-        let (depth, commit, ref_name) = (self.depth, &scope.job.commit, &scope.job.ref_name);
+        let (depth, commit, ref_name) = (self.depth, scope.commit, scope.ref_name);
         let mut argv = words(&["git", "-C", &self.path, "fetch", "-q", "--no-tags", "--prune"]);
         argv.push("--no-recurse-submodules".into());
         if depth > 0 {
@@ -106,7 +106,7 @@ impl Checkout {
     /// repository, as git's default changes with its version; and that nobody is there to be asked, nor a
     /// server for large files.
     fn env(scope: &Scope<'_>) -> Env {
-        let format = crate::source::object_format(&scope.job.commit);
+        let format = crate::source::object_format(scope.commit);
         [
             ("GIT_DEFAULT_HASH", format),
             ("GIT_LFS_SKIP_SMUDGE", "1"),
@@ -119,7 +119,7 @@ impl Checkout {
 
 /// The branch of the run, unless git has no such branch: it refuses this name for one of its own.
 fn branch<'a>(scope: &Scope<'a>) -> Option<&'a str> {
-    scope.job.ref_name.branch().filter(|name| *name != "HEAD")
+    scope.ref_name.branch().filter(|name| *name != "HEAD")
 }
 
 impl Action for Checkout {
@@ -133,7 +133,7 @@ impl Action for Checkout {
     }
 
     fn opening(&self, scope: &Scope<'_>) -> Option<String> {
-        Some(format!("Checking out {}", scope.job.commit))
+        Some(format!("Checking out {}", scope.commit))
     }
 
     fn source_depth(&self) -> Option<u32> {

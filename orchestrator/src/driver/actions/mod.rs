@@ -12,8 +12,10 @@ use std::fmt::Debug;
 use helios_proto::v1;
 
 pub use self::{checkout::Checkout, run::Run, script::Script};
-use super::job::Job;
-use crate::model::plan::Env;
+use crate::model::{
+    names::{CommitSha, RefName},
+    plan::Env,
+};
 
 /// What a step does.
 pub trait Action: Debug + Send + Sync {
@@ -57,8 +59,14 @@ impl From<Command> for v1::command::Command {
 /// What commands are made of.
 #[derive(Debug, Clone, Copy)]
 pub struct Scope<'a> {
-    /// The job.
-    pub job: &'a Job,
+    /// The commit to check out.
+    pub commit: &'a CommitSha,
+    /// The branch or tag of the run, on which a checkout stands.
+    pub ref_name: &'a RefName,
+    /// `git://HOST:PORT/repo` as the guest must write it.
+    pub git_url: &'a str,
+    /// Where steps run, absolute in the guest.
+    pub workspace: &'a str,
     /// The whole environment of the step, each name once.
     pub env: &'a Env,
 }
@@ -67,8 +75,8 @@ impl Scope<'_> {
     /// A path of the workspace, absolute in the guest.
     fn inside(&self, path: Option<&str>) -> String {
         match path {
-            Some(path) => format!("{}/{path}", self.job.workspace),
-            None => self.job.workspace.clone(),
+            Some(path) => format!("{}/{path}", self.workspace),
+            None => self.workspace.to_owned(),
         }
     }
 
@@ -89,7 +97,7 @@ impl Scope<'_> {
             env: env.collect(),
             cwd: self.inside(None),
             drain_ms: 0,
-            directories: vec![self.job.workspace.clone()],
+            directories: vec![self.workspace.to_owned()],
             choices: Vec::new(),
             outlives: true,
         }
@@ -104,12 +112,12 @@ fn words(words: &[&str]) -> Vec<String> {
 #[cfg(test)]
 pub(super) mod testing {
     use super::*;
+    use crate::driver::job::Job;
 
     /// The command with this number of a step.
     pub(crate) fn exec(job: &Job, step: usize, part: usize) -> Option<v1::Exec> {
         let step = &job.steps[step];
-        let scope = Scope { job, env: &step.env };
-        step.action.main(part, &scope).map(|Command::Exec(exec)| exec)
+        step.action.main(part, &job.scope(step)).map(|Command::Exec(exec)| exec)
     }
 
     /// All commands of a step.
