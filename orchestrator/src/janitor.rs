@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::Retention,
-    driver::Deps,
+    daemon::Deps,
     logs::{LogError, LogStore},
     model::{ids::AttemptId, names::NodeName},
     store::{FileClass, Removal, Store, StoreError},

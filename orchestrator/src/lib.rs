@@ -6,6 +6,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 mod connector;
+pub mod daemon;
 #[cfg(test)]
 #[path = "../tests/support/deadline.rs"]
 mod deadline;
@@ -31,6 +32,7 @@ mod prerequisites;
 pub mod queue;
 pub mod reporter;
 pub mod scheduler;
+pub mod seal;
 pub mod secret;
 pub mod source;
 pub mod store;

@@ -6,13 +6,15 @@ use std::{fmt, time::Duration};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    config::{Capacity, Config, Size},
-    driver::{self, Deps, Start},
+    config::{Capacity, Config},
+    daemon::Deps,
+    driver::{self, Start},
     failpoint::{self, Point},
     files::free_bytes,
     model::{
         ids::InstanceId,
         names::{Label, MachineName},
+        size::Size,
         state::MachineState,
     },
     queue::Hint,

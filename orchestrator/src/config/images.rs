@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Backend, Image, Size,
+    Backend, Image,
     read::{Map, Reader, shown},
     zone,
 };
 use crate::{
-    model::names::Label,
+    model::{names::Label, size::Size},
     yaml::{Node, Value, nearest},
 };
 

@@ -1,7 +1,7 @@
 //! From `runs-on` to an image, a size and the class that the queue knows them by.
 
-use super::{Config, Image, Size};
-use crate::model::names::Label;
+use super::{Config, Image};
+use crate::model::{names::Label, size::Size};
 
 /// A size that is not configured here.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, path::Path};
 
 use serde_yaml_ng::{Mapping, Value};
 
-use super::{Backend, Capacity, Config, Connection, ConnectionKind, Database, Image, Size, Zone};
+use super::{Backend, Capacity, Config, Connection, ConnectionKind, Database, Image, Zone};
+use crate::model::size::Size;
 
 impl Config {
     /// Everything effective, defaults included, as YAML; `[secret]` stands for each secret. What was

@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use super::{Deps, console::end_of_console};
-use crate::model::names::MachineName;
+use super::console::end_of_console;
+use crate::{daemon::Deps, model::names::MachineName};
 
 /// What an image's start script or unit says; see `images/README.md`.
 const STATUS: &str = "helios-ci: the agent ended with status ";

@@ -2,13 +2,11 @@
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{
-    progress::{CHECKPOINT_VERSION, Progress, ProgressV1},
-    seal::{SealError, SealKey},
-};
+use super::progress::{CHECKPOINT_VERSION, Progress, ProgressV1};
 use crate::{
     logs::LogState,
     model::ids::AttemptId,
+    seal::{SealError, SealKey},
     secret::Secret,
     store::{Store, StoreError},
 };

@@ -1,7 +1,6 @@
 //! What a machine's console says at its end.
 
-use super::Deps;
-use crate::model::names::MachineName;
+use crate::{daemon::Deps, model::names::MachineName};
 
 /// How many bytes of the end of a lost machine's console are looked at for what it died of.
 const CONSOLE_END: usize = 64 * 1024;

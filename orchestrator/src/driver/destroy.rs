@@ -1,7 +1,7 @@
 //! Takes a machine and everything of it away.
 
-use super::Deps;
 use crate::{
+    daemon::Deps,
     error_chain::chain,
     failpoint::{self, Point},
     model::{names::MachineName, state::MachineState},

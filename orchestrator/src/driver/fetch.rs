@@ -6,12 +6,12 @@
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Deps,
     job::{JobStep, source_depth},
     progress::End,
     sections::{FETCHING, NO_OTHER_REFS, REFS_LEFT_OUT},
 };
 use crate::{
+    daemon::Deps,
     driver::stopped::Stopped,
     error_chain::chain,
     forge::ForgeError,

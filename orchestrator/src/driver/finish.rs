@@ -6,13 +6,13 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Deps,
     console::end_of_console,
     keep,
     progress::End,
     sections::{CONSOLE, ENDED, FAILED},
 };
 use crate::{
+    daemon::Deps,
     driver::{destroy::destroy_once, stopped::Stopped},
     failpoint::{self, Point},
     logs::LogWriter,

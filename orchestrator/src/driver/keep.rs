@@ -3,8 +3,8 @@
 
 use std::error::Error;
 
-use super::Deps;
 use crate::{
+    daemon::Deps,
     driver::destroy::destroy_once,
     error_chain::chain,
     model::{names::MachineName, state::MachineState},

@@ -43,18 +43,9 @@ mod keep;
 mod prepare;
 pub mod progress;
 pub mod resolve;
-pub mod seal;
 mod sections;
 mod stopped;
 mod task;
-
-use std::{collections::HashMap, sync::Arc};
-
-use self::seal::SealKey;
-use crate::{
-    agent_api::AgentApi, config::Config, forge::Forge, logs::LogStore, machine::Machines, model::names::ConnectionId,
-    queue::Hints, source::Source, store::Store, telemetry::Metrics,
-};
 
 pub use self::{
     destroy::destroy_once,
@@ -62,28 +53,3 @@ pub use self::{
     sections::Section,
     task::{Start, drive},
 };
-
-/// What driving an attempt takes.
-#[derive(Clone)]
-pub struct Deps {
-    /// The state.
-    pub store: Store,
-    /// The logs.
-    pub logs: LogStore,
-    /// The machine back end.
-    pub machines: Arc<dyn Machines>,
-    /// The server that agents dial.
-    pub agents: AgentApi,
-    /// Repositories.
-    pub source: Source,
-    /// Where commits are fetched from that are not here.
-    pub forges: Arc<HashMap<ConnectionId, Arc<dyn Forge>>>,
-    /// Wakes others.
-    pub hints: Arc<dyn Hints>,
-    /// Seals checkpoints.
-    pub seal: Arc<SealKey>,
-    /// Counts what agents send.
-    pub metrics: Metrics,
-    /// The configuration.
-    pub config: Arc<Config>,
-}

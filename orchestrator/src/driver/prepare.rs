@@ -7,7 +7,6 @@ use ring::rand::{SecureRandom, SystemRandom};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
-    Deps,
     job::{Job, JobStep, Limits},
     resolve::Resolved,
 };
@@ -15,6 +14,7 @@ use crate::{
     agent_api::Link,
     clock::now_ms,
     config::{Backend, Config, GuestKind},
+    daemon::Deps,
     digest::sha256,
     failpoint::{self, Point},
     machine::{Endpoints, MachineSpec, Seed, listen},

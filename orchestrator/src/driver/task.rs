@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Deps, agent_end,
+    agent_end,
     checkpoint::{Checkpoint, CheckpointError},
     fetch, finish,
     job::Job,
@@ -25,8 +25,8 @@ use super::{
 };
 use crate::{
     agent_api::LinkEvent,
-    driver::destroy::destroy_once,
-    driver::stopped::Stopped,
+    daemon::Deps,
+    driver::{destroy::destroy_once, stopped::Stopped},
     error_chain::chain,
     failpoint::{self, Point},
     logs::{LogError, LogWriter},

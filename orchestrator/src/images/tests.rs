@@ -1,5 +1,5 @@
 use super::*;
-use crate::config::Size;
+use crate::model::size::Size;
 
 struct World {
     dir: tempfile::TempDir,

@@ -10,6 +10,7 @@ pub mod payload;
 pub mod person;
 pub mod plan;
 pub mod report;
+pub mod size;
 pub mod state;
 pub mod text;
 pub mod trigger;

@@ -16,7 +16,8 @@ pub use self::{
     sweep::sweep,
 };
 use crate::{
-    driver::{self, Deps},
+    daemon::Deps,
+    driver,
     model::ids::InstanceId,
     queue::Hint,
     store::{StoreError, Waiting},

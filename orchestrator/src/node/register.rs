@@ -6,7 +6,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{DataLock, NodeError, SHORTEST};
 use crate::{
-    driver::{self, Deps, Start},
+    daemon::Deps,
+    driver::{self, Start},
     files::write_private,
     model::ids::InstanceId,
     store::{Registered, StoreError},

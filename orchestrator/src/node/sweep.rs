@@ -6,7 +6,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::SWEEP;
 use crate::{
-    driver::{self, Deps},
+    daemon::Deps,
+    driver,
     model::{
         ids::AttemptId,
         state::{AttemptState, MachineState},

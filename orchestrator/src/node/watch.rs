@@ -8,7 +8,7 @@ use std::{
 use tokio_util::sync::CancellationToken;
 
 use super::{SHORTEST, SWEEP};
-use crate::{driver::Deps, model::names::NodeName, queue::Hint, store::StoreError};
+use crate::{daemon::Deps, model::names::NodeName, queue::Hint, store::StoreError};
 
 /// The last heartbeat of another node. Its time only says whether it moves: for how long it has
 /// not is measured here, so that no clock that is set, here or there, makes a node look dead or alive.

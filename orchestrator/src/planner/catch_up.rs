@@ -12,7 +12,7 @@ use futures::future;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    driver::Deps,
+    daemon::Deps,
     error_chain::chain,
     failpoint::{self, Point},
     forge::{ConnectionHealth, Forge, ForgeError},

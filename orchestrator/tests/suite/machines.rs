@@ -4,14 +4,14 @@
 use std::{collections::BTreeMap, os::unix::fs::PermissionsExt, path::PathBuf, sync::Arc};
 
 use helios_ci::{
-    config::{Image, Size},
+    config::Image,
     machine::{
         Endpoints, ListenAt, MachineSpec, Machines, Observed, Seed,
         machined::{self, Callers},
         process,
         qemu::{self, Accel},
     },
-    model::{ids::AttemptId, names::MachineName},
+    model::{ids::AttemptId, names::MachineName, size::Size},
     secret::Secret,
 };
 

@@ -14,7 +14,7 @@ use self::ready::{ListeningSocket, Ready};
 use super::{data_dir, parts, signals};
 use crate::{
     cli::{Common, Exit, Outcome, report},
-    driver::Deps,
+    daemon::Deps,
     forge::{Forge, ForgeError},
     intake::Intake,
     janitor,

@@ -2,11 +2,11 @@
 //! took the attempt over, the old epoch changes nothing.
 
 use crate::{
-    config::Size,
     foreign_text::clip,
     model::{
         ids::{AttemptId, JobId, RunId},
         names::{CommitSha, Label, MachineName, NodeName, RefName},
+        size::Size,
         state::{AttemptState, JobResult, MachineState},
         trigger::Repository,
     },

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use crate::{
-    config::Size,
     model::{
         ids::{AttemptId, InstanceId, JobId, RunId},
         names::{Label, MachineName, NodeName},
+        size::Size,
         state::{AttemptState, JobState, MachineState},
     },
     store::{

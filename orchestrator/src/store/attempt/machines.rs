@@ -1,10 +1,10 @@
 //! Machines: the rows that come before and go after anything on a host.
 
 use crate::{
-    config::Size,
     model::{
         ids::AttemptId,
         names::{Label, MachineName, NodeName},
+        size::Size,
         state::MachineState,
     },
     store::{

@@ -1,11 +1,11 @@
 //! Jobs: their rows, their transitions, and the turns that these keep in step.
 
 use crate::{
-    config::Size,
     foreign_text::clip,
     model::{
         ids::{AttemptId, JobId, RunId},
         names::{ConnectionId, Label, RepositoryId},
+        size::Size,
         state::JobState,
     },
     store::{

@@ -25,11 +25,12 @@ use std::time::Duration;
 
 use super::*;
 use crate::{
-    config::{Database, Size},
+    config::Database,
     model::{
         ids::{AttemptId, InstanceId, JobId, RunId},
         names::{CommitSha, MachineName, NodeName},
         plan::{Action, Condition, PLAN_VERSION, Plan, PlanSpan, PlannedJob, PlannedStep, Shell, Template},
+        size::Size,
         state::{JobResult, JobState, MachineState, RunState},
         trigger::{Event, RefCause, RefEvent, Repository, Retry, Subject, Trigger},
     },

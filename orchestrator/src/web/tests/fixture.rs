@@ -13,7 +13,7 @@ use tower::ServiceExt as _;
 
 use crate::{
     clock::now_ms,
-    config::{Backend, Capacity, Config, Connection, ConnectionKind, Database, Limits, Retention, Size},
+    config::{Backend, Capacity, Config, Connection, ConnectionKind, Database, Limits, Retention},
     forge::{ConnectionHealth, ForgeError},
     intake::Intake,
     logs::{Channel, LogStore, LogWriter},
@@ -23,6 +23,7 @@ use crate::{
         ids::{AttemptId, InstanceId, JobId, RunId, TriggerId},
         names::{CommitSha, ConnectionId, NodeName, RefName, RepoPath},
         plan::{Action, Condition, PLAN_VERSION, Plan, PlanSpan, PlannedJob, PlannedStep, Shell, Template},
+        size::Size,
         state::{JobResult, StepState},
         trigger::{Event, Repository, Trigger},
     },

@@ -44,27 +44,20 @@ fn sources() -> Vec<PathBuf> {
 
 /// What is below what: a module may use modules of lower ranks only.
 const RANKS: &[(u32, &[&str])] = &[
+    (0, &["clock", "digest", "error_chain", "foreign_text"]),
     (
-        0,
-        &[
-            "clock",
-            "connector",
-            "secret",
-            "exec",
-            "failpoint",
-            "files",
-            "model",
-            "yaml",
-        ],
+        1,
+        &["connector", "secret", "exec", "failpoint", "files", "model", "yaml"],
     ),
-    (1, &["workflow", "config", "queue"]),
-    (2, &["images", "logs", "store", "telemetry", "forge"]),
-    (3, &["machine", "source", "intake"]),
-    (4, &["agent_api", "reporter"]),
-    (5, &["driver"]),
-    (6, &["planner", "scheduler", "janitor", "node"]),
-    (7, &["web"]),
-    (8, &["cli"]),
+    (2, &["workflow", "config", "queue", "seal"]),
+    (3, &["images", "logs", "store", "telemetry", "forge"]),
+    (4, &["machine", "source", "intake"]),
+    (5, &["agent_api", "reporter"]),
+    (6, &["daemon"]),
+    (7, &["driver"]),
+    (8, &["planner", "scheduler", "janitor", "node"]),
+    (9, &["web"]),
+    (10, &["cli"]),
 ];
 
 #[test]

@@ -27,7 +27,7 @@ use crate::{
         Common, Exit, Outcome, report,
         wiring::{backend, parts},
     },
-    driver::Deps,
+    daemon::Deps,
     forge::FORGEJO_WORKFLOWS,
     machine::Machines,
     model::{

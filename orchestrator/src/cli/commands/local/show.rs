@@ -14,7 +14,8 @@ use tokio::task::JoinSet;
 
 use crate::{
     cli::report,
-    driver::{Deps, Section},
+    daemon::Deps,
+    driver::Section,
     logs::{Channel, LogRecord, LogStore, Position},
     model::{
         ids::{AttemptId, RunId},

@@ -16,7 +16,7 @@ use crate::{
     },
     clock::now_ms,
     config::{Backend, Capacity, Config},
-    driver::Deps,
+    daemon::Deps,
     exec::Cmd,
     images::qcow2,
     logs::Position,

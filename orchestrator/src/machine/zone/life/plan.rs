@@ -6,7 +6,7 @@ mod devices;
 use std::path::PathBuf;
 
 use crate::{
-    config::{GuestKind, Image, Size, Zone, brand_since},
+    config::{GuestKind, Image, Zone, brand_since},
     exec::Cmd,
     machine::{
         MachineSpec,
@@ -24,6 +24,7 @@ use crate::{
             release::Release,
         },
         names::{Label, MachineName, NodeName},
+        size::Size,
     },
 };
 

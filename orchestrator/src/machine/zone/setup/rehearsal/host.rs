@@ -20,7 +20,7 @@ use super::{
     steps::{Act, STEPS, Step},
 };
 use crate::{
-    config::{Image, Size, Zone},
+    config::{Image, Zone},
     files,
     machine::{
         MachineSpec, seed,
@@ -49,6 +49,7 @@ use crate::{
             release::Release,
         },
         names::{Label, MachineName, NodeName},
+        size::Size,
     },
 };
 
