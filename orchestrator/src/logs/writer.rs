@@ -188,7 +188,11 @@ impl LogWriter {
                 self.release(channel)?;
             }
         }
-        self.gate.resume();
+        if self.gate.resume() {
+            // The checkpoint may name the next step before anything of it is written: a daemon that goes on from there
+            // would obey nothing, and show what the next step asks to mask.
+            self.write_state(0)?;
+        }
         Ok(())
     }
 
@@ -306,7 +310,9 @@ impl LogWriter {
                     self.learn(vec![Secret::new(token)])?;
                 }
             }
-            Finding::ResumeCommands => self.gate.resume(),
+            Finding::ResumeCommands => {
+                self.gate.resume();
+            }
         }
         Ok(())
     }

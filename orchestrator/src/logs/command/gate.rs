@@ -36,9 +36,9 @@ impl CommandGate {
         self.stopped = Some(digest(token.as_bytes()));
     }
 
-    /// Obeys commands again.
-    pub(in crate::logs) fn resume(&mut self) {
-        self.stopped = None;
+    /// Obeys commands again; whether it did not before.
+    pub(in crate::logs) fn resume(&mut self) -> bool {
+        self.stopped.take().is_some()
     }
 
     /// Whether what begins so may become a command that is obeyed.

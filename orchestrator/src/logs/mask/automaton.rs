@@ -63,16 +63,16 @@ impl Automaton {
             .build(forms)?;
         // The builder makes both kinds of start, so that this cannot fail.
         let root = nfa.start_state(Anchored::No).unwrap_or(StateID::ZERO);
-        let mut track = Self {
+        let mut automaton = Self {
             alphabet,
             nfa,
             root,
             nodes: Vec::new(),
         };
         for form in forms {
-            track.learn(form);
+            automaton.learn(form);
         }
-        Ok(track)
+        Ok(automaton)
     }
 
     /// Fills `nodes` by walking a form, and, one symbol behind, the longest shorter ones.

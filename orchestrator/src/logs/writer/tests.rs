@@ -490,6 +490,11 @@ async fn between_stop_and_its_token_no_command_is_obeyed_on_either_channel() {
         .output(5, 1, Channel::Stdout, 0, b"::stop-commands::x\n")
         .unwrap();
     writer.end_step(1).unwrap();
+    // Nor where the daemon dies between the two, and nothing was made durable since.
+    let masks = writer.masks().to_vec();
+    drop(writer);
+    let mut writer = open(masks).await.unwrap();
+    assert_eq!(writer.last_sequence(), 5);
     writer
         .output(6, 2, Channel::Stdout, 0, b"::add-mask::five5\nfive5\n")
         .unwrap();
