@@ -15,7 +15,7 @@ use crate::{
     driver::stopped::Stopped,
     error_chain::chain,
     forge::ForgeError,
-    model::{person::person, state::JobResult},
+    model::{person::cancelled_by, state::JobResult},
     queue::Hint,
     source::SourceError,
     store::AttemptRow,
@@ -77,7 +77,7 @@ pub(super) async fn source(
         if let Some(cancel) = deps.store.cancel_state(attempt.id).await? {
             return Ok(Some(End::Result {
                 result: JobResult::Cancelled,
-                message: format!("cancelled by {}", person(&cancel.by)),
+                message: cancelled_by(&cancel.by, &cancel.reason),
             }));
         }
         tokio::select! {

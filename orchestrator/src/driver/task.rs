@@ -128,6 +128,11 @@ async fn run(deps: &Deps, attempt: AttemptRow, start: Start, stop: CancellationT
             return finish::commit(deps, &attempt, end, &stop).await;
         }
         Err(error) => {
+            // What was decided stays, also where its last lines are lost.
+            if let Some(end) = checkpoint.as_ref().and_then(|c| c.progress.decided().cloned()) {
+                tracing::error!(attempt = %attempt.id, error = chain(&error), "the log of an attempt that has ended is left as it is");
+                return finish::commit(deps, &attempt, end, &stop).await;
+            }
             return finish::unlogged(
                 deps,
                 &attempt,
@@ -144,7 +149,9 @@ async fn run(deps: &Deps, attempt: AttemptRow, start: Start, stop: CancellationT
         Ok(resolved) => resolved,
         Err(error) => {
             let (result, message) = (JobResult::Error, error.to_string());
-            return finish::finish(deps, &attempt, log, End::Result { result, message }, &stop).await;
+            let decided = checkpoint.as_ref().and_then(|c| c.progress.decided().cloned());
+            let end = decided.unwrap_or(End::Result { result, message });
+            return finish::finish(deps, &attempt, log, end, &stop).await;
         }
     };
     let made = if checkpoint.is_some() {

@@ -13,6 +13,17 @@ pub fn person(stored: &str) -> String {
     }
 }
 
+/// `cancelled by ada: the wrong branch`, as anybody may read it.
+#[must_use]
+pub fn cancelled_by(stored: &str, reason: &str) -> String {
+    let name = person(stored);
+    if reason.is_empty() {
+        format!("cancelled by {name}")
+    } else {
+        format!("cancelled by {name}: {reason}")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

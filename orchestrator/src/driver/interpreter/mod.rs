@@ -215,6 +215,8 @@ impl Interpreter {
             Event::Done => self.done(job, now_ms, &mut outputs),
             Event::Failed(failure) => self.failed(job, failure, now_ms, &mut outputs),
             Event::Cancel { message } => {
+                // Now and not at the next step: what went wrong first is the job's result.
+                self.decide(JobResult::Cancelled, message.clone(), Status::Cancelled);
                 self.cancelled.get_or_insert(message);
                 self.status = Status::Cancelled;
             }

@@ -163,18 +163,40 @@ fn conditions_decide_which_steps_run() {
             Answer::IsCancelled,
             [Cancelled, Skipped, Skipped, Success, Success],
             JobResult::Cancelled,
-            "m",
+            "cancelled by ada",
         ),
         (
             Answer::IsCancelledAndClosed,
             [Cancelled, Skipped, Skipped, Skipped, Skipped],
             JobResult::Cancelled,
-            "m",
+            "cancelled by ada",
         ),
     ] {
         let played = play(&job, &[answer]);
         assert_eq!(states(&played), expected, "{answer:?}");
         assert_eq!((played.result, played.message.as_str()), (result, message));
+    }
+}
+
+/// What went wrong first is the result, whichever of the two it was.
+#[test]
+fn a_cancel_wins_over_later_failures_and_loses_to_earlier_ones() {
+    let always = || planned(Condition::Always, 1, 0, false);
+    let job = job(vec![always(), always()]);
+    let cancel = || Event::Cancel {
+        message: "cancelled by ada".to_owned(),
+    };
+    let fails = || failure(StepState::Failure, None);
+    for (events, result) in [
+        ([cancel(), fails(), Event::Done], JobResult::Cancelled),
+        ([fails(), cancel(), Event::Done], JobResult::Failure),
+    ] {
+        let mut interpreter = Interpreter::new(&job);
+        interpreter.on(&job, Event::Begin, 1);
+        for event in events {
+            interpreter.on(&job, event, 2);
+        }
+        assert_eq!(interpreter.verdict().map(|(result, _)| result), Some(result));
     }
 }
 

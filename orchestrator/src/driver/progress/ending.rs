@@ -44,15 +44,15 @@ impl Progress {
     /// The machine is gone.
     pub(super) fn lost(&mut self, end: End, now_ms: i64, effects: &mut Vec<Effect>) {
         self.survivors = false;
-        // Who asked for the end does not care how the machine went, and a job that has failed is not tried again for it.
-        let end = match (&self.cancelled, self.interpreter.verdict()) {
-            (Some(cancelled), _) => End::Result {
-                result: JobResult::Cancelled,
-                message: cancelled.message(),
-            },
-            (None, Some((result, message))) => End::Result {
+        // A job that has failed is not tried again for it, and who asked for the end does not care how the machine went.
+        let end = match (self.interpreter.verdict(), &self.cancelled) {
+            (Some((result, message)), _) => End::Result {
                 result,
                 message: message.to_owned(),
+            },
+            (None, Some(cancelled)) => End::Result {
+                result: JobResult::Cancelled,
+                message: cancelled.message(),
             },
             (None, None) => end,
         };

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Effect, End, Failure, Job, JobResult, Phase, Progress, StepState, interpreter};
-use crate::model::{person::person, plan::Status};
+use crate::model::{person::cancelled_by, plan::Status};
 
 /// After a kill, how long until the exit is no longer waited for.
 pub(super) const KILL_LIMIT_MS: u64 = 10_000;
@@ -145,11 +145,7 @@ impl Stop {
 
 impl Cancelled {
     pub(super) fn message(&self) -> String {
-        if self.reason.is_empty() {
-            format!("cancelled by {}", person(&self.by))
-        } else {
-            format!("cancelled by {}: {}", person(&self.by), self.reason)
-        }
+        cancelled_by(&self.by, &self.reason)
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{
         stopped::Stopped,
     },
     failpoint::{self, Point},
-    foreign_text::one_line,
+    foreign_text::{one_line, printable},
     logs::Channel,
 };
 
@@ -131,7 +131,7 @@ impl Task<'_> {
                 self.feed(Event::Cleared { exec }).await?;
             }
             v1::event::Event::Failed(failed) => {
-                let message = one_line(&failed.message, 500);
+                let message = one_line(&printable(&failed.message), 500);
                 self.feed(Event::Refused { exec, message }).await?;
             }
             v1::event::Event::OutputSkipped(skipped) => {
@@ -199,7 +199,7 @@ fn ended_words(ended: &v1::ProcessesEnded) -> Option<String> {
         return None;
     }
     let named = ended.processes.iter().take(NAMED).map(|process| {
-        let name = one_line(&process.name, 40);
+        let name = one_line(&printable(&process.name), 40);
         format!("{name} ({})", process.pid)
     });
     let named: Vec<String> = named.collect();
