@@ -188,8 +188,26 @@ impl Planner {
     }
 
     async fn delivery(&self, claimed: ClaimedDelivery) -> Result<(), StoreError> {
-        let forge = self.forges.get(&claimed.connection).map(AsRef::as_ref);
-        let outcome = verdict(forge, &self.config, &claimed.connection, &claimed.event, &claimed.body);
+        let forge = self.forges.get(&claimed.connection).cloned();
+        let config = Arc::clone(&self.config);
+        // A body may have 25 MB, and reading it would hold up leases and heartbeats.
+        let read = tokio::task::spawn_blocking(move || {
+            let outcome = verdict(
+                forge.as_deref(),
+                &config,
+                &claimed.connection,
+                &claimed.event,
+                &claimed.body,
+            );
+            (outcome, claimed)
+        });
+        let (outcome, claimed) = match read.await {
+            Ok(read) => read,
+            Err(error) => {
+                tracing::error!(%error, "reading a delivery broke down; it is read again when its lease ends");
+                return Ok(());
+            }
+        };
         let (id, connection, event) = (claimed.id, &claimed.connection, &claimed.event);
         tracing::info!(delivery = %id, %connection, event, outcome = verdict_text(&outcome), "read a delivery");
         self.store.finish_delivery(claimed.id, claimed.epoch, outcome).await?;

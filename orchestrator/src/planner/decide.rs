@@ -38,7 +38,7 @@ fn choose(files: &[WorkflowFile], event: Option<&Event>, config: &Config) -> Res
         job_timeout_minutes: config.limits.job_timeout_minutes,
     };
     let mut runs: Vec<NewRun> = Vec::new();
-    let mut wanted: Vec<(Plan, &[u8], usize)> = Vec::new();
+    let mut wanted: Vec<(Plan, usize)> = Vec::new();
     let mut reasons = Vec::new();
     for file in files {
         let (text, read) = match &file.text {
@@ -60,7 +60,7 @@ fn choose(files: &[WorkflowFile], event: Option<&Event>, config: &Config) -> Res
             Wanted::Wanted(plan) => {
                 let name = plan.name.clone();
                 let required = require(&plan, config);
-                wanted.push((plan.clone(), text, runs.len()));
+                wanted.push((plan.clone(), runs.len()));
                 runs.push(match required {
                     Ok(jobs) => NewRun {
                         name,
@@ -72,9 +72,9 @@ fn choose(files: &[WorkflowFile], event: Option<&Event>, config: &Config) -> Res
             }
         }
     }
-    let plans: Vec<(&Plan, &[u8])> = wanted.iter().map(|(plan, text, _)| (plan, *text)).collect();
+    let plans: Vec<&Plan> = wanted.iter().map(|(plan, _)| plan).collect();
     for clash in workflow::equal_checks(&plans) {
-        if let Some((_, _, index)) = wanted.iter().find(|(plan, _, _)| plan.path == clash.file) {
+        if let Some((_, index)) = wanted.iter().find(|(plan, _)| plan.path == clash.file) {
             let run = &mut runs[*index];
             match &mut run.plan {
                 Err(complaints) => complaints.push(clash),

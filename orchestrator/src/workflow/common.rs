@@ -2,7 +2,7 @@
 
 use super::{
     literal::literal,
-    walk::{Walk, clip},
+    walk::{Walk, shown},
 };
 use crate::{
     model::plan::EnvTemplate,
@@ -24,7 +24,7 @@ pub(super) fn id(walk: &mut Walk<'_>, at: Span, text: &str, what: &str) -> bool 
             format!(
                 "`{}` is not a {what} id: it must begin with a letter or `_`, hold only letters, digits, `-` and `_`, \
                  and be shorter than 100 characters",
-                clip(text)
+                shown(text)
             ),
         );
     } else if text.starts_with("__") {
@@ -50,11 +50,11 @@ pub(super) fn env(walk: &mut Walk<'_>, node: &Node) -> EnvTemplate {
         if key.text.is_empty() || key.text.contains('=') || key.text.chars().any(char::is_control) {
             walk.error(
                 key.span,
-                format!("`{}` cannot be the name of a variable", clip(&key.text)),
+                format!("`{}` cannot be the name of a variable", shown(&key.text)),
             );
             continue;
         }
-        if let Some(text) = walk.text(value, &format!("the variable `{}`", clip(&key.text))) {
+        if let Some(text) = walk.text(value, &format!("the variable `{}`", shown(&key.text))) {
             env.push((key.text.clone(), literal(value, text)));
         }
     }

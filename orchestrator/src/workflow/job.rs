@@ -6,7 +6,7 @@ use super::{
     Defaults,
     literal::literal,
     step,
-    walk::{Table, Walk, clip},
+    walk::{Table, Walk, shown},
 };
 use crate::{
     model::{
@@ -203,7 +203,7 @@ fn graph(walk: &mut Walk<'_>, jobs: &mut [Placed], known: &[&str]) {
                     let message = format!(
                         "the job `{}` needs `{}`, which does not exist",
                         placed.job.id,
-                        clip(need)
+                        shown(need)
                     );
                     match nearest(need, known.iter().copied()) {
                         Some(near) => walk.error_help(*mark, message, format!("did you mean `{near}`?")),

@@ -2,7 +2,7 @@
 
 use super::{
     glob::{Glob, Globs, Subject},
-    walk::{Table, Walk, clip},
+    walk::{Table, Walk, shown},
 };
 use crate::{
     model::trigger::{Event, RefCause, RefEvent},
@@ -130,7 +130,7 @@ fn known(walk: &mut Walk<'_>, at: Span, name: &str) -> bool {
         Some(near) => format!("did you mean `{near}`?"),
         None => "the events that start runs here are `push` and `workflow_dispatch`".into(),
     };
-    walk.error_help(at, format!("unknown event `{}`", clip(name)), help);
+    walk.error_help(at, format!("unknown event `{}`", shown(name)), help);
     false
 }
 
@@ -176,7 +176,7 @@ fn globs(walk: &mut Walk<'_>, node: &Node, what: &str) -> Globs {
     for (node, pattern) in patterns {
         match Glob::new(&pattern, Subject::Ref) {
             Ok(glob) => globs.push(glob),
-            Err(reason) => walk.error(node.span, format!("`{}` is not a pattern: {reason}", clip(&pattern))),
+            Err(reason) => walk.error(node.span, format!("`{}` is not a pattern: {reason}", shown(&pattern))),
         }
     }
     Globs::new(globs)

@@ -3,8 +3,8 @@
 //! Text becomes a tree with places (`text`, [`crate::yaml`]), a walk along tables of keys reads its
 //! meaning and collects what is wrong (`walk`, `listen`, `job`, `step`), and the rest is finding
 //! files (`places`), bare scripts (`script`), names of checks (`checks`) and the environment of a
-//! job (`env`). Values carry their place into the plan (`literal`). What we do not support is named precisely, with line and column; nothing of a file
-//! is ever ignored silently.
+//! job (`env`). Values carry their place into the plan (`literal`). What we do not support is named
+//! precisely, with line and column; nothing of a file is ever ignored silently.
 
 mod checks;
 mod common;

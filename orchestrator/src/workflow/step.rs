@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::{
     common,
     literal::{literal, span},
-    walk::{Fields, Table, Walk, clip},
+    walk::{Fields, Table, Walk, shown},
 };
 use crate::{
     model::plan::{Action, CHECKOUT, Condition, EnvTemplate, Inputs, PlannedStep, Shell, Template},
@@ -151,7 +151,7 @@ fn default_name(action: &Action) -> String {
         Action::Script { path } => path.clone(),
         Action::Run { script, .. } => {
             let mut lines = script.shown().lines().map(str::trim);
-            clip(lines.find(|line| !line.is_empty()).unwrap_or("run"))
+            shown(lines.find(|line| !line.is_empty()).unwrap_or("run"))
         }
     }
 }
@@ -193,7 +193,7 @@ fn shell(walk: &mut Walk<'_>, node: &Node) -> Option<Shell> {
     if SHELLS_NOT_YET.contains(&text.as_str()) || text.contains("{0}") {
         walk.error_help(
             node.span,
-            format!("the shell `{}` is not supported yet", clip(&text)),
+            format!("the shell `{}` is not supported yet", shown(&text)),
             supported,
         );
         return None;
@@ -202,7 +202,7 @@ fn shell(walk: &mut Walk<'_>, node: &Node) -> Option<Shell> {
         Some(near) => format!("did you mean `{near}`?"),
         None => supported.into(),
     };
-    walk.error_help(node.span, format!("unknown shell `{}`", clip(&text)), help);
+    walk.error_help(node.span, format!("unknown shell `{}`", shown(&text)), help);
     None
 }
 
@@ -219,7 +219,7 @@ fn uses_action(walk: &mut Walk<'_>, node: &Node, fields: &Fields<'_>) -> Option<
         } else {
             walk.error_help(
                 node.span,
-                format!("`{}` is not an action", clip(&text)),
+                format!("`{}` is not an action", shown(&text)),
                 "write `owner/name@version`, for example `actions/checkout@v4`",
             );
         }
@@ -238,7 +238,7 @@ fn uses_action(walk: &mut Walk<'_>, node: &Node, fields: &Fields<'_>) -> Option<
 fn not_yet(walk: &mut Walk<'_>, node: &Node, text: &str) {
     walk.error_help(
         node.span,
-        format!("the action `{}` is not supported yet", clip(text)),
+        format!("the action `{}` is not supported yet", shown(text)),
         "the only action so far is `actions/checkout`, built in; use `run` for everything else",
     );
 }
@@ -293,7 +293,7 @@ fn inside(walk: &mut Walk<'_>, node: &Node, what: &str) -> Option<Option<Templat
     if !sound {
         walk.error_help(
             node.span,
-            format!("{what} `{}` is not a path inside the workspace", clip(&text)),
+            format!("{what} `{}` is not a path inside the workspace", shown(&text)),
             "write a relative path, such as `build`",
         );
         return None;

@@ -128,7 +128,7 @@ impl<'a> Walk<'a> {
             Some(near) => format!("did you mean `{near}`?"),
             None => table.help(),
         };
-        let message = format!("unknown key `{}` in {}", clip(text), table.what);
+        let message = format!("unknown key `{}` in {}", shown(text), table.what);
         self.error_help(at, message, help);
     }
 
@@ -314,6 +314,6 @@ impl<'a> Walk<'a> {
 }
 
 /// Foreign text for a message.
-pub(super) fn clip(text: &str) -> String {
+pub(super) fn shown(text: &str) -> String {
     one_line(text, 80)
 }
