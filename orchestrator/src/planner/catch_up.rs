@@ -150,17 +150,26 @@ impl CatchUp {
                 ..Caught::nothing(id)
             });
         }
+        self.wake_waiting(id).await?;
         Ok(self.connection(id, forge, false).await?.caught)
     }
 
     async fn watch(&self, id: &ConnectionId, forge: &dyn Forge) {
         // The connection may have been broken since the last comparison.
-        let mut interrupted = true;
+        let (mut was_broken, mut interrupted) = (true, true);
         let mut compared: Option<Instant> = None;
         loop {
             self.connections.until_working(id).await;
             let all = interrupted || compared.is_none_or(|at| at.elapsed() > COMPARE_ALL);
-            let pause = match self.connection(id, forge, !all).await {
+            let round = async {
+                // Only then: what waits because a forge said so must go on waiting.
+                if was_broken {
+                    self.wake_waiting(id).await?;
+                }
+                self.connection(id, forge, !all).await
+            };
+            let round = round.await;
+            let pause = match round {
                 Err(error) => {
                     let error = &error as &dyn std::error::Error;
                     tracing::error!(connection = %id, error, "cannot catch up now");
@@ -169,6 +178,7 @@ impl CatchUp {
                 Ok(round) => match round.caught.broken {
                     Some(reason) => {
                         tracing::warn!(connection = %id, reason, "cannot catch up now; what was missed waits");
+                        was_broken = self.connections.state(id).is_broken();
                         round.pause
                     }
                     None => {
@@ -176,7 +186,8 @@ impl CatchUp {
                             compared = Some(Instant::now());
                         }
                         let broke = tokio::time::timeout(COMPARE_DUE, self.connections.until_broken(id));
-                        interrupted = broke.await.is_ok();
+                        was_broken = broke.await.is_ok();
+                        interrupted = was_broken;
                         continue;
                     }
                 },
@@ -186,18 +197,20 @@ impl CatchUp {
         }
     }
 
+    /// Lets what waits for a connection go on at once.
+    async fn wake_waiting(&self, id: &ConnectionId) -> Result<(), StoreError> {
+        self.deps.store.connection_works(id).await?;
+        for hint in [Hint::Trigger, Hint::Report] {
+            self.deps.hints.notify(hint);
+        }
+        Ok(())
+    }
+
     /// Compares the repositories of a connection that works: all, or those that are due
     /// ([`crate::store::Store::comparison_due`]).
     async fn connection(&self, id: &ConnectionId, forge: &dyn Forge, only_due: bool) -> Result<Round, StoreError> {
         let store = &self.deps.store;
         let mut caught = Caught::nothing(id);
-        // Only when it may have been broken: what waits because a forge said so must go on waiting.
-        if !only_due {
-            store.connection_works(id).await?;
-            for hint in [Hint::Trigger, Hint::Report] {
-                self.deps.hints.notify(hint);
-            }
-        }
         let repositories = match self.repositories(id, forge, only_due).await {
             Ok(repositories) => repositories,
             Err(error) => return Round::failed(caught, error),
