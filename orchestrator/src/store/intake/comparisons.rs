@@ -102,6 +102,7 @@ impl Store {
                 }
             }
         }
+        found.truncate(REPOSITORIES as usize);
         Ok(found)
     }
 

@@ -290,25 +290,52 @@ async fn again(tx: &mut Tx, id: DeliveryId) -> Result<Option<DeliveryId>, StoreE
 }
 
 async fn claim(tx: &mut Tx, node: &NodeName, lease: Duration) -> Result<Option<ClaimedDelivery>, StoreError> {
-    let row = tx
-        .row(
-            "UPDATE deliveries SET epoch = epoch + 1, tries = tries + 1, lease_owner = $1, lease_until = $2
+    while let Some(row) = next_of_queue(tx, node, lease).await? {
+        match claimed_delivery(&row) {
+            Err(error @ StoreError::Unreadable { .. }) => set_aside(tx, row.int("seq")?, &error).await?,
+            read => return read.map(Some),
+        }
+    }
+    Ok(None)
+}
+
+async fn next_of_queue(tx: &mut Tx, node: &NodeName, lease: Duration) -> Result<Option<Row>, StoreError> {
+    tx.row(
+        "UPDATE deliveries SET epoch = epoch + 1, tries = tries + 1, lease_owner = $1, lease_until = $2
              WHERE state = 'received' AND seq = (
                  SELECT seq FROM deliveries WHERE state = 'received' AND lease_until <= $3
                  ORDER BY seq LIMIT 1 /*pg FOR UPDATE SKIP LOCKED*/)
-             RETURNING id, epoch, tries, connection, event, body",
-            args![node, tx.now + ms(lease), tx.now],
-        )
-        .await?;
-    let Some(row) = row else { return Ok(None) };
-    Ok(Some(ClaimedDelivery {
+             RETURNING seq, id, epoch, tries, connection, event, body",
+        args![node, tx.now + ms(lease), tx.now],
+    )
+    .await
+}
+
+fn claimed_delivery(row: &Row) -> Result<ClaimedDelivery, StoreError> {
+    Ok(ClaimedDelivery {
         id: row.parse("id")?,
         epoch: row.int("epoch")?,
         tries: row.num("tries")?,
         connection: row.parse("connection")?,
         event: row.text("event")?,
         body: row.opt_blob("body")?.unwrap_or_default(),
-    }))
+    })
+}
+
+/// Ends a delivery that cannot be read, so that it keeps nobody from those behind it. It may come again.
+async fn set_aside(tx: &mut Tx, seq: i64, error: &StoreError) -> Result<(), StoreError> {
+    let to = IntakeState::Failed;
+    let sql = transition_sql(
+        "UPDATE deliveries SET state = $2, reason = $3, retry = $4, lease_until = 0, lease_owner = NULL
+         WHERE seq = $1 AND state IN ({from})",
+        &predecessors(to),
+        to,
+    );
+    let (reason, retry) = (error.to_string(), Retry::OnRequest.as_str());
+    tracing::error!(reason, "a delivery cannot be read and is set aside");
+    tx.execute(sql, args![seq, to, clip(&reason, 2000), retry])
+        .await
+        .map(drop)
 }
 
 async fn finish(tx: &mut Tx, id: DeliveryId, epoch: i64, outcome: &DeliveryOutcome) -> Result<bool, StoreError> {

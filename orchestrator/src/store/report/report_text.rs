@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use crate::{
-    foreign_text::clip,
+    foreign_text::{self, clip},
     model::{
         diagnostic::Diagnostic,
         names::RefName,
@@ -38,11 +38,11 @@ impl ReportText {
 
 /// The first line of a text, short enough for a title.
 fn one_line(text: &str) -> String {
-    let line = text.lines().next().unwrap_or("").trim();
+    let line = foreign_text::one_line(text.trim().lines().next().unwrap_or(""), TITLE);
     if line.len() <= TITLE {
-        return line.to_owned();
+        return line;
     }
-    format!("{}…", clip(line, TITLE - '…'.len_utf8()))
+    format!("{}…", clip(&line, TITLE - '…'.len_utf8()))
 }
 
 /// Foreign text inside Markdown: every character that Markdown, HTML or a forge could act on (links,
@@ -194,10 +194,13 @@ pub(in crate::store) fn aggregate(runs: &[RunFacts], unplanned: &[UnplannedFacts
     let nothing_ran = || "no job succeeded".to_owned();
     let (state, title) = if any(RunState::Active) {
         match (jobs.begun || unusable > 0, failed.is_empty()) {
-            _ if !unplanned.is_empty() => (
+            (true, _) if !unplanned.is_empty() => (
                 ReportState::Running,
                 format!("{failed}; {} running", jobs_word(jobs.all)),
             ),
+            (false, _) if !unplanned.is_empty() => {
+                (ReportState::Queued, format!("{failed}; {} queued", jobs_word(jobs.all)))
+            }
             (false, _) => (ReportState::Queued, format!("{} queued", jobs_word(jobs.all))),
             (true, true) => (ReportState::Running, format!("{} running", jobs_word(jobs.all))),
             (true, false) => (ReportState::Running, format!("{failed} so far")),

@@ -64,7 +64,12 @@ async fn deliveries_of_an_older_version_are_kept() {
     let path = folder.path().join("helios-ci.db");
     let address = format!("sqlite://{}?mode=rwc", path.display());
     let mut old = sqlx::SqliteConnection::connect(&address).await.unwrap();
-    let trigger = serde_json::to_string(&push(1, &sha(1))).unwrap();
+    // As that version wrote it: ids were numbers, and an installation stood beside the repository.
+    let trigger = format!(
+        r#"{{"repository":{{"connection":"forge","id":1,"path":"owner/repo-1"}},"event":{{"name":"push",
+            "ref_name":"refs/heads/main","commit":"{}","before":null}},"installation":9,"actor":"ann","title":"Fix"}}"#,
+        sha(1)
+    );
     for sql in [
         include_str!("../../../migrations/sqlite/0001_initial.sql").to_owned(),
         include_str!("../../../migrations/sqlite/0002_keep.sql").to_owned(),
@@ -81,6 +86,14 @@ async fn deliveries_of_an_older_version_are_kept() {
             "INSERT INTO triggers (id, connection, repository_id, body, by_whom, state, created_ms, due_ms)
              VALUES ('01k9zk6x0f5t3b8w2q7m4d1c05', 'forge', 1, '{trigger}', 'ann', 'received', 1, 1)"
         ),
+        format!(
+            "INSERT INTO turn (class, connection, repository_id, since_ms, queued) VALUES ('c', 'forge', 42, 1, 0);
+             INSERT INTO reports (id, connection, repository_id, repository_path, installation, commit_sha, name,
+                 generation, state, title, summary, version, since_version, due_ms)
+             VALUES ('01k9zk6x0f5t3b8w2q7m4d1c06', 'forge', 42, 'owner/repo', 9, '{}', 'helios-ci', 1, 'success', 't', 's',
+                 1, 1, 1)",
+            sha(2)
+        ),
     ] {
         old.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(sql))).await.unwrap();
     }
@@ -93,7 +106,11 @@ async fn deliveries_of_an_older_version_are_kept() {
     let refs = "SELECT COUNT(*) AS n FROM triggers WHERE ref_name = 'refs/heads/main' AND claimed_sha IS NOT NULL";
     assert_eq!(lab.number(refs).await, 1);
     let claimed = lab.store.claim_trigger(&lab.node, MINUTE).await.unwrap().unwrap();
-    assert_eq!(claimed.trigger, push(1, &sha(1)));
+    let repository = &claimed.trigger.repository;
+    assert_eq!((repository.id.as_str(), repository.context.as_str()), ("1", "9"));
+    let converted = "SELECT COUNT(*) AS n FROM reports r JOIN turn t ON t.repository_id = r.repository_id
+        WHERE r.repository_id = '42' AND r.forge_context = '9'";
+    assert_eq!(lab.number(converted).await, 1);
 }
 
 #[tokio::test]
