@@ -126,21 +126,27 @@ pub(super) enum ClientError {
 pub(super) struct Interrupted;
 
 /// SIGINT and SIGTERM, from now on.
-struct EndSignals(Signal, Signal);
+struct EndSignals([Signal; 3]);
 
 impl EndSignals {
     fn new() -> io::Result<Self> {
-        Ok(Self(signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?))
+        // A terminal that is closed says so by SIGHUP.
+        Ok(Self([
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::hangup())?,
+        ]))
     }
 
     /// The next of them; never where none is waited for.
     async fn next(signals: &mut Option<Self>) {
-        let Some(Self(interrupt, terminate)) = signals else {
+        let Some(Self([interrupt, terminate, hangup])) = signals else {
             return std::future::pending().await;
         };
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
         }
     }
 }
@@ -198,7 +204,7 @@ fn authorization(token: &Secret) -> Result<HeaderValue, ClientError> {
 
 impl Client {
     /// Finds the daemon and a token as the options, the environment and the configuration say, and does `work` with
-    /// them. A token that was made for this is revoked however the work ends, SIGINT and SIGTERM included.
+    /// them. A token that was made for this is revoked however the work ends, SIGINT, SIGTERM and SIGHUP included.
     pub async fn with<T>(
         common: &Common,
         args: &ClientArgs,

@@ -15,7 +15,10 @@ use self::{
         config, console, control, deliveries, doctor, image, local, login_link, logs, machine, relay, runs, setup,
         show, token, trigger, why,
     },
-    wiring::{machined, serve},
+    wiring::{
+        machined,
+        serve::{self, HandOverLate},
+    },
 };
 use crate::{
     config::DEFAULT_PATH,
@@ -217,7 +220,7 @@ impl Reported {
                 // Where the database lies is configured.
                 return !matches!(error, StoreError::Location { .. });
             }
-            if this.is::<MachineError>() || this.is::<LogError>() {
+            if this.is::<MachineError>() || this.is::<LogError>() || this.is::<HandOverLate>() {
                 return true;
             }
             error = this.source();
@@ -249,7 +252,8 @@ pub fn main() -> ExitCode {
         }
         exit
     });
-    if service && failed {
+    // What the host or the database did wrong may be over at the next start; SMF gives up by itself after some.
+    if service && failed && exit == Exit::Usage {
         return ExitCode::from(SMF_EXIT_ERR_CONFIG);
     }
     ExitCode::from(exit as u8)

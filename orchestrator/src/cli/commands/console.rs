@@ -81,15 +81,20 @@ pub(in crate::cli) async fn run(common: &Common, args: ConsoleArgs) -> Outcome {
     if args.direct {
         return direct(&super::config::load(common)?, &args).await;
     }
+    let path = format!("/api/v1/machines/{}", encode(&args.id));
+    if args.release || args.once {
+        return Client::with(common, &args.client, async |client| {
+            let machine: Machine = client.get(&path).await?;
+            if args.release {
+                release(client, machine.name).await
+            } else {
+                said_so_far(client, &machine.name).await
+            }
+        })
+        .await;
+    }
     Client::with_own_signals(common, &args.client, async |client| {
-        let path = format!("/api/v1/machines/{}", encode(&args.id));
         let machine: Machine = client.get(&path).await?;
-        if args.release {
-            return release(client, machine.name).await;
-        }
-        if args.once {
-            return said_so_far(client, &machine.name).await;
-        }
         let mut session = Session {
             client,
             path: format!("/api/v1/machines/{}", machine.name),

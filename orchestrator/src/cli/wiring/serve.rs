@@ -6,7 +6,6 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use clap::Args;
-use miette::miette;
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -37,6 +36,13 @@ use crate::{
 const STOP_WITHIN: Duration = Duration::from_secs(20);
 /// How long attempts may take to be handed over to a new configuration; the longest is a machine's removal.
 const HAND_OVER_WITHIN: Duration = Duration::from_secs(600);
+
+/// A new configuration was to be taken up, and what runs with the one before did not let go.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "some attempts could not be handed over to the new configuration; the service manager starts the daemon again, with it"
+)]
+pub(in crate::cli) struct HandOverLate;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -265,10 +271,7 @@ impl Running {
                 .await
                 .is_err()
             {
-                return Err(miette!(
-                    help = "the service manager starts it again, with the new configuration",
-                    "some attempts could not be handed over to the new configuration"
-                ));
+                return Err(report(HandOverLate));
             }
         } else {
             tracing::info!("stopping; machines that run go on and are taken up at the next start");
