@@ -1,5 +1,6 @@
 //! Files that must exist whole or not at all, bounded reads, and directories. A file is gathered beside its final path under
-//! a random name (`.….part`), so that renaming it is atomic; a process that dies in between leaves that file behind.
+//! a random name (`.….part`), so that renaming it is atomic; a process that dies in between
+//! leaves that file behind, until [`remove_unfinished`].
 
 use std::{
     fs::{self, DirBuilder, DirEntry, File, Permissions},
@@ -33,6 +34,21 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()
     part.as_file().sync_all()?;
     part.persist(path).map_err(|error| error.error)?;
     sync_dir(dir)
+}
+
+/// Removes what writers of this module that died have left in a directory. Nobody else may write there meanwhile.
+///
+/// # Errors
+/// As the file system's.
+pub(crate) fn remove_unfinished(dir: &Path) -> io::Result<()> {
+    for entry in entries(dir)? {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with('.') && name.ends_with(".part") && entry.file_type()?.is_file() {
+            remove_file(&entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Makes the names in a directory durable.
@@ -149,6 +165,19 @@ pub fn free_bytes(path: &Path) -> io::Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_dead_writer_left_goes_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in [".x1.part", "kept.part", ".kept", "f"] {
+            fs::write(dir.path().join(name), "x").unwrap();
+        }
+        fs::create_dir(dir.path().join(".d.part")).unwrap();
+        remove_unfinished(dir.path()).unwrap();
+        let mut left: Vec<_> = entries(dir.path()).unwrap().iter().map(DirEntry::file_name).collect();
+        left.sort();
+        assert_eq!(left, [".d.part", ".kept", "f", "kept.part"]);
+    }
 
     #[test]
     fn the_file_is_replaced_whole_and_private() {

@@ -29,7 +29,7 @@ pub fn title(message: &str) -> String {
 /// The last `max` bytes of what a program printed, cut between characters, in one line. The beginning is what is left
 /// out, as programs say last what stopped them.
 #[must_use]
-pub fn last_line(output: &[u8], max: usize) -> String {
+pub fn tail_as_line(output: &[u8], max: usize) -> String {
     let text = String::from_utf8_lossy(&output[output.len().saturating_sub(max)..]);
     // A character that was cut at the front.
     let text = if output.len() > max {
@@ -95,9 +95,10 @@ mod tests {
 
     #[test]
     fn the_end_of_an_output_is_kept() {
-        assert_eq!(last_line(b"warning\nerror: full\n", 12), "error: full");
-        assert_eq!(last_line("é!".as_bytes(), 2), "!");
-        assert_eq!(last_line("\u{fffd}x".as_bytes(), 9), "\u{fffd}x");
+        assert_eq!(tail_as_line(b"warning\nerror: full\n", 100), "warning error: full");
+        assert_eq!(tail_as_line(b"warning\nerror: full\n", 14), "g error: full");
+        assert_eq!(tail_as_line("é!".as_bytes(), 2), "!");
+        assert_eq!(tail_as_line("\u{fffd}x".as_bytes(), 9), "\u{fffd}x");
     }
 
     proptest! {
@@ -106,7 +107,7 @@ mod tests {
             let line = one_line(&text, max);
             prop_assert!(line.chars().count() <= max && !line.contains(is_obeyed));
             prop_assert!(clip(&text, max).len() <= max && text.starts_with(clip(&text, max)));
-            prop_assert!(!last_line(text.as_bytes(), max).contains(is_obeyed));
+            prop_assert!(!tail_as_line(text.as_bytes(), max).contains(is_obeyed));
         }
     }
 }

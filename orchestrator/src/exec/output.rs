@@ -2,7 +2,7 @@
 
 use std::{io, time::Duration};
 
-use crate::foreign_text::last_line;
+use crate::foreign_text::tail_as_line;
 
 /// What a finished command left.
 #[derive(Debug, Clone)]
@@ -90,6 +90,6 @@ impl Output {
     /// The last 2000 bytes of standard error, in one line.
     #[must_use]
     pub fn stderr_tail(&self) -> String {
-        last_line(&self.stderr, 2000)
+        tail_as_line(&self.stderr, 2000)
     }
 }

@@ -19,10 +19,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{Forge, ForgeError};
-use crate::{
-    foreign_text::one_line,
-    {clock::now_ms, model::names::ConnectionId},
-};
+use crate::{clock::now_ms, foreign_text::one_line, model::names::ConnectionId};
 
 /// How long one answer is waited for.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);

@@ -4,12 +4,10 @@
 
 use serde_json::{Map, Value};
 
+use crate::model::payload::names_a_credential;
+
 /// What stands where a secret was.
 const REMOVED: &str = "[removed]";
-
-/// Keys whose values are never stored, in lower case. Older Forgejo and Gitea put the webhook's own
-/// secret into the body; hook descriptions carry the `Authorization` they were given.
-const SECRET_KEYS: [&str; 3] = ["secret", "authorization", "authorization_header"];
 
 /// A body that may be stored.
 #[derive(Debug)]
@@ -35,7 +33,9 @@ pub fn scrub(body: &[u8]) -> Result<Scrubbed, serde_json::Error> {
 
 /// Recursion is bounded by the parser's own limit of 128 levels.
 fn clean(key: &str, value: &mut Value) {
-    let secret = SECRET_KEYS.iter().any(|s| key.eq_ignore_ascii_case(s));
+    // Older Forgejo and Gitea put the webhook's own secret into the body; hook descriptions carry the `Authorization`
+    // they were given.
+    let secret = names_a_credential(key);
     match value {
         // An object under such a key is somebody's structure, such as a workflow's `secret:` section.
         Value::Object(map) => map.iter_mut().for_each(|(key, value)| clean(key, value)),

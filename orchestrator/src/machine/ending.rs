@@ -157,7 +157,8 @@ pub fn public(text: &str, most: usize) -> String {
         rest = behind;
     }
     out.push_str(rest);
-    one_line(&out, most)
+    // The mark of a cut comes on top.
+    one_line(&out, most + 1)
 }
 
 fn is_of_path(c: char) -> bool {

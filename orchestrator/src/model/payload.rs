@@ -62,7 +62,8 @@ impl Payload {
 }
 
 /// Whether a key names a credential: one of these words is in it, in any case.
-fn names_a_credential(key: &str) -> bool {
+#[must_use]
+pub fn names_a_credential(key: &str) -> bool {
     const WORDS: [&str; 9] = [
         "token",
         "secret",

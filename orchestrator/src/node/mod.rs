@@ -74,8 +74,8 @@ pub async fn run(deps: Deps, instance: InstanceId, stop: CancellationToken) {
     );
 }
 
-/// Hints may be lost, and another node's never come here: whatever waits in the database is hinted at
-/// again, so that a loss costs 10 s. One poll serves every part of the daemon.
+/// Hints may be lost, here and on their way from another node: whatever waits in the database is hinted at again,
+/// so that a loss costs 10 s. One poll serves every part of the daemon.
 async fn poll_waiting(deps: &Deps, stop: &CancellationToken) {
     let mut timer = tokio::time::interval(POLL);
     timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -17,7 +17,7 @@ use tokio::{
 use super::{SourceError, make_private};
 use crate::{
     exec::{Cmd, ExecError, Output},
-    foreign_text::last_line,
+    foreign_text::tail_as_line,
     forge::FetchAccess,
 };
 
@@ -236,5 +236,5 @@ pub(super) async fn tail(pipe: Option<impl AsyncReadExt + Unpin>) -> String {
         let surplus = kept.len().saturating_sub(2000);
         kept.drain(..surplus);
     }
-    last_line(&kept, 2000)
+    tail_as_line(&kept, 2000)
 }

@@ -117,7 +117,7 @@ pub async fn serve_metrics(
     let router = Router::new()
         .route("/metrics", get(scrape))
         .layer(map_response(async |mut response: Response| {
-            headers::seal(response.headers_mut());
+            headers::complete(response.headers_mut());
             response
         }))
         .with_state((metrics, store));

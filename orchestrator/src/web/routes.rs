@@ -108,10 +108,10 @@ pub fn table() -> Vec<Route> {
     ]
 }
 
-/// All pages and the API, with every layer, and `doors`: the webhook intake, which limits bodies, times
+/// All pages and the API, with every layer, and `intake`, which takes webhooks and, which limits bodies, times
 /// and callers by itself, because its bodies are larger and its answers are read by forges. The outermost
 /// layer is around both, so that no answer leaves without the same headers.
-pub fn router(state: AppState, doors: Router) -> Router {
+pub fn router(state: AppState, intake: Router) -> Router {
     let mut router = Router::new();
     for route in table() {
         router = router.route(route.path, route.handler);
@@ -124,7 +124,7 @@ pub fn router(state: AppState, doors: Router) -> Router {
             ANSWER_WITHIN,
         ))
         .layer(from_fn_with_state(state.clone(), problem::render))
-        .merge(doors.with_state::<AppState>(()))
+        .merge(intake.with_state::<AppState>(()))
         .layer(from_fn_with_state(state.clone(), headers::envelope))
         .with_state(state)
 }

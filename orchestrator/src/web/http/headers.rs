@@ -22,7 +22,7 @@ pub const CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; 
 pub struct RequestId(pub String);
 
 /// The security headers of every answer of every listener.
-pub fn seal(headers: &mut HeaderMap) {
+pub fn complete(headers: &mut HeaderMap) {
     let mut set = |name: HeaderName, value: &'static str| {
         headers.insert(name, HeaderValue::from_static(value));
     };
@@ -53,7 +53,7 @@ pub async fn envelope(State(state): State<AppState>, mut request: Request, next:
     let mut response = next.run(request).await;
 
     let headers = response.headers_mut();
-    seal(headers);
+    complete(headers);
     if state.secure() {
         headers.insert(
             header::STRICT_TRANSPORT_SECURITY,

@@ -13,7 +13,7 @@ use nix::{
     sys::stat::Mode,
 };
 
-use crate::foreign_text::last_line;
+use crate::foreign_text::tail_as_line;
 
 /// The directory `parts` below `root`, whose own path is trusted.
 fn directory(root: &Path, parts: &[&str]) -> io::Result<OwnedFd> {
@@ -55,7 +55,7 @@ pub(in crate::machine::zone) fn end(root: &Path, parts: &[&str], name: &str, lim
 /// As [`end`], in one line of text; none when there is none.
 pub(in crate::machine::zone) fn tail(root: &Path, parts: &[&str], name: &str, limit: u64) -> Option<String> {
     let bytes = end(root, parts, name, limit)?;
-    let text = last_line(&bytes, bytes.len());
+    let text = tail_as_line(&bytes, bytes.len());
     (!text.is_empty()).then_some(text)
 }
 
