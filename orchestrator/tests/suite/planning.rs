@@ -272,11 +272,12 @@ async fn replace_plans(world: &World, change: impl Fn(&str) -> String) {
         .fetch_one(&mut database)
         .await
         .expect("one plan");
-    sqlx::query("UPDATE runs SET plan = $1")
-        .bind(change(&plan))
-        .execute(&mut database)
-        .await
-        .expect("another plan");
+    let changed = change(&plan);
+    // The run's one job has its part beside it, which is the whole.
+    for table in ["UPDATE runs SET plan = $1", "UPDATE job_plans SET plan = $1"] {
+        let update = sqlx::query(table).bind(&changed).execute(&mut database).await;
+        assert_eq!(update.expect("another plan").rows_affected(), 1, "{table}");
+    }
     sqlx::Connection::close(database).await.expect("an end");
 }
 
