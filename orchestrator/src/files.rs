@@ -1,6 +1,6 @@
 //! Files that must exist whole or not at all, bounded reads, and directories. A file is gathered beside its final path under
 //! a random name (`.….part`), so that renaming it is atomic; a process that dies in between
-//! leaves that file behind, until [`remove_unfinished`].
+//! leaves that file behind, until `remove_unfinished`.
 
 use std::{
     fs::{self, DirBuilder, DirEntry, File, Permissions},

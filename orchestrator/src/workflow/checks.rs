@@ -7,7 +7,7 @@ use super::walk::MAX_SHOWN;
 use crate::model::{diagnostic::Diagnostic, plan::Plan};
 
 /// Complaints about checks of equal names across the files of one commit: for each file that comes
-/// later in the list, what collides with an earlier one, at most [`MAX_SHOWN`] for each file.
+/// later in the list, what collides with an earlier one, at most ten for each file.
 #[must_use]
 pub fn equal_checks(files: &[&Plan]) -> Vec<Diagnostic> {
     let mut seen: HashMap<String, &str> = HashMap::new();

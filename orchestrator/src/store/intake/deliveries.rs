@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::triggers;
+use super::triggers::{self, UNREADABLE_AT_ONCE};
 use crate::{
     foreign_text::clip,
     model::{
@@ -107,15 +107,17 @@ impl Store {
         in_tx!(self, "deliver again", [], |tx| again(tx, id))
     }
 
-    /// The oldest delivery that nobody works on.
+    /// The oldest delivery that nobody works on. One that cannot be read is passed over, and ends as failed.
     pub async fn claim_delivery(
         &self,
         node: &NodeName,
         lease: Duration,
     ) -> Result<Option<ClaimedDelivery>, StoreError> {
-        in_tx!(self, "claim a delivery", [node = node.clone()], |tx| claim(
+        let (claimed, unreadable) = in_tx!(self, "claim a delivery", [node = node.clone()], |tx| claim(
             tx, node, lease
-        ))
+        ))?;
+        self.note_unreadable(&unreadable);
+        Ok(claimed)
     }
 
     /// Ends a delivery; `false` when the lease was lost and nothing was stored.
@@ -289,14 +291,27 @@ async fn again(tx: &mut Tx, id: DeliveryId) -> Result<Option<DeliveryId>, StoreE
     Ok((inserted == 1).then_some(next))
 }
 
-async fn claim(tx: &mut Tx, node: &NodeName, lease: Duration) -> Result<Option<ClaimedDelivery>, StoreError> {
-    while let Some(row) = next_of_queue(tx, node, lease).await? {
+/// A delivery, and what is wrong with those that were passed over.
+async fn claim(
+    tx: &mut Tx,
+    node: &NodeName,
+    lease: Duration,
+) -> Result<(Option<ClaimedDelivery>, Vec<StoreError>), StoreError> {
+    let mut unreadable = Vec::new();
+    while unreadable.len() < UNREADABLE_AT_ONCE {
+        let Some(row) = next_of_queue(tx, node, lease).await? else {
+            break;
+        };
         match claimed_delivery(&row) {
-            Err(error @ StoreError::Unreadable { .. }) => set_aside(tx, row.int("seq")?, &error).await?,
-            read => return read.map(Some),
+            Ok(claimed) => return Ok((Some(claimed), unreadable)),
+            Err(error @ StoreError::Unreadable { .. }) => {
+                set_aside(tx, row.int("seq")?, &error).await?;
+                unreadable.push(error);
+            }
+            Err(error) => return Err(error),
         }
     }
-    Ok(None)
+    Ok((None, unreadable))
 }
 
 async fn next_of_queue(tx: &mut Tx, node: &NodeName, lease: Duration) -> Result<Option<Row>, StoreError> {
@@ -332,7 +347,6 @@ async fn set_aside(tx: &mut Tx, seq: i64, error: &StoreError) -> Result<(), Stor
         to,
     );
     let (reason, retry) = (error.to_string(), Retry::OnRequest.as_str());
-    tracing::error!(reason, "a delivery cannot be read and is set aside");
     tx.execute(sql, args![seq, to, clip(&reason, 2000), retry])
         .await
         .map(drop)

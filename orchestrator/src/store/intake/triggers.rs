@@ -98,7 +98,7 @@ struct Claimed {
 }
 
 /// How many rows that cannot be read one claim passes over, so that its transaction is short; the next goes on.
-const UNREADABLE_AT_ONCE: usize = 64;
+pub(super) const UNREADABLE_AT_ONCE: usize = 64;
 
 impl Store {
     /// Stores a person's request for runs. `by` names that person, for the record.

@@ -28,7 +28,7 @@ pub struct Counts {
     pub reports_undelivered: u64,
     /// Of these, the ones the forge refused.
     pub reports_refused: u64,
-    /// Triggers and reports that this daemon could not read and passed over, since it started.
+    /// Deliveries, triggers and reports that this daemon could not read and passed over, since it started.
     pub rows_unreadable: u64,
     /// Machines that are not gone, by state; every such state is there.
     pub machines: BTreeMap<MachineState, u64>,

@@ -18,6 +18,7 @@ contract!(
     an_unusable_workflow_is_a_run_in_error,
     a_trigger_that_fails_tells_the_commit,
     an_unreadable_trigger_fails_alone,
+    an_unreadable_delivery_fails_alone,
     requirements_must_match_the_plan,
     a_run_is_called_what_its_commit_is,
     foreign_text_with_nul_is_stored,
@@ -402,6 +403,28 @@ async fn an_unreadable_trigger_fails_alone(lab: Lab) {
     assert_eq!(lab.store.counts().await.unwrap().rows_unreadable, 1);
     assert!(lab.store.claim_trigger(&lab.node, MINUTE).await.unwrap().is_none());
     assert_eq!(lab.store.counts().await.unwrap().rows_unreadable, 1, "it has ended");
+}
+
+async fn an_unreadable_delivery_fails_alone(lab: Lab) {
+    lab.store
+        .record_delivery(super::deliveries::pushed("1", "one", 1))
+        .await
+        .unwrap();
+    lab.sql("UPDATE deliveries SET connection = 'no connection'").await;
+    lab.store
+        .record_delivery(super::deliveries::pushed("2", "two", 2))
+        .await
+        .unwrap();
+    let claimed = lab.store.claim_delivery(&lab.node, MINUTE).await.unwrap().unwrap();
+    assert_eq!(
+        (claimed.tries, claimed.connection.as_str()),
+        (1, "forge"),
+        "nobody waits behind it"
+    );
+    let failed = "SELECT COUNT(*) AS n FROM deliveries WHERE state = 'failed' AND lease_until = 0";
+    assert_eq!(lab.number(failed).await, 1);
+    assert!(lab.store.claim_delivery(&lab.node, MINUTE).await.unwrap().is_none());
+    assert_eq!(lab.store.counts().await.unwrap().rows_unreadable, 1);
 }
 
 async fn a_run_is_called_what_its_commit_is(lab: Lab) {
