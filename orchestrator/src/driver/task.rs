@@ -17,7 +17,7 @@ use super::{
     agent_end,
     checkpoint::{Checkpoint, CheckpointError},
     fetch, finish,
-    job::Job,
+    job::{Job, JobStep},
     prepare::{self, Doors, PrepareError},
     progress::{End, Event, Phase, Progress},
     resolve::resolve,
@@ -94,79 +94,34 @@ async fn run(deps: &Deps, attempt: AttemptRow, start: Start, stop: CancellationT
         return Err(Stopped::Fenced);
     };
     let name = MachineName::of(attempt.id);
-    let checkpoint = match start {
-        Start::Fresh => None,
-        Start::Adopted => match Checkpoint::load(&deps.store, &deps.seal, attempt.id).await {
-            Ok(None) => {
-                return finish::unlogged(
-                    deps,
-                    &attempt,
-                    "the node was interrupted while the machine was being made".into(),
-                    &stop,
-                )
-                .await;
-            }
-            Ok(checkpoint) => checkpoint,
-            Err(CheckpointError::Store(error)) => return Err(error.into()),
-            Err(error) => {
-                return finish::unlogged(deps, &attempt, format!("the node was interrupted: {error}"), &stop).await;
-            }
-        },
+    let checkpoint = match load_checkpoint(deps, &attempt, start).await? {
+        Ok(checkpoint) => checkpoint,
+        Err(cause) => return finish::unlogged(deps, &attempt, cause, &stop).await,
     };
-    let ended = checkpoint.as_ref().and_then(|c| match &c.progress.phase {
-        Phase::Ended(end) => Some(end.clone()),
-        Phase::Booting | Phase::Stepping | Phase::Clearing { .. } => None,
-    });
+    let decided = || checkpoint.as_ref().and_then(|c| c.progress.decided().cloned());
     let (masks, log_state) = checkpoint
         .as_ref()
         .map_or_else(Default::default, |c| (c.masks.clone(), Some(c.log.clone())));
     let cap = deps.config.limits.log_bytes;
     let mut log = match deps.logs.open_writer(attempt.id, masks, cap, log_state).await {
         Ok(log) => log,
-        // The daemon died between sealing the log and storing the result.
-        Err(LogError::Sealed { .. }) if let Some(end) = ended => {
-            return finish::commit(deps, &attempt, end, &stop).await;
-        }
-        Err(error) => {
-            // What was decided stays, also where its last lines are lost.
-            if let Some(end) = checkpoint.as_ref().and_then(|c| c.progress.decided().cloned()) {
-                tracing::error!(attempt = %attempt.id, error = chain(&error), "the log of an attempt that has ended is left as it is");
-                return finish::commit(deps, &attempt, end, &stop).await;
-            }
-            return finish::unlogged(
-                deps,
-                &attempt,
-                format!("the log cannot be written: {}", chain(&error)),
-                &stop,
-            )
-            .await;
-        }
+        Err(error) => return without_log(deps, &attempt, decided(), &error, &stop).await,
     };
-    if let Some(end) = ended {
-        return finish::finish(deps, &attempt, log, end, &stop).await;
+    if let Some(Phase::Ended(end)) = checkpoint.as_ref().map(|c| &c.progress.phase) {
+        return finish::finish(deps, &attempt, log, end.clone(), &stop).await;
     }
     let resolved = match resolve(&detail.workflow_env, &detail.plan) {
         Ok(resolved) => resolved,
         Err(error) => {
             let (result, message) = (JobResult::Error, error.to_string());
-            let decided = checkpoint.as_ref().and_then(|c| c.progress.decided().cloned());
-            let end = decided.unwrap_or(End::Result { result, message });
+            let end = decided().unwrap_or(End::Result { result, message });
             return finish::finish(deps, &attempt, log, end, &stop).await;
         }
     };
     let made = if checkpoint.is_some() {
         adopt(deps, &attempt, &name).await
     } else {
-        let size = attempt.size;
-        let line = format!(
-            "{MACHINE}{name}: image {}, {} CPU, {} MiB, node {} (try {})",
-            attempt.label, size.cpus, size.memory_mib, attempt.node, attempt.number
-        );
-        log.system(0, &line).ok();
-        let missing = |line: &str| {
-            log.system(0, line).ok();
-        };
-        if let Some(end) = fetch::source(deps, &attempt, &resolved.steps, &stop, missing).await? {
+        if let Some(end) = begin(deps, &attempt, &name, &resolved.steps, &mut log, &stop).await? {
             return finish::finish(deps, &attempt, log, end, &stop).await;
         }
         prepare::start(deps, &attempt).await
@@ -176,8 +131,7 @@ async fn run(deps: &Deps, attempt: AttemptRow, start: Start, stop: CancellationT
         Err(PrepareError::Fenced) => return Err(Stopped::Fenced),
         Err(PrepareError::Store(error)) => return Err(error.into()),
         Err(error) => {
-            let decided = checkpoint.as_ref().and_then(|c| c.progress.decided().cloned());
-            let end = decided.unwrap_or_else(|| End::Infra { cause: chain(&error) });
+            let end = decided().unwrap_or_else(|| End::Infra { cause: chain(&error) });
             return finish::finish(deps, &attempt, log, end, &stop).await;
         }
     };
@@ -219,6 +173,63 @@ async fn run(deps: &Deps, attempt: AttemptRow, start: Start, stop: CancellationT
     // machine, and the machine may be one that stays.
     drop((doors, to_agent));
     finish::finish(deps, &attempt, log, end, &stop).await
+}
+
+/// Where an attempt goes on; the inner error says why it cannot.
+async fn load_checkpoint(
+    deps: &Deps,
+    attempt: &AttemptRow,
+    start: Start,
+) -> Result<Result<Option<Checkpoint>, String>, Stopped> {
+    match start {
+        Start::Fresh => Ok(Ok(None)),
+        Start::Adopted => match Checkpoint::load(&deps.store, &deps.seal, attempt.id).await {
+            Ok(Some(checkpoint)) => Ok(Ok(Some(checkpoint))),
+            Ok(None) => Ok(Err("the node was interrupted while the machine was being made".into())),
+            Err(CheckpointError::Store(error)) => Err(error.into()),
+            Err(error) => Ok(Err(format!("the node was interrupted: {error}"))),
+        },
+    }
+}
+
+/// Ends an attempt whose log cannot be opened. What was decided stays, also where its last lines are lost.
+async fn without_log(
+    deps: &Deps,
+    attempt: &AttemptRow,
+    decided: Option<End>,
+    error: &LogError,
+    stop: &CancellationToken,
+) -> Result<(), Stopped> {
+    let Some(end) = decided else {
+        let cause = format!("the log cannot be written: {}", chain(error));
+        return finish::unlogged(deps, attempt, cause, stop).await;
+    };
+    // Sealed, the log is whole: the daemon died before it stored the result.
+    if !matches!(error, LogError::Sealed { .. }) {
+        tracing::error!(attempt = %attempt.id, error = chain(error), "the log of an attempt that has ended is left as it is");
+    }
+    finish::commit(deps, attempt, end, stop).await
+}
+
+/// Says what the machine will be, and fetches the source. `Some` is the attempt's end: it cannot be had.
+async fn begin(
+    deps: &Deps,
+    attempt: &AttemptRow,
+    name: &MachineName,
+    steps: &[JobStep],
+    log: &mut LogWriter,
+    stop: &CancellationToken,
+) -> Result<Option<End>, Stopped> {
+    let size = attempt.size;
+    let line = format!(
+        "{MACHINE}{name}: image {}, {} CPU, {} MiB, node {} (try {})",
+        attempt.label, size.cpus, size.memory_mib, attempt.node, attempt.number
+    );
+    log.system(0, &line).ok();
+    fetch::source(deps, attempt, steps, stop, |line: &str| {
+        log.system(0, line).ok();
+    })
+    .await
 }
 
 /// The endpoints of a machine that an earlier daemon started.
