@@ -353,7 +353,7 @@ async fn a_push_that_could_not_be_planned_stays_red_until_it_comes_again(lab: La
     let tag = run_of(&lab, 1, "refs/tags/v1").await;
     assert_eq!(
         says().await,
-        "running: branch main: the repository is too large; 1 job running"
+        "queued: branch main: the repository is too large; 1 job queued"
     );
     lab.play(JobResult::Success).await;
     assert_eq!(says().await, "error: branch main: the repository is too large");
