@@ -55,6 +55,9 @@ pub use crate::{
     state::{CheckRun, Delivery, ForgeState, Hook, Kind, Received, Repository, Request, Try, Violation},
 };
 
+/// Whether this build can check bodies against the forges' descriptions ([`Options::schemas`]).
+pub const CHECKS_BODIES: bool = cfg!(feature = "schemas");
+
 /// How to start a forge.
 #[derive(Debug, Clone)]
 pub struct Options {

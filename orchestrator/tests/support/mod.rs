@@ -106,7 +106,10 @@ impl World {
             .tempdir()
             .expect("a temporary directory");
         let forge = FakeForge::start(Options {
-            schemas: prerequisites::conformance("openapi"),
+            // The demo's forge is built without.
+            schemas: helios_fakeforge::CHECKS_BODIES
+                .then(|| prerequisites::conformance("openapi"))
+                .flatten(),
             ..Options::default()
         })
         .await
