@@ -20,6 +20,14 @@ pub enum LogFormat {
     Json,
 }
 
+impl LogFormat {
+    /// As the option `--log-json` says.
+    #[must_use]
+    pub fn of_option(json: bool) -> Self {
+        if json { Self::Json } else { Self::Text }
+    }
+}
+
 /// The log could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum LogSetupError {

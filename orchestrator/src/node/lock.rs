@@ -11,7 +11,6 @@ use nix::{
 };
 
 use super::NodeError;
-use crate::files;
 
 /// Holds the data directory for this process; the kernel lets go of it when the process dies, however
 /// it dies.
@@ -54,16 +53,10 @@ impl DataLock {
             source,
         })?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(file) => {
-                files::remove_unfinished(data_dir).map_err(|source| NodeError::File {
-                    path: data_dir.to_owned(),
-                    source,
-                })?;
-                Ok(Self {
-                    _file: file,
-                    previous: data_dir.join("instance"),
-                })
-            }
+            Ok(file) => Ok(Self {
+                _file: file,
+                previous: data_dir.join("instance"),
+            }),
             Err((_, Errno::EWOULDBLOCK)) => Err(NodeError::Locked(data_dir.to_owned())),
             Err((_, errno)) => Err(NodeError::File {
                 path,

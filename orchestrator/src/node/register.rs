@@ -8,7 +8,7 @@ use super::{DataLock, NodeError, SHORTEST};
 use crate::{
     daemon::Deps,
     driver::{self, Start},
-    files::write_private,
+    files::{remove_unfinished, write_private},
     model::ids::InstanceId,
     store::{Registered, StoreError},
 };
@@ -28,6 +28,11 @@ pub async fn register(deps: &Deps, lock: &DataLock, instance: InstanceId) -> Res
         path: lock.previous.clone(),
         source,
     };
+    let data_dir = &deps.config.data_dir;
+    remove_unfinished(data_dir).map_err(|source| NodeError::File {
+        path: data_dir.clone(),
+        source,
+    })?;
     match fs::read_to_string(&lock.previous) {
         Ok(text) => {
             if let Ok(previous) = text.trim().parse::<InstanceId>() {

@@ -45,12 +45,7 @@ pub(in crate::cli) struct MachinedArgs {
 }
 
 pub(in crate::cli) async fn run(common: &Common, args: MachinedArgs) -> Outcome {
-    let format = if args.log_json {
-        LogFormat::Json
-    } else {
-        LogFormat::Text
-    };
-    telemetry::log_to_stderr(format, common.verbose).map_err(report)?;
+    telemetry::log_to_stderr(LogFormat::of_option(args.log_json), common.verbose).map_err(report)?;
     let config = crate::cli::commands::config::load_and_warn(common)?;
     let (socket, mut callers) = door(common, &config)?;
     let directory = socket.parent().unwrap_or(Path::new("/"));

@@ -60,12 +60,7 @@ pub(in crate::cli) struct ServeArgs {
 }
 
 pub(in crate::cli) async fn run(common: &Common, args: ServeArgs) -> Outcome {
-    let format = if args.log_json {
-        LogFormat::Json
-    } else {
-        LogFormat::Text
-    };
-    telemetry::log_to_stderr(format, common.verbose).map_err(report)?;
+    telemetry::log_to_stderr(LogFormat::of_option(args.log_json), common.verbose).map_err(report)?;
     let config = crate::cli::commands::config::load_and_warn(common)?;
     parts::usable_git().await?;
     parts::private_files();

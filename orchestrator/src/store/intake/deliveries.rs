@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use super::triggers::{self, UNREADABLE_AT_ONCE};
+use super::{
+    set_aside::{Claimed, UNREADABLE_AT_ONCE, set_aside},
+    triggers,
+};
 use crate::{
     foreign_text::clip,
     model::{
@@ -113,11 +116,11 @@ impl Store {
         node: &NodeName,
         lease: Duration,
     ) -> Result<Option<ClaimedDelivery>, StoreError> {
-        let (claimed, unreadable) = in_tx!(self, "claim a delivery", [node = node.clone()], |tx| claim(
+        let found = in_tx!(self, "claim a delivery", [node = node.clone()], |tx| claim(
             tx, node, lease
         ))?;
-        self.note_unreadable(&unreadable);
-        Ok(claimed)
+        self.note_unreadable(&found.unreadable);
+        Ok(found.claimed)
     }
 
     /// Ends a delivery; `false` when the lease was lost and nothing was stored.
@@ -291,27 +294,32 @@ async fn again(tx: &mut Tx, id: DeliveryId) -> Result<Option<DeliveryId>, StoreE
     Ok((inserted == 1).then_some(next))
 }
 
-/// A delivery, and what is wrong with those that were passed over.
-async fn claim(
-    tx: &mut Tx,
-    node: &NodeName,
-    lease: Duration,
-) -> Result<(Option<ClaimedDelivery>, Vec<StoreError>), StoreError> {
-    let mut unreadable = Vec::new();
-    while unreadable.len() < UNREADABLE_AT_ONCE {
+/// See [`set_aside`].
+const SET_ASIDE: &str = "UPDATE deliveries SET state = $2, reason = $3, retry = $4, lease_until = 0, lease_owner = NULL
+    WHERE seq = $1 AND state IN ({from})";
+
+async fn claim(tx: &mut Tx, node: &NodeName, lease: Duration) -> Result<Claimed<ClaimedDelivery>, StoreError> {
+    let mut found = Claimed {
+        claimed: None,
+        unreadable: Vec::new(),
+    };
+    while found.unreadable.len() < UNREADABLE_AT_ONCE {
         let Some(row) = next_of_queue(tx, node, lease).await? else {
             break;
         };
         match claimed_delivery(&row) {
-            Ok(claimed) => return Ok((Some(claimed), unreadable)),
+            Ok(delivery) => {
+                found.claimed = Some(delivery);
+                break;
+            }
             Err(error @ StoreError::Unreadable { .. }) => {
-                set_aside(tx, row.int("seq")?, &error).await?;
-                unreadable.push(error);
+                set_aside(tx, SET_ASIDE, row.int("seq")?, &error).await?;
+                found.unreadable.push(error);
             }
             Err(error) => return Err(error),
         }
     }
-    Ok((None, unreadable))
+    Ok(found)
 }
 
 async fn next_of_queue(tx: &mut Tx, node: &NodeName, lease: Duration) -> Result<Option<Row>, StoreError> {
@@ -335,21 +343,6 @@ fn claimed_delivery(row: &Row) -> Result<ClaimedDelivery, StoreError> {
         event: row.text("event")?,
         body: row.opt_blob("body")?.unwrap_or_default(),
     })
-}
-
-/// Ends a delivery that cannot be read, so that it keeps nobody from those behind it. It may come again.
-async fn set_aside(tx: &mut Tx, seq: i64, error: &StoreError) -> Result<(), StoreError> {
-    let to = IntakeState::Failed;
-    let sql = transition_sql(
-        "UPDATE deliveries SET state = $2, reason = $3, retry = $4, lease_until = 0, lease_owner = NULL
-         WHERE seq = $1 AND state IN ({from})",
-        &predecessors(to),
-        to,
-    );
-    let (reason, retry) = (error.to_string(), Retry::OnRequest.as_str());
-    tx.execute(sql, args![seq, to, clip(&reason, 2000), retry])
-        .await
-        .map(drop)
 }
 
 async fn finish(tx: &mut Tx, id: DeliveryId, epoch: i64, outcome: &DeliveryOutcome) -> Result<bool, StoreError> {

@@ -2,4 +2,5 @@
 
 pub(super) mod comparisons;
 pub(super) mod deliveries;
+mod set_aside;
 pub(super) mod triggers;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::set_aside::{Claimed, UNREADABLE_AT_ONCE, set_aside};
 use crate::{
     foreign_text::clip,
     model::{
@@ -89,17 +90,6 @@ pub struct TriggerRow {
     pub tries: u32,
 }
 
-/// What a claim found.
-#[derive(Default)]
-struct Claimed {
-    trigger: Option<ClaimedTrigger>,
-    /// What is wrong with those that it passed over.
-    unreadable: Vec<StoreError>,
-}
-
-/// How many rows that cannot be read one claim passes over, so that its transaction is short; the next goes on.
-pub(super) const UNREADABLE_AT_ONCE: usize = 64;
-
 impl Store {
     /// Stores a person's request for runs. `by` names that person, for the record.
     pub async fn create_trigger(&self, trigger: &Trigger, by: &str) -> Result<TriggerId, StoreError> {
@@ -115,11 +105,11 @@ impl Store {
     /// repository become runs in their order.
     /// One that cannot be read is passed over, and ends as failed.
     pub async fn claim_trigger(&self, node: &NodeName, lease: Duration) -> Result<Option<ClaimedTrigger>, StoreError> {
-        let claimed = in_tx!(self, "claim a trigger", [node = node.clone()], |tx| claim(
+        let found = in_tx!(self, "claim a trigger", [node = node.clone()], |tx| claim(
             tx, node, lease
         ))?;
-        self.note_unreadable(&claimed.unreadable);
-        Ok(claimed.trigger)
+        self.note_unreadable(&found.unreadable);
+        Ok(found.claimed)
     }
 
     /// Goes on holding a claimed trigger. `false` when the lease was lost.
@@ -227,9 +217,16 @@ pub(in crate::store) async fn insert(
     Ok(id)
 }
 
-async fn claim(tx: &mut Tx, node: &NodeName, lease: Duration) -> Result<Claimed, StoreError> {
-    let mut claimed = Claimed::default();
-    while claimed.unreadable.len() < UNREADABLE_AT_ONCE {
+/// See [`set_aside`].
+const SET_ASIDE: &str = "UPDATE triggers SET state = $2, reason = $3, retry = $4, lease_until = 0, lease_owner = NULL
+    WHERE seq = $1 AND state IN ({from})";
+
+async fn claim(tx: &mut Tx, node: &NodeName, lease: Duration) -> Result<Claimed<ClaimedTrigger>, StoreError> {
+    let mut found = Claimed {
+        claimed: None,
+        unreadable: Vec::new(),
+    };
+    while found.unreadable.len() < UNREADABLE_AT_ONCE {
         let row = tx
             .row(
                 "UPDATE triggers SET epoch = epoch + 1, tries = tries + 1, lease_owner = $1, lease_until = $2
@@ -245,17 +242,17 @@ async fn claim(tx: &mut Tx, node: &NodeName, lease: Duration) -> Result<Claimed,
         let Some(row) = row else { break };
         match claimed_trigger(&row) {
             Ok(trigger) => {
-                claimed.trigger = Some(trigger);
+                found.claimed = Some(trigger);
                 break;
             }
             Err(error @ StoreError::Unreadable { .. }) => {
-                set_aside(tx, row.int("seq")?, &error).await?;
-                claimed.unreadable.push(error);
+                set_aside(tx, SET_ASIDE, row.int("seq")?, &error).await?;
+                found.unreadable.push(error);
             }
             Err(error) => return Err(error),
         }
     }
-    Ok(claimed)
+    Ok(found)
 }
 
 fn claimed_trigger(row: &Row) -> Result<ClaimedTrigger, StoreError> {
@@ -267,21 +264,6 @@ fn claimed_trigger(row: &Row) -> Result<ClaimedTrigger, StoreError> {
         refusals: row.num("refusals")?,
         tip_only: row.flag("tip_only")?,
     })
-}
-
-/// Ends a trigger that cannot be read, so that it keeps nobody from those behind it. Its delivery may come again.
-async fn set_aside(tx: &mut Tx, seq: i64, error: &StoreError) -> Result<(), StoreError> {
-    let to = IntakeState::Failed;
-    let sql = transition_sql(
-        "UPDATE triggers SET state = $2, reason = $3, retry = $4, lease_until = 0, lease_owner = NULL
-         WHERE seq = $1 AND state IN ({from})",
-        &predecessors(to),
-        to,
-    );
-    let (reason, retry) = (error.to_string(), Retry::OnRequest.as_str());
-    tx.execute(sql, args![seq, to, clip(&reason, 2000), retry])
-        .await
-        .map(drop)
 }
 
 async fn hold(tx: &mut Tx, id: TriggerId, epoch: i64, lease: Duration) -> Result<bool, StoreError> {
