@@ -1,8 +1,9 @@
 //! Files that must exist whole or not at all, bounded reads, and directories. A file is gathered beside its final path under
-//! a random name (`.….part`), so that renaming it is atomic; a process that dies in between
-//! leaves that file behind, until `remove_unfinished`.
+//! a name of its own (`.NAME.….part`), so that renaming it is atomic; a process that dies in between
+//! leaves that file behind, until `remove_with_unfinished` or `remove_unfinished`.
 
 use std::{
+    ffi::OsString,
     fs::{self, DirBuilder, DirEntry, File, Permissions},
     io::{self, Read, Write},
     os::unix::fs::{DirBuilderExt, PermissionsExt},
@@ -22,12 +23,10 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// # Errors
 /// As [`write_private`].
 pub(crate) fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    // A relative name without a directory has an empty parent.
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
-    let dir = dir.unwrap_or(Path::new("."));
+    let dir = dir_of(path);
     let mut part = tempfile::Builder::new()
-        .prefix(".")
-        .suffix(".part")
+        .prefix(&part_prefix(path))
+        .suffix(PART)
         .permissions(Permissions::from_mode(mode))
         .tempfile_in(dir)?;
     part.write_all(bytes)?;
@@ -44,11 +43,45 @@ pub(crate) fn remove_unfinished(dir: &Path) -> io::Result<()> {
     for entry in entries(dir)? {
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        if name.starts_with('.') && name.ends_with(".part") && entry.file_type()?.is_file() {
+        if name.starts_with('.') && name.ends_with(PART) && entry.file_type()?.is_file() {
             remove_file(&entry.path())?;
         }
     }
     Ok(())
+}
+
+/// Removes a file and what writers of it that died have left beside it. Nobody else may write that file meanwhile.
+///
+/// # Errors
+/// As the file system's.
+pub(crate) fn remove_with_unfinished(path: &Path) -> io::Result<()> {
+    let prefix = part_prefix(path);
+    for entry in entries(dir_of(path))? {
+        let name = entry.file_name();
+        let name = name.as_encoded_bytes();
+        let of_this = name.starts_with(prefix.as_encoded_bytes()) && name.ends_with(PART.as_bytes());
+        if of_this && entry.file_type()?.is_file() {
+            remove_file(&entry.path())?;
+        }
+    }
+    remove_file(path)
+}
+
+/// How the names of unfinished files end.
+const PART: &str = ".part";
+
+/// How the names of a file's unfinished versions begin.
+fn part_prefix(path: &Path) -> OsString {
+    let mut prefix = OsString::from(".");
+    prefix.push(path.file_name().unwrap_or_default());
+    prefix.push(".");
+    prefix
+}
+
+/// The directory of a file. A relative name without a directory has an empty parent.
+fn dir_of(path: &Path) -> &Path {
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+    dir.unwrap_or(Path::new("."))
 }
 
 /// Makes the names in a directory durable.
@@ -177,6 +210,31 @@ mod tests {
         let mut left: Vec<_> = entries(dir.path()).unwrap().iter().map(DirEntry::file_name).collect();
         left.sort();
         assert_eq!(left, [".d.part", ".kept", "f", "kept.part"]);
+    }
+
+    #[test]
+    fn a_file_goes_with_what_its_dead_writers_left_and_no_other_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let others = [
+            ".a.x1.part",
+            ".a.jsonx.x1.part",
+            ".a.json.x1",
+            "a.json.x1.part",
+            "b.json",
+        ];
+        for name in [".a.json.x1.part", ".a.json.x2.part", "a.json"].iter().chain(&others) {
+            fs::write(dir.path().join(name), "x").unwrap();
+        }
+        fs::create_dir(dir.path().join(".a.json.d.part")).unwrap();
+        remove_with_unfinished(&dir.path().join("a.json")).unwrap();
+        remove_with_unfinished(&dir.path().join("a.json")).unwrap();
+        remove_with_unfinished(&dir.path().join("absent/a.json")).unwrap();
+        let mut left: Vec<_> = entries(dir.path()).unwrap().iter().map(DirEntry::file_name).collect();
+        left.sort();
+        let mut expected = others.to_vec();
+        expected.push(".a.json.d.part");
+        expected.sort_unstable();
+        assert_eq!(left, expected);
     }
 
     #[test]

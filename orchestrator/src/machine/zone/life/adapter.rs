@@ -351,13 +351,12 @@ impl Zones {
         let (disk, zonepath) = (self.below("machines", name)?, self.below("zones", name)?);
         self.removal(name, &disk, &zonepath, network.as_ref()).run().await?;
         self.zone_list.forget().await;
-        let half_written = self.options.run.join(format!("{name}.zonecfg"));
-        for path in [self.console_dir(name), half_written] {
-            match std::fs::symlink_metadata(&path) {
-                Ok(meta) if meta.is_dir() => files::remove_tree(&path)?,
-                Ok(_) => std::fs::remove_file(&path)?,
-                Err(_) => {}
-            }
+        files::remove_with_unfinished(&self.options.run.join(format!("{name}.zonecfg")))?;
+        let console = self.console_dir(name);
+        match std::fs::symlink_metadata(&console) {
+            Ok(meta) if meta.is_dir() => files::remove_tree(&console)?,
+            Ok(_) => std::fs::remove_file(&console)?,
+            Err(_) => {}
         }
         Ok(self.records.remove(name)?)
     }

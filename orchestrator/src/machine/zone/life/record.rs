@@ -111,8 +111,8 @@ impl ZoneRecords {
     }
 
     pub(in crate::machine::zone) fn remove(&self, name: &MachineName) -> io::Result<()> {
-        files::remove_file(&self.power_file(name))?;
-        files::remove_file(&self.file(name))
+        files::remove_with_unfinished(&self.power_file(name))?;
+        files::remove_with_unfinished(&self.file(name))
     }
 
     /// The slots that machines have.
@@ -204,8 +204,12 @@ mod tests {
             (slot(&names[0]), slot(&names[1]), slot(&names[2])),
             (Some(0), Some(1), None)
         );
+        // What a write that was killed left goes with the record.
+        let unfinished = dir.path().join(format!("machines/.{}.json.x1.part", names[0]));
+        std::fs::write(&unfinished, "{").unwrap();
         records.remove(&names[0]).unwrap();
         records.remove(&names[0]).unwrap();
+        assert!(!unfinished.exists());
         assert_eq!(slot(&names[2]), Some(0));
         let mut found = vec![names[1].clone(), names[2].clone()];
         found.sort();

@@ -449,7 +449,7 @@ impl<'a> Trial<'a> {
     }
 
     fn forget_links(&self) -> io::Result<()> {
-        files::remove_file(&self.marker())
+        files::remove_with_unfinished(&self.marker())
     }
 
     async fn remove_image(&self) -> Result<(), StepError> {
@@ -514,6 +514,7 @@ impl<'a> Trial<'a> {
             network: None,
         };
         earlier.run().await?;
-        Ok(files::remove_file(&Path::new(RUN).join(format!("{name}.zonecfg")))?)
+        let half_written = Path::new(RUN).join(format!("{name}.zonecfg"));
+        Ok(files::remove_with_unfinished(&half_written)?)
     }
 }
