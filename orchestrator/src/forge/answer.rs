@@ -42,6 +42,25 @@ impl Call {
         }
     }
 
+    /// No call helps now.
+    pub fn away(&self, reason: impl Into<String>, retry_after: Option<Duration>) -> ForgeError {
+        ForgeError::Away {
+            forge: self.forge.clone(),
+            call: self.call.clone(),
+            reason: reason.into(),
+            retry_after,
+        }
+    }
+
+    /// A right is missing.
+    pub fn forbidden(&self, reason: impl Into<String>) -> ForgeError {
+        ForgeError::Forbidden {
+            forge: self.forge.clone(),
+            call: self.call.clone(),
+            reason: reason.into(),
+        }
+    }
+
     /// No try like this will help.
     pub fn refused(&self, reason: impl Into<String>) -> ForgeError {
         ForgeError::Refused {
@@ -55,7 +74,7 @@ impl Call {
     pub fn failed(&self, error: &SendError) -> ForgeError {
         match error {
             SendError::Blocked { .. } | SendError::TooLarge => self.refused(error.to_string()),
-            SendError::Deadline(_) | SendError::Transport(_) => self.later(error.to_string(), None),
+            SendError::Deadline(_) | SendError::Transport(_) => self.away(error.to_string(), None),
         }
     }
 }
@@ -74,8 +93,9 @@ impl Answer {
     /// Judges a response.
     ///
     /// # Errors
-    /// [`ForgeError::Later`] for rate limits, 408, 425 and 5xx; [`ForgeError::Unauthorized`] for 401;
-    /// [`ForgeError::Refused`] for redirects and every other 4xx except 404.
+    /// [`ForgeError::Away`] for rate limits and 502 to 504; [`ForgeError::Later`] for 408, 425 and every other 5xx;
+    /// [`ForgeError::Unauthorized`] for 401; [`ForgeError::Forbidden`] for 403; [`ForgeError::Refused`] for redirects and
+    /// every other 4xx except 404.
     pub fn judge(call: Call, response: Response<Bytes>) -> Result<Self, ForgeError> {
         let (parts, body) = response.into_parts();
         let status = parts.status;
@@ -95,13 +115,19 @@ impl Answer {
             });
         }
         if let Some(wait) = rate_limit(status, &parts.headers, &reason, clock::now_ms()) {
-            return Err(call.later(reason, Some(wait)));
+            return Err(call.away(reason, Some(wait)));
+        }
+        if matches!(status.as_u16(), 502..=504) {
+            return Err(call.away(reason, retry_after(&parts.headers, clock::now_ms())));
         }
         if status.is_server_error() || matches!(status.as_u16(), 408 | 425) {
             return Err(call.later(reason, retry_after(&parts.headers, clock::now_ms())));
         }
         if status == StatusCode::UNAUTHORIZED {
             return Err(call.unauthorized(reason));
+        }
+        if status == StatusCode::FORBIDDEN {
+            return Err(call.forbidden(reason));
         }
         if status.is_redirection() {
             return Err(call.refused(format!(
@@ -140,10 +166,10 @@ impl Answer {
     /// As [`Answer::json`], where 404 means that we may not or that it is gone.
     ///
     /// # Errors
-    /// As [`Answer::json`], and [`ForgeError::Refused`] with this help for 404.
+    /// As [`Answer::json`], and [`ForgeError::Forbidden`] with this help for 404.
     pub fn needed<T: DeserializeOwned>(&self, help: &str) -> Result<T, ForgeError> {
         self.json()?
-            .ok_or_else(|| self.call.refused(format!("{}: {help}", self.absent)))
+            .ok_or_else(|| self.call.forbidden(format!("{}: {help}", self.absent)))
     }
 }
 
@@ -222,8 +248,10 @@ mod tests {
 
     fn wait(result: Result<Answer, ForgeError>) -> Option<u64> {
         match result.unwrap_err() {
-            ForgeError::Later { retry_after, .. } => retry_after.map(|d| d.as_secs()),
-            refused @ (ForgeError::Refused { .. } | ForgeError::Unauthorized { .. }) => panic!("{refused}"),
+            ForgeError::Later { retry_after, .. } | ForgeError::Away { retry_after, .. } => {
+                retry_after.map(|d| d.as_secs())
+            }
+            refused => panic!("{refused}"),
         }
     }
 

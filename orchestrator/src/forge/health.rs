@@ -110,10 +110,10 @@ async fn probe_with_pause(forge: &dyn Forge) -> (ConnectionState, Option<Duratio
             let reason = one_line(&error.to_string(), 500);
             let pause = error.retry_after();
             let state = match error {
-                ForgeError::Refused { .. } | ForgeError::Unauthorized { .. } => {
+                ForgeError::Refused { .. } | ForgeError::Forbidden { .. } | ForgeError::Unauthorized { .. } => {
                     ConnectionState::Refused { reason, since_ms }
                 }
-                ForgeError::Later { .. } => ConnectionState::Unreachable { reason, since_ms },
+                ForgeError::Later { .. } | ForgeError::Away { .. } => ConnectionState::Unreachable { reason, since_ms },
             };
             (state, pause)
         }
@@ -359,7 +359,7 @@ mod tests {
             match answer {
                 Answer::Works => Ok("Forgejo as bot".to_owned()),
                 Answer::Refuses => Err(ForgeError::Refused { forge, call, reason }),
-                Answer::Away | Answer::Limits => Err(ForgeError::Later {
+                Answer::Away | Answer::Limits => Err(ForgeError::Away {
                     forge,
                     call,
                     reason,

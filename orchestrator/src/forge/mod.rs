@@ -39,7 +39,21 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 /// How a call to a forge failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ForgeError {
-    /// It may work later: time-outs, 5xx, 429.
+    /// The forge itself is away, or wants to be left alone: no connection, no answer in time, 429, 502 to 504. No
+    /// other call fares better now.
+    #[error("{forge} is away, so `{call}` must wait: {reason}")]
+    Away {
+        /// The forge's address.
+        forge: String,
+        /// What was called, without secrets.
+        call: String,
+        /// Why.
+        reason: String,
+        /// What the forge asked for (`Retry-After`, rate-limit reset).
+        retry_after: Option<Duration>,
+    },
+    /// This call may work later: 500, 408, 425, an answer that cannot be read. Forgejo answers 500 for what is wrong
+    /// with one commit or one repository, so it says nothing of other calls.
     #[error("{forge} did not take `{call}` now: {reason}")]
     Later {
         /// The forge's address.
@@ -62,7 +76,18 @@ pub enum ForgeError {
         /// What it said.
         reason: String,
     },
-    /// It will not work like this: 4xx.
+    /// The forge knows us, and does not let us do this (403), or shows us nothing where we ask (404 for what must be
+    /// there): a state of a repository and of our rights to it. It works again once somebody gives us the right.
+    #[error("{forge} does not let this connection do `{call}`: {reason}")]
+    Forbidden {
+        /// The forge's address.
+        forge: String,
+        /// What was called, without secrets.
+        call: String,
+        /// Why, and which right is missing.
+        reason: String,
+    },
+    /// It will not work like this: other 4xx.
     #[error("{forge} refused `{call}`: {reason}")]
     Refused {
         /// The forge's address.
@@ -78,15 +103,17 @@ impl ForgeError {
     /// Whether another try can help.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Later { .. } | Self::Unauthorized { .. })
+        matches!(self, Self::Later { .. } | Self::Away { .. } | Self::Unauthorized { .. })
     }
 
     /// The pause that the forge asked for, if it did: an hour at most.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Later { retry_after, .. } => retry_after.map(|after| after.min(LONGEST_PAUSE)),
-            Self::Unauthorized { .. } | Self::Refused { .. } => None,
+            Self::Later { retry_after, .. } | Self::Away { retry_after, .. } => {
+                retry_after.map(|after| after.min(LONGEST_PAUSE))
+            }
+            Self::Unauthorized { .. } | Self::Forbidden { .. } | Self::Refused { .. } => None,
         }
     }
 }

@@ -330,7 +330,7 @@ mod tests {
         assert_eq!(after_failure(Some(hour)), hour);
         assert_eq!(after_failure(Some(Duration::from_secs(5))), AFTER_FAILURE);
         assert_eq!(after_failure(None), AFTER_FAILURE);
-        let later = CompareError::Forge(ForgeError::Later {
+        let later = CompareError::Forge(ForgeError::Away {
             forge: "https://forge.example".to_owned(),
             call: "GET /x".to_owned(),
             reason: "429".to_owned(),

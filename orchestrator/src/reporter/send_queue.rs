@@ -127,11 +127,13 @@ impl SendQueue {
                 }
                 self.shared.wake.notify_one();
             }
-            Ok(Err(error @ (ForgeError::Refused { .. } | ForgeError::Unauthorized { .. }))) => {
+            Ok(Err(
+                error @ (ForgeError::Refused { .. } | ForgeError::Forbidden { .. } | ForgeError::Unauthorized { .. }),
+            )) => {
                 self.silent = 0;
                 self.shared.refused(owed, &error.to_string()).await;
             }
-            Ok(Err(error @ ForgeError::Later { .. })) => {
+            Ok(Err(error @ (ForgeError::Later { .. } | ForgeError::Away { .. }))) => {
                 self.put_off(owed, error.retry_after(), &error.to_string()).await;
             }
             Err(_) => {

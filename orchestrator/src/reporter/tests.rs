@@ -144,7 +144,7 @@ impl Forge for Scripted {
         let (forge, call) = ("https://forge.example".to_owned(), "POST /x".to_owned());
         match answer {
             None => Ok(Some("7".to_owned())),
-            Some(Answer::Later(retry_after)) => Err(ForgeError::Later {
+            Some(Answer::Later(retry_after)) => Err(ForgeError::Away {
                 forge,
                 call,
                 reason: "500".to_owned(),

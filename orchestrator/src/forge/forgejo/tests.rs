@@ -271,8 +271,10 @@ async fn faults_say_whether_and_when_to_come_again() {
             .await
             .unwrap_err();
         let later = match &error {
-            ForgeError::Later { retry_after, .. } => Some(retry_after.map(|d| d.as_secs())),
-            ForgeError::Refused { .. } | ForgeError::Unauthorized { .. } => None,
+            ForgeError::Later { retry_after, .. } | ForgeError::Away { retry_after, .. } => {
+                Some(retry_after.map(|d| d.as_secs()))
+            }
+            _ => None,
         };
         assert_eq!(later, expected, "{error}");
         assert_eq!(rig.statuses().len(), 1, "nothing is repeated without being asked");

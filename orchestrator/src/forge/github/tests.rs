@@ -302,8 +302,8 @@ async fn faults_say_whether_and_when_to_come_again() {
         rig.hub.next(line, fault);
         let error = rig.github.report(&wanted, DETAILS, None).await.unwrap_err();
         let later = match &error {
-            ForgeError::Later { retry_after, .. } => Some(*retry_after),
-            ForgeError::Refused { .. } | ForgeError::Unauthorized { .. } => None,
+            ForgeError::Later { retry_after, .. } | ForgeError::Away { retry_after, .. } => Some(*retry_after),
+            _ => None,
         };
         assert_eq!(later, expected, "{error}");
         assert!(!error.to_string().contains("ghs_"));

@@ -49,7 +49,9 @@ fn workflow_name(text: &str) -> Result<String, Problem> {
 fn forge_failed(caller: &Caller, error: &ForgeError) -> Problem {
     tracing::warn!(%error, "asking a forge failed");
     match error {
-        ForgeError::Later { .. } => Problem::unavailable("The forge does not answer now; try again later."),
+        ForgeError::Later { .. } | ForgeError::Away { .. } => {
+            Problem::unavailable("The forge does not answer now; try again later.")
+        }
         _ if caller.is_admin() => Problem::unprocessable("forge_refused", format!("{error}.")),
         _ => Problem::unprocessable("forge_refused", "The forge refused to tell about this repository."),
     }

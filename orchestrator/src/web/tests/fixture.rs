@@ -57,7 +57,7 @@ impl Repositories for KnownRepositories {
                 path: path.clone(),
                 context: 7.into(),
             })),
-            "helios/away" => Err(ForgeError::Later {
+            "helios/away" => Err(ForgeError::Away {
                 forge: "https://forge.example".into(),
                 call: "repository".into(),
                 reason: "time-out".into(),
