@@ -9,7 +9,7 @@ use axum::{
 use serde::Serialize;
 
 use super::{
-    cursor::Cursor,
+    cursor::PageCursor,
     job_watch::JobWatch,
     log_text::{LogLocation, attempt_of, log_location},
     log_view::{Renderer, lead},
@@ -84,7 +84,15 @@ struct EndEvent {}
 struct Lines {
     job: JobWatch,
     shown: Option<AttemptId>,
-    cursor: Cursor,
+    /// Where the reader said it was.
+    from: Option<PageCursor>,
+}
+
+/// What a page has been shown of one attempt's log.
+struct Shown {
+    cursor: PageCursor,
+    /// A page's path.
+    link: String,
 }
 
 /// What was sent last, so that only changes are sent.
@@ -136,16 +144,11 @@ fn step_event(row: &StepRow, now: i64) -> StepEvent {
     }
 }
 
-impl Lines {
+impl Shown {
     /// Sends what there is from the cursor on. Without a renderer one is made, which reads first what
     /// the lines before leave to those that are sent.
-    async fn send(
-        &mut self,
-        state: &AppState,
-        sink: &mut Sink,
-        attempt: AttemptId,
-        known: &mut Option<Renderer>,
-    ) -> Result<(), Gone> {
+    async fn send(&mut self, state: &AppState, sink: &mut Sink, known: &mut Option<Renderer>) -> Result<(), Gone> {
+        let attempt = self.cursor.log.attempt;
         loop {
             let renderer = match known {
                 Some(renderer) => renderer,
@@ -154,7 +157,7 @@ impl Lines {
                         Ok(before) => before,
                         Err(error) => return sink.failed(&error).await,
                     };
-                    let renderer = known.insert(Renderer::new(format!("/jobs/{}?", self.job.id), None));
+                    let renderer = known.insert(Renderer::new(self.link.clone(), None));
                     renderer.pass(&before);
                     renderer
                 }
@@ -200,7 +203,7 @@ impl Lines {
                     from: self.cursor.line + 1,
                     to: first - 1,
                 };
-                self.cursor = Cursor {
+                self.cursor = PageCursor {
                     line: first - 1,
                     len: usize::MAX,
                     ..self.cursor
@@ -231,21 +234,31 @@ impl Producer for Lines {
         if self.shown.is_some_and(|shown| shown != attempt.id) {
             return sink.ask_again().await;
         }
+        let cursor = match self.from {
+            // The numbers of another try's log mean nothing in this one.
+            Some(from) if from.log.attempt != attempt.id => return sink.ask_again().await,
+            Some(from) => from,
+            None => PageCursor::start(attempt.id),
+        };
+        let mut shown = Shown {
+            cursor,
+            link: format!("/jobs/{}?", self.job.id),
+        };
         let mut renderer = None;
         // The page says where the log is; here follows only where the job stands.
         let place = log_location(state, &attempt).await;
         let mut log_ended = matches!(place, LogLocation::Elsewhere | LogLocation::Removed);
         loop {
             let log_change = tokio::select! {
-                change = state.logs().changed(attempt.id, self.cursor.position), if !log_ended => Some(change),
+                change = state.logs().changed(attempt.id, shown.cursor.log.position), if !log_ended => Some(change),
                 () = self.job.changed() => None,
             };
             match log_change {
                 Some(Ok(change)) if change.resync => return sink.ask_again().await,
                 Some(Ok(change)) => {
-                    self.cursor.position = change.next;
+                    shown.cursor.log.position = change.next;
                     log_ended = change.ended;
-                    self.send(state, sink, attempt.id, &mut renderer).await?;
+                    shown.send(state, sink, &mut renderer).await?;
                     // A log that ended does not wait for the next hint to say how its job stands.
                     if !log_ended && !self.job.is_due() {
                         continue;
@@ -260,7 +273,7 @@ impl Producer for Lines {
                 return sink.ask_again().await;
             }
             if job.job.state.is_terminal() && (log_ended || never_comes(state, attempt.id).await) {
-                return sink.event("end", Some(self.cursor.to_string()), &EndEvent {}).await;
+                return sink.event("end", Some(shown.cursor.to_string()), &EndEvent {}).await;
             }
         }
     }
@@ -280,17 +293,15 @@ pub async fn page(
 ) -> Result<Events, Problem> {
     let job = lookup::job(&state, &caller, Action::See, &id).await?;
     let attempt = attempt_of(&job, None)?.map(|a| a.id);
-    let cursor = match last_event_id(&headers).or(query.from.as_deref()) {
-        Some(text) => parse(text)?,
-        None => Cursor::START,
-    };
+    let from = last_event_id(&headers).or(query.from.as_deref());
+    let from = from.map(parse).transpose()?;
     start(
         &state,
         &caller,
         Lines {
             job: JobWatch::new(&state, &job),
             shown: attempt,
-            cursor,
+            from,
         },
     )
     .await

@@ -9,6 +9,7 @@ use axum::{
 use futures::StreamExt as _;
 
 use super::{
+    cursor::LogCursor,
     job_watch::JobWatch,
     log_text::{LogLocation, attempt_of, log_location, log_of},
     stream::{Events, Gone, Producer, Sink, StreamQuery, last_event_id, never_comes, start},
@@ -35,7 +36,8 @@ const NO_LOG: Duration = Duration::from_secs(1);
 struct Records {
     job: JobWatch,
     number: Option<u32>,
-    from: Position,
+    /// Where the reader said it was.
+    from: Option<LogCursor>,
 }
 
 /// Makes text of records. A character may be cut between two records of a channel: it belongs to the
@@ -76,9 +78,10 @@ impl Texts {
     }
 }
 
-fn log_record(record: &logs::LogRecord, text: String) -> LogRecord {
+fn log_record(attempt: AttemptId, record: &logs::LogRecord, text: String) -> LogRecord {
+    let position = record.position;
     let text = LogRecord {
-        position: record.position.to_string(),
+        position: LogCursor { attempt, position }.to_string(),
         step: record.step,
         channel: record.channel.as_str().to_owned(),
         time: view::rfc3339(record.node_ms),
@@ -88,12 +91,22 @@ fn log_record(record: &logs::LogRecord, text: String) -> LogRecord {
     text.with_bytes(&record.data)
 }
 
-/// The position behind a record.
-fn behind(record: &logs::LogRecord) -> Position {
-    Position {
+/// Where a reader goes on that has read a record.
+fn behind(attempt: AttemptId, record: &logs::LogRecord) -> LogCursor {
+    let position = Position {
         generation: record.position.generation,
         record: record.position.record + 1,
-    }
+    };
+    LogCursor { attempt, position }
+}
+
+/// Tells the reader that what it read no longer holds, and where this stream goes on.
+async fn resync(sink: &mut Sink, attempt: AttemptId, position: Position) -> Result<(), Gone> {
+    let from = LogCursor { attempt, position }.to_string();
+    let resync = Resync {
+        from: Some(from.clone()),
+    };
+    sink.event("resync", Some(from), &resync).await
 }
 
 impl Records {
@@ -114,8 +127,17 @@ impl Records {
 
     /// Sends records until the log's end.
     async fn follow(&self, state: &AppState, sink: &mut Sink, attempt: AttemptId) -> Result<(), Gone> {
-        let mut texts = Texts::before(state.logs(), attempt, self.from).await;
-        let pages = state.logs().follow(attempt, self.from);
+        let from = match self.from {
+            Some(from) if from.attempt == attempt => from.position,
+            // The numbers of another try's log mean nothing in this one.
+            Some(_) => {
+                resync(sink, attempt, Position::START).await?;
+                Position::START
+            }
+            None => Position::START,
+        };
+        let mut texts = Texts::before(state.logs(), attempt, from).await;
+        let pages = state.logs().follow(attempt, from);
         tokio::pin!(pages);
         let mut begun = false;
         loop {
@@ -136,15 +158,12 @@ impl Records {
             };
             if page.resync {
                 texts = Texts::default();
-                let from = page.next.to_string();
-                let resync = Resync {
-                    from: Some(from.clone()),
-                };
-                sink.event("resync", Some(from), &resync).await?;
+                resync(sink, attempt, page.next).await?;
             }
             for record in &page.records {
-                let sent = log_record(record, texts.of(record));
-                sink.event("log", Some(behind(record).to_string()), &sent).await?;
+                let sent = log_record(attempt, record, texts.of(record));
+                sink.event("log", Some(behind(attempt, record).to_string()), &sent)
+                    .await?;
             }
             if page.ended {
                 return Ok(());
@@ -183,17 +202,18 @@ pub async fn api(
     headers: HeaderMap,
 ) -> Result<Events, Problem> {
     let job = lookup::job(&state, &caller, Action::See, &id).await?;
-    log_of(&state, &caller, &job, query.number).await?;
-    let from = match last_event_id(&headers).or(query.from.as_deref()) {
-        Some(text) => parse(text)?,
-        None => Position::START,
-    };
+    let from = last_event_id(&headers).or(query.from.as_deref());
+    let from: Option<LogCursor> = from.map(parse).transpose()?;
+    // Who was in the middle of a try reads that one to its end, also when another has begun.
+    let begun = from.and_then(|from| job.attempts.iter().find(|attempt| attempt.id == from.attempt));
+    let number = query.number.or(begun.map(|attempt| attempt.number));
+    log_of(&state, &caller, &job, number).await?;
     start(
         &state,
         &caller,
         Records {
             job: JobWatch::new(&state, &job),
-            number: query.number,
+            number,
             from,
         },
     )
@@ -261,7 +281,7 @@ mod tests {
             texts.seed(&records[lead..back]);
             for record in &records[back..] {
                 let text = texts.of(record);
-                let sent = log_record(record, text.clone());
+                let sent = log_record(AttemptId::new(), record, text.clone());
                 prop_assert_eq!(sent.base64.is_none(), text.as_bytes() == &record.data[..]);
                 prop_assert_eq!(&sent.bytes().unwrap()[..], &record.data[..]);
                 read.entry(record.channel).or_default().push_str(&text);

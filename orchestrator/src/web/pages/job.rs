@@ -29,7 +29,7 @@ use crate::{
         http::problem::Problem,
         identity::Caller,
         live::{
-            cursor::Cursor,
+            cursor::{LogCursor, PageCursor},
             log_text::{self, LogLocation, attempt_of, log_location, log_of},
             log_view::{Group, LineRange, Renderer, WINDOW, lead},
         },
@@ -67,7 +67,7 @@ struct Window {
     /// The lines of every step.
     spans: Vec<StepSpan>,
     /// Where a live view of this window goes on.
-    cursor: Cursor,
+    cursor: PageCursor,
 }
 
 /// The number in the attempt of the line that a place names. The lines of a step nearly always follow
@@ -116,8 +116,8 @@ async fn window(
         last,
         more,
         spans,
-        cursor: Cursor {
-            position,
+        cursor: PageCursor {
+            log: LogCursor { attempt, position },
             line: last,
             len,
         },
@@ -369,7 +369,10 @@ async fn build(state: &AppState, caller: &Caller, job: &JobDetail, query: &LogQu
     }
     let (first, last) = shown.as_ref().map_or((0, 0), |w| (w.first, w.last));
     let more = shown.as_ref().is_some_and(|w| w.more);
-    let cursor = shown.as_ref().map_or(Cursor::START, |w| w.cursor);
+    let from = shown
+        .as_ref()
+        .map(|w| format!("?from={}", w.cursor))
+        .unwrap_or_default();
     let no_log = shown.as_ref().is_none_or(|w| w.groups.is_empty());
     let live = !job.job.state.is_terminal() && is_newest;
     // A window that is not the tail stands still: the reader looks at a place.
@@ -406,7 +409,7 @@ async fn build(state: &AppState, caller: &Caller, job: &JobDetail, query: &LogQu
             Some(number) => format!("{path}/log.txt?try={number}"),
             None => format!("{path}/log.txt"),
         },
-        stream: follows.then(|| format!("{path}/log/stream?from={cursor}")),
+        stream: follows.then(|| format!("{path}/log/stream{from}")),
         base,
         absent,
         no_log,

@@ -220,15 +220,67 @@ async fn a_place_of_another_generation_is_told() {
     let (attempt, _, job) = site.claim().await;
     let mut log = site.writer(attempt).await;
     log.output(1, 0, Channel::Stdout, now_ms(), b"x\n").unwrap();
-    let mut events = Events::open(&site, &format!("/jobs/{job}/log/stream?from=99:1:1:1"), None).await;
+    let mut events = Events::open(&site, &format!("/jobs/{job}/log/stream?from={attempt}:99:1:1:1"), None).await;
     events.until("resync").await;
-    let mut events = Events::open(&site, &format!("/api/v1/jobs/{job}/logs/stream?from=99:1"), None).await;
+    let mut events = Events::open(
+        &site,
+        &format!("/api/v1/jobs/{job}/logs/stream?from={attempt}:99:1"),
+        None,
+    )
+    .await;
     events.until("resync").await;
     assert_eq!(
         events.next().await.unwrap().name,
         "log",
         "and goes on from the beginning"
     );
+}
+
+#[tokio::test]
+async fn a_place_in_the_log_of_one_try_means_nothing_in_that_of_another() {
+    let site = Site::new().await;
+    let (first, epoch, job) = site.claim().await;
+    let mut log = site.writer(first).await;
+    for n in 1..=4 {
+        log.output(n, 0, Channel::Stdout, now_ms(), b"first\n").unwrap();
+    }
+    log.seal().await.unwrap();
+    let (api, page) = (
+        format!("/api/v1/jobs/{job}/logs/stream"),
+        format!("/jobs/{job}/log/stream"),
+    );
+    let in_first = Events::open(&site, &api, None).await.until("log").await.id;
+    let shown_of_first = Events::open(&site, &page, None).await.until("lines").await.id;
+    let lost = AttemptEnd::Infra {
+        cause: "the machine was lost".into(),
+    };
+    site.store.end_attempt(first, epoch, lost, 3).await.unwrap();
+    let second = loop {
+        let (attempt, _, of) = site.claim().await;
+        if of == job {
+            break attempt;
+        }
+    };
+    let mut log = site.writer(second).await;
+    log.output(1, 0, Channel::Stdout, now_ms(), b"second\n").unwrap();
+
+    // A reader of records reads the try in which it was to its end, and hears which one it was.
+    let mut events = Events::open(&site, &api, Some(&in_first)).await;
+    for _ in 0..3 {
+        assert!(events.until("log").await.data.contains("first"));
+    }
+    let end = events.next().await.unwrap();
+    assert_eq!(end.name, "end");
+    assert!(end.data.contains(&first.to_string()), "{}", end.data);
+    // Whoever asks for the other one with it is told so, and given that from its beginning.
+    let mut events = Events::open(&site, &format!("{api}?try=2"), Some(&in_first)).await;
+    let told = events.next().await.unwrap();
+    assert_eq!((told.name.as_str(), told.id), ("resync", format!("{second}:0:0")));
+    assert!(events.next().await.unwrap().data.contains("second"));
+    // A page shows the newest try, so it is loaded again.
+    let mut events = Events::open(&site, &page, Some(&shown_of_first)).await;
+    events.until("resync").await;
+    assert!(events.next().await.is_none());
 }
 
 #[tokio::test]
