@@ -34,7 +34,7 @@ impl Call {
     }
 
     /// The forge does not know us.
-    fn unauthorized(&self, reason: impl Into<String>) -> ForgeError {
+    pub fn unauthorized(&self, reason: impl Into<String>) -> ForgeError {
         ForgeError::Unauthorized {
             forge: self.forge.clone(),
             call: self.call.clone(),
