@@ -175,6 +175,12 @@ pub trait Forge: Send + Sync + fmt::Debug {
     /// the absolute URL of our page.
     async fn report(&self, report: &Report, details: &str, known: Option<&str>) -> Result<Option<String>, ForgeError>;
 
+    /// Asks for its cheapest answer, whatever that says: [`ForgeError::Away`] and [`ForgeError::Unauthorized`] mean that no
+    /// report can be told now, and every other answer that it is there.
+    async fn answers(&self) -> Result<(), ForgeError> {
+        self.check().await.map(drop)
+    }
+
     /// Whether the connection works: for `doctor`.
     async fn check(&self) -> Result<String, ForgeError>;
 }
