@@ -159,8 +159,8 @@ impl Forge for Scripted {
         }
     }
 
-    async fn check(&self) -> Result<String, ForgeError> {
-        Ok(String::new())
+    async fn check(&self, _: &[RepoPath]) -> Result<crate::forge::Checked, ForgeError> {
+        unreachable!("the reporter only reports")
     }
 }
 

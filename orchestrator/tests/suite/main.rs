@@ -39,6 +39,7 @@ mod privacy;
 mod push;
 mod reload;
 mod restart;
+mod rights;
 mod tidy;
 mod time;
 mod zones;

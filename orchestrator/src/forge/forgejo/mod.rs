@@ -2,6 +2,7 @@
 //! made here and sent by our checked client. The SDK's own client is never made: it follows redirects, takes no
 //! resolver, reads answers of any size, and would bring OpenSSL as a second TLS into this program.
 
+mod check;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -17,7 +18,7 @@ use std::{
 
 use async_trait::async_trait;
 use base64::{Engine, engine::general_purpose::STANDARD};
-use gitea_sdk::model::{repos, user};
+use gitea_sdk::model::repos;
 use http::{HeaderValue, Method, Request, header};
 use http_body_util::Full;
 use serde::{
@@ -29,14 +30,13 @@ use serde::{
 pub use self::webhook::DIALECT;
 use self::{status::Status, webhook::Events};
 use super::{
-    ConnectError, FetchAccess, Forge, ForgeError, Webhooks,
+    Checked, ConnectError, FetchAccess, Forge, ForgeError, Webhooks,
     answer::{Answer, Call},
     encode_part, encode_ref,
     http::Outgoing,
     push::Served,
 };
 use crate::{
-    foreign_text::one_line,
     model::{
         names::{CommitSha, ConnectionId, ForgeContext, RefName, RepoPath, RepositoryId},
         report::Report,
@@ -128,27 +128,6 @@ impl TryFrom<repos::Commit> for Commit {
     }
 }
 
-struct User {
-    login: String,
-}
-
-impl<'de> Deserialize<'de> for User {
-    fn deserialize<D: Deserializer<'de>>(answer: D) -> Result<Self, D::Error> {
-        Self::try_from(only::<D, user::User>(answer, &["login"])?).map_err(D::Error::custom)
-    }
-}
-
-impl TryFrom<user::User> for User {
-    type Error = String;
-
-    fn try_from(user: user::User) -> Result<Self, String> {
-        match user.login {
-            login if login.is_empty() => Err("a user without a name".to_owned()),
-            login => Ok(Self { login }),
-        }
-    }
-}
-
 /// A name of ours from a text of the forge's.
 fn checked<T: FromStr<Err: fmt::Display>>(text: &str) -> Result<T, String> {
     text.parse().map_err(|error: T::Err| error.to_string())
@@ -185,11 +164,6 @@ struct Object {
     #[serde(rename = "type")]
     kind: String,
     sha: CommitSha,
-}
-
-#[derive(Deserialize)]
-struct Version {
-    version: String,
 }
 
 impl Forgejo {
@@ -352,13 +326,7 @@ impl Forge for Forgejo {
         Ok(None)
     }
 
-    async fn check(&self) -> Result<String, ForgeError> {
-        let version: Version = self
-            .get("version")
-            .await?
-            .needed("this is not the address of a Forgejo or Gitea")?;
-        let user: User = self.get("user").await?.needed("the token belongs to nobody")?;
-        let line = format!("Forgejo or Gitea {} as {}", version.version, user.login);
-        Ok(one_line(&line, 200))
+    async fn check(&self, repositories: &[RepoPath]) -> Result<Checked, ForgeError> {
+        self.check_rights(repositories).await
     }
 }

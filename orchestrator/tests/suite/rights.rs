@@ -1,0 +1,117 @@
+//! A credential or a right that is missing is a state, and no verdict on what was pushed: it waits, is named, and runs.
+
+use std::time::Duration;
+
+use helios_fakeforge::Fault;
+use serde_json::Value;
+
+use super::deliveries::{again, outcome, runs_of};
+use crate::support::{Machines, World};
+
+const SMALL: &str = "name: ci\non: push\njobs:\n  job:\n    steps:\n      - run: echo hello\n";
+/// What fetches ask first.
+const FETCH: &str = "GET /ada/engine.git/info/refs";
+const WAITS: &str = "helios-ci may not read this repository";
+
+/// The repositories that the status names at the Forgejo of this world.
+fn faults(world: &World) -> Vec<Value> {
+    let status = world.get("/api/v1/status");
+    let all = status["details"]["connections"].as_array().expect("the connections");
+    let local = all.iter().find(|c| c["name"] == "local").expect("the connection");
+    local["repositories"].as_array().expect("a list").clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repository_that_git_may_not_fetch_is_named_and_its_push_runs_when_it_may() {
+    let world = World::start(Machines::Process).await;
+    world.forge.fail_next(FETCH, Fault::Status(403));
+    // The second try lasts until everything was looked at.
+    world.forge.fail_next(FETCH, Fault::Hang(Duration::from_secs(600)));
+    let sha = world.push(SMALL).await;
+    let fault = world.until("the repository is named", || faults(&world).pop());
+    assert_eq!(fault["path"], "ada/engine");
+    let detail = fault["detail"].as_str().expect("words");
+    assert!(
+        detail.starts_with("the token or App may not read ada/engine: "),
+        "{detail}"
+    );
+    assert!(
+        fault["fix"]
+            .as_str()
+            .is_some_and(|fix| fix.contains("helios-ci doctor")),
+        "{fault}"
+    );
+    world.wait(&sha, "pending").await;
+    let told = world.until("the commit says why", || {
+        let told = world.forge.state().latest(&sha, "helios-ci")?.description.clone();
+        told.contains(WAITS).then_some(told)
+    });
+    assert!(!told.contains("127.0.0.1") && !told.contains("http"), "{told}");
+    assert!(outcome(&world, &sha).is_some_and(|said| said.starts_with("waiting: ")));
+    world.forge.end_hangs();
+    world.wait(&sha, "success").await;
+    assert_eq!(runs_of(&world, &sha), 1);
+    assert_eq!(faults(&world), Vec::<Value>::new());
+    assert!(world.daemon_log().contains("may not read a repository"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_for_a_right_is_tried_at_once_when_it_is_delivered_again() {
+    let world = World::start(Machines::Process).await;
+    for same_id in [true, false] {
+        for _ in 0..4 {
+            world.forge.fail_next(FETCH, Fault::Status(403));
+        }
+        let sha = world.push(SMALL).await;
+        // The next try would be 16 s later.
+        world.until("four tries", || {
+            outcome(&world, &sha)?.contains("tried 4 times").then_some(())
+        });
+        let (status, said) = again(&world, &sha, same_id).await;
+        assert_eq!(status, 202, "{said}");
+        assert!(said.contains("tried again now") && said.contains(WAITS), "{said}");
+        world.wait(&sha, "success").await;
+        let (status, said) = again(&world, &sha, same_id).await;
+        assert_eq!((status, said.as_str()), (200, "delivered before; planned: 1 run"));
+        assert_eq!(runs_of(&world, &sha), 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pushes_that_come_together_share_a_fetch_and_none_fails_another() {
+    let world = World::start(Machines::Process).await;
+    let first = world.push(SMALL).await;
+    world.wait(&first, "success").await;
+    // While the first of them is fetched, the others come.
+    world.forge.fail_next(FETCH, Fault::Hang(Duration::from_secs(600)));
+    let before = world.forge.state().count("GET", "/ada/engine.git/info/refs");
+    let set = async |name: &str, sha: Option<&str>| {
+        let set = world.forge.update_ref(world.repository, name, sha);
+        set.await.expect("the ref is set");
+    };
+    set("refs/heads/slow", Some(&first)).await;
+    world.until("the fetch that hangs", || {
+        (world.forge.state().count("GET", "/ada/engine.git/info/refs") > before).then_some(())
+    });
+    for number in 0..20 {
+        set(&format!("refs/heads/b{number}"), Some(&first)).await;
+    }
+    set("refs/heads/gone", Some(&first)).await;
+    set("refs/heads/gone", None).await;
+    set("refs/tags/v1", Some(&first)).await;
+    world.until("all deliveries are read", || {
+        let all = world.get("/api/v1/deliveries?limit=100");
+        let all = all["deliveries"].as_array()?.clone();
+        let waits = |row: &&Value| row["outcome"].as_str().is_some_and(|said| said.starts_with("waiting"));
+        (all.iter().filter(waits).count() >= 23).then_some(())
+    });
+    let before = world.forge.state().count("GET", "/ada/engine.git/info/refs");
+    world.forge.end_hangs();
+    // The one that was cut, twenty branches and a tag.
+    world.until("a run for each", || (runs_of(&world, &first) == 1 + 22).then_some(()));
+    let fetches = world.forge.state().count("GET", "/ada/engine.git/info/refs") - before;
+    assert!(fetches <= 5, "{fetches} fetches for 23 pushes");
+    world.until("the branch that is gone is ignored", || {
+        world.daemon_log().contains("refs/heads/gone is gone").then_some(())
+    });
+}
