@@ -77,6 +77,43 @@ async fn what_waits_for_a_right_is_tried_at_once_when_it_is_delivered_again() {
     }
 }
 
+/// Makes every delivery and trigger a day and a half older.
+async fn age(world: &World) {
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(world.data().join("helios-ci.db"));
+    let mut database = sqlx::ConnectOptions::connect(&options).await.expect("the database");
+    let update = sqlx::query("UPDATE triggers SET created_ms = created_ms - 36 * 3600000, due_ms = 0")
+        .execute(&mut database)
+        .await;
+    assert_eq!(update.expect("another time").rows_affected(), 1);
+    sqlx::Connection::close(database).await.expect("an end");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waited_for_a_right_too_long_is_red_and_runs_when_the_right_is_there() {
+    let mut world = World::start(Machines::Process).await;
+    for fault in [Fault::Status(403), Fault::Hang(Duration::from_secs(600))] {
+        world.forge.fail_next(FETCH, fault);
+    }
+    let sha = world.push(SMALL).await;
+    world.until("it waits", || {
+        outcome(&world, &sha).filter(|said| said.contains(WAITS)).map(drop)
+    });
+    let asked = || world.forge.state().count("GET", "/ada/engine.git/info/refs");
+    world.until("the second try", || (asked() >= 2).then_some(()));
+    assert_eq!(world.down(), Some(0));
+    world.forge.end_hangs();
+    age(&world).await;
+    world.forge.fail_next(FETCH, Fault::Status(403));
+    world.up();
+    world.until("the end of its time", || {
+        world.daemon_log().contains("a trigger cannot be planned").then_some(())
+    });
+    // Delivered again by ourselves, as its branch still points there.
+    assert!(world.cli(&["catch-up"]).status.success());
+    world.wait(&sha, "success").await;
+    assert_eq!(runs_of(&world, &sha), 1);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn pushes_that_come_together_share_a_fetch_and_none_fails_another() {
     let world = World::start(Machines::Process).await;
