@@ -163,6 +163,11 @@ impl Answer {
         })
     }
 
+    /// An answer that says something else than what was asked.
+    pub fn later(&self, reason: impl Into<String>) -> ForgeError {
+        self.call.later(reason, None)
+    }
+
     /// As [`Answer::json`], where 404 means that we may not or that it is gone.
     ///
     /// # Errors

@@ -177,6 +177,12 @@ pub trait Forge: Send + Sync + fmt::Debug {
     /// the absolute URL of our page.
     async fn report(&self, report: &Report, details: &str, known: Option<&str>) -> Result<Option<String>, ForgeError>;
 
+    /// Asks for its cheapest answer, whatever that says: [`ForgeError::Away`] and [`ForgeError::Unauthorized`] mean that no
+    /// report can be told now, and every other answer that it is there.
+    async fn answers(&self) -> Result<(), ForgeError> {
+        self.check(&[]).await.map(drop)
+    }
+
     /// Whether the connection works, and which rights it has to these repositories.
     async fn check(&self, repositories: &[RepoPath]) -> Result<Checked, ForgeError>;
 }

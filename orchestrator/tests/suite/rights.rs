@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use helios_fakeforge::Fault;
+use helios_fakeforge::{Access, Fault, Kind};
 use serde_json::Value;
 
 use super::deliveries::{again, outcome, runs_of};
@@ -75,6 +75,111 @@ async fn what_waits_for_a_right_is_tried_at_once_when_it_is_delivered_again() {
         assert_eq!((status, said.as_str()), (200, "delivered before; planned: 1 run"));
         assert_eq!(runs_of(&world, &sha), 1);
     }
+}
+
+/// What is wrong with a credential or with its rights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wrong {
+    /// The token was deleted.
+    Token,
+    /// It was made for something else.
+    Scope,
+    /// It is limited to public repositories.
+    PublicOnly,
+    /// Its user is no collaborator.
+    Membership,
+}
+
+impl Wrong {
+    /// The line of doctor that fails, and its cure.
+    fn cure(self) -> (&'static str, &'static str) {
+        let repository = "repository ada/secret of local";
+        match self {
+            Self::Token => ("connection local", "check the connection's token"),
+            Self::Scope => (repository, "make a token with `write:repository`"),
+            Self::PublicOnly => (repository, "that is not limited to public repositories"),
+            Self::Membership => (repository, "as a collaborator with write access to ada/secret"),
+        }
+    }
+
+    fn begin(self, world: &World, repository: i64, token: &str) {
+        match self {
+            Self::Token => world.forge.revoke_token(token),
+            Self::Scope => world.forge.add_token_with("helios-ci", &["read:user"], token),
+            Self::PublicOnly => {
+                let scopes = ["write:repository", "public-only"];
+                world.forge.add_token_with("helios-ci", &scopes, token);
+            }
+            Self::Membership => world.forge.remove_collaborator(repository, "helios-ci"),
+        }
+    }
+}
+
+/// What fails with this name in doctor's words: its cure.
+fn failure(world: &World, name: &str) -> Option<String> {
+    let said = world.cli(&["doctor", "--json"]);
+    let lines: Vec<Value> = serde_json::from_slice(&said.stdout).expect("lines");
+    let failed = lines
+        .iter()
+        .find(|line| line["name"] == name && line["status"] == "failure")?;
+    failed["fix"].as_str().map(str::to_owned)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_right_is_missing_the_push_waits_and_the_cure_that_doctor_names_plans_it() {
+    let mut world = World::stopped(Machines::Process, "").await;
+    let secret = world.forge.create_repository(Kind::Forgejo, "ada/secret", true).await;
+    let secret = secret.expect("a repository");
+    let hook = std::fs::read_to_string(world.dir.path().join("hook")).expect("the secret");
+    world
+        .forge
+        .add_hook(secret, &format!("{}/hooks/local", world.url()), &hook);
+    let text = std::fs::read_to_string(world.config()).expect("the configuration");
+    let (all, listed) = ("    public: [ada/engine]\n", "    repositories: [ada/secret]\n");
+    std::fs::write(world.config(), text.replacen(all, listed, 1)).expect("the configuration");
+    world.up();
+    let token = std::fs::read_to_string(world.dir.path().join("forgejo-token")).expect("the token");
+    let token = token.trim().to_owned();
+    for wrong in [Wrong::Token, Wrong::Scope, Wrong::PublicOnly, Wrong::Membership] {
+        let what = format!("{wrong:?}");
+        wrong.begin(&world, secret, &token);
+        let sha = world.push_to(secret, ".forgejo/workflows/ci.yml", SMALL).await;
+        let waits = match wrong {
+            Wrong::Token => "does not accept helios-ci's credentials",
+            _ => WAITS,
+        };
+        world.until(&format!("{what}: it waits"), || {
+            outcome(&world, &sha).filter(|said| said.contains(waits)).map(drop)
+        });
+        let (line, cure) = wrong.cure();
+        let found = failure(&world, line);
+        assert!(
+            found.as_ref().is_some_and(|fix| fix.contains(cure)),
+            "{what}: {found:?}"
+        );
+        if wrong != Wrong::Token {
+            let fault = world.until(&format!("{what}: it is named"), || faults(&world).pop());
+            assert_eq!(fault["path"], "ada/secret", "{what}");
+        }
+        assert_eq!(runs_of(&world, &sha), 0, "{what}");
+        // The least that is asked for, and nobody delivers anything again.
+        world.forge.add_token_with("helios-ci", &["write:repository"], &token);
+        world.forge.add_collaborator(secret, "helios-ci", Access::Write);
+        world.wait(&sha, "success").await;
+        assert_eq!(runs_of(&world, &sha), 1, "{what}");
+        world.until(&format!("{what}: no fault any more"), || {
+            faults(&world).is_empty().then_some(())
+        });
+        assert_eq!(failure(&world, line), None, "{what}");
+    }
+    // Who may read and not write is told so before anything is refused.
+    world.forge.add_collaborator(secret, "helios-ci", Access::Read);
+    let fix = failure(&world, "repository ada/secret of local");
+    assert!(
+        fix.as_ref()
+            .is_some_and(|fix| fix == "add the token's user as a collaborator with write access to ada/secret"),
+        "{fix:?}"
+    );
 }
 
 /// Makes every delivery and trigger a day and a half older.

@@ -5,34 +5,20 @@
 //! is limited to public ones, and 404 where its user may not see it; its `permissions` are those of the user.
 
 use futures::{StreamExt as _, stream};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
-use super::Forgejo;
+use super::{
+    Forgejo,
+    answers::{User, Version},
+};
 use crate::{
     foreign_text::one_line,
-    forge::{Access, Checked, CheckedRepository, ForgeError, forgejo::only},
+    forge::{Access, Checked, CheckedRepository, ForgeError},
     model::names::RepoPath,
 };
 
 /// Repositories that are asked about at one time.
 const AT_ONCE: usize = 4;
-
-#[derive(Deserialize)]
-struct Version {
-    version: String,
-}
-
-/// Whose token it is.
-struct User {
-    login: String,
-}
-
-impl<'de> Deserialize<'de> for User {
-    fn deserialize<D: Deserializer<'de>>(answer: D) -> Result<Self, D::Error> {
-        let login = only::<D, gitea_sdk::model::user::User>(answer, &["login"])?.login;
-        Ok(Self { login })
-    }
-}
 
 /// What is read of a repository. The SDK's type takes an absent permission for one that is denied.
 #[derive(Deserialize)]
