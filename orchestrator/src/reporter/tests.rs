@@ -36,6 +36,18 @@ struct Row {
     delivered: bool,
 }
 
+impl Row {
+    fn put_off(&mut self, after: Duration) {
+        let now = Instant::now();
+        self.due = now + after;
+    }
+
+    fn failed(&mut self, after: Duration) {
+        self.put_off(after);
+        self.owed.tries += 1;
+    }
+}
+
 /// The outbox's promises, without a database.
 #[derive(Default)]
 struct Memory {
@@ -130,28 +142,25 @@ impl Outbox for Memory {
     }
 
     async fn held(&self, owed: &Owed, after: Duration, _reason: &str) -> Result<(), OutboxError> {
-        self.say(owed, Said::Held(after), |row| row.due = Instant::now() + after);
+        self.say(owed, Said::Held(after), |row| row.put_off(after));
         Ok(())
     }
 
     async fn failed(&self, owed: &Owed, after: Duration, reason: &str) -> Result<(), OutboxError> {
-        self.say(owed, Said::Failed(after, reason.to_owned()), |row| {
-            (row.due, row.owed.tries) = (Instant::now() + after, owed.tries + 1);
-        });
+        self.say(owed, Said::Failed(after, reason.to_owned()), |row| row.failed(after));
         Ok(())
     }
 
     async fn refused(&self, owed: &Owed, after: Duration, reason: &str) -> Result<(), OutboxError> {
-        self.say(owed, Said::Refused(after, reason.to_owned()), |row| {
-            (row.due, row.owed.tries) = (Instant::now() + after, owed.tries + 1);
-        });
+        self.say(owed, Said::Refused(after, reason.to_owned()), |row| row.failed(after));
         Ok(())
     }
 
     async fn hold(&self, lane: &Lane, after: Duration, reason: &str) -> Result<(), OutboxError> {
+        let now = Instant::now();
         for row in self.rows.lock().unwrap().iter_mut() {
             if row.owed.report.lane() == *lane && !row.claimed {
-                row.due = row.due.max(Instant::now() + after);
+                row.due = row.due.max(now + after);
             }
         }
         self.held.lock().unwrap().push((lane.clone(), reason.to_owned()));

@@ -38,6 +38,7 @@ mod planning;
 mod privacy;
 mod push;
 mod reload;
+mod reports;
 mod restart;
 mod rights;
 mod tidy;
