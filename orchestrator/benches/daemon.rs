@@ -2,7 +2,7 @@
 //! a flood becomes durable, what an idle daemon costs, how fast webhooks are answered. Each figure stands
 //! beside what it must be; floors are measured in the same run. It never fails for being slow.
 //!
-//! `cargo bench -p helios-ci --bench daemon [-- latency|flood|idle|webhooks|guest]`
+//! `cargo bench -p helios-ci --bench daemon [-- latency|flood|idle|webhooks|reports|outage|guest]`
 
 #![allow(
     clippy::disallowed_methods,
@@ -21,6 +21,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use helios_fakeforge::Fault;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde_json::{Value, json};
 use sha2::Sha256;
@@ -348,6 +349,99 @@ async fn webhooks(rows: &mut Vec<Row>) {
     ));
 }
 
+const ECHO: &str = "name: ci\non: push\njobs:\n  job:\n    steps:\n      - run: echo told\n";
+
+/// How soon a forge hears what the daemon knows.
+async fn reports(rows: &mut Vec<Row>) {
+    let world = World::start(Machines::Process).await;
+    let warm = world.push(ECHO).await;
+    world.wait(&warm, "success").await;
+    let (mut whole, mut planned, mut pending, mut last) = (vec![], vec![], vec![], vec![]);
+    for _ in 0..40 {
+        world.wait_clean();
+        let sha = world.push(ECHO).await;
+        world.wait(&sha, "success").await;
+        // When the forge heard this word of this check first.
+        let heard = |context: &str, word: &str| {
+            let history = world.forge.history(&sha);
+            let found = history.iter().find(|r| r.context == context && r.word() == word);
+            found.map(|received| received.at_ms)
+        };
+        let ended = world.until("the job's own end", || heard("helios-ci / ci / job", "success"));
+        let stored = world.get("/api/v1/deliveries");
+        let stored = stored["deliveries"].as_array().into_iter().flatten();
+        let stored = stored.clone().find(|d| d["commit"] == *sha).expect("its delivery");
+        let job = world.jobs(&sha).pop().expect("its job");
+        let job = world.get(&format!("/api/v1/jobs/{}", id(&job)));
+        let (stored, queued) = (ms(&stored["received"]), ms(&job["queued"]));
+        let first = heard("helios-ci", "pending").expect("it was pending");
+        whole.push(first - stored);
+        planned.push(queued - stored);
+        pending.push(first - queued);
+        let aggregate = heard("helios-ci", "success").expect("its end");
+        last.push(aggregate.max(ended) - ms(&job["ended"]));
+    }
+    let mut add = |what, values: &mut Vec<i64>| rows.push(row(what, percentile(values, 0.5) as f64, "ms", 50.0, true));
+    add("delivery stored → pending is at the forge, p50", &mut whole);
+    add("job's end → both final states are at the forge, p50", &mut last);
+    let stages = |part: f64, planned: &mut [i64], pending: &mut [i64]| {
+        let (planned, pending) = (percentile(planned, part), percentile(pending, part));
+        format!("planned (fetch and read) {planned} ms, told {pending} ms")
+    };
+    let middle = stages(0.5, &mut planned, &mut pending);
+    rows.push(note("the pending state's stages, p50", middle));
+    let (whole, last) = (percentile(&mut whole, 0.95), percentile(&mut last, 0.95));
+    rows.push(note("pending and final, p95", format!("{whole} ms, {last} ms")));
+}
+
+/// A forge is away while jobs end.
+async fn outage(rows: &mut Vec<Row>) {
+    const COMMITS: usize = 20;
+    let (mut whole, mut copies) = (vec![], 0);
+    for away in [Duration::from_secs(5), Duration::from_secs(40)] {
+        let world = World::with(Machines::Process, "capacity: {machines: 20}\n").await;
+        let gate = world.dir.path().join("gate");
+        let wait = format!("until [ -e {} ]; do sleep 0.02; done", gate.display());
+        let workflow = format!("name: ci\non: push\njobs:\n  job:\n    steps:\n      - run: {wait}\n");
+        let mut commits = Vec::new();
+        for _ in 0..COMMITS {
+            let sha = world.push(&workflow).await;
+            world.wait(&sha, "pending").await;
+            commits.push(sha);
+        }
+        for _ in 0..10_000 {
+            world.forge.fail_next("/api/v1/", Fault::Hang(support::deadline::GUEST));
+        }
+        fs::write(&gate, "").expect("the gate");
+        for sha in &commits {
+            world.wait_job(sha, "job", "success");
+        }
+        std::thread::sleep(away);
+        let back = Instant::now();
+        world.forge.end_hangs();
+        for sha in &commits {
+            world.wait(sha, "success").await;
+        }
+        whole.push(i64::try_from(back.elapsed().as_millis()).unwrap_or(i64::MAX));
+        for sha in &commits {
+            let history = world.forge.history(sha);
+            let told = history
+                .iter()
+                .filter(|r| r.context == "helios-ci" && r.word() == "success");
+            copies = copies.max(told.count());
+        }
+    }
+    let longest = percentile(&mut whole, 1.0) as f64 / 1000.0;
+    rows.push(row(
+        "return after an outage → all final states of 20 commits",
+        longest,
+        "s",
+        5.0,
+        true,
+    ));
+    rows.push(note("most copies of one of them", copies.to_string()));
+}
+
 #[tokio::main]
 async fn main() {
     let mut rows = Vec::new();
@@ -364,6 +458,12 @@ async fn main() {
     }
     if wanted("webhooks") {
         webhooks(&mut rows).await;
+    }
+    if wanted("reports") {
+        reports(&mut rows).await;
+    }
+    if wanted("outage") {
+        outage(&mut rows).await;
     }
     if wanted("guest") && support::guest().is_some() {
         latency(Machines::Qemu, 3, &mut rows).await;

@@ -1,18 +1,13 @@
-//! Delivers the outbox: each check's newest state, at least once, never giving up. Reports go through
-//! one queue per connection and forge context, so that a forge that hangs delays only its own.
+//! Delivers the outbox: each check's newest state, at least once, never giving up. Reports go by one lane for each
+//! connection and forge context, so that a forge that hangs delays only its own; and what is wrong with one report delays
+//! that report alone.
 
-mod send_queue;
+mod lane;
 mod stored;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    collections::HashMap,
-    error::Error,
-    fmt,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, error::Error, fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use prometheus_client::{
@@ -23,38 +18,33 @@ use prometheus_client::{
 use tokio::{
     sync::{Notify, mpsc},
     task::JoinSet,
-    time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 
-use self::{
-    send_queue::{Queued, SendQueue},
-    stored::StoredOutbox,
-};
+use self::{lane::LaneTask, stored::StoredOutbox};
 use crate::{
-    clock,
     config::Config,
     forge::Forge,
     model::{
         ids::ReportId,
-        names::{ConnectionId, ForgeContext},
-        report::Report,
+        names::ConnectionId,
+        report::{Lane, Report},
     },
     queue::{Hint, Hints},
     store::Store,
 };
 
-/// Reports claimed at once.
-const BATCH: u32 = 32;
 /// After a crash a claimed report waits at most this long. A delivery is given up well before.
 const LEASE: Duration = Duration::from_secs(60);
 /// Without any hint the outbox is read this often; `node` repeats lost hints much sooner.
 const SWEEP: Duration = Duration::from_secs(300);
+/// What is due and not being told waits for its forge, or is being claimed by another node just now.
+const OVERDUE: Duration = Duration::from_secs(1);
 /// The store failed: a moment.
 const STORE_PAUSE: Duration = Duration::from_secs(3);
-/// Reports waiting in one queue; more are put off, because a short queue carries fresh states.
-const QUEUE_LENGTH: usize = 8;
-/// How long the deliveries of a queue may take to end at a stop.
+/// A report that was refused is tried again this often: whoever mends the cause need do nothing else.
+const REFUSED_AGAIN: Duration = Duration::from_secs(3600);
+/// How long the deliveries of all lanes may take to end at a stop.
 const STOP_WITHIN: Duration = Duration::from_secs(15);
 
 /// Something went wrong in the store.
@@ -67,6 +57,8 @@ pub struct Owed {
     pub id: ReportId,
     /// Which state of it.
     pub version: i64,
+    /// Failed tries of this state, for which it alone was to blame.
+    pub tries: u32,
     /// What to say.
     pub report: Report,
     /// What the forge answered for the same generation before.
@@ -76,16 +68,20 @@ pub struct Owed {
 /// Where reports are owed.
 #[async_trait]
 pub trait Outbox: Send + Sync {
-    /// Claims what is due, final states first.
-    async fn claim(&self, limit: u32, lease: Duration) -> Result<Vec<Owed>, OutboxError>;
+    /// The lanes with something to say, each with the time until its earliest report is due.
+    async fn lanes(&self) -> Result<Vec<(Lane, Duration)>, OutboxError>;
+    /// Claims what a lane says next: final states first, each check's newest.
+    async fn claim(&self, lane: &Lane, lease: Duration) -> Result<Option<Owed>, OutboxError>;
     /// The forge has taken this state.
     async fn delivered(&self, owed: &Owed, remote: Option<&str>) -> Result<(), OutboxError>;
-    /// Due again after this time.
-    async fn later(&self, owed: &Owed, after: Duration, reason: &str) -> Result<(), OutboxError>;
-    /// The forge said no.
-    async fn refused(&self, owed: &Owed, reason: &str) -> Result<(), OutboxError>;
-    /// When something is due next, in milliseconds since 1970.
-    async fn next_due(&self) -> Result<Option<i64>, OutboxError>;
+    /// Its lane is closed or busy: due again after this time, whatever there is to say then.
+    async fn held(&self, owed: &Owed, after: Duration, reason: &str) -> Result<(), OutboxError>;
+    /// It failed, and is due again after this time, or when there is something new to say.
+    async fn failed(&self, owed: &Owed, after: Duration, reason: &str) -> Result<(), OutboxError>;
+    /// As `failed`, where the forge said no.
+    async fn refused(&self, owed: &Owed, after: Duration, reason: &str) -> Result<(), OutboxError>;
+    /// What is due of a lane waits for its forge, `after` long where the forge asked for that.
+    async fn hold(&self, lane: &Lane, after: Duration, reason: &str) -> Result<(), OutboxError>;
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -93,35 +89,18 @@ struct OutcomeLabel {
     outcome: &'static str,
 }
 
-/// What all queues share.
+/// What all lanes share.
 struct Shared {
     outbox: Arc<dyn Outbox>,
     public_url: String,
     outcomes: Family<OutcomeLabel, Counter>,
-    /// Failed tries in a row, for the back-off. A report that only waited for its turn has none. Lost
-    /// at a restart, which is a good moment to try everything again.
-    failures: Mutex<HashMap<ReportId, u32>>,
-    /// Notified after every delivery and pause: a newer state may be due, or something may be due earlier
-    /// than the loop thinks.
+    /// Notified when a lane has told all it could: something may be due earlier than the loop thinks.
     wake: Arc<Notify>,
 }
 
 impl Shared {
     fn count(&self, outcome: &'static str) {
         self.outcomes.get_or_create(&OutcomeLabel { outcome }).inc();
-    }
-
-    /// Counts one more failure and returns how many there were before.
-    fn failed(&self, id: ReportId) -> u32 {
-        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = failures.entry(id).or_default();
-        let before = *count;
-        *count = count.saturating_add(1);
-        before
-    }
-
-    fn succeeded(&self, id: ReportId) {
-        self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
     }
 
     /// The page a report leads to.
@@ -134,26 +113,21 @@ impl Shared {
         }
     }
 
-    /// Puts a report off. When the store fails, the lease runs out and it is due again anyway.
-    async fn later(&self, owed: &Owed, after: Duration, reason: &str) {
-        if let Err(error) = self.outbox.later(owed, after, reason).await {
-            tracing::warn!(report = %owed.id, error = &*error as &dyn Error, "cannot put a report off");
-        }
-        self.wake.notify_one();
-    }
-
-    async fn refused(&self, owed: &Owed, reason: &str) {
+    async fn refused(&self, owed: &Owed, after: Duration, reason: &str) {
         self.count("refused");
-        self.succeeded(owed.id);
-        tracing::warn!(report = %owed.id, check = %owed.report.name, reason, "the forge refused a report");
-        if let Err(error) = self.outbox.refused(owed, reason).await {
-            tracing::warn!(report = %owed.id, error = &*error as &dyn Error, "cannot note a refused report");
-        }
-        self.wake.notify_one();
+        tracing::warn!(
+            report = %owed.id, check = %owed.report.name, again_s = after.as_secs(), reason, "the forge refused a report"
+        );
+        noted(owed, self.outbox.refused(owed, after, reason).await);
     }
 }
 
-type QueueKey = (ConnectionId, ForgeContext);
+/// When the store fails, the lease runs out and the report is due again anyway: it is delivered at least once.
+fn noted(owed: &Owed, result: Result<(), OutboxError>) {
+    if let Err(error) = result {
+        tracing::warn!(report = %owed.id, error = &*error as &dyn Error, "cannot note what became of a report");
+    }
+}
 
 /// The reporter.
 pub struct Reporter {
@@ -223,7 +197,6 @@ impl Reporter {
             outbox,
             public_url: public_url.trim_end_matches('/').to_owned(),
             outcomes: Family::default(),
-            failures: Mutex::default(),
             wake: Arc::clone(&wake),
         };
         Self {
@@ -239,18 +212,21 @@ impl Reporter {
         registry.register("reports", "Reports to forges by outcome", self.shared.outcomes.clone());
     }
 
-    /// Delivers until stopped. What was claimed and not begun is put back.
+    /// Delivers until stopped.
     pub async fn work(self, stop: CancellationToken) {
-        let mut queues: HashMap<QueueKey, mpsc::Sender<Queued>> = HashMap::new();
+        let mut lanes: HashMap<Lane, mpsc::Sender<()>> = HashMap::new();
         let mut tasks = JoinSet::new();
         while !stop.is_cancelled() {
-            let pause = match self.shared.outbox.claim(BATCH, LEASE).await {
-                Ok(claimed) if claimed.is_empty() => self.until_next().await,
-                Ok(claimed) => {
-                    for owed in claimed {
-                        self.dispatch(owed, &mut queues, &mut tasks, &stop).await;
+            let pause = match self.shared.outbox.lanes().await {
+                Ok(waiting) => {
+                    let mut pause = SWEEP;
+                    for (lane, due) in waiting {
+                        if due.is_zero() {
+                            self.call(lane, &mut lanes, &mut tasks, &stop).await;
+                        }
+                        pause = pause.min(if due.is_zero() { OVERDUE } else { due });
                     }
-                    Duration::ZERO
+                    pause
                 }
                 Err(error) => {
                     tracing::error!(error = &*error as &dyn Error, "cannot read the outbox");
@@ -258,89 +234,61 @@ impl Reporter {
                 }
             };
             while tasks.try_join_next().is_some() {}
-            queues.retain(|_, queue| !queue.is_closed());
-            if pause.is_zero() {
-                continue;
-            }
+            lanes.retain(|_, lane| !lane.is_closed());
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = self.wake.notified() => {}
                 () = tokio::time::sleep(pause) => {}
             }
         }
-        drop(queues);
+        drop(lanes);
         let ended = async { while tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(STOP_WITHIN, ended).await.is_err() {
             tracing::warn!("a forge did not answer before the stop; its reports are due again at the next start");
         }
     }
 
-    async fn until_next(&self) -> Duration {
-        match self.shared.outbox.next_due().await {
-            Ok(None) => SWEEP,
-            Ok(Some(due_ms)) => {
-                let ms = u64::try_from(due_ms.saturating_sub(clock::now_ms())).unwrap_or(0);
-                // What is due and was not claimed is being claimed by another node just now.
-                Duration::from_millis(ms).clamp(Duration::from_millis(100), SWEEP)
-            }
-            Err(error) => {
-                tracing::error!(error = &*error as &dyn Error, "cannot read the outbox");
-                STORE_PAUSE
-            }
-        }
-    }
-
-    async fn dispatch(
+    /// Calls a lane to its work. One that works already looks once more before it rests.
+    async fn call(
         &self,
-        owed: Owed,
-        queues: &mut HashMap<QueueKey, mpsc::Sender<Queued>>,
+        lane: Lane,
+        lanes: &mut HashMap<Lane, mpsc::Sender<()>>,
         tasks: &mut JoinSet<()>,
         stop: &CancellationToken,
     ) {
-        let key = (
-            owed.report.repository.connection.clone(),
-            owed.report.repository.context.clone(),
-        );
-        let Some(forge) = self.forges.get(&key.0) else {
-            let reason = format!(
-                "no connection `{}` is configured: add it again, or let its runs expire",
-                key.0
-            );
-            self.shared.refused(&owed, &reason).await;
+        let Some(forge) = self.forges.get(&lane.connection) else {
+            self.refuse_all(&lane).await;
             return;
         };
-        let queue = queues.entry(key).or_insert_with(|| self.open_queue(forge, tasks, stop));
-        // A queue that ended while idle is replaced; a fresh one takes at least one report.
-        if queue.is_closed() {
-            *queue = self.open_queue(forge, tasks, stop);
-        }
-        let queued = Queued {
-            owed,
-            since: Instant::now(),
+        let mut open = || {
+            let (sender, receiver) = mpsc::channel(1);
+            let task = LaneTask::new(lane.clone(), Arc::clone(&self.shared), Arc::clone(forge));
+            tasks.spawn(task.run(receiver, stop.clone()));
+            sender
         };
-        if let Err(error) = queue.try_send(queued) {
-            let owed = match error {
-                mpsc::error::TrySendError::Full(queued) | mpsc::error::TrySendError::Closed(queued) => queued.owed,
-            };
-            self.shared
-                .later(
-                    &owed,
-                    send_queue::jitter(Duration::from_secs(6)),
-                    "waiting for its turn",
-                )
-                .await;
+        let calls = lanes.entry(lane.clone()).or_insert_with(&mut open);
+        if let Err(mpsc::error::TrySendError::Closed(())) = calls.try_send(()) {
+            // It ended while idle; a fresh one takes a call.
+            *calls = open();
+            let _taken = calls.try_send(());
         }
     }
 
-    fn open_queue(
-        &self,
-        forge: &Arc<dyn Forge>,
-        tasks: &mut JoinSet<()>,
-        stop: &CancellationToken,
-    ) -> mpsc::Sender<Queued> {
-        let (sender, receiver) = mpsc::channel(QUEUE_LENGTH);
-        let queue = SendQueue::new(self.shared.clone(), forge.clone());
-        tasks.spawn(queue.run(receiver, stop.clone()));
-        sender
+    /// Nobody can be told what a connection owes that is not configured.
+    async fn refuse_all(&self, lane: &Lane) {
+        let reason = format!(
+            "no connection `{}` is configured: add it again, or let its runs expire",
+            lane.connection
+        );
+        loop {
+            match self.shared.outbox.claim(lane, LEASE).await {
+                Ok(Some(owed)) => self.shared.refused(&owed, REFUSED_AGAIN, &reason).await,
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::error!(error = &*error as &dyn Error, "cannot claim a report");
+                    return;
+                }
+            }
+        }
     }
 }

@@ -34,7 +34,7 @@ impl Call {
     }
 
     /// The forge does not know us.
-    fn unauthorized(&self, reason: impl Into<String>) -> ForgeError {
+    pub fn unauthorized(&self, reason: impl Into<String>) -> ForgeError {
         ForgeError::Unauthorized {
             forge: self.forge.clone(),
             call: self.call.clone(),
@@ -161,6 +161,11 @@ impl Answer {
             self.call
                 .later(format!("the answer is not the expected JSON: {error}"), None)
         })
+    }
+
+    /// An answer that says something else than what was asked.
+    pub fn later(&self, reason: impl Into<String>) -> ForgeError {
+        self.call.later(reason, None)
     }
 
     /// As [`Answer::json`], where 404 means that we may not or that it is gone.

@@ -106,6 +106,25 @@ impl ForgeError {
         matches!(self, Self::Later { .. } | Self::Away { .. } | Self::Unauthorized { .. })
     }
 
+    /// Why, in words for everybody who reads a check at the forge: no address, no path and no limit of ours, which the
+    /// author of a commit neither knows nor can change. The error itself is for the log.
+    #[must_use]
+    pub fn public_reason(&self) -> &'static str {
+        match self {
+            Self::Away { .. } => "the forge did not answer",
+            Self::Later { .. } => "the forge answered with an error",
+            Self::Unauthorized { .. } => {
+                "the forge does not accept helios-ci's credentials: the administrator of helios-ci must mend them"
+            }
+            Self::Forbidden { .. } => {
+                "helios-ci may not read this repository: its administrator must give helios-ci's user or App the right"
+            }
+            Self::Refused { .. } => {
+                "the forge refused what helios-ci asked of it: the administrator of helios-ci finds the cause in its log"
+            }
+        }
+    }
+
     /// The pause that the forge asked for, if it did: an hour at most.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
@@ -156,6 +175,39 @@ pub trait Forge: Send + Sync + fmt::Debug {
     /// the absolute URL of our page.
     async fn report(&self, report: &Report, details: &str, known: Option<&str>) -> Result<Option<String>, ForgeError>;
 
+    /// Asks for its cheapest answer, whatever that says: [`ForgeError::Away`] and [`ForgeError::Unauthorized`] mean that no
+    /// report can be told now, and every other answer that it is there.
+    async fn answers(&self) -> Result<(), ForgeError> {
+        self.check().await.map(drop)
+    }
+
     /// Whether the connection works: for `doctor`.
     async fn check(&self) -> Result<String, ForgeError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_everybody_reads_names_neither_forge_nor_call() {
+        let call = answer::Call {
+            forge: "http://10.1.2.3:3000".to_owned(),
+            call: "GET /repositories/42".to_owned(),
+        };
+        let long = "403: token does not have the required scope";
+        let errors = [
+            call.away("502: Bad Gateway", None),
+            call.later("500: Internal Server Error", None),
+            call.unauthorized(long),
+            call.forbidden(long),
+            call.refused(http::SendError::TooLarge.to_string()),
+        ];
+        let told: std::collections::HashSet<_> = errors.iter().map(ForgeError::public_reason).collect();
+        assert_eq!(told.len(), errors.len(), "each has words of its own");
+        for words in told {
+            assert!(words.is_ascii() && words.len() <= 120, "{words}");
+            assert!(!words.contains(['/', '`', '0', '1', '5']), "{words}");
+        }
+    }
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     ids::{JobId, RunId},
-    names::CommitSha,
+    names::{CommitSha, ConnectionId, ForgeContext},
     trigger::Repository,
 };
 
@@ -38,6 +38,26 @@ pub struct Report {
     pub started_ms: Option<i64>,
     /// Milliseconds since 1970; set exactly when the state is final.
     pub completed_ms: Option<i64>,
+}
+
+impl Report {
+    /// The lane it goes by.
+    #[must_use]
+    pub fn lane(&self) -> Lane {
+        Lane {
+            connection: self.repository.connection.clone(),
+            context: self.repository.context.clone(),
+        }
+    }
+}
+
+/// The way of reports to one forge context of a connection: what a forge limits, and what it is away for, together.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Lane {
+    /// The forge.
+    pub connection: ConnectionId,
+    /// What it knows the repositories by.
+    pub context: ForgeContext,
 }
 
 /// The states a check goes through.

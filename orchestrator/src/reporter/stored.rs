@@ -5,7 +5,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{Outbox, OutboxError, Owed};
-use crate::{model::names::NodeName, store::Store};
+use crate::{
+    model::{names::NodeName, report::Lane},
+    store::Store,
+};
 
 pub(super) struct StoredOutbox {
     pub(super) store: Store,
@@ -14,30 +17,38 @@ pub(super) struct StoredOutbox {
 
 #[async_trait]
 impl Outbox for StoredOutbox {
-    async fn claim(&self, limit: u32, lease: Duration) -> Result<Vec<Owed>, OutboxError> {
-        let claimed = self.store.claim_reports(&self.node, limit, lease).await?;
-        let owed = claimed.into_iter().map(|c| Owed {
+    async fn lanes(&self) -> Result<Vec<(Lane, Duration)>, OutboxError> {
+        Ok(self.store.report_lanes().await?)
+    }
+
+    async fn claim(&self, lane: &Lane, lease: Duration) -> Result<Option<Owed>, OutboxError> {
+        let claimed = self.store.claim_reports(&self.node, lane, 1, lease).await?;
+        Ok(claimed.into_iter().next().map(|c| Owed {
             id: c.id,
             version: c.version,
+            tries: c.tries,
             report: c.report,
             remote: c.remote,
-        });
-        Ok(owed.collect())
+        }))
     }
 
     async fn delivered(&self, owed: &Owed, remote: Option<&str>) -> Result<(), OutboxError> {
         Ok(self.store.report_delivered(owed.id, owed.version, remote).await?)
     }
 
-    async fn later(&self, owed: &Owed, after: Duration, reason: &str) -> Result<(), OutboxError> {
-        Ok(self.store.report_later(owed.id, owed.version, after, reason).await?)
+    async fn held(&self, owed: &Owed, after: Duration, reason: &str) -> Result<(), OutboxError> {
+        Ok(self.store.report_held(owed.id, owed.version, after, reason).await?)
     }
 
-    async fn refused(&self, owed: &Owed, reason: &str) -> Result<(), OutboxError> {
-        Ok(self.store.report_refused(owed.id, owed.version, reason).await?)
+    async fn failed(&self, owed: &Owed, after: Duration, reason: &str) -> Result<(), OutboxError> {
+        Ok(self.store.report_failed(owed.id, owed.version, after, reason).await?)
     }
 
-    async fn next_due(&self) -> Result<Option<i64>, OutboxError> {
-        Ok(self.store.next_report_due().await?)
+    async fn refused(&self, owed: &Owed, after: Duration, reason: &str) -> Result<(), OutboxError> {
+        Ok(self.store.report_refused(owed.id, owed.version, after, reason).await?)
+    }
+
+    async fn hold(&self, lane: &Lane, after: Duration, reason: &str) -> Result<(), OutboxError> {
+        Ok(self.store.hold_reports(lane, after, reason).await?)
     }
 }

@@ -1,6 +1,11 @@
-use std::collections::VecDeque;
+//! The reporter over an outbox in memory and forges that answer by a script, on a clock that jumps when everybody waits.
 
-use tokio::time::timeout;
+mod delivering;
+mod trouble;
+
+use std::{collections::VecDeque, sync::Mutex};
+
+use tokio::time::{Instant, timeout};
 
 use super::*;
 use crate::{
@@ -13,38 +18,63 @@ use crate::{
 };
 
 /// Only ends a hang; the clock of these tests is tokio's, which jumps when everybody waits.
-const LONG: Duration = Duration::from_secs(3600);
+const LONG: Duration = Duration::from_secs(24 * 3600);
 
 /// What became of a report.
 #[derive(Debug, Clone, PartialEq)]
 enum Said {
     Delivered(Option<String>),
-    Later(Duration, String),
-    Refused(String),
+    Held(Duration),
+    Failed(Duration, String),
+    Refused(Duration, String),
 }
 
+struct Row {
+    owed: Owed,
+    due: Instant,
+    claimed: bool,
+    delivered: bool,
+}
+
+impl Row {
+    fn put_off(&mut self, after: Duration) {
+        let now = Instant::now();
+        self.due = now + after;
+    }
+
+    fn failed(&mut self, after: Duration) {
+        self.put_off(after);
+        self.owed.tries += 1;
+    }
+}
+
+/// The outbox's promises, without a database.
 #[derive(Default)]
 struct Memory {
-    due: Mutex<VecDeque<Owed>>,
-    said: Mutex<Vec<(ReportId, Said)>>,
+    rows: Mutex<Vec<Row>>,
+    said: Mutex<Vec<(ReportId, Instant, Said)>>,
+    /// Why lanes were held.
+    held: Mutex<Vec<(Lane, String)>>,
     changed: Notify,
+    /// So many reads fail.
     broken: Mutex<u32>,
 }
 
 impl Memory {
-    fn say(&self, owed: &Owed, said: Said) {
-        self.said.lock().unwrap().push((owed.id, said));
+    fn say(&self, owed: &Owed, said: Said, change: impl Fn(&mut Row)) {
+        let mut rows = self.rows.lock().unwrap();
+        let row = rows.iter_mut().find(|row| row.owed.id == owed.id).unwrap();
+        assert!(row.claimed, "what is not claimed has no end");
+        row.claimed = false;
+        change(row);
+        self.said.lock().unwrap().push((owed.id, Instant::now(), said));
         self.changed.notify_waiters();
     }
 
-    fn said(&self, id: ReportId) -> Option<Said> {
-        self.said
-            .lock()
-            .unwrap()
-            .iter()
-            .rev()
-            .find(|(i, _)| *i == id)
-            .map(|(_, s)| s.clone())
+    fn said(&self, id: ReportId) -> Vec<(Instant, Said)> {
+        let said = self.said.lock().unwrap();
+        let of_it = said.iter().filter(|(of, ..)| *of == id);
+        of_it.map(|(_, at, said)| (*at, said.clone())).collect()
     }
 
     async fn wait_for(&self, what: impl Fn(&Self) -> bool) {
@@ -61,53 +91,143 @@ impl Memory {
         };
         timeout(LONG, waiting).await.expect("it never came");
     }
-}
 
-#[async_trait]
-impl Outbox for Memory {
-    async fn claim(&self, limit: u32, _lease: Duration) -> Result<Vec<Owed>, OutboxError> {
+    fn read(&self) -> Result<(), OutboxError> {
         let mut broken = self.broken.lock().unwrap();
         if *broken > 0 {
             *broken -= 1;
             return Err("the database is locked".into());
         }
-        let mut due = self.due.lock().unwrap();
-        let count = due.len().min(limit as usize);
-        Ok(due.drain(..count).collect())
-    }
-
-    async fn delivered(&self, owed: &Owed, remote: Option<&str>) -> Result<(), OutboxError> {
-        self.say(owed, Said::Delivered(remote.map(str::to_owned)));
         Ok(())
-    }
-
-    async fn later(&self, owed: &Owed, after: Duration, reason: &str) -> Result<(), OutboxError> {
-        self.say(owed, Said::Later(after, reason.to_owned()));
-        Ok(())
-    }
-
-    async fn refused(&self, owed: &Owed, reason: &str) -> Result<(), OutboxError> {
-        self.say(owed, Said::Refused(reason.to_owned()));
-        Ok(())
-    }
-
-    async fn next_due(&self) -> Result<Option<i64>, OutboxError> {
-        Ok(None)
     }
 }
 
-/// Answers reports by a script; an empty script accepts.
+#[async_trait]
+impl Outbox for Memory {
+    async fn lanes(&self) -> Result<Vec<(Lane, Duration)>, OutboxError> {
+        self.read()?;
+        let mut lanes = std::collections::BTreeMap::new();
+        for row in self
+            .rows
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|row| !row.claimed && !row.delivered)
+        {
+            let wait = row.due.saturating_duration_since(Instant::now());
+            let earliest = lanes.entry(row.owed.report.lane()).or_insert(wait);
+            *earliest = wait.min(*earliest);
+        }
+        Ok(lanes.into_iter().collect())
+    }
+
+    async fn claim(&self, lane: &Lane, _lease: Duration) -> Result<Option<Owed>, OutboxError> {
+        self.read()?;
+        let mut rows = self.rows.lock().unwrap();
+        let due = rows.iter_mut().filter(|row| {
+            row.owed.report.lane() == *lane && !row.claimed && !row.delivered && row.due <= Instant::now()
+        });
+        let next = due.min_by_key(|row| (!row.owed.report.state.is_final(), row.due));
+        Ok(next.map(|row| {
+            row.claimed = true;
+            row.owed.clone()
+        }))
+    }
+
+    async fn delivered(&self, owed: &Owed, remote: Option<&str>) -> Result<(), OutboxError> {
+        self.say(owed, Said::Delivered(remote.map(str::to_owned)), |row| {
+            row.delivered = true
+        });
+        Ok(())
+    }
+
+    async fn held(&self, owed: &Owed, after: Duration, _reason: &str) -> Result<(), OutboxError> {
+        self.say(owed, Said::Held(after), |row| row.put_off(after));
+        Ok(())
+    }
+
+    async fn failed(&self, owed: &Owed, after: Duration, reason: &str) -> Result<(), OutboxError> {
+        self.say(owed, Said::Failed(after, reason.to_owned()), |row| row.failed(after));
+        Ok(())
+    }
+
+    async fn refused(&self, owed: &Owed, after: Duration, reason: &str) -> Result<(), OutboxError> {
+        self.say(owed, Said::Refused(after, reason.to_owned()), |row| row.failed(after));
+        Ok(())
+    }
+
+    async fn hold(&self, lane: &Lane, after: Duration, reason: &str) -> Result<(), OutboxError> {
+        let now = Instant::now();
+        for row in self.rows.lock().unwrap().iter_mut() {
+            if row.owed.report.lane() == *lane && !row.claimed {
+                row.due = row.due.max(now + after);
+            }
+        }
+        self.held.lock().unwrap().push((lane.clone(), reason.to_owned()));
+        Ok(())
+    }
+}
+
+/// A forge: each report is answered by the first of these that says something. What nothing is said of is accepted.
 #[derive(Debug, Default)]
 struct Scripted {
+    /// The answer to everything, also to the question whether it is there.
+    all: Mutex<Option<Answer>>,
+    /// The answers to the reports of a check.
+    of: Mutex<HashMap<String, Answer>>,
+    /// The answers to the next reports.
     script: Mutex<VecDeque<Answer>>,
     reports: Mutex<Vec<(String, String, Option<String>)>>,
+    /// When it was asked whether it is there.
+    asked: Mutex<Vec<Instant>>,
 }
 
 #[derive(Debug, Clone)]
 enum Answer {
-    Later(Option<Duration>),
-    Refuse,
+    Away(Option<Duration>),
+    Later,
+    Unauthorized,
+    Forbidden,
+    Refused,
     Hang,
+}
+
+impl Answer {
+    async fn give<T>(answer: Option<Self>, accepted: T) -> Result<T, ForgeError> {
+        let (forge, call) = ("https://forge.example".to_owned(), "POST /secret/repo".to_owned());
+        let reason = |status: &str| status.to_owned();
+        Err(match answer {
+            None => return Ok(accepted),
+            Some(Self::Away(retry_after)) => ForgeError::Away {
+                forge,
+                call,
+                reason: reason("502"),
+                retry_after,
+            },
+            Some(Self::Later) => ForgeError::Later {
+                forge,
+                call,
+                reason: reason("500"),
+                retry_after: None,
+            },
+            Some(Self::Unauthorized) => ForgeError::Unauthorized {
+                forge,
+                call,
+                reason: reason("401"),
+            },
+            Some(Self::Forbidden) => ForgeError::Forbidden {
+                forge,
+                call,
+                reason: reason("403"),
+            },
+            Some(Self::Refused) => ForgeError::Refused {
+                forge,
+                call,
+                reason: reason("422"),
+            },
+            Some(Self::Hang) => std::future::pending().await,
+        })
+    }
 }
 
 #[async_trait]
@@ -136,27 +256,18 @@ impl Forge for Scripted {
     }
 
     async fn report(&self, report: &Report, details: &str, known: Option<&str>) -> Result<Option<String>, ForgeError> {
-        let answer = self.script.lock().unwrap().pop_front();
-        self.reports
-            .lock()
-            .unwrap()
-            .push((report.name.clone(), details.to_owned(), known.map(str::to_owned)));
-        let (forge, call) = ("https://forge.example".to_owned(), "POST /x".to_owned());
-        match answer {
-            None => Ok(Some("7".to_owned())),
-            Some(Answer::Later(retry_after)) => Err(ForgeError::Away {
-                forge,
-                call,
-                reason: "500".to_owned(),
-                retry_after,
-            }),
-            Some(Answer::Refuse) => Err(ForgeError::Refused {
-                forge,
-                call,
-                reason: "403".to_owned(),
-            }),
-            Some(Answer::Hang) => std::future::pending().await,
-        }
+        let told = (report.name.clone(), details.to_owned(), known.map(str::to_owned));
+        self.reports.lock().unwrap().push(told);
+        let all = self.all.lock().unwrap().clone();
+        let of_it = || self.of.lock().unwrap().get(&report.name).cloned();
+        let answer = all.or_else(of_it).or_else(|| self.script.lock().unwrap().pop_front());
+        Answer::give(answer, Some("7".to_owned())).await
+    }
+
+    async fn answers(&self) -> Result<(), ForgeError> {
+        self.asked.lock().unwrap().push(Instant::now());
+        let answer = self.all.lock().unwrap().clone();
+        Answer::give(answer, ()).await
     }
 
     async fn check(&self) -> Result<String, ForgeError> {
@@ -206,23 +317,51 @@ fn rig_with(scripts: &[(&str, &[Answer])], prepare: impl Fn(&Memory)) -> Rig {
 impl Rig {
     fn owe(&self, owed: Owed) -> ReportId {
         let id = owed.id;
-        self.outbox.due.lock().unwrap().push_back(owed);
+        self.outbox.rows.lock().unwrap().push(due(owed));
         self.wake.notify_one();
         id
     }
 
+    /// What was said of it first.
     async fn said(&self, id: ReportId) -> Said {
-        self.outbox.wait_for(|memory| memory.said(id).is_some()).await;
-        self.outbox.said(id).unwrap()
+        self.outbox.wait_for(|memory| !memory.said(id).is_empty()).await;
+        self.outbox.said(id)[0].1.clone()
+    }
+
+    /// When it was delivered.
+    async fn delivered(&self, id: ReportId) -> Instant {
+        let found = |memory: &Memory| {
+            let mut said = memory.said(id).into_iter();
+            said.find(|(_, said)| matches!(said, Said::Delivered(_)))
+        };
+        self.outbox.wait_for(|memory| found(memory).is_some()).await;
+        found(&self.outbox).unwrap().0
+    }
+
+    fn forge(&self, name: &str) -> &Scripted {
+        &self.forges[&name.parse().unwrap()]
+    }
+
+    fn answer_all(&self, name: &str, answer: Option<Answer>) {
+        *self.forge(name).all.lock().unwrap() = answer;
     }
 
     fn reports(&self, forge: &str) -> Vec<(String, String, Option<String>)> {
-        self.forges[&forge.parse().unwrap()].reports.lock().unwrap().clone()
+        self.forge(forge).reports.lock().unwrap().clone()
     }
 
     async fn end(self) {
         self.stop.cancel();
         timeout(LONG, self.task).await.expect("it stops").unwrap();
+    }
+}
+
+fn due(owed: Owed) -> Row {
+    Row {
+        owed,
+        due: Instant::now(),
+        claimed: false,
+        delivered: false,
     }
 }
 
@@ -232,162 +371,15 @@ fn owed(connection: &str, state: ReportState) -> Owed {
     Owed {
         id: ReportId::new(),
         version: 3,
+        tries: 0,
         report,
         remote: Some("5".to_owned()),
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_report_is_delivered_with_its_link_and_what_is_known() {
-    let rig = rig(&[("hub", &[])]);
-    let mine = owed("hub", ReportState::Success);
-    let (job, name) = (mine.report.job.unwrap(), mine.report.name.clone());
-    let id = rig.owe(mine);
-    assert_eq!(rig.said(id).await, Said::Delivered(Some("7".to_owned())));
-    assert_eq!(
-        rig.reports("hub"),
-        [(name, format!("https://ci.example/jobs/{job}"), Some("5".to_owned()))]
-    );
-
-    let mut aggregate = owed("hub", ReportState::Queued);
-    aggregate.report.job = None;
-    let run = aggregate.report.run.unwrap();
-    let id = rig.owe(aggregate);
-    rig.said(id).await;
-    assert_eq!(rig.reports("hub")[1].1, format!("https://ci.example/runs/{run}"));
-    rig.end().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn failures_are_put_off_longer_each_time_and_refusals_are_noted() {
-    let later = Answer::Later(None);
-    let rig = rig(&[("hub", &[later.clone(), later.clone(), later, Answer::Refuse])]);
-    let mine = owed("hub", ReportState::Failure);
-    let mut waited = Vec::new();
-    for _ in 0..3 {
-        rig.outbox.said.lock().unwrap().clear();
-        rig.owe(mine.clone());
-        let Said::Later(after, reason) = rig.said(mine.id).await else {
-            panic!("it was not put off")
-        };
-        assert!(reason.contains("did not take `POST /x` now"), "{reason}");
-        waited.push(after);
-        tokio::time::sleep(Duration::from_secs(61)).await;
-    }
-    let bounds = [1, 2, 4].map(|s| Duration::from_millis(s * 500)..=Duration::from_secs(s));
-    assert!(
-        waited.iter().zip(bounds).all(|(after, bounds)| bounds.contains(after)),
-        "{waited:?}"
-    );
-    rig.outbox.said.lock().unwrap().clear();
-    rig.owe(mine.clone());
-    assert!(matches!(rig.said(mine.id).await, Said::Refused(reason) if reason.contains("403")));
-    rig.end().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_the_forge_asks_for_holds_for_its_whole_lane() {
-    let rig = rig(&[("hub", &[Answer::Later(Some(Duration::from_secs(90)))])]);
-    let first = rig.owe(owed("hub", ReportState::Success));
-    let Said::Later(after, _) = rig.said(first).await else {
-        panic!("it was not put off")
-    };
-    assert!(after >= Duration::from_secs(90));
-    let second = rig.owe(owed("hub", ReportState::Success));
-    let Said::Later(after, _) = rig.said(second).await else {
-        panic!("it was not put off")
-    };
-    assert!(after > Duration::from_secs(80), "{after:?}");
-    assert_eq!(rig.reports("hub").len(), 1, "the second was not even tried");
-    let mut other = owed("hub", ReportState::Success);
-    other.report.repository.context = 10.into();
-    let other = rig.owe(other);
-    assert!(
-        matches!(rig.said(other).await, Said::Delivered(_)),
-        "another context has its own limits"
-    );
-    rig.end().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_forge_that_hangs_delays_nobody_else() {
-    let rig = rig(&[("hang", &[Answer::Hang]), ("hub", &[])]);
-    let waiting: Vec<ReportId> = (0..40).map(|_| rig.owe(owed("hang", ReportState::Success))).collect();
-    let id = rig.owe(owed("hub", ReportState::Success));
-    let before = tokio::time::Instant::now();
-    assert!(matches!(rig.said(id).await, Said::Delivered(_)));
-    assert!(before.elapsed() < Duration::from_secs(1), "{:?}", before.elapsed());
-    // What does not fit into the queue is put back, what waited too long is due again at once.
-    for id in waiting {
-        let said = timeout(Duration::from_secs(300), rig.said(id)).await;
-        assert!(matches!(said, Ok(Said::Later(..))), "{said:?}");
-    }
-    rig.end().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn bursts_are_throttled_to_the_forges_rate() {
-    let rig = rig(&[("hub", &[])]);
-    let before = tokio::time::Instant::now();
-    for _ in 0..80 {
-        let id = rig.owe(owed("hub", ReportState::Running));
-        assert!(matches!(rig.said(id).await, Said::Delivered(_)));
-    }
-    // 600 a minute are ten a second; three quarters of the burst of 20 are for states that are not final.
-    let took = before.elapsed();
-    assert!(
-        (Duration::from_secs(6)..Duration::from_secs(8)).contains(&took),
-        "{took:?}"
-    );
-    let before = tokio::time::Instant::now();
-    for _ in 0..4 {
-        let id = rig.owe(owed("hub", ReportState::Success));
-        assert!(matches!(rig.said(id).await, Said::Delivered(_)));
-    }
-    assert!(
-        before.elapsed() < Duration::from_millis(50),
-        "the rest is for final ones: {:?}",
-        before.elapsed()
-    );
-    rig.end().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_report_of_a_connection_that_is_gone_is_refused_in_words() {
-    let rig = rig(&[]);
-    let id = rig.owe(owed("gone", ReportState::Success));
-    assert!(matches!(rig.said(id).await, Said::Refused(reason) if reason.contains("`gone`")));
-    rig.end().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_store_that_fails_for_a_while_loses_nothing() {
-    let rig = rig_with(&[("hub", &[])], |memory| *memory.broken.lock().unwrap() = 3);
-    let id = rig.owe(owed("hub", ReportState::Success));
-    assert!(matches!(rig.said(id).await, Said::Delivered(_)));
-    rig.end().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_stop_puts_back_what_was_not_begun() {
-    let rig = rig_with(&[("hang", &[Answer::Hang])], |memory| {
-        memory
-            .due
-            .lock()
-            .unwrap()
-            .extend((0..4).map(|_| owed("hang", ReportState::Success)));
-    });
-    let hanging = rig.forges[&"hang".parse::<ConnectionId>().unwrap()].clone();
-    while hanging.reports.lock().unwrap().is_empty() {
-        tokio::task::yield_now().await;
-    }
-    let outbox = rig.outbox.clone();
-    rig.end().await;
-    let said = outbox.said.lock().unwrap();
-    assert_eq!(said.len(), 3, "the one under way is left to its lease: {said:?}");
-    assert!(
-        said.iter()
-            .all(|(_, said)| matches!(said, Said::Later(Duration::ZERO, _))),
-        "{said:?}"
-    );
+/// As [`owed`], of a check of this name.
+fn named(name: &str, connection: &str, state: ReportState) -> Owed {
+    let mut owed = owed(connection, state);
+    owed.report.name = name.to_owned();
+    owed
 }

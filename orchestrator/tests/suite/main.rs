@@ -39,6 +39,7 @@ mod planning;
 mod privacy;
 mod push;
 mod reload;
+mod reports;
 mod restart;
 mod tidy;
 mod time;

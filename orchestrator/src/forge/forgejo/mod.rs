@@ -2,32 +2,29 @@
 //! made here and sent by our checked client. The SDK's own client is never made: it follows redirects, takes no
 //! resolver, reads answers of any size, and would bring OpenSSL as a second TLS into this program.
 
+mod answers;
+mod places;
 mod status;
 #[cfg(test)]
 mod tests;
 mod webhook;
 
-use std::{
-    collections::HashMap,
-    fmt,
-    str::FromStr,
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use base64::{Engine, engine::general_purpose::STANDARD};
-use gitea_sdk::model::{repos, user};
 use http::{HeaderValue, Method, Request, header};
 use http_body_util::Full;
-use serde::{
-    Deserialize, Deserializer, Serialize,
-    de::{DeserializeOwned, Error as _},
-};
+use serde::Serialize;
 
 #[cfg(test)]
 pub use self::webhook::DIALECT;
-use self::{status::Status, webhook::Events};
+use self::{
+    answers::{Branch, Commit, GitRefs, Repo, User, Version},
+    places::Places,
+    status::Status,
+    webhook::Events,
+};
 use super::{
     ConnectError, FetchAccess, Forge, ForgeError, Webhooks,
     answer::{Answer, Call},
@@ -38,17 +35,19 @@ use super::{
 use crate::{
     foreign_text::one_line,
     model::{
-        names::{CommitSha, ConnectionId, ForgeContext, RefName, RepoPath, RepositoryId},
+        names::{CommitSha, ConnectionId, ForgeContext, RefName, RepoPath},
         report::Report,
         trigger::Repository,
     },
     secret::Secret,
 };
 
-/// How long a repository is believed to be where it was.
+/// How long a repository is believed to be where it was, while its refs are read.
 const PATH_KNOWN_FOR: Duration = Duration::from_secs(60);
-/// Paths that are remembered.
-const PATHS: usize = 1000;
+/// How long, while states that are not final are told.
+const PATH_TOLD_FOR: Duration = Duration::from_secs(5);
+/// Statuses that are looked through for one of ours; the most that a page holds.
+const PAGE: usize = 50;
 const NO_RIGHT: &str = "the repository is gone, or the token's user may not write to it (it needs `write:repository`)";
 
 /// The folders that Forgejo's and Gitea's Actions read workflow files from.
@@ -62,7 +61,7 @@ pub struct Forgejo {
     http: Outgoing,
     token: Secret,
     authorization: HeaderValue,
-    paths: Mutex<HashMap<RepositoryId, (RepoPath, Instant)>>,
+    places: Places,
 }
 
 impl fmt::Debug for Forgejo {
@@ -72,124 +71,6 @@ impl fmt::Debug for Forgejo {
             .field("connection", &self.connection)
             .finish_non_exhaustive()
     }
-}
-
-/// One of the SDK's types, of which nothing but these fields is read: any other may be null, or hold a word that the
-/// SDK does not know, and a repository would be lost for it.
-fn only<'de, D: Deserializer<'de>, T: DeserializeOwned>(answer: D, fields: &[&str]) -> Result<T, D::Error> {
-    let mut object = serde_json::Map::deserialize(answer)?;
-    object.retain(|name, value| fields.contains(&name.as_str()) && !value.is_null());
-    T::deserialize(serde_json::Value::Object(object)).map_err(D::Error::custom)
-}
-
-/// What is needed of a repository. The SDK's types read an absent field as zero or as an empty text, so that is no
-/// answer; here and below.
-struct Repo {
-    id: RepositoryId,
-    full_name: RepoPath,
-}
-
-impl<'de> Deserialize<'de> for Repo {
-    fn deserialize<D: Deserializer<'de>>(answer: D) -> Result<Self, D::Error> {
-        Self::try_from(only::<D, repos::Repository>(answer, &["id", "full_name"])?).map_err(D::Error::custom)
-    }
-}
-
-impl TryFrom<repos::Repository> for Repo {
-    type Error = String;
-
-    fn try_from(repository: repos::Repository) -> Result<Self, String> {
-        let id = u64::try_from(repository.id).unwrap_or(0);
-        if id == 0 {
-            return Err("a repository without an id".to_owned());
-        }
-        Ok(Self {
-            id: id.into(),
-            full_name: checked(&repository.full_name)?,
-        })
-    }
-}
-
-struct Commit {
-    sha: CommitSha,
-}
-
-impl<'de> Deserialize<'de> for Commit {
-    fn deserialize<D: Deserializer<'de>>(answer: D) -> Result<Self, D::Error> {
-        Self::try_from(only::<D, repos::Commit>(answer, &["sha"])?).map_err(D::Error::custom)
-    }
-}
-
-impl TryFrom<repos::Commit> for Commit {
-    type Error = String;
-
-    fn try_from(commit: repos::Commit) -> Result<Self, String> {
-        checked(&commit.sha).map(|sha| Self { sha })
-    }
-}
-
-struct User {
-    login: String,
-}
-
-impl<'de> Deserialize<'de> for User {
-    fn deserialize<D: Deserializer<'de>>(answer: D) -> Result<Self, D::Error> {
-        Self::try_from(only::<D, user::User>(answer, &["login"])?).map_err(D::Error::custom)
-    }
-}
-
-impl TryFrom<user::User> for User {
-    type Error = String;
-
-    fn try_from(user: user::User) -> Result<Self, String> {
-        match user.login {
-            login if login.is_empty() => Err("a user without a name".to_owned()),
-            login => Ok(Self { login }),
-        }
-    }
-}
-
-/// A name of ours from a text of the forge's.
-fn checked<T: FromStr<Err: fmt::Display>>(text: &str) -> Result<T, String> {
-    text.parse().map_err(|error: T::Err| error.to_string())
-}
-
-/// The SDK's own wants every field, and a list in `status_check_contexts`, where servers also send null.
-#[derive(Deserialize)]
-struct Branch {
-    commit: BranchCommit,
-}
-
-#[derive(Deserialize)]
-struct BranchCommit {
-    id: CommitSha,
-}
-
-/// One ref when one matches exactly, on some versions; a list of all that begin so on others.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum GitRefs {
-    One(GitRef),
-    Many(Vec<GitRef>),
-}
-
-#[derive(Deserialize)]
-struct GitRef {
-    #[serde(rename = "ref")]
-    name: String,
-    object: Object,
-}
-
-#[derive(Deserialize)]
-struct Object {
-    #[serde(rename = "type")]
-    kind: String,
-    sha: CommitSha,
-}
-
-#[derive(Deserialize)]
-struct Version {
-    version: String,
 }
 
 impl Forgejo {
@@ -213,7 +94,7 @@ impl Forgejo {
             http,
             token: token.clone(),
             authorization,
-            paths: Mutex::default(),
+            places: Places::default(),
         })
     }
 
@@ -247,51 +128,47 @@ impl Forgejo {
         Answer::judge(call, response)
     }
 
-    /// Where the repository of this id is now. A renamed one is followed; another one that took its
-    /// path is never reported to.
-    async fn current_path(&self, repository: &Repository) -> Result<RepoPath, ForgeError> {
-        let paths = || self.paths.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = paths()
-            .get(&repository.id)
-            .filter(|(_, since)| since.elapsed() < PATH_KNOWN_FOR)
-            .cloned();
-        if let Some((path, _)) = known {
-            return Ok(path);
-        }
-        let path = match self.repository(&repository.path).await {
-            Ok(Some(found)) if found.id == repository.id => found.full_name,
-            Err(error) if error.is_retryable() => return Err(error),
-            // Another one, none, or a redirect to its new name.
-            _ => {
-                let answer = self.get(&format!("repositories/{}", repository.id)).await?;
-                answer.needed::<Repo>(NO_RIGHT)?.full_name
-            }
+    /// Where the repository of this id is. A path that was checked before `believed_for` is not checked again. A renamed
+    /// one is followed; another one that took its path is never reported to.
+    async fn place(&self, repository: &Repository, believed_for: Duration) -> Result<Place, ForgeError> {
+        let last = self.places.last(&repository.id);
+        let path = match last {
+            Some((path, since)) if since.elapsed() < believed_for => return Ok(Place { path, remembered: true }),
+            Some((path, _)) => path,
+            None => repository.path.clone(),
         };
-        let mut paths = paths();
-        if paths.len() >= PATHS {
-            paths.retain(|_, (_, since)| since.elapsed() < PATH_KNOWN_FOR);
+        let path = match self.repository(&path).await {
+            Ok(Some(found)) if found.id == repository.id => {
+                self.places.learn(&repository.id, &found.full_name);
+                found.full_name
+            }
+            Err(error) if error.is_retryable() => return Err(error),
+            // Another one, none, none that we may see, or a redirect to its new name.
+            _ => self.path_by_number(repository).await?,
+        };
+        Ok(Place {
+            path,
+            remembered: false,
+        })
+    }
+
+    /// Where the repository of this id is, whatever was known.
+    async fn path_by_number(&self, repository: &Repository) -> Result<RepoPath, ForgeError> {
+        self.places.forget(&repository.id);
+        let answer = self.get(&format!("repositories/{}", repository.id)).await?;
+        let found = answer.needed::<Repo>(NO_RIGHT)?;
+        if found.id != repository.id {
+            return Err(answer.later("the answer is about another repository"));
         }
-        paths.insert(repository.id.clone(), (path.clone(), Instant::now()));
-        Ok(path)
+        self.places.learn(&repository.id, &found.full_name);
+        Ok(found.full_name)
     }
 
     async fn repository(&self, path: &RepoPath) -> Result<Option<Repo>, ForgeError> {
         self.get(&format!("repos/{path}")).await?.json()
     }
-}
 
-#[async_trait]
-impl Forge for Forgejo {
-    fn workflow_folders(&self) -> &'static [&'static str] {
-        WORKFLOWS
-    }
-
-    fn webhooks(&self) -> Option<Arc<dyn Webhooks>> {
-        Some(self.webhooks.clone())
-    }
-
-    async fn read_ref(&self, repository: &Repository, name: &RefName) -> Result<Option<CommitSha>, ForgeError> {
-        let path = self.current_path(repository).await?;
+    async fn ref_at(&self, path: &RepoPath, name: &RefName) -> Result<Option<CommitSha>, ForgeError> {
         if let Some(branch) = name.branch() {
             // The refs endpoint would list every branch that begins with this name.
             let answer = self
@@ -321,6 +198,73 @@ impl Forge for Forgejo {
         }
     }
 
+    /// Sets a status of a commit. Forgejo stores one for a commit that it does not know, or in a repository without its
+    /// default branch, and answers 500 all the same, so it is looked up once.
+    async fn set_status(&self, path: &RepoPath, commit: &CommitSha, status: &Status<'_>) -> Result<(), ForgeError> {
+        let route = format!("repos/{path}/statuses/{}", encode_part(commit.as_str()));
+        let sent = self.send(Method::POST, &route, Some(status)).await;
+        match sent.and_then(|answer| answer.needed::<serde::de::IgnoredAny>(NO_RIGHT)) {
+            Ok(_) => Ok(()),
+            Err(error @ ForgeError::Later { .. }) => {
+                if !self.stands(&route, status).await {
+                    return Err(error);
+                }
+                tracing::info!(%commit, reason = %error, "the forge answered with an error and stored the status");
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether this status is the newest of its context.
+    async fn stands(&self, route: &str, status: &Status<'_>) -> bool {
+        // Times are whole seconds, so only the ids tell which of two is newer. Servers that do not know this order begin
+        // with the newest, too.
+        let newest = self.get(&format!("{route}?sort=highestindex&limit={PAGE}")).await;
+        let stored = newest.and_then(|answer| answer.json::<Vec<serde_json::Value>>());
+        stored.is_ok_and(|stored| status.is_newest_of(stored.unwrap_or_default()))
+    }
+}
+
+/// A path, and whether it was only remembered.
+struct Place {
+    path: RepoPath,
+    remembered: bool,
+}
+
+/// Whether a call to a path that led somewhere before may fare better at another: a redirect, 404, 403.
+fn leads_nowhere(error: &ForgeError) -> bool {
+    matches!(error, ForgeError::Forbidden { .. } | ForgeError::Refused { .. })
+}
+
+#[async_trait]
+impl Forge for Forgejo {
+    fn workflow_folders(&self) -> &'static [&'static str] {
+        WORKFLOWS
+    }
+
+    /// Neither limits them. One is sent after the other, which is a limit, too; this one only ends a loop of ours.
+    fn reports_per_minute(&self) -> u32 {
+        3000
+    }
+
+    fn webhooks(&self) -> Option<Arc<dyn Webhooks>> {
+        Some(self.webhooks.clone())
+    }
+
+    async fn read_ref(&self, repository: &Repository, name: &RefName) -> Result<Option<CommitSha>, ForgeError> {
+        let place = self.place(repository, PATH_KNOWN_FOR).await?;
+        let found = self.ref_at(&place.path, name).await;
+        if !place.remembered || !found.as_ref().map_or_else(leads_nowhere, Option::is_none) {
+            return found;
+        }
+        let path = self.path_by_number(repository).await?;
+        if path == place.path {
+            return found;
+        }
+        self.ref_at(&path, name).await
+    }
+
     async fn find_repository(&self, path: &RepoPath, _known: &ForgeContext) -> Result<Option<Repository>, ForgeError> {
         let connection = self.connection.clone();
         let found = self.repository(path).await?;
@@ -333,7 +277,7 @@ impl Forge for Forgejo {
     }
 
     async fn fetch_access(&self, repository: &Repository) -> Result<FetchAccess, ForgeError> {
-        let path = self.current_path(repository).await?;
+        let path = self.place(repository, PATH_KNOWN_FOR).await?.path;
         // The token is the password; with one, the name before it does not matter.
         let basic = STANDARD.encode(format!("helios-ci:{}", self.token.expose()));
         Ok(FetchAccess {
@@ -343,13 +287,33 @@ impl Forge for Forgejo {
     }
 
     /// Statuses append and the latest counts, so saying one twice after a lost answer does no harm.
+    ///
+    /// A status is set by path alone, and its answer does not say in which repository: so the path's id is compared before
+    /// each final state, which stays, and for others every few seconds. That costs one small request more per job and
+    /// leaves a repository that takes the path of another only the time of one request to hear what is not its own.
     async fn report(&self, report: &Report, details: &str, _known: Option<&str>) -> Result<Option<String>, ForgeError> {
-        let path = self.current_path(&report.repository).await?;
-        let route = format!("repos/{path}/statuses/{}", encode_part(report.commit.as_str()));
+        let believed_for = if report.state.is_final() {
+            Duration::ZERO
+        } else {
+            PATH_TOLD_FOR
+        };
+        let place = self.place(&report.repository, believed_for).await?;
         let status = Status::new(report, details);
-        let answer = self.send(Method::POST, &route, Some(&status)).await?;
-        answer.needed::<serde::de::IgnoredAny>(NO_RIGHT)?;
+        match self.set_status(&place.path, &report.commit, &status).await {
+            Err(error) if leads_nowhere(&error) => {
+                let path = self.path_by_number(&report.repository).await?;
+                if path == place.path {
+                    return Err(error);
+                }
+                self.set_status(&path, &report.commit, &status).await?;
+            }
+            told => told?,
+        }
         Ok(None)
+    }
+
+    async fn answers(&self) -> Result<(), ForgeError> {
+        self.get("version").await.map(drop)
     }
 
     async fn check(&self) -> Result<String, ForgeError> {

@@ -1,6 +1,6 @@
 //! Commit statuses as Forgejo and Gitea take them.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     forge::text::with_word,
@@ -50,4 +50,31 @@ impl<'a> Status<'a> {
             target_url: details,
         }
     }
+
+    /// Whether the newest status of this context, among those that a forge has stored, is this one. Forges trim texts.
+    pub fn is_newest_of(&self, stored: Vec<serde_json::Value>) -> bool {
+        let stored = stored
+            .into_iter()
+            .filter_map(|status| serde_json::from_value::<Stored>(status).ok());
+        let ours = stored.filter(|status| status.context.trim() == self.context.trim());
+        ours.max_by_key(|status| status.id).is_some_and(|newest| {
+            let (description, url) = (
+                newest.description.unwrap_or_default(),
+                newest.target_url.unwrap_or_default(),
+            );
+            newest.status == self.state
+                && description.trim() == self.description.trim()
+                && url.trim() == self.target_url.trim()
+        })
+    }
+}
+
+/// A status as it is listed.
+#[derive(Deserialize)]
+struct Stored {
+    id: u64,
+    status: String,
+    context: String,
+    description: Option<String>,
+    target_url: Option<String>,
 }

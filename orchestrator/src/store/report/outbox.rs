@@ -121,8 +121,8 @@ pub(super) async fn put(tx: &mut Tx, target: &CheckTarget, name: &str, wanted: &
             row.generation + u32::from(row.completed_ms.is_some() && !text.state.is_final())
         }
     };
-    // A refusal may have been mended since, so a new state is tried at once; a pause that the forge
-    // asked for is kept.
+    // What kept the old version from being told may not keep the new one, so that is tried at once and with all its
+    // tries; a pause that the forge asked for is kept.
     tx.execute(
         "INSERT INTO reports (id, connection, repository_id, repository_path, forge_context, commit_sha, name,
              generation, state, title, summary, run_id, job_id, started_ms, completed_ms, version, since_version,
@@ -138,9 +138,9 @@ pub(super) async fn put(tx: &mut Tx, target: &CheckTarget, name: &str, wanted: &
                  THEN reports.version + 1 ELSE reports.since_version END,
              remote = CASE WHEN excluded.generation > reports.generation THEN NULL ELSE reports.remote END,
              generation = excluded.generation,
-             due_ms = CASE WHEN reports.refused = 1 OR reports.delivered = reports.version
+             due_ms = CASE WHEN reports.tries > 0 OR reports.delivered = reports.version
                  THEN excluded.due_ms ELSE reports.due_ms END,
-             refused = 0",
+             tries = 0, refused = 0",
         args![
             ReportId::new(),
             &target.repository.connection,

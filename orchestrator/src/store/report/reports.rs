@@ -7,7 +7,7 @@ use crate::{
     model::{
         ids::ReportId,
         names::NodeName,
-        report::{Report, ReportState},
+        report::{Lane, Report, ReportState},
     },
     store::{
         Store, StoreError,
@@ -24,7 +24,7 @@ pub struct ClaimedReport {
     pub id: ReportId,
     /// To be shown when telling what became of it: meanwhile a newer state may be wanted.
     pub version: i64,
-    /// Failed tries since the last delivery.
+    /// Failed tries of this version, for which it alone was to blame.
     pub tries: u32,
     /// What to say.
     pub report: Report,
@@ -32,8 +32,8 @@ pub struct ClaimedReport {
     pub remote: Option<String>,
 }
 
-/// A refused report is tried again this often: whoever mends the permission need do nothing else.
-const REFUSED_AGAIN: Duration = Duration::from_secs(3600);
+/// One that cannot be read is tried again this often: a later version of the program may read it.
+const UNREADABLE_AGAIN: Duration = Duration::from_secs(3600);
 
 /// The stored word of a report's state.
 pub(in crate::store) fn word(state: ReportState) -> &'static str {
@@ -66,18 +66,59 @@ fn state(row: &Row) -> Result<ReportState, StoreError> {
         .ok_or_else(|| row.unreadable("state", format!("`{text}` is no state of a report")))
 }
 
+/// What became of a report that was not delivered.
+#[derive(Debug, Clone, Copy)]
+enum PutOff {
+    /// It was not its fault: its lane is closed or busy.
+    Held,
+    /// Its own failure, which counts as a try.
+    Failed,
+    /// The forge said no, which counts as a try and is shown as such.
+    Refused,
+}
+
 impl Store {
-    /// Claims reports that are due, final ones first, each check's newest state. One that cannot be read is not among
-    /// them: it counts as refused, and is tried again hourly.
+    /// The lanes with something to say, each with the time until its earliest report is due: none when it is due now. A
+    /// report that is being told is due when its lease ends.
+    pub async fn report_lanes(&self) -> Result<Vec<(Lane, Duration)>, StoreError> {
+        let mut tx = self.read_single("look for reports").await?;
+        let rows = tx
+            .rows(
+                "SELECT connection, forge_context, MIN(CASE WHEN lease_until > due_ms THEN lease_until ELSE due_ms END) AS due
+                 FROM reports WHERE delivered < version GROUP BY connection, forge_context",
+                &[],
+            )
+            .await?;
+        let (mut lanes, mut unreadable) = (Vec::with_capacity(rows.len()), Vec::new());
+        for row in &rows {
+            let due = row.int("due")?;
+            match lane(row) {
+                Ok(lane) => {
+                    let wait = u64::try_from(due.saturating_sub(tx.now)).unwrap_or(0);
+                    lanes.push((lane, Duration::from_millis(wait)));
+                }
+                Err(error) => unreadable.push(error),
+            }
+        }
+        self.note_unreadable(&unreadable);
+        Ok(lanes)
+    }
+
+    /// Claims reports of a lane that are due, final ones first, each check's newest state. One that cannot be read is not
+    /// among them: it counts as refused, and is tried again hourly.
     pub async fn claim_reports(
         &self,
         node: &NodeName,
+        lane: &Lane,
         limit: u32,
         lease: Duration,
     ) -> Result<Vec<ClaimedReport>, StoreError> {
-        let (claimed, unreadable) = in_tx!(self, "claim reports", [node = node.clone()], |tx| claim(
-            tx, node, limit, lease
-        ))?;
+        let (claimed, unreadable) = in_tx!(
+            self,
+            "claim reports",
+            [node = node.clone(), lane = lane.clone()],
+            |tx| claim(tx, node, lane, limit, lease)
+        )?;
         self.note_unreadable(&unreadable);
         Ok(claimed)
     }
@@ -92,74 +133,112 @@ impl Store {
         )
     }
 
-    /// The forge took no report now; it is due again after `after`.
-    pub async fn report_later(
+    /// No report of its lane can be told now; it is due again after `after`, and so is a newer version of it.
+    pub async fn report_held(
         &self,
         id: ReportId,
         version: i64,
         after: Duration,
         reason: &str,
     ) -> Result<(), StoreError> {
+        self.put_off_report(id, version, after, reason, PutOff::Held).await
+    }
+
+    /// This report could not be told; it is due again after `after`. A newer version of it is due at once.
+    pub async fn report_failed(
+        &self,
+        id: ReportId,
+        version: i64,
+        after: Duration,
+        reason: &str,
+    ) -> Result<(), StoreError> {
+        self.put_off_report(id, version, after, reason, PutOff::Failed).await
+    }
+
+    /// As [`Store::report_failed`], where the forge said no: it is shown so.
+    pub async fn report_refused(
+        &self,
+        id: ReportId,
+        version: i64,
+        after: Duration,
+        reason: &str,
+    ) -> Result<(), StoreError> {
+        self.put_off_report(id, version, after, reason, PutOff::Refused).await
+    }
+
+    async fn put_off_report(
+        &self,
+        id: ReportId,
+        version: i64,
+        after: Duration,
+        reason: &str,
+        why: PutOff,
+    ) -> Result<(), StoreError> {
         in_tx!(
             self,
             "put off a report",
             [id = id.to_string(), reason = reason.to_owned()],
-            |tx| { put_off(tx, id, version, after, reason, false) }
+            |tx| put_off(tx, id, version, after, reason, why)
         )
     }
 
-    /// The forge said no. It is shown on the run's page and tried again hourly, and at once when there
-    /// is something new to say.
-    pub async fn report_refused(&self, id: ReportId, version: i64, reason: &str) -> Result<(), StoreError> {
+    /// What is due of a lane waits for its forge, for this reason, and for `after` where the forge asked for that: a
+    /// daemon that starts meanwhile, or another one, leaves it alone, too.
+    pub async fn hold_reports(&self, lane: &Lane, after: Duration, reason: &str) -> Result<(), StoreError> {
         in_tx!(
             self,
-            "note a refused report",
-            [id = id.to_string(), reason = reason.to_owned()],
-            |tx| { put_off(tx, id, version, REFUSED_AGAIN, reason, true) }
+            "hold the reports of a forge",
+            [lane = lane.clone(), reason = clip(reason, REASON).to_owned()],
+            |tx| hold(tx, lane, after, reason)
         )
     }
+}
 
-    /// When the next report is due, in milliseconds since 1970; none when nothing is owed.
-    pub async fn next_report_due(&self) -> Result<Option<i64>, StoreError> {
-        let mut tx = self.read_single("look for the next report").await?;
-        let row = tx
-            .row(
-                "SELECT MIN(CASE WHEN lease_until > due_ms THEN lease_until ELSE due_ms END) AS due
-                 FROM reports WHERE delivered < version",
-                &[],
-            )
-            .await?;
-        row.map_or(Ok(None), |row| row.opt_int("due"))
-    }
+/// Longest reason that is kept, in bytes.
+const REASON: usize = 1000;
+
+fn lane(row: &Row) -> Result<Lane, StoreError> {
+    Ok(Lane {
+        connection: row.parse("connection")?,
+        context: row.parse("forge_context")?,
+    })
 }
 
 async fn claim(
     tx: &mut Tx,
     node: &NodeName,
+    lane: &Lane,
     limit: u32,
     lease: Duration,
 ) -> Result<(Vec<ClaimedReport>, Vec<StoreError>), StoreError> {
-    let rows = tx
-        .rows(
-            "UPDATE reports SET lease_owner = $1, lease_until = $2 WHERE id IN (
-                 SELECT id FROM reports WHERE delivered < version AND due_ms <= $3 AND lease_until <= $3
-                 ORDER BY CASE WHEN completed_ms IS NULL THEN 1 ELSE 0 END, due_ms, id
-                 LIMIT $4 /*pg FOR UPDATE SKIP LOCKED*/)
-             RETURNING id, version, tries, connection, repository_id, repository_path, forge_context, commit_sha, name,
-                 generation, state, title, summary, run_id, job_id, started_ms, completed_ms, remote",
-            args![node, tx.now + ms(lease), tx.now, limit],
-        )
-        .await?;
-    let (mut readable, mut unreadable) = (Vec::with_capacity(rows.len()), Vec::new());
-    for row in &rows {
-        match claimed(row) {
-            Ok(report) => readable.push(report),
-            Err(error @ StoreError::Unreadable { .. }) => {
-                let (id, version, reason) = (row.text("id")?, row.int("version")?, error.to_string());
-                put_off(tx, &id, version, REFUSED_AGAIN, &reason, true).await?;
-                unreadable.push(error);
+    let (mut readable, mut unreadable) = (Vec::new(), Vec::new());
+    loop {
+        let rows = tx
+            .rows(
+                "UPDATE reports SET lease_owner = $1, lease_until = $2 WHERE id IN (
+                     SELECT id FROM reports WHERE delivered < version AND due_ms <= $3 AND lease_until <= $3
+                         AND connection = $5 AND forge_context = $6
+                     ORDER BY CASE WHEN completed_ms IS NULL THEN 1 ELSE 0 END, due_ms, id
+                     LIMIT $4 /*pg FOR UPDATE SKIP LOCKED*/)
+                 RETURNING id, version, tries, connection, repository_id, repository_path, forge_context, commit_sha,
+                     name, generation, state, title, summary, run_id, job_id, started_ms, completed_ms, remote",
+                args![node, tx.now + ms(lease), tx.now, limit, &lane.connection, &lane.context],
+            )
+            .await?;
+        for row in &rows {
+            match claimed(row) {
+                Ok(report) => readable.push(report),
+                Err(error @ StoreError::Unreadable { .. }) => {
+                    let (id, version, reason) = (row.text("id")?, row.int("version")?, error.to_string());
+                    put_off(tx, &id, version, UNREADABLE_AGAIN, &reason, PutOff::Refused).await?;
+                    unreadable.push(error);
+                }
+                Err(error) => return Err(error),
             }
-            Err(error) => return Err(error),
+        }
+        // Those that cannot be read are not due any more; others may be behind them.
+        if !readable.is_empty() || rows.is_empty() {
+            break;
         }
     }
     // RETURNING guarantees no order.
@@ -210,15 +289,43 @@ async fn put_off(
     version: i64,
     after: Duration,
     reason: &str,
-    refused: bool,
+    why: PutOff,
 ) -> Result<(), StoreError> {
-    // A refusal of an old version says nothing of the new one, which is due at once; a pause holds for both.
+    let own = !matches!(why, PutOff::Held);
+    // A failure of an old version says nothing of the new one, which is due at once; a pause holds for both.
     tx.execute(
-        "UPDATE reports SET lease_until = 0, lease_owner = NULL, tries = tries + 1, reason = $4,
+        "UPDATE reports SET lease_until = 0, lease_owner = NULL, reason = $4,
+             tries = CASE WHEN version = $2 AND $6 = 1 THEN tries + 1 ELSE tries END,
              refused = CASE WHEN version = $2 THEN $5 ELSE 0 END,
-             due_ms = CASE WHEN version = $2 OR $5 = 0 THEN $3 ELSE due_ms END
+             due_ms = CASE WHEN version = $2 OR $6 = 0 THEN $3 ELSE due_ms END
          WHERE id = $1 AND version >= $2 AND delivered < $2",
-        args![id, version, tx.now + ms(after), clip(reason, 1000), refused],
+        args![
+            id,
+            version,
+            tx.now + ms(after),
+            clip(reason, REASON),
+            matches!(why, PutOff::Refused),
+            own
+        ],
+    )
+    .await
+    .map(drop)
+}
+
+/// Rows that say so already are left as they are, so that a forge may be away for long.
+async fn hold(tx: &mut Tx, lane: &Lane, after: Duration, reason: &str) -> Result<(), StoreError> {
+    tx.execute(
+        "UPDATE reports SET reason = $4, due_ms = CASE WHEN due_ms < $5 THEN $5 ELSE due_ms END
+         WHERE delivered < version AND due_ms <= $3 AND lease_until <= $3 AND connection = $1 AND forge_context = $2
+             AND refused = 0 AND (reason IS NULL OR reason <> $4 OR $6 = 1)",
+        args![
+            &lane.connection,
+            &lane.context,
+            tx.now,
+            reason,
+            if after.is_zero() { 0 } else { tx.now + ms(after) },
+            !after.is_zero()
+        ],
     )
     .await
     .map(drop)

@@ -243,6 +243,16 @@ impl Lab {
         ))
     }
 
+    /// Claims what is due of all lanes, of each up to a limit.
+    async fn claim_reports(&self, limit: u32, lease: Duration) -> Vec<ClaimedReport> {
+        let mut claimed = Vec::new();
+        for (lane, _) in self.store.report_lanes().await.unwrap() {
+            let of_lane = self.store.claim_reports(&self.node, &lane, limit, lease).await;
+            claimed.extend(of_lane.unwrap());
+        }
+        claimed
+    }
+
     /// Nothing is left of the attempt's machine.
     pub(crate) async fn gone(&self, claimed: &ClaimedJob) {
         let machine = MachineName::of(claimed.attempt);

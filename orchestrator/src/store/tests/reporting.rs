@@ -1,7 +1,10 @@
 //! The outbox as the reporter sees it.
 
 use super::*;
-use crate::model::{names::RefName, report::ReportState};
+use crate::model::{
+    names::RefName,
+    report::{Lane, ReportState},
+};
 
 const BUILD: &str = "helios-ci / ci / build";
 
@@ -10,6 +13,8 @@ contract!(
     a_report_is_in_flight_once,
     final_reports_go_first,
     a_pause_is_kept_and_a_refusal_is_shown,
+    each_state_has_all_its_tries,
+    what_waits_for_a_forge_says_so_and_stays_due,
     an_answer_for_an_earlier_generation_lends_no_id,
     an_old_answer_does_not_hide_a_new_state,
     an_expired_lease_is_claimed_again,
@@ -22,7 +27,7 @@ contract!(
 );
 
 async fn claim_all(lab: &Lab) -> Vec<ClaimedReport> {
-    lab.store.claim_reports(&lab.node, 100, MINUTE).await.unwrap()
+    lab.claim_reports(100, MINUTE).await
 }
 
 async fn deliver(lab: &Lab, report: &ClaimedReport) {
@@ -39,10 +44,11 @@ fn of_job(reports: Vec<ClaimedReport>) -> ClaimedReport {
 }
 
 async fn the_newest_state_is_told(lab: Lab) {
-    assert_eq!(lab.store.next_report_due().await.unwrap(), None);
+    assert!(lab.store.report_lanes().await.unwrap().is_empty());
     let run = lab.run(&ci(ONE)).await;
     lab.play(JobResult::Failure).await;
-    assert!(lab.store.next_report_due().await.unwrap().is_some());
+    let lanes = lab.store.report_lanes().await.unwrap();
+    assert!(matches!(&lanes[..], [(_, Duration::ZERO)]), "{lanes:?}");
     let reports = claim_all(&lab).await;
     assert_eq!(reports.len(), 2, "one per check, whatever happened in between");
     for claimed in &reports {
@@ -52,7 +58,7 @@ async fn the_newest_state_is_told(lab: Lab) {
         assert!(report.completed_ms >= report.started_ms && report.started_ms.is_some());
         deliver(&lab, claimed).await;
     }
-    assert_eq!(lab.store.next_report_due().await.unwrap(), None);
+    assert!(lab.store.report_lanes().await.unwrap().is_empty());
     assert!(claim_all(&lab).await.is_empty());
 }
 
@@ -79,7 +85,7 @@ async fn final_reports_go_first(lab: Lab) {
     lab.run(&Workflow { commit: 2, ..ci(ONE) }).await;
     lab.sql("UPDATE reports SET due_ms = CASE WHEN completed_ms IS NULL THEN 1 ELSE 2 END")
         .await;
-    let first = lab.store.claim_reports(&lab.node, 2, MINUTE).await.unwrap();
+    let first = lab.claim_reports(2, MINUTE).await;
     assert!(first.len() == 2 && first.iter().all(|r| r.report.state.is_final()));
     let all = claim_all(&lab).await;
     assert!(all.len() == 2 && all.iter().all(|r| !r.report.state.is_final()));
@@ -90,18 +96,19 @@ async fn a_pause_is_kept_and_a_refusal_is_shown(lab: Lab) {
     for claimed in claim_all(&lab).await {
         let (id, version) = (claimed.id, claimed.version);
         if claimed.report.job.is_some() {
-            lab.store
-                .report_refused(id, version, "the forge answered 403")
-                .await
-                .unwrap();
+            let refused = lab.store.report_refused(id, version, MINUTE, "the forge answered 403");
+            refused.await.unwrap();
         } else {
-            lab.store
-                .report_later(id, version, MINUTE, "the forge answered 429")
-                .await
-                .unwrap();
+            let held = lab.store.report_held(id, version, MINUTE, "the forge answered 429");
+            held.await.unwrap();
         }
     }
     assert!(claim_all(&lab).await.is_empty());
+    let lanes = lab.store.report_lanes().await.unwrap();
+    assert!(
+        lanes.len() == 1 && !lanes[0].1.is_zero() && lanes[0].1 <= MINUTE,
+        "{lanes:?}"
+    );
     let shown = lab.store.run(run).await.unwrap().unwrap().undelivered;
     let expected = [
         "helios-ci: the forge answered 429",
@@ -111,17 +118,80 @@ async fn a_pause_is_kept_and_a_refusal_is_shown(lab: Lab) {
     let counts = lab.store.counts().await.unwrap();
     assert_eq!((counts.reports_undelivered, counts.reports_refused), (2, 1));
     lab.play(JobResult::Success).await;
+    // The refused check has something new to say, the paused one still waits.
     let again = of_job(claim_all(&lab).await);
-    assert_eq!(
-        again.tries, 1,
-        "the refused check has something new to say, the paused one still waits"
-    );
     deliver(&lab, &again).await;
     lab.sql("UPDATE reports SET due_ms = 0").await;
     for claimed in claim_all(&lab).await {
+        assert_eq!(claimed.tries, 0, "a pause is no try");
         deliver(&lab, &claimed).await;
     }
     assert!(lab.store.run(run).await.unwrap().unwrap().undelivered.is_empty());
+}
+
+async fn each_state_has_all_its_tries(lab: Lab) {
+    lab.run(&ci(ONE)).await;
+    for tries in 0..3 {
+        lab.sql("UPDATE reports SET due_ms = 0").await;
+        let claimed = of_job(claim_all(&lab).await);
+        assert_eq!(claimed.tries, tries);
+        let failed = lab
+            .store
+            .report_failed(claimed.id, claimed.version, MINUTE, "the forge answered 500");
+        failed.await.unwrap();
+        lab.sql("UPDATE reports SET lease_until = 0 WHERE job_id IS NULL").await;
+    }
+    assert_eq!(lab.store.counts().await.unwrap().reports_refused, 0);
+    let old = {
+        lab.sql("UPDATE reports SET due_ms = 0").await;
+        of_job(claim_all(&lab).await)
+    };
+    lab.play(JobResult::Success).await;
+    // What became of the old state counts for nothing.
+    let failed = lab
+        .store
+        .report_failed(old.id, old.version, MINUTE, "the forge answered 500");
+    failed.await.unwrap();
+    let new = of_job(claim_all(&lab).await);
+    assert_eq!((new.tries, new.report.state), (0, ReportState::Success));
+}
+
+async fn what_waits_for_a_forge_says_so_and_stays_due(lab: Lab) {
+    let run = lab.run(&ci(ONE)).await;
+    let lanes = lab.store.report_lanes().await.unwrap();
+    let lane = &lanes[0].0;
+    let under_way = lab.store.claim_reports(&lab.node, lane, 1, MINUTE).await.unwrap();
+    let shown = async || lab.store.run(run).await.unwrap().unwrap().undelivered;
+    for reason in ["the forge is away", "the forge is away", "the forge is very much away"] {
+        lab.store.hold_reports(lane, Duration::ZERO, reason).await.unwrap();
+        assert_eq!(shown().await.len(), 1, "one that is under way waits for nothing");
+        assert!(
+            shown().await[0].ends_with(&format!(": {reason}")),
+            "{:?}",
+            shown().await
+        );
+    }
+    let other = Lane {
+        context: 8.into(),
+        ..lane.clone()
+    };
+    lab.store.hold_reports(&other, MINUTE, "another one").await.unwrap();
+    assert!(!shown().await[0].contains("another one"));
+    let waiting = lab
+        .store
+        .claim_reports(&lab.node, lane, 9, Duration::ZERO)
+        .await
+        .unwrap();
+    assert_eq!((waiting.len(), under_way.len()), (1, 1), "it is due all the time");
+    // Where the forge asked for a pause it is kept, also by a daemon that starts meanwhile.
+    lab.store
+        .hold_reports(lane, MINUTE, "the forge answered 429")
+        .await
+        .unwrap();
+    assert!(claim_all(&lab).await.is_empty());
+    lab.store.hold_reports(lane, Duration::ZERO, "x").await.unwrap();
+    assert!(claim_all(&lab).await.is_empty());
+    assert!(shown().await[0].contains("429"));
 }
 
 async fn an_answer_for_an_earlier_generation_lends_no_id(lab: Lab) {
@@ -146,12 +216,12 @@ async fn an_answer_for_an_earlier_generation_lends_no_id(lab: Lab) {
 
 async fn an_old_answer_does_not_hide_a_new_state(lab: Lab) {
     lab.run(&ci(ONE)).await;
-    let slow = of_job(lab.store.claim_reports(&lab.node, 100, Duration::ZERO).await.unwrap());
+    let slow = of_job(lab.claim_reports(100, Duration::ZERO).await);
     lab.play(JobResult::Success).await;
     let fast = of_job(claim_all(&lab).await);
     deliver(&lab, &fast).await;
     deliver(&lab, &slow).await;
-    let late = lab.store.report_refused(slow.id, slow.version, "no").await;
+    let late = lab.store.report_refused(slow.id, slow.version, MINUTE, "no").await;
     late.unwrap();
     let newest = lab
         .number("SELECT COUNT(*) AS n FROM reports WHERE delivered = version")
@@ -161,7 +231,7 @@ async fn an_old_answer_does_not_hide_a_new_state(lab: Lab) {
 
 async fn an_expired_lease_is_claimed_again(lab: Lab) {
     lab.run(&ci(ONE)).await;
-    let lost = lab.store.claim_reports(&lab.node, 100, Duration::ZERO).await.unwrap();
+    let lost = lab.claim_reports(100, Duration::ZERO).await;
     assert_eq!(claim_all(&lab).await.len(), lost.len());
 }
 

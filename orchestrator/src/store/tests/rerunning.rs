@@ -92,7 +92,7 @@ async fn a_rerun_supersedes_its_checks(lab: Lab) {
     let run = lab.run(&ci(&[("a", &[]), ("b", &[])])).await;
     lab.play(JobResult::Success).await;
     lab.play(JobResult::Failure).await;
-    for report in lab.store.claim_reports(&lab.node, 10, MINUTE).await.unwrap() {
+    for report in lab.claim_reports(10, MINUTE).await {
         assert_eq!(report.report.generation, 1, "{}", report.report.name);
         lab.store
             .report_delivered(report.id, report.version, Some("remote-1"))
@@ -100,7 +100,7 @@ async fn a_rerun_supersedes_its_checks(lab: Lab) {
             .unwrap();
     }
     lab.store.rerun(run, Rerun::Failed, "bob").await.unwrap();
-    let reports = lab.store.claim_reports(&lab.node, 10, MINUTE).await.unwrap();
+    let reports = lab.claim_reports(10, MINUTE).await;
     let mut found: Vec<(String, u32, Option<String>)> = reports
         .into_iter()
         .map(|r| (r.report.name, r.report.generation, r.remote))

@@ -53,7 +53,7 @@ async fn everything_was_kept(store: Store) {
         (row.repository.id.as_str(), row.repository.context.as_str()),
         ("1", "9")
     );
-    let owed = lab.store.claim_reports(&lab.node, 9, MINUTE).await.unwrap().remove(0);
+    let owed = lab.claim_reports(9, MINUTE).await.remove(0);
     let repository = owed.report.repository;
     assert_eq!((repository.id.as_str(), repository.context.is_empty()), ("1", true));
     let turns = "SELECT COUNT(*) AS n FROM turn WHERE repository_id = '1'";

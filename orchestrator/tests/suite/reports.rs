@@ -1,0 +1,143 @@
+//! What a forge is told on its bad days, and by whom it is not accepted: all of it arrives, and delays nobody else.
+
+use std::fs;
+
+use helios_fakeforge::{Fault, ForgeState, Kind};
+use serde_json::Value;
+
+use crate::support::{self, Machines, World};
+
+const SMALL: &str = "name: ci\non: push\njobs:\n  job:\n    steps:\n      - run: echo hello\n";
+
+/// A job that ends once this file exists.
+fn until(gate: &std::path::Path) -> String {
+    let wait = format!("until [ -e {} ]; do sleep 0.02; done", gate.display());
+    format!("name: ci\non: push\njobs:\n  job:\n    steps:\n      - run: {wait}\n")
+}
+
+/// How often a check of a commit heard that it went well.
+fn successes(world: &World, sha: &str, check: &str) -> usize {
+    let history = world.forge.history(sha);
+    history
+        .iter()
+        .filter(|r| r.context == check && r.word() == "success")
+        .count()
+}
+
+/// What the run's page says of reports that the forge has not accepted.
+fn undelivered(world: &World, sha: &str) -> Vec<String> {
+    let runs = world.get("/api/v1/runs?limit=100");
+    let run = runs["runs"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .find(|r| r["commit"] == sha);
+    let run = run.expect("its run")["id"].as_str().expect("an id").to_owned();
+    let detail = world.get(&format!("/api/v1/runs/{run}"));
+    let undelivered = detail["undelivered"].as_array().into_iter().flatten();
+    undelivered.filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_whose_statuses_fail_delays_no_other_repository() {
+    let world = World::start(Machines::Process).await;
+    let other = world.forge.create_repository(Kind::Forgejo, "bo/tool", false).await;
+    let other = other.expect("another repository");
+    let secret = fs::read_to_string(world.dir.path().join("hook")).expect("the secret");
+    world
+        .forge
+        .add_hook(other, &format!("{}/hooks/local", world.url()), &secret);
+    world.forge.hold_deliveries(true);
+    let bad = world.push(SMALL).await;
+    for _ in 0..1000 {
+        let calls = format!("POST /api/v1/repos/ada/engine/statuses/{bad}");
+        world.forge.fail_next(&calls, Fault::Status(500));
+    }
+    world.forge.hold_deliveries(false);
+    let ids: Vec<String> = world.forge.state().deliveries().iter().map(|d| d.id.clone()).collect();
+    for id in &ids {
+        world.forge.redeliver(id).await.expect("a delivery");
+    }
+    world.wait_job(&bad, "job", "success");
+    for _ in 0..3 {
+        let good = world.push_to(other, ".forgejo/workflows/ci.yml", SMALL).await;
+        world.wait(&good, "success").await;
+        world.until("the job's own check", || {
+            (successes(&world, &good, "helios-ci / ci / job") == 1).then_some(())
+        });
+    }
+    // It only ever got errors, and its page says so.
+    assert_eq!(successes(&world, &bad, "helios-ci"), 0);
+    world.until("the reason", || {
+        let reasons = undelivered(&world, &bad);
+        (!reasons.is_empty() && reasons.iter().all(|reason| reason.contains("500"))).then_some(())
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_ended_while_a_forge_was_away_is_told_at_its_return() {
+    let world = World::start(Machines::Process).await;
+    let gate = world.dir.path().join("gate");
+    let mut commits = Vec::new();
+    for _ in 0..4 {
+        let sha = world.push(&until(&gate)).await;
+        world.wait(&sha, "pending").await;
+        commits.push(sha);
+    }
+    for _ in 0..10_000 {
+        world.forge.fail_next("/api/v1/", Fault::Hang(support::deadline::GUEST));
+    }
+    let counts =
+        |state: &ForgeState| [("POST", "/statuses/"), ("GET", "/version")].map(|(m, part)| state.count(m, part));
+    let [told, asked] = counts(&world.forge.state());
+    fs::write(&gate, "").expect("the gate");
+    for sha in &commits {
+        world.wait_job(sha, "job", "success");
+    }
+    let asked = |state: &ForgeState| (counts(state)[1] >= asked + 3).then_some(());
+    world
+        .forge
+        .wait_for("the question whether it is there", support::deadline::GUEST, asked)
+        .await
+        .expect("it is asked");
+    let told = counts(&world.forge.state())[0] - told;
+    assert!(told <= 1, "a forge that is away was told {told} times");
+    for sha in &commits {
+        assert_eq!(successes(&world, sha, "helios-ci"), 0, "the forge was not away");
+    }
+    world.forge.end_hangs();
+    for sha in &commits {
+        world.wait(sha, "success").await;
+        for check in ["helios-ci", "helios-ci / ci / job"] {
+            world.until("each check", || (successes(&world, sha, check) > 0).then_some(()));
+            assert!(successes(&world, sha, check) <= 2, "{check} is not told over and over");
+        }
+    }
+    assert_eq!(world.forge.violations(), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_credential_that_is_mended_lets_what_waits_be_told() {
+    for (write, reason) in [(None, "401"), (Some(false), "403")] {
+        let world = World::start(Machines::Process).await;
+        let gate = world.dir.path().join("gate");
+        let sha = world.push(&until(&gate)).await;
+        world.wait(&sha, "pending").await;
+        let token = fs::read_to_string(world.dir.path().join("forgejo-token")).expect("the token");
+        world.forge.revoke_token(token.trim());
+        if let Some(write) = write {
+            world.forge.add_token("helios-ci", write, token.trim());
+        }
+        fs::write(&gate, "").expect("the gate");
+        world.wait_job(&sha, "job", "success");
+        world.until("the reason on the run's page", || {
+            let reasons = undelivered(&world, &sha);
+            reasons.iter().any(|text| text.contains(reason)).then_some(())
+        });
+        assert_eq!(successes(&world, &sha, "helios-ci"), 0);
+        world.forge.revoke_token(token.trim());
+        world.forge.add_token("helios-ci", true, token.trim());
+        world.wait(&sha, "success").await;
+        world.until("nothing is owed", || undelivered(&world, &sha).is_empty().then_some(()));
+    }
+}
