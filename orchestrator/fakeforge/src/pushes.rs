@@ -143,7 +143,7 @@ pub(crate) async fn test_push(
         repository,
         &unmoved,
         actor,
-        (1, &[shown.clone()], &shown),
+        (1, std::slice::from_ref(&shown), &shown),
     ))
 }
 

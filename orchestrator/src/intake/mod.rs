@@ -234,6 +234,10 @@ impl Intake {
                 message.unwrap_or_else(|| "stored; it is read next".to_owned())
             }
             RecordOutcome::Duplicate(id) => self.earlier(id).await?,
+            RecordOutcome::Woken(id) => {
+                self.hints.notify(Hint::Trigger);
+                self.waking(id).await?
+            }
         };
         Ok(Receipt { recorded, message })
     }
@@ -244,6 +248,16 @@ impl Intake {
         let outcome = row.map_or_else(|| "it was forgotten since".to_owned(), |row| outcome_text(&row));
         Ok(format!("delivered before; {outcome}"))
     }
+
+    /// What a delivery waited for that is tried again because it was delivered again.
+    async fn waking(&self, id: DeliveryId) -> Result<String, StoreError> {
+        let row = self.store.delivery(id).await?;
+        let waited = row.and_then(|row| row.builds.into_iter().find_map(|build| build.reason));
+        Ok(match waited {
+            Some(reason) => format!("delivered before, and tried again now; it waited: {reason}"),
+            None => "delivered before, and tried again now".to_owned(),
+        })
+    }
 }
 
 async fn receive(State(intake): State<Intake>, Path(connection): Path<String>, request: Request) -> Response {
@@ -253,6 +267,7 @@ async fn receive(State(intake): State<Intake>, Path(connection): Path<String>, r
             let (outcome, status, id) = match recorded {
                 RecordOutcome::New(id) => (RequestOutcome::Stored, StatusCode::ACCEPTED, id),
                 RecordOutcome::Duplicate(id) => (RequestOutcome::Duplicate, StatusCode::OK, id),
+                RecordOutcome::Woken(id) => (RequestOutcome::Duplicate, StatusCode::ACCEPTED, id),
             };
             let answer = json!({ "delivery": id, "message": message });
             (outcome, (status, Json(answer)).into_response())

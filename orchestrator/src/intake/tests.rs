@@ -120,7 +120,7 @@ impl Forge for Silent {
         unreachable!("intake asks forges for nothing")
     }
 
-    async fn check(&self) -> Result<String, ForgeError> {
+    async fn check(&self, _: &[RepoPath]) -> Result<crate::forge::Checked, ForgeError> {
         unreachable!("intake asks forges for nothing")
     }
 }

@@ -41,6 +41,7 @@ mod push;
 mod reload;
 mod reports;
 mod restart;
+mod rights;
 mod tidy;
 mod time;
 mod zones;

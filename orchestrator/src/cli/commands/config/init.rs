@@ -154,7 +154,7 @@ fn next_steps(common: &Common, answers: &Answers, secrets: &Path, owner: &str) -
     let secret = secret.display();
     let mut steps = vec![match answers.forge {
         ForgeAnswer::Forgejo => format!(
-            "At the forge, in each repository: a webhook to {hook}, content type JSON, event push, and as its secret\n     \
+            "At the forge, in each repository: the bot as a collaborator with write access, and a webhook to {hook}, content type JSON, event push, and as its secret\n     \
              what {secret} holds."
         ),
         ForgeAnswer::Github { app_id } => format!(
