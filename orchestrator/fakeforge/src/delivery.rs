@@ -164,6 +164,8 @@ pub struct Try {
     pub delivery: String,
     /// The receiver's status code, or why there was none.
     pub outcome: Result<u16, String>,
+    /// What it answered, as forges show it on the page of the delivery.
+    pub answer: String,
 }
 
 impl Shared {
@@ -208,11 +210,16 @@ impl Shared {
             Kind::Forgejo => FORGEJO_PATIENCE,
             Kind::Github => GITHUB_PATIENCE,
         });
-        let outcome = post(client, &delivery.url, &delivery.headers, delivery.body, patience).await;
+        let answered = post(client, &delivery.url, &delivery.headers, delivery.body, patience).await;
+        let (outcome, answer) = match answered {
+            Ok((status, answer)) => (Ok(status), answer),
+            Err(why) => (Err(why), String::new()),
+        };
         let tried = Try {
             at_ms: now_ms(),
             delivery: id.to_owned(),
             outcome,
+            answer,
         };
         self.change(|state| {
             if let Some(delivery) = state.deliveries.iter_mut().find(|d| d.id == id) {
@@ -223,20 +230,24 @@ impl Shared {
     }
 }
 
-/// Posts bytes with headers; the answer's status, or why there was none.
+/// Posts bytes with headers; the answer's status and text, or why there was none.
 pub(crate) async fn post(
     client: &reqwest::Client,
     url: &str,
     headers: &[(String, String)],
     body: Bytes,
     patience: Duration,
-) -> Result<u16, String> {
+) -> Result<(u16, String), String> {
     let mut request = client.post(url).timeout(patience).body(body);
     for (name, value) in headers {
         request = request.header(name, value);
     }
-    match request.send().await {
-        Ok(response) => Ok(response.status().as_u16()),
+    let answered = async {
+        let response = request.send().await?;
+        Ok::<_, reqwest::Error>((response.status().as_u16(), response.text().await?))
+    };
+    match answered.await {
+        Ok(answered) => Ok(answered),
         Err(error) if error.is_timeout() => Err(format!("timeout: no answer within {} ms", patience.as_millis())),
         Err(error) => Err(error.without_url().to_string()),
     }

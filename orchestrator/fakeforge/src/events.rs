@@ -115,7 +115,8 @@ impl FakeForge {
         headers: &[(String, String)],
         body: impl Into<Bytes>,
     ) -> Result<u16, String> {
-        delivery::post(&self.client, url, headers, body.into(), RAW_PATIENCE).await
+        let answered = delivery::post(&self.client, url, headers, body.into(), RAW_PATIENCE).await;
+        answered.map(|(status, _)| status)
     }
 
     /// Queues an event of any name and body (the common fields are added where missing), signed for

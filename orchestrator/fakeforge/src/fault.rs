@@ -30,6 +30,8 @@ pub(crate) enum Outage {
     Cut,
     /// Every request gets this status.
     Status(u16),
+    /// Requests are taken, and done when it is over: a process that is stopped and goes on.
+    Silence,
 }
 
 impl ForgeState {

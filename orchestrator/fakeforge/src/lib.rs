@@ -213,6 +213,13 @@ impl FakeForge {
         self.shared.change(|state| state.away = status.map(Outage::Status));
     }
 
+    /// Stops the forge as `SIGSTOP` does (`true`) and lets it go on: until then it takes requests, of the APIs and of git,
+    /// and does and answers none; then it does those whose callers have not given up.
+    pub fn set_silent(&self, silent: bool) {
+        self.shared
+            .change(|state| state.away = silent.then_some(Outage::Silence));
+    }
+
     /// What the forge knows now. Do not hold it across an `await`.
     pub fn state(&self) -> MutexGuard<'_, ForgeState> {
         self.shared.state()

@@ -340,6 +340,12 @@ impl Shared {
         let _either_way = tokio::time::timeout(time, over).await;
     }
 
+    /// Silence, until it is over.
+    pub(crate) async fn silence(&self) {
+        let mut changes = self.changes();
+        while self.state().away == Some(Outage::Silence) && changes.changed().await.is_ok() {}
+    }
+
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }

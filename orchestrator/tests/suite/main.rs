@@ -18,6 +18,7 @@ mod deliveries;
 mod disk;
 mod doctor;
 mod flood;
+mod forgejo;
 mod forges;
 #[cfg(target_os = "linux")]
 mod guests;

@@ -15,7 +15,7 @@ use nix::{
 };
 use serde_json::Value;
 
-use super::{World, deadline, helios_ci, pause};
+use super::{deadline, helios_ci, installation::Installation, pause};
 
 /// A job that prints `line 1 of N` to `line N of N` with a pause after each.
 pub fn counting(lines: usize, pause: &str) -> String {
@@ -119,7 +119,7 @@ pub fn main_pid(machine: &Path) -> Option<i32> {
     run["main"]["pid"].as_i64()?.try_into().ok()
 }
 
-impl World {
+impl Installation {
     /// Rewrites the configuration; the next start of the daemon reads it.
     pub fn reconfigure(&self, change: impl FnOnce(String) -> String) {
         let text = fs::read_to_string(self.config()).expect("the configuration");
@@ -186,7 +186,7 @@ impl World {
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
-    /// As [`World::text`], a whole number.
+    /// As [`Installation::text`], a whole number.
     pub fn number(&self, sql: &str) -> i64 {
         let text = self.text(sql);
         text.parse().unwrap_or_else(|e| panic!("{sql}: {e}: {text}"))

@@ -9,7 +9,7 @@ use std::{
 
 use nix::sys::signal::Signal;
 
-use super::{World, helios_ci, hold};
+use super::{helios_ci, hold, installation::Installation};
 
 /// The second daemon. It dies with the test.
 pub struct Peer {
@@ -19,7 +19,7 @@ pub struct Peer {
     child: Option<Child>,
 }
 
-impl World {
+impl Installation {
     /// A second daemon under this node name; not started yet.
     pub fn peer(&self, node: &str) -> Peer {
         let dir = self.dir.path().join("peer");

@@ -90,6 +90,7 @@ async fn observe(State(shared): State<Arc<Shared>>, request: HttpRequest, next: 
             shared.change(|state| state.requests[position].status = Some(status));
             return Refusal::new(status, "the forge is away").into_response();
         }
+        Some(Outage::Silence) => shared.silence().await,
         None => {}
     }
     let fault = shared.change(|state| state.take_fault(&method, &path));

@@ -1,0 +1,51 @@
+//! A repository that is no longer where it was when its job began.
+
+use std::fs;
+
+use super::{
+    conversation,
+    server::{BOT, Forgejo},
+    setup::{ENGINE, SMALL, Setup, gated},
+};
+
+conversation!(moved_repository);
+/// The end of a job is told where the repository is by then.
+async fn moved_repository(forge: impl Forgejo) {
+    let setup = Setup::new(forge).await;
+    let gate = setup.ci.dir.path().join("gate");
+    let sha = setup.push(ENGINE, "main", &gated(&gate));
+    setup.ci.wait_job(&sha, "job", "active");
+    setup.wait(ENGINE, &sha, "pending").await;
+    setup.forge.rename_repository(ENGINE, "motor").await;
+    fs::write(&gate, "").expect("the gate");
+    setup.wait("ada/motor", &sha, "success").await;
+    assert_eq!(setup.forge.combined("ada/motor", &sha).await, "success");
+    assert_eq!(setup.runs(&sha), 1);
+}
+
+conversation!(recreated_repository);
+/// A repository under the path of one that was deleted hears nothing of its predecessor's jobs, also where it has the
+/// same commits.
+async fn recreated_repository(forge: impl Forgejo) {
+    let setup = Setup::new(forge).await;
+    setup.add_repository("ada/other").await;
+    let gate = setup.ci.dir.path().join("gate");
+    let sha = setup.push(ENGINE, "main", &gated(&gate));
+    setup.ci.wait_job(&sha, "job", "active");
+    setup.wait(ENGINE, &sha, "pending").await;
+    setup.forge.delete_repository(ENGINE).await;
+    setup.forge.create_repository(ENGINE, true).await;
+    setup.forge.add_collaborator(ENGINE, BOT).await;
+    let url = setup.forge.clone_url(ENGINE);
+    setup.forge.git().push(&url, &[("refs/heads/main", Some(&sha))]);
+    fs::write(&gate, "").expect("the gate");
+    setup.ci.wait_job(&sha, "job", "success");
+    // The forge has refused what there was to tell, and others are told meanwhile.
+    let other = setup.push("ada/other", "main", SMALL);
+    setup.wait("ada/other", &other, "success").await;
+    setup.ci.until("what was to be told is told or refused", || {
+        let work = setup.ci.get("/api/v1/status")["details"]["work"].clone();
+        (work["reports_undelivered"] == work["reports_refused"]).then_some(())
+    });
+    assert_eq!(setup.forge.statuses(ENGINE, &sha).await, []);
+}
