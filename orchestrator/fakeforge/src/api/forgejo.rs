@@ -114,8 +114,7 @@ async fn branch(
     .into_response())
 }
 
-/// Every ref that begins with the asked name; as a single object where exactly that one exists and no
-/// other begins so, which is what the real servers do although their description promises a list.
+/// Every ref that begins with the asked name, in a list also when there is one.
 async fn refs(
     State(shared): State<Arc<Shared>>,
     Path((owner, repo, name)): Path<(String, String, String)>,
@@ -126,7 +125,7 @@ async fn refs(
     let all = blocking(move || git::refs(&dir)).await?;
     let asked = format!("refs/{name}");
     let api = format!("{}/api/v1/repos/{}/git", shared.url, found.path);
-    let mut matching: Vec<Value> = all
+    let matching: Vec<Value> = all
         .iter()
         .filter(|(name, _)| name.starts_with(&asked))
         .map(|(name, sha)| {
@@ -134,11 +133,10 @@ async fn refs(
             json!({"ref": name, "url": format!("{api}/{name}"), "object": object})
         })
         .collect();
-    match matching.len() {
-        0 => Err(Refusal::new(404, "The target couldn't be found.")),
-        1 if matching[0]["ref"] == asked.as_str() => Ok(Json(matching.remove(0)).into_response()),
-        _ => Ok(Json(matching).into_response()),
+    if matching.is_empty() {
+        return Err(Refusal::new(404, "The target couldn't be found."));
     }
+    Ok(Json(matching).into_response())
 }
 
 async fn create_status(
