@@ -67,7 +67,7 @@ async fn only_signed_deliveries_get_in() {
             "{path} {headers:?}"
         );
     }
-    let large = vec![b' '; 11 << 20];
+    let large = vec![b' '; 26 << 20];
     let signature = sign(&world, &large);
     assert_eq!(
         post(

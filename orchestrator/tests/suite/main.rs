@@ -23,6 +23,7 @@ mod forges;
 #[cfg(target_os = "linux")]
 mod guests;
 mod hang;
+mod hook_settings;
 mod image_download;
 mod image_trial;
 mod job_isolation;

@@ -169,17 +169,19 @@ impl Forgejo {
     }
 
     async fn ref_at(&self, path: &RepoPath, name: &RefName) -> Result<Option<CommitSha>, ForgeError> {
-        if let Some(branch) = name.branch() {
-            // The refs endpoint would list every branch that begins with this name.
-            let answer = self
-                .get(&format!("repos/{path}/branches/{}", encode_ref(branch)))
-                .await?;
-            return Ok(answer.json::<Branch>()?.map(|b| b.commit.id));
-        }
         let short = name.as_str().trim_start_matches("refs/");
-        let answer = self
-            .get(&format!("repos/{path}/git/refs/{}", encode_ref(short)))
-            .await?;
+        // A few bytes, where the branch's own address answers with its whole commit, of which a pusher makes the message
+        // as long as is wanted. But every ref that begins with this name is in it.
+        let listed = self.get(&format!("repos/{path}/git/refs/{}", encode_ref(short))).await;
+        let answer = match (listed, name.branch()) {
+            (Err(ForgeError::Refused { .. }), Some(branch)) => {
+                let answer = self
+                    .get(&format!("repos/{path}/branches/{}", encode_ref(branch)))
+                    .await?;
+                return Ok(answer.json::<Branch>()?.map(|b| b.commit.id));
+            }
+            (listed, _) => listed?,
+        };
         let refs = match answer.json::<GitRefs>()? {
             None => return Ok(None),
             Some(GitRefs::One(one)) => vec![one],

@@ -38,9 +38,23 @@ fn answer(world: World, seen: &Seen) -> Reply {
         | ("POST /api/v1/repos/acme/new/statuses/1111111111111111111111111111111111111111", _) => {
             Reply::Json(201, json!({"id": 1, "status": seen.body["state"]}))
         }
-        ("GET /api/v1/repos/acme/tool/branches/a%23b/c", _) => {
-            Reply::Json(200, json!({"name": "a#b/c", "commit": {"id": SHA, "message": "x"}}))
+        ("GET /api/v1/repos/acme/tool/git/refs/heads/a%23b/c", _) => Reply::Json(
+            200,
+            json!([{"ref": "refs/heads/a#b/cd", "object": {"type": "commit", "sha": "3".repeat(40)}},
+                   {"ref": "refs/heads/a#b/c", "object": {"type": "commit", "sha": SHA}}]),
+        ),
+        // More branches begin like this than an answer of ours may hold.
+        ("GET /api/v1/repos/acme/tool/git/refs/heads/r", _) => {
+            Reply::Json(200, json!("x".repeat(crate::forge::http::MAX_BODY)))
         }
+        ("GET /api/v1/repos/acme/tool/branches/r", _) => {
+            Reply::Json(200, json!({"name": "r", "commit": {"id": SHA, "message": "x"}}))
+        }
+        // A commit whose message is too long.
+        ("GET /api/v1/repos/acme/tool/branches/a%23b/c", _) => Reply::Json(
+            200,
+            json!({"name": "a#b/c", "commit": {"id": SHA, "message": "x".repeat(crate::forge::http::MAX_BODY)}}),
+        ),
         ("GET /api/v1/repos/acme/tool/git/refs/tags/v1", _) => Reply::Json(200, json!([longer, tag])),
         ("GET /api/v1/repos/acme/tool/git/refs/tags/v1.1", _) => Reply::Json(200, longer),
         ("GET /api/v1/repos/acme/tool/git/refs/tags/v", _) => Reply::Json(200, json!([longer, tag])),
@@ -203,6 +217,7 @@ async fn refs_are_read_exactly_and_tags_peeled() {
         found.map(|sha| sha.to_string())
     };
     assert_eq!(read("refs/heads/a#b/c").await.as_deref(), Some(SHA));
+    assert_eq!(read("refs/heads/r").await.as_deref(), Some(SHA));
     assert_eq!(read("refs/heads/gone").await, None);
     assert_eq!(read("refs/tags/v1").await.as_deref(), Some(SHA));
     assert_eq!(read("refs/tags/v1.1").await, Some("3".repeat(40)));
