@@ -46,6 +46,7 @@ help:
 	@echo "make check       for while you work: format, lints of what you changed, rules of the code"
 	@echo "make test        format, lints, illumos type-check, all tests (what CI runs)"
 	@echo "make test-full   also what takes long: the Debian guest, and ZFS itself"
+	@echo "make test-full HELIOS_CI_FORGEJO=/path/of/forgejo  the same, and conversations with a real Forgejo"
 	@echo "make image-debian  a golden disk with all of Debian 12, for UEFI: $(DEBIAN)"
 	@echo "make openzfs     a guest with real OpenZFS, for tests of the zone back end: $(OPENZFS)"
 	@echo "make bench       measurements, as ratios within one run"
@@ -93,7 +94,8 @@ static:
 programs:
 	@MAKEFLAGS= $(MAKE_QUIETLY) agent guest
 
-# The tests look for these guests when they run, so they come first.
+# The tests look for these guests when they run, so they come first. HELIOS_CI_FORGEJO, of the environment or of this
+# command, names a Forgejo's program.
 test-full: image-debian openzfs
 	HELIOS_CI_FULL=1 $(MAKE) --no-print-directory test
 

@@ -7,6 +7,18 @@ use super::{
     setup::{ENGINE, SCOPES, SMALL, Setup},
 };
 
+const REFUSED: &str = "does not accept helios-ci's credentials";
+const NO_RIGHT: &str = "helios-ci may not read this repository";
+
+/// The status page names the repository.
+fn is_named<F>(setup: &Setup<F>) {
+    setup.ci.until("the repository is named", || {
+        let status = setup.ci.get("/api/v1/status");
+        let fault = &status["details"]["connections"][0]["repositories"][0];
+        (fault["path"] == ENGINE && fault["fix"].is_string()).then_some(())
+    });
+}
+
 /// Nothing was lost and nothing was done twice.
 async fn runs_once<F: Forgejo>(setup: &Setup<F>, sha: &str) {
     setup.wait(ENGINE, sha, "success").await;
@@ -23,7 +35,7 @@ async fn revoked_token(forge: impl Forgejo) {
     setup.wait(ENGINE, &first, "success").await;
     setup.forge.revoke_token(BOT, &setup.token()).await;
     let sha = setup.push(ENGINE, "main", SMALL);
-    setup.wait_outcome(&sha, "does not accept the credentials");
+    setup.wait_outcome(&sha, REFUSED);
     assert_eq!(setup.runs(&sha), 0);
     setup.renew_token(&SCOPES).await;
     runs_once(&setup, &sha).await;
@@ -37,10 +49,10 @@ async fn revoked_token_and_redelivery(forge: impl Forgejo) {
     setup.wait(ENGINE, &first, "success").await;
     setup.forge.revoke_token(BOT, &setup.token()).await;
     let sha = setup.push(ENGINE, "main", SMALL);
-    setup.wait_outcome(&sha, "does not accept the credentials");
+    setup.wait_outcome(&sha, REFUSED);
     // The first push, this one, this one again.
     let early = setup.redeliver(2).await;
-    assert!(early.body.contains("does not accept the credentials"), "{early:?}");
+    assert!(early.body.contains(REFUSED), "{early:?}");
     setup.renew_token(&SCOPES).await;
     let later = setup.redeliver(3).await;
     assert!(matches!(later.status, 200 | 202), "{later:?}");
@@ -56,7 +68,8 @@ async fn token_without_scope(forge: impl Forgejo) {
     for scopes in [&["write:issue"][..], &["public-only", "write:repository"]] {
         setup.renew_token(scopes).await;
         let sha = setup.push(ENGINE, "main", SMALL);
-        setup.wait_outcome(&sha, "write:repository");
+        setup.wait_outcome(&sha, NO_RIGHT);
+        is_named(&setup);
         assert_eq!(setup.runs(&sha), 0, "{scopes:?}");
         setup.renew_token(&SCOPES).await;
         runs_once(&setup, &sha).await;
@@ -71,7 +84,8 @@ async fn bot_is_no_collaborator(forge: impl Forgejo) {
     let mut answered = 0;
     for _ in ["never let in", "sent away"] {
         let sha = setup.push(ENGINE, "main", SMALL);
-        setup.wait_outcome(&sha, "write:repository");
+        setup.wait_outcome(&sha, NO_RIGHT);
+        is_named(&setup);
         assert_eq!(setup.runs(&sha), 0);
         setup.forge.add_collaborator(ENGINE, BOT).await;
         let answer = setup.redeliver(answered + 1).await;

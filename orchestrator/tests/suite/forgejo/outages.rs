@@ -27,8 +27,8 @@ async fn ends_meanwhile<F: Forgejo>(forge: F, away: impl AsyncFn(&mut F), back: 
         setup.ci.wait_job(sha, "job", "success");
     }
     setup.ci.until("the daemon knows that the forge is away", || {
-        let status = setup.ci.get("/api/v1/status");
-        (status["details"]["connections"][0]["state"] == "unreachable").then_some(())
+        let log = setup.ci.daemon_log();
+        log.contains("the reports of a forge wait").then_some(())
     });
     back(&mut setup.forge).await;
     for (path, sha) in &pushed {
