@@ -23,8 +23,10 @@ pub(super) const GIT_SOCKET: &str = "git.sock";
 pub(super) const AGENT_AUTHORITY: &str = "10.0.2.100:9417";
 /// How the guest names git's forward.
 pub(super) const GIT_AUTHORITY: &str = "10.0.2.100:9418";
-/// For images with a kernel and no command line of their own.
-const CMDLINE: &str = "console=ttyS0 quiet panic=-1";
+/// For images with a kernel and no command line of their own. Beside other work an emulated timer may be too late for the
+/// kernel's check of it at boot, which panics then (kernel-parameters.txt, `no_timer_check`); with KVM the kernel leaves
+/// that check out by itself.
+const CMDLINE: &str = "console=ttyS0 quiet panic=-1 no_timer_check";
 
 /// What is remembered of a specification to start its guest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -182,7 +184,7 @@ mod tests {
             guestfwd=tcp:10.0.2.100:9417-cmd:/usr/bin/helios-ci relay /d/m/agent.sock,\
             guestfwd=tcp:10.0.2.100:9418-cmd:/usr/bin/helios-ci relay /d/m/git.sock' \
             -device virtio-net-pci,netdev=net0,romfile= \
-            -kernel /i/vmlinuz -initrd /i/initrd.img -append 'console=ttyS0 quiet panic=-1'";
+            -kernel /i/vmlinuz -initrd /i/initrd.img -append 'console=ttyS0 quiet panic=-1 no_timer_check'";
         assert_eq!(cmd.to_string(), expected);
         let firmware = Plan {
             kernel: None,
