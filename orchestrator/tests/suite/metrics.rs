@@ -45,7 +45,7 @@ async fn a_scrape_after_a_run_shows_the_delivery_the_log_and_the_reports() {
         sum(
             &text,
             "helios_ci_http_request_duration_seconds_count",
-            "/hooks/{connection}"
+            "/hooks/{*address}"
         ) >= 2.0,
         "{text}"
     );
