@@ -319,7 +319,7 @@ async fn lose(how: Lost) -> (World, String) {
     let words = match how {
         Lost::WrongToken => "does not accept the credentials",
         Lost::NotListed => "is not in the list of connection local",
-        Lost::Refused => "refused",
+        Lost::Refused => "does not let this connection",
         Lost::Away => "502",
         Lost::Killed(_) => {
             world.died();
