@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::{
     Error,
+    access::Scopes,
     state::{ForgeState, Kind, Repository},
 };
 
@@ -19,11 +20,7 @@ pub(crate) const TEST_KEY: &str = include_str!("../testkey.pem");
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Grant {
     /// A person's (or bot's) token.
-    Person {
-        login: String,
-        /// Whether it may push and set statuses.
-        write: bool,
-    },
+    Person { login: String, scopes: Scopes },
     /// An App installation's token.
     Installation {
         id: i64,
@@ -64,12 +61,20 @@ impl Token {
     /// Whether it may do this: `permission` is GitHub's word for it (`checks`, `contents`…).
     pub(crate) fn may(&self, permission: &str, write: bool) -> bool {
         match &self.grant {
-            Grant::Person { write: has, .. } => *has || !write,
+            Grant::Person { scopes, .. } => scopes.have("repository", write),
             Grant::Installation { permissions, .. } => match permissions.get(permission).map(String::as_str) {
                 Some("write" | "admin") => true,
                 Some("read") => !write,
                 _ => permission == "metadata" && !write,
             },
+        }
+    }
+
+    /// What it was made for, where it is a person's.
+    pub(crate) fn scopes(&self) -> Option<&Scopes> {
+        match &self.grant {
+            Grant::Person { scopes, .. } => Some(scopes),
+            Grant::Installation { .. } => None,
         }
     }
 

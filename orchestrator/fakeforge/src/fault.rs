@@ -1,4 +1,4 @@
-//! Faults on order: what a forge does on a bad day, once, for the next request that matches.
+//! Faults on order: what a forge does on a bad day, once, for the next request that matches; and outages, which last.
 
 use std::time::Duration;
 
@@ -18,6 +18,18 @@ pub enum Fault {
     /// The request is done in full, but the connection closes without an answer: the caller cannot
     /// know.
     AcceptThenCut,
+    /// The request is done in full, and then answered with this status: what a Forgejo does that fails after it has
+    /// stored a commit status.
+    AcceptThenStatus(u16),
+}
+
+/// A bad day that lasts until it is ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outage {
+    /// Connections end without an answer.
+    Cut,
+    /// Every request gets this status.
+    Status(u16),
 }
 
 impl ForgeState {

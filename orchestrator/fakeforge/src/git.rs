@@ -23,6 +23,13 @@ pub(crate) struct Moved {
     pub(crate) after: String,
 }
 
+impl Moved {
+    /// The branch's name, where it is one.
+    pub(crate) fn branch(&self) -> Option<&str> {
+        self.name.strip_prefix("refs/heads/")
+    }
+}
+
 /// An environment in which no person's configuration and no terminal interferes.
 pub(crate) fn environment() -> Vec<(String, String)> {
     let path = std::env::var("PATH").unwrap_or_else(|_| "/usr/bin:/bin".to_owned());
@@ -119,6 +126,23 @@ pub(crate) fn refs(dir: &Path) -> Result<BTreeMap<String, String>, Error> {
         .collect())
 }
 
+/// Every ref whose whole name begins so: its name, what it points at, and whether that is a `commit` or a `tag`.
+pub(crate) fn refs_below(dir: &Path, start: &str) -> Result<Vec<[String; 3]>, Error> {
+    let listing = text(
+        dir,
+        &["for-each-ref", "--format=%(refname) %(objectname) %(objecttype)"],
+    )?;
+    let parts = |line: &str| -> Option<[String; 3]> {
+        let parts: Vec<String> = line.split(' ').map(str::to_owned).collect();
+        parts.try_into().ok()
+    };
+    Ok(listing
+        .lines()
+        .filter(|line| line.starts_with(start))
+        .filter_map(parts)
+        .collect())
+}
+
 /// What moved between two listings, in the order of names.
 pub(crate) fn moved(before: &BTreeMap<String, String>, after: &BTreeMap<String, String>) -> Vec<Moved> {
     let mut names: Vec<&String> = before.keys().chain(after.keys()).collect();
@@ -212,6 +236,44 @@ pub(crate) fn update_ref(dir: &Path, name: &str, sha: Option<&str>) -> Result<()
     Ok(())
 }
 
+/// Makes a branch the one that a clone checks out.
+pub(crate) fn set_head(dir: &Path, branch: &str) -> Result<(), Error> {
+    run(
+        dir,
+        &["symbolic-ref", "HEAD", &format!("refs/heads/{branch}")],
+        b"",
+        &[],
+    )?;
+    Ok(())
+}
+
+/// Writes the object of an annotated tag. Its id.
+pub(crate) fn write_tag(dir: &Path, name: &str, commit: &str, message: &str) -> Result<String, Error> {
+    let object = format!(
+        "object {commit}\ntype commit\ntag {name}\ntagger alice <alice@example.org> 1700000000 +0000\n\n{message}\n"
+    );
+    let sha = run(dir, &["mktag"], object.as_bytes(), &[])?;
+    Ok(String::from_utf8_lossy(&sha).trim().to_owned())
+}
+
+/// Merges a commit into a branch, as a forge does when a person says so.
+pub(crate) fn merge(dir: &Path, branch: &str, commit: &str) -> Result<(), Error> {
+    let tree = text(dir, &["merge-tree", "--write-tree", branch, commit])?;
+    let person = [
+        ("GIT_AUTHOR_NAME", "alice".to_owned()),
+        ("GIT_AUTHOR_EMAIL", "alice@example.org".to_owned()),
+        ("GIT_COMMITTER_NAME", "alice".to_owned()),
+        ("GIT_COMMITTER_EMAIL", "alice@example.org".to_owned()),
+    ];
+    let merged = run(
+        dir,
+        &["commit-tree", &tree, "-p", branch, "-p", commit],
+        b"Merge",
+        &person,
+    )?;
+    update_ref(dir, branch, Some(String::from_utf8_lossy(&merged).trim()))
+}
+
 /// Whether `new` does not contain `old`.
 pub(crate) fn forced(dir: &Path, old: &str, new: &str) -> bool {
     old != ZERO && new != ZERO && run(dir, &["merge-base", "--is-ancestor", old, new], b"", &[]).is_err()
@@ -230,6 +292,15 @@ pub(crate) fn pushed(dir: &Path, moved: &Moved, html: &str) -> Result<Vec<Value>
     let max = if moved.before == ZERO { "1" } else { "20" };
     let listing = text(dir, &["rev-list", "--reverse", "--max-count", max, &range])?;
     listing.lines().map(|sha| describe(dir, sha, html)).collect()
+}
+
+/// The commits that a push brought to a branch, newest first; of a new branch no more than `of_new`.
+pub(crate) fn newest_of(dir: &Path, moved: &Moved, of_new: usize) -> Result<Vec<String>, Error> {
+    let listing = match moved.before == ZERO {
+        true => text(dir, &["rev-list", "--max-count", &of_new.to_string(), &moved.after])?,
+        false => text(dir, &["rev-list", &format!("{}..{}", moved.before, moved.after)])?,
+    };
+    Ok(listing.lines().map(str::to_owned).collect())
 }
 
 /// One commit as push payloads show it.

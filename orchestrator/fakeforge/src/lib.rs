@@ -3,10 +3,13 @@
 //! was told in order, and has bad days on request.
 //!
 //! # Layout
-//! `repositories` and `events` are what tests do with it; `state` is what it knows; `git` and
-//! `smart_http` are real git; `api` the two REST APIs; `hooks` and `pulls` what is sent out; `auth` who
-//! may; `fault` the bad days; `schema` the check against the forges' published descriptions, of requests
-//! and of our own answers; `page` is for people.
+//! `repositories`, `people` and `events` are what tests do with it; `state` is what it knows; `git` and
+//! `smart_http` are real git; `api` the two REST APIs; `hooks`, `pushes` and `pulls` what is told, `envelope`
+//! in which form, `delivery` how it is sent; `auth` and `access` who may; `fault` the bad days; `schema` the
+//! check against the forges' published descriptions, of requests and of our own answers; `page` is for people.
+//!
+//! The Forgejo side does what a real one was seen to do (10-dev, November 2024), also where its description
+//! promises something else.
 
 #![allow(
     missing_docs,
@@ -15,15 +18,20 @@
 // One `json!` of a whole repository is deeper than the default allows.
 #![recursion_limit = "256"]
 
+mod access;
 mod api;
 mod auth;
+mod delivery;
+mod envelope;
 mod error;
 mod events;
 mod fault;
 mod git;
 mod hooks;
 mod page;
+mod people;
 mod pulls;
+mod pushes;
 mod repositories;
 #[cfg(feature = "schemas")]
 mod schema;
@@ -45,14 +53,17 @@ use std::{
 
 use tokio_util::sync::DropGuard;
 
-use crate::{
-    auth::{Grant, Token, new_secret},
-    state::Shared,
-};
 pub use crate::{
+    access::Access,
+    delivery::{Content, Delivery, Hook, HookType, NewHook, Try},
     error::Error,
     fault::Fault,
-    state::{CheckRun, Delivery, ForgeState, Hook, Kind, Received, Repository, Request, Try, Violation},
+    state::{CheckRun, ForgeState, Kind, Received, Repository, Request, Violation},
+};
+use crate::{
+    auth::{Grant, new_secret},
+    fault::Outage,
+    state::Shared,
 };
 
 /// Whether this build can check bodies against the forges' descriptions ([`Options::schemas`]).
@@ -176,36 +187,6 @@ impl FakeForge {
         });
     }
 
-    /// Gives a person (or bot) a token that works for the APIs of both kinds and for git; with `write`
-    /// it may push and set statuses.
-    #[must_use]
-    pub fn create_token(&self, login: &str, write: bool) -> String {
-        let secret = new_secret("");
-        self.add_token(login, write, &secret);
-        secret
-    }
-
-    /// As [`FakeForge::create_token`], with a given secret.
-    pub fn add_token(&self, login: &str, write: bool, secret: &str) {
-        let token = Token {
-            secret: secret.to_owned(),
-            grant: Grant::Person {
-                login: login.to_owned(),
-                write,
-            },
-            repositories: None,
-        };
-        self.shared.change(|state| {
-            state.user(login);
-            state.tokens.push(token);
-        });
-    }
-
-    /// Takes a token back.
-    pub fn revoke_token(&self, secret: &str) {
-        self.shared.change(|state| state.tokens.retain(|t| t.secret != secret));
-    }
-
     /// The next request whose `METHOD /path` contains the pattern meets this fault. Several queue up.
     pub fn fail_next(&self, pattern: &str, fault: Fault) {
         self.shared
@@ -219,6 +200,17 @@ impl FakeForge {
             state.faults.retain(|(_, fault)| !matches!(fault, Fault::Hang(_)));
             state.hangs_ended += 1;
         });
+    }
+
+    /// Takes the forge away (`true`) and brings it back: until then every connection ends without an answer, of the
+    /// APIs and of git. The requests are written down, without a status.
+    pub fn set_away(&self, away: bool) {
+        self.shared.change(|state| state.away = away.then_some(Outage::Cut));
+    }
+
+    /// Has every request be answered with this status, as a proxy in front of a forge that is away does; `None` ends it.
+    pub fn answer_all_with(&self, status: Option<u16>) {
+        self.shared.change(|state| state.away = status.map(Outage::Status));
     }
 
     /// What the forge knows now. Do not hold it across an `await`.

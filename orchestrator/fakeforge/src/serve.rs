@@ -10,7 +10,7 @@ use tokio::{net::TcpListener, sync::mpsc};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tower::ServiceExt as _;
 
-use crate::{Error, api, auth::App, hooks, schema::Schemas, state::Shared};
+use crate::{Error, api, auth::App, delivery, schema::Schemas, state::Shared};
 
 /// Why a connection ends without an answer.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ pub(crate) async fn start(
     let shared = Shared::new(format!("http://{address}"), root, app, schemas, outgoing);
     let router = api::router(shared.clone());
     let stop = CancellationToken::new();
-    let courier = hooks::courier(shared.clone(), queue, client);
+    let courier = delivery::courier(shared.clone(), queue, client);
     tokio::spawn(stop.clone().run_until_cancelled_owned(courier));
     let stopped = stop.clone();
     let accept = async move {

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::{
+    access::Access,
     state::{ForgeState, Kind, Repository},
     time::rfc3339,
 };
@@ -34,7 +35,18 @@ pub(crate) fn user(state: &mut ForgeState, kind: Kind, url: &str, login: &str) -
     }
 }
 
+/// As payloads show it: for somebody who may everything.
 pub(crate) fn repository(state: &mut ForgeState, url: &str, repository: &Repository) -> Value {
+    repository_for(state, url, repository, Some(Access::Admin))
+}
+
+/// As the API shows it to somebody with this right; Forgejo says which.
+pub(crate) fn repository_for(
+    state: &mut ForgeState,
+    url: &str,
+    repository: &Repository,
+    access: Option<Access>,
+) -> Value {
     let (owner, name) = repository.split();
     let owner = user(state, repository.kind, url, owner);
     let parent = repository.fork_of.and_then(|id| state.repositories.get(&id)).cloned();
@@ -43,19 +55,22 @@ pub(crate) fn repository(state: &mut ForgeState, url: &str, repository: &Reposit
     match repository.kind {
         Kind::Forgejo => {
             let parent = parent.map(|parent| crate::shapes::repository(state, url, &parent));
+            let may = |least| access >= Some(least);
+            let permissions =
+                json!({"admin": may(Access::Admin), "push": may(Access::Write), "pull": may(Access::Read)});
             json!({
                 "id": repository.id, "owner": owner, "name": name, "full_name": repository.path, "description": "",
-                "empty": false, "private": repository.private, "fork": repository.fork_of.is_some(), "template": false,
+                "empty": repository.empty, "private": repository.private, "fork": repository.fork_of.is_some(), "template": false,
                 "parent": parent, "mirror": false, "size": 24, "language": "", "languages_url":
                 format!("{url}/api/v1/repos/{}/languages", repository.path), "html_url": html,
                 "url": format!("{url}/api/v1/repos/{}", repository.path), "link": "",
                 "ssh_url": format!("git@localhost:{}.git", repository.path), "clone_url": format!("{html}.git"),
                 "original_url": "", "website": "", "stars_count": 0, "forks_count": 0, "watchers_count": 1,
                 "open_issues_count": 0, "open_pr_counter": 0, "release_counter": 0,
-                "default_branch": repository.default_branch, "archived": false, "created_at": at, "updated_at": at,
-                "archived_at": "1970-01-01T00:00:00Z", "permissions": {"admin": false, "push": true, "pull": true},
+                "default_branch": repository.default_branch, "archived": repository.archived, "created_at": at, "updated_at": at,
+                "archived_at": "1970-01-01T00:00:00Z", "permissions": permissions,
                 "has_issues": true, "has_wiki": false, "has_pull_requests": true, "has_projects": false,
-                "has_releases": true, "has_packages": false, "has_actions": false, "internal": false,
+                "has_releases": true, "has_packages": false, "has_actions": repository.has_actions, "internal": false,
                 "ignore_whitespace_conflicts": false, "allow_merge_commits": true, "allow_rebase": true,
                 "allow_rebase_explicit": true, "allow_squash_merge": true, "allow_fast_forward_only_merge": true,
                 "allow_rebase_update": true, "default_delete_branch_after_merge": false,

@@ -11,9 +11,11 @@ use axum::{
 use bytes::Bytes;
 
 use crate::{
+    access::Access,
+    api::forgejo::redirect,
     auth::{Credential, Token},
-    git, hooks,
-    state::{Repository, Shared},
+    git, pushes,
+    state::{ForgeState, Kind, Repository, Shared},
     time::now_ms,
 };
 
@@ -29,6 +31,9 @@ pub(crate) async fn serve(
     let query = uri.query().unwrap_or_default();
     let push = rest == "git-receive-pack" || query.contains("service=git-receive-pack");
     let path = format!("{owner}/{}", name.strip_suffix(".git").unwrap_or(&name));
+    if let Some(moved) = shared.state().moved(&path) {
+        return redirect(&uri, &format!("{owner}/{name}"), &moved.path);
+    }
     let credential = Credential::of(&headers);
     let (repository, token) = match admit(&shared, &path, &credential, push) {
         Ok(admitted) => admitted,
@@ -69,7 +74,7 @@ pub(crate) async fn serve(
     });
     match exchange.await {
         Ok(Ok((moved, output))) => {
-            if let Err(error) = hooks::pushed(&shared, repository.id, &moved, &actor).await {
+            if let Err(error) = pushes::tell(&shared, repository.id, &moved, &actor).await {
                 return plain(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string());
             }
             cgi(&output)
@@ -79,38 +84,83 @@ pub(crate) async fn serve(
     }
 }
 
+type Admitted = (Repository, Option<Token>);
+
 /// Both forges hide a private repository from those who may not read it, but first ask a nameless
 /// caller for a name.
 #[expect(clippy::result_large_err, reason = "the error is the answer itself")]
-fn admit(
-    shared: &Shared,
-    path: &str,
-    credential: &Credential,
-    push: bool,
-) -> Result<(Repository, Option<Token>), Response> {
+fn admit(shared: &Shared, path: &str, credential: &Credential, push: bool) -> Result<Admitted, Response> {
     let state = shared.state();
     let found = state.repository(path).cloned();
-    let kind = found.as_ref().map_or(crate::Kind::Forgejo, |r| r.kind);
-    let token = credential.token(&state, kind, now_ms());
-    drop(state);
+    match found {
+        Some(found) if found.kind == Kind::Github => admit_to_github(&state, found, credential, push),
+        found => admit_to_forgejo(&state, found, credential, push),
+    }
+}
+
+#[expect(clippy::result_large_err, reason = "the error is the answer itself")]
+fn admit_to_github(
+    state: &ForgeState,
+    found: Repository,
+    credential: &Credential,
+    push: bool,
+) -> Result<Admitted, Response> {
+    let Some(token) = credential.token(state, Kind::Github, now_ms()) else {
+        return match credential {
+            Credential::None if !push && !found.private => Ok((found, None)),
+            _ => Err(ask()),
+        };
+    };
+    if found.private && !(token.covers(&found) && token.may("contents", false)) {
+        return Err(not_found());
+    }
+    if push && !(token.covers(&found) && token.may("contents", true)) {
+        return Err(forbidden());
+    }
+    Ok((found, Some(token)))
+}
+
+/// Scopes are asked before it is said whether there is such a repository. Who may only read is refused here, where the
+/// real one leaves it to a hook of git's.
+#[expect(clippy::result_large_err, reason = "the error is the answer itself")]
+fn admit_to_forgejo(
+    state: &ForgeState,
+    found: Option<Repository>,
+    credential: &Credential,
+    push: bool,
+) -> Result<Admitted, Response> {
+    let token = credential.token(state, Kind::Forgejo, now_ms());
     if token.is_none() && *credential != Credential::None {
         return Err(ask());
     }
-    let needs_name = push || found.as_ref().is_none_or(|r| r.private);
-    match (found, token) {
-        (_, None) if needs_name => Err(ask()),
-        (None, _) => Err(plain(StatusCode::NOT_FOUND, "Repository not found.")),
-        (Some(repository), None) => Ok((repository, None)),
-        (Some(repository), Some(token)) => {
-            if repository.private && !(token.covers(&repository) && token.may("contents", false)) {
-                return Err(plain(StatusCode::NOT_FOUND, "Repository not found."));
-            }
-            if push && !(token.covers(&repository) && token.may("contents", true)) {
-                return Err(plain(StatusCode::FORBIDDEN, "Write access to repository not granted."));
-            }
-            Ok((repository, Some(token)))
-        }
+    if push && found.as_ref().is_some_and(|r| r.archived) {
+        return Err(forbidden());
     }
+    if let Some(found) = found.as_ref().filter(|r| !r.private && !push) {
+        return Ok((found.clone(), token));
+    }
+    let token = token.ok_or_else(ask)?;
+    let private = found.as_ref().is_some_and(|r| r.private);
+    let scoped = token
+        .scopes()
+        .is_none_or(|scopes| scopes.have("repository", push) && !(private && scopes.public_only()));
+    if !scoped {
+        return Err(forbidden());
+    }
+    let found = found.ok_or_else(not_found)?;
+    match state.access(&found, Some(&token.login())) {
+        None => Err(not_found()),
+        Some(Access::Read) if push => Err(forbidden()),
+        Some(_) => Ok((found, Some(token))),
+    }
+}
+
+fn not_found() -> Response {
+    plain(StatusCode::NOT_FOUND, "Repository not found")
+}
+
+fn forbidden() -> Response {
+    plain(StatusCode::FORBIDDEN, "Forbidden")
 }
 
 fn ask() -> Response {

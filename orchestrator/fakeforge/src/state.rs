@@ -8,11 +8,16 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 
-use crate::{auth::App, auth::Token, fault::Fault, schema::Schemas};
+use crate::{
+    access::Access,
+    auth::{App, Token},
+    delivery::{Delivery, Hook},
+    fault::{Fault, Outage},
+    schema::Schemas,
+};
 
 /// Which forge's API a repository is behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,8 +50,14 @@ pub struct Repository {
     pub path: String,
     /// Whether reading it needs a token.
     pub private: bool,
-    /// Always `main`.
+    /// `main`; in a Forgejo repository the first branch that is pushed.
     pub default_branch: String,
+    /// Whether no branch was ever pushed.
+    pub empty: bool,
+    /// Whether it takes no more pushes; statuses it still takes.
+    pub archived: bool,
+    /// Whether the forge's own Actions are on, as they are in a new Forgejo repository.
+    pub has_actions: bool,
     /// The App installation that covers it (GitHub: one per owner).
     pub installation: Option<i64>,
     /// What it was forked from.
@@ -63,46 +74,13 @@ impl Repository {
     }
 }
 
-#[derive(Debug, Clone)]
-pub struct Hook {
-    pub id: i64,
-    /// The repository it belongs to.
-    pub repository: i64,
-    pub url: String,
-    pub(crate) secret: String,
-}
-
-/// One delivery: what is (or would be) sent, and what came of each try.
-#[derive(Debug, Clone)]
-pub struct Delivery {
-    /// The value of `X-…-Delivery`.
-    pub id: String,
-    /// The hook it is for.
-    pub hook: i64,
-    /// The event's name, such as `push`.
-    pub event: String,
-    pub url: String,
-    /// Every header, signature included.
-    pub headers: Vec<(String, String)>,
-    /// The exact bytes that were signed.
-    pub body: Bytes,
-    /// One entry per try, in order. Empty while it waits or is held.
-    pub tries: Vec<Try>,
-}
-
-/// What came of sending a delivery once.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Try {
-    pub at_ms: i64,
-    /// The receiver's status code, or why there was none.
-    pub outcome: Result<u16, String>,
-}
-
 /// One state that the forge was told about a commit, in the order of arrival.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Received {
     pub at_ms: i64,
     pub repository: i64,
+    /// The login of whoever told it.
+    pub creator: String,
     pub sha: String,
     /// The status context or the check run's name.
     pub context: String,
@@ -174,6 +152,14 @@ pub struct Violation {
 #[derive(Debug, Default)]
 pub struct ForgeState {
     pub(crate) repositories: BTreeMap<i64, Repository>,
+    /// Where repositories have been, in lower case, and which.
+    pub(crate) redirects: BTreeMap<String, i64>,
+    /// Rights given or (`None`) taken, by repository and login.
+    pub(crate) collaborators: BTreeMap<(i64, String), Option<Access>>,
+    /// Rights in every repository that `collaborators` does not name, by login.
+    pub(crate) everywhere: BTreeMap<String, Access>,
+    /// The statuses that a branch requires of what is merged into it.
+    pub(crate) protections: BTreeMap<(i64, String), Vec<String>>,
     pub(crate) hooks: BTreeMap<i64, Hook>,
     pub(crate) installations: BTreeMap<String, i64>,
     pub(crate) users: Vec<String>,
@@ -187,10 +173,13 @@ pub struct ForgeState {
     /// How often all hangs were ended.
     pub(crate) hangs_ended: u64,
     /// Pull requests by their number, which is unique in the whole forge.
-    pub(crate) pulls: BTreeMap<i64, Pull>,
+    pub(crate) pulls: BTreeMap<i64, crate::pulls::Pull>,
     pub(crate) permissions: BTreeMap<String, String>,
     pub(crate) token_lifetime: Option<Duration>,
     pub(crate) hold: bool,
+    pub(crate) away: Option<Outage>,
+    /// How long a receiver of webhooks may take; the forges' own times when `None`.
+    pub(crate) patience: Option<Duration>,
     numbers: i64,
 }
 
@@ -210,6 +199,14 @@ impl ForgeState {
     #[must_use]
     pub fn repository(&self, path: &str) -> Option<&Repository> {
         self.repositories.values().find(|r| r.path.eq_ignore_ascii_case(path))
+    }
+
+    /// The Forgejo repository that has been under this path, if none is there now.
+    pub(crate) fn moved(&self, path: &str) -> Option<&Repository> {
+        if self.repository(path).is_some() {
+            return None;
+        }
+        self.repositories.get(self.redirects.get(&path.to_ascii_lowercase())?)
     }
 
     /// Every state received for the commit, in the order of arrival.
@@ -346,17 +343,6 @@ impl Shared {
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }
-}
-
-/// An open pull request.
-#[derive(Debug, Clone)]
-pub(crate) struct Pull {
-    pub(crate) number: i64,
-    pub(crate) base: i64,
-    pub(crate) head: i64,
-    pub(crate) base_branch: String,
-    pub(crate) head_branch: String,
-    pub(crate) author: String,
 }
 
 impl Shared {

@@ -50,7 +50,7 @@ pub(super) fn verify(
         event: event.to_owned(),
         body: scrubbed.body,
         digest,
-        subject,
+        subject: subject.said_by(event),
     })
 }
 

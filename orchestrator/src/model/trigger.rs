@@ -141,7 +141,7 @@ pub struct Subject {
     pub repository_id: Option<RepositoryId>,
     /// `owner/name`.
     pub repository: Option<RepoPath>,
-    /// The full ref; events other than a push name none, or a short one that is no ref's name.
+    /// The full ref, of a push or a deletion.
     pub ref_name: Option<RefName>,
     /// What a push says that the ref points at now; all zeros when it was deleted.
     pub commit: Option<CommitSha>,
@@ -160,6 +160,19 @@ pub enum Retry {
 }
 
 impl Subject {
+    /// What an event of this name says of it: a push where its ref is now, `delete` that it is gone, which is all that
+    /// Forgejo tells of a deleted branch. Any other says nothing of a ref, also where its body names one, as Forgejo's
+    /// `create` does, which comes before or after the push.
+    #[must_use]
+    pub fn said_by(mut self, event: &str) -> Self {
+        match event {
+            "push" => {}
+            "delete" => self.commit = "0".repeat(40).parse().ok(),
+            _ => (self.ref_name, self.commit) = (None, None),
+        }
+        self
+    }
+
     /// Whether it is the end of its ref.
     #[must_use]
     pub fn is_deletion(&self) -> bool {
@@ -231,6 +244,19 @@ mod tests {
             "ref_name":"refs/heads/main","commit":"2222222222222222222222222222222222222222"},"installation":null,
             "actor":"ann","title":""}"#,
     ];
+
+    #[test]
+    fn only_a_push_and_a_deletion_say_where_a_ref_is() {
+        let named = Subject {
+            ref_name: "refs/heads/x".parse().ok(),
+            commit: "1".repeat(40).parse().ok(),
+            ..Subject::default()
+        };
+        assert_eq!(named.clone().said_by("push"), named);
+        let deleted = named.clone().said_by("delete");
+        assert!(deleted.is_deletion() && deleted.ref_name == named.ref_name);
+        assert_eq!(named.said_by("create"), Subject::default());
+    }
 
     #[test]
     fn what_the_first_version_stored_is_read() {

@@ -183,7 +183,7 @@ async fn an_older_push_after_a_newer_one_runs_its_own_commit_and_changes_no_othe
     let mut ids: Vec<String> = world.forge.state().deliveries().iter().map(|d| d.id.clone()).collect();
     ids.reverse();
     for id in &ids {
-        world.forge.redeliver(id).await.unwrap();
+        world.forge.release(id).await.unwrap();
     }
     world.wait(&new, "success").await;
     world.wait(&old, "success").await;

@@ -454,7 +454,7 @@ async fn q_t3_poison_and_a_backlog_delay_nobody() {
         held.map(|delivery| delivery.id.clone()).collect()
     };
     assert!(held.len() > 130, "{}", held.len());
-    futures::future::join_all(held.iter().map(|id| world.forge.redeliver(id))).await;
+    futures::future::join_all(held.iter().map(|id| world.forge.release(id))).await;
     world.wait(&next, "success").await;
     assert_eq!(world.jobs(&next).len(), 1);
 }

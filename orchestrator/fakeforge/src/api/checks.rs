@@ -16,7 +16,7 @@ use crate::{
     auth::Grant,
     git,
     hooks::blocking,
-    state::{CheckRun, ForgeState, Kind, Received, Repository, Shared},
+    state::{CheckRun, ForgeState, Received, Repository, Shared},
     time::{now_ms, rfc3339},
 };
 
@@ -118,14 +118,7 @@ pub(super) async fn read(
     Path((owner, repo, id)): Path<(String, String, i64)>,
     headers: HeaderMap,
 ) -> Answer {
-    let (repository, _) = admit(
-        &shared,
-        Kind::Github,
-        &headers,
-        &format!("{owner}/{repo}"),
-        "checks",
-        false,
-    )?;
+    let (repository, _) = admit(&shared, &headers, &format!("{owner}/{repo}"), "checks", false)?;
     Ok(Json(shape(&shared, &repository, id)?).into_response())
 }
 
@@ -135,14 +128,7 @@ pub(super) async fn list(
     Query(query): Query<HashMap<String, String>>,
     headers: HeaderMap,
 ) -> Answer {
-    let (repository, _) = admit(
-        &shared,
-        Kind::Github,
-        &headers,
-        &format!("{owner}/{repo}"),
-        "checks",
-        false,
-    )?;
+    let (repository, _) = admit(&shared, &headers, &format!("{owner}/{repo}"), "checks", false)?;
     let dir = repository.dir.clone();
     let sha = blocking(move || Ok(git::commit(&dir, &name))).await?;
     let sha = sha.ok_or_else(|| invalid("No commit found for SHA".to_owned()))?;
@@ -181,14 +167,7 @@ fn as_installation(
     owner: &str,
     repo: &str,
 ) -> Result<(Repository, i64), Refusal> {
-    let (repository, token) = admit(
-        shared,
-        Kind::Github,
-        headers,
-        &format!("{owner}/{repo}"),
-        "checks",
-        true,
-    )?;
+    let (repository, token) = admit(shared, headers, &format!("{owner}/{repo}"), "checks", true)?;
     match token.map(|t| t.grant) {
         Some(Grant::Installation { id, .. }) => Ok((repository, id)),
         _ => Err(Refusal::new(403, "You must authenticate via a GitHub App.")),
@@ -334,6 +313,7 @@ fn store(state: &mut ForgeState, run: CheckRun) {
     state.history.push(Received {
         at_ms: now_ms(),
         repository: run.repository,
+        creator: "helios-ci[bot]".to_owned(),
         sha: run.head_sha.clone(),
         context: text("name").unwrap_or_default(),
         id: run.id,

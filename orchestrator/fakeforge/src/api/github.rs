@@ -204,21 +204,14 @@ async fn repository(
     Path((owner, repo)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Answer {
-    let (found, _) = admit(
-        &shared,
-        Kind::Github,
-        &headers,
-        &format!("{owner}/{repo}"),
-        "metadata",
-        false,
-    )?;
+    let (found, _) = admit(&shared, &headers, &format!("{owner}/{repo}"), "metadata", false)?;
     Ok(Json(shapes::repository(&mut shared.state(), &shared.url, &found)).into_response())
 }
 
 async fn repository_by_id(State(shared): State<Arc<Shared>>, Path(id): Path<i64>, headers: HeaderMap) -> Answer {
     let path = shared.state().repositories.get(&id).map(|r| r.path.clone());
     let path = path.ok_or_else(|| Refusal::new(404, "Not Found"))?;
-    let (found, _) = admit(&shared, Kind::Github, &headers, &path, "metadata", false)?;
+    let (found, _) = admit(&shared, &headers, &path, "metadata", false)?;
     Ok(Json(shapes::repository(&mut shared.state(), &shared.url, &found)).into_response())
 }
 
@@ -227,14 +220,7 @@ async fn reference(
     Path((owner, repo, name)): Path<(String, String, String)>,
     headers: HeaderMap,
 ) -> Answer {
-    let (found, _) = admit(
-        &shared,
-        Kind::Github,
-        &headers,
-        &format!("{owner}/{repo}"),
-        "contents",
-        false,
-    )?;
+    let (found, _) = admit(&shared, &headers, &format!("{owner}/{repo}"), "contents", false)?;
     let dir = found.dir.clone();
     let all = blocking(move || git::refs(&dir)).await?;
     let name = format!("refs/{name}");

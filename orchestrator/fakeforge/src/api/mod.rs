@@ -2,7 +2,7 @@
 //! ordered faults, and checks bodies against the published descriptions.
 
 pub(crate) mod checks;
-mod forgejo;
+pub(crate) mod forgejo;
 mod github;
 
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 use crate::{
     auth::{Credential, Token},
-    fault::Fault,
+    fault::{Fault, Outage},
     page, smart_http,
     state::{Kind, Repository, Request, Shared, Violation},
     time::now_ms,
@@ -40,7 +40,7 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
     Router::new()
         .route("/", get(page::index))
         .route("/{owner}/{name}/{*rest}", any(smart_http::serve))
-        .nest("/api/v1", forgejo::router())
+        .nest("/api/v1", forgejo::router(shared.clone()))
         .nest("/api/v3", github::router())
         .layer(axum::extract::DefaultBodyLimit::max(MAX_PACK))
         .layer(middleware::from_fn_with_state(shared.clone(), observe))
@@ -80,10 +80,19 @@ async fn observe(State(shared): State<Arc<Shared>>, request: HttpRequest, next: 
         body: json_body.clone(),
         status: None,
     };
-    let (position, fault) = shared.change(|state| {
+    let (position, away) = shared.change(|state| {
         state.requests.push(entry);
-        (state.requests.len() - 1, state.take_fault(&method, &path))
+        (state.requests.len() - 1, state.away)
     });
+    match away {
+        Some(Outage::Cut) => return cut_off(StatusCode::BAD_GATEWAY.into_response()),
+        Some(Outage::Status(status)) => {
+            shared.change(|state| state.requests[position].status = Some(status));
+            return Refusal::new(status, "the forge is away").into_response();
+        }
+        None => {}
+    }
+    let fault = shared.change(|state| state.take_fault(&method, &path));
     let operation = match (&shared.schemas, api) {
         (Some(schemas), Some(kind)) => schemas.operation(kind, &method, &path),
         _ => None,
@@ -95,7 +104,14 @@ async fn observe(State(shared): State<Arc<Shared>>, request: HttpRequest, next: 
     if let (Some(problem), Some(operation)) = (&violation, &operation) {
         record(&shared, &operation.name, problem);
     }
+    // GitHub refuses what its description does not allow; Forgejo reads what it can, and that is written down alone.
+    let valid = violation.is_none();
+    let violation = violation.filter(|_| api == Some(Kind::Github));
     let cut = fault == Some(Fault::AcceptThenCut);
+    let instead = match fault {
+        Some(Fault::AcceptThenStatus(status)) => Some(status),
+        _ => None,
+    };
     let mut response = match (fault, violation) {
         (Some(Fault::Status(code)), _) => Refusal::new(code, "a fault was ordered").into_response(),
         (Some(Fault::RateLimited { retry_after_s }), _) => rate_limited(retry_after_s),
@@ -109,9 +125,12 @@ async fn observe(State(shared): State<Arc<Shared>>, request: HttpRequest, next: 
     if cut {
         return cut_off(response);
     }
+    if let Some(status) = instead {
+        response = Refusal::new(status, "").into_response();
+    }
     let status = response.status().as_u16();
     shared.change(|state| state.requests[position].status = Some(status));
-    if let (Some(schemas), Some(operation)) = (&shared.schemas, &operation) {
+    if let (Some(schemas), Some(operation), true) = (&shared.schemas, &operation, valid) {
         let (parts, body) = response.into_parts();
         let bytes = to_bytes(body, MAX_BODY).await.unwrap_or_default();
         let json = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
@@ -123,6 +142,7 @@ async fn observe(State(shared): State<Arc<Shared>>, request: HttpRequest, next: 
     response
 }
 
+/// Writes down what a description does not allow.
 fn record(shared: &Shared, operation: &str, problem: &str) {
     let violation = Violation {
         operation: operation.to_owned(),
@@ -173,10 +193,9 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// Finds a repository of this kind for the caller, as forges do: what one may not see does not exist.
+/// Finds a repository of GitHub's for the caller, as GitHub does: what one may not see does not exist.
 pub(crate) fn admit(
     shared: &Shared,
-    kind: Kind,
     headers: &HeaderMap,
     path: &str,
     permission: &str,
@@ -184,11 +203,11 @@ pub(crate) fn admit(
 ) -> Result<(Repository, Option<Token>), Refusal> {
     let state = shared.state();
     let credential = Credential::of(headers);
-    let token = credential.token(&state, kind, now_ms());
+    let token = credential.token(&state, Kind::Github, now_ms());
     if token.is_none() && credential != Credential::None {
         return Err(Refusal::new(401, "Bad credentials"));
     }
-    let found = state.repository(path).filter(|r| r.kind == kind).cloned();
+    let found = state.repository(path).filter(|r| r.kind == Kind::Github).cloned();
     let hidden = || Refusal::new(404, "Not Found");
     let Some(token) = token else {
         return match found {

@@ -3,9 +3,10 @@
 use std::sync::{Arc, Mutex};
 
 use axum::{Router, body::Bytes, extract::State, http::HeaderMap, routing::post};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use helios_fakeforge::{FakeForge, Options};
 use ring::hmac;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{deadline, prerequisites};
 
@@ -77,4 +78,42 @@ pub async fn call(method: &str, url: &str, authorization: Option<&str>, body: Op
     let status = response.status().as_u16();
     let body = response.bytes().await.unwrap();
     (status, serde_json::from_slice(&body).unwrap_or(Value::Null))
+}
+
+/// git, as a person runs it who has no configuration.
+pub fn git(dir: &std::path::Path, args: &[&str]) -> std::process::Output {
+    std::process::Command::new("git")
+        .args(["-c", "user.name=alice", "-c", "user.email=alice@example.org"])
+        .args(args)
+        .current_dir(dir)
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .env("GIT_TERMINAL_PROMPT", "0")
+        .env_remove("GIT_ASKPASS")
+        .env("no_proxy", "127.0.0.1")
+        .output()
+        .unwrap()
+}
+
+/// The setting that has git send a token as its password.
+pub fn with_token(token: &str) -> String {
+    let basic = STANDARD.encode(format!("helios-ci:{token}"));
+    format!("http.extraHeader=Authorization: Basic {basic}")
+}
+
+/// A status, as a CI sends it.
+pub fn status_of(state: &str, context: &str) -> Option<Value> {
+    Some(json!({"state": state, "context": context}))
+}
+
+/// The names of the events that came, each with its ref.
+pub fn told(got: &[(HeaderMap, Value)]) -> Vec<(&str, &str)> {
+    got.iter()
+        .map(|(headers, body)| {
+            (
+                headers["x-forgejo-event"].to_str().unwrap(),
+                body["ref"].as_str().unwrap_or_default(),
+            )
+        })
+        .collect()
 }

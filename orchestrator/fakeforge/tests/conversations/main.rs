@@ -8,8 +8,16 @@
 mod common;
 #[path = "../../../tests/support/deadline.rs"]
 mod deadline;
+mod deliveries;
 mod forgejo;
 mod github;
+mod merging;
+mod moves;
+mod outages;
 #[path = "../../../tests/support/prerequisites.rs"]
 mod prerequisites;
 mod program;
+mod pulls;
+mod pushes;
+mod rights;
+mod statuses;

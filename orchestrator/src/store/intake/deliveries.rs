@@ -231,10 +231,10 @@ async fn moved_since(tx: &mut Tx, new: &NewDelivery, seq: i64) -> Result<bool, S
     let row = tx
         .row(
             "SELECT d.id FROM deliveries d WHERE d.connection = $1 AND d.repository_id = $2 AND d.ref_name = $3
-                 AND d.seq > $4 AND d.event = $5 AND d.digest <> $6 AND (d.repeats IS NULL OR d.deletion = 1
+                 AND d.seq > $4 AND d.digest <> $5 AND (d.repeats IS NULL OR d.deletion = 1
                      OR EXISTS (SELECT 1 FROM triggers t WHERE t.delivery_id = d.id AND t.state = 'planned'))
              LIMIT 1",
-            args![&new.connection, repository, ref_name, seq, &new.event, &new.digest],
+            args![&new.connection, repository, ref_name, seq, &new.digest],
         )
         .await?;
     Ok(row.is_some())
