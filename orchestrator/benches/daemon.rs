@@ -2,7 +2,7 @@
 //! a flood becomes durable, what an idle daemon costs, how fast webhooks are answered. Each figure stands
 //! beside what it must be; floors are measured in the same run. It never fails for being slow.
 //!
-//! `cargo bench -p helios-ci --bench daemon [-- latency|flood|idle|webhooks|reports|outage|guest]`
+//! `cargo bench -p helios-ci --bench daemon [-- latency|flood|idle|webhooks|branches|reports|outage|guest]`
 
 #![allow(
     clippy::disallowed_methods,
@@ -349,6 +349,71 @@ async fn webhooks(rows: &mut Vec<Row>) {
     ));
 }
 
+/// A hundred branches, each with a commit of its own, in one push: until the last commit is known to be taken up.
+async fn branches(rows: &mut Vec<Row>) {
+    const COUNT: usize = 100;
+    let world = World::with(Machines::Process, "capacity: {machines: 1}\n").await;
+    let first = world
+        .push("name: ci\non: push\njobs:\n  job:\n    steps:\n      - run: echo one\n")
+        .await;
+    world.wait(&first, "success").await;
+    let (work, url) = (
+        world.dir.path().join("work"),
+        world.forge.clone_url(world.repository).expect("its address"),
+    );
+    let token = world.forge.create_token("ada", true);
+    let git = |args: &[&str]| -> String {
+        let basic = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, format!("ada:{token}"));
+        let output = std::process::Command::new("git")
+            .arg("-c")
+            .arg(format!("http.extraHeader=Authorization: Basic {basic}"))
+            .args(["-c", "user.name=ada", "-c", "user.email=ada@example.org", "-C"])
+            .arg(&work)
+            .args(args)
+            .output()
+            .expect("git");
+        assert!(
+            output.status.success(),
+            "{args:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    };
+    fs::create_dir(&work).expect("a folder");
+    git(&["clone", "--quiet", &url, "."]);
+    let mut commits = Vec::new();
+    let mut push = vec!["push".to_owned(), "--quiet".to_owned(), "origin".to_owned()];
+    for number in 0..COUNT {
+        let message = format!("Number {number}");
+        let commit = git(&["commit-tree", "-p", "HEAD", "-m", &message, "HEAD^{tree}"]);
+        push.push(format!("{commit}:refs/heads/b{number}"));
+        commits.push(commit);
+    }
+    let started = Instant::now();
+    let push: Vec<&str> = push.iter().map(String::as_str).collect();
+    git(&push);
+    let pushed = started.elapsed();
+    while !commits
+        .iter()
+        .all(|sha| world.forge.state().latest(sha, "helios-ci").is_some())
+    {
+        assert!(started.elapsed() < Duration::from_secs(600), "{}", world.daemon_log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let took = started.elapsed();
+    rows.push(row(
+        "100 branches at once → last pending",
+        took.as_secs_f64(),
+        "s",
+        10.0,
+        true,
+    ));
+    rows.push(note(
+        "of these, the push itself",
+        format!("{:.2} s", pushed.as_secs_f64()),
+    ));
+}
+
 const ECHO: &str = "name: ci\non: push\njobs:\n  job:\n    steps:\n      - run: echo told\n";
 
 /// How soon a forge hears what the daemon knows.
@@ -464,6 +529,9 @@ async fn main() {
     }
     if wanted("webhooks") {
         webhooks(&mut rows).await;
+    }
+    if wanted("branches") {
+        branches(&mut rows).await;
     }
     if wanted("reports") {
         reports(&mut rows).await;

@@ -129,8 +129,8 @@ async fn show(args: Args, stop: Arc<Stop>) -> bool {
 
     say("Somebody pushes to ada/engine: one workflow that passes, one that fails");
     let files = [
-        (".forgejo/workflows/engine.yml", PASSING.as_bytes(), 0o644),
-        (".forgejo/workflows/broken.yml", FAILING.as_bytes(), 0o644),
+        (".helios/workflows/engine.yml", PASSING.as_bytes(), 0o644),
+        (".helios/workflows/broken.yml", FAILING.as_bytes(), 0o644),
         ("src/engine.c", b"int main;\n", 0o644),
     ];
     let sha = world

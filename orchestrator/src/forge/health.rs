@@ -1,6 +1,11 @@
 //! Whether each connection works: a forge that refuses a credential is a state of the connection, which begins and ends,
 //! and not a verdict on whatever was asked meanwhile. It is asked at the start, on a timer, and soon after a call was
-//! answered with 401; nothing ends because of an answer.
+//! answered with 401; nothing ends because of an answer. The same holds for a right to one repository that is missing: a
+//! fault of that repository, which is asked about until it ends.
+
+mod repositories;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -18,11 +23,21 @@ use prometheus_client::{
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::{Forge, ForgeError};
-use crate::{clock::now_ms, foreign_text::one_line, model::names::ConnectionId};
+use self::repositories::Faults;
+pub use self::repositories::RepositoryFault;
+use super::{Access, CheckedRepository, Forge, ForgeError};
+use crate::{
+    clock::now_ms,
+    config::Connection,
+    foreign_text::one_line,
+    model::names::{ConnectionId, RepoPath},
+};
 
-/// How long one answer is waited for.
+/// How long the answers are waited for, and for each repository that is asked about so much longer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+const ANSWER_ABOUT_ONE: Duration = Duration::from_millis(500);
+/// Repositories that are asked about in one round, those with faults first.
+const ASKED: usize = 100;
 /// How often a connection that works is asked.
 const WORKING_INTERVAL: Duration = Duration::from_secs(300);
 /// After how long one that does not work is asked again, at first and at most; doubled each time. A forge may ask for a
@@ -96,16 +111,29 @@ impl fmt::Display for ConnectionState {
     }
 }
 
-/// Asks a forge once.
-pub async fn probe(forge: &dyn Forge) -> ConnectionState {
-    probe_with_pause(forge).await.0
+/// What a forge said when it was asked.
+#[derive(Debug)]
+pub struct Probed {
+    /// Whether the connection works.
+    pub state: ConnectionState,
+    /// Its rights to the repositories that were asked about; none where it does not work.
+    pub repositories: Vec<CheckedRepository>,
+    /// The pause that the forge asked for.
+    pause: Option<Duration>,
 }
 
-/// As [`probe`], with the pause that the forge asked for.
-async fn probe_with_pause(forge: &dyn Forge) -> (ConnectionState, Option<Duration>) {
+/// Asks a forge once, also about these repositories.
+pub async fn probe(forge: &dyn Forge, repositories: &[RepoPath]) -> Probed {
     let since_ms = now_ms();
-    match tokio::time::timeout(ANSWER_WITHIN, forge.check()).await {
-        Ok(Ok(answer)) => (ConnectionState::Working { answer }, None),
+    let within = ANSWER_WITHIN + ANSWER_ABOUT_ONE * u32::try_from(repositories.len()).unwrap_or(u32::MAX);
+    let (state, pause) = match tokio::time::timeout(within, forge.check(repositories)).await {
+        Ok(Ok(checked)) => {
+            return Probed {
+                state: ConnectionState::Working { answer: checked.answer },
+                repositories: checked.repositories,
+                pause: None,
+            };
+        }
         Ok(Err(error)) => {
             let reason = one_line(&error.to_string(), 500);
             let pause = error.retry_after();
@@ -118,9 +146,14 @@ async fn probe_with_pause(forge: &dyn Forge) -> (ConnectionState, Option<Duratio
             (state, pause)
         }
         Err(_) => {
-            let reason = format!("no answer within {} s", ANSWER_WITHIN.as_secs());
+            let reason = format!("no answer within {} s", within.as_secs());
             (ConnectionState::Unreachable { reason, since_ms }, None)
         }
+    };
+    Probed {
+        state,
+        repositories: Vec::new(),
+        pause,
     }
 }
 
@@ -138,6 +171,11 @@ struct Inner {
     states: watch::Sender<BTreeMap<ConnectionId, ConnectionState>>,
     /// One for each connection: a call of it was refused, so it is probed soon.
     rechecks: BTreeMap<ConnectionId, Arc<Notify>>,
+    /// One for each connection: a right that was missing is there.
+    mended: BTreeMap<ConnectionId, Notify>,
+    /// Those that the configuration lists.
+    listed: BTreeMap<ConnectionId, Vec<RepoPath>>,
+    faults: Faults,
     counted: Family<StateLabel, Gauge>,
 }
 
@@ -145,12 +183,25 @@ impl ConnectionHealth {
     /// Nothing is known of these connections yet; [`ConnectionHealth::run`] asks them.
     #[must_use]
     pub fn new<'a>(connections: impl IntoIterator<Item = &'a ConnectionId>) -> Self {
-        let states: BTreeMap<_, _> = connections
+        Self::listing(connections.into_iter().map(|id| (id.clone(), Vec::new())).collect())
+    }
+
+    /// As [`ConnectionHealth::new`], for the connections of a configuration: the repositories that it lists are asked about.
+    #[must_use]
+    pub fn of<'a>(connections: impl IntoIterator<Item = (&'a ConnectionId, &'a Connection)>) -> Self {
+        let listed = connections
             .into_iter()
-            .map(|id| (id.clone(), ConnectionState::Unknown))
-            .collect();
+            .map(|(id, connection)| (id.clone(), connection.repositories.clone()));
+        Self::listing(listed.collect())
+    }
+
+    fn listing(listed: BTreeMap<ConnectionId, Vec<RepoPath>>) -> Self {
+        let states: BTreeMap<_, _> = listed.keys().map(|id| (id.clone(), ConnectionState::Unknown)).collect();
         let inner = Inner {
             rechecks: states.keys().map(|id| (id.clone(), Arc::default())).collect(),
+            mended: states.keys().map(|id| (id.clone(), Notify::new())).collect(),
+            listed,
+            faults: Faults::default(),
             states: watch::Sender::new(states),
             counted: Family::default(),
         };
@@ -184,17 +235,74 @@ impl ConnectionHealth {
 
     /// Asks a connection now, and keeps what it says.
     pub async fn probe(&self, connection: &ConnectionId, forge: &dyn Forge) -> ConnectionState {
-        self.probe_with_pause(connection, forge).await.0
+        self.probe_all(connection, forge).await.state
     }
 
-    async fn probe_with_pause(
-        &self,
-        connection: &ConnectionId,
-        forge: &dyn Forge,
-    ) -> (ConnectionState, Option<Duration>) {
-        let (state, pause) = probe_with_pause(forge).await;
-        self.set(connection, state.clone());
-        (state, pause)
+    async fn probe_all(&self, connection: &ConnectionId, forge: &dyn Forge) -> Probed {
+        let probed = probe(forge, &self.asked(connection)).await;
+        self.set(connection, probed.state.clone());
+        for found in &probed.repositories {
+            self.found(connection, found);
+        }
+        probed
+    }
+
+    /// The repositories that a connection is asked about.
+    fn asked(&self, connection: &ConnectionId) -> Vec<RepoPath> {
+        let faulty = self.0.faults.of(connection);
+        let listed = self.0.listed.get(connection).map_or(&[][..], Vec::as_slice);
+        let others = listed.iter().filter(|path| !faulty.contains_key(*path));
+        faulty.keys().chain(others).take(ASKED).cloned().collect()
+    }
+
+    fn found(&self, connection: &ConnectionId, found: &CheckedRepository) {
+        let path = &found.path;
+        match &found.access {
+            Access::Missing { reason, fix } => {
+                if self.0.faults.note(connection, path, reason, fix, true) {
+                    tracing::warn!(%connection, repository = %path, reason, fix, "the connection has not the rights it needs");
+                }
+            }
+            Access::Granted { .. } => {
+                // One that only a call met may still be there: that the next call says.
+                if self.0.faults.of(connection).get(path).is_some_and(|fault| fault.asked) {
+                    self.repository_works(connection, path);
+                    if let Some(mended) = self.0.mended.get(connection) {
+                        mended.notify_one();
+                    }
+                }
+            }
+            Access::Unknown { .. } => {}
+        }
+    }
+
+    /// The repositories that a connection may not use now.
+    #[must_use]
+    pub fn repository_faults(&self, connection: &ConnectionId) -> BTreeMap<RepoPath, RepositoryFault> {
+        self.0.faults.of(connection)
+    }
+
+    /// A call about this repository failed because a right is missing: the forge is asked about it soon, and until that ends.
+    pub fn repository_refused(&self, connection: &ConnectionId, path: &RepoPath, reason: &str, fix: &str) {
+        if self.0.faults.note(connection, path, reason, fix, false) {
+            tracing::warn!(%connection, repository = %path, reason, fix, "the token or App may not read a repository; its pushes wait");
+            self.recheck(connection).notify_one();
+        }
+    }
+
+    /// A call about this repository was answered, or nothing waits for it any more.
+    pub fn repository_works(&self, connection: &ConnectionId, path: &RepoPath) {
+        if self.0.faults.end(connection, path).is_some() {
+            tracing::info!(%connection, repository = %path, "the repository has no fault any more");
+        }
+    }
+
+    /// Waits until a right of a connection that was missing is there.
+    pub async fn until_mended(&self, connection: &ConnectionId) {
+        match self.0.mended.get(connection) {
+            Some(mended) => mended.notified().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Waits until a connection is known to work.
@@ -226,7 +334,7 @@ impl ConnectionHealth {
         let recheck = self.recheck(connection);
         let mut wait = BROKEN_INTERVAL.0;
         loop {
-            let (state, pause) = self.probe_with_pause(connection, forge).await;
+            let Probed { state, pause, .. } = self.probe_all(connection, forge).await;
             // Calls that were refused until now, our own among them, are answered by this.
             let _refused = recheck.notified().now_or_never();
             if state.is_broken() {
@@ -234,9 +342,15 @@ impl ConnectionHealth {
                 wait = (wait * 2).min(BROKEN_INTERVAL.1);
                 continue;
             }
-            wait = BROKEN_INTERVAL.0;
             tokio::time::sleep(SHORTEST_INTERVAL).await;
-            let _elapsed_or_refused = tokio::time::timeout(WORKING_INTERVAL, recheck.notified()).await;
+            let faulty = !self.0.faults.of(connection).is_empty();
+            let next = if faulty { wait } else { WORKING_INTERVAL };
+            let _elapsed_or_refused = tokio::time::timeout(next, recheck.notified()).await;
+            wait = if faulty {
+                (wait * 2).min(BROKEN_INTERVAL.1)
+            } else {
+                BROKEN_INTERVAL.0
+            };
         }
     }
 
@@ -282,213 +396,6 @@ impl Inner {
             let number = states.values().filter(|state| state.as_str() == word).count();
             let gauge = self.counted.get_or_create(&StateLabel { state: word });
             gauge.set(i64::try_from(number).unwrap_or(i64::MAX));
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::{collections::VecDeque, sync::Mutex};
-
-    use async_trait::async_trait;
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::{
-        forge::{FetchAccess, Webhooks},
-        model::{
-            names::{CommitSha, ForgeContext, RefName, RepoPath},
-            report::Report,
-            trigger::Repository,
-        },
-    };
-
-    /// Answers the question whether it works, and nothing else is asked of it.
-    #[derive(Debug)]
-    struct Scripted(Mutex<VecDeque<Answer>>);
-
-    #[derive(Debug, Clone, Copy, PartialEq)]
-    enum Answer {
-        Works,
-        Refuses,
-        Away,
-        /// Asks for a pause of [`PAUSE`].
-        Limits,
-        Hangs,
-    }
-
-    const PAUSE: Duration = Duration::from_secs(1200);
-
-    #[async_trait]
-    impl Forge for Scripted {
-        fn workflow_folders(&self) -> &'static [&'static str] {
-            &[]
-        }
-
-        fn webhooks(&self) -> Option<Arc<dyn Webhooks>> {
-            None
-        }
-
-        async fn read_ref(&self, _: &Repository, _: &RefName) -> Result<Option<CommitSha>, ForgeError> {
-            unreachable!()
-        }
-
-        async fn find_repository(&self, _: &RepoPath, _: &ForgeContext) -> Result<Option<Repository>, ForgeError> {
-            unreachable!()
-        }
-
-        async fn fetch_access(&self, _: &Repository) -> Result<FetchAccess, ForgeError> {
-            unreachable!()
-        }
-
-        async fn report(&self, _: &Report, _: &str, _: Option<&str>) -> Result<Option<String>, ForgeError> {
-            unreachable!()
-        }
-
-        /// The last answer stays.
-        async fn check(&self) -> Result<String, ForgeError> {
-            let answer = {
-                let mut script = self.0.lock().unwrap();
-                match script.len() {
-                    1 => script[0],
-                    _ => script.pop_front().unwrap(),
-                }
-            };
-            let (forge, call) = ("https://forge.example".to_owned(), "GET /user".to_owned());
-            let reason = "401: Unauthorized".to_owned();
-            match answer {
-                Answer::Works => Ok("Forgejo as bot".to_owned()),
-                Answer::Refuses => Err(ForgeError::Refused { forge, call, reason }),
-                Answer::Away | Answer::Limits => Err(ForgeError::Away {
-                    forge,
-                    call,
-                    reason,
-                    retry_after: (answer == Answer::Limits).then_some(PAUSE),
-                }),
-                Answer::Hangs => std::future::pending().await,
-            }
-        }
-    }
-
-    fn word(answer: Answer) -> &'static str {
-        match answer {
-            Answer::Works => "working",
-            Answer::Refuses => "refused",
-            Answer::Away | Answer::Limits | Answer::Hangs => "unreachable",
-        }
-    }
-
-    fn id() -> ConnectionId {
-        "berg".parse().unwrap()
-    }
-
-    /// A connection that is being asked, on a clock that jumps when everybody waits.
-    struct Asked {
-        health: ConnectionHealth,
-        forge: Arc<Scripted>,
-        stop: CancellationToken,
-        task: tokio::task::JoinHandle<()>,
-    }
-
-    impl Asked {
-        fn new(script: &[Answer]) -> Self {
-            let (health, stop) = (ConnectionHealth::new([&id()]), CancellationToken::new());
-            let forge = Arc::new(Scripted(Mutex::new(script.iter().copied().collect())));
-            let forges = HashMap::from([(id(), Arc::clone(&forge) as Arc<dyn Forge>)]);
-            let task = tokio::spawn(health.clone().run(forges, stop.clone()));
-            Self {
-                health,
-                forge,
-                stop,
-                task,
-            }
-        }
-
-        async fn until(&self, word: &str) -> ConnectionState {
-            let mut states = self.health.0.states.subscribe();
-            let found = states.wait_for(|states| states[&id()].as_str() == word).await.unwrap();
-            found[&id()].clone()
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_refused_credential_is_a_state_that_begins_and_ends() {
-        let asked = Asked::new(&[Answer::Refuses, Answer::Refuses, Answer::Works]);
-        assert_eq!(asked.health.state(&id()), ConnectionState::Unknown);
-        let begun = tokio::time::Instant::now();
-        let state = asked.until("refused").await;
-        assert!(state.is_broken() && state.fix().is_some(), "{state:?}");
-        assert!(state.to_string().contains("401: Unauthorized"), "{state}");
-        // A daemon that asks is not ended by an answer, and asks again.
-        let state = asked.until("working").await;
-        assert_eq!((state.fix(), state.to_string().as_str()), (None, "Forgejo as bot"));
-        assert!(
-            begun.elapsed() < WORKING_INTERVAL,
-            "mended within minutes: {:?}",
-            begun.elapsed()
-        );
-        asked.stop.cancel();
-        asked.task.await.unwrap();
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_call_that_was_refused_has_a_working_connection_asked_soon() {
-        let asked = Asked::new(&[Answer::Works]);
-        asked.until("working").await;
-        *asked.forge.0.lock().unwrap() = VecDeque::from([Answer::Refuses]);
-        let begun = tokio::time::Instant::now();
-        asked.health.recheck(&id()).notify_one();
-        asked.until("refused").await;
-        assert!(begun.elapsed() <= SHORTEST_INTERVAL, "{:?}", begun.elapsed());
-        // One that nobody configured has no state, and may be asked for.
-        let other = "other".parse().unwrap();
-        asked.health.recheck(&other).notify_one();
-        assert_eq!(asked.health.state(&other), ConnectionState::Unknown);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_forge_that_asks_for_a_pause_is_left_alone_so_long() {
-        let asked = Asked::new(&[Answer::Limits, Answer::Works]);
-        let begun = tokio::time::Instant::now();
-        asked.health.until_broken(&id()).await;
-        asked.health.until_working(&id()).await;
-        assert!((PAUSE..PAUSE * 2).contains(&begun.elapsed()), "{:?}", begun.elapsed());
-    }
-
-    fn answers() -> impl Strategy<Value = Vec<Answer>> {
-        let answer = prop_oneof![
-            Just(Answer::Works),
-            Just(Answer::Refuses),
-            Just(Answer::Away),
-            Just(Answer::Hangs)
-        ];
-        proptest::collection::vec(answer, 1..12)
-    }
-
-    proptest! {
-        #[test]
-        fn the_state_is_the_last_answer_whatever_came_before(script in answers(), doubts in 0u32..4) {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-            runtime.block_on(async {
-                let asked = Asked::new(&script);
-                let last = *script.last().unwrap();
-                for _ in 0..doubts {
-                    asked.health.recheck(&id()).notify_one();
-                }
-                // Longer than every answer and every pause together.
-                tokio::time::sleep((WORKING_INTERVAL + ANSWER_WITHIN) * 13).await;
-                let state = asked.health.state(&id());
-                prop_assert_eq!(state.as_str(), word(last));
-                let mut registry = Registry::default();
-                asked.health.register(&mut registry);
-                let mut text = String::new();
-                prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
-                for known in ["unknown", "working", "refused", "unreachable"] {
-                    let line = format!("connections{{state=\"{known}\"}} {}", u8::from(known == word(last)));
-                    prop_assert!(text.contains(&line), "{} {}", line, text);
-                }
-                Ok(())
-            })?;
         }
     }
 }

@@ -2,6 +2,7 @@
 //! `forgejo` (Forgejo and Gitea, through gitea-sdk) and `github` (through octocrab).
 
 mod answer;
+mod checked;
 mod connect;
 mod forgejo;
 mod github;
@@ -25,9 +26,10 @@ use crate::model::{
 };
 use crate::secret::Secret;
 
+pub use self::checked::{Access, Checked, CheckedRepository};
 pub use self::connect::{ConnectError, connect, connect_noting_refusals};
 use self::connect::{encode_part, encode_ref};
-pub use self::health::{ConnectionHealth, ConnectionState};
+pub use self::health::{ConnectionHealth, ConnectionState, RepositoryFault};
 pub use self::webhook::{BadDelivery, Dialect, Parsed, Webhooks};
 #[cfg(test)]
 pub(crate) use self::{forgejo::DIALECT as FORGEJO, github::DIALECT as GITHUB};
@@ -178,11 +180,11 @@ pub trait Forge: Send + Sync + fmt::Debug {
     /// Asks for its cheapest answer, whatever that says: [`ForgeError::Away`] and [`ForgeError::Unauthorized`] mean that no
     /// report can be told now, and every other answer that it is there.
     async fn answers(&self) -> Result<(), ForgeError> {
-        self.check().await.map(drop)
+        self.check(&[]).await.map(drop)
     }
 
-    /// Whether the connection works: for `doctor`.
-    async fn check(&self) -> Result<String, ForgeError>;
+    /// Whether the connection works, and which rights it has to these repositories.
+    async fn check(&self, repositories: &[RepoPath]) -> Result<Checked, ForgeError>;
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 
 use std::str::FromStr;
 
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::{BadDelivery, Parsed};
@@ -12,7 +12,7 @@ use crate::{
     model::{
         names::{CommitSha, ConnectionId, ForgeContext, RefName, RepoPath},
         payload::Payload,
-        trigger::{Event, Repository, Subject, Trigger},
+        trigger::{Event, Repository, Retry, Subject, Trigger},
     },
 };
 
@@ -73,7 +73,7 @@ struct User {
 }
 
 /// Parses a body, naming the event when it is not what the event's name says.
-pub fn body<T: DeserializeOwned>(event: &str, body: &[u8]) -> Result<T, BadDelivery> {
+pub fn body<'b, T: Deserialize<'b>>(event: &str, body: &'b [u8]) -> Result<T, BadDelivery> {
     serde_json::from_slice(body).map_err(|error| bad(event, &error))
 }
 
@@ -81,6 +81,8 @@ fn bad(event: &str, reason: &dyn std::fmt::Display) -> BadDelivery {
     BadDelivery {
         event: event.to_owned(),
         reason: one_line(&reason.to_string(), 300),
+        // A later version may understand it.
+        retry: Retry::OnRequest,
     }
 }
 

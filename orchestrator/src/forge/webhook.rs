@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
-use crate::model::trigger::{Subject, Trigger};
+use crate::model::trigger::{Retry, Subject, Trigger};
 
 /// What became of a delivery's body.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,6 +25,8 @@ pub struct BadDelivery {
     pub event: String,
     /// What is wrong with it.
     pub reason: String,
+    /// Whether delivering it again may help.
+    pub retry: Retry,
 }
 
 /// The headers of a forge's deliveries, and their size. The configuration says whose they are; a request never does:
@@ -39,6 +41,8 @@ pub struct Dialect {
     pub delivery_headers: &'static [&'static str],
     /// The headers with the HMAC-SHA256 of the raw body in hexadecimal, each with what stands before the digits.
     pub signature_headers: &'static [(&'static str, &'static str)],
+    /// What the sender of a bad signature should look at.
+    pub signature_remedy: &'static str,
 }
 
 /// The webhooks of one connection.
@@ -48,6 +52,10 @@ pub trait Webhooks: Send + Sync + fmt::Debug {
 
     /// What a verified body is about, as far as it claims names.
     fn subject(&self, body: &Map<String, Value>) -> Subject;
+
+    /// Whether a verified body is in no format of this forge's events, as those are that Forgejo sends for chats. Such
+    /// a body claims to be of no repository, and [`Webhooks::parse`] refuses it whatever its event is called.
+    fn is_foreign(&self, body: &Map<String, Value>) -> bool;
 
     /// Turns a verified body into triggers. Pure.
     ///

@@ -1,9 +1,12 @@
 //! Webhooks in: `POST /hooks/<connection>`. A delivery is bounded, verified over its raw bytes, scrubbed, stored, and
-//! answered; nothing else happens before the answer, which says what will come of it.
+//! answered; nothing else happens before the answer, which says what will come of it. A webhook that is set up wrongly
+//! is answered with the setting to change: its forge shows that on the page of the delivery, and here nothing else would.
 //!
 //! The connection in the path decides which forge's dialect is read and which secrets count. The deadline for the
 //! request's *headers* is the listener's (`http1().header_read_timeout`); the one for its body is here.
 
+mod content_type;
+mod elsewhere;
 mod limits;
 mod outcome;
 mod refusal;
@@ -21,7 +24,7 @@ use axum::{
     body::Body,
     extract::{ConnectInfo, Path, Request, State},
     response::{IntoResponse, Response},
-    routing::post,
+    routing::{any, post},
 };
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -50,7 +53,7 @@ use crate::{
     forge::{Forge, Webhooks},
     model::{ids::DeliveryId, names::ConnectionId},
     queue::{Hint, Hints},
-    store::{NewDelivery, RecordOutcome, Store, StoreError},
+    store::{DeliveryOutcome, NewDelivery, RecordOutcome, Store, StoreError},
 };
 
 /// A whole body must have arrived within this. Forges give up after 5 to 10 s themselves.
@@ -91,6 +94,8 @@ struct Receipt {
     recorded: RecordOutcome,
     /// What will come of it, or what came of it before, in one sentence.
     message: String,
+    /// Whether its body can be used: one that cannot is stored for people to find, and its sender is told.
+    usable: bool,
 }
 
 /// What is needed to read one connection's deliveries.
@@ -133,7 +138,9 @@ impl Intake {
     /// The route. Requests should carry [`ConnectInfo`], so that addresses can be limited.
     pub fn router(self) -> Router {
         Router::new()
-            .route("/hooks/{connection}", post(receive))
+            .route("/hooks", any(elsewhere::no_webhook))
+            .route("/hooks/", any(elsewhere::no_webhook))
+            .route("/hooks/{*address}", post(receive).fallback(elsewhere::not_posted))
             // A connection that is kept may be closed by a stop or a new configuration just when the next delivery is
             // on its way, and no forge sends it twice.
             .layer(SetResponseHeaderLayer::overriding(
@@ -164,10 +171,14 @@ impl Intake {
         })
     }
 
+    fn count_address(&self, request: &Request) -> Result<(), Refusal> {
+        let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
+        peer.map_or(Ok(()), |ConnectInfo(peer)| self.limits.for_address(peer.ip()))
+            .map_err(Refusal::too_many)
+    }
+
     async fn take(&self, connection: &str, request: Request) -> Result<Receipt, Refusal> {
-        if let Some(ConnectInfo(peer)) = request.extensions().get::<ConnectInfo<SocketAddr>>() {
-            self.limits.for_address(peer.ip()).map_err(Refusal::too_many)?;
-        }
+        self.count_address(&request)?;
         let endpoint = self.endpoint(connection)?;
         self.limits
             .for_connection(&endpoint.connection)
@@ -175,9 +186,10 @@ impl Intake {
 
         let dialect = endpoint.webhooks.dialect();
         let (parts, body) = request.into_parts();
+        content_type::check(&parts.headers)?;
         // A request without any signature is not worth reading.
-        let signature =
-            signature::presented(dialect.signature_headers, &parts.headers).ok_or_else(Refusal::bad_signature)?;
+        let signature = signature::presented(dialect.signature_headers, &parts.headers)
+            .ok_or_else(|| Refusal::bad_signature(dialect))?;
         let raw = self.read(&parts.headers, body, dialect.body_limit).await?;
         // Hashing and parsing 25 MiB takes long enough to disturb everything else on the thread.
         let permit = self.parsers.clone().acquire_owned().await;
@@ -221,21 +233,46 @@ impl Intake {
     /// Stores a delivery and wakes the planner.
     async fn record(&self, delivery: NewDelivery) -> Result<Receipt, StoreError> {
         // Pure, so nothing happens before the delivery is durable.
-        let message = (delivery.body.len() <= READ_AT_ONCE).then(|| {
+        let expected = (delivery.body.len() <= READ_AT_ONCE).then(|| {
             let forge = self.forges.get(&delivery.connection).map(AsRef::as_ref);
             let (event, body) = (&delivery.event, &delivery.body);
-            verdict_text(&verdict(forge, &self.config, &delivery.connection, event, body))
+            verdict(forge, &self.config, &delivery.connection, event, body)
         });
+        let usable = !matches!(expected, Some(DeliveryOutcome::Failed { .. }));
         let recorded = self.store.record_delivery(delivery).await?;
         let message = match recorded {
             RecordOutcome::New(_) => {
                 failpoint::hit(Point::DeliveryStored);
                 self.hints.notify(Hint::Delivery);
-                message.unwrap_or_else(|| "stored; it is read next".to_owned())
+                expected
+                    .as_ref()
+                    .map_or_else(|| "stored; it is read next".to_owned(), verdict_text)
             }
             RecordOutcome::Duplicate(id) => self.earlier(id).await?,
+            RecordOutcome::Woken(id) => {
+                self.hints.notify(Hint::Trigger);
+                self.waking(id).await?
+            }
         };
-        Ok(Receipt { recorded, message })
+        Ok(Receipt {
+            recorded,
+            message,
+            usable,
+        })
+    }
+
+    fn count(&self, outcome: RequestOutcome) {
+        let outcome = outcome.label();
+        self.outcomes.get_or_create(&OutcomeLabel { outcome }).inc();
+    }
+
+    /// The answer to a request that was not stored, after it was counted and logged.
+    fn refused(&self, connection: &str, refusal: Refusal) -> Response {
+        // A connection's name comes from the path, so it is shown quoted and cut.
+        let shown: String = connection.chars().take(40).collect();
+        tracing::warn!(connection = ?shown, status = refusal.status.as_u16(), reason = %refusal.reason, "webhook refused");
+        self.count(refusal.outcome);
+        refusal.into_response()
     }
 
     /// What came of a delivery that was recorded before.
@@ -244,27 +281,45 @@ impl Intake {
         let outcome = row.map_or_else(|| "it was forgotten since".to_owned(), |row| outcome_text(&row));
         Ok(format!("delivered before; {outcome}"))
     }
+
+    /// What a delivery waited for that is tried again because it was delivered again.
+    async fn waking(&self, id: DeliveryId) -> Result<String, StoreError> {
+        let row = self.store.delivery(id).await?;
+        let waited = row.and_then(|row| row.builds.into_iter().find_map(|build| build.reason));
+        Ok(match waited {
+            Some(reason) => format!("delivered before, and tried again now; it waited: {reason}"),
+            None => "delivered before, and tried again now".to_owned(),
+        })
+    }
 }
 
-async fn receive(State(intake): State<Intake>, Path(connection): Path<String>, request: Request) -> Response {
-    let result = intake.take(&connection, request).await;
-    let (outcome, response) = match result {
-        Ok(Receipt { recorded, message }) => {
-            let (outcome, status, id) = match recorded {
-                RecordOutcome::New(id) => (RequestOutcome::Stored, StatusCode::ACCEPTED, id),
-                RecordOutcome::Duplicate(id) => (RequestOutcome::Duplicate, StatusCode::OK, id),
-            };
-            let answer = json!({ "delivery": id, "message": message });
-            (outcome, (status, Json(answer)).into_response())
-        }
-        Err(refusal) => {
-            // A connection's name comes from the path, so it is shown quoted and cut.
-            let shown: String = connection.chars().take(40).collect();
-            tracing::warn!(connection = ?shown, status = refusal.status.as_u16(), reason = %refusal.reason, "webhook refused");
-            (refusal.outcome, refusal.into_response())
+/// The connection of a webhook's address, what stands behind `/hooks/`: whoever copies an address may leave a slash at its
+/// end.
+fn named(address: &str) -> Option<&str> {
+    let name = address.strip_suffix('/').unwrap_or(address);
+    (!name.is_empty() && !name.contains('/')).then_some(name)
+}
+
+async fn receive(State(intake): State<Intake>, Path(address): Path<String>, request: Request) -> Response {
+    let Some(connection) = named(&address) else {
+        return elsewhere::no_webhook(State(intake), request).await;
+    };
+    let Receipt {
+        recorded,
+        message,
+        usable,
+    } = match intake.take(connection, request).await {
+        Ok(receipt) => receipt,
+        Err(refusal) => return intake.refused(connection, refusal),
+    };
+    let (outcome, status, id) = match recorded {
+        RecordOutcome::New(id) if usable => (RequestOutcome::Stored, StatusCode::ACCEPTED, id),
+        RecordOutcome::Duplicate(id) if usable => (RequestOutcome::Duplicate, StatusCode::OK, id),
+        RecordOutcome::Woken(id) => (RequestOutcome::Duplicate, StatusCode::ACCEPTED, id),
+        RecordOutcome::New(id) | RecordOutcome::Duplicate(id) => {
+            (RequestOutcome::Unusable, StatusCode::UNPROCESSABLE_ENTITY, id)
         }
     };
-    let outcome = outcome.label();
-    intake.outcomes.get_or_create(&OutcomeLabel { outcome }).inc();
-    response
+    intake.count(outcome);
+    (status, Json(json!({ "delivery": id, "message": message }))).into_response()
 }

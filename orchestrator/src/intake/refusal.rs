@@ -9,6 +9,8 @@ use axum::{
 use http::{HeaderValue, StatusCode, header};
 use serde_json::json;
 
+use crate::{foreign_text::one_line, forge::Dialect};
+
 pub(super) const MIB: usize = 1024 * 1024;
 
 /// How requests end; the label of a metric.
@@ -18,6 +20,8 @@ pub(super) enum RequestOutcome {
     Duplicate,
     BadSignature,
     BadRequest,
+    WrongType,
+    Unusable,
     UnknownConnection,
     TooLarge,
     TooSlow,
@@ -32,6 +36,8 @@ impl RequestOutcome {
             Self::Duplicate => "duplicate",
             Self::BadSignature => "bad_signature",
             Self::BadRequest => "bad_request",
+            Self::WrongType => "wrong_type",
+            Self::Unusable => "unusable",
             Self::UnknownConnection => "unknown_connection",
             Self::TooLarge => "too_large",
             Self::TooSlow => "too_slow",
@@ -66,11 +72,22 @@ impl Refusal {
     }
 
     /// The same text whatever was wrong, so that nobody learns which part to work on.
-    pub(super) fn bad_signature() -> Self {
+    pub(super) fn bad_signature(dialect: &Dialect) -> Self {
+        let remedy = dialect.signature_remedy;
         Self::new(
             RequestOutcome::BadSignature,
             StatusCode::UNAUTHORIZED,
-            "the signature is missing or does not match: check the webhook's secret",
+            format!("the signature is missing or does not match: {remedy}"),
+        )
+    }
+
+    /// The body is no JSON by its own account.
+    pub(super) fn wrong_type(content_type: &str) -> Self {
+        let shown = one_line(content_type, 100);
+        Self::new(
+            RequestOutcome::WrongType,
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            format!("the body's type is `{shown}`: set the webhook's content type to application/json"),
         )
     }
 
@@ -84,7 +101,11 @@ impl Refusal {
 
     /// `limit` in bytes.
     pub(super) fn too_large(limit: usize) -> Self {
-        let reason = format!("the body is larger than {} MiB", limit / MIB);
+        let reason = format!(
+            "the body is larger than {} MiB and was not stored: after `helios-ci catch-up`, \
+             `helios-ci deliveries --missed` says how to run its push",
+            limit / MIB
+        );
         Self::new(RequestOutcome::TooLarge, StatusCode::PAYLOAD_TOO_LARGE, reason)
     }
 

@@ -1,13 +1,16 @@
-//! A verified body becomes what is stored: parsed once, without its secrets, written out again. The
-//! parse is also what the delivery's subject is read from, so a body with the same key twice cannot be
+//! A verified body becomes what is stored: parsed once, without its secrets and the ends of enormous texts, written out
+//! again. The parse is also what the delivery's subject is read from, so a body with the same key twice cannot be
 //! one repository to us and another to the planner, which parses it later.
 
 use serde_json::{Map, Value};
 
-use crate::model::payload::names_a_credential;
+use crate::model::payload::{self, names_a_credential};
 
 /// What stands where a secret was.
 const REMOVED: &str = "[removed]";
+/// Bytes of a text that are kept: of a commit's message, which is as long as its author likes, only the beginning is
+/// read. A field with a text that was cut is still too large for a payload, whose fields are as they were sent.
+const LONGEST_TEXT: usize = 2 * payload::MAX_BYTES;
 
 /// A body that may be stored.
 #[derive(Debug)]
@@ -42,6 +45,7 @@ fn clean(key: &str, value: &mut Value) {
         Value::Array(items) => items.iter_mut().for_each(|value| clean(key, value)),
         Value::Null => {}
         _ if secret => *value = Value::String(REMOVED.to_owned()),
+        Value::String(text) => text.truncate(text.floor_char_boundary(LONGEST_TEXT)),
         _ => {}
     }
 }
@@ -49,8 +53,10 @@ fn clean(key: &str, value: &mut Value) {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use serde_json::json;
 
     use super::*;
+    use crate::model::payload::Payload;
 
     #[test]
     fn secrets_go_wherever_they_are_and_the_rest_stays() {
@@ -66,6 +72,20 @@ mod tests {
         }
         assert_eq!(scrubbed.object["repository"]["id"], 7);
         assert!(text.contains("18446744073709551615") && text.contains("-1.5") && text.contains("\"name\":\"x\""));
+    }
+
+    #[test]
+    fn of_an_enormous_text_the_beginning_is_kept_and_no_payload_takes_it_for_the_whole() {
+        let message = format!("Fix it\n\n{}", "ü".repeat(3 << 20));
+        let body =
+            json!({"ref": "refs/heads/main", "head_commit": {"message": message}, "commits": [{"message": message}]});
+        let scrubbed = scrub(body.to_string().as_bytes()).unwrap();
+        assert!(scrubbed.body.len() < 1 << 20, "{}", scrubbed.body.len());
+        let kept = scrubbed.object["head_commit"]["message"].as_str().unwrap();
+        assert!(message.starts_with(kept) && kept.starts_with("Fix it\n"));
+        let payload = Payload::of(&scrubbed.body).unwrap();
+        assert_eq!(payload.fields.keys().collect::<Vec<_>>(), ["ref"]);
+        assert_eq!(payload.left_out, ["commits", "head_commit"]);
     }
 
     #[test]

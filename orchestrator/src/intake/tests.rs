@@ -120,7 +120,7 @@ impl Forge for Silent {
         unreachable!("intake asks forges for nothing")
     }
 
-    async fn check(&self) -> Result<String, ForgeError> {
+    async fn check(&self, _: &[RepoPath]) -> Result<crate::forge::Checked, ForgeError> {
         unreachable!("intake asks forges for nothing")
     }
 }
@@ -138,7 +138,7 @@ fn sign(secret: &str, body: &[u8]) -> String {
 fn github(secret: &str, key: &str, body: &[u8]) -> Request {
     Request::post("/hooks/hub")
         .header("x-hub-signature-256", format!("sha256={}", sign(secret, body)))
-        .header("x-github-event", "push")
+        .header("x-github-event", "ping")
         .header("x-github-delivery", key)
         .body(Body::from(body.to_vec()))
         .unwrap()
@@ -182,12 +182,8 @@ async fn a_delivery_is_stored_scrubbed_and_answered_with_its_id() {
     assert_eq!(status, 202);
     let row = &rig.stored().await[0];
     assert_eq!(answer["delivery"], json!(row.id));
-    let message = answer["message"].as_str().unwrap();
-    assert!(
-        message.starts_with("failed: the body of this `push` delivery"),
-        "{message}"
-    );
-    assert_eq!((row.key.as_str(), row.event.as_str()), ("d-1", "push"));
+    assert_eq!(answer["message"], "ignored: a ping: the webhook works");
+    assert_eq!((row.key.as_str(), row.event.as_str()), ("d-1", "ping"));
 
     let (status, again) = rig.ask(github("hub-old", "d-1", body)).await;
     assert_eq!(
@@ -271,20 +267,35 @@ async fn a_bad_signature_is_always_answered_with_the_same_words() {
         rig.ask(sha1).await,
         rig.ask(github("", "1", b"{}")).await,
         rig.ask(github("wrong", "1", b"not json")).await,
+    ];
+    let mut unsigned = forgejo("seven", b"{}");
+    unsigned
+        .headers_mut()
+        .insert("x-forgejo-signature", HeaderValue::from_static(""));
+    let of_forgejo = [
+        rig.ask(unsigned).await,
+        rig.ask(forgejo("wrong", b"{}")).await,
         rig.ask(forgejo("seven", br#"{"repository":{"id":8}}"#)).await,
         rig.ask(forgejo("seven", br#"{"repository":{"name":"x"}}"#)).await,
     ];
-    for answer in &answers {
-        assert_eq!(answer, &answers[0]);
-        assert_eq!(answer.0, 401);
+    for answers in [&answers[..], &of_forgejo[..]] {
+        for answer in answers {
+            assert_eq!(answer, &answers[0]);
+            assert_eq!(answer.0, 401);
+        }
     }
+    let said = of_forgejo[0].1["error"].as_str().unwrap();
+    assert!(said.contains("type is Forgejo or Gitea"), "{said}");
     assert!(rig.stored().await.is_empty());
 }
 
 #[tokio::test]
 async fn a_repositorys_secret_signs_for_it_and_the_forge_is_not_guessed() {
     let rig = rig().await;
-    let (status, _) = rig.ask(forgejo("seven", br#"{"repository":{"id":7}}"#)).await;
+    let body = serde_json::json!({
+        "ref": "refs/heads/main", "after": "1".repeat(40), "repository": {"id": 7, "full_name": "acme/tool"},
+    });
+    let (status, _) = rig.ask(forgejo("seven", body.to_string().as_bytes())).await;
     assert_eq!(
         (status, rig.stored().await[0].event.as_str()),
         (StatusCode::ACCEPTED, "push")
@@ -310,6 +321,132 @@ async fn requests_that_are_no_deliveries() {
     assert!(rig.stored().await.is_empty());
 }
 
+/// What webhooks of other types send of a push, with the fields that tell them.
+fn of_other_types() -> [(&'static str, serde_json::Value); 5] {
+    use serde_json::json;
+    [
+        (
+            "the type Slack",
+            json!({"channel": "#ci", "text": "[tool:main] 1 new commit", "username": "f", "icon_url": "", "unfurl_links": 0,
+                   "link_names": 0, "attachments": []}),
+        ),
+        (
+            "the type Microsoft Teams",
+            json!({"@type": "MessageCard", "@context": "https://schema.org/extensions", "title": "1 new commit", "text": ""}),
+        ),
+        ("the type Discord", json!({"wait": false, "content": "", "embeds": []})),
+        (
+            "the type DingTalk or WeCom",
+            json!({"msgtype": "text", "text": {"content": ""}}),
+        ),
+        ("none of an event's fields", json!({})),
+    ]
+}
+
+#[tokio::test]
+async fn a_webhook_of_another_type_is_told_which_one_to_make_and_is_listed() {
+    let rig = rig().await;
+    for (number, (words, body)) in of_other_types().into_iter().enumerate() {
+        let ask = async |event: &'static str| {
+            // A secret of one repository, and a body of none.
+            let mut request = forgejo("seven", body.to_string().as_bytes());
+            let headers = request.headers_mut();
+            headers.insert("x-forgejo-event", HeaderValue::from_static(event));
+            headers.insert("x-forgejo-delivery", HeaderValue::from(number));
+            rig.ask(request).await
+        };
+        for (event, once) in [
+            ("push", "failed"),
+            ("push", "delivered before"),
+            ("create", "delivered before"),
+        ] {
+            let (status, answer) = ask(event).await;
+            let said = answer["message"].as_str().unwrap();
+            assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{body}: {answer}");
+            assert!(said.starts_with(once), "{said}");
+        }
+        let claimed = rig.claimed().await;
+        let forge = rig.intake.forges.get(&claimed.connection).unwrap();
+        let outcome = verdict(
+            Some(&**forge),
+            &rig.intake.config,
+            &claimed.connection,
+            "create",
+            &claimed.body,
+        );
+        let said = verdict_text(&outcome);
+        assert!(
+            said.contains(words) && said.ends_with("Forgejo or Gitea instead"),
+            "{said}"
+        );
+        rig.store
+            .finish_delivery(claimed.id, claimed.epoch, outcome)
+            .await
+            .unwrap();
+        assert_eq!(outcome_text(&rig.stored().await[0]), said, "as deliveries are listed");
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_content_type_is_named_before_the_signature_is_looked_at() {
+    let rig = rig().await;
+    // A form of Forgejo's: what it signs is the JSON inside.
+    let mut form = forgejo("seven", br#"{"repository":{"id":7}}"#);
+    *form.body_mut() = Body::from("payload=%7B%22repository%22%3A%7B%22id%22%3A7%7D%7D");
+    form.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/x-www-form-urlencoded"),
+    );
+    let (status, answer) = rig.ask(form).await;
+    assert_eq!(status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    let said = answer["error"].as_str().unwrap();
+    assert!(
+        said.contains("x-www-form-urlencoded") && said.contains("content type to application/json"),
+        "{said}"
+    );
+    assert!(rig.stored().await.is_empty());
+}
+
+#[tokio::test]
+async fn addresses_below_hooks_lead_to_the_right_one_in_plain_words() {
+    let rig = rig().await;
+    let mut slash = github("hub-new", "1", b"{}");
+    *slash.uri_mut() = "/hooks/hub/".parse().unwrap();
+    assert_eq!(rig.ask(slash).await.0, 202, "the same address");
+    let ask = async |method: &str, path: &str| {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .body(Body::from("{}"))
+            .unwrap();
+        let response = rig.intake.clone().router().oneshot(request).await.unwrap();
+        let kind = response.headers()[header::CONTENT_TYPE].to_str().unwrap().to_owned();
+        let (status, allow) = (response.status(), response.headers().contains_key(header::ALLOW));
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        assert!(kind.starts_with("text/plain"), "{method} {path}: {kind}");
+        (status, allow, String::from_utf8(body.to_vec()).unwrap())
+    };
+    let address = format!("{}/hooks/NAME", rig.intake.config.public_url);
+    for path in ["/hooks", "/hooks/", "/hooks/hub/x", "/hooks/hub//", "/hooks//hub"] {
+        for method in ["POST", "GET", "PUT"] {
+            let (status, _, said) = ask(method, path).await;
+            assert_eq!(status, 404, "{method} {path}");
+            assert!(said.contains(&address), "{method} {path}: {said}");
+        }
+    }
+    for (method, words) in [("GET", "address of a webhook"), ("PUT", "method to POST")] {
+        for path in ["/hooks/hub", "/hooks/hub/"] {
+            let (status, allow, said) = ask(method, path).await;
+            assert_eq!(
+                (status, allow),
+                (StatusCode::METHOD_NOT_ALLOWED, true),
+                "{method} {path}"
+            );
+            assert!(said.contains(words), "{said}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_delivery_without_an_id_is_known_by_its_digest() {
     let rig = rig().await;
@@ -327,13 +464,15 @@ async fn a_body_over_the_limit_is_refused_announced_or_not() {
     let mut announced = forgejo("seven", b"{}");
     announced
         .headers_mut()
-        .insert(header::CONTENT_LENGTH, HeaderValue::from(10 * MIB + 1));
-    assert_eq!(rig.ask(announced).await.0, 413);
-    let chunks = (0..11).map(|_| Ok::<_, std::io::Error>(vec![b' '; MIB]));
+        .insert(header::CONTENT_LENGTH, HeaderValue::from(25 * MIB + 1));
+    let (status, said) = rig.ask(announced).await;
+    assert_eq!(status, 413);
+    assert!(said["error"].as_str().unwrap().contains("--missed"), "{said}");
+    let chunks = (0..26).map(|_| Ok::<_, std::io::Error>(vec![b' '; MIB]));
     let (parts, _) = forgejo("seven", b"{}").into_parts();
     let streamed = Request::from_parts(parts, Body::from_stream(tokio_stream::iter(chunks)));
     assert_eq!(rig.ask(streamed).await.0, 413);
-    // GitHub's limit is higher; this one is only slow to parse.
+    // This one is only slow to parse.
     let large = format!("{{\"x\":\"{}\"}}", "y".repeat(11 * MIB));
     assert_eq!(rig.ask(github("hub-new", "1", large.as_bytes())).await.0, 202);
 }

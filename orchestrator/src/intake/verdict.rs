@@ -37,10 +37,9 @@ pub fn verdict(
         };
     };
     match webhooks.parse(event, body) {
-        // A later version may understand it.
         Err(error) => DeliveryOutcome::Failed {
             reason: error.to_string(),
-            retry: Retry::OnRequest,
+            retry: error.retry,
         },
         Ok(Parsed::Ignored(reason)) => DeliveryOutcome::Ignored {
             reason,

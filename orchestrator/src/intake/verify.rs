@@ -14,8 +14,9 @@ pub(super) fn verify(
     raw: &[u8],
 ) -> Result<NewDelivery, Refusal> {
     let signers: Vec<&WebhookSecret> = signature::signers(&endpoint.secrets, signature, raw).collect();
+    let dialect = endpoint.webhooks.dialect();
     if signers.is_empty() {
-        return Err(Refusal::bad_signature());
+        return Err(Refusal::bad_signature(dialect));
     }
     let scrubbed = scrub::scrub(raw).map_err(|error| {
         Refusal::bad_request(format!(
@@ -23,13 +24,13 @@ pub(super) fn verify(
         ))
     })?;
     let subject = endpoint.webhooks.subject(&scrubbed.object);
-    // A secret that belongs to one repository signs for that one only.
+    // A secret that belongs to one repository signs for that one only. A body that is of none leads to nothing, and its
+    // sender, who knows the secret, should learn why.
     let may_sign = |s: &&WebhookSecret| s.repository_id.is_none() || s.repository_id == subject.repository_id;
-    if !signers.iter().any(may_sign) {
-        return Err(Refusal::bad_signature());
+    if !signers.iter().any(may_sign) && !endpoint.webhooks.is_foreign(&scrubbed.object) {
+        return Err(Refusal::bad_signature(dialect));
     }
     let digest: [u8; 32] = Sha256::digest(raw).into();
-    let dialect = endpoint.webhooks.dialect();
     let (events, keys) = (dialect.event_headers, dialect.delivery_headers);
     let event = first(headers, events)
         .filter(|e| (1..=64).contains(&e.len()) && e.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))

@@ -1,6 +1,6 @@
 //! Catching up: what was missed while a connection was broken, or this daemon away.
 //!
-//! [`ConnectionHealth`] knows whether a connection works. When it works (again), everything that waits for it becomes
+//! [`ConnectionHealth`] knows whether a connection works, and has its rights. When it works (again), everything that waits for it becomes
 //! due, and the branches and tags at the forge are compared with the pushes that are known. A push whose delivery we
 //! hold is delivered again by ourselves: its sender asked for a run, and only our side kept it from running. Where we
 //! hold no delivery, nobody has asked us for anything, so the ref is only listed, and a person runs it with
@@ -185,8 +185,13 @@ impl CatchUp {
                         if all {
                             compared = Some(Instant::now());
                         }
-                        let broke = tokio::time::timeout(COMPARE_DUE, self.connections.until_broken(id));
-                        was_broken = broke.await.is_ok();
+                        let changed = async {
+                            tokio::select! {
+                                () = self.connections.until_broken(id) => {}
+                                () = self.connections.until_mended(id) => {}
+                            }
+                        };
+                        was_broken = tokio::time::timeout(COMPARE_DUE, changed).await.is_ok();
                         interrupted = was_broken;
                         continue;
                     }

@@ -270,8 +270,8 @@ impl Forge for Scripted {
         Answer::give(answer, ()).await
     }
 
-    async fn check(&self) -> Result<String, ForgeError> {
-        Ok(String::new())
+    async fn check(&self, _: &[RepoPath]) -> Result<crate::forge::Checked, ForgeError> {
+        unreachable!("the reporter only reports")
     }
 }
 

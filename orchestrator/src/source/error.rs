@@ -32,6 +32,17 @@ pub enum SourceError {
         /// What git said.
         reason: String,
     },
+    /// The forge does not give the repository to those that this connection says we are: a state of our rights to it,
+    /// and not of the repository.
+    #[error("the forge does not give `{what}` of {repository} to the credentials of this connection: {reason}")]
+    Denied {
+        /// The repository.
+        repository: RepoPath,
+        /// A ref or commit.
+        what: String,
+        /// What git said.
+        reason: String,
+    },
     /// The mirror is larger than the configuration allows.
     #[error(
         "{repository} is larger than the {limit} bytes that `limits.repository_bytes` allows; raise the limit to serve it"
@@ -170,7 +181,7 @@ impl SourceError {
     pub fn is_retryable(&self) -> bool {
         matches!(
             self,
-            Self::Fetch { .. } | Self::Git { .. } | Self::Io { .. } | Self::Connection { .. }
+            Self::Fetch { .. } | Self::Denied { .. } | Self::Git { .. } | Self::Io { .. } | Self::Connection { .. }
         )
     }
 }

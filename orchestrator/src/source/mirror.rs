@@ -27,8 +27,6 @@ use crate::{
 const FETCH_DEADLINE: Duration = Duration::from_secs(1800);
 /// Asking a forge what its refs point at.
 const LIST_DEADLINE: Duration = Duration::from_secs(60);
-/// The longest answer about one ref, in bytes.
-const ONE_LISTING: usize = 1 << 20;
 /// A lock file is held for moments; one this old was left by a process that died.
 const STALE_LOCK: Duration = Duration::from_secs(10);
 /// As [`STALE_LOCK`], for packs half received: they grow while somebody writes them.
@@ -41,30 +39,18 @@ impl Source {
     /// peeled.
     ///
     /// # Errors
-    /// [`SourceError::NoRef`] when the forge has no such ref, [`SourceError::TooLarge`] beyond the
-    /// size limit, and others when forge, git or disk fail.
+    /// [`SourceError::NoRef`] when the forge has no such ref; as [`Source::fetch_heads`].
     pub async fn fetch(
         &self,
         repository: &Repository,
         access: &FetchAccess,
         ref_name: &RefName,
     ) -> Result<CommitSha, SourceError> {
-        let _lock = self.lock(repository).await;
-        let mirror = self.mirror(repository);
-        if !mirror.join("HEAD").exists() {
-            let Some(tip) = self.remote_tip(repository, access, ref_name).await? else {
-                return Err(no_ref(repository, ref_name));
-            };
-            create(&mirror, &tip).await?;
-        }
-        let own = own_ref(ref_name);
-        let spec = format!("+{ref_name}:{own}");
-        if !self.transfer(repository, access, ref_name.as_str(), &[spec]).await? {
-            return Err(no_ref(repository, ref_name));
-        }
-        let commit = peel(&mirror, &own).await?.ok_or_else(|| no_ref(repository, ref_name))?;
-        repack(&mirror).await?;
-        Ok(commit)
+        let mut heads = self.fetch_heads(repository, access, [ref_name]).await?;
+        heads.remove(ref_name).ok_or_else(|| SourceError::NoRef {
+            repository: repository.path.clone(),
+            ref_name: ref_name.clone(),
+        })
     }
 
     /// Makes sure that a commit is here, which may be none that a branch or tag points at any
@@ -160,29 +146,6 @@ impl Source {
         }
     }
 
-    async fn remote_tip(
-        &self,
-        repository: &Repository,
-        access: &FetchAccess,
-        ref_name: &RefName,
-    ) -> Result<Option<CommitSha>, SourceError> {
-        let name = ref_name.as_str();
-        let patterns = [name];
-        let listing = self.ls_remote(repository, access, name, &[], &patterns, ONE_LISTING);
-        let text = listing.await?.text();
-        let line = text
-            .lines()
-            .find(|line| line.split('\t').nth(1) == Some(ref_name.as_str()));
-        line.and_then(|line| line.split('\t').next())
-            .map(|sha| {
-                sha.parse().map_err(|_| SourceError::Answer {
-                    what: "ls-remote",
-                    answer: one_line(sha, 80),
-                })
-            })
-            .transpose()
-    }
-
     /// Asks a forge what refs it has, those that match `patterns` or all. At most `cap` bytes of the answer are read;
     /// `what` is for messages.
     pub(super) async fn ls_remote(
@@ -271,24 +234,36 @@ fn is_gone(said: &str) -> bool {
     said.contains("couldn't find remote ref") || said.contains("not our ref") || said.contains("unadvertised object")
 }
 
-fn no_ref(repository: &Repository, ref_name: &RefName) -> SourceError {
-    SourceError::NoRef {
-        repository: repository.path.clone(),
-        ref_name: ref_name.clone(),
-    }
+/// What git says where the forge answered 401, 403 or 404: it does not know us, does not let us, or shows us nothing.
+fn is_denied(said: &str) -> bool {
+    let refused = ["401", "403", "404"].map(|status| format!("The requested URL returned error: {status}"));
+    refused.iter().any(|words| said.contains(words))
+        || said.contains("terminal prompts disabled")
+        || said.contains("Authentication failed for '")
+        || said.contains("fatal: repository '") && said.contains("' not found")
 }
 
+/// As what a fetch failed, by what git said.
 pub(super) fn fetch_error(repository: &Repository, what: &str, said: &str) -> SourceError {
+    let denied = is_denied(said);
     // What git says when it wanted to ask a person for a password.
     let said = if said.contains("terminal prompts disabled") {
         "the forge wants other credentials than it was given"
     } else {
         said
     };
-    SourceError::Fetch {
-        repository: repository.path.clone(),
-        what: what.to_owned(),
-        reason: one_line(said, 500),
+    let (repository, what, reason) = (repository.path.clone(), what.to_owned(), one_line(said, 500));
+    match denied {
+        true => SourceError::Denied {
+            repository,
+            what,
+            reason,
+        },
+        false => SourceError::Fetch {
+            repository,
+            what,
+            reason,
+        },
     }
 }
 
@@ -353,7 +328,7 @@ pub(super) async fn peel(mirror: &Path, what: &str) -> Result<Option<CommitSha>,
 }
 
 /// Rolls small packs into larger ones; nothing is ever dropped.
-async fn repack(mirror: &Path) -> Result<(), SourceError> {
+pub(super) async fn repack(mirror: &Path) -> Result<(), SourceError> {
     let packs = fs::read_dir(mirror.join("objects/pack")).map_or(0, |entries| {
         entries
             .flatten()

@@ -17,6 +17,7 @@ mod commit;
 mod error;
 mod git;
 mod grant;
+mod heads;
 mod mirror;
 mod refs;
 mod serve;

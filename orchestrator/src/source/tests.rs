@@ -203,6 +203,77 @@ async fn a_mirror_follows_its_refs() {
 }
 
 #[tokio::test]
+async fn many_refs_come_with_one_fetch_and_those_that_are_gone_keep_none_away() {
+    let world = World::new();
+    let first = world.commit("a", b"a", "first");
+    world.git(&["branch", "one"]);
+    world.git(&["tag", "--annotate", "-m", "x", "v1"]);
+    let second = world.commit("a", b"b", "second");
+    let blob = world.git(&["rev-parse", "HEAD:a"]);
+    world.git(&["tag", "of-a-blob", &blob]);
+    let names: Vec<RefName> = [
+        "refs/heads/gone",
+        "refs/heads/main",
+        "refs/heads/one",
+        "refs/heads/one",
+        "refs/tags/of-a-blob",
+        "refs/tags/v1",
+    ]
+    .map(|name| name.parse().unwrap())
+    .into();
+    let packs = || std::fs::read_dir(world.source.mirror(&world.repository).join("objects/pack")).unwrap();
+    // The mirror is made, and then it is there.
+    for round in 0..2 {
+        let found = world.source.fetch_heads(&world.repository, &world.access, &names).await;
+        let mut found: Vec<_> = found
+            .unwrap()
+            .into_iter()
+            .map(|(name, sha)| (name.to_string(), sha))
+            .collect();
+        found.sort();
+        let expected = [
+            ("refs/heads/main", &second),
+            ("refs/heads/one", &first),
+            ("refs/tags/v1", &first),
+        ];
+        assert_eq!(
+            found,
+            expected.map(|(name, sha)| (name.to_owned(), sha.clone())),
+            "{round}"
+        );
+        let count = packs()
+            .flatten()
+            .filter(|e| e.path().extension().is_some_and(|e| e == "pack"))
+            .count();
+        assert_eq!(count, 1, "one fetch brought all");
+    }
+    let none: [RefName; 1] = ["refs/heads/gone".parse().unwrap()];
+    let found = world.source.fetch_heads(&world.repository, &world.access, &none).await;
+    assert_eq!(found.unwrap(), HashMap::new());
+}
+
+#[test]
+fn a_forge_that_refuses_us_says_so_through_git() {
+    let repository = World::new().repository;
+    let denied = |said: &str| matches!(mirror::fetch_error(&repository, "x", said), SourceError::Denied { .. });
+    for said in [
+        "fatal: could not read Username for 'http://127.0.0.1:1': terminal prompts disabled",
+        "fatal: Authentication failed for 'https://forge.example/ada/engine.git/'",
+        "remote: Forbidden fatal: unable to access 'https://forge.example/ada/engine.git/': The requested URL returned error: 403",
+        "remote: Repository not found. fatal: repository 'https://forge.example/ada/engine.git/' not found",
+    ] {
+        assert!(denied(said), "{said}");
+    }
+    for said in [
+        "fatal: unable to access 'https://forge.example/ada/engine.git/': The requested URL returned error: 502",
+        "fatal: unable to access 'https://forge.example/ada/engine.git/': Could not resolve host: forge.example",
+        "it took longer than 1800 s",
+    ] {
+        assert!(!denied(said), "{said}");
+    }
+}
+
+#[tokio::test]
 async fn a_ref_that_never_was_makes_no_mirror() {
     let world = World::new();
     world.commit("a", b"1", "First");

@@ -189,6 +189,12 @@ fn what_is_written_passes_the_check_with_the_right_modes_and_nothing_is_overwrit
             assert!(first.contains(part), "{part} is missing: {first}");
         }
         assert!(!first.contains(secret.trim()) && !first.contains(content), "{first}");
+        // Only Forgejo's own Actions read the other folder.
+        assert_eq!(
+            first.contains(".helios/workflows"),
+            credential.ends_with("token"),
+            "{first}"
+        );
         let names = fs::read_dir(desk.path("etc")).unwrap().count();
         assert_eq!(names, 2, "nothing else is left");
 

@@ -159,6 +159,39 @@ async fn what_is_broken_is_named_with_its_cure() {
     assert_eq!(doctor(&world).0, Some(0));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn each_listed_repository_has_a_line_that_names_the_right_that_is_missing() {
+    let world = healthy().await;
+    let (_, lines) = doctor(&world);
+    let local = of(&lines, "connection local")[0]["detail"].as_str().unwrap();
+    assert!(local.contains("no `repositories` are listed"), "{local}");
+    let text = fs::read_to_string(world.config()).unwrap();
+    let text = text.replacen(
+        "    public: [ada/engine]\n",
+        "    public: [ada/engine]\n    repositories: [ada/engine, ada/none]\n",
+        1,
+    );
+    let text = text.replacen("  octo:\n", "  octo:\n    repositories: [octo/engine, octo/none]\n", 1);
+    fs::write(world.config(), text).unwrap();
+    let none = fails(&world, "repository ada/none of local");
+    assert!(
+        none.contains("it does not exist, or `helios-ci` may not see it")
+            && none.ends_with("add `helios-ci` as a collaborator with write access to ada/none"),
+        "{none}"
+    );
+    let none = fails(&world, "repository octo/none of octo");
+    assert!(none.contains("not installed on it → install the App"), "{none}");
+    let (_, lines) = doctor(&world);
+    for name in ["repository ada/engine of local", "repository octo/engine of octo"] {
+        let found = of(&lines, name)[0];
+        assert_ne!(found["status"], "failure", "{found}");
+        assert!(
+            found["detail"].as_str().unwrap().contains("has the rights it needs"),
+            "{found}"
+        );
+    }
+}
+
 /// `PATH` with a git in front that only tells its version.
 fn path_with_git(world: &World, version: &str) -> String {
     let dir = world.dir.path().join("git");

@@ -22,6 +22,7 @@ mod forges;
 #[cfg(target_os = "linux")]
 mod guests;
 mod hang;
+mod hook_settings;
 mod image_download;
 mod image_trial;
 mod job_isolation;
@@ -40,6 +41,7 @@ mod push;
 mod reload;
 mod reports;
 mod restart;
+mod rights;
 mod tidy;
 mod time;
 mod zones;

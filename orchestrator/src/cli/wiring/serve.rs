@@ -141,13 +141,7 @@ async fn serve_with(
         .map_err(report)?;
 
     running.listen(ready, &deps, intake, listeners);
-    let planner = Planner::new(
-        store.clone(),
-        forges(),
-        deps.source.clone(),
-        Arc::clone(config),
-        Arc::clone(&hints),
-    );
+    let planner = Planner::new(&deps, connections());
     let stop = || running.stop.clone();
     let (relay, hints, until) = (store.clone(), Arc::clone(&hints), stop());
     running

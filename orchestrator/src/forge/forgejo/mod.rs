@@ -3,6 +3,7 @@
 //! resolver, reads answers of any size, and would bring OpenSSL as a second TLS into this program.
 
 mod answers;
+mod check;
 mod places;
 mod status;
 #[cfg(test)]
@@ -20,20 +21,19 @@ use serde::Serialize;
 #[cfg(test)]
 pub use self::webhook::DIALECT;
 use self::{
-    answers::{Branch, Commit, GitRefs, Repo, User, Version},
+    answers::{Branch, Commit, GitRefs, Repo},
     places::Places,
     status::Status,
     webhook::Events,
 };
 use super::{
-    ConnectError, FetchAccess, Forge, ForgeError, Webhooks,
+    Checked, ConnectError, FetchAccess, Forge, ForgeError, Webhooks,
     answer::{Answer, Call},
     encode_part, encode_ref,
     http::Outgoing,
     push::Served,
 };
 use crate::{
-    foreign_text::one_line,
     model::{
         names::{CommitSha, ConnectionId, ForgeContext, RefName, RepoPath},
         report::Report,
@@ -169,17 +169,19 @@ impl Forgejo {
     }
 
     async fn ref_at(&self, path: &RepoPath, name: &RefName) -> Result<Option<CommitSha>, ForgeError> {
-        if let Some(branch) = name.branch() {
-            // The refs endpoint would list every branch that begins with this name.
-            let answer = self
-                .get(&format!("repos/{path}/branches/{}", encode_ref(branch)))
-                .await?;
-            return Ok(answer.json::<Branch>()?.map(|b| b.commit.id));
-        }
         let short = name.as_str().trim_start_matches("refs/");
-        let answer = self
-            .get(&format!("repos/{path}/git/refs/{}", encode_ref(short)))
-            .await?;
+        // A few bytes, where the branch's own address answers with its whole commit, of which a pusher makes the message
+        // as long as is wanted. But every ref that begins with this name is in it.
+        let listed = self.get(&format!("repos/{path}/git/refs/{}", encode_ref(short))).await;
+        let answer = match (listed, name.branch()) {
+            (Err(ForgeError::Refused { .. }), Some(branch)) => {
+                let answer = self
+                    .get(&format!("repos/{path}/branches/{}", encode_ref(branch)))
+                    .await?;
+                return Ok(answer.json::<Branch>()?.map(|b| b.commit.id));
+            }
+            (listed, _) => listed?,
+        };
         let refs = match answer.json::<GitRefs>()? {
             None => return Ok(None),
             Some(GitRefs::One(one)) => vec![one],
@@ -316,13 +318,7 @@ impl Forge for Forgejo {
         self.get("version").await.map(drop)
     }
 
-    async fn check(&self) -> Result<String, ForgeError> {
-        let version: Version = self
-            .get("version")
-            .await?
-            .needed("this is not the address of a Forgejo or Gitea")?;
-        let user: User = self.get("user").await?.needed("the token belongs to nobody")?;
-        let line = format!("Forgejo or Gitea {} as {}", version.version, user.login);
-        Ok(one_line(&line, 200))
+    async fn check(&self, repositories: &[RepoPath]) -> Result<Checked, ForgeError> {
+        self.check_rights(repositories).await
     }
 }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     deadline,
+    forge::Access,
     forge::testing::{DETAILS, Description, Listener, Reply, SHA, STATES, Seen, report, repository},
     model::report::ReportState,
 };
@@ -37,9 +38,23 @@ fn answer(world: World, seen: &Seen) -> Reply {
         | ("POST /api/v1/repos/acme/new/statuses/1111111111111111111111111111111111111111", _) => {
             Reply::Json(201, json!({"id": 1, "status": seen.body["state"]}))
         }
-        ("GET /api/v1/repos/acme/tool/branches/a%23b/c", _) => {
-            Reply::Json(200, json!({"name": "a#b/c", "commit": {"id": SHA, "message": "x"}}))
+        ("GET /api/v1/repos/acme/tool/git/refs/heads/a%23b/c", _) => Reply::Json(
+            200,
+            json!([{"ref": "refs/heads/a#b/cd", "object": {"type": "commit", "sha": "3".repeat(40)}},
+                   {"ref": "refs/heads/a#b/c", "object": {"type": "commit", "sha": SHA}}]),
+        ),
+        // More branches begin like this than an answer of ours may hold.
+        ("GET /api/v1/repos/acme/tool/git/refs/heads/r", _) => {
+            Reply::Json(200, json!("x".repeat(crate::forge::http::MAX_BODY)))
         }
+        ("GET /api/v1/repos/acme/tool/branches/r", _) => {
+            Reply::Json(200, json!({"name": "r", "commit": {"id": SHA, "message": "x"}}))
+        }
+        // A commit whose message is too long.
+        ("GET /api/v1/repos/acme/tool/branches/a%23b/c", _) => Reply::Json(
+            200,
+            json!({"name": "a#b/c", "commit": {"id": SHA, "message": "x".repeat(crate::forge::http::MAX_BODY)}}),
+        ),
         ("GET /api/v1/repos/acme/tool/git/refs/tags/v1", _) => Reply::Json(200, json!([longer, tag])),
         ("GET /api/v1/repos/acme/tool/git/refs/tags/v1.1", _) => Reply::Json(200, longer),
         ("GET /api/v1/repos/acme/tool/git/refs/tags/v", _) => Reply::Json(200, json!([longer, tag])),
@@ -202,6 +217,7 @@ async fn refs_are_read_exactly_and_tags_peeled() {
         found.map(|sha| sha.to_string())
     };
     assert_eq!(read("refs/heads/a#b/c").await.as_deref(), Some(SHA));
+    assert_eq!(read("refs/heads/r").await.as_deref(), Some(SHA));
     assert_eq!(read("refs/heads/gone").await, None);
     assert_eq!(read("refs/tags/v1").await.as_deref(), Some(SHA));
     assert_eq!(read("refs/tags/v1.1").await, Some("3".repeat(40)));
@@ -234,7 +250,7 @@ async fn repositories_access_and_health() {
         format!("Basic {basic}")
     );
     assert_eq!(
-        rig.forgejo.check().await.unwrap(),
+        rig.forgejo.check(&[]).await.unwrap().answer,
         "Forgejo or Gitea 9.0.0+gitea-1.22 as bot"
     );
     let shown = format!("{:?} {access:?}", rig.forgejo);
@@ -318,4 +334,99 @@ fn an_answer_is_read_whatever_its_other_fields_hold() {
     ] {
         assert!(read(wanting.clone()).is_err(), "{wanting}");
     }
+}
+
+/// Answers about `acme/tool` with this, and knows no user.
+async fn rights(answer: impl Fn() -> Reply + Send + Sync + 'static) -> Access {
+    let rig = rig_with(move |seen| match seen.line().as_str() {
+        "GET /api/v1/version" => Reply::Json(200, json!({"version": "10.0.0"})),
+        "GET /api/v1/user" => Reply::Json(
+            403,
+            json!({"message": "token does not have at least one of required scope(s): [read:user]"}),
+        ),
+        "GET /api/v1/repos/acme/tool" => answer(),
+        _ => Reply::Json(404, json!({"message": "The target couldn't be found."})),
+    })
+    .await;
+    let checked = rig.forgejo.check(&[repository().path]).await.unwrap();
+    assert_eq!(checked.answer, "Forgejo or Gitea 10.0.0");
+    rig.described();
+    checked.repositories.into_iter().next().unwrap().access
+}
+
+#[tokio::test]
+async fn the_right_that_is_missing_is_named_with_its_cure() {
+    let said = |message: &'static str| move || Reply::Json(403, json!({"message": message}));
+    let with = |push: bool, pull: bool| {
+        move || {
+            let permissions = json!({"admin": false, "push": push, "pull": pull});
+            Reply::Json(
+                200,
+                json!({"id": 42, "full_name": "acme/tool", "permissions": permissions}),
+            )
+        }
+    };
+    let collaborator = "add the token's user as a collaborator with write access to acme/tool";
+    let cases: [(Access, [&str; 2]); 6] = [
+        (
+            rights(said(
+                "token does not have at least one of required scope(s): [read:repository]",
+            ))
+            .await,
+            ["has not the scope", "make a token with `write:repository`"],
+        ),
+        (
+            rights(said("token scope is limited to public repos")).await,
+            ["limited to public", "that is not limited to public repositories"],
+        ),
+        (
+            rights(said("You must change your password")).await,
+            ["You must change your password", "do what it asks for"],
+        ),
+        (
+            rights(|| Reply::Json(404, json!({"message": "Not Found"}))).await,
+            ["may not see it", collaborator],
+        ),
+        (
+            rights(with(false, true)).await,
+            ["may read it and not write to it", collaborator],
+        ),
+        (
+            rights(with(false, false)).await,
+            ["neither read nor write", collaborator],
+        ),
+    ];
+    for (access, [reason, fix]) in cases {
+        let Access::Missing { reason: why, fix: cure } = &access else {
+            panic!("{access:?}, and not: {reason}");
+        };
+        assert!(why.contains(reason) && cure.contains(fix), "{access:?}");
+    }
+    assert_eq!(rights(with(true, true)).await, Access::Granted { actions: false });
+    let on = || {
+        Reply::Json(
+            200,
+            json!({"id": 42, "permissions": {"push": true, "pull": true}, "has_actions": true}),
+        )
+    };
+    assert_eq!(rights(on).await, Access::Granted { actions: true });
+    // Older servers, and what is broken for a moment.
+    assert_eq!(
+        rights(|| Reply::Json(200, json!({"id": 42}))).await,
+        Access::Granted { actions: false }
+    );
+    let later = rights(|| Reply::Json(500, json!({"message": "x"}))).await;
+    assert!(matches!(later, Access::Unknown { .. }), "{later:?}");
+    let moved = rights(|| Reply::Json(307, json!({}))).await;
+    assert!(
+        matches!(&moved, Access::Missing { fix, .. } if fix.contains("has it moved?")),
+        "{moved:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_token_that_nobody_knows_is_no_fault_of_a_repository() {
+    let rig = rig_with(|_| Reply::Json(401, json!({"message": "invalid username, password or token"}))).await;
+    let error = rig.forgejo.check(&[repository().path]).await.unwrap_err();
+    assert!(matches!(error, ForgeError::Unauthorized { .. }), "{error}");
 }

@@ -25,7 +25,10 @@ use self::{
     token::{Purpose, Scope},
     webhook::Events,
 };
-use super::{ConnectError, FetchAccess, Forge, ForgeError, Webhooks, encode_ref, http::Outgoing, push::Served};
+use super::{
+    Access, Checked, CheckedRepository, ConnectError, FetchAccess, Forge, ForgeError, Webhooks, encode_ref,
+    http::Outgoing, push::Served,
+};
 use crate::{
     model::{
         names::{CommitSha, ConnectionId, ForgeContext, RefName, RepoPath},
@@ -107,9 +110,32 @@ impl Github {
         let number = number.map_err(|_| call().refused(format!("{} is no id of a repository here", repository.id)))?;
         let installation = self.installation(path, &repository.context).await?;
         Ok(Scope {
-            installation: installation.ok_or_else(|| call().refused(NOT_INSTALLED))?,
+            installation: installation.ok_or_else(|| call().forbidden(NOT_INSTALLED))?,
             repository: Some(number),
             purpose,
+        })
+    }
+
+    /// Whether the App is installed on a repository: asked anew, whatever is remembered.
+    async fn covered(&self, path: &RepoPath, app: &str) -> Result<CheckedRepository, ForgeError> {
+        let route = format!("/repos/{path}/installation");
+        let access = match self.api.as_app(Ask::get(&route)).await {
+            Ok(answer) if answer.is_absent() => {
+                self.api.forget_installation(path);
+                let reason = format!("it does not exist, or the App {app} is not installed on it");
+                return Ok(CheckedRepository::missing(
+                    path,
+                    reason,
+                    format!("install the App {app} on {path}"),
+                ));
+            }
+            Ok(_) => Access::Granted { actions: false },
+            Err(ForgeError::Later { reason, .. } | ForgeError::Refused { reason, .. }) => Access::Unknown { reason },
+            Err(error) => return Err(error),
+        };
+        Ok(CheckedRepository {
+            path: path.clone(),
+            access,
         })
     }
 
@@ -200,7 +226,7 @@ impl Forge for Github {
         Ok(Some(id.to_string()))
     }
 
-    async fn check(&self) -> Result<String, ForgeError> {
+    async fn check(&self, repositories: &[RepoPath]) -> Result<Checked, ForgeError> {
         #[derive(Deserialize)]
         struct App {
             slug: String,
@@ -229,6 +255,13 @@ impl Forge for Github {
         if !missing.is_empty() {
             return Err(call.refused(format!("the App {} lacks: {}", app.slug, missing.join(", "))));
         }
-        Ok(format!("GitHub App {}", app.slug))
+        let mut found = Vec::with_capacity(repositories.len());
+        for path in repositories {
+            found.push(self.covered(path, &app.slug).await?);
+        }
+        Ok(Checked {
+            answer: format!("GitHub App {}", app.slug),
+            repositories: found,
+        })
     }
 }

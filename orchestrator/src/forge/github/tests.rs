@@ -395,13 +395,23 @@ async fn repositories_are_found_and_fetched_with_a_token_of_their_own() {
 #[tokio::test]
 async fn an_app_that_lacks_a_right_is_named() {
     let rig = rig().await;
-    assert_eq!(rig.github.check().await.unwrap(), "GitHub App helios");
+    assert_eq!(rig.github.check(&[]).await.unwrap().answer, "GitHub App helios");
+    let asked = ["acme/tool", "acme/none"].map(|path| path.parse().unwrap());
+    let found = rig.github.check(&asked).await.unwrap().repositories;
+    assert_eq!(found[0].access, Access::Granted { actions: false });
+    let Access::Missing { reason, fix } = &found[1].access else {
+        panic!("{found:?}");
+    };
+    assert!(
+        reason.contains("not installed on it") && fix == "install the App helios on acme/none",
+        "{found:?}"
+    );
     let listener =
         Listener::new(|_| Reply::Json(200, json!({"slug": "helios", "permissions": {"checks": "read"}}))).await;
     let http = Outgoing::new(&listener.base, true).unwrap();
     let served = crate::forge::push::tests::served(&[]);
     let lesser = Github::new(served, "https://x", http, 17, &Secret::new(jwt::tests::PKCS1)).unwrap();
-    let error = lesser.check().await.unwrap_err().to_string();
+    let error = lesser.check(&[]).await.unwrap_err().to_string();
     assert!(
         error.contains("checks: write, permission contents: read, event push"),
         "{error}"

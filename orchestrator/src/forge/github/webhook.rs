@@ -40,6 +40,7 @@ pub static DIALECT: Dialect = Dialect {
     event_headers: &["x-github-event"],
     delivery_headers: &["x-github-delivery"],
     signature_headers: &[("x-hub-signature-256", "sha256=")],
+    signature_remedy: "check the webhook's secret",
 };
 
 /// The webhooks of one GitHub connection.
@@ -53,6 +54,11 @@ impl Webhooks for Events {
 
     fn subject(&self, body: &Map<String, Value>) -> Subject {
         push::subject(body)
+    }
+
+    /// GitHub's webhooks have no types to choose from.
+    fn is_foreign(&self, _: &Map<String, Value>) -> bool {
+        false
     }
 
     fn parse(&self, event: &str, body: &[u8]) -> Result<Parsed, BadDelivery> {

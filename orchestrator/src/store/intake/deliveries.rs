@@ -49,6 +49,9 @@ pub enum RecordOutcome {
     /// This one, with the same key or (within three days) the same body, led to runs, is on its way, or asks
     /// for nothing.
     Duplicate(DeliveryId),
+    /// As [`RecordOutcome::Duplicate`]: this one waited for another try, which is due now. Whoever delivers again has
+    /// mended what it waited for, or believes so.
+    Woken(DeliveryId),
 }
 
 /// A delivery to be read.
@@ -191,7 +194,7 @@ async fn record(tx: &mut Tx, new: &NewDelivery) -> Result<RecordOutcome, StoreEr
         )
         .await?;
     if let Some(same) = earlier(by_key)?.filter(|same| !same.open) {
-        return Ok(RecordOutcome::Duplicate(same.id));
+        return known(tx, same.id).await;
     }
     let by_body = tx
         .row(
@@ -208,11 +211,25 @@ async fn record(tx: &mut Tx, new: &NewDelivery) -> Result<RecordOutcome, StoreEr
     let mut repeats = None;
     if let Some(same) = earlier(by_body)?.filter(|same| !same.open) {
         if !moved_since(tx, new, same.seq).await? {
-            return Ok(RecordOutcome::Duplicate(same.id));
+            return known(tx, same.id).await;
         }
         repeats = Some(same.id);
     }
     insert(tx, new, repeats).await.map(RecordOutcome::New)
+}
+
+/// A delivery that is here already; what of it waits for another try becomes due.
+async fn known(tx: &mut Tx, id: DeliveryId) -> Result<RecordOutcome, StoreError> {
+    let due = tx
+        .execute(
+            "UPDATE triggers SET due_ms = $2 WHERE delivery_id = $1 AND state = 'received' AND due_ms > $2",
+            args![id, tx.now],
+        )
+        .await?;
+    Ok(match due {
+        0 => RecordOutcome::Duplicate(id),
+        _ => RecordOutcome::Woken(id),
+    })
 }
 
 /// Two deliveries of one body must not both find that they are the first.
@@ -298,7 +315,7 @@ async fn again(tx: &mut Tx, id: DeliveryId) -> Result<Option<DeliveryId>, StoreE
 const SET_ASIDE: &str = "UPDATE deliveries SET state = $2, reason = $3, retry = $4, lease_until = 0, lease_owner = NULL
     WHERE seq = $1 AND state IN ({from})";
 
-async fn claim(tx: &mut Tx, node: &NodeName, lease: Duration) -> Result<Claimed<ClaimedDelivery>, StoreError> {
+async fn claim(tx: &mut Tx, node: &NodeName, lease: Duration) -> Result<Claimed<Option<ClaimedDelivery>>, StoreError> {
     let mut found = Claimed {
         claimed: None,
         unreadable: Vec::new(),

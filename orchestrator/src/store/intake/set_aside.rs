@@ -14,7 +14,7 @@ use crate::{
 
 /// What a claim found.
 pub(super) struct Claimed<T> {
-    pub(super) claimed: Option<T>,
+    pub(super) claimed: T,
     /// What is wrong with those that it passed over.
     pub(super) unreadable: Vec<StoreError>,
 }

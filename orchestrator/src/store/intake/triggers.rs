@@ -18,7 +18,7 @@ use crate::{
             tx::{Row, Tx, args, to_json},
         },
         ms,
-        report::{aggregate, outbox::CheckTarget},
+        report::{aggregate, held, outbox::CheckTarget},
         run::create::{self, NewRun},
     },
 };
@@ -38,6 +38,8 @@ pub struct ClaimedTrigger {
     pub refusals: u32,
     /// Its delivery repeats an older one that led to runs, so it is a new push only if the ref points at its commit now.
     pub tip_only: bool,
+    /// How long ago it was stored.
+    pub age: Duration,
 }
 
 /// What became of a trigger.
@@ -112,19 +114,61 @@ impl Store {
         Ok(found.claimed)
     }
 
-    /// Goes on holding a claimed trigger. `false` when the lease was lost.
-    pub async fn renew_trigger(&self, id: TriggerId, epoch: i64, lease: Duration) -> Result<bool, StoreError> {
-        in_tx!(self, "go on holding a trigger", [], |tx| hold(tx, id, epoch, lease))
+    /// As [`Store::claim_trigger`], together with those of the same repository that are due as well: at most `limit`, in
+    /// the order they came. Those that were tried three times without success are claimed alone, so that one that cannot
+    /// be planned, or kills the daemon, takes no other along for ever. Empty when nothing is due.
+    pub async fn claim_triggers(
+        &self,
+        node: &NodeName,
+        lease: Duration,
+        limit: u32,
+    ) -> Result<Vec<ClaimedTrigger>, StoreError> {
+        let found = in_tx!(
+            self,
+            "claim the triggers of a repository",
+            [node = node.clone()],
+            |tx| { claim_together(tx, node, lease, limit) }
+        )?;
+        self.note_unreadable(&found.unreadable);
+        Ok(found.claimed)
     }
 
-    /// Gives a trigger back as it was before it was claimed: a daemon that stops has not tried it.
+    /// Goes on holding claimed triggers, by id and epoch; how many of them are still held.
+    pub async fn renew_triggers(&self, claims: &[(TriggerId, i64)], lease: Duration) -> Result<usize, StoreError> {
+        in_tx!(
+            self,
+            "go on holding triggers",
+            [claims = claims.to_vec()],
+            |tx| async move {
+                let mut held = 0;
+                for (id, epoch) in claims {
+                    held += usize::from(hold(tx, *id, *epoch, lease).await?);
+                }
+                Ok(held)
+            }
+        )
+    }
+
+    /// Gives triggers back as they were before they were claimed: a daemon that stops has not tried them. How many of
+    /// them were still held.
+    pub async fn release_triggers(&self, claims: &[(TriggerId, i64)]) -> Result<usize, StoreError> {
+        in_tx!(
+            self,
+            "give triggers back",
+            [claims = claims.to_vec()],
+            |tx| async move {
+                let mut held = 0;
+                for (id, epoch) in claims {
+                    held += usize::from(release(tx, *id, *epoch).await?);
+                }
+                Ok(held)
+            }
+        )
+    }
+
+    /// Gives a trigger back, to be claimed again later. `for_connection`: it waits for its connection to work again, or
+    /// for a right to its repository, so that this was no try of its own; the commit of a branch says so at the forge.
     /// `false` when the lease was lost.
-    pub async fn release_trigger(&self, id: TriggerId, epoch: i64) -> Result<bool, StoreError> {
-        in_tx!(self, "give a trigger back", [], |tx| release(tx, id, epoch))
-    }
-
-    /// Gives a trigger back, to be claimed again later. `for_connection`: it waits for its connection to work again,
-    /// so that this was no try of its own. `false` when the lease was lost.
     pub async fn retry_trigger(
         &self,
         id: TriggerId,
@@ -221,7 +265,64 @@ pub(in crate::store) async fn insert(
 const SET_ASIDE: &str = "UPDATE triggers SET state = $2, reason = $3, retry = $4, lease_until = 0, lease_owner = NULL
     WHERE seq = $1 AND state IN ({from})";
 
-async fn claim(tx: &mut Tx, node: &NodeName, lease: Duration) -> Result<Claimed<ClaimedTrigger>, StoreError> {
+/// Unsuccessful tries after which a trigger is claimed without others.
+const TRIES_TOGETHER: u32 = 3;
+
+async fn claim_together(
+    tx: &mut Tx,
+    node: &NodeName,
+    lease: Duration,
+    limit: u32,
+) -> Result<Claimed<Vec<ClaimedTrigger>>, StoreError> {
+    let first = claim(tx, node, lease).await?;
+    let mut found = Claimed {
+        claimed: Vec::from_iter(first.claimed),
+        unreadable: first.unreadable,
+    };
+    let Some(first) = found.claimed.first().filter(|first| first.tries <= TRIES_TOGETHER) else {
+        return Ok(found);
+    };
+    let repository = &first.trigger.repository;
+    let rows = tx
+        .rows(
+            // Materialised, or Postgres takes the selection anew for each row, and with it the limit.
+            "WITH picked AS MATERIALIZED (
+                 SELECT seq FROM triggers WHERE state = 'received' AND lease_until <= $3 AND due_ms <= $3
+                     AND connection = $4 AND repository_id = $5 AND tries < $6
+                 ORDER BY seq LIMIT $7 /*pg FOR UPDATE SKIP LOCKED*/)
+             UPDATE triggers SET epoch = epoch + 1, tries = tries + 1, lease_owner = $1, lease_until = $2
+             WHERE state = 'received' AND seq IN (SELECT seq FROM picked)
+             RETURNING seq, id, epoch, tries, refusals, body, tip_only, created_ms",
+            args![
+                node,
+                tx.now + ms(lease),
+                tx.now,
+                &repository.connection,
+                &repository.id,
+                TRIES_TOGETHER,
+                limit.saturating_sub(1),
+            ],
+        )
+        .await?;
+    let mut others = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let seq = row.int("seq")?;
+        match claimed_trigger(row, tx.now) {
+            Ok(trigger) => others.push((seq, trigger)),
+            Err(error @ StoreError::Unreadable { .. }) => {
+                set_aside(tx, SET_ASIDE, seq, &error).await?;
+                found.unreadable.push(error);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    // RETURNING guarantees no order.
+    others.sort_by_key(|(seq, _)| *seq);
+    found.claimed.extend(others.into_iter().map(|(_, trigger)| trigger));
+    Ok(found)
+}
+
+async fn claim(tx: &mut Tx, node: &NodeName, lease: Duration) -> Result<Claimed<Option<ClaimedTrigger>>, StoreError> {
     let mut found = Claimed {
         claimed: None,
         unreadable: Vec::new(),
@@ -235,12 +336,12 @@ async fn claim(tx: &mut Tx, node: &NodeName, lease: Duration) -> Result<Claimed<
                          AND NOT EXISTS (SELECT 1 FROM triggers o WHERE o.state = 'received' AND o.lease_until > $3
                              AND o.connection = t.connection AND o.repository_id = t.repository_id)
                      ORDER BY seq LIMIT 1 /*pg FOR UPDATE SKIP LOCKED*/)
-                 RETURNING seq, id, epoch, tries, refusals, body, tip_only",
+                 RETURNING seq, id, epoch, tries, refusals, body, tip_only, created_ms",
                 args![node, tx.now + ms(lease), tx.now],
             )
             .await?;
         let Some(row) = row else { break };
-        match claimed_trigger(&row) {
+        match claimed_trigger(&row, tx.now) {
             Ok(trigger) => {
                 found.claimed = Some(trigger);
                 break;
@@ -255,7 +356,8 @@ async fn claim(tx: &mut Tx, node: &NodeName, lease: Duration) -> Result<Claimed<
     Ok(found)
 }
 
-fn claimed_trigger(row: &Row) -> Result<ClaimedTrigger, StoreError> {
+fn claimed_trigger(row: &Row, now_ms: i64) -> Result<ClaimedTrigger, StoreError> {
+    let age_ms = now_ms.saturating_sub(row.int("created_ms")?);
     Ok(ClaimedTrigger {
         id: row.parse("id")?,
         epoch: row.int("epoch")?,
@@ -263,6 +365,7 @@ fn claimed_trigger(row: &Row) -> Result<ClaimedTrigger, StoreError> {
         trigger: row.json("body")?,
         refusals: row.num("refusals")?,
         tip_only: row.flag("tip_only")?,
+        age: Duration::from_millis(u64::try_from(age_ms).unwrap_or(0)),
     })
 }
 
@@ -296,14 +399,22 @@ async fn retry(
     for_connection: bool,
 ) -> Result<bool, StoreError> {
     let changed = tx
-        .execute(
+        .row(
             "UPDATE triggers SET lease_until = 0, lease_owner = NULL, due_ms = $3, reason = $4,
                  tries = tries - $5, refusals = refusals + $5
-             WHERE id = $1 AND epoch = $2 AND state = 'received'",
+             WHERE id = $1 AND epoch = $2 AND state = 'received' RETURNING body",
             args![id, epoch, tx.now + ms(after), reason, for_connection],
         )
         .await?;
-    Ok(changed == 1)
+    let Some(row) = changed else { return Ok(false) };
+    if for_connection {
+        let trigger: Trigger = row.json("body")?;
+        if let Some(target) = held::target(&trigger) {
+            target.lock(tx).await?;
+            aggregate::update(tx, &target).await?;
+        }
+    }
+    Ok(true)
 }
 
 async fn finish(
@@ -323,7 +434,7 @@ async fn finish(
     };
     let sql = transition_sql(
         "UPDATE triggers SET state = $3, reason = $4, commit_sha = $5, retry = $6
-         WHERE id = $1 AND epoch = $2 AND state IN ({from}) RETURNING body, by_whom",
+         WHERE id = $1 AND epoch = $2 AND state IN ({from}) RETURNING body, by_whom, refusals",
         &predecessors(to),
         to,
     );
@@ -358,6 +469,12 @@ async fn finish(
         }
         TriggerOutcome::Ignored { reason, .. } => taken_up = Some(reason.clone()),
         TriggerOutcome::Failed { commit: None, .. } => {}
+    }
+    if row.num("refusals")? > 0
+        && let Some(target) = held::target(&trigger)
+    {
+        // Its commit was said to wait.
+        aggregate::say_what_is_left(tx, &target, reason.or(taken_up.as_deref()).unwrap_or_default()).await?;
     }
     if let Some(reason) = taken_up {
         aggregate::take_back(tx, id, &trigger, &reason).await?;

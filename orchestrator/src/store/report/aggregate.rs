@@ -2,6 +2,7 @@
 //! planned is one of its facts, too, until the same push comes again and is planned or ignored.
 
 use super::{
+    held,
     outbox::{CheckTarget, Wanted, of_current_runs, put},
     report_text::{self, JobCounts, ReportText, RunFacts, UnplannedFacts},
 };
@@ -42,17 +43,26 @@ pub(in crate::store) async fn update(tx: &mut Tx, target: &CheckTarget) -> Resul
 async fn wanted_aggregate(tx: &mut Tx, target: &CheckTarget) -> Result<Option<Wanted>, StoreError> {
     let runs = current_runs(tx, target).await?;
     let unplanned = unplanned(tx, target).await?;
-    if runs.is_empty() && unplanned.is_empty() {
+    let held = held::of(tx, target).await?;
+    let waits_alone = runs.is_empty() && unplanned.is_empty();
+    if waits_alone && held.is_none() {
         return Ok(None);
     }
     let jobs = job_counts(tx, target).await?;
     let worst = runs.iter().map(|run| (severity(run.facts.state), run.id)).max();
     let created = runs.iter().map(|run| run.created_ms);
-    let started_ms = created.chain(unplanned.iter().map(|push| push.created_ms)).min();
+    let started_ms = created
+        .chain(unplanned.iter().map(|push| push.created_ms))
+        .chain(held.iter().map(|push| push.created_ms))
+        .min();
     let completed_ms = runs.iter().filter_map(|run| run.ended_ms).max().unwrap_or(tx.now);
     let runs: Vec<RunFacts> = runs.into_iter().map(|run| run.facts).collect();
     let unplanned: Vec<UnplannedFacts> = unplanned.into_iter().map(|push| push.facts).collect();
-    let text = report_text::aggregate(&runs, &unplanned, &jobs);
+    let text = match &held {
+        Some(push) if waits_alone => report_text::held(&push.reason),
+        Some(push) => report_text::with_held(report_text::aggregate(&runs, &unplanned, &jobs), &push.reason),
+        None => report_text::aggregate(&runs, &unplanned, &jobs),
+    };
     // What could not be planned has no run to lead to, and a run that went well is not what is wrong.
     let any_run = unplanned.is_empty() || !text.state.is_final();
     let is_cause = |(how_bad, _): &(u8, RunId)| any_run || *how_bad == severity(RunState::Error);
@@ -196,19 +206,28 @@ pub(in crate::store) async fn take_back(
         .await?;
     for row in &rows {
         let target = CheckTarget::of(trigger, &row.parse("commit_sha")?);
-        target.lock(tx).await?;
-        let wanted = wanted_aggregate(tx, &target).await?.unwrap_or_else(|| Wanted {
-            text: ReportText::new(
-                ReportState::Skipped,
-                &format!("Nothing to run: {reason}"),
-                report_text::escape(reason),
-            ),
-            run: None,
-            job: None,
-            started_ms: Some(tx.now),
-            completed_ms: Some(tx.now),
-        });
-        put(tx, &target, AGGREGATE, &wanted).await?;
+        say_what_is_left(tx, &target, reason).await?;
     }
     Ok(())
+}
+
+/// Wants the aggregate to say what there is of a commit, or with `reason` that there is nothing to run.
+pub(in crate::store) async fn say_what_is_left(
+    tx: &mut Tx,
+    target: &CheckTarget,
+    reason: &str,
+) -> Result<(), StoreError> {
+    target.lock(tx).await?;
+    let wanted = wanted_aggregate(tx, target).await?.unwrap_or_else(|| Wanted {
+        text: ReportText::new(
+            ReportState::Skipped,
+            &format!("Nothing to run: {reason}"),
+            report_text::escape(reason),
+        ),
+        run: None,
+        job: None,
+        started_ms: Some(tx.now),
+        completed_ms: Some(tx.now),
+    });
+    put(tx, target, AGGREGATE, &wanted).await
 }

@@ -241,6 +241,22 @@ pub(in crate::store) fn aggregate(runs: &[RunFacts], unplanned: &[UnplannedFacts
     ReportText::new(state, &title, summary)
 }
 
+/// The aggregate of a commit whose push waits for what `reason` says, and of which nothing else is known.
+pub(in crate::store) fn held(reason: &str) -> ReportText {
+    ReportText::new(ReportState::Queued, &format!("Waiting: {reason}"), escape(reason))
+}
+
+/// As `text`, where a push of the same commit waits: what is red stays red, and what would be final otherwise is not.
+pub(in crate::store) fn with_held(text: ReportText, reason: &str) -> ReportText {
+    match text.state {
+        ReportState::Success | ReportState::Skipped | ReportState::Cancelled => ReportText {
+            summary: format!("- {}\n{}", escape(clip(reason, 1000)), text.summary),
+            ..held(reason)
+        },
+        _ => text,
+    }
+}
+
 fn jobs_word(count: u64) -> String {
     if count == 1 {
         "1 job".to_owned()

@@ -9,6 +9,8 @@ contract!(
     an_old_push_delivered_again_is_new_for_the_tip_alone,
     by_ourselves_only_what_the_connection_kept_from_running_comes_again,
     a_refusal_of_the_credentials_is_no_try,
+    what_waits_is_due_when_it_is_delivered_again,
+    a_commit_says_that_its_push_waits_until_it_does_not,
     a_tip_that_nobody_planned_was_missed,
     held_pushes_are_those_of_the_tip,
     deliveries_are_listed_with_what_came_of_them,
@@ -241,6 +243,104 @@ async fn a_refusal_of_the_credentials_is_no_try(lab: Lab) {
         );
         lab.store.connection_works(&"forge".parse().unwrap()).await.unwrap();
     }
+}
+
+/// Claims the trigger that is due, and puts it off for so long.
+async fn put_off(lab: &Lab, for_connection: bool) {
+    let claimed = lab.store.claim_trigger(&lab.node, MINUTE).await.unwrap().unwrap();
+    let later = lab
+        .store
+        .retry_trigger(claimed.id, claimed.epoch, 10 * MINUTE, "no right", for_connection);
+    assert!(later.await.unwrap());
+}
+
+async fn what_waits_is_due_when_it_is_delivered_again(lab: Lab) {
+    for (case, for_connection, same_key) in [(1, true, true), (2, true, false), (3, false, true), (4, false, false)] {
+        let first = pushed(&format!("{case}-1"), &format!("b{case}"), case);
+        let again = NewDelivery {
+            key: if same_key {
+                first.key.clone()
+            } else {
+                format!("{case}-2")
+            },
+            ..first.clone()
+        };
+        let id = read(&lab, &first, trigger_of(&first)).await;
+        assert_eq!(
+            record(&lab, &again).await,
+            RecordOutcome::Duplicate(id),
+            "it waits for its turn alone"
+        );
+        put_off(&lab, for_connection).await;
+        assert!(
+            lab.store.claim_trigger(&lab.node, MINUTE).await.unwrap().is_none(),
+            "it waits"
+        );
+        assert_eq!(record(&lab, &again).await, RecordOutcome::Woken(id), "case {case}");
+        assert!(!plan(&lab, runs).await, "case {case}");
+        assert_eq!(
+            record(&lab, &again).await,
+            RecordOutcome::Duplicate(id),
+            "case {case}: it was planned"
+        );
+    }
+    assert_eq!(lab.number("SELECT COUNT(*) AS n FROM deliveries").await, 4);
+    assert_eq!(lab.number("SELECT COUNT(*) AS n FROM runs").await, 4);
+}
+
+async fn a_commit_says_that_its_push_waits_until_it_does_not(lab: Lab) {
+    let says = async |commit: u8| lab.says(commit, "helios-ci").await;
+    let due = async || lab.store.connection_works(&"forge".parse().unwrap()).await.unwrap();
+    // What waits for a forge that is away says nothing: it cannot.
+    let new = pushed("1", "a", 1);
+    read(&lab, &new, trigger_of(&new)).await;
+    put_off(&lab, false).await;
+    assert_eq!(says(1).await, None);
+    due().await;
+    put_off(&lab, true).await;
+    assert_eq!(says(1).await.as_deref(), Some("queued: Waiting: no right"));
+    due().await;
+    plan(&lab, runs).await;
+    assert_eq!(says(1).await.as_deref(), Some("queued: 1 job queued"));
+    lab.play(JobResult::Success).await;
+    // Another branch at a commit that is green: it is not, before that was tried.
+    let other = pushed("2", "other", 1);
+    read(&lab, &other, trigger_of(&other)).await;
+    assert_eq!(says(1).await.as_deref(), Some("success: 1 job succeeded"));
+    put_off(&lab, true).await;
+    assert_eq!(says(1).await.as_deref(), Some("queued: Waiting: no right"));
+    due().await;
+    plan(&lab, not_planned(Some(1), Retry::OnRequest)).await;
+    assert_eq!(says(1).await.as_deref(), Some("success: 1 job succeeded"));
+    // Nothing comes of it, and it is given up.
+    for (branch, commit) in [("ignored", 2), ("given-up", 3)] {
+        let new = pushed(branch, branch, commit);
+        read(&lab, &new, trigger_of(&new)).await;
+        put_off(&lab, true).await;
+        due().await;
+        match commit {
+            2 => plan(&lab, not_planned(None, Retry::OnRequest)).await,
+            _ => {
+                plan(&lab, |commit| TriggerOutcome::Failed {
+                    reason: "no right for a day".into(),
+                    commit: Some(commit),
+                    retry: Retry::Automatic,
+                })
+                .await
+            }
+        };
+    }
+    assert_eq!(
+        says(2).await.as_deref(),
+        Some("skipped: Nothing to run: no workflow wants it")
+    );
+    assert_eq!(says(3).await.as_deref(), Some("error: no right for a day"));
+    // A tag's push may name a tag object, which carries no checks.
+    let mut tag = push(1, &sha(4));
+    tag.event = Event::push("refs/tags/v1".parse().unwrap(), sha(4), None);
+    lab.store.create_trigger(&tag, "ann").await.unwrap();
+    put_off(&lab, true).await;
+    assert_eq!(says(4).await, None);
 }
 
 pub(super) fn tip(branch: &str, commit: u8) -> Tip {

@@ -83,7 +83,13 @@ async fn what_one_node_stores_wakes_the_others() {
     lab.store.create_trigger(&push(1, &sha(1)), "ann").await.unwrap();
     other.receives(Hint::Trigger).await;
     let claimed = lab.store.claim_trigger(&lab.node, MINUTE).await.unwrap().unwrap();
-    assert!(lab.store.release_trigger(claimed.id, claimed.epoch).await.unwrap());
+    assert_eq!(
+        lab.store
+            .release_triggers(&[(claimed.id, claimed.epoch)])
+            .await
+            .unwrap(),
+        1
+    );
     other.receives(Hint::Trigger).await;
     let claimed = lab.store.claim_trigger(&lab.node, MINUTE).await.unwrap().unwrap();
     let outcome = TriggerOutcome::Planned {

@@ -12,6 +12,7 @@ contract!(
     a_planned_delivery_leaves_its_triggers,
     a_trigger_that_is_put_off_waits,
     one_repository_is_planned_for_one_trigger_at_a_time,
+    what_is_due_of_one_repository_is_claimed_together,
     a_claim_is_renewed_and_given_back,
     a_finished_trigger_leaves_runs_jobs_and_reports,
     a_lost_trigger_lease_creates_nothing,
@@ -241,18 +242,67 @@ async fn one_repository_is_planned_for_one_trigger_at_a_time(lab: Lab) {
     assert_eq!(claim().await.unwrap().trigger, push(1, &sha(2)));
 }
 
+async fn what_is_due_of_one_repository_is_claimed_together(lab: Lab) {
+    let claim = async |limit| lab.store.claim_triggers(&lab.node, MINUTE, limit).await.unwrap();
+    let give_back = async |claimed: &[ClaimedTrigger], tried: bool| {
+        for one in claimed {
+            let later = lab
+                .store
+                .retry_trigger(one.id, one.epoch, Duration::ZERO, "away", !tried);
+            assert!(later.await.unwrap());
+        }
+    };
+    for (repository, commit) in [(1, 1), (2, 2), (1, 3), (1, 4), (2, 5), (1, 6)] {
+        lab.store
+            .create_trigger(&push(repository, &sha(commit)), "ann")
+            .await
+            .unwrap();
+    }
+    let commits = |claimed: &[ClaimedTrigger]| -> Vec<CommitSha> {
+        let commit = |one: &ClaimedTrigger| one.trigger.event.commit().unwrap().clone();
+        claimed.iter().map(commit).collect()
+    };
+    let (first, second) = (claim(3).await, claim(3).await);
+    assert_eq!(commits(&first), [sha(1), sha(3), sha(4)], "the oldest, in their order");
+    assert_eq!(commits(&second), [sha(2), sha(5)], "the rest of repository 1 waits");
+    assert!(claim(3).await.is_empty());
+    // What waits for a right comes back together however often, as it was not tried.
+    give_back(&second, true).await;
+    for _ in 0..9 {
+        let again = claim(9).await;
+        assert_eq!(commits(&again), [sha(2), sha(5)]);
+        give_back(&again, false).await;
+    }
+    // Those that were tried three times go alone, and take no other along.
+    lab.sql("UPDATE triggers SET tries = 3 WHERE repository_id = '2'").await;
+    for commit in [2, 5] {
+        let alone = claim(9).await;
+        assert_eq!((commits(&alone), alone[0].tries), (vec![sha(commit)], 4));
+        assert!(claim(9).await.is_empty(), "the other waits for it");
+        let (id, epoch) = (alone[0].id, alone[0].epoch);
+        let ignored = TriggerOutcome::Ignored {
+            reason: "done".into(),
+            commit: None,
+            retry: Retry::Never,
+        };
+        lab.store.finish_trigger(id, epoch, ignored).await.unwrap();
+    }
+}
+
 async fn a_claim_is_renewed_and_given_back(lab: Lab) {
     lab.store.create_trigger(&push(1, &sha(1)), "ann").await.unwrap();
     let claim = async |lease| lab.store.claim_trigger(&lab.node, lease).await.unwrap();
     let stale = claim(Duration::ZERO).await.unwrap();
     let held = claim(Duration::ZERO).await.unwrap();
-    assert!(!lab.store.renew_trigger(stale.id, stale.epoch, MINUTE).await.unwrap());
-    assert!(!lab.store.release_trigger(stale.id, stale.epoch).await.unwrap());
-    assert!(lab.store.renew_trigger(held.id, held.epoch, MINUTE).await.unwrap());
+    let (lost, kept) = ((stale.id, stale.epoch), (held.id, held.epoch));
+    assert_eq!(lab.store.renew_triggers(&[lost], MINUTE).await.unwrap(), 0);
+    assert_eq!(lab.store.release_triggers(&[lost]).await.unwrap(), 0);
+    assert_eq!(lab.store.renew_triggers(&[lost, kept], MINUTE).await.unwrap(), 1);
     assert!(claim(MINUTE).await.is_none(), "the renewed lease holds");
-    assert!(lab.store.release_trigger(held.id, held.epoch).await.unwrap());
-    assert!(
-        !lab.store.renew_trigger(held.id, held.epoch, MINUTE).await.unwrap(),
+    assert_eq!(lab.store.release_triggers(&[lost, kept]).await.unwrap(), 1);
+    assert_eq!(
+        lab.store.renew_triggers(&[kept], MINUTE).await.unwrap(),
+        0,
         "what was given back is not held any more"
     );
     let again = claim(MINUTE).await.unwrap();

@@ -11,7 +11,9 @@ use crate::{
     store::Counts,
     web::{
         AppState,
-        api::types::{ConnectionCount, ConnectionStatus, DaemonState, Status, StatusDetails, WorkStatus},
+        api::types::{
+            ConnectionCount, ConnectionStatus, DaemonState, RepositoryStatus, Status, StatusDetails, WorkStatus,
+        },
         health::{self, Readiness},
         http::problem::Problem,
         identity::Caller,
@@ -30,6 +32,8 @@ struct Connection {
     badge: Badge,
     /// Since when it does not work.
     since: Option<String>,
+    /// The repositories that it may not use.
+    repositories: Vec<RepositoryStatus>,
 }
 
 fn work(counts: &Counts) -> WorkStatus {
@@ -59,7 +63,16 @@ impl Details {
                 }
                 ConnectionState::Unknown | ConnectionState::Working { .. } => None,
             };
+            let faults = state.connections().repository_faults(&name).into_iter();
             Some(Connection {
+                repositories: faults
+                    .map(|(path, fault)| RepositoryStatus {
+                        path,
+                        detail: fault.reason,
+                        since: rfc3339(fault.since_ms),
+                        fix: fault.fix,
+                    })
+                    .collect(),
                 url: config.connections.get(&name)?.url.clone(),
                 hook: format!("{}/hooks/{name}", config.public_url),
                 badge: view::connection(&found),
@@ -83,6 +96,7 @@ impl Details {
             detail: connection.state.to_string(),
             since: connection.since.clone(),
             fix: connection.state.fix().map(str::to_owned),
+            repositories: connection.repositories.clone(),
         });
         StatusDetails {
             connections: connections.collect(),

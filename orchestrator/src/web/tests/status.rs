@@ -90,6 +90,40 @@ async fn which_forge_refuses_us_and_why_is_for_administrators() {
 }
 
 #[tokio::test]
+async fn a_repository_that_may_not_be_read_is_named_to_administrators_until_it_may() {
+    let site = Site::new().await;
+    let (berg, path) = ("berg".parse().unwrap(), "ada/engine".parse().unwrap());
+    let connections = site.state.connections();
+    connections.repository_refused(&berg, &path, &format!("403: {EVIL}"), "add the bot as a collaborator");
+    for public in ["/status", "/api/v1/status"] {
+        let seen = site.get(public).await.body;
+        assert!(
+            !seen.contains("ada/engine") && !seen.contains("403"),
+            "{public}: {seen}"
+        );
+    }
+    let page = page_of_admin(&site).await.body;
+    assert!(
+        page.contains("ada/engine") && page.contains("→ add the bot as a collaborator"),
+        "{page}"
+    );
+    assert!(!page.contains("<img src=x"), "a forge's words are text");
+    let faults = async || {
+        let answer = site.as_admin(Method::GET, "/api/v1/status", "").await.body;
+        let status: Value = serde_json::from_str(&answer).unwrap();
+        status["details"]["connections"][0]["repositories"].clone()
+    };
+    let found = faults().await;
+    assert_eq!(
+        (&found[0]["path"], &found[1]),
+        (&"ada/engine".into(), &Value::Null),
+        "{found}"
+    );
+    connections.repository_works(&berg, &path);
+    assert_eq!(faults().await, serde_json::json!([]));
+}
+
+#[tokio::test]
 async fn a_daemon_that_stops_says_so() {
     let site = Site::new().await;
     site.state.draining().cancel();

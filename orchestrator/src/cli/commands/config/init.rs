@@ -154,8 +154,9 @@ fn next_steps(common: &Common, answers: &Answers, secrets: &Path, owner: &str) -
     let secret = secret.display();
     let mut steps = vec![match answers.forge {
         ForgeAnswer::Forgejo => format!(
-            "At the forge, in each repository: a webhook to {hook}, content type JSON, event push, and as its secret\n     \
-             what {secret} holds."
+            "At the forge, in each repository: the bot as a collaborator who may write, and a webhook of the type\n     \
+             Forgejo (or Gitea) to {hook}, content type application/json, push events, and as its\n     \
+             secret what {secret} holds."
         ),
         ForgeAnswer::Github { app_id } => format!(
             "On the page of App {app_id}: its webhook to {hook}, content type JSON, as its secret what\n     {secret} holds; \
@@ -175,6 +176,13 @@ fn next_steps(common: &Common, answers: &Answers, secrets: &Path, owner: &str) -
         true => "svcadm enable -s helios-ci".to_owned(),
         false => format!("As {owner}: {program} serve"),
     });
+    if matches!(answers.forge, ForgeAnswer::Forgejo) {
+        steps.push(
+            "Push a workflow in .helios/workflows: of those in .forgejo/workflows the forge's own Actions, where they are\n     \
+             on, want to run each a second time."
+                .to_owned(),
+        );
+    }
     let mut text = "Next:\n".to_owned();
     for (number, step) in (1..).zip(steps) {
         text += &format!("  {number}. {step}\n");

@@ -1,4 +1,4 @@
-//! The clock, by the forges' own, and the forges: whether they answer and accept us.
+//! The clock, by the forges' own, and the forges: whether they answer and accept us, and let us use what is listed.
 
 use std::time::Duration;
 
@@ -10,7 +10,12 @@ use crate::{
     clock::now_ms,
     config::{Config, Connection},
     error_chain::chain,
-    forge::{self, health, http::Outgoing},
+    forge::{
+        self, Access, CheckedRepository,
+        health::{self, Probed},
+        http::Outgoing,
+    },
+    model::names::ConnectionId,
 };
 
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
@@ -34,11 +39,46 @@ pub(super) async fn check(config: &Config, findings: &mut Findings) {
                 continue;
             }
         };
-        let state = health::probe(forge.as_ref()).await;
+        let Probed {
+            state, repositories, ..
+        } = health::probe(forge.as_ref(), &connection.repositories).await;
         findings.add(match state.fix() {
-            None => Line::ok(name, format!("{} answers: {state}; webhook {hook}", connection.url)),
+            None => {
+                let all = match connection.repositories.is_empty() {
+                    true => "; no `repositories` are listed, so its rights to none were asked about",
+                    false => "",
+                };
+                Line::ok(
+                    name,
+                    format!("{} answers: {state}{all}; webhook {hook}", connection.url),
+                )
+            }
             Some(fix) => Line::failure(name, state, fix),
         });
+        for found in &repositories {
+            findings.add(repository(id, connection, found));
+        }
+    }
+}
+
+/// What a connection may do with one repository.
+fn repository(id: &ConnectionId, connection: &Connection, found: &CheckedRepository) -> Line {
+    let path = &found.path;
+    let name = format!("repository {path} of {id}");
+    match &found.access {
+        Access::Granted { actions: false } => Line::ok(name, "the connection has the rights it needs"),
+        Access::Granted { actions: true } => Line::warning(
+            name,
+            "the connection has the rights it needs; but the forge's own Actions are on there: they take \
+             `.forgejo/workflows` too, and without a runner their checks stay pending",
+            format!(
+                "keep workflows in `.helios/workflows`, or turn Actions off in the repository's settings, under Units, or \
+                 with PATCH {}/api/v1/repos/{path} {{\"has_actions\": false}} as its administrator",
+                connection.url.trim_end_matches('/')
+            ),
+        ),
+        Access::Missing { reason, fix } => Line::failure(name, reason, fix),
+        Access::Unknown { reason } => Line::warning(name, reason, "ask again: helios-ci doctor"),
     }
 }
 

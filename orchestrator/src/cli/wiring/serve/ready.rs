@@ -34,7 +34,7 @@ impl Ready {
             same_daemon(&before.config, &config)?;
         }
         backend::admit(&mut config)?;
-        let connections = ConnectionHealth::new(config.connections.keys());
+        let connections = ConnectionHealth::of(&config.connections);
         let mut forges = HashMap::new();
         for (id, connection) in &config.connections {
             let forge = forge::connect_noting_refusals(id, connection, connections.recheck(id)).map_err(report)?;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::names::{ConnectionId, NodeName};
+use crate::model::names::{ConnectionId, NodeName, RepoPath};
 
 /// What the daemon can do now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,6 +76,23 @@ pub struct ConnectionStatus {
     pub since: Option<String>,
     /// What to do about it.
     pub fix: Option<String>,
+    /// The repositories that it may not use although it works.
+    #[serde(default)]
+    pub repositories: Vec<RepositoryStatus>,
+}
+
+/// A repository to which a connection lacks a right.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct RepositoryStatus {
+    /// `owner/name`.
+    pub path: RepoPath,
+    /// Which right is missing, or what said so.
+    pub detail: String,
+    /// Since when.
+    pub since: String,
+    /// What to do about it.
+    pub fix: String,
 }
 
 /// What waits and what runs.

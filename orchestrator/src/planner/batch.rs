@@ -1,0 +1,345 @@
+//! The triggers of one repository, planned together: the repository is looked up once and all refs are fetched at once;
+//! then each is decided and stored for itself, so that neither a failure nor a crash takes more than one along.
+
+use std::{collections::HashMap, error::Error, time::Duration};
+
+use futures::{StreamExt as _, stream};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    LEASE, Planner, WorkflowFile, decide,
+    error::{PlanError, not_now},
+};
+use crate::{
+    error_chain::chain,
+    failpoint::{self, Point},
+    forge::Forge,
+    model::{
+        ids::TriggerId,
+        names::{CommitSha, RefName},
+        trigger::{Event, RefCause, RefEvent, Repository, Retry},
+    },
+    queue::Hint,
+    source::SourceError,
+    store::{ClaimedTrigger, StoreError, TriggerOutcome},
+    workflow,
+};
+
+/// How often claims are renewed while their triggers are planned: a fetch may take half an hour.
+const RENEW: Duration = Duration::from_secs(15);
+/// Tries of a trigger before it is given up.
+const TRIES: u32 = 20;
+/// How long a trigger waits for a credential or a right that is missing, before its commit turns red. What is delivered
+/// again afterwards, or by ourselves when the right is there, is planned all the same.
+const WAIT_FOR_A_RIGHT: Duration = Duration::from_secs(24 * 3600);
+/// The longest pause before the next try.
+const LONGEST_PAUSE: Duration = Duration::from_secs(600);
+/// Triggers whose commits are read at one time.
+const READERS: usize = 4;
+/// Workflow files of one commit.
+const FILES: usize = 100;
+/// What an administrator does about a repository that we may not read.
+const GIVE_THE_RIGHT: &str =
+    "give the token's user or the App the right to the repository; `helios-ci doctor` says which one is missing";
+
+impl Planner {
+    /// Plans what was claimed together, unless the daemon stops before; what is left is given back then.
+    pub(super) async fn batch(&self, batch: Vec<ClaimedTrigger>, stop: &CancellationToken) {
+        let claims: Vec<(TriggerId, i64)> = batch.iter().map(|claimed| (claimed.id, claimed.epoch)).collect();
+        if let Err(error) = self.while_claimed(&claims, stop, self.plan_all(&batch)).await {
+            let (error, triggers) = (&error as &dyn Error, claims.len());
+            tracing::error!(triggers, error, "triggers were left until their lease ends");
+        }
+    }
+
+    /// Works while the claims are held: renews them, and gives back what is left when the daemon stops.
+    async fn while_claimed(
+        &self,
+        claims: &[(TriggerId, i64)],
+        stop: &CancellationToken,
+        work: impl Future<Output = ()>,
+    ) -> Result<(), StoreError> {
+        tokio::pin!(work);
+        let mut renew = tokio::time::interval_at(tokio::time::Instant::now() + RENEW, RENEW);
+        loop {
+            tokio::select! {
+                () = &mut work => return Ok(()),
+                () = stop.cancelled() => return self.store.release_triggers(claims).await.map(drop),
+                _ = renew.tick() => {
+                    // Those that were planned meanwhile are not held either: the work is at its end then.
+                    if self.store.renew_triggers(claims, LEASE).await? == 0 {
+                        tracing::debug!(triggers = claims.len(), "none of these triggers is ours any more");
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    async fn plan_all(&self, batch: &[ClaimedTrigger]) {
+        // Without an attempt: a trigger that kills the daemon each time must end, too.
+        let (spent, others): (Vec<_>, Vec<_>) = batch.iter().partition(|claimed| claimed.tries > TRIES + 1);
+        for claimed in spent {
+            let reason = format!("given up after {} tries", claimed.tries);
+            let retry = Retry::OnRequest;
+            self.end(claimed, Err(&PlanError::Never { reason, retry })).await;
+        }
+        if !others.is_empty() {
+            failpoint::hit(Point::TriggerClaimed);
+        }
+        // A repository that was renamed meanwhile has another path in later triggers.
+        for same in others.chunk_by(|a, b| a.trigger.repository == b.trigger.repository) {
+            self.plan_together(same).await;
+        }
+    }
+
+    /// Plans triggers that name the same repository, in their order.
+    async fn plan_together(&self, batch: &[&ClaimedTrigger]) {
+        let Some(repository) = batch.first().map(|claimed| &claimed.trigger.repository) else {
+            return;
+        };
+        let names = batch.iter().map(|claimed| claimed.trigger.event.ref_name());
+        let fetched = match self.forges.get(&repository.connection) {
+            Some(forge) => self
+                .fetch(forge.as_ref(), repository, names)
+                .await
+                .map(|heads| (forge, heads)),
+            None => Err(not_now(format!(
+                "the connection {} is no longer configured",
+                repository.connection
+            ))),
+        };
+        self.note_rights(repository, fetched.as_ref().err());
+        let (forge, heads) = match fetched {
+            Ok(fetched) => fetched,
+            Err(error) => {
+                let (path, cause, triggers) = (&repository.path, chain(&error), batch.len());
+                tracing::warn!(repository = %path, triggers, cause, "a repository cannot be read; its triggers wait or fail");
+                for claimed in batch {
+                    self.end(claimed, Err(&error)).await;
+                }
+                return;
+            }
+        };
+        let plans: Vec<_> = batch
+            .iter()
+            .map(|claimed| self.plan(forge.as_ref(), claimed, heads.get(claimed.trigger.event.ref_name())))
+            .collect();
+        let mut plans = stream::iter(plans).buffered(READERS);
+        for claimed in batch {
+            let Some(planned) = plans.next().await else { break };
+            match planned {
+                Ok(outcome) => self.end(claimed, Ok(outcome)).await,
+                Err(error) => self.end(claimed, Err(&error)).await,
+            }
+        }
+    }
+
+    /// What these refs point at, fetched into the mirror. A ref that the forge does not have is not among them.
+    async fn fetch<'n>(
+        &self,
+        forge: &dyn Forge,
+        repository: &Repository,
+        names: impl Iterator<Item = &'n RefName>,
+    ) -> Result<HashMap<RefName, CommitSha>, PlanError> {
+        same_repository(forge, repository).await?;
+        let access = forge.fetch_access(repository).await?;
+        Ok(self.source.fetch_heads(repository, &access, names).await?)
+    }
+
+    /// Says where administrators look whether the repository can be read.
+    fn note_rights(&self, repository: &Repository, error: Option<&PlanError>) {
+        let Repository { connection, path, .. } = repository;
+        match error {
+            Some(error) if error.concerns_the_repository() => {
+                let reason = format!("the token or App may not read {path}: {}", chain(error));
+                self.connections
+                    .repository_refused(connection, path, &reason, GIVE_THE_RIGHT);
+            }
+            None => self.connections.repository_works(connection, path),
+            Some(_) => {}
+        }
+    }
+
+    /// Stores what came of a trigger. When the store fails it is left until its lease ends.
+    async fn end(&self, claimed: &ClaimedTrigger, planned: Result<TriggerOutcome, &PlanError>) {
+        let ended = match planned {
+            Ok(outcome) => self.finish(claimed, outcome).await,
+            Err(error) if error.waits_for_a_right() => match claimed.age < WAIT_FOR_A_RIGHT {
+                true => self.put_off(claimed, error).await,
+                false => self.fail(claimed, error).await,
+            },
+            Err(error) if error.is_retryable() && claimed.tries < TRIES => self.put_off(claimed, error).await,
+            Err(error) => self.fail(claimed, error).await,
+        };
+        if let Err(error) = ended {
+            let error = &error as &dyn Error;
+            tracing::error!(trigger = %claimed.id, error, "a trigger was left until its lease ends");
+        }
+    }
+
+    async fn fail(&self, claimed: &ClaimedTrigger, error: &PlanError) -> Result<(), StoreError> {
+        tracing::warn!(trigger = %claimed.id, cause = chain(error), "a trigger cannot be planned");
+        let failed = TriggerOutcome::Failed {
+            reason: error.reason(),
+            commit: claimed.trigger.event.commit().cloned(),
+            retry: error.retry(),
+        };
+        self.finish(claimed, failed).await
+    }
+
+    async fn finish(&self, claimed: &ClaimedTrigger, outcome: TriggerOutcome) -> Result<(), StoreError> {
+        if let TriggerOutcome::Ignored { reason, .. } = &outcome {
+            tracing::info!(trigger = %claimed.id, reason, "ignored a trigger");
+        }
+        let planned = self.store.finish_trigger(claimed.id, claimed.epoch, outcome).await?;
+        failpoint::hit(Point::RunsPlanned);
+        tracing::info!(trigger = %claimed.id, runs = ?planned, "planned a trigger");
+        for hint in [Hint::Job, Hint::Report] {
+            self.hints.notify(hint);
+        }
+        Ok(())
+    }
+
+    /// Gives a trigger back for another try, with the reason.
+    async fn put_off(&self, claimed: &ClaimedTrigger, error: &PlanError) -> Result<(), StoreError> {
+        let after = error
+            .retry_after()
+            .unwrap_or_else(|| backoff(claimed.tries + claimed.refusals));
+        tracing::info!(trigger = %claimed.id, cause = chain(error), ?after, "a trigger will be planned later");
+        let waits = error.waits_for_a_right();
+        self.store
+            .retry_trigger(claimed.id, claimed.epoch, after, &error.reason(), waits)
+            .await?;
+        if waits {
+            self.hints.notify(Hint::Report);
+        }
+        Ok(())
+    }
+
+    /// Decides what runs for a trigger whose ref points at `head`; `None` when the forge has no such ref. The forge's own
+    /// git said so just now.
+    async fn plan(
+        &self,
+        forge: &dyn Forge,
+        claimed: &ClaimedTrigger,
+        head: Option<&CommitSha>,
+    ) -> Result<TriggerOutcome, PlanError> {
+        let trigger = &claimed.trigger;
+        let (repository, ref_name) = (&trigger.repository, trigger.event.ref_name());
+        let Some(head) = head else {
+            return Ok(TriggerOutcome::Ignored {
+                reason: format!("{ref_name} is gone"),
+                commit: None,
+                retry: Retry::OnRequest,
+            });
+        };
+        let commit = match trigger.event.commit() {
+            Some(commit) if commit != head => {
+                // An annotated tag's event names the tag object.
+                let commit = self
+                    .source
+                    .resolve(repository, commit)
+                    .await?
+                    .unwrap_or_else(|| commit.clone());
+                if claimed.tip_only && commit != *head {
+                    return Ok(TriggerOutcome::Ignored {
+                        reason: format!(
+                            "an earlier push delivered again: {ref_name} points at {} now",
+                            head.short()
+                        ),
+                        commit: None,
+                        retry: Retry::Never,
+                    });
+                }
+                if commit != *head && !self.source.reachable(repository, &commit, ref_name).await? {
+                    return Ok(TriggerOutcome::Ignored {
+                        reason: format!("{} is not on {ref_name} any more", commit.short()),
+                        commit: None,
+                        retry: Retry::OnRequest,
+                    });
+                }
+                commit
+            }
+            _ => head.clone(),
+        };
+        let ignored = |reason, commit, retry| TriggerOutcome::Ignored {
+            reason,
+            commit: Some(commit),
+            retry,
+        };
+        let message = self.source.commit_message(repository, &commit).await?;
+        // A person who asks knows what the message says.
+        let Event::Ref(RefEvent { cause, .. }) = &trigger.event;
+        if let (RefCause::Push { .. }, Some(word)) = (cause, decide::skip_word(&message)) {
+            let reason = format!("the commit message says {word}");
+            return Ok(ignored(reason, commit, Retry::Never));
+        }
+        let files = self.files(forge.workflow_folders(), repository, &commit).await?;
+        Ok(match decide::asked(files, &trigger.event, &commit, &self.config) {
+            Ok(runs) => TriggerOutcome::Planned {
+                title: crate::foreign_text::title(&message),
+                commit,
+                runs,
+            },
+            Err(reason) => ignored(reason, commit, Retry::OnRequest),
+        })
+    }
+
+    async fn files(
+        &self,
+        folders: &[&'static str],
+        repository: &Repository,
+        commit: &CommitSha,
+    ) -> Result<Vec<WorkflowFile>, PlanError> {
+        let paths = workflow::listed(folders);
+        let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
+        let entries = self.source.list_tree(repository, commit, &paths).await?;
+        let Some(pick) = workflow::pick(folders, entries.iter().map(|entry| entry.path.as_str())) else {
+            return Ok(Vec::new());
+        };
+        if pick.files.len() > FILES {
+            return Err(PlanError::Never {
+                reason: format!(
+                    "the commit has {} workflow files; {FILES} are the most",
+                    pick.files.len()
+                ),
+                retry: Retry::OnRequest,
+            });
+        }
+        let mut files = Vec::new();
+        for path in pick.files {
+            let text = match self
+                .source
+                .read_file(repository, commit, &path, workflow::MAX_FILE)
+                .await
+            {
+                Ok(bytes) => Ok(bytes),
+                Err(SourceError::FileTooLong { max, .. }) => Err(format!("the file is longer than {max} bytes")),
+                Err(SourceError::Unreadable { why, .. }) => Err(format!("the file cannot be read: {why}")),
+                Err(error) => return Err(error.into()),
+            };
+            files.push(WorkflowFile { path, text });
+        }
+        Ok(files)
+    }
+}
+
+/// The path must still be that of the repository that is meant.
+async fn same_repository(forge: &dyn Forge, repository: &Repository) -> Result<(), PlanError> {
+    let Repository { path, id, context, .. } = repository;
+    match forge.find_repository(path, context).await? {
+        Some(found) if found.id == *id => Ok(()),
+        Some(_) => Err(PlanError::Never {
+            reason: format!("{path} is another repository by now than the one of the event"),
+            retry: Retry::Never,
+        }),
+        None => Err(PlanError::Hidden(path.clone())),
+    }
+}
+
+/// 1 s, doubled each time, and up to a quarter more so that many do not meet again; 10 minutes at most.
+fn backoff(tries: u32) -> Duration {
+    let base = Duration::from_secs(1 << tries.min(10)).min(LONGEST_PAUSE);
+    (base + base.mul_f64(0.25 * rand::random::<f64>())).min(LONGEST_PAUSE)
+}
