@@ -12,6 +12,7 @@ async fn first_push(forge: impl Forgejo) {
     let setup = Setup::new(forge).await;
     let sha = setup.push(ENGINE, "main", SMALL);
     setup.wait(ENGINE, &sha, "success").await;
+    setup.wait_combined(ENGINE, &sha).await;
     for context in ["helios-ci", "helios-ci / ci / job"] {
         let mut states = setup.states(ENGINE, &sha, context).await;
         states.dedup();
@@ -25,7 +26,6 @@ async fn first_push(forge: impl Forgejo) {
         assert_eq!(answer, 200, "{status:?}");
         assert!(!status.description.is_empty(), "{status:?}");
     }
-    assert_eq!(setup.forge.combined(ENGINE, &sha).await, "success");
     assert_eq!(setup.runs(&sha), 1);
     let job = setup.ci.wait_job(&sha, "job", "success");
     let log = setup.ci.log(job["id"].as_str().expect("an id"));

@@ -174,6 +174,14 @@ impl<F: Forgejo> Setup<F> {
         .await;
     }
 
+    /// Waits until the forge makes a success of all statuses of a commit: a job's own end may be told after its run's.
+    pub async fn wait_combined(&self, path: &str, sha: &str) {
+        self.until(&format!("all of {sha} of {path} is a success"), async || {
+            (self.forge.combined(path, sha).await == "success").then_some(())
+        })
+        .await;
+    }
+
     /// The states that a context went through, oldest first, as they were told.
     pub async fn states(&self, path: &str, sha: &str, context: &str) -> Vec<String> {
         let all = self.forge.statuses(path, sha).await;
