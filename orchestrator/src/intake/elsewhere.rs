@@ -5,7 +5,7 @@ use axum::{
     extract::{Path, Request, State},
     response::{IntoResponse, Response},
 };
-use http::{HeaderValue, Method, StatusCode, header};
+use http::{HeaderValue, StatusCode, header};
 
 use super::{Intake, named, refusal::RequestOutcome};
 
@@ -37,10 +37,7 @@ pub(super) async fn not_posted(
         return intake.refused("", refusal);
     }
     intake.count(RequestOutcome::BadRequest);
-    let words = match *request.method() {
-        Method::GET | Method::HEAD => "this is the address of a webhook, to which a forge POSTs its deliveries\n",
-        _ => "a webhook's deliveries must be POSTed: set its HTTP method to POST\n",
-    };
+    let words = "a forge POSTs its deliveries to this address: set the webhook's HTTP method to POST\n";
     let mut response = (StatusCode::METHOD_NOT_ALLOWED, words).into_response();
     response
         .headers_mut()

@@ -434,7 +434,8 @@ async fn addresses_below_hooks_lead_to_the_right_one_in_plain_words() {
             assert!(said.contains(&address), "{method} {path}: {said}");
         }
     }
-    for (method, words) in [("GET", "address of a webhook"), ("PUT", "method to POST")] {
+    // Forgejo offers GET as well.
+    for method in ["GET", "PUT"] {
         for path in ["/hooks/hub", "/hooks/hub/"] {
             let (status, allow, said) = ask(method, path).await;
             assert_eq!(
@@ -442,7 +443,7 @@ async fn addresses_below_hooks_lead_to_the_right_one_in_plain_words() {
                 (StatusCode::METHOD_NOT_ALLOWED, true),
                 "{method} {path}"
             );
-            assert!(said.contains(words), "{said}");
+            assert!(said.contains("method to POST"), "{said}");
         }
     }
 }

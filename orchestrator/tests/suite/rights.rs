@@ -59,13 +59,13 @@ async fn a_repository_that_git_may_not_fetch_is_named_and_its_push_runs_when_it_
 async fn what_waits_for_a_right_is_tried_at_once_when_it_is_delivered_again() {
     let world = World::start(Machines::Process).await;
     for same_id in [true, false] {
-        for _ in 0..4 {
+        for _ in 0..3 {
             world.forge.fail_next(FETCH, Fault::Status(403));
         }
         let sha = world.push(SMALL).await;
-        // The next try would be 16 s later.
-        world.until("four tries", || {
-            outcome(&world, &sha)?.contains("tried 4 times").then_some(())
+        // The next try would be 8 s later.
+        world.until("three tries", || {
+            outcome(&world, &sha)?.contains("tried 3 times").then_some(())
         });
         let (status, said) = again(&world, &sha, same_id).await;
         assert_eq!(status, 202, "{said}");
