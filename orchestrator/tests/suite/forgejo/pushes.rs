@@ -3,17 +3,29 @@
 use super::{
     conversation,
     server::Forgejo,
-    setup::{ENGINE, SMALL, Setup},
+    setup::{ENGINE, SMALL, Setup, gated},
 };
 
 conversation!(first_push);
 /// A push becomes statuses that begin as pending and end as a success, and lead to pages.
 async fn first_push(forge: impl Forgejo) {
     let setup = Setup::new(forge).await;
-    let sha = setup.push(ENGINE, "main", SMALL);
+    // Of a job that has ended before its forge heard of it, only the end is told.
+    let gate = setup.ci.dir.path().join("gate");
+    let sha = setup.push(ENGINE, "main", &gated(&gate));
+    let contexts = ["helios-ci", "helios-ci / ci / job"];
+    for context in contexts {
+        setup
+            .until(&format!("{context} is pending"), async || {
+                let status = setup.status(ENGINE, &sha, context).await?;
+                (status.state == "pending").then_some(())
+            })
+            .await;
+    }
+    std::fs::write(&gate, "").expect("the gate");
     setup.wait(ENGINE, &sha, "success").await;
     setup.wait_combined(ENGINE, &sha).await;
-    for context in ["helios-ci", "helios-ci / ci / job"] {
+    for context in contexts {
         let mut states = setup.states(ENGINE, &sha, context).await;
         states.dedup();
         assert_eq!(states, ["pending", "success"], "{context}");

@@ -25,7 +25,7 @@ pub const FAILING: &str = "name: ci\non: push\njobs:\n  job:\n    steps:\n      
 /// A workflow that runs until somebody opens the gate.
 pub fn gated(gate: &Path) -> String {
     format!(
-        "name: ci\non: push\njobs:\n  job:\n    steps:\n      - run: until [ -e {} ]; do sleep 0.05; done\n",
+        "name: ci\non: push\njobs:\n  job:\n    steps:\n      - run: until [ -e {} ]; do sleep 0.05; done; echo hello\n",
         gate.display()
     )
 }
