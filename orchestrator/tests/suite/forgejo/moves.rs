@@ -19,7 +19,7 @@ async fn moved_repository(forge: impl Forgejo) {
     setup.forge.rename_repository(ENGINE, "motor").await;
     fs::write(&gate, "").expect("the gate");
     setup.wait("ada/motor", &sha, "success").await;
-    assert_eq!(setup.forge.combined("ada/motor", &sha).await, "success");
+    setup.wait_combined("ada/motor", &sha).await;
     assert_eq!(setup.runs(&sha), 1);
 }
 
@@ -32,7 +32,11 @@ async fn recreated_repository(forge: impl Forgejo) {
     let gate = setup.ci.dir.path().join("gate");
     let sha = setup.push(ENGINE, "main", &gated(&gate));
     setup.ci.wait_job(&sha, "job", "active");
-    setup.wait(ENGINE, &sha, "pending").await;
+    setup.wait_told();
+    assert_eq!(
+        setup.states(ENGINE, &sha, "helios-ci").await.last().map(String::as_str),
+        Some("pending")
+    );
     setup.forge.delete_repository(ENGINE).await;
     setup.forge.create_repository(ENGINE, true).await;
     setup.forge.add_collaborator(ENGINE, BOT).await;

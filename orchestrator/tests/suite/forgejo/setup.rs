@@ -25,7 +25,7 @@ pub const FAILING: &str = "name: ci\non: push\njobs:\n  job:\n    steps:\n      
 /// A workflow that runs until somebody opens the gate.
 pub fn gated(gate: &Path) -> String {
     format!(
-        "name: ci\non: push\njobs:\n  job:\n    steps:\n      - run: until [ -e {} ]; do sleep 0.05; done\n",
+        "name: ci\non: push\njobs:\n  job:\n    steps:\n      - run: until [ -e {} ]; do sleep 0.05; done; echo hello\n",
         gate.display()
     )
 }
@@ -174,6 +174,14 @@ impl<F: Forgejo> Setup<F> {
         .await;
     }
 
+    /// Waits until the forge makes a success of all statuses of a commit: a job's own end may be told after its run's.
+    pub async fn wait_combined(&self, path: &str, sha: &str) {
+        self.until(&format!("all of {sha} of {path} is a success"), async || {
+            (self.forge.combined(path, sha).await == "success").then_some(())
+        })
+        .await;
+    }
+
     /// The states that a context went through, oldest first, as they were told.
     pub async fn states(&self, path: &str, sha: &str, context: &str) -> Vec<String> {
         let all = self.forge.statuses(path, sha).await;
@@ -219,6 +227,14 @@ impl<F: Forgejo> Setup<F> {
         let is_new = before.iter().all(|known| known.delivery != answer.delivery);
         assert!(is_new, "a redelivery has an id of its own: {before:#?}");
         answer
+    }
+
+    /// Waits until the forge was told all there is to tell by now.
+    pub fn wait_told(&self) {
+        self.ci.until("nothing is left to be told", || {
+            let status = self.ci.get("/api/v1/status");
+            (status["details"]["work"]["reports_undelivered"] == 0).then_some(())
+        });
     }
 
     /// What the daemon says of the deliveries of this event, newest first.
