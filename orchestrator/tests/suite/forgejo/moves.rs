@@ -32,7 +32,11 @@ async fn recreated_repository(forge: impl Forgejo) {
     let gate = setup.ci.dir.path().join("gate");
     let sha = setup.push(ENGINE, "main", &gated(&gate));
     setup.ci.wait_job(&sha, "job", "active");
-    setup.wait(ENGINE, &sha, "pending").await;
+    setup.wait_told();
+    assert_eq!(
+        setup.states(ENGINE, &sha, "helios-ci").await.last().map(String::as_str),
+        Some("pending")
+    );
     setup.forge.delete_repository(ENGINE).await;
     setup.forge.create_repository(ENGINE, true).await;
     setup.forge.add_collaborator(ENGINE, BOT).await;

@@ -80,10 +80,7 @@ async fn tag_alone(forge: impl Forgejo) {
     setup.wait(ENGINE, &other, "success").await;
     let later = setup.push(ENGINE, "main", SMALL);
     setup.wait(ENGINE, &later, "success").await;
-    setup.ci.until("nothing is left to be told", || {
-        let status = setup.ci.get("/api/v1/status");
-        (status["details"]["work"]["reports_undelivered"] == 0).then_some(())
-    });
+    setup.wait_told();
     for context in ["helios-ci", "helios-ci / ci / job"] {
         let states = setup.states(tagged, &sha, context).await;
         let ends = states.iter().filter(|state| *state == "success").count();

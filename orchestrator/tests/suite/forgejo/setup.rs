@@ -229,6 +229,14 @@ impl<F: Forgejo> Setup<F> {
         answer
     }
 
+    /// Waits until the forge was told all there is to tell by now.
+    pub fn wait_told(&self) {
+        self.ci.until("nothing is left to be told", || {
+            let status = self.ci.get("/api/v1/status");
+            (status["details"]["work"]["reports_undelivered"] == 0).then_some(())
+        });
+    }
+
     /// What the daemon says of the deliveries of this event, newest first.
     pub fn deliveries(&self, event: &str) -> Vec<Value> {
         let all = self.ci.get("/api/v1/deliveries?limit=100");
