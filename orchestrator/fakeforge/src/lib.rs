@@ -11,8 +11,8 @@
 //! The Forgejo side does what a real one was seen to do (10-dev, November 2024), also where its description
 //! promises something else. Left out, although a real one has it: the Actions and their pending checks (only whether
 //! they are on is shown), the header `Link` (`X-Total-Count` is there), tokens that are limited to some repositories,
-//! `ALLOWED_HOST_LIST`, the queues' delay before an event leaves, branch filters of webhooks, sending events on
-//! after a restart, opening pull requests through the API, and those kinds of `pull_request` events that need comments,
+//! `ALLOWED_HOST_LIST`, the queues' delay before an event leaves, branch filters of webhooks, events that outlive a
+//! restart, opening pull requests through the API, and those kinds of `pull_request` events that need comments,
 //! reviews, labels or milestones.
 
 #![allow(
