@@ -365,11 +365,15 @@ async fn branches(rows: &mut Vec<Row>) {
     let git = |args: &[&str]| -> String {
         let basic = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, format!("ada:{token}"));
         let output = std::process::Command::new("git")
-            .arg("-c")
-            .arg(format!("http.extraHeader=Authorization: Basic {basic}"))
             .args(["-c", "user.name=ada", "-c", "user.email=ada@example.org", "-C"])
             .arg(&work)
             .args(args)
+            .env("GIT_CONFIG_GLOBAL", "/dev/null")
+            .env("GIT_CONFIG_NOSYSTEM", "1")
+            // In the environment, as others may read the command line.
+            .env("GIT_CONFIG_COUNT", "1")
+            .env("GIT_CONFIG_KEY_0", "http.extraHeader")
+            .env("GIT_CONFIG_VALUE_0", format!("Authorization: Basic {basic}"))
             .output()
             .expect("git");
         assert!(

@@ -13,9 +13,9 @@ use crate::{
 };
 
 /// How long a Forgejo waits for an answer.
-const FORGEJO_PATIENCE: Duration = Duration::from_secs(5);
+const FORGEJO_DELIVERY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long GitHub does.
-const GITHUB_PATIENCE: Duration = Duration::from_secs(10);
+const GITHUB_DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What a Forgejo webhook speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,10 +76,12 @@ pub struct NewHook {
     pub secret: String,
     pub kind: HookType,
     pub content: Content,
-    /// Whether it is told anything at all.
+    /// Whether it is sent anything at all.
     pub active: bool,
-    /// What it is told of (`push`, `pull_request`…); everything when empty.
+    /// The events it is sent, in the API's words (`push`, `pull_request`, `pull_request_sync`…); every one when empty.
     pub events: Vec<String>,
+    /// What its deliveries have as header `Authorization`; none when empty.
+    pub authorization_header: String,
 }
 
 impl NewHook {
@@ -93,6 +95,7 @@ impl NewHook {
             content: Content::Json,
             active: true,
             events: Vec::new(),
+            authorization_header: String::new(),
         }
     }
 }
@@ -109,8 +112,9 @@ pub struct Hook {
     pub kind: HookType,
     pub content: Content,
     pub active: bool,
-    /// What it is told of; everything when empty.
+    /// The events it is sent; every one when empty.
     pub events: Vec<String>,
+    pub(crate) authorization_header: String,
 }
 
 impl Hook {
@@ -124,12 +128,18 @@ impl Hook {
             content: new.content,
             active: new.active,
             events: new.events,
+            authorization_header: new.authorization_header,
         }
     }
 
-    /// Whether it is told of this event.
-    pub(crate) fn wants(&self, event: &str) -> bool {
-        self.active && (self.events.is_empty() || self.events.iter().any(|wanted| wanted == event))
+    /// Whether it is sent this event, of this finer name: `pull_request` means every kind of it, and
+    /// `pull_request_only` what has no finer name of its own.
+    pub(crate) fn wants(&self, event: &str, event_type: &str) -> bool {
+        let wants = |wanted: &String| match wanted.as_str() {
+            "pull_request_only" => event_type == "pull_request",
+            wanted => wanted == event || wanted == event_type,
+        };
+        self.active && (self.events.is_empty() || self.events.iter().any(wants))
     }
 }
 
@@ -206,11 +216,11 @@ impl Shared {
     /// Sends a delivery now, and writes down what came of it; `None` when there is no such delivery.
     pub(crate) async fn attempt(&self, client: &reqwest::Client, id: &str) -> Option<Try> {
         let delivery = self.delivery(id)?;
-        let patience = self.state().patience.unwrap_or(match delivery.forge {
-            Kind::Forgejo => FORGEJO_PATIENCE,
-            Kind::Github => GITHUB_PATIENCE,
+        let limit = self.state().delivery_timeout.unwrap_or(match delivery.forge {
+            Kind::Forgejo => FORGEJO_DELIVERY_TIMEOUT,
+            Kind::Github => GITHUB_DELIVERY_TIMEOUT,
         });
-        let answered = post(client, &delivery.url, &delivery.headers, delivery.body, patience).await;
+        let answered = post(client, &delivery.url, &delivery.headers, delivery.body, limit).await;
         let (outcome, answer) = match answered {
             Ok((status, answer)) => (Ok(status), answer),
             Err(why) => (Err(why), String::new()),
@@ -236,9 +246,9 @@ pub(crate) async fn post(
     url: &str,
     headers: &[(String, String)],
     body: Bytes,
-    patience: Duration,
+    limit: Duration,
 ) -> Result<(u16, String), String> {
-    let mut request = client.post(url).timeout(patience).body(body);
+    let mut request = client.post(url).timeout(limit).body(body);
     for (name, value) in headers {
         request = request.header(name, value);
     }
@@ -248,7 +258,7 @@ pub(crate) async fn post(
     };
     match answered.await {
         Ok(answered) => Ok(answered),
-        Err(error) if error.is_timeout() => Err(format!("timeout: no answer within {} ms", patience.as_millis())),
+        Err(error) if error.is_timeout() => Err(format!("timeout: no answer within {} ms", limit.as_millis())),
         Err(error) => Err(error.without_url().to_string()),
     }
 }

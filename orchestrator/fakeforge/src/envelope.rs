@@ -36,6 +36,9 @@ pub(crate) fn forgejo(hook: &Hook, id: &str, (event, event_type): (&str, &str), 
     let sha256 = sign(hmac::HMAC_SHA256);
     let sha1 = sign(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY);
     let mut headers = vec![("Content-Type".to_owned(), content_type.to_owned())];
+    if !hook.authorization_header.is_empty() {
+        headers.push(("Authorization".to_owned(), hook.authorization_header.clone()));
+    }
     for family in ["Forgejo", "Gitea", "Gogs"] {
         headers.push((format!("X-{family}-Delivery"), id.to_owned()));
         headers.push((format!("X-{family}-Event"), event.to_owned()));

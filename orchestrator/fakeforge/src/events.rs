@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// How long an answer to a raw post is waited for: longer than any forge would.
-const RAW_PATIENCE: Duration = Duration::from_secs(60);
+const RAW_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl FakeForge {
     /// Configures a webhook for all events and answers with its number.
@@ -50,8 +50,8 @@ impl FakeForge {
     }
 
     /// How long a receiver of webhooks may take from now on. Unset, it is the forges' own time: five seconds on Forgejo.
-    pub fn set_patience(&self, patience: Duration) {
-        self.shared.change(|state| state.patience = Some(patience));
+    pub fn set_delivery_timeout(&self, limit: Duration) {
+        self.shared.change(|state| state.delivery_timeout = Some(limit));
     }
 
     /// Holds deliveries back (`true`): they are made and listed, but only [`FakeForge::release`] sends them. For lost,
@@ -115,7 +115,7 @@ impl FakeForge {
         headers: &[(String, String)],
         body: impl Into<Bytes>,
     ) -> Result<u16, String> {
-        let answered = delivery::post(&self.client, url, headers, body.into(), RAW_PATIENCE).await;
+        let answered = delivery::post(&self.client, url, headers, body.into(), RAW_TIMEOUT).await;
         answered.map(|(status, _)| status)
     }
 

@@ -13,6 +13,12 @@ pub enum Fault {
         /// Seconds in the header.
         retry_after_s: u64,
     },
+    /// This status with `Retry-After`, and nothing is done.
+    Postponed {
+        status: u16,
+        /// Seconds in the header.
+        retry_after_s: u64,
+    },
     /// Silence for this long or until `end_hangs`, then a closed connection; nothing is done.
     Hang(Duration),
     /// The request is done in full, but the connection closes without an answer: the caller cannot
@@ -26,12 +32,13 @@ pub enum Fault {
 /// A bad day that lasts until it is ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outage {
-    /// Connections end without an answer.
-    Cut,
+    /// The process has ended: nobody listens at its address, and connections that were open are cut.
+    Stopped,
     /// Every request gets this status.
     Status(u16),
-    /// Requests are taken, and done when it is over: a process that is stopped and goes on.
-    Silence,
+    /// Requests are taken, and done when it is over, also those whose callers have given up: a process that is
+    /// suspended and goes on.
+    Suspended,
 }
 
 impl ForgeState {

@@ -35,7 +35,7 @@ pub(crate) fn common(shared: &Shared, repository: &Repository, actor: &str) -> V
     body
 }
 
-/// Queues one delivery for each hook of the repository that is told of the event, and answers with their ids.
+/// Queues one delivery for each hook of the repository that is sent the event, and answers with their ids.
 pub(crate) fn send(
     shared: &Shared,
     repository: &Repository,
@@ -45,8 +45,8 @@ pub(crate) fn send(
 ) -> Vec<String> {
     let hooks: Vec<Hook> = {
         let state = shared.state();
-        let told = |h: &&Hook| h.repository == repository.id && h.wants(event);
-        state.hooks.values().filter(told).cloned().collect()
+        let wants = |h: &&Hook| h.repository == repository.id && h.wants(event, event_type);
+        state.hooks.values().filter(wants).cloned().collect()
     };
     let send = |hook: &Hook| send_to(shared, repository, hook, (event, event_type), body);
     hooks.iter().map(send).collect()

@@ -1,15 +1,19 @@
 //! A small local forge for helios-ci's demo and tests. It speaks the parts of Forgejo's and GitHub's
-//! API that a CI uses, serves real git over HTTP, sends real signed webhooks, remembers everything it
-//! was told in order, and has bad days on request.
+//! API that a CI uses, serves real git over HTTP, sends real signed webhooks, remembers every request and status
+//! in order, and fails on request.
 //!
 //! # Layout
 //! `repositories`, `people` and `events` are what tests do with it; `state` is what it knows; `git` and
-//! `smart_http` are real git; `api` the two REST APIs; `hooks`, `pushes` and `pulls` what is told, `envelope`
-//! in which form, `delivery` how it is sent; `auth` and `access` who may; `fault` the bad days; `schema` the
+//! `smart_http` are real git; `api` the two REST APIs; `hooks`, `pushes` and `pulls` which events there are, `envelope`
+//! in which form, `delivery` how they are sent; `auth` and `access` who may; `fault` failures and outages; `schema` the
 //! check against the forges' published descriptions, of requests and of our own answers; `page` is for people.
 //!
 //! The Forgejo side does what a real one was seen to do (10-dev, November 2024), also where its description
-//! promises something else.
+//! promises something else. Left out, although a real one has it: the Actions and their pending checks (only whether
+//! they are on is shown), the header `Link` (`X-Total-Count` is there), tokens that are limited to some repositories,
+//! `ALLOWED_HOST_LIST`, the queues' delay before an event leaves, branch filters of webhooks, events that outlive a
+//! restart, opening pull requests through the API, and those kinds of `pull_request` events that need comments,
+//! reviews, labels or milestones.
 
 #![allow(
     missing_docs,
@@ -169,12 +173,6 @@ impl FakeForge {
         auth::TEST_KEY
     }
 
-    /// What the App may do from now on with newly minted tokens, such as `[("checks", "write")]`.
-    pub fn set_app_permissions(&self, permissions: &[(&str, &str)]) {
-        let permissions = permissions.iter().map(|(n, l)| ((*n).to_owned(), (*l).to_owned()));
-        self.shared.change(|state| state.permissions = permissions.collect());
-    }
-
     /// How long newly minted installation tokens live; an hour unless set.
     pub fn set_token_lifetime(&self, lifetime: Duration) {
         self.shared.change(|state| state.token_lifetime = Some(lifetime));
@@ -202,10 +200,23 @@ impl FakeForge {
         });
     }
 
-    /// Takes the forge away (`true`) and brings it back: until then every connection ends without an answer, of the
-    /// APIs and of git. The requests are written down, without a status.
-    pub fn set_away(&self, away: bool) {
-        self.shared.change(|state| state.away = away.then_some(Outage::Cut));
+    /// Forgets every fault that was ordered with this pattern and that no request has met yet.
+    pub fn drop_faults(&self, pattern: &str) {
+        self.shared
+            .change(|state| state.faults.retain(|(ordered, _)| ordered != pattern));
+    }
+
+    /// Ends the forge's process, as it were: connections that are open are cut, and new ones refused, of the APIs and of
+    /// git, once this returns. What it knows stays.
+    pub async fn stop(&self) {
+        self.shared.change(|state| state.away = Some(Outage::Stopped));
+        self.shared.until_listening(false).await;
+    }
+
+    /// Starts it again after [`FakeForge::stop`], at the same address; it serves when this returns.
+    pub async fn restart(&self) {
+        self.shared.change(|state| state.away = None);
+        self.shared.until_listening(true).await;
     }
 
     /// Has every request be answered with this status, as a proxy in front of a forge that is away does; `None` ends it.
@@ -214,10 +225,10 @@ impl FakeForge {
     }
 
     /// Stops the forge as `SIGSTOP` does (`true`) and lets it go on: until then it takes requests, of the APIs and of git,
-    /// and does and answers none; then it does those whose callers have not given up.
-    pub fn set_silent(&self, silent: bool) {
+    /// and does and answers none; then it does all of them, also those whose callers have given up.
+    pub fn set_suspended(&self, suspended: bool) {
         self.shared
-            .change(|state| state.away = silent.then_some(Outage::Silence));
+            .change(|state| state.away = suspended.then_some(Outage::Suspended));
     }
 
     /// What the forge knows now. Do not hold it across an `await`.

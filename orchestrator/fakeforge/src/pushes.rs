@@ -1,7 +1,7 @@
-//! What is told of moved refs, which the two forges do differently.
+//! The events that moved refs lead to, which the two forges do differently.
 //!
-//! Forgejo tells of a new branch and of any tag that was set twice, as `push` and as `create`, and promises no order of
-//! the two; of a deleted branch only as `delete`; of a deleted tag as `push` and `delete`. The names in both are whole.
+//! Forgejo sends `push` and `create` for a new branch and for any tag that was set, and promises no order of the two;
+//! for a deleted branch only `delete`; for a deleted tag `push` and `delete`. The names in all of them are whole.
 //! A push holds the newest commits first and at most five, and none for a tag; a tag that moved has no `before`.
 
 use std::sync::Arc;
@@ -17,11 +17,11 @@ use crate::{
 
 /// The most commits in a push of Forgejo's.
 const FORGEJO_COMMITS: usize = 5;
-/// The most commits that Forgejo counts of a new branch.
+/// What is the most that `total_commits` was seen to be for a new branch.
 const FORGEJO_NEW_BRANCH: usize = 10;
 
-/// Tells every hook of the repository about moved refs.
-pub(crate) async fn tell(shared: &Arc<Shared>, repository: i64, moved: &[Moved], actor: &str) -> Result<(), Error> {
+/// Queues the events of moved refs for every hook of the repository.
+pub(crate) async fn notify(shared: &Arc<Shared>, repository: i64, moved: &[Moved], actor: &str) -> Result<(), Error> {
     for one in moved {
         // Refs of pull requests are the forge's own; it tells of them with `pull_request`.
         if one.name.starts_with("refs/pull/") {

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use crate::{
-    Error, FakeForge, git,
+    Error, FakeForge,
+    auth::Grant,
+    git,
     git::Moved,
     hooks::blocking,
     pushes,
@@ -121,7 +123,7 @@ impl FakeForge {
         self.change_repository(repository, |found| path.clone_into(&mut found.path))
     }
 
-    /// Renames an owner, and with it the path of each of its repositories.
+    /// Renames an owner, and with it the path of each of its repositories; its tokens and its rights stay its own.
     ///
     /// # Errors
     /// When one of the new paths is taken.
@@ -131,6 +133,23 @@ impl FakeForge {
         self.shared.change(|state| {
             for user in state.users.iter_mut().filter(|user| user.eq_ignore_ascii_case(old)) {
                 new.clone_into(user);
+            }
+            for token in &mut state.tokens {
+                if let Grant::Person { login, .. } = &mut token.grant
+                    && login.eq_ignore_ascii_case(old)
+                {
+                    new.clone_into(login);
+                }
+            }
+            let rights = std::mem::take(&mut state.collaborators).into_iter();
+            state.collaborators = rights
+                .map(|((repository, login), right)| match login.eq_ignore_ascii_case(old) {
+                    true => ((repository, new.to_owned()), right),
+                    false => ((repository, login), right),
+                })
+                .collect();
+            if let Some(right) = state.everywhere.remove(old) {
+                state.everywhere.insert(new.to_owned(), right);
             }
         });
         for repository in owned {
@@ -264,6 +283,6 @@ impl FakeForge {
             Ok(git::moved(&before, &git::refs(&dir)?))
         })
         .await?;
-        pushes::tell(&self.shared, repository, &moved, "alice").await
+        pushes::notify(&self.shared, repository, &moved, "alice").await
     }
 }

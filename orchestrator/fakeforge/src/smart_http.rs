@@ -74,7 +74,7 @@ pub(crate) async fn serve(
     });
     match exchange.await {
         Ok(Ok((moved, output))) => {
-            if let Err(error) = pushes::tell(&shared, repository.id, &moved, &actor).await {
+            if let Err(error) = pushes::notify(&shared, repository.id, &moved, &actor).await {
                 return plain(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string());
             }
             cgi(&output)
@@ -120,8 +120,8 @@ fn admit_to_github(
     Ok((found, Some(token)))
 }
 
-/// Scopes are asked before it is said whether there is such a repository. Who may only read is refused here, where the
-/// real one leaves it to a hook of git's.
+/// Scopes are asked before it is said whether there is such a repository. Who may only read
+/// is refused before anything is sent.
 #[expect(clippy::result_large_err, reason = "the error is the answer itself")]
 fn admit_to_forgejo(
     state: &ForgeState,

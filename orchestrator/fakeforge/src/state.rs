@@ -178,8 +178,10 @@ pub struct ForgeState {
     pub(crate) token_lifetime: Option<Duration>,
     pub(crate) hold: bool,
     pub(crate) away: Option<Outage>,
+    /// Whether the listener takes connections; it follows `away`.
+    pub(crate) listening: bool,
     /// How long a receiver of webhooks may take; the forges' own times when `None`.
-    pub(crate) patience: Option<Duration>,
+    pub(crate) delivery_timeout: Option<Duration>,
     numbers: i64,
 }
 
@@ -340,10 +342,22 @@ impl Shared {
         let _either_way = tokio::time::timeout(time, over).await;
     }
 
-    /// Silence, until it is over.
-    pub(crate) async fn silence(&self) {
+    /// Waits until the forge is not suspended any more.
+    pub(crate) async fn suspension(&self) {
         let mut changes = self.changes();
-        while self.state().away == Some(Outage::Silence) && changes.changed().await.is_ok() {}
+        while self.state().away == Some(Outage::Suspended) && changes.changed().await.is_ok() {}
+    }
+
+    /// Waits until the forge is stopped, or no longer.
+    pub(crate) async fn until_stopped(&self, stopped: bool) {
+        let mut changes = self.changes();
+        while (self.state().away == Some(Outage::Stopped)) != stopped && changes.changed().await.is_ok() {}
+    }
+
+    /// Waits until connections are taken, or refused, as the state has it.
+    pub(crate) async fn until_listening(&self, listening: bool) {
+        let mut changes = self.changes();
+        while self.state().listening != listening && changes.changed().await.is_ok() {}
     }
 
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {

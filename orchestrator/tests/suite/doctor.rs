@@ -192,6 +192,31 @@ async fn each_listed_repository_has_a_line_that_names_the_right_that_is_missing(
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forge_whose_own_actions_would_take_the_workflows_is_a_warning_until_they_are_off() {
+    let world = healthy().await;
+    let (all, listed) = ("    public: [ada/engine]\n", "    repositories: [ada/engine]\n");
+    let text = fs::read_to_string(world.config()).unwrap();
+    assert!(text.contains(all), "{text}");
+    fs::write(world.config(), text.replacen(all, listed, 1)).unwrap();
+    for (has_actions, status) in [(true, "warning"), (false, "ok"), (true, "warning")] {
+        world.forge.set_has_actions(world.repository, has_actions).unwrap();
+        let (code, lines) = doctor(&world);
+        // A warning fails nothing.
+        assert_eq!(code, Some(0), "{lines:#?}");
+        let line = of(&lines, "repository ada/engine of local")[0];
+        assert_eq!(line["status"], status, "{line}");
+        let detail = line["detail"].as_str().unwrap();
+        assert_eq!(detail.contains("the forge's own Actions are on"), has_actions, "{line}");
+        let fix = line["fix"].as_str().unwrap_or_default();
+        assert_eq!(
+            fix.contains("keep workflows in `.helios/workflows`"),
+            has_actions,
+            "{line}"
+        );
+    }
+}
+
 /// `PATH` with a git in front that only tells its version.
 fn path_with_git(world: &World, version: &str) -> String {
     let dir = world.dir.path().join("git");

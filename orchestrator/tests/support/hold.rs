@@ -4,7 +4,7 @@
 use std::{
     fs,
     io::{Read, Write},
-    net::TcpStream,
+    net::{SocketAddr, TcpStream},
     os::unix::fs::FileTypeExt,
     path::{Path, PathBuf},
 };
@@ -61,10 +61,15 @@ pub fn pick(seed: &mut u64, below: u64) -> u64 {
 
 /// One GET: status and body. An unreachable daemon is status 0.
 pub fn http(port: u16, path: &str, token: &str) -> (u16, String) {
+    http_at(SocketAddr::from(([127, 0, 0, 1], port)), path, token)
+}
+
+/// As [`http`], of whoever listens at this address.
+pub fn http_at(address: SocketAddr, path: &str, token: &str) -> (u16, String) {
     let ask = || -> std::io::Result<String> {
-        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+        let mut stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(deadline::GUEST))?;
-        let request = format!("GET {path} HTTP/1.0\r\nHost: 127.0.0.1:{port}\r\nAuthorization: Bearer {token}\r\n\r\n");
+        let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\nAuthorization: Bearer {token}\r\n\r\n");
         stream.write_all(request.as_bytes())?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer)?;

@@ -85,62 +85,111 @@ async fn observe(State(shared): State<Arc<Shared>>, request: HttpRequest, next: 
         (state.requests.len() - 1, state.away)
     });
     match away {
-        Some(Outage::Cut) => return cut_off(StatusCode::BAD_GATEWAY.into_response()),
+        // It came on a connection that is not cut yet.
+        Some(Outage::Stopped) => return cut_off(StatusCode::BAD_GATEWAY.into_response()),
         Some(Outage::Status(status)) => {
             shared.change(|state| state.requests[position].status = Some(status));
             return Refusal::new(status, "the forge is away").into_response();
         }
-        Some(Outage::Silence) => shared.silence().await,
-        None => {}
+        Some(Outage::Suspended) | None => {}
     }
-    let fault = shared.change(|state| state.take_fault(&method, &path));
-    let operation = match (&shared.schemas, api) {
-        (Some(schemas), Some(kind)) => schemas.operation(kind, &method, &path),
-        _ => None,
+    let suspended = away == Some(Outage::Suspended);
+    let observed = Observed {
+        shared: shared.clone(),
+        method,
+        path,
+        api,
+        json_body,
+        position,
     };
-    let violation = match (&shared.schemas, &operation) {
-        (Some(schemas), Some(operation)) => schemas.check_request(operation, &json_body),
-        _ => None,
-    };
-    if let (Some(problem), Some(operation)) = (&violation, &operation) {
-        record(&shared, &operation.name, problem);
+    if !suspended {
+        return observed.answer(HttpRequest::from_parts(parts, body), next).await;
     }
-    // GitHub refuses what its description does not allow; Forgejo reads what it can, and that is written down alone.
-    let valid = violation.is_none();
-    let violation = violation.filter(|_| api == Some(Kind::Github));
-    let cut = fault == Some(Fault::AcceptThenCut);
-    let instead = match fault {
-        Some(Fault::AcceptThenStatus(status)) => Some(status),
-        _ => None,
-    };
-    let mut response = match (fault, violation) {
-        (Some(Fault::Status(code)), _) => Refusal::new(code, "a fault was ordered").into_response(),
-        (Some(Fault::RateLimited { retry_after_s }), _) => rate_limited(retry_after_s),
-        (Some(Fault::Hang(time)), _) => {
-            shared.hang(time).await;
-            return cut_off(StatusCode::GATEWAY_TIMEOUT.into_response());
+    // A task of its own, which goes on when the caller hangs up: what a suspended process was sent lies in its socket.
+    let later = tokio::spawn(async move {
+        shared.suspension().await;
+        observed.answer(HttpRequest::from_parts(parts, body), next).await
+    });
+    later
+        .await
+        .unwrap_or_else(|e| Refusal::new(500, e.to_string()).into_response())
+}
+
+/// A request that was written down.
+struct Observed {
+    shared: Arc<Shared>,
+    method: String,
+    path: String,
+    api: Option<Kind>,
+    json_body: Value,
+    /// Its place in the list of requests.
+    position: usize,
+}
+
+impl Observed {
+    /// Does and answers it, or does to it what a fault orders.
+    async fn answer(self, request: HttpRequest, next: Next) -> Response {
+        let Self {
+            shared,
+            method,
+            path,
+            api,
+            json_body,
+            position,
+        } = self;
+        let fault = shared.change(|state| state.take_fault(&method, &path));
+        let operation = match (&shared.schemas, api) {
+            (Some(schemas), Some(kind)) => schemas.operation(kind, &method, &path),
+            _ => None,
+        };
+        let violation = match (&shared.schemas, &operation) {
+            (Some(schemas), Some(operation)) => schemas.check_request(operation, &json_body),
+            _ => None,
+        };
+        if let (Some(problem), Some(operation)) = (&violation, &operation) {
+            record(&shared, &operation.name, problem);
         }
-        (_, Some(problem)) => Refusal::new(422, format!("Invalid request.\n\n{problem}")).into_response(),
-        _ => next.run(HttpRequest::from_parts(parts, body)).await,
-    };
-    if cut {
-        return cut_off(response);
-    }
-    if let Some(status) = instead {
-        response = Refusal::new(status, "").into_response();
-    }
-    let status = response.status().as_u16();
-    shared.change(|state| state.requests[position].status = Some(status));
-    if let (Some(schemas), Some(operation), true) = (&shared.schemas, &operation, valid) {
-        let (parts, body) = response.into_parts();
-        let bytes = to_bytes(body, MAX_BODY).await.unwrap_or_default();
-        let json = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-        if let Some(problem) = schemas.check_answer(operation, status, &json) {
-            record(&shared, &operation.name, &problem);
+        // GitHub refuses what its description does not allow; Forgejo reads what it can, and that is written down alone.
+        let valid = violation.is_none();
+        let violation = violation.filter(|_| api == Some(Kind::Github));
+        let cut = fault == Some(Fault::AcceptThenCut);
+        let instead = match fault {
+            Some(Fault::AcceptThenStatus(status)) => Some(status),
+            _ => None,
+        };
+        let mut response = match (fault, violation) {
+            (Some(Fault::Status(code)), _) => Refusal::new(code, "a fault was ordered").into_response(),
+            (Some(Fault::RateLimited { retry_after_s }), _) => rate_limited(retry_after_s),
+            (Some(Fault::Postponed { status, retry_after_s }), _) => {
+                let refusal = Refusal::new(status, "a fault was ordered");
+                ([(header::RETRY_AFTER, retry_after_s.to_string())], refusal).into_response()
+            }
+            (Some(Fault::Hang(time)), _) => {
+                shared.hang(time).await;
+                return cut_off(StatusCode::GATEWAY_TIMEOUT.into_response());
+            }
+            (_, Some(problem)) => Refusal::new(422, format!("Invalid request.\n\n{problem}")).into_response(),
+            _ => next.run(request).await,
+        };
+        if cut {
+            return cut_off(response);
         }
-        response = Response::from_parts(parts, Body::from(bytes));
+        if let Some(status) = instead {
+            response = Refusal::new(status, "").into_response();
+        }
+        let status = response.status().as_u16();
+        shared.change(|state| state.requests[position].status = Some(status));
+        if let (Some(schemas), Some(operation), true) = (&shared.schemas, &operation, valid) {
+            let (parts, body) = response.into_parts();
+            let bytes = to_bytes(body, MAX_BODY).await.unwrap_or_default();
+            let json = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+            if let Some(problem) = schemas.check_answer(operation, status, &json) {
+                record(&shared, &operation.name, &problem);
+            }
+            response = Response::from_parts(parts, Body::from(bytes));
+        }
+        response
     }
-    response
 }
 
 /// Writes down what a description does not allow.

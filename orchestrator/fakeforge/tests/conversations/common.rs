@@ -107,7 +107,7 @@ pub fn status_of(state: &str, context: &str) -> Option<Value> {
 }
 
 /// The names of the events that came, each with its ref.
-pub fn told(got: &[(HeaderMap, Value)]) -> Vec<(&str, &str)> {
+pub fn events(got: &[(HeaderMap, Value)]) -> Vec<(&str, &str)> {
     got.iter()
         .map(|(headers, body)| {
             (

@@ -93,7 +93,7 @@ async fn a_receiver_that_takes_too_long_has_failed_and_is_not_asked_again() {
     let (forge, repository) = scene().await;
     // It accepts connections, and never answers.
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    forge.set_patience(Duration::from_millis(50));
+    forge.set_delivery_timeout(Duration::from_millis(50));
     forge.add_hook(repository, &format!("http://{}/", silent.local_addr().unwrap()), "hush");
     push(&forge, repository, "1").await;
     push(&forge, repository, "2").await;
@@ -166,7 +166,7 @@ async fn a_hook_speaks_as_it_is_configured() {
         let text = message["text"].as_str().or(message["title"].as_str()).unwrap();
         assert!(text.contains("acme/app"), "{message}");
     }
-    // The hook for `create` was told of the tag alone, the inactive one of nothing.
+    // The hook for `create` was sent the tag alone, the inactive one nothing.
     let events: Vec<_> = seen
         .iter()
         .map(|(headers, _)| headers["x-forgejo-event"].to_str().unwrap())
@@ -202,6 +202,7 @@ async fn hooks_are_made_tested_and_removed_through_the_api() {
     let hooks = format!("{}/api/v1/repos/acme/app/hooks", forge.url());
     let body = |active: Option<bool>| {
         let mut body = json!({"type": "forgejo", "config": {"url": url, "content_type": "json", "secret": "hush"}});
+        body["authorization_header"] = "Bearer sesame".into();
         if let Some(active) = active {
             body["active"] = active.into();
         }
@@ -218,6 +219,8 @@ async fn hooks_are_made_tested_and_removed_through_the_api() {
         json!({"type": "forgejo", "config": {"url": url, "content_type": "xml"}}),
         json!({"type": "carrier-pigeon", "config": {"url": url, "content_type": "json"}}),
         json!({"type": "slack", "config": {"url": url, "content_type": "json"}}),
+        // Not of a real one: a filter that would not be kept to.
+        json!({"type": "forgejo", "config": {"url": url, "content_type": "json"}, "branch_filter": "rel-*"}),
     ] {
         assert_eq!(
             call("POST", &hooks, Some(&admin), Some(wrong.clone())).await.0,
@@ -253,6 +256,7 @@ async fn hooks_are_made_tested_and_removed_through_the_api() {
     for ((headers, body), name) in got.iter().zip(["refs/heads/main", "main"]) {
         assert_eq!(headers["x-forgejo-event"], "push");
         assert_eq!(body["ref"], name, "as it was asked for");
+        assert_eq!(headers["authorization"], "Bearer sesame");
         assert_eq!(body["before"], body["after"]);
         assert_eq!(
             (&body["total_commits"], &body["sender"]["login"]),
@@ -282,6 +286,7 @@ async fn hooks_are_made_tested_and_removed_through_the_api() {
     assert_eq!(call("DELETE", &this, Some(&admin), None).await.0, 204);
     assert_eq!(call("GET", &this, Some(&admin), None).await.0, 404);
     assert_eq!(call("DELETE", &this, Some(&admin), None).await.0, 404);
+    // What was sent wrong on purpose is no violation of ours.
     let wrong: Vec<_> = forge
         .violations()
         .into_iter()

@@ -84,7 +84,7 @@ async fn a_person_clones_and_pushes_with_git_and_the_hook_is_signed() {
     let pushed = git(&work, &["-c", &mine, "push", "-q", "origin", "main:main", "main:topic"]);
     assert!(pushed.status.success(), "{}", String::from_utf8_lossy(&pushed.stderr));
 
-    // Two branches moved; one of them is new and is also told as `create`.
+    // Two branches moved; one of them is new and is also sent as `create`.
     let got = delivered(&forge, &inbox, 3).await;
     let (headers, push) = &got[0];
     assert_eq!(push["ref"], "refs/heads/main");

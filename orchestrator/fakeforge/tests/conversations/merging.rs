@@ -69,7 +69,7 @@ async fn a_required_name_blocks_a_merge_until_it_is_green() {
     }
     scene.set("success", "helios-ci").await;
     assert_eq!(scene.merge().await, 200);
-    // It is a real merge, and told as a push.
+    // It is a real merge, and sent as a push.
     let dir = scene.forge.repository_dir(scene.repository).unwrap();
     let files = crate::common::git(&dir, &["ls-tree", "--name-only", "refs/heads/main"]);
     assert_eq!(String::from_utf8_lossy(&files.stdout), "a\nb\nc\n");

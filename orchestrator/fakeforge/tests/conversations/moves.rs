@@ -31,6 +31,7 @@ async fn the_old_path_leads_to_the_new_one_for_every_method() {
     let sha = forge.push(repository, "main", &[("a", "1", 0o644)], "1").await.unwrap();
     let old_clone = forge.clone_url(repository).unwrap();
     let token = forge.create_token("bot", true);
+    let of_the_owner = forge.create_token_with("other", &["write:repository"]);
     forge.rename_repository(repository, "acme/renamed").unwrap();
     forge.rename_repository(repository, "other/moved").unwrap();
     forge.rename_owner("other", "another").unwrap();
@@ -48,14 +49,12 @@ async fn the_old_path_leads_to_the_new_one_for_every_method() {
     assert_eq!(forge.history(&sha), [], "a redirect stores nothing");
     let (status, _, shape) = straight(&forge, "GET", &format!("/api/v1/repositories/{repository}"), &token).await;
     assert_eq!((status, &shape["full_name"]), (200, &json!("another/moved")));
-    let (status, ..) = straight(
-        &forge,
-        "POST",
-        &format!("/api/v1/repos/another/moved/statuses/{sha}"),
-        &token,
-    )
-    .await;
-    assert_eq!(status, 201);
+    // Its owner has another name, and the same token.
+    for token in [&token, &of_the_owner] {
+        let path = format!("/api/v1/repos/another/moved/statuses/{sha}");
+        let (status, ..) = straight(&forge, "POST", &path, token).await;
+        assert_eq!(status, 201);
+    }
     // git follows, too.
     let dir = tempfile::tempdir().unwrap();
     assert!(git(dir.path(), &["ls-remote", &old_clone]).status.success());

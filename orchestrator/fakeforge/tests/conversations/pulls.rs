@@ -1,7 +1,7 @@
 //! Pull requests of the Forgejo side.
 
 use crate::common::{delivered, forge, git, receiver};
-use helios_fakeforge::Kind;
+use helios_fakeforge::{Kind, NewHook};
 use serde_json::{Value, json};
 
 #[tokio::test]
@@ -85,5 +85,36 @@ async fn what_anybody_may_push_looks_as_if_it_came_from_the_base() {
             &json!(format!("refs/pull/{forked}/head")),
             &json!(sha)
         )
+    );
+}
+
+#[tokio::test]
+async fn a_hook_for_one_kind_of_pull_request_event_is_sent_that_kind_alone() {
+    let forge = forge().await;
+    let base = forge.create_repository(Kind::Forgejo, "acme/app", false).await.unwrap();
+    forge.push(base, "main", &[("a", "1", 0o644)], "1").await.unwrap();
+    forge.push(base, "topic", &[("a", "2", 0o644)], "2").await.unwrap();
+    forge.hold_deliveries(true);
+    let hooks = ["pull_request", "pull_request_only", "pull_request_sync", "push"].map(|event| {
+        let mut hook = NewHook::new("http://127.0.0.1:9/", "hush");
+        hook.events = vec![event.to_owned()];
+        forge.add_hook_with(base, hook)
+    });
+    let pull = forge.open_pull_request((base, "main"), (base, "topic"), "carol").await;
+    let (number, _) = pull.unwrap();
+    forge.synchronize_pull_request(number).await.unwrap();
+    forge.close_pull_request(number).await.unwrap();
+    let sent = hooks.map(|hook| {
+        let state = forge.state();
+        let of_hook = state.deliveries().iter().filter(|delivery| delivery.hook == hook);
+        let bodies = of_hook.map(|delivery| serde_json::from_slice::<Value>(&delivery.body).unwrap());
+        bodies
+            .map(|body| body["action"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+            .join(" ")
+    });
+    assert_eq!(
+        sent,
+        ["opened synchronized closed", "opened closed", "synchronized", ""]
     );
 }

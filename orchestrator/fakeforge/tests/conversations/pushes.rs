@@ -1,11 +1,11 @@
 //! What Forgejo tells of pushes.
 
-use crate::common::{delivered, forge, receiver, told};
+use crate::common::{delivered, events, forge, receiver};
 use helios_fakeforge::Kind;
 use serde_json::{Value, json};
 
 #[tokio::test]
-async fn tags_deletions_and_forced_pushes_are_told() {
+async fn tags_deletions_and_forced_pushes_are_sent() {
     let forge = forge().await;
     let (url, inbox) = receiver().await;
     let repository = forge.create_repository(Kind::Forgejo, "acme/app", false).await.unwrap();
@@ -21,9 +21,9 @@ async fn tags_deletions_and_forced_pushes_are_told() {
     set("refs/tags/v1", None).await;
     let object = forge.push_annotated_tag(repository, "v2", &one).await.unwrap();
     let got = delivered(&forge, &inbox, 12).await;
-    let mut rest = told(&got);
+    let mut rest = events(&got);
     let mut next = |wanted: &[(&str, &str)]| {
-        // A push and what comes with it may be told in any order.
+        // A push and what comes with it may come in any order.
         let mut some: Vec<_> = rest.drain(..wanted.len()).collect();
         some.sort_unstable();
         assert_eq!(some, wanted);
@@ -83,7 +83,7 @@ async fn a_push_shows_its_five_newest_commits_and_counts_all() {
     let (url, inbox) = receiver().await;
     let repository = forge.create_repository(Kind::Forgejo, "acme/app", false).await.unwrap();
     forge.push(repository, "main", &[("a", "0", 0o644)], "0").await.unwrap();
-    // Twelve commits on a branch of which nobody is told, and then one push of all.
+    // Twelve commits on a branch that no hook is sent, and then one push of all.
     for number in 1..=12 {
         let message = number.to_string();
         let files = [("a", message.as_str(), 0o644)];
@@ -111,6 +111,6 @@ async fn a_push_shows_its_five_newest_commits_and_counts_all() {
 
 fn git_tip(forge: &helios_fakeforge::FakeForge, repository: i64, branch: &str) -> String {
     let dir = forge.repository_dir(repository).unwrap();
-    let told = crate::common::git(&dir, &["rev-parse", &format!("refs/heads/{branch}")]);
-    String::from_utf8_lossy(&told.stdout).trim().to_owned()
+    let found = crate::common::git(&dir, &["rev-parse", &format!("refs/heads/{branch}")]);
+    String::from_utf8_lossy(&found.stdout).trim().to_owned()
 }

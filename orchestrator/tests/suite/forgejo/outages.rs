@@ -8,8 +8,8 @@ use super::{
     setup::{ENGINE, SMALL, Setup, gated},
 };
 
-/// Jobs of two repositories run; their end comes while the forge is as `away` makes it, and is told when `back` has
-/// mended it.
+/// Jobs of two repositories run; they end while the forge is as `away` makes it, and their final statuses are there once
+/// `back` has mended it.
 async fn ends_meanwhile<F: Forgejo>(forge: F, away: impl AsyncFn(&mut F), back: impl AsyncFn(&mut F)) {
     let mut setup = Setup::new(forge).await;
     setup.add_repository("ada/other").await;
@@ -33,12 +33,11 @@ async fn ends_meanwhile<F: Forgejo>(forge: F, away: impl AsyncFn(&mut F), back: 
     back(&mut setup.forge).await;
     for (path, sha) in &pushed {
         setup.wait(path, sha, "success").await;
+        // One that was sent while the forge was away may be done after all, when its caller has long given up.
         let states = setup.states(path, sha, "helios-ci").await;
-        assert_eq!(
-            states.iter().filter(|state| *state == "success").count(),
-            1,
-            "{states:?}"
-        );
+        let copies = states.iter().filter(|state| *state == "success").count();
+        assert!(copies <= 2, "{states:?}");
+        assert_eq!(states.last().map(String::as_str), Some("success"), "{states:?}");
     }
     let next = setup.push(ENGINE, "main", SMALL);
     setup.wait(ENGINE, &next, "success").await;
@@ -57,7 +56,7 @@ async fn outage(forge: impl Forgejo) {
 }
 
 conversation!(stopped_process);
-/// Connections are taken and nothing is answered. What was sent meanwhile is read when it goes on.
+/// Connections are taken and nothing is answered. What was sent meanwhile may be read and done when it goes on.
 async fn stopped_process(forge: impl Forgejo) {
     ends_meanwhile(forge, async |forge| forge.freeze(), async |forge| forge.thaw()).await;
 }

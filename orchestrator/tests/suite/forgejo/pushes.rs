@@ -80,7 +80,7 @@ async fn tag_alone(forge: impl Forgejo) {
     setup.wait(ENGINE, &other, "success").await;
     let later = setup.push(ENGINE, "main", SMALL);
     setup.wait(ENGINE, &later, "success").await;
-    setup.wait_told();
+    setup.wait_reported();
     for context in ["helios-ci", "helios-ci / ci / job"] {
         let states = setup.states(tagged, &sha, context).await;
         let ends = states.iter().filter(|state| *state == "success").count();

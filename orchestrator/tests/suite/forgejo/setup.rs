@@ -103,6 +103,23 @@ impl<F: Forgejo> Setup<F> {
         self.forge.add_hook(path, hook).await
     }
 
+    /// What the daemon answers to a push that another hook of [`ENGINE`], of this kind, delivers; the right hook beside
+    /// it runs the push once.
+    pub async fn answer_of(&self, kind: &str, content_type: &str, url: &str) -> Answer {
+        let hook = NewHook {
+            kind,
+            content_type,
+            url,
+            secret: &self.secret,
+        };
+        let hook = self.forge.add_hook(ENGINE, hook).await;
+        let sha = self.push(ENGINE, "main", SMALL);
+        self.wait(ENGINE, &sha, "success").await;
+        let answer = self.answers(ENGINE, hook, 1).await.remove(0);
+        assert_eq!(self.runs(&sha), 1, "{kind}, {content_type}, {url}");
+        answer
+    }
+
     /// Where webhooks go.
     pub fn hook_url(&self) -> String {
         self.ci.hook_url(CONNECTION)
@@ -148,8 +165,8 @@ impl<F: Forgejo> Setup<F> {
         self.forge
             .git()
             .push(&self.forge.clone_url(path), &[(&reference, Some(&sha))]);
-        let place = (path.to_owned(), branch.to_owned());
-        self.tips.borrow_mut().insert(place, sha.clone());
+        let branch = (path.to_owned(), branch.to_owned());
+        self.tips.borrow_mut().insert(branch, sha.clone());
         sha
     }
 
@@ -174,7 +191,7 @@ impl<F: Forgejo> Setup<F> {
         .await;
     }
 
-    /// Waits until the forge makes a success of all statuses of a commit: a job's own end may be told after its run's.
+    /// Waits until the forge makes a success of all statuses of a commit: a job's own end may be reported after its run's.
     pub async fn wait_combined(&self, path: &str, sha: &str) {
         self.until(&format!("all of {sha} of {path} is a success"), async || {
             (self.forge.combined(path, sha).await == "success").then_some(())
@@ -182,7 +199,7 @@ impl<F: Forgejo> Setup<F> {
         .await;
     }
 
-    /// The states that a context went through, oldest first, as they were told.
+    /// The states that a context went through, oldest first, as they came.
     pub async fn states(&self, path: &str, sha: &str, context: &str) -> Vec<String> {
         let all = self.forge.statuses(path, sha).await;
         let of_context = all.into_iter().rev().filter(|status| status.context == context);
@@ -229,9 +246,9 @@ impl<F: Forgejo> Setup<F> {
         answer
     }
 
-    /// Waits until the forge was told all there is to tell by now.
-    pub fn wait_told(&self) {
-        self.ci.until("nothing is left to be told", || {
+    /// Waits until the forge has every report that there is by now.
+    pub fn wait_reported(&self) {
+        self.ci.until("nothing is left to be reported", || {
             let status = self.ci.get("/api/v1/status");
             (status["details"]["work"]["reports_undelivered"] == 0).then_some(())
         });

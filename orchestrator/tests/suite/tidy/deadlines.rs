@@ -21,6 +21,11 @@ const MEANT: &[(&str, &str, &str)] = &[
     ("zones/budget.rs", "WATCHED", "the looks of so long are counted"),
     ("inside/machines.rs", "WAITED", "it took at least so long"),
     ("suite/image_trial.rs", "boot_timeout_s: 5", "its guest never speaks"),
+    (
+        "conversations/deliveries.rs",
+        "Duration::from_millis(50)",
+        "its receiver never answers",
+    ),
     ("suite/hang.rs", "agent_silence_s: 3", "its machine is stopped"),
     ("src/exec/run.rs", "SHORT", "its command never ends"),
     ("forge/http.rs", "SHORT", "its server never answers"),

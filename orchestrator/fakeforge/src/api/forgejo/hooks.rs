@@ -37,7 +37,7 @@ pub(super) async fn create(
     Ok((StatusCode::CREATED, Json(shape(&hook))).into_response())
 }
 
-/// What a body asks for: not active unless it says so, and told of pushes alone unless it names more.
+/// What a body asks for: not active unless it says so, and sent pushes alone unless it names more.
 fn asked(body: &Value) -> Result<NewHook, String> {
     let name = body["type"].as_str().unwrap_or_default();
     let kind = HookType::ALL.into_iter().find(|kind| kind.name() == name);
@@ -53,6 +53,11 @@ fn asked(body: &Value) -> Result<NewHook, String> {
     if kind == HookType::Slack {
         needed("channel")?;
     }
+    let text = |key: &str| body[key].as_str().unwrap_or_default().to_owned();
+    // One that were taken and not kept to would send what the real one does not.
+    if !matches!(text("branch_filter").as_str(), "" | "*") {
+        return Err("this local forge knows no branch filter but `*`".to_owned());
+    }
     let events = body["events"].as_array().into_iter().flatten();
     let mut events: Vec<String> = events.filter_map(|e| e.as_str().map(str::to_owned)).collect();
     if events.is_empty() {
@@ -65,6 +70,7 @@ fn asked(body: &Value) -> Result<NewHook, String> {
         content,
         active: body["active"].as_bool().unwrap_or(false),
         events,
+        authorization_header: text("authorization_header"),
     })
 }
 
@@ -73,7 +79,7 @@ fn shape(hook: &Hook) -> Value {
     json!({
         "id": hook.id, "type": hook.kind.name(), "url": hook.url, "content_type": hook.content.name(),
         "config": {"url": hook.url, "content_type": hook.content.name()}, "events": hook.events,
-        "active": hook.active, "branch_filter": "", "authorization_header": "", "metadata": null,
+        "active": hook.active, "branch_filter": "", "authorization_header": hook.authorization_header, "metadata": null,
         "created_at": rfc3339(0), "updated_at": rfc3339(0),
     })
 }

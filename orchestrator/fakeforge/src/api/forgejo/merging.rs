@@ -80,7 +80,7 @@ pub(super) async fn merge(
         Ok(git::moved(&before, &git::refs(&dir)?))
     })
     .await?;
-    pushes::tell(&shared, found.repository.id, &moved, &actor).await?;
+    pushes::notify(&shared, found.repository.id, &moved, &actor).await?;
     drop(turn);
     Ok(StatusCode::OK.into_response())
 }

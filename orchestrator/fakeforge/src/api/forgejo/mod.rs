@@ -197,7 +197,7 @@ pub(crate) fn redirect(uri: &Uri, old: &str, new: &str) -> Response {
 }
 
 async fn version() -> Json<Value> {
-    Json(json!({"version": "11.0.0+gitea-1.22.0"}))
+    Json(json!({"version": "10.0.0-dev+gitea-1.22.0"}))
 }
 
 async fn user(State(shared): State<Arc<Shared>>, Extension(caller): Extension<Caller>) -> Answer {

@@ -79,7 +79,7 @@ pub(super) async fn create(
         state.history.push(received.clone());
         received
     });
-    // It looks at the default branch next, to forget that branch's combined state.
+    // Seen of a repository that was only pushed a tag: the status counts, and the answer is 500.
     if !has_default {
         return Err(failed());
     }

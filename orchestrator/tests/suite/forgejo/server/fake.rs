@@ -26,13 +26,13 @@ impl Fake {
 impl Forgejo for Fake {
     async fn start() -> Option<Self> {
         let options = Options {
-            schemas: prerequisites::conformance("openapi"),
+            schemas: prerequisites::needs_conformance("openapi"),
             ..Options::default()
         };
         let forge = FakeForge::start(options).await.expect("the forge starts");
         // It has no passwords, but takes a token in their place.
         forge.add_token_with(OWNER, &["all"], PASSWORD);
-        forge.set_patience(super::deadline::PROMPT);
+        forge.set_delivery_timeout(super::deadline::PROMPT);
         Some(Self {
             api: Api::new(forge.url(), basic(OWNER)),
             git: Git::new(OWNER),
@@ -76,6 +76,10 @@ impl Forgejo for Fake {
             .forge
             .rename_repository(self.number(path), &format!("{owner}/{name}"));
         renamed.expect("another name");
+    }
+
+    async fn rename_owner(&self, old: &str, new: &str) {
+        self.forge.rename_owner(old, new).expect("another name");
     }
 
     async fn add_collaborator(&self, path: &str, login: &str) {
@@ -125,18 +129,27 @@ impl Forgejo for Fake {
     }
 
     async fn stop(&mut self) {
-        self.forge.set_away(true);
+        self.forge.stop().await;
     }
 
     async fn restart(&mut self) {
-        self.forge.set_away(false);
+        self.forge.restart().await;
     }
 
     fn freeze(&mut self) {
-        self.forge.set_silent(true);
+        self.forge.set_suspended(true);
     }
 
     fn thaw(&mut self) {
-        self.forge.set_silent(false);
+        self.forge.set_suspended(false);
+    }
+}
+
+impl Drop for Fake {
+    /// The end of a conversation, in which nobody may have sent what the published description forbids.
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            assert_eq!(self.forge.violations(), []);
+        }
     }
 }

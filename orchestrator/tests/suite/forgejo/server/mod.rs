@@ -1,5 +1,5 @@
-//! A Forgejo for conversations: a real one, or the local forge of the tests. Both are spoken to by the same words, so a
-//! conversation cannot tell them apart.
+//! A Forgejo for conversations: a real one, or the local forge of the tests. Both implement one trait, so a conversation
+//! cannot distinguish them.
 
 #![allow(
     clippy::disallowed_methods,
@@ -27,7 +27,7 @@ pub const OWNER: &str = "ada";
 /// Whose token the daemon has. It owns nothing.
 pub const BOT: &str = "helios-ci";
 
-/// A webhook as a person enters it, for pushes and whatever else a CI may want to hear.
+/// A webhook as a person enters it, for pushes and whatever else a CI may be sent.
 #[derive(Debug, Clone, Copy)]
 pub struct NewHook<'h> {
     /// `forgejo`, `gitea`, `slack`…
@@ -86,6 +86,9 @@ pub trait Forgejo: Sized {
     /// Gives a repository another name.
     async fn rename_repository(&self, path: &str, name: &str);
 
+    /// Gives an owner another name, and with it each of its repositories another path.
+    async fn rename_owner(&self, old: &str, new: &str);
+
     /// Lets a user push to a repository.
     async fn add_collaborator(&self, path: &str, login: &str);
 
@@ -107,8 +110,8 @@ pub trait Forgejo: Sized {
 
     /// Asks for a test delivery.
     async fn test_hook(&self, path: &str, hook: i64) {
-        let place = format!("/repos/{path}/hooks/{hook}/tests");
-        self.api().must("POST", &place, None).await;
+        let route = format!("/repos/{path}/hooks/{hook}/tests");
+        self.api().must("POST", &route, None).await;
     }
 
     /// Presses "redeliver" at the hook's newest delivery of a push.
@@ -139,7 +142,7 @@ pub trait Forgejo: Sized {
     /// It is there again, at the same address.
     async fn restart(&mut self);
 
-    /// It takes connections and says nothing.
+    /// It takes connections and answers nothing.
     fn freeze(&mut self);
 
     /// It goes on where it was.
@@ -154,8 +157,8 @@ pub trait Forgejo: Sized {
     async fn statuses(&self, path: &str, sha: &str) -> Vec<Status> {
         let mut all: Vec<Value> = Vec::new();
         for page in 1.. {
-            let place = format!("/repos/{path}/statuses/{sha}?limit=50&page={page}");
-            let answer = self.api().get(&place).await;
+            let route = format!("/repos/{path}/statuses/{sha}?limit=50&page={page}");
+            let answer = self.api().get(&route).await;
             let rows = answer.as_array().expect("a list");
             all.extend(rows.iter().cloned());
             if rows.len() < 50 {
@@ -191,18 +194,18 @@ pub enum Merge {
 
 /// Wishes for a merge until the forge knows whether it can.
 async fn merge(api: &Api, path: &str, number: i64, head: &str) -> Merge {
-    let place = format!("/repos/{path}/pulls/{number}/merge");
+    let route = format!("/repos/{path}/pulls/{number}/merge");
     let wish = json!({"Do": "merge", "head_commit_id": head});
     // For a while after a push it has not yet the new head, or looks whether the two fit together.
     let knows = async || {
-        let (status, answer) = api.call("POST", &place, Some(wish.clone())).await;
+        let (status, answer) = api.call("POST", &route, Some(wish.clone())).await;
         let words = answer["message"].as_str().unwrap_or_default().to_owned();
         match status {
             200 => Some(Merge::Done),
             409 => None,
             405 if words.contains("try again later") => None,
             405 => Some(Merge::Blocked(words)),
-            _ => panic!("{place}: {status} {answer}"),
+            _ => panic!("{route}: {status} {answer}"),
         }
     };
     until("the forge knows whether it can merge", String::new, knows).await

@@ -2,9 +2,10 @@
 
 use std::{
     fs,
-    net::TcpListener,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
+    process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU8, Ordering},
 };
 
 use nix::{sys::signal::Signal, unistd};
@@ -12,12 +13,33 @@ use nix::{sys::signal::Signal, unistd};
 use super::{KEEPER, api::PASSWORD, deadline};
 use crate::support::hold;
 
+/// What fails when the program cannot be started; that `HELIOS_CI_FORGEJO` names one was seen before.
+const SETPRIV: &str = "setpriv runs, which ends a Forgejo with its test (package util-linux)";
+
+/// The name of this user, or its number where it has none, as in a container.
+fn user() -> String {
+    let uid = unistd::getuid();
+    let user = unistd::User::from_uid(uid).expect("the list of users");
+    user.map_or_else(|| uid.to_string(), |user| user.name)
+}
+
 /// A Forgejo with everything that it keeps in a folder of its own. It dies with its test.
 pub struct Process {
     program: PathBuf,
     dir: tempfile::TempDir,
-    port: u16,
+    address: SocketAddr,
     child: Option<Child>,
+}
+
+/// An address that nobody else takes before a Forgejo listens there: each has one of loopback's of its own, made of the
+/// number of this process and of those that were started here.
+fn own_address() -> SocketAddr {
+    static STARTED: AtomicU8 = AtomicU8::new(0);
+    let [.., high, low] = std::process::id().to_be_bytes();
+    let ip = Ipv4Addr::new(127, high | 0x80, low, STARTED.fetch_add(1, Ordering::Relaxed) % 250 + 2);
+    TcpListener::bind((ip, 0))
+        .and_then(|listener| listener.local_addr())
+        .unwrap_or_else(|e| panic!("a free port of {ip}, which Linux has without being asked: {e}"))
 }
 
 impl Process {
@@ -29,10 +51,7 @@ impl Process {
                 .prefix("forgejo")
                 .tempdir()
                 .expect("a temporary directory"),
-            port: TcpListener::bind("127.0.0.1:0")
-                .and_then(|l| l.local_addr())
-                .expect("a free port")
-                .port(),
+            address: own_address(),
             child: None,
         };
         fs::write(made.config(), made.configuration()).expect("its configuration");
@@ -70,7 +89,7 @@ impl Process {
 
     /// Its address.
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        format!("http://{}", self.address)
     }
 
     fn config(&self) -> PathBuf {
@@ -80,9 +99,6 @@ impl Process {
     /// What is not here is its default. Its queues lie in memory: on disk each event takes two to three seconds. It
     /// sends hooks to this machine, which it does not by itself, and waits for their answers as long as tests do.
     fn configuration(&self) -> String {
-        let user = unistd::User::from_uid(unistd::getuid())
-            .expect("the list of users")
-            .expect("this user");
         format!(
             "RUN_USER = {user}
 RUN_MODE = prod
@@ -90,7 +106,7 @@ I_AM_BEING_UNSAFE_RUNNING_AS_ROOT = true
 WORK_PATH = {dir}
 [server]
 PROTOCOL = http
-HTTP_ADDR = 127.0.0.1
+HTTP_ADDR = {ip}
 HTTP_PORT = {port}
 ROOT_URL = {url}/
 DISABLE_SSH = true
@@ -109,7 +125,7 @@ PASSWORD_HASH_ALGO = pbkdf2_v1
 DISABLE_REGISTRATION = true
 [webhook]
 ALLOWED_HOST_LIST = loopback
-DELIVER_TIMEOUT = {patience}
+DELIVER_TIMEOUT = {timeout}
 [queue]
 TYPE = channel
 [indexer]
@@ -124,16 +140,17 @@ DISABLE_GRAVATAR = true
 MODE = console
 LEVEL = Warn
 ",
-            user = user.name,
+            user = user(),
             dir = self.dir.path().display(),
-            port = self.port,
+            ip = self.address.ip(),
+            port = self.address.port(),
             url = self.url(),
             secret = helios_fakeforge::new_webhook_secret(),
-            patience = deadline::PROMPT.as_secs(),
+            timeout = deadline::PROMPT.as_secs(),
         )
     }
 
-    /// One command, with what all of them are told.
+    /// One command, with what all of them need.
     fn command(&self) -> Command {
         // The kernel ends it with the thread that started it, which is the test's: also a test that is killed leaves
         // nothing.
@@ -148,20 +165,33 @@ LEVEL = Warn
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("HOME", self.dir.path())
+            .env("USER", user())
             .current_dir(self.dir.path())
             .stdin(Stdio::null());
         command
     }
 
+    /// Runs one of its commands; what it printed.
     fn cli(&self, args: &[&str]) -> String {
-        let Output { status, stdout, stderr } = self.command().args(args).output().expect("Forgejo runs");
-        let stdout = String::from_utf8_lossy(&stdout).trim().to_owned();
-        assert!(
-            status.success(),
-            "{args:?}: {stdout}\n{}",
-            String::from_utf8_lossy(&stderr)
-        );
-        stdout
+        // In files, as a pipe that nobody reads meanwhile may be full.
+        let file = |name: &str| self.dir.path().join(name);
+        let written = |name: &str| fs::File::create(file(name)).expect("a file");
+        let read = |name: &str| fs::read_to_string(file(name)).expect("a file");
+        let mut child = self
+            .command()
+            .args(args)
+            .stdout(written("stdout"))
+            .stderr(written("stderr"))
+            .spawn()
+            .expect(SETPRIV);
+        let mut ended = None;
+        hold::until(&format!("Forgejo's command {args:?} ends"), || {
+            ended = child.try_wait().expect("its state");
+            ended.is_some()
+        });
+        let succeeded = ended.is_some_and(|status| status.success());
+        assert!(succeeded, "{args:?}: {}\n{}", read("stdout"), read("stderr"));
+        read("stdout").trim().to_owned()
     }
 
     fn log(&self) -> String {
@@ -181,12 +211,12 @@ LEVEL = Warn
             .stdout(log.try_clone().expect("its log"))
             .stderr(log)
             .spawn()
-            .expect("Forgejo starts");
+            .expect(SETPRIV);
         self.child = Some(child);
         hold::until("Forgejo answers", || {
             let ended = self.child.as_mut().and_then(|c| c.try_wait().expect("its state"));
             assert!(ended.is_none(), "Forgejo ended with {ended:?}:\n{}", self.log());
-            hold::http(self.port, "/api/healthz", "").0 == 200
+            hold::http_at(self.address, "/api/healthz", "").0 == 200
         });
     }
 

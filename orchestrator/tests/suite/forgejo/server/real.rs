@@ -1,6 +1,6 @@
 //! A real Forgejo, where `HELIOS_CI_FORGEJO` names its program.
 
-use std::path::PathBuf;
+use std::{os::unix::fs::PermissionsExt as _, path::PathBuf};
 
 use nix::sys::signal::Signal;
 use serde_json::json;
@@ -30,10 +30,20 @@ impl Real {
 
 impl Forgejo for Real {
     async fn start() -> Option<Self> {
-        let Some(program) = std::env::var_os("HELIOS_CI_FORGEJO").map(PathBuf::from) else {
+        let Some(named) = std::env::var_os("HELIOS_CI_FORGEJO").map(PathBuf::from) else {
             skip("no Forgejo (HELIOS_CI_FORGEJO)");
             return None;
         };
+        // It is started in a folder of its own, where a relative path would mean another file.
+        let program = named
+            .canonicalize()
+            .unwrap_or_else(|e| panic!("HELIOS_CI_FORGEJO={}: {e}", named.display()));
+        let mode = program.metadata().map_or(0, |file| file.permissions().mode());
+        assert!(
+            program.is_file() && mode & 0o111 != 0,
+            "HELIOS_CI_FORGEJO={} is no program",
+            named.display()
+        );
         let (mut process, token) = Process::new(&program);
         process.up();
         let url = process.url();
@@ -100,14 +110,20 @@ impl Forgejo for Real {
         self.api.must("PATCH", &format!("/repos/{path}"), Some(change)).await;
     }
 
+    async fn rename_owner(&self, old: &str, new: &str) {
+        let change = json!({"new_username": new});
+        let path = format!("/admin/users/{old}/rename");
+        self.api.must("POST", &path, Some(change)).await;
+    }
+
     async fn add_collaborator(&self, path: &str, login: &str) {
-        let place = format!("/repos/{path}/collaborators/{login}");
-        self.api.must("PUT", &place, Some(json!({"permission": "write"}))).await;
+        let route = format!("/repos/{path}/collaborators/{login}");
+        self.api.must("PUT", &route, Some(json!({"permission": "write"}))).await;
     }
 
     async fn remove_collaborator(&self, path: &str, login: &str) {
-        let place = format!("/repos/{path}/collaborators/{login}");
-        self.api.must("DELETE", &place, None).await;
+        let route = format!("/repos/{path}/collaborators/{login}");
+        self.api.must("DELETE", &route, None).await;
     }
 
     async fn redeliver(&self, path: &str, hook: i64) {
