@@ -463,7 +463,7 @@ async fn reports(rows: &mut Vec<Row>) {
 async fn outage(rows: &mut Vec<Row>) {
     const COMMITS: usize = 20;
     let (mut whole, mut copies) = (vec![], 0);
-    for away in [Duration::from_secs(5), Duration::from_secs(40)] {
+    for (away, stopped) in [(Duration::from_secs(5), false), (Duration::from_secs(40), true)] {
         let world = World::with(Machines::Process, "capacity: {machines: 20}\n").await;
         let gate = world.dir.path().join("gate");
         let wait = format!("until [ -e {} ]; do sleep 0.02; done", gate.display());
@@ -474,8 +474,13 @@ async fn outage(rows: &mut Vec<Row>) {
             world.wait(&sha, "pending").await;
             commits.push(sha);
         }
-        for _ in 0..10_000 {
-            world.forge.fail_next("/api/v1/", Fault::Hang(support::deadline::GUEST));
+        if stopped {
+            for _ in 0..10_000 {
+                let hang = Fault::Hang(support::deadline::GUEST);
+                world.forge.fail_next("/api/v1/", hang);
+            }
+        } else {
+            world.forge.set_away(true);
         }
         fs::write(&gate, "").expect("the gate");
         for sha in &commits {
@@ -483,6 +488,7 @@ async fn outage(rows: &mut Vec<Row>) {
         }
         std::thread::sleep(away);
         let back = Instant::now();
+        world.forge.set_away(false);
         world.forge.end_hangs();
         for sha in &commits {
             world.wait(sha, "success").await;

@@ -39,6 +39,15 @@ enum FetchError {
 }
 
 impl FetchError {
+    /// The reason as the forge and visitors may read it.
+    fn public_reason(&self) -> String {
+        match self {
+            Self::Forge(error) => error.public_reason().to_owned(),
+            Self::Source(error) => error.public_reason(),
+            Self::NoConnection(_) | Self::Gone { .. } => chain(self),
+        }
+    }
+
     /// What another try may mend is a failure of ours; the rest is final, and no machine helps.
     fn end(&self) -> End {
         let retryable = match self {
@@ -46,7 +55,7 @@ impl FetchError {
             Self::Source(error) => error.is_retryable(),
             Self::NoConnection(_) | Self::Gone { .. } => false,
         };
-        let said = chain(self);
+        let said = self.public_reason();
         if retryable {
             End::Infra { cause: said }
         } else {
@@ -81,7 +90,10 @@ pub(super) async fn source(
             }));
         }
         tokio::select! {
-            done = &mut fetch => return Ok(done.err().map(|error| error.end())),
+            done = &mut fetch => return Ok(done.err().map(|error| {
+                tracing::warn!(attempt = %attempt.id, cause = chain(&error), "what a job checks out cannot be had");
+                error.end()
+            })),
             () = stop.cancelled() => return Err(Stopped::Shutdown),
             true = hints.wait_for(|hint| hint == Hint::Cancel(attempt.id)) => {}
         }
@@ -132,4 +144,38 @@ async fn missing(deps: &Deps, attempt: &AttemptRow, depth: u32, mut say: impl Fn
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_fetched_is_said_without_addresses_and_limits() {
+        let repository: crate::model::names::RepoPath = "ada/engine".parse().unwrap();
+        let (forge, call) = ("http://10.1.2.3:3000".to_owned(), "GET /repositories/42".to_owned());
+        let errors = [
+            FetchError::Forge(ForgeError::Away {
+                forge,
+                call,
+                reason: "502".to_owned(),
+                retry_after: None,
+            }),
+            FetchError::Source(SourceError::TooLarge {
+                repository: repository.clone(),
+                limit: 10_000_000,
+            }),
+            FetchError::Source(SourceError::Fetch {
+                repository,
+                what: "refs/heads/main".to_owned(),
+                reason: "fatal: unable to access 'http://10.1.2.3:3000/ada/engine.git/'".to_owned(),
+            }),
+        ];
+        for error in errors {
+            let (End::Infra { cause: said } | End::Result { message: said, .. }) = error.end();
+            for inner in ["10.1.2.3", "10000000", "repositories", "limits."] {
+                assert!(chain(&error) != said && !said.contains(inner), "{said}");
+            }
+        }
+    }
 }

@@ -81,15 +81,9 @@ impl PlanError {
     pub(super) fn reason(&self) -> String {
         match self {
             Self::Forge(error) => error.public_reason().to_owned(),
-            Self::Hidden(_) | Self::Source(SourceError::Denied { .. }) => NO_RIGHT.to_owned(),
-            Self::Source(SourceError::Fetch { .. }) => "the commit could not be fetched from the forge".to_owned(),
-            Self::Source(SourceError::TooLarge { .. }) => {
-                "the repository is larger than the administrator of helios-ci allows".to_owned()
-            }
-            Self::Source(SourceError::Git { .. } | SourceError::Io { .. } | SourceError::Answer { .. }) => {
-                "git failed on the server; its log says why".to_owned()
-            }
-            Self::Source(_) | Self::Never { .. } => chain(self),
+            Self::Source(error) => error.public_reason(),
+            Self::Hidden(_) => NO_RIGHT.to_owned(),
+            Self::Never { .. } => chain(self),
         }
     }
 

@@ -175,6 +175,25 @@ impl SourceError {
         }
     }
 
+    /// Why, in words for everybody who reads a check at the forge: no address, no limit of ours, and nothing of this
+    /// host's disk. The error itself is for the log.
+    #[must_use]
+    pub fn public_reason(&self) -> String {
+        match self {
+            Self::Denied { .. } => {
+                "helios-ci may not read this repository: its administrator must give helios-ci's user \
+                                    or App the right"
+                    .to_owned()
+            }
+            Self::Fetch { .. } => "the commit could not be fetched from the forge".to_owned(),
+            Self::TooLarge { .. } => "the repository is larger than the administrator of helios-ci allows".to_owned(),
+            Self::Git { .. } | Self::Io { .. } | Self::Answer { .. } => {
+                "git failed on the server; its log says why".to_owned()
+            }
+            _ => crate::error_chain::chain(self),
+        }
+    }
+
     /// Whether another try can help: the forge, the network or the disk may recover; a repository
     /// that is too large does not shrink.
     #[must_use]

@@ -74,46 +74,166 @@ async fn a_commit_whose_statuses_fail_delays_no_other_repository() {
     });
 }
 
+/// How a forge is away.
+#[derive(Debug, Clone, Copy)]
+enum Outage {
+    /// Its connections end.
+    Down,
+    /// A proxy stands in front of it.
+    BadGateway,
+    /// Its process stands still.
+    Stopped,
+}
+
+impl Outage {
+    fn begin(self, world: &World) {
+        match self {
+            Self::Down => world.forge.set_away(true),
+            Self::BadGateway => world.forge.answer_all_with(Some(502)),
+            Self::Stopped => {
+                for _ in 0..10_000 {
+                    world.forge.fail_next("/api/v1/", Fault::Hang(support::deadline::GUEST));
+                }
+            }
+        }
+    }
+
+    fn end(self, world: &World) {
+        match self {
+            Self::Down => world.forge.set_away(false),
+            Self::BadGateway => world.forge.answer_all_with(None),
+            Self::Stopped => world.forge.end_hangs(),
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_ended_while_a_forge_was_away_is_told_at_its_return() {
     let world = World::start(Machines::Process).await;
-    let gate = world.dir.path().join("gate");
-    let mut commits = Vec::new();
-    for _ in 0..4 {
-        let sha = world.push(&until(&gate)).await;
-        world.wait(&sha, "pending").await;
-        commits.push(sha);
-    }
-    for _ in 0..10_000 {
-        world.forge.fail_next("/api/v1/", Fault::Hang(support::deadline::GUEST));
-    }
-    let counts =
-        |state: &ForgeState| [("POST", "/statuses/"), ("GET", "/version")].map(|(m, part)| state.count(m, part));
-    let [told, asked] = counts(&world.forge.state());
-    fs::write(&gate, "").expect("the gate");
-    for sha in &commits {
-        world.wait_job(sha, "job", "success");
-    }
-    let asked = |state: &ForgeState| (counts(state)[1] >= asked + 3).then_some(());
-    world
-        .forge
-        .wait_for("the question whether it is there", support::deadline::GUEST, asked)
-        .await
-        .expect("it is asked");
-    let told = counts(&world.forge.state())[0] - told;
-    assert!(told <= 1, "a forge that is away was told {told} times");
-    for sha in &commits {
-        assert_eq!(successes(&world, sha, "helios-ci"), 0, "the forge was not away");
-    }
-    world.forge.end_hangs();
-    for sha in &commits {
-        world.wait(sha, "success").await;
-        for check in ["helios-ci", "helios-ci / ci / job"] {
-            world.until("each check", || (successes(&world, sha, check) > 0).then_some(()));
-            assert!(successes(&world, sha, check) <= 2, "{check} is not told over and over");
+    for outage in [Outage::Down, Outage::BadGateway, Outage::Stopped] {
+        let gate = world.dir.path().join(format!("gate-{outage:?}"));
+        let mut commits = Vec::new();
+        for _ in 0..4 {
+            let sha = world.push(&until(&gate)).await;
+            world.wait(&sha, "pending").await;
+            commits.push(sha);
         }
+        outage.begin(&world);
+        let counts =
+            |state: &ForgeState| [("POST", "/statuses/"), ("GET", "/version")].map(|(m, part)| state.count(m, part));
+        let [told, asked] = counts(&world.forge.state());
+        fs::write(&gate, "").expect("the gate");
+        for sha in &commits {
+            world.wait_job(sha, "job", "success");
+        }
+        let asked = |state: &ForgeState| (counts(state)[1] >= asked + 3).then_some(());
+        world
+            .forge
+            .wait_for("the question whether it is there", support::deadline::GUEST, asked)
+            .await
+            .expect("it is asked");
+        let told = counts(&world.forge.state())[0] - told;
+        assert!(told <= 1, "{outage:?}: a forge that is away was told {told} times");
+        for sha in &commits {
+            assert_eq!(
+                successes(&world, sha, "helios-ci"),
+                0,
+                "{outage:?}: the forge was not away"
+            );
+        }
+        outage.end(&world);
+        for sha in &commits {
+            world.wait(sha, "success").await;
+            for check in ["helios-ci", "helios-ci / ci / job"] {
+                world.until("each check", || (successes(&world, sha, check) > 0).then_some(()));
+                let times = successes(&world, sha, check);
+                assert!(times <= 2, "{outage:?}: {check} was told {times} times");
+            }
+        }
+        world.wait_clean();
     }
     assert_eq!(world.forge.violations(), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repository_of_tags_alone_hears_each_state_once() {
+    let world = World::start(Machines::Process).await;
+    let files = [(".forgejo/workflows/ci.yml", SMALL, 0o644)];
+    let sha = world.forge.commit(world.repository, "main", &files, "For a tag").await;
+    let sha = sha.expect("a commit");
+    let tag = world.forge.update_ref(world.repository, "refs/tags/v1", Some(&sha));
+    tag.await.expect("a tag");
+    world.wait(&sha, "success").await;
+    world.until("all is told", || {
+        let told = successes(&world, &sha, "helios-ci / ci / job") > 0 && undelivered(&world, &sha).is_empty();
+        told.then_some(())
+    });
+    // Each of them was answered 500.
+    let requests = world.forge.requests();
+    let answers = requests
+        .iter()
+        .filter(|r| r.method == "POST" && r.path.contains("/statuses/"));
+    assert!(
+        answers.clone().all(|r| r.status == Some(500)),
+        "the forge answered without an error"
+    );
+    let mut told: Vec<_> = world.forge.history(&sha);
+    told.iter_mut()
+        .for_each(|received| (received.id, received.at_ms) = (0, 0));
+    for (nth, received) in told.iter().enumerate() {
+        assert!(!told[..nth].contains(received), "told twice: {received:?}");
+    }
+    assert_eq!(world.jobs(&sha).len(), 1);
+    // A commit behind it, in a repository where nothing is wrong, is told as ever.
+    let later = world.push(SMALL).await;
+    world.wait(&later, "success").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repository_that_moves_while_a_job_runs_hears_its_end() {
+    let world = World::start(Machines::Process).await;
+    let gate = world.dir.path().join("gate");
+    let sha = world.push(&until(&gate)).await;
+    world.wait(&sha, "pending").await;
+    let moved = world.forge.rename_repository(world.repository, "corp/motor");
+    moved.expect("a new name");
+    fs::write(&gate, "").expect("the gate");
+    world.wait(&sha, "success").await;
+    world.until("the job's own check", || {
+        (successes(&world, &sha, "helios-ci / ci / job") == 1).then_some(())
+    });
+    let requests = world.forge.requests();
+    let old = requests
+        .iter()
+        .filter(|r| r.path.contains("repos/ada/engine") && r.status == Some(307));
+    assert!(old.count() > 0, "nobody asked at the old place");
+    let requests = world
+        .forge
+        .state()
+        .count("GET", &format!("/repositories/{}", world.repository));
+    assert!(requests > 0, "it was found otherwise than by its number");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repository_made_anew_hears_nothing_of_the_one_before() {
+    let world = World::start(Machines::Process).await;
+    let gate = world.dir.path().join("gate");
+    let sha = world.push(&until(&gate)).await;
+    world.wait(&sha, "pending").await;
+    world.forge.delete_repository(world.repository).await.expect("it goes");
+    let anew = world.forge.create_repository(Kind::Forgejo, "ada/engine", false).await;
+    let anew = anew.expect("another one in its place");
+    fs::write(&gate, "").expect("the gate");
+    world.wait_job(&sha, "job", "success");
+    world.until("why it is not told", || {
+        let reasons = undelivered(&world, &sha);
+        let gone = |text: &String| text.contains("the repository is gone");
+        (reasons.len() == 2 && reasons.iter().all(gone)).then_some(())
+    });
+    let history = world.forge.history(&sha);
+    assert!(history.iter().all(|r| r.repository != anew), "{history:#?}");
+    assert_eq!(successes(&world, &sha, "helios-ci"), 0);
+    world.wait_clean();
 }
 
 #[tokio::test(flavor = "multi_thread")]
