@@ -31,14 +31,14 @@ use crate::{
         report::{Lane, Report},
     },
     queue::{Hint, Hints},
-    store::Store,
+    store::{ReportStates, Store},
 };
 
 /// After a crash a claimed report waits at most this long. A delivery is given up well before.
 const LEASE: Duration = Duration::from_secs(60);
 /// Without any hint the outbox is read this often; `node` repeats lost hints much sooner.
 const SWEEP: Duration = Duration::from_secs(300);
-/// What is due and not being told waits for its forge, or is being claimed by another node just now.
+/// What is due and not under way waits for its forge, or is being claimed by another node just now.
 const OVERDUE: Duration = Duration::from_secs(1);
 /// The store failed: a moment.
 const STORE_PAUSE: Duration = Duration::from_secs(3);
@@ -70,11 +70,11 @@ pub struct Owed {
 pub trait Outbox: Send + Sync {
     /// The lanes with something to say, each with the time until its earliest report is due.
     async fn lanes(&self) -> Result<Vec<(Lane, Duration)>, OutboxError>;
-    /// Claims what a lane says next: final states first, each check's newest.
-    async fn claim(&self, lane: &Lane, lease: Duration) -> Result<Option<Owed>, OutboxError>;
+    /// Claims what a lane says next of these states: final ones first, each check's newest.
+    async fn claim(&self, lane: &Lane, states: ReportStates, lease: Duration) -> Result<Option<Owed>, OutboxError>;
     /// The forge has taken this state.
     async fn delivered(&self, owed: &Owed, remote: Option<&str>) -> Result<(), OutboxError>;
-    /// Its lane is closed or busy: due again after this time, whatever there is to say then.
+    /// Its lane is closed: due again after this time, whatever there is to say then.
     async fn held(&self, owed: &Owed, after: Duration, reason: &str) -> Result<(), OutboxError>;
     /// It failed, and is due again after this time, or when there is something new to say.
     async fn failed(&self, owed: &Owed, after: Duration, reason: &str) -> Result<(), OutboxError>;
@@ -82,6 +82,10 @@ pub trait Outbox: Send + Sync {
     async fn refused(&self, owed: &Owed, after: Duration, reason: &str) -> Result<(), OutboxError>;
     /// What is due of a lane waits for its forge, `after` long where the forge asked for that.
     async fn hold(&self, lane: &Lane, after: Duration, reason: &str) -> Result<(), OutboxError>;
+    /// Nobody can report what is due of a lane: all of it is refused, and due again after this time. How many there were.
+    async fn refuse_all(&self, lane: &Lane, after: Duration, reason: &str) -> Result<u64, OutboxError>;
+    /// What failed of a lane is due at once, unless it failed `most` times or more. How many there were.
+    async fn retry_failed(&self, lane: &Lane, most: u32) -> Result<u64, OutboxError>;
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -94,13 +98,13 @@ struct Shared {
     outbox: Arc<dyn Outbox>,
     public_url: String,
     outcomes: Family<OutcomeLabel, Counter>,
-    /// Notified when a lane has told all it could: something may be due earlier than the loop thinks.
+    /// Notified when a lane has delivered all it could: something may be due earlier than the loop thinks.
     wake: Arc<Notify>,
 }
 
 impl Shared {
-    fn count(&self, outcome: &'static str) {
-        self.outcomes.get_or_create(&OutcomeLabel { outcome }).inc();
+    fn count(&self, outcome: &'static str, reports: u64) {
+        self.outcomes.get_or_create(&OutcomeLabel { outcome }).inc_by(reports);
     }
 
     /// The page a report leads to.
@@ -111,14 +115,6 @@ impl Shared {
             (None, Some(run)) => format!("{base}/runs/{run}"),
             (None, None) => format!("{base}/"),
         }
-    }
-
-    async fn refused(&self, owed: &Owed, after: Duration, reason: &str) {
-        self.count("refused");
-        tracing::warn!(
-            report = %owed.id, check = %owed.report.name, again_s = after.as_secs(), reason, "the forge refused a report"
-        );
-        noted(owed, self.outbox.refused(owed, after, reason).await);
     }
 }
 
@@ -274,21 +270,19 @@ impl Reporter {
         }
     }
 
-    /// Nobody can be told what a connection owes that is not configured.
+    /// Nobody can be told what a connection owes that is not configured. Once it is there again and works, all of it is due.
     async fn refuse_all(&self, lane: &Lane) {
         let reason = format!(
             "no connection `{}` is configured: add it again, or let its runs expire",
             lane.connection
         );
-        loop {
-            match self.shared.outbox.claim(lane, LEASE).await {
-                Ok(Some(owed)) => self.shared.refused(&owed, REFUSED_AGAIN, &reason).await,
-                Ok(None) => return,
-                Err(error) => {
-                    tracing::error!(error = &*error as &dyn Error, "cannot claim a report");
-                    return;
-                }
+        match self.shared.outbox.refuse_all(lane, REFUSED_AGAIN, &reason).await {
+            Ok(0) => {}
+            Ok(reports) => {
+                self.shared.count("refused", reports);
+                tracing::warn!(reports, reason, "reports cannot be delivered");
             }
+            Err(error) => tracing::error!(error = &*error as &dyn Error, "cannot refuse reports"),
         }
     }
 }

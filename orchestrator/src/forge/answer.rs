@@ -73,8 +73,11 @@ impl Call {
     /// The request got no answer.
     pub fn failed(&self, error: &SendError) -> ForgeError {
         match error {
-            SendError::Blocked { .. } | SendError::TooLarge => self.refused(error.to_string()),
-            SendError::Deadline(_) | SendError::Transport(_) => self.away(error.to_string(), None),
+            SendError::TooLarge => self.refused(error.to_string()),
+            // A name that resolves to another address for a while is an outage like others.
+            SendError::Blocked { .. } | SendError::Deadline(_) | SendError::Transport(_) => {
+                self.away(error.to_string(), None)
+            }
         }
     }
 }
@@ -93,7 +96,8 @@ impl Answer {
     /// Judges a response.
     ///
     /// # Errors
-    /// [`ForgeError::Away`] for rate limits and 502 to 504; [`ForgeError::Later`] for 408, 425 and every other 5xx;
+    /// [`ForgeError::Away`] for rate limits, 502 to 504 and 520 to 530, which Cloudflare answers for a server that is
+    /// away; [`ForgeError::Later`] for 408, 425 and every other 5xx;
     /// [`ForgeError::Unauthorized`] for 401; [`ForgeError::Forbidden`] for 403; [`ForgeError::Refused`] for redirects and
     /// every other 4xx except 404.
     pub fn judge(call: Call, response: Response<Bytes>) -> Result<Self, ForgeError> {
@@ -117,7 +121,7 @@ impl Answer {
         if let Some(wait) = rate_limit(status, &parts.headers, &reason, clock::now_ms()) {
             return Err(call.away(reason, Some(wait)));
         }
-        if matches!(status.as_u16(), 502..=504) {
+        if matches!(status.as_u16(), 502..=504 | 520..=530) {
             return Err(call.away(reason, retry_after(&parts.headers, clock::now_ms())));
         }
         if status.is_server_error() || matches!(status.as_u16(), 408 | 425) {
@@ -206,7 +210,9 @@ fn rate_limit(status: StatusCode, headers: &HeaderMap, reason: &str, now_ms: i64
     let exhausted = number("x-ratelimit-remaining") == Some(0);
     let limited = match status {
         StatusCode::TOO_MANY_REQUESTS => true,
-        StatusCode::FORBIDDEN => asked.is_some() || exhausted || reason.to_ascii_lowercase().contains("rate limit"),
+        StatusCode::FORBIDDEN => {
+            headers.contains_key(header::RETRY_AFTER) || exhausted || reason.to_ascii_lowercase().contains("rate limit")
+        }
         _ => false,
     };
     if !limited {
@@ -214,25 +220,28 @@ fn rate_limit(status: StatusCode, headers: &HeaderMap, reason: &str, now_ms: i64
     }
     let reset = number("x-ratelimit-reset")
         .filter(|_| exhausted)
-        .map(|at| wait_until(at.saturating_mul(1000), now_ms));
+        .and_then(|at| wait_until(at.saturating_mul(1000), now_ms));
     Some(asked.or(reset).unwrap_or(UNNAMED_WAIT).min(LONGEST_PAUSE))
 }
 
-/// `Retry-After` in either of its forms.
+/// `Retry-After` in either of its forms; none when that time is over: whoever believed it would ask without a pause.
 fn retry_after(headers: &HeaderMap, now_ms: i64) -> Option<Duration> {
     let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
     let wait = match text.parse::<u64>() {
+        Ok(0) => return None,
         Ok(seconds) => Duration::from_secs(seconds),
         Err(_) => wait_until(
             chrono::DateTime::parse_from_rfc2822(text).ok()?.timestamp_millis(),
             now_ms,
-        ),
+        )?,
     };
     Some(wait.min(LONGEST_PAUSE))
 }
 
-fn wait_until(at_ms: i64, now_ms: i64) -> Duration {
-    Duration::from_millis(u64::try_from(at_ms.saturating_sub(now_ms)).unwrap_or(0))
+/// A second at least; none when it is over.
+fn wait_until(at_ms: i64, now_ms: i64) -> Option<Duration> {
+    let wait = u64::try_from(at_ms.saturating_sub(now_ms)).ok().filter(|ms| *ms > 0)?;
+    Some(Duration::from_millis(wait.max(1000)))
 }
 
 #[cfg(test)]
@@ -289,7 +298,59 @@ mod tests {
     fn an_http_date_counts_from_now() {
         let headers = HeaderMap::from_iter([(header::RETRY_AFTER, "Wed, 21 Oct 2015 07:28:10 GMT".parse().unwrap())]);
         assert_eq!(retry_after(&headers, 1_445_412_480_000), Some(Duration::from_secs(10)));
-        assert_eq!(retry_after(&headers, 1_545_412_480_000), Some(Duration::ZERO));
+        assert_eq!(retry_after(&headers, 1_445_412_489_999), Some(Duration::from_secs(1)));
+        assert_eq!(retry_after(&headers, 1_445_412_490_000), None);
+        assert_eq!(retry_after(&headers, 1_545_412_480_000), None);
+    }
+
+    #[test]
+    fn a_pause_that_is_over_already_is_none_that_was_asked_for() {
+        const PAST: &str = "Wed, 21 Oct 2015 07:28:10 GMT";
+        let exhausted = [("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "1445412490")];
+        let limits: [(u16, &[(&str, &str)]); 6] = [
+            (429, &[("retry-after", "0")]),
+            (429, &[("retry-after", PAST)]),
+            (403, &[("retry-after", "0")]),
+            (403, &[("retry-after", PAST)]),
+            (429, &exhausted),
+            (403, &exhausted),
+        ];
+        for (status, headers) in limits {
+            let waited = wait(judge(status, headers, ""));
+            assert_eq!(waited, Some(UNNAMED_WAIT.as_secs()), "{status} {headers:?}");
+        }
+        for status in [500, 502, 503, 520] {
+            for time in ["0", PAST] {
+                assert_eq!(wait(judge(status, &[("retry-after", time)], "")), None, "{status}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_forge_is_away_also_behind_a_proxy_of_others_and_at_an_address_that_may_not_be_meant() {
+        for (status, away) in [
+            (500, false),
+            (507, false),
+            (519, false),
+            (520, true),
+            (530, true),
+            (531, false),
+        ] {
+            let error = judge(status, &[], "").unwrap_err();
+            assert_eq!(matches!(error, ForgeError::Away { .. }), away, "{error}");
+        }
+        let call = Call {
+            forge: "https://forge.example".to_owned(),
+            call: "GET /x".to_owned(),
+        };
+        let blocked = call.failed(&SendError::Blocked {
+            host: "forge.example".to_owned(),
+            address: [127, 0, 0, 1].into(),
+        });
+        assert!(
+            matches!(blocked, ForgeError::Away { retry_after: None, .. }),
+            "{blocked}"
+        );
     }
 
     #[test]

@@ -41,8 +41,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 /// How a call to a forge failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ForgeError {
-    /// The forge itself is away, or wants to be left alone: no connection, no answer in time, 429, 502 to 504. No
-    /// other call fares better now.
+    /// The forge itself is away, or wants to be left alone: no connection, no answer in time, 429, 502 to 504, 520 to
+    /// 530. No other call fares better now.
     #[error("{forge} is away, so `{call}` must wait: {reason}")]
     Away {
         /// The forge's address.
@@ -177,8 +177,8 @@ pub trait Forge: Send + Sync + fmt::Debug {
     /// the absolute URL of our page.
     async fn report(&self, report: &Report, details: &str, known: Option<&str>) -> Result<Option<String>, ForgeError>;
 
-    /// Asks for its cheapest answer, whatever that says: [`ForgeError::Away`] and [`ForgeError::Unauthorized`] mean that no
-    /// report can be told now, and every other answer that it is there.
+    /// Asks for its cheapest answer, whatever that says: success and [`ForgeError::Forbidden`] mean that it is there and
+    /// knows us, and every other error that no report can be delivered now.
     async fn answers(&self) -> Result<(), ForgeError> {
         self.check(&[]).await.map(drop)
     }

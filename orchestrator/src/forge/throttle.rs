@@ -29,13 +29,24 @@ impl Bucket {
     /// # Errors
     /// The time to wait.
     pub fn take(&mut self, reserve: f64, now: Instant) -> Result<(), Duration> {
-        self.fill(now);
-        let needed = 1.0 + self.burst * reserve;
-        if self.tokens >= needed {
-            self.tokens -= 1.0;
-            return Ok(());
+        match self.wait(reserve, now) {
+            Duration::ZERO => {
+                self.tokens -= 1.0;
+                Ok(())
+            }
+            wait => Err(wait),
         }
-        Err(Duration::from_secs_f64((needed - self.tokens) / self.per_second))
+    }
+
+    /// How long until [`Bucket::take`] would succeed; zero when it would now.
+    pub fn wait(&mut self, reserve: f64, now: Instant) -> Duration {
+        self.fill(now);
+        let missing = 1.0 + self.burst * reserve - self.tokens;
+        if missing <= 0.0 {
+            return Duration::ZERO;
+        }
+        // Never so short that it reads as none.
+        Duration::from_secs_f64(missing / self.per_second).max(Duration::from_nanos(1))
     }
 
     /// Whether nothing was taken for long enough that forgetting the bucket changes nothing.

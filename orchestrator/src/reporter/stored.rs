@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use super::{Outbox, OutboxError, Owed};
 use crate::{
     model::{names::NodeName, report::Lane},
-    store::Store,
+    store::{ReportStates, Store},
 };
 
 pub(super) struct StoredOutbox {
@@ -21,8 +21,8 @@ impl Outbox for StoredOutbox {
         Ok(self.store.report_lanes().await?)
     }
 
-    async fn claim(&self, lane: &Lane, lease: Duration) -> Result<Option<Owed>, OutboxError> {
-        let claimed = self.store.claim_reports(&self.node, lane, 1, lease).await?;
+    async fn claim(&self, lane: &Lane, states: ReportStates, lease: Duration) -> Result<Option<Owed>, OutboxError> {
+        let claimed = self.store.claim_reports(&self.node, lane, states, 1, lease).await?;
         Ok(claimed.into_iter().next().map(|c| Owed {
             id: c.id,
             version: c.version,
@@ -50,5 +50,13 @@ impl Outbox for StoredOutbox {
 
     async fn hold(&self, lane: &Lane, after: Duration, reason: &str) -> Result<(), OutboxError> {
         Ok(self.store.hold_reports(lane, after, reason).await?)
+    }
+
+    async fn refuse_all(&self, lane: &Lane, after: Duration, reason: &str) -> Result<u64, OutboxError> {
+        Ok(self.store.refuse_reports(lane, after, reason).await?)
+    }
+
+    async fn retry_failed(&self, lane: &Lane, most: u32) -> Result<u64, OutboxError> {
+        Ok(self.store.retry_failed_reports(lane, most).await?)
     }
 }

@@ -33,10 +33,16 @@ struct Row {
     owed: Owed,
     due: Instant,
     claimed: bool,
+    /// Whether the newest version was delivered.
     delivered: bool,
 }
 
 impl Row {
+    fn is_due(&self, lane: &Lane) -> bool {
+        let owed = self.owed.report.lane() == *lane && !self.claimed && !self.delivered;
+        owed && self.due <= Instant::now()
+    }
+
     fn put_off(&mut self, after: Duration) {
         let now = Instant::now();
         self.due = now + after;
@@ -61,6 +67,15 @@ struct Memory {
 }
 
 impl Memory {
+    /// A check has a newer state.
+    fn renew(&self, id: ReportId, state: ReportState) {
+        let mut rows = self.rows.lock().unwrap();
+        let row = rows.iter_mut().find(|row| row.owed.id == id).unwrap();
+        row.owed.version += 1;
+        row.owed.report.state = state;
+        row.delivered = false;
+    }
+
     fn say(&self, owed: &Owed, said: Said, change: impl Fn(&mut Row)) {
         let mut rows = self.rows.lock().unwrap();
         let row = rows.iter_mut().find(|row| row.owed.id == owed.id).unwrap();
@@ -121,12 +136,11 @@ impl Outbox for Memory {
         Ok(lanes.into_iter().collect())
     }
 
-    async fn claim(&self, lane: &Lane, _lease: Duration) -> Result<Option<Owed>, OutboxError> {
+    async fn claim(&self, lane: &Lane, states: ReportStates, _lease: Duration) -> Result<Option<Owed>, OutboxError> {
         self.read()?;
         let mut rows = self.rows.lock().unwrap();
-        let due = rows.iter_mut().filter(|row| {
-            row.owed.report.lane() == *lane && !row.claimed && !row.delivered && row.due <= Instant::now()
-        });
+        let wanted = |row: &Row| states == ReportStates::All || row.owed.report.state.is_final();
+        let due = rows.iter_mut().filter(|row| row.is_due(lane) && wanted(row));
         let next = due.min_by_key(|row| (!row.owed.report.state.is_final(), row.due));
         Ok(next.map(|row| {
             row.claimed = true;
@@ -136,7 +150,7 @@ impl Outbox for Memory {
 
     async fn delivered(&self, owed: &Owed, remote: Option<&str>) -> Result<(), OutboxError> {
         self.say(owed, Said::Delivered(remote.map(str::to_owned)), |row| {
-            row.delivered = true
+            row.delivered = row.owed.version == owed.version;
         });
         Ok(())
     }
@@ -166,6 +180,32 @@ impl Outbox for Memory {
         self.held.lock().unwrap().push((lane.clone(), reason.to_owned()));
         Ok(())
     }
+
+    async fn refuse_all(&self, lane: &Lane, after: Duration, reason: &str) -> Result<u64, OutboxError> {
+        self.read()?;
+        let mut rows = self.rows.lock().unwrap();
+        let due: Vec<&mut Row> = rows.iter_mut().filter(|row| row.is_due(lane)).collect();
+        let refused = due.len() as u64;
+        for row in due {
+            row.put_off(after);
+            let said = Said::Refused(after, reason.to_owned());
+            self.said.lock().unwrap().push((row.owed.id, Instant::now(), said));
+        }
+        self.changed.notify_waiters();
+        Ok(refused)
+    }
+
+    async fn retry_failed(&self, lane: &Lane, most: u32) -> Result<u64, OutboxError> {
+        let mut retried = 0;
+        for row in self.rows.lock().unwrap().iter_mut() {
+            let tried = (1..most).contains(&row.owed.tries);
+            if row.owed.report.lane() == *lane && !row.claimed && tried && row.due > Instant::now() {
+                row.put_off(Duration::ZERO);
+                retried += 1;
+            }
+        }
+        Ok(retried)
+    }
 }
 
 /// A forge: each report is answered by the first of these that says something. What nothing is said of is accepted.
@@ -173,11 +213,15 @@ impl Outbox for Memory {
 struct Scripted {
     /// The answer to everything, also to the question whether it is there.
     all: Mutex<Option<Answer>>,
+    /// The answer to all reports, and to nothing else.
+    reporting: Mutex<Option<Answer>>,
     /// The answers to the reports of a check.
     of: Mutex<HashMap<String, Answer>>,
     /// The answers to the next reports.
     script: Mutex<VecDeque<Answer>>,
     reports: Mutex<Vec<(String, String, Option<String>)>>,
+    /// The states of these checks, as they were reported.
+    states: Mutex<Vec<(String, ReportState)>>,
     /// When it was asked whether it is there.
     asked: Mutex<Vec<Instant>>,
 }
@@ -256,11 +300,16 @@ impl Forge for Scripted {
     }
 
     async fn report(&self, report: &Report, details: &str, known: Option<&str>) -> Result<Option<String>, ForgeError> {
-        let told = (report.name.clone(), details.to_owned(), known.map(str::to_owned));
-        self.reports.lock().unwrap().push(told);
+        let sent = (report.name.clone(), details.to_owned(), known.map(str::to_owned));
+        self.reports.lock().unwrap().push(sent);
+        self.states.lock().unwrap().push((report.name.clone(), report.state));
         let all = self.all.lock().unwrap().clone();
+        let reporting = || self.reporting.lock().unwrap().clone();
         let of_it = || self.of.lock().unwrap().get(&report.name).cloned();
-        let answer = all.or_else(of_it).or_else(|| self.script.lock().unwrap().pop_front());
+        let answer = all
+            .or_else(reporting)
+            .or_else(of_it)
+            .or_else(|| self.script.lock().unwrap().pop_front());
         Answer::give(answer, Some("7".to_owned())).await
     }
 
@@ -344,6 +393,17 @@ impl Rig {
 
     fn answer_all(&self, name: &str, answer: Option<Answer>) {
         *self.forge(name).all.lock().unwrap() = answer;
+    }
+
+    /// The forge answers so to the reports of a check.
+    fn answer_of(&self, forge: &str, check: &str, answer: Answer) {
+        let of = &self.forge(forge).of;
+        of.lock().unwrap().insert(check.to_owned(), answer);
+    }
+
+    /// How often the forge was sent a check.
+    fn sent(&self, forge: &str, check: &str) -> usize {
+        self.reports(forge).iter().filter(|(name, ..)| name == check).count()
     }
 
     fn reports(&self, forge: &str) -> Vec<(String, String, Option<String>)> {

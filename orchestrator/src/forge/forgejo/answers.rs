@@ -90,14 +90,16 @@ fn checked<T: FromStr<Err: fmt::Display>>(text: &str) -> Result<T, String> {
     text.parse().map_err(|error: T::Err| error.to_string())
 }
 
-/// The SDK's own wants every field, and a list in `status_check_contexts`, where servers also send null.
+/// A branch or tag. The SDK's own wants every field, and a list in `status_check_contexts`, where servers also send null.
 #[derive(Deserialize)]
-pub(super) struct Branch {
-    pub(super) commit: BranchCommit,
+pub(super) struct Named {
+    pub(super) commit: NamedCommit,
 }
 
+/// A branch names its commit `id`, a tag `sha`: that of the commit, also where a tag object is between.
 #[derive(Deserialize)]
-pub(super) struct BranchCommit {
+pub(super) struct NamedCommit {
+    #[serde(alias = "sha")]
     pub(super) id: CommitSha,
 }
 

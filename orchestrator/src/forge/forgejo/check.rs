@@ -91,15 +91,17 @@ impl Forgejo {
                     fix,
                 ));
             }
-            Err(ForgeError::Later { reason, .. }) => {
-                return Ok(CheckedRepository {
-                    path: path.clone(),
-                    access: Access::Unknown { reason },
-                });
+            // The forge has answered before, so this is about this repository.
+            Err(ForgeError::Later { reason, .. } | ForgeError::Away { reason, .. }) => {
+                return Ok(unknown(path, reason));
             }
-            Err(error) => return Err(error),
+            Err(error @ ForgeError::Unauthorized { .. }) => return Err(error),
         };
-        let Some(rights) = answer.json::<Rights>()? else {
+        let rights = match answer.json::<Rights>() {
+            Ok(rights) => rights,
+            Err(error) => return Ok(unknown(path, error.to_string())),
+        };
+        let Some(rights) = rights else {
             let reason = format!("it does not exist, or {whose} may not see it");
             return Ok(CheckedRepository::missing(path, reason, add()));
         };
@@ -119,6 +121,13 @@ impl Forgejo {
                 },
             },
         })
+    }
+}
+
+fn unknown(path: &RepoPath, reason: String) -> CheckedRepository {
+    CheckedRepository {
+        path: path.clone(),
+        access: Access::Unknown { reason },
     }
 }
 

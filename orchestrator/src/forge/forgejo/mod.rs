@@ -4,7 +4,7 @@
 
 mod answers;
 mod check;
-mod places;
+mod paths;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -14,15 +14,16 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use base64::{Engine, engine::general_purpose::STANDARD};
-use http::{HeaderValue, Method, Request, header};
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, header};
 use http_body_util::Full;
 use serde::Serialize;
 
 #[cfg(test)]
 pub use self::webhook::DIALECT;
 use self::{
-    answers::{Branch, Commit, GitRefs, Repo},
-    places::Places,
+    answers::{Commit, GitRefs, Named, Repo},
+    paths::KnownPaths,
     status::Status,
     webhook::Events,
 };
@@ -30,7 +31,7 @@ use super::{
     Checked, ConnectError, FetchAccess, Forge, ForgeError, Webhooks,
     answer::{Answer, Call},
     encode_part, encode_ref,
-    http::Outgoing,
+    http::{Outgoing, SendError},
     push::Served,
 };
 use crate::{
@@ -44,8 +45,8 @@ use crate::{
 
 /// How long a repository is believed to be where it was, while its refs are read.
 const PATH_KNOWN_FOR: Duration = Duration::from_secs(60);
-/// How long, while states that are not final are told.
-const PATH_TOLD_FOR: Duration = Duration::from_secs(5);
+/// How long, while states that are not final are reported.
+const PATH_REPORTED_FOR: Duration = Duration::from_secs(5);
 /// Statuses that are looked through for one of ours; the most that a page holds.
 const PAGE: usize = 50;
 const NO_RIGHT: &str = "the repository is gone, or the token's user may not write to it (it needs `write:repository`)";
@@ -61,7 +62,7 @@ pub struct Forgejo {
     http: Outgoing,
     token: Secret,
     authorization: HeaderValue,
-    places: Places,
+    paths: KnownPaths,
 }
 
 impl fmt::Debug for Forgejo {
@@ -94,7 +95,7 @@ impl Forgejo {
             http,
             token: token.clone(),
             authorization,
-            places: Places::default(),
+            paths: KnownPaths::default(),
         })
     }
 
@@ -108,10 +109,26 @@ impl Forgejo {
         path: &str,
         body: Option<&(impl Serialize + Sync)>,
     ) -> Result<Answer, ForgeError> {
-        let call = Call {
+        let call = self.call(&method, path);
+        let sent = self.exchange(&call, method, path, body).await?;
+        Answer::judge(call.clone(), sent.map_err(|error| call.failed(&error))?)
+    }
+
+    fn call(&self, method: &Method, path: &str) -> Call {
+        Call {
             forge: self.url.clone(),
             call: format!("{method} /{path}"),
-        };
+        }
+    }
+
+    /// What came back, judged by nobody.
+    async fn exchange(
+        &self,
+        call: &Call,
+        method: Method,
+        path: &str,
+        body: Option<&(impl Serialize + Sync)>,
+    ) -> Result<Result<Response<Bytes>, SendError>, ForgeError> {
         let malformed = |what: &dyn fmt::Display| call.refused(format!("the request cannot be made: {what}"));
         let mut request = Request::builder()
             .method(method)
@@ -124,29 +141,28 @@ impl Forgejo {
             bytes = serde_json::to_vec(body).map_err(|error| malformed(&error))?;
         }
         let request = request.body(Full::from(bytes)).map_err(|error| malformed(&error))?;
-        let response = self.http.send(request).await.map_err(|error| call.failed(&error))?;
-        Answer::judge(call, response)
+        Ok(self.http.send(request).await)
     }
 
     /// Where the repository of this id is. A path that was checked before `believed_for` is not checked again. A renamed
     /// one is followed; another one that took its path is never reported to.
-    async fn place(&self, repository: &Repository, believed_for: Duration) -> Result<Place, ForgeError> {
-        let last = self.places.last(&repository.id);
+    async fn known_path(&self, repository: &Repository, believed_for: Duration) -> Result<KnownPath, ForgeError> {
+        let last = self.paths.last(&repository.id);
         let path = match last {
-            Some((path, since)) if since.elapsed() < believed_for => return Ok(Place { path, remembered: true }),
+            Some((path, since)) if since.elapsed() < believed_for => return Ok(KnownPath { path, remembered: true }),
             Some((path, _)) => path,
             None => repository.path.clone(),
         };
         let path = match self.repository(&path).await {
             Ok(Some(found)) if found.id == repository.id => {
-                self.places.learn(&repository.id, &found.full_name);
+                self.paths.learn(&repository.id, &found.full_name);
                 found.full_name
             }
             Err(error) if error.is_retryable() => return Err(error),
             // Another one, none, none that we may see, or a redirect to its new name.
             _ => self.path_by_number(repository).await?,
         };
-        Ok(Place {
+        Ok(KnownPath {
             path,
             remembered: false,
         })
@@ -154,13 +170,13 @@ impl Forgejo {
 
     /// Where the repository of this id is, whatever was known.
     async fn path_by_number(&self, repository: &Repository) -> Result<RepoPath, ForgeError> {
-        self.places.forget(&repository.id);
+        self.paths.forget(&repository.id);
         let answer = self.get(&format!("repositories/{}", repository.id)).await?;
         let found = answer.needed::<Repo>(NO_RIGHT)?;
         if found.id != repository.id {
             return Err(answer.later("the answer is about another repository"));
         }
-        self.places.learn(&repository.id, &found.full_name);
+        self.paths.learn(&repository.id, &found.full_name);
         Ok(found.full_name)
     }
 
@@ -172,15 +188,11 @@ impl Forgejo {
         let short = name.as_str().trim_start_matches("refs/");
         // A few bytes, where the branch's own address answers with its whole commit, of which a pusher makes the message
         // as long as is wanted. But every ref that begins with this name is in it.
-        let listed = self.get(&format!("repos/{path}/git/refs/{}", encode_ref(short))).await;
-        let answer = match (listed, name.branch()) {
-            (Err(ForgeError::Refused { .. }), Some(branch)) => {
-                let answer = self
-                    .get(&format!("repos/{path}/branches/{}", encode_ref(branch)))
-                    .await?;
-                return Ok(answer.json::<Branch>()?.map(|b| b.commit.id));
-            }
-            (listed, _) => listed?,
+        let route = format!("repos/{path}/git/refs/{}", encode_ref(short));
+        let call = self.call(&Method::GET, &route);
+        let answer = match self.exchange(&call, Method::GET, &route, None::<&()>).await? {
+            Err(SendError::TooLarge) => return self.ref_alone(path, short).await,
+            sent => Answer::judge(call.clone(), sent.map_err(|error| call.failed(&error))?)?,
         };
         let refs = match answer.json::<GitRefs>()? {
             None => return Ok(None),
@@ -200,6 +212,18 @@ impl Forgejo {
         }
     }
 
+    /// A ref whose name too many others begin with: `heads/x` and `tags/x` have addresses of their own.
+    async fn ref_alone(&self, path: &RepoPath, short: &str) -> Result<Option<CommitSha>, ForgeError> {
+        let (kind, name) = short.split_once('/').unwrap_or((short, ""));
+        let route = match kind {
+            "heads" => "branches",
+            _ => "tags",
+        };
+        let route = format!("repos/{path}/{route}/{}", encode_ref(name));
+        let found: Option<Named> = self.get(&route).await?.json()?;
+        Ok(found.map(|named| named.commit.id))
+    }
+
     /// Sets a status of a commit. Forgejo stores one for a commit that it does not know, or in a repository without its
     /// default branch, and answers 500 all the same, so it is looked up once.
     async fn set_status(&self, path: &RepoPath, commit: &CommitSha, status: &Status<'_>) -> Result<(), ForgeError> {
@@ -207,11 +231,12 @@ impl Forgejo {
         let sent = self.send(Method::POST, &route, Some(status)).await;
         match sent.and_then(|answer| answer.needed::<serde::de::IgnoredAny>(NO_RIGHT)) {
             Ok(_) => Ok(()),
-            Err(error @ ForgeError::Later { .. }) => {
+            // Nor does silence say that it was not stored.
+            Err(error @ (ForgeError::Later { .. } | ForgeError::Away { retry_after: None, .. })) => {
                 if !self.stands(&route, status).await {
                     return Err(error);
                 }
-                tracing::info!(%commit, reason = %error, "the forge answered with an error and stored the status");
+                tracing::info!(%commit, reason = %error, "the forge stored the status and did not say so");
                 Ok(())
             }
             Err(error) => Err(error),
@@ -229,7 +254,7 @@ impl Forgejo {
 }
 
 /// A path, and whether it was only remembered.
-struct Place {
+struct KnownPath {
     path: RepoPath,
     remembered: bool,
 }
@@ -255,13 +280,13 @@ impl Forge for Forgejo {
     }
 
     async fn read_ref(&self, repository: &Repository, name: &RefName) -> Result<Option<CommitSha>, ForgeError> {
-        let place = self.place(repository, PATH_KNOWN_FOR).await?;
-        let found = self.ref_at(&place.path, name).await;
-        if !place.remembered || !found.as_ref().map_or_else(leads_nowhere, Option::is_none) {
+        let known = self.known_path(repository, PATH_KNOWN_FOR).await?;
+        let found = self.ref_at(&known.path, name).await;
+        if !known.remembered || !found.as_ref().map_or_else(leads_nowhere, Option::is_none) {
             return found;
         }
         let path = self.path_by_number(repository).await?;
-        if path == place.path {
+        if path == known.path {
             return found;
         }
         self.ref_at(&path, name).await
@@ -279,7 +304,7 @@ impl Forge for Forgejo {
     }
 
     async fn fetch_access(&self, repository: &Repository) -> Result<FetchAccess, ForgeError> {
-        let path = self.place(repository, PATH_KNOWN_FOR).await?.path;
+        let path = self.known_path(repository, PATH_KNOWN_FOR).await?.path;
         // The token is the password; with one, the name before it does not matter.
         let basic = STANDARD.encode(format!("helios-ci:{}", self.token.expose()));
         Ok(FetchAccess {
@@ -297,19 +322,19 @@ impl Forge for Forgejo {
         let believed_for = if report.state.is_final() {
             Duration::ZERO
         } else {
-            PATH_TOLD_FOR
+            PATH_REPORTED_FOR
         };
-        let place = self.place(&report.repository, believed_for).await?;
+        let known = self.known_path(&report.repository, believed_for).await?;
         let status = Status::new(report, details);
-        match self.set_status(&place.path, &report.commit, &status).await {
+        match self.set_status(&known.path, &report.commit, &status).await {
             Err(error) if leads_nowhere(&error) => {
                 let path = self.path_by_number(&report.repository).await?;
-                if path == place.path {
+                if path == known.path {
                     return Err(error);
                 }
                 self.set_status(&path, &report.commit, &status).await?;
             }
-            told => told?,
+            sent => sent?,
         }
         Ok(None)
     }

@@ -50,6 +50,14 @@ fn answer(world: World, seen: &Seen) -> Reply {
         ("GET /api/v1/repos/acme/tool/branches/r", _) => {
             Reply::Json(200, json!({"name": "r", "commit": {"id": SHA, "message": "x"}}))
         }
+        ("GET /api/v1/repos/acme/tool/git/refs/tags/t", _) => {
+            Reply::Json(200, json!("x".repeat(crate::forge::http::MAX_BODY)))
+        }
+        ("GET /api/v1/repos/acme/tool/tags/t", _) => Reply::Json(
+            200,
+            json!({"name": "t", "id": "4".repeat(40), "commit": {"sha": SHA, "url": "x"}}),
+        ),
+        ("GET /api/v1/repos/acme/tool/git/refs/heads/odd", _) => Reply::Json(422, json!({"message": "no"})),
         // A commit whose message is too long.
         ("GET /api/v1/repos/acme/tool/branches/a%23b/c", _) => Reply::Json(
             200,
@@ -218,6 +226,14 @@ async fn refs_are_read_exactly_and_tags_peeled() {
     };
     assert_eq!(read("refs/heads/a#b/c").await.as_deref(), Some(SHA));
     assert_eq!(read("refs/heads/r").await.as_deref(), Some(SHA));
+    assert_eq!(read("refs/tags/t").await.as_deref(), Some(SHA));
+    let odd = rig
+        .forgejo
+        .read_ref(&repository(), &"refs/heads/odd".parse().unwrap())
+        .await;
+    assert!(matches!(odd, Err(ForgeError::Refused { .. })), "{odd:?}");
+    let lines = rig.listener.lines();
+    assert!(!lines.iter().any(|line| line.ends_with("/branches/odd")), "{lines:?}");
     assert_eq!(read("refs/heads/gone").await, None);
     assert_eq!(read("refs/tags/v1").await.as_deref(), Some(SHA));
     assert_eq!(read("refs/tags/v1.1").await, Some("3".repeat(40)));
@@ -415,8 +431,16 @@ async fn the_right_that_is_missing_is_named_with_its_cure() {
         rights(|| Reply::Json(200, json!({"id": 42}))).await,
         Access::Granted { actions: false }
     );
-    let later = rights(|| Reply::Json(500, json!({"message": "x"}))).await;
-    assert!(matches!(later, Access::Unknown { .. }), "{later:?}");
+    for odd in [
+        || Reply::Json(500, json!({"message": "x"})),
+        || Reply::Json(502, json!({})),
+        || Reply::Limited(503, 9),
+        || Reply::Text("<html>"),
+        || Reply::Cut,
+    ] {
+        let unknown = rights(odd).await;
+        assert!(matches!(unknown, Access::Unknown { .. }), "{unknown:?}");
+    }
     let moved = rights(|| Reply::Json(307, json!({}))).await;
     assert!(
         matches!(&moved, Access::Missing { fix, .. } if fix.contains("has it moved?")),

@@ -130,7 +130,25 @@ impl Github {
                 ));
             }
             Ok(_) => Access::Granted { actions: false },
-            Err(ForgeError::Later { reason, .. } | ForgeError::Refused { reason, .. }) => Access::Unknown { reason },
+            // As for a repository that its owner, or the law, keeps from everybody.
+            Err(ForgeError::Forbidden { reason, .. }) => {
+                let reason = format!("GitHub does not let the App {app} see its installation: {reason}");
+                return Ok(CheckedRepository::missing(
+                    path,
+                    reason,
+                    format!("see at {path} what keeps the App {app} out"),
+                ));
+            }
+            // What concerns all of them would have been said before; but a limit is everybody's.
+            Err(
+                ForgeError::Later { reason, .. }
+                | ForgeError::Refused { reason, .. }
+                | ForgeError::Away {
+                    reason,
+                    retry_after: None,
+                    ..
+                },
+            ) => Access::Unknown { reason },
             Err(error) => return Err(error),
         };
         Ok(CheckedRepository {
@@ -224,6 +242,10 @@ impl Forge for Github {
         let scope = self.scope(&report.repository, Purpose::Checks).await?;
         let id = checks::deliver(&self.api, scope, report, details, known).await?;
         Ok(Some(id.to_string()))
+    }
+
+    async fn answers(&self) -> Result<(), ForgeError> {
+        self.api.as_app(Ask::get("/app")).await.map(drop)
     }
 
     async fn check(&self, repositories: &[RepoPath]) -> Result<Checked, ForgeError> {

@@ -418,6 +418,24 @@ async fn an_app_that_lacks_a_right_is_named() {
     );
 }
 
+#[tokio::test]
+async fn what_is_odd_about_one_repository_is_not_the_connections() {
+    for (status, missing) in [(403, true), (451, false), (500, false), (502, false)] {
+        let rig = rig().await;
+        *rig.hub.fault.lock().unwrap() = Some(("GET /repos/acme/none/installation", Fault::Status(status)));
+        let asked = ["acme/none", "acme/tool"].map(|path| path.parse().unwrap());
+        let found = rig.github.check(&asked).await.unwrap().repositories;
+        let access = &found[0].access;
+        let as_expected = match access {
+            Access::Missing { .. } => missing,
+            Access::Unknown { .. } => !missing,
+            Access::Granted { .. } => false,
+        };
+        assert!(as_expected, "{status}: {access:?}");
+        assert_eq!(found[1].access, Access::Granted { actions: false });
+    }
+}
+
 #[test]
 fn every_state_is_sent_as_github_describes_it() {
     let description = Description::read("github.json", "");

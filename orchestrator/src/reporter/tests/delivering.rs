@@ -66,10 +66,39 @@ async fn a_final_state_goes_before_what_waits_for_its_turn() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_waits_for_its_turn_becomes_final_and_goes_at_once_and_once() {
+    let rig = rig(&[("hub", &[])]);
+    // All that states that are not final may take at once, and two more, which wait for the throttle.
+    let waiting: Vec<ReportId> = (0..17)
+        .map(|nth| rig.owe(named(&format!("check {nth}"), "hub", ReportState::Running)))
+        .collect();
+    rig.delivered(waiting[14]).await;
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    let ended = Instant::now();
+    for id in &waiting[15..] {
+        rig.outbox.renew(*id, ReportState::Success);
+    }
+    rig.wake.notify_one();
+    for (nth, id) in waiting.into_iter().enumerate().skip(15) {
+        let took = rig.delivered(id).await - ended;
+        assert!(took <= Duration::from_millis(1), "{took:?}");
+        let states = rig.forge("hub").states.lock().unwrap().clone();
+        let of_it = states.iter().filter(|(name, _)| *name == format!("check {nth}"));
+        let of_it: Vec<ReportState> = of_it.map(|(_, state)| *state).collect();
+        assert_eq!(of_it, [ReportState::Success], "nobody needs what it was before");
+    }
+    rig.end().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_report_of_a_connection_that_is_gone_is_refused_in_words() {
     let rig = rig(&[]);
     let id = rig.owe(owed("gone", ReportState::Success));
     assert!(matches!(rig.said(id).await, Said::Refused(_, reason) if reason.contains("`gone`")));
+    assert!(
+        !rig.outbox.rows.lock().unwrap()[0].claimed,
+        "nobody claims them one by one"
+    );
     rig.end().await;
 }
 

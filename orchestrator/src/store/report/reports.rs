@@ -66,6 +66,15 @@ fn state(row: &Row) -> Result<ReportState, StoreError> {
         .ok_or_else(|| row.unreadable("state", format!("`{text}` is no state of a report")))
 }
 
+/// Which reports of a lane are claimed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReportStates {
+    /// Only final states.
+    Final,
+    /// All of them.
+    All,
+}
+
 /// What became of a report that was not delivered.
 #[derive(Debug, Clone, Copy)]
 enum PutOff {
@@ -82,13 +91,7 @@ impl Store {
     /// report that is being told is due when its lease ends.
     pub async fn report_lanes(&self) -> Result<Vec<(Lane, Duration)>, StoreError> {
         let mut tx = self.read_single("look for reports").await?;
-        let rows = tx
-            .rows(
-                "SELECT connection, forge_context, MIN(CASE WHEN lease_until > due_ms THEN lease_until ELSE due_ms END) AS due
-                 FROM reports WHERE delivered < version GROUP BY connection, forge_context",
-                &[],
-            )
-            .await?;
+        let rows = tx.rows(LANES, &[]).await?;
         let (mut lanes, mut unreadable) = (Vec::with_capacity(rows.len()), Vec::new());
         for row in &rows {
             let due = row.int("due")?;
@@ -104,12 +107,13 @@ impl Store {
         Ok(lanes)
     }
 
-    /// Claims reports of a lane that are due, final ones first, each check's newest state. One that cannot be read is not
-    /// among them: it counts as refused, and is tried again hourly.
+    /// Claims reports of a lane that are due and of these states, final ones first, each check's newest state. One that
+    /// cannot be read is not among them: it counts as refused, and is tried again hourly.
     pub async fn claim_reports(
         &self,
         node: &NodeName,
         lane: &Lane,
+        states: ReportStates,
         limit: u32,
         lease: Duration,
     ) -> Result<Vec<ClaimedReport>, StoreError> {
@@ -117,13 +121,14 @@ impl Store {
             self,
             "claim reports",
             [node = node.clone(), lane = lane.clone()],
-            |tx| claim(tx, node, lane, limit, lease)
+            |tx| claim(tx, node, lane, states, limit, lease)
         )?;
         self.note_unreadable(&unreadable);
         Ok(claimed)
     }
 
-    /// The forge accepted this version; `remote` is its id of the check run.
+    /// The forge accepted this version; `remote` is its id of the check run. Where a newer version was delivered meanwhile,
+    /// that one is due once more: the forge may have heard the two in the wrong order.
     pub async fn report_delivered(&self, id: ReportId, version: i64, remote: Option<&str>) -> Result<(), StoreError> {
         in_tx!(
             self,
@@ -192,6 +197,25 @@ impl Store {
             |tx| hold(tx, lane, after, reason)
         )
     }
+
+    /// Nobody can report what is due of a lane: all of it counts as refused, without a try, and is due again after `after`.
+    /// How many there were.
+    pub async fn refuse_reports(&self, lane: &Lane, after: Duration, reason: &str) -> Result<u64, StoreError> {
+        in_tx!(
+            self,
+            "refuse the reports of a connection",
+            [lane = lane.clone(), reason = clip(reason, REASON).to_owned()],
+            |tx| refuse(tx, lane, after, reason)
+        )
+    }
+
+    /// The forge of a lane takes reports again: what failed there is due at once, unless it failed `most` times or more.
+    /// How many there were.
+    pub async fn retry_failed_reports(&self, lane: &Lane, most: u32) -> Result<u64, StoreError> {
+        in_tx!(self, "retry the reports of a forge", [lane = lane.clone()], |tx| {
+            retry_failed(tx, lane, most)
+        })
+    }
 }
 
 /// Longest reason that is kept, in bytes.
@@ -204,10 +228,38 @@ fn lane(row: &Row) -> Result<Lane, StoreError> {
     })
 }
 
+// The conditions of what follows are those of the index `reports_lane`: delivered reports outnumber the others by far.
+
+pub(in crate::store) const LANES: &str =
+    "SELECT connection, forge_context, MIN(CASE WHEN lease_until > due_ms THEN lease_until ELSE due_ms END) AS due
+     FROM reports WHERE delivered < version GROUP BY connection, forge_context";
+
+pub(in crate::store) const CLAIM: &str = "UPDATE reports SET lease_owner = $1, lease_until = $2 WHERE id IN (
+         SELECT id FROM reports WHERE delivered < version AND due_ms <= $3 AND lease_until <= $3
+             AND connection = $5 AND forge_context = $6 AND CASE WHEN completed_ms IS NULL THEN 1 ELSE 0 END <= $7
+         ORDER BY CASE WHEN completed_ms IS NULL THEN 1 ELSE 0 END, due_ms, id
+         LIMIT $4 /*pg FOR UPDATE SKIP LOCKED*/)
+     RETURNING id, version, tries, connection, repository_id, repository_path, forge_context, commit_sha,
+         name, generation, state, title, summary, run_id, job_id, started_ms, completed_ms, remote";
+
+/// Rows that say so already are left as they are, so that a forge may be away for long.
+pub(in crate::store) const HOLD: &str =
+    "UPDATE reports SET reason = $4, due_ms = CASE WHEN due_ms < $5 THEN $5 ELSE due_ms END
+     WHERE delivered < version AND due_ms <= $3 AND lease_until <= $3 AND connection = $1 AND forge_context = $2
+         AND refused = 0 AND (reason IS NULL OR reason <> $4 OR $6 = 1)";
+
+pub(in crate::store) const REFUSE: &str = "UPDATE reports SET refused = 1, reason = $4, due_ms = $5
+     WHERE delivered < version AND due_ms <= $3 AND lease_until <= $3 AND connection = $1 AND forge_context = $2";
+
+pub(in crate::store) const RETRY_FAILED: &str = "UPDATE reports SET due_ms = $3
+     WHERE delivered < version AND due_ms > $3 AND lease_until <= $3 AND connection = $1 AND forge_context = $2
+         AND tries BETWEEN 1 AND $4";
+
 async fn claim(
     tx: &mut Tx,
     node: &NodeName,
     lane: &Lane,
+    states: ReportStates,
     limit: u32,
     lease: Duration,
 ) -> Result<(Vec<ClaimedReport>, Vec<StoreError>), StoreError> {
@@ -215,14 +267,16 @@ async fn claim(
     loop {
         let rows = tx
             .rows(
-                "UPDATE reports SET lease_owner = $1, lease_until = $2 WHERE id IN (
-                     SELECT id FROM reports WHERE delivered < version AND due_ms <= $3 AND lease_until <= $3
-                         AND connection = $5 AND forge_context = $6
-                     ORDER BY CASE WHEN completed_ms IS NULL THEN 1 ELSE 0 END, due_ms, id
-                     LIMIT $4 /*pg FOR UPDATE SKIP LOCKED*/)
-                 RETURNING id, version, tries, connection, repository_id, repository_path, forge_context, commit_sha,
-                     name, generation, state, title, summary, run_id, job_id, started_ms, completed_ms, remote",
-                args![node, tx.now + ms(lease), tx.now, limit, &lane.connection, &lane.context],
+                CLAIM,
+                args![
+                    node,
+                    tx.now + ms(lease),
+                    tx.now,
+                    limit,
+                    &lane.connection,
+                    &lane.context,
+                    states == ReportStates::All
+                ],
             )
             .await?;
         for row in &rows {
@@ -271,13 +325,28 @@ fn claimed(row: &Row) -> Result<ClaimedReport, StoreError> {
 
 async fn delivered(tx: &mut Tx, id: ReportId, version: i64, remote: Option<&str>) -> Result<(), StoreError> {
     // What was delivered while a new generation began is not that generation's check run.
+    let changed = tx
+        .execute(
+            "UPDATE reports SET lease_until = 0, lease_owner = NULL, tries = 0, reason = NULL, refused = 0,
+                 due_ms = CASE WHEN due_ms > $4 THEN $4 ELSE due_ms END,
+                 delivered = $2,
+                 remote = CASE WHEN since_version <= $2 AND $3 IS NOT NULL THEN $3 ELSE remote END
+             WHERE id = $1 AND delivered < $2 AND version >= $2",
+            args![id, version, remote, tx.now],
+        )
+        .await?;
+    if changed == 0 {
+        repeat_newest(tx, &id.to_string(), version).await?;
+    }
+    Ok(())
+}
+
+/// A delivery of this version ended after that of a newer one, so the forge may show either: the newest is owed once more.
+async fn repeat_newest(tx: &mut Tx, id: &str, version: i64) -> Result<(), StoreError> {
     tx.execute(
-        "UPDATE reports SET lease_until = 0, lease_owner = NULL, tries = 0, reason = NULL, refused = 0,
-             due_ms = CASE WHEN due_ms > $4 THEN $4 ELSE due_ms END,
-             delivered = $2,
-             remote = CASE WHEN since_version <= $2 AND $3 IS NOT NULL THEN $3 ELSE remote END
-         WHERE id = $1 AND delivered < $2 AND version >= $2",
-        args![id, version, remote, tx.now],
+        "UPDATE reports SET delivered = version - 1, due_ms = $3
+         WHERE id = $1 AND delivered = version AND version > $2",
+        args![id, version, tx.now],
     )
     .await
     .map(drop)
@@ -293,31 +362,33 @@ async fn put_off(
 ) -> Result<(), StoreError> {
     let own = !matches!(why, PutOff::Held);
     // A failure of an old version says nothing of the new one, which is due at once; a pause holds for both.
-    tx.execute(
-        "UPDATE reports SET lease_until = 0, lease_owner = NULL, reason = $4,
+    let changed = tx
+        .execute(
+            "UPDATE reports SET lease_until = 0, lease_owner = NULL, reason = $4,
              tries = CASE WHEN version = $2 AND $6 = 1 THEN tries + 1 ELSE tries END,
              refused = CASE WHEN version = $2 THEN $5 ELSE 0 END,
              due_ms = CASE WHEN version = $2 OR $6 = 0 THEN $3 ELSE due_ms END
          WHERE id = $1 AND version >= $2 AND delivered < $2",
-        args![
-            id,
-            version,
-            tx.now + ms(after),
-            clip(reason, REASON),
-            matches!(why, PutOff::Refused),
-            own
-        ],
-    )
-    .await
-    .map(drop)
+            args![
+                id,
+                version,
+                tx.now + ms(after),
+                clip(reason, REASON),
+                matches!(why, PutOff::Refused),
+                own
+            ],
+        )
+        .await?;
+    // Without an answer it may have been taken all the same; a refusal was not.
+    if changed == 0 && matches!(why, PutOff::Failed) {
+        repeat_newest(tx, id, version).await?;
+    }
+    Ok(())
 }
 
-/// Rows that say so already are left as they are, so that a forge may be away for long.
 async fn hold(tx: &mut Tx, lane: &Lane, after: Duration, reason: &str) -> Result<(), StoreError> {
     tx.execute(
-        "UPDATE reports SET reason = $4, due_ms = CASE WHEN due_ms < $5 THEN $5 ELSE due_ms END
-         WHERE delivered < version AND due_ms <= $3 AND lease_until <= $3 AND connection = $1 AND forge_context = $2
-             AND refused = 0 AND (reason IS NULL OR reason <> $4 OR $6 = 1)",
+        HOLD,
         args![
             &lane.connection,
             &lane.context,
@@ -329,4 +400,18 @@ async fn hold(tx: &mut Tx, lane: &Lane, after: Duration, reason: &str) -> Result
     )
     .await
     .map(drop)
+}
+
+async fn refuse(tx: &mut Tx, lane: &Lane, after: Duration, reason: &str) -> Result<u64, StoreError> {
+    let until = tx.now + ms(after);
+    tx.execute(REFUSE, args![&lane.connection, &lane.context, tx.now, reason, until])
+        .await
+}
+
+async fn retry_failed(tx: &mut Tx, lane: &Lane, most: u32) -> Result<u64, StoreError> {
+    tx.execute(
+        RETRY_FAILED,
+        args![&lane.connection, &lane.context, tx.now, most.saturating_sub(1)],
+    )
+    .await
 }

@@ -8,6 +8,7 @@ mod deliveries;
 mod hints;
 mod intake;
 mod keeping;
+mod lanes;
 mod moves;
 mod nodes;
 mod opening;
@@ -247,8 +248,9 @@ impl Lab {
     async fn claim_reports(&self, limit: u32, lease: Duration) -> Vec<ClaimedReport> {
         let mut claimed = Vec::new();
         for (lane, _) in self.store.report_lanes().await.unwrap() {
-            let of_lane = self.store.claim_reports(&self.node, &lane, limit, lease).await;
-            claimed.extend(of_lane.unwrap());
+            let states = ReportStates::All;
+            let of_lane = self.store.claim_reports(&self.node, &lane, states, limit, lease);
+            claimed.extend(of_lane.await.unwrap());
         }
         claimed
     }

@@ -41,8 +41,10 @@ struct Server {
     told: Vec<u64>,
     /// Statuses as they are listed.
     stored: Vec<Value>,
-    /// Whether a status is answered 500, and whether it is stored all the same.
+    /// Whether a status is answered with an error, and whether it is stored all the same.
     fails: Option<bool>,
+    /// With which; 500 without.
+    fault: Option<fn() -> Reply>,
 }
 
 type Shared = Arc<Mutex<Server>>;
@@ -68,7 +70,10 @@ fn server_answers(server: &Mutex<Server>, seen: &Seen) -> Reply {
     };
     match (seen.method.as_str(), rest) {
         ("GET", []) => Reply::Json(200, json!({"id": id, "full_name": at})),
-        ("GET", ["branches/main"]) => Reply::Json(200, json!({"name": "main", "commit": {"id": SHA}})),
+        ("GET", ["git/refs/heads/main"]) => Reply::Json(
+            200,
+            json!([{"ref": "refs/heads/main", "object": {"type": "commit", "sha": SHA}}]),
+        ),
         ("POST", [_]) => {
             server.told.push(id);
             if server.fails != Some(false) {
@@ -78,7 +83,10 @@ fn server_answers(server: &Mutex<Server>, seen: &Seen) -> Reply {
                 server.stored.push(stored);
             }
             match server.fails {
-                Some(_) => Reply::Json(500, json!({"message": "object does not exist"})),
+                Some(_) => match server.fault {
+                    Some(fault) => fault(),
+                    None => Reply::Json(500, json!({"message": "object does not exist"})),
+                },
                 None => Reply::Json(201, json!({"id": 1})),
             }
         }
@@ -109,9 +117,9 @@ impl super::Rig {
         self.forgejo.read_ref(&repository(), &name).await.unwrap()
     }
 
-    /// What is remembered of places is so much older now.
+    /// What is remembered of paths is so much older now.
     fn wait(&self, time: Duration) {
-        for (_, since) in self.forgejo.places.0.lock().unwrap().values_mut() {
+        for (_, since) in self.forgejo.paths.0.lock().unwrap().values_mut() {
             *since = since.checked_sub(time).unwrap_or_else(Instant::now);
         }
     }
@@ -158,7 +166,7 @@ async fn a_repository_that_takes_anothers_path_hears_nothing_of_it() {
         held(&server).repositories = BTreeMap::from([("acme/tool".to_owned(), OTHER)]);
         // Whoever makes a repository anew takes some seconds for it; a final state is safe before.
         if !state.is_final() {
-            rig.wait(PATH_TOLD_FOR);
+            rig.wait(PATH_REPORTED_FOR);
         }
         let gone = rig.tell(state).await.unwrap_err();
         assert!(matches!(gone, ForgeError::Forbidden { .. }), "{gone}");
@@ -211,6 +219,20 @@ async fn a_status_that_is_stored_and_answered_500_is_told_once() {
 }
 
 #[tokio::test]
+async fn a_status_that_is_stored_and_not_answered_is_told_once() {
+    for fault in [|| Reply::Json(504, json!({})), || Reply::Cut] {
+        let (rig, server) = serving().await;
+        held(&server).fails = Some(true);
+        held(&server).fault = Some(fault);
+        rig.tell(ReportState::Success).await.unwrap();
+        assert_eq!(rig.statuses().len(), 1);
+        held(&server).fails = Some(false);
+        let lost = rig.tell(ReportState::Failure).await;
+        assert!(matches!(lost, Err(ForgeError::Away { .. })), "{lost:?}");
+    }
+}
+
+#[tokio::test]
 async fn an_error_is_one_unless_our_status_is_the_newest_of_its_context() {
     let mine = serde_json::to_value(Status::new(&report(ReportState::Success), DETAILS)).unwrap();
     let stored = |id: u64, change: &[(&str, &str)]| {
@@ -254,16 +276,18 @@ async fn a_server_is_there_when_it_answers_anything_and_knows_us() {
         (200, true),
         (404, true),
         (403, true),
-        (500, true),
+        (302, false),
         (401, false),
+        (422, false),
+        (500, false),
         (502, false),
         (503, false),
     ];
     for (status, there) in answers {
         let rig = rig_with(move |_| Reply::Json(status, json!({"message": "x", "version": "1"}))).await;
         let answer = rig.forgejo.answers().await;
-        let away = matches!(answer, Err(ForgeError::Away { .. } | ForgeError::Unauthorized { .. }));
-        assert_eq!(!away, there, "{status}: {answer:?}");
+        let is_there = matches!(answer, Ok(()) | Err(ForgeError::Forbidden { .. }));
+        assert_eq!(is_there, there, "{status}: {answer:?}");
         assert_eq!(rig.listener.lines(), ["GET /api/v1/version"]);
     }
 }
