@@ -278,6 +278,14 @@ impl Forge for Forgejo {
         }))
     }
 
+    async fn locate(&self, repository: &Repository) -> Result<Repository, ForgeError> {
+        let path = self.place(repository, Duration::ZERO).await?.path;
+        Ok(Repository {
+            path,
+            ..repository.clone()
+        })
+    }
+
     async fn fetch_access(&self, repository: &Repository) -> Result<FetchAccess, ForgeError> {
         let path = self.place(repository, PATH_KNOWN_FOR).await?.path;
         // The token is the password; with one, the name before it does not matter.

@@ -84,6 +84,11 @@ const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("../../../migrations/sqlite/0007_job_plans.sql"),
         postgres: include_str!("../../../migrations/postgres/0007_job_plans.sql"),
     },
+    Migration {
+        version: 9,
+        sqlite: include_str!("../../../migrations/sqlite/0009_refused.sql"),
+        postgres: include_str!("../../../migrations/postgres/0009_refused.sql"),
+    },
 ];
 
 /// The version that this program brings a database to.
