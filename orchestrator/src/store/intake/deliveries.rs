@@ -10,7 +10,7 @@ use crate::{
     foreign_text::clip,
     model::{
         ids::DeliveryId,
-        names::{ConnectionId, NodeName},
+        names::{CommitSha, ConnectionId, NodeName},
         state::IntakeState,
         trigger::{Retry, Subject, Trigger},
     },
@@ -243,8 +243,8 @@ async fn one_at_a_time(tx: &mut Tx, connection: &ConnectionId) -> Result<(), Sto
     tx.exclusive(section).await
 }
 
-/// Whether the ref of a push was deleted or pushed otherwise after an earlier delivery of the same body. What only
-/// repeats an older body, and led to nothing, says nothing of the ref.
+/// Whether the ref of a push was deleted or pushed to another commit after an earlier delivery of the same body. What
+/// only repeats an older body, and led to nothing, says nothing of the ref.
 async fn moved_since(tx: &mut Tx, new: &NewDelivery, seq: i64) -> Result<bool, StoreError> {
     let (Some(repository), Some(ref_name)) = (&new.subject.repository_id, &new.subject.ref_name) else {
         return Ok(false);
@@ -252,10 +252,18 @@ async fn moved_since(tx: &mut Tx, new: &NewDelivery, seq: i64) -> Result<bool, S
     let row = tx
         .row(
             "SELECT d.id FROM deliveries d WHERE d.connection = $1 AND d.repository_id = $2 AND d.ref_name = $3
-                 AND d.seq > $4 AND d.digest <> $5 AND (d.repeats IS NULL OR d.deletion = 1
+                 AND d.seq > $4 AND d.digest <> $5 AND (d.commit_sha IS NULL OR d.commit_sha <> $6)
+                 AND (d.repeats IS NULL OR d.deletion = 1
                      OR EXISTS (SELECT 1 FROM triggers t WHERE t.delivery_id = d.id AND t.state = 'planned'))
              LIMIT 1",
-            args![&new.connection, repository, ref_name, seq, &new.digest],
+            args![
+                &new.connection,
+                repository,
+                ref_name,
+                seq,
+                &new.digest,
+                new.subject.commit.as_ref().map_or("", CommitSha::as_str),
+            ],
         )
         .await?;
     Ok(row.is_some())

@@ -7,6 +7,7 @@ contract!(
     what_led_to_nothing_may_come_again_and_what_was_done_may_not,
     a_branch_that_was_deleted_and_pushed_again_is_new,
     an_old_push_delivered_again_is_new_for_the_tip_alone,
+    another_word_of_the_same_commit_moves_nothing,
     by_ourselves_only_what_the_connection_kept_from_running_comes_again,
     a_refusal_of_the_credentials_is_no_try,
     what_waits_for_a_right_is_due_when_it_is_delivered_again,
@@ -201,6 +202,30 @@ async fn an_old_push_delivered_again_is_new_for_the_tip_alone(lab: Lab) {
         }
     }
     assert_eq!(lab.number("SELECT COUNT(*) AS n FROM runs").await, 2);
+}
+
+async fn another_word_of_the_same_commit_moves_nothing(lab: Lab) {
+    let first = pushed("1", "x", 1);
+    let other_words = NewDelivery {
+        key: "2".into(),
+        digest: [9; 32],
+        ..first.clone()
+    };
+    for new in [&first, &other_words] {
+        read(&lab, new, trigger_of(new)).await;
+        plan(&lab, runs).await;
+    }
+    // A redelivery of Forgejo's: the same body under a new id.
+    let again = NewDelivery {
+        key: "3".into(),
+        ..first.clone()
+    };
+    assert!(matches!(record(&lab, &again).await, RecordOutcome::Duplicate(_)));
+    // Whoever set the branch elsewhere meanwhile did move it.
+    let moved = pushed("4", "x", 2);
+    read(&lab, &moved, trigger_of(&moved)).await;
+    plan(&lab, runs).await;
+    assert!(matches!(record(&lab, &again).await, RecordOutcome::New(_)));
 }
 
 async fn by_ourselves_only_what_the_connection_kept_from_running_comes_again(lab: Lab) {
