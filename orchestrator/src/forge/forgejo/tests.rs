@@ -306,6 +306,26 @@ async fn faults_say_whether_and_when_to_come_again() {
 }
 
 #[tokio::test]
+async fn a_repository_is_located_by_its_number_where_its_path_leads_elsewhere() {
+    for (world, path) in [
+        (World::AsIs, Some("acme/tool")),
+        (World::Renamed, Some("acme/new")),
+        (World::Recreated, Some("acme/new")),
+        (World::Gone, None),
+    ] {
+        let rig = rig(world).await;
+        let now = rig.forgejo.locate(&repository()).await;
+        match path {
+            Some(path) => {
+                let now = now.unwrap();
+                assert_eq!((now.path.as_str(), &now.id), (path, &repository().id));
+            }
+            None => assert!(matches!(now, Err(ForgeError::Forbidden { .. })), "{now:?}"),
+        }
+    }
+}
+
+#[tokio::test]
 async fn tokens_that_no_header_can_carry_are_refused() {
     let http = Outgoing::new("https://forge.example", false);
     let Ok(http) = http else {
