@@ -1,9 +1,10 @@
 //! From deliveries to runs: claims what intake stored, reads the ref and the workflow files again at
 //! their source, and stores plans. A delivery is only a hint; nothing of it is believed that the
-//! forge or the mirror can tell.
+//! forge or the mirror can say.
 
 mod batch;
 mod catch_up;
+mod claims;
 mod decide;
 mod error;
 
@@ -47,7 +48,7 @@ pub struct Planner {
 }
 
 impl Planner {
-    /// A planner over these parts. It tells `connections` which repositories it may not read.
+    /// A planner over these parts. It reports to `connections` which repositories it may not read.
     #[must_use]
     pub fn new(deps: &Deps, connections: ConnectionHealth) -> Self {
         Self {

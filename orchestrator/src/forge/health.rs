@@ -1,16 +1,16 @@
 //! Whether each connection works: a forge that refuses a credential is a state of the connection, which begins and ends,
 //! and not a verdict on whatever was asked meanwhile. It is asked at the start, on a timer, and soon after a call was
-//! answered with 401; nothing ends because of an answer. The same holds for a right to one repository that is missing: a
-//! fault of that repository, which is asked about until it ends.
+//! answered with 401; nothing ends because of an answer. The same holds for a right to one repository that is missing: the
+//! forge is asked about that repository until the right is there, or nothing waits for it.
 
-mod repositories;
+mod rights;
 #[cfg(test)]
 mod tests;
 
 use std::{
-    collections::{BTreeMap, HashMap},
-    fmt,
-    sync::Arc,
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fmt, mem,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -20,11 +20,14 @@ use prometheus_client::{
     metrics::{family::Family, gauge::Gauge},
     registry::Registry,
 };
-use tokio::sync::{Notify, watch};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
-use self::repositories::Faults;
-pub use self::repositories::RepositoryFault;
+pub use self::rights::MissingRight;
+use self::rights::{MissingRights, SaidBy};
 use super::{Access, CheckedRepository, Forge, ForgeError};
 use crate::{
     clock::now_ms,
@@ -36,8 +39,10 @@ use crate::{
 /// How long the answers are waited for, and for each repository that is asked about so much longer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 const ANSWER_ABOUT_ONE: Duration = Duration::from_millis(500);
-/// Repositories that are asked about in one round, those with faults first.
+/// Repositories that are asked about every [`WORKING_INTERVAL`], those with a missing right first.
 const ASKED: usize = 100;
+/// Repositories with a missing right that are asked about more often: GitHub takes 5000 calls an hour for everything.
+const ASKED_OFTEN: usize = 20;
 /// How often a connection that works is asked.
 const WORKING_INTERVAL: Duration = Duration::from_secs(300);
 /// After how long one that does not work is asked again, at first and at most; doubled each time. A forge may ask for a
@@ -171,12 +176,38 @@ struct Inner {
     states: watch::Sender<BTreeMap<ConnectionId, ConnectionState>>,
     /// One for each connection: a call of it was refused, so it is probed soon.
     rechecks: BTreeMap<ConnectionId, Arc<Notify>>,
-    /// One for each connection: a right that was missing is there.
-    mended: BTreeMap<ConnectionId, Notify>,
+    /// One for each connection.
+    granted: BTreeMap<ConnectionId, Granted>,
     /// Those that the configuration lists.
     listed: BTreeMap<ConnectionId, Vec<RepoPath>>,
-    faults: Faults,
+    missing: MissingRights,
     counted: Family<StateLabel, Gauge>,
+}
+
+/// The repositories to which a right that was missing was given.
+#[derive(Debug, Default)]
+struct Granted {
+    // Nothing awaits while holding it.
+    paths: Mutex<BTreeSet<RepoPath>>,
+    more: Notify,
+}
+
+impl Granted {
+    fn add(&self, path: &RepoPath) {
+        let mut paths = self.paths.lock().unwrap_or_else(PoisonError::into_inner);
+        paths.insert(path.clone());
+        self.more.notify_one();
+    }
+
+    async fn take(&self) -> BTreeSet<RepoPath> {
+        loop {
+            let paths = mem::take(&mut *self.paths.lock().unwrap_or_else(PoisonError::into_inner));
+            if !paths.is_empty() {
+                return paths;
+            }
+            self.more.notified().await;
+        }
+    }
 }
 
 impl ConnectionHealth {
@@ -199,9 +230,9 @@ impl ConnectionHealth {
         let states: BTreeMap<_, _> = listed.keys().map(|id| (id.clone(), ConnectionState::Unknown)).collect();
         let inner = Inner {
             rechecks: states.keys().map(|id| (id.clone(), Arc::default())).collect(),
-            mended: states.keys().map(|id| (id.clone(), Notify::new())).collect(),
+            granted: states.keys().map(|id| (id.clone(), Granted::default())).collect(),
             listed,
-            faults: Faults::default(),
+            missing: MissingRights::default(),
             states: watch::Sender::new(states),
             counted: Family::default(),
         };
@@ -235,11 +266,11 @@ impl ConnectionHealth {
 
     /// Asks a connection now, and keeps what it says.
     pub async fn probe(&self, connection: &ConnectionId, forge: &dyn Forge) -> ConnectionState {
-        self.probe_all(connection, forge).await.state
+        self.probe_about(connection, forge, &self.asked(connection)).await.state
     }
 
-    async fn probe_all(&self, connection: &ConnectionId, forge: &dyn Forge) -> Probed {
-        let probed = probe(forge, &self.asked(connection)).await;
+    async fn probe_about(&self, connection: &ConnectionId, forge: &dyn Forge, repositories: &[RepoPath]) -> Probed {
+        let probed = probe(forge, repositories).await;
         self.set(connection, probed.state.clone());
         for found in &probed.repositories {
             self.found(connection, found);
@@ -247,28 +278,34 @@ impl ConnectionHealth {
         probed
     }
 
+    fn listed(&self, connection: &ConnectionId) -> &[RepoPath] {
+        self.0.listed.get(connection).map_or(&[], Vec::as_slice)
+    }
+
     /// The repositories that a connection is asked about.
     fn asked(&self, connection: &ConnectionId) -> Vec<RepoPath> {
-        let faulty = self.0.faults.of(connection);
-        let listed = self.0.listed.get(connection).map_or(&[][..], Vec::as_slice);
-        let others = listed.iter().filter(|path| !faulty.contains_key(*path));
-        faulty.keys().chain(others).take(ASKED).cloned().collect()
+        let lacking = self.0.missing.of(connection);
+        let others = self
+            .listed(connection)
+            .iter()
+            .filter(|path| !lacking.contains_key(*path));
+        lacking.keys().chain(others).take(ASKED).cloned().collect()
     }
 
     fn found(&self, connection: &ConnectionId, found: &CheckedRepository) {
         let path = &found.path;
         match &found.access {
             Access::Missing { reason, fix } => {
-                if self.0.faults.note(connection, path, reason, fix, true) {
+                if self.0.missing.note(connection, path, reason, fix, SaidBy::Question) {
                     tracing::warn!(%connection, repository = %path, reason, fix, "the connection has not the rights it needs");
                 }
             }
             Access::Granted { .. } => {
-                // One that only a call met may still be there: that the next call says.
-                if self.0.faults.of(connection).get(path).is_some_and(|fault| fault.asked) {
-                    self.repository_works(connection, path);
-                    if let Some(mended) = self.0.mended.get(connection) {
-                        mended.notify_one();
+                // One that only a call met may still be missing: that the next call says.
+                if self.0.missing.of(connection).get(path).is_some_and(|right| right.asked) {
+                    self.end(connection, path);
+                    if let Some(granted) = self.0.granted.get(connection) {
+                        granted.add(path);
                     }
                 }
             }
@@ -278,29 +315,39 @@ impl ConnectionHealth {
 
     /// The repositories that a connection may not use now.
     #[must_use]
-    pub fn repository_faults(&self, connection: &ConnectionId) -> BTreeMap<RepoPath, RepositoryFault> {
-        self.0.faults.of(connection)
+    pub fn missing_rights(&self, connection: &ConnectionId) -> BTreeMap<RepoPath, MissingRight> {
+        self.0.missing.of(connection)
     }
 
-    /// A call about this repository failed because a right is missing: the forge is asked about it soon, and until that ends.
+    /// A call about this repository failed because a right is missing: the forge is asked about it soon, and until it is
+    /// there or no call has met it for half an hour.
     pub fn repository_refused(&self, connection: &ConnectionId, path: &RepoPath, reason: &str, fix: &str) {
-        if self.0.faults.note(connection, path, reason, fix, false) {
+        if self.0.missing.note(connection, path, reason, fix, SaidBy::Call) {
             tracing::warn!(%connection, repository = %path, reason, fix, "the token or App may not read a repository; its pushes wait");
             self.recheck(connection).notify_one();
         }
     }
 
-    /// A call about this repository was answered, or nothing waits for it any more.
+    /// A call about this repository was answered. Where the forge says that a right is missing, which may be another one, it
+    /// is asked again soon.
     pub fn repository_works(&self, connection: &ConnectionId, path: &RepoPath) {
-        if self.0.faults.end(connection, path).is_some() {
-            tracing::info!(%connection, repository = %path, "the repository has no fault any more");
+        match self.0.missing.of(connection).get(path) {
+            None => {}
+            Some(right) if right.asked => self.recheck(connection).notify_one(),
+            Some(_) => self.end(connection, path),
         }
     }
 
-    /// Waits until a right of a connection that was missing is there.
-    pub async fn until_mended(&self, connection: &ConnectionId) {
-        match self.0.mended.get(connection) {
-            Some(mended) => mended.notified().await,
+    fn end(&self, connection: &ConnectionId, path: &RepoPath) {
+        if self.0.missing.end(connection, path) {
+            tracing::info!(%connection, repository = %path, "the right that was missing is there");
+        }
+    }
+
+    /// Waits until rights that were missing are there; which repositories they are to, each once.
+    pub async fn until_granted(&self, connection: &ConnectionId) -> BTreeSet<RepoPath> {
+        match self.0.granted.get(connection) {
+            Some(granted) => granted.take().await,
             None => std::future::pending().await,
         }
     }
@@ -333,8 +380,16 @@ impl ConnectionHealth {
     async fn probe_repeatedly(&self, connection: &ConnectionId, forge: &dyn Forge) {
         let recheck = self.recheck(connection);
         let mut wait = BROKEN_INTERVAL.0;
+        let mut asked_all: Option<Instant> = None;
         loop {
-            let Probed { state, pause, .. } = self.probe_all(connection, forge).await;
+            self.0.missing.forget_old(connection, self.listed(connection));
+            // Between the regular times only those are asked about that may have changed.
+            let all = asked_all.is_none_or(|at| at.elapsed() >= WORKING_INTERVAL);
+            let repositories = match all {
+                true => self.asked(connection),
+                false => self.0.missing.of(connection).into_keys().take(ASKED_OFTEN).collect(),
+            };
+            let Probed { state, pause, .. } = self.probe_about(connection, forge, &repositories).await;
             // Calls that were refused until now, our own among them, are answered by this.
             let _refused = recheck.notified().now_or_never();
             if state.is_broken() {
@@ -342,11 +397,14 @@ impl ConnectionHealth {
                 wait = (wait * 2).min(BROKEN_INTERVAL.1);
                 continue;
             }
+            if all {
+                asked_all = Some(Instant::now());
+            }
             tokio::time::sleep(SHORTEST_INTERVAL).await;
-            let faulty = !self.0.faults.of(connection).is_empty();
-            let next = if faulty { wait } else { WORKING_INTERVAL };
+            let lacking = !self.0.missing.of(connection).is_empty();
+            let next = if lacking { wait } else { WORKING_INTERVAL };
             let _elapsed_or_refused = tokio::time::timeout(next, recheck.notified()).await;
-            wait = if faulty {
+            wait = if lacking {
                 (wait * 2).min(BROKEN_INTERVAL.1)
             } else {
                 BROKEN_INTERVAL.0

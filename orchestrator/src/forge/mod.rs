@@ -29,7 +29,7 @@ use crate::secret::Secret;
 pub use self::checked::{Access, Checked, CheckedRepository};
 pub use self::connect::{ConnectError, connect, connect_noting_refusals};
 use self::connect::{encode_part, encode_ref};
-pub use self::health::{ConnectionHealth, ConnectionState, RepositoryFault};
+pub use self::health::{ConnectionHealth, ConnectionState, MissingRight};
 pub use self::webhook::{BadDelivery, Dialect, Parsed, Webhooks};
 #[cfg(test)]
 pub(crate) use self::{forgejo::DIALECT as FORGEJO, github::DIALECT as GITHUB};
@@ -168,6 +168,12 @@ pub trait Forge: Send + Sync + fmt::Debug {
     /// The repository under this path now, with the context that calls about it take: its id must be compared with the
     /// one that is meant. `known` is the context it had before, if any.
     async fn find_repository(&self, path: &RepoPath, known: &ForgeContext) -> Result<Option<Repository>, ForgeError>;
+
+    /// The same repository, by its id, as it is now: it may have another path than it had.
+    ///
+    /// # Errors
+    /// [`ForgeError::Forbidden`] when it is gone or hidden from us, which a forge does not tell apart.
+    async fn locate(&self, repository: &Repository) -> Result<Repository, ForgeError>;
 
     /// How to fetch it.
     async fn fetch_access(&self, repository: &Repository) -> Result<FetchAccess, ForgeError>;

@@ -112,6 +112,10 @@ impl Forge for Silent {
         unreachable!("intake asks forges for nothing")
     }
 
+    async fn locate(&self, _: &Repository) -> Result<Repository, ForgeError> {
+        unreachable!("intake asks forges for nothing")
+    }
+
     async fn fetch_access(&self, _: &Repository) -> Result<FetchAccess, ForgeError> {
         unreachable!("intake asks forges for nothing")
     }

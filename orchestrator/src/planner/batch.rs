@@ -7,7 +7,9 @@ use futures::{StreamExt as _, stream};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    LEASE, Planner, WorkflowFile, decide,
+    LEASE, Planner, WorkflowFile,
+    claims::while_held,
+    decide,
     error::{PlanError, not_now},
 };
 use crate::{
@@ -46,33 +48,11 @@ impl Planner {
     /// Plans what was claimed together, unless the daemon stops before; what is left is given back then.
     pub(super) async fn batch(&self, batch: Vec<ClaimedTrigger>, stop: &CancellationToken) {
         let claims: Vec<(TriggerId, i64)> = batch.iter().map(|claimed| (claimed.id, claimed.epoch)).collect();
-        if let Err(error) = self.while_claimed(&claims, stop, self.plan_all(&batch)).await {
+        let renew = || self.store.renew_triggers(&claims, LEASE);
+        let give_back = self.store.release_triggers(&claims);
+        if let Err(error) = while_held(self.plan_all(&batch), RENEW, stop, renew, give_back).await {
             let (error, triggers) = (&error as &dyn Error, claims.len());
             tracing::error!(triggers, error, "triggers were left until their lease ends");
-        }
-    }
-
-    /// Works while the claims are held: renews them, and gives back what is left when the daemon stops.
-    async fn while_claimed(
-        &self,
-        claims: &[(TriggerId, i64)],
-        stop: &CancellationToken,
-        work: impl Future<Output = ()>,
-    ) -> Result<(), StoreError> {
-        tokio::pin!(work);
-        let mut renew = tokio::time::interval_at(tokio::time::Instant::now() + RENEW, RENEW);
-        loop {
-            tokio::select! {
-                () = &mut work => return Ok(()),
-                () = stop.cancelled() => return self.store.release_triggers(claims).await.map(drop),
-                _ = renew.tick() => {
-                    // Those that were planned meanwhile are not held either: the work is at its end then.
-                    if self.store.renew_triggers(claims, LEASE).await? == 0 {
-                        tracing::debug!(triggers = claims.len(), "none of these triggers is ours any more");
-                        return Ok(());
-                    }
-                }
-            }
         }
     }
 
@@ -93,34 +73,43 @@ impl Planner {
         }
     }
 
-    /// Plans triggers that name the same repository, in their order.
+    /// Plans triggers that name the same repository, in their order. What git will never fetch may be one ref of many:
+    /// then each is planned alone, and only that one fails.
     async fn plan_together(&self, batch: &[&ClaimedTrigger]) {
-        let Some(repository) = batch.first().map(|claimed| &claimed.trigger.repository) else {
+        let Err(error) = self.try_together(batch).await else {
             return;
         };
+        if batch.len() == 1 || !error.may_concern_one_ref() {
+            return self.cannot_read(batch, &error).await;
+        }
+        tracing::warn!(
+            triggers = batch.len(),
+            cause = chain(&error),
+            "a joint fetch failed; each trigger is planned alone"
+        );
+        for alone in batch.chunks(1) {
+            if let Err(error) = self.try_together(alone).await {
+                self.cannot_read(alone, &error).await;
+            }
+        }
+    }
+
+    /// Fails, and ends none of these triggers, when their refs cannot be fetched.
+    async fn try_together(&self, batch: &[&ClaimedTrigger]) -> Result<(), PlanError> {
+        let Some(repository) = batch.first().map(|claimed| &claimed.trigger.repository) else {
+            return Ok(());
+        };
         let names = batch.iter().map(|claimed| claimed.trigger.event.ref_name());
-        let fetched = match self.forges.get(&repository.connection) {
-            Some(forge) => self
-                .fetch(forge.as_ref(), repository, names)
-                .await
-                .map(|heads| (forge, heads)),
-            None => Err(not_now(format!(
+        let forge = self.forges.get(&repository.connection);
+        let forge = forge.ok_or_else(|| {
+            not_now(format!(
                 "the connection {} is no longer configured",
                 repository.connection
-            ))),
-        };
+            ))
+        })?;
+        let fetched = self.fetch(forge.as_ref(), repository, names).await;
         self.note_rights(repository, fetched.as_ref().err());
-        let (forge, heads) = match fetched {
-            Ok(fetched) => fetched,
-            Err(error) => {
-                let (path, cause, triggers) = (&repository.path, chain(&error), batch.len());
-                tracing::warn!(repository = %path, triggers, cause, "a repository cannot be read; its triggers wait or fail");
-                for claimed in batch {
-                    self.end(claimed, Err(&error)).await;
-                }
-                return;
-            }
-        };
+        let heads = fetched?;
         let plans: Vec<_> = batch
             .iter()
             .map(|claimed| self.plan(forge.as_ref(), claimed, heads.get(claimed.trigger.event.ref_name())))
@@ -133,6 +122,24 @@ impl Planner {
                 Err(error) => self.end(claimed, Err(&error)).await,
             }
         }
+        Ok(())
+    }
+
+    async fn cannot_read(&self, batch: &[&ClaimedTrigger], error: &PlanError) {
+        let (path, triggers) = (
+            batch.first().map(|claimed| &claimed.trigger.repository.path),
+            batch.len(),
+        );
+        let (repository, cause) = (path.map(tracing::field::display), chain(error));
+        tracing::warn!(
+            repository,
+            triggers,
+            cause,
+            "a repository cannot be read; its triggers wait or fail"
+        );
+        for claimed in batch {
+            self.end(claimed, Err(error)).await;
+        }
     }
 
     /// What these refs point at, fetched into the mirror. A ref that the forge does not have is not among them.
@@ -142,9 +149,9 @@ impl Planner {
         repository: &Repository,
         names: impl Iterator<Item = &'n RefName>,
     ) -> Result<HashMap<RefName, CommitSha>, PlanError> {
-        same_repository(forge, repository).await?;
-        let access = forge.fetch_access(repository).await?;
-        Ok(self.source.fetch_heads(repository, &access, names).await?)
+        let now = forge.locate(repository).await?;
+        let access = forge.fetch_access(&now).await?;
+        Ok(self.source.fetch_heads(&now, &access, names).await?)
     }
 
     /// Says where administrators look whether the repository can be read.
@@ -165,7 +172,7 @@ impl Planner {
     async fn end(&self, claimed: &ClaimedTrigger, planned: Result<TriggerOutcome, &PlanError>) {
         let ended = match planned {
             Ok(outcome) => self.finish(claimed, outcome).await,
-            Err(error) if error.waits_for_a_right() => match claimed.age < WAIT_FOR_A_RIGHT {
+            Err(error) if error.waits_for_a_right() => match claimed.waited.unwrap_or_default() < WAIT_FOR_A_RIGHT {
                 true => self.put_off(claimed, error).await,
                 false => self.fail(claimed, error).await,
             },
@@ -322,19 +329,6 @@ impl Planner {
             files.push(WorkflowFile { path, text });
         }
         Ok(files)
-    }
-}
-
-/// The path must still be that of the repository that is meant.
-async fn same_repository(forge: &dyn Forge, repository: &Repository) -> Result<(), PlanError> {
-    let Repository { path, id, context, .. } = repository;
-    match forge.find_repository(path, context).await? {
-        Some(found) if found.id == *id => Ok(()),
-        Some(_) => Err(PlanError::Never {
-            reason: format!("{path} is another repository by now than the one of the event"),
-            retry: Retry::Never,
-        }),
-        None => Err(PlanError::Hidden(path.clone())),
     }
 }
 

@@ -1,10 +1,10 @@
 //! Catching up: what was missed while a connection was broken, or this daemon away.
 //!
-//! [`ConnectionHealth`] knows whether a connection works, and has its rights. When it works (again), everything that waits for it becomes
-//! due, and the branches and tags at the forge are compared with the pushes that are known. A push whose delivery we
-//! hold is delivered again by ourselves: its sender asked for a run, and only our side kept it from running. Where we
-//! hold no delivery, nobody has asked us for anything, so the ref is only listed, and a person runs it with
-//! `helios-ci trigger`.
+//! [`ConnectionHealth`] knows whether a connection works. When it works (again), everything that waits for it becomes
+//! due, and the branches and tags at the forge are compared with the pushes that are known; when a right to one repository
+//! is given, the same is done for that repository alone. A push whose delivery we hold is delivered again by ourselves: its
+//! sender asked for a run, and only our side kept it from running. Where we hold no delivery, nobody has asked us for
+//! anything, so the ref is only listed, and a person runs it with `helios-ci trigger`.
 
 use std::time::{Duration, Instant};
 
@@ -60,8 +60,6 @@ enum CompareError {
     Forge(#[from] ForgeError),
     #[error(transparent)]
     Source(#[from] SourceError),
-    #[error("{0} does not exist (any more), or is hidden from us")]
-    Absent(RepoPath),
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -185,13 +183,7 @@ impl CatchUp {
                         if all {
                             compared = Some(Instant::now());
                         }
-                        let changed = async {
-                            tokio::select! {
-                                () = self.connections.until_broken(id) => {}
-                                () = self.connections.until_mended(id) => {}
-                            }
-                        };
-                        was_broken = tokio::time::timeout(COMPARE_DUE, changed).await.is_ok();
+                        was_broken = self.until_broken(id, forge).await;
                         interrupted = was_broken;
                         continue;
                     }
@@ -202,13 +194,56 @@ impl CatchUp {
         }
     }
 
+    /// Waits until a connection is broken, or repositories are to be compared again (`false`). Catches up meanwhile with
+    /// each repository to which a right was given.
+    async fn until_broken(&self, id: &ConnectionId, forge: &dyn Forge) -> bool {
+        let watched = async {
+            loop {
+                let granted = tokio::select! {
+                    () = self.connections.until_broken(id) => return,
+                    granted = self.connections.until_granted(id) => granted,
+                };
+                for path in granted {
+                    if let Err(error) = self.granted(id, forge, &path).await {
+                        let reason = chain(&error);
+                        tracing::warn!(connection = %id, repository = %path, reason, "cannot catch up with a repository now");
+                    }
+                }
+            }
+        };
+        tokio::time::timeout(COMPARE_DUE, watched).await.is_ok()
+    }
+
+    /// Lets what waits for a right to this repository go on at once, and compares it.
+    async fn granted(&self, id: &ConnectionId, forge: &dyn Forge, path: &RepoPath) -> Result<(), CompareError> {
+        let known = self
+            .deps
+            .store
+            .known_repositories(id)
+            .await?
+            .into_iter()
+            .find(|known| same_path(&known.path, path));
+        let found = match known {
+            Some(known) => Some(known),
+            None => forge.find_repository(path, &ForgeContext::default()).await?,
+        };
+        let Some(repository) = found else { return Ok(()) };
+        self.deps.store.repository_works(&repository).await?;
+        self.wake();
+        self.compare(forge, &repository).await.map(drop)
+    }
+
     /// Lets what waits for a connection go on at once.
     async fn wake_waiting(&self, id: &ConnectionId) -> Result<(), StoreError> {
         self.deps.store.connection_works(id).await?;
+        self.wake();
+        Ok(())
+    }
+
+    fn wake(&self) {
         for hint in [Hint::Trigger, Hint::Report] {
             self.deps.hints.notify(hint);
         }
-        Ok(())
     }
 
     /// Compares the repositories of a connection that works: all, or those that are due
@@ -262,8 +297,7 @@ impl CatchUp {
         found.retain(|known| serves(config, known));
         let listed = config.connections.get(id).map_or(&[][..], |c| &c.repositories);
         for path in listed {
-            let same = |known: &Repository| known.path.as_str().eq_ignore_ascii_case(path.as_str());
-            if found.iter().any(same) {
+            if found.iter().any(|known| same_path(&known.path, path)) {
                 continue;
             }
             match forge.find_repository(path, &ForgeContext::default()).await {
@@ -292,10 +326,7 @@ impl CatchUp {
     /// Compares one repository; how many pushes were delivered again.
     async fn compare(&self, forge: &dyn Forge, repository: &Repository) -> Result<u32, CompareError> {
         let store = &self.deps.store;
-        let now = match forge.find_repository(&repository.path, &repository.context).await? {
-            Some(now) if now.id == repository.id => now,
-            _ => return Err(CompareError::Absent(repository.path.clone())),
-        };
+        let now = forge.locate(repository).await?;
         let access = forge.fetch_access(&now).await?;
         let refs = self.deps.source.list_refs(&now, &access).await?;
         store.compared(&now, refs.iter().map(tip).collect()).await?;
@@ -315,6 +346,11 @@ impl CatchUp {
         }
         Ok(delivered)
     }
+}
+
+/// To a forge, two paths that differ in case alone are one.
+fn same_path(a: &RepoPath, b: &RepoPath) -> bool {
+    a.as_str().eq_ignore_ascii_case(b.as_str())
 }
 
 fn tip(found: &RemoteRef) -> Tip {

@@ -2,16 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{
-    error_chain::chain,
-    forge::ForgeError,
-    model::{names::RepoPath, trigger::Retry},
-    source::SourceError,
-};
-
-/// What everybody may read where a right is missing.
-const NO_RIGHT: &str =
-    "helios-ci may not read this repository: its administrator must give helios-ci's user or App the right";
+use crate::{error_chain::chain, forge::ForgeError, model::trigger::Retry, source::SourceError};
 
 /// Why a trigger could not be planned now.
 #[derive(Debug, thiserror::Error)]
@@ -20,9 +11,6 @@ pub(super) enum PlanError {
     Forge(#[from] ForgeError),
     #[error(transparent)]
     Source(#[from] SourceError),
-    /// The forge shows us no such repository. It says the same of one that is gone and of one that we may not see.
-    #[error("{0} does not exist (any more), or is hidden from us")]
-    Hidden(RepoPath),
     /// Nothing that another try could change.
     #[error("{reason}")]
     Never {
@@ -46,7 +34,7 @@ impl PlanError {
         match self {
             Self::Forge(error) => error.is_retryable(),
             Self::Source(error) => error.is_retryable(),
-            Self::Hidden(_) | Self::Never { .. } => false,
+            Self::Never { .. } => false,
         }
     }
 
@@ -60,17 +48,20 @@ impl PlanError {
     pub(super) fn concerns_the_repository(&self) -> bool {
         matches!(
             self,
-            Self::Forge(ForgeError::Forbidden { .. }) | Self::Source(SourceError::Denied { .. }) | Self::Hidden(_)
+            Self::Forge(ForgeError::Forbidden { .. }) | Self::Source(SourceError::Denied { .. })
         )
+    }
+
+    /// Whether a fetch of several refs failed for good and one of them may be the cause: the others alone may fare better.
+    pub(super) fn may_concern_one_ref(&self) -> bool {
+        matches!(self, Self::Source(error) if !error.is_retryable())
     }
 
     /// Whether the delivery may come again once this has ended the trigger.
     pub(super) fn retry(&self) -> Retry {
         match self {
             // The forge was away too long, or refused: a state of the connection.
-            Self::Forge(_) | Self::Source(SourceError::Fetch { .. } | SourceError::Denied { .. }) | Self::Hidden(_) => {
-                Retry::Automatic
-            }
+            Self::Forge(_) | Self::Source(SourceError::Fetch { .. } | SourceError::Denied { .. }) => Retry::Automatic,
             Self::Source(_) => Retry::OnRequest,
             Self::Never { retry, .. } => *retry,
         }
@@ -82,7 +73,6 @@ impl PlanError {
         match self {
             Self::Forge(error) => error.public_reason().to_owned(),
             Self::Source(error) => error.public_reason(),
-            Self::Hidden(_) => NO_RIGHT.to_owned(),
             Self::Never { .. } => chain(self),
         }
     }
@@ -99,6 +89,7 @@ impl PlanError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::names::RepoPath;
 
     #[test]
     fn a_missing_right_is_no_verdict_and_everybody_may_read_why() {
@@ -131,22 +122,21 @@ mod tests {
             reason,
         };
         let large = SourceError::TooLarge {
-            repository: repository.clone(),
+            repository,
             limit: 4096,
         };
         for (error, waits, of_the_repository) in [
             (PlanError::from(unauthorized), true, false),
             (forbidden.into(), true, true),
             (denied.into(), true, true),
-            (PlanError::Hidden(repository), true, true),
             (refused.into(), false, false),
             (fetch.into(), false, false),
             (large.into(), false, false),
         ] {
             let judged = (error.waits_for_a_right(), error.concerns_the_repository());
             assert_eq!(judged, (waits, of_the_repository), "{error}");
-            let told = error.reason();
-            assert!(!told.contains("10.0.0.1") && !told.contains("4096"), "{told}");
+            let public = error.reason();
+            assert!(!public.contains("10.0.0.1") && !public.contains("4096"), "{public}");
             assert!(!waits || error.retry() == Retry::Automatic, "{error}");
         }
     }

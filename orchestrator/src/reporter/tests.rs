@@ -292,6 +292,10 @@ impl Forge for Scripted {
         Ok(None)
     }
 
+    async fn locate(&self, repository: &Repository) -> Result<Repository, ForgeError> {
+        Ok(repository.clone())
+    }
+
     async fn fetch_access(&self, _: &Repository) -> Result<FetchAccess, ForgeError> {
         Ok(FetchAccess {
             url: String::new(),

@@ -77,7 +77,15 @@ impl Source {
         // Patterns that also match names which only end so.
         let patterns: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
         let listing = self.ls_remote(repository, access, what, &[], &patterns, LISTING);
-        let text = listing.await?.text();
+        let output = listing.await?;
+        // What was cut off would look like refs that are gone.
+        if output.stdout.len() >= LISTING {
+            return Err(SourceError::Answer {
+                what: "ls-remote",
+                answer: format!("at least {LISTING} bytes about {what}"),
+            });
+        }
+        let text = output.text();
         let mut found = HashMap::new();
         for (id, name) in text.lines().filter_map(|line| line.split_once('\t')) {
             if !patterns.contains(&name) {

@@ -2,6 +2,8 @@
 //! so that no foreign name ever becomes a file, and `a` and `a/b` can follow each other.
 
 use std::{
+    collections::HashSet,
+    ffi::OsString,
     fs,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
@@ -192,6 +194,7 @@ impl Source {
             limit,
         };
         sweep(&mirror, STALE_LOCK, STALE_PACK);
+        let before = names_in(&packs);
         let _permit = self.0.fetches.acquire().await;
         let cmd = git(&mirror, protocol_of(&access.url)?, "fetch").args([
             "--quiet",
@@ -203,16 +206,16 @@ impl Source {
             "--end-of-options",
             &access.url,
         ]);
-        let specs = specs.join("\n") + "\n";
+        let asked = specs.join("\n") + "\n";
         let size = || folder_size(&packs) > limit;
         let (cmd, _credential) = authorised(cmd, access, &self.0.mirrors)?;
-        match watched(&mirror, cmd, specs.into_bytes(), FETCH_DEADLINE, size).await? {
+        match watched(&mirror, cmd, asked.into_bytes(), FETCH_DEADLINE, size).await? {
             Watched::Ended(status, _) if status.success() => {
-                if size() {
-                    Err(too_large())
-                } else {
-                    Ok(true)
+                if !size() {
+                    return Ok(true);
                 }
+                take_back(&mirror, specs, &before).await?;
+                Err(too_large())
             }
             Watched::Ended(_, said) if is_gone(&said) => Ok(false),
             Watched::Ended(_, said) => Err(fetch_error(repository, what, &said)),
@@ -342,6 +345,30 @@ pub(super) async fn repack(mirror: &Path) -> Result<(), SourceError> {
         run_ok(mirror, cmd).await?;
     }
     Ok(())
+}
+
+/// Takes back a fetch that made the mirror too large, so that smaller ones still fit: its refs first, then its packs.
+async fn take_back(mirror: &Path, specs: &[String], before: &HashSet<OsString>) -> Result<(), SourceError> {
+    let refs = specs.iter().filter_map(|spec| Some(spec.split_once(':')?.1));
+    let deletions: String = refs.map(|name| format!("delete {name}\n")).collect();
+    let cmd = git(mirror, super::git::Protocol::None, "update-ref")
+        .arg("--stdin")
+        .stdin(deletions);
+    run_ok(mirror, cmd).await?;
+    let packs = mirror.join("objects/pack");
+    for name in names_in(&packs).difference(before) {
+        let file = packs.join(name);
+        fs::remove_file(&file).map_err(|source| SourceError::io("remove", &file, source))?;
+    }
+    Ok(())
+}
+
+/// The names of the files right in a folder.
+fn names_in(folder: &Path) -> HashSet<OsString> {
+    fs::read_dir(folder).map_or_else(
+        |_| HashSet::new(),
+        |entries| entries.flatten().map(|entry| entry.file_name()).collect(),
+    )
 }
 
 /// The size of the files right in a folder, in bytes.

@@ -476,6 +476,25 @@ async fn a_repository_beyond_the_limit_is_refused_in_words() {
     );
     assert!(error.to_string().contains("limits.repository_bytes"), "{error}");
     assert!(world.source.has_commit(&world.repository, &small).await.unwrap());
+    // What fits is fetched all the same, however often the other is tried.
+    world.git(&["branch", "small", small.as_str()]);
+    assert_eq!(world.fetch("refs/heads/small").await.unwrap(), small);
+    world.fetch("refs/heads/main").await.unwrap_err();
+    assert_eq!(world.fetch("refs/heads/small").await.unwrap(), small);
+}
+
+#[tokio::test]
+async fn a_listing_that_is_cut_off_is_no_word_on_what_is_gone() {
+    let world = World::new();
+    let commit = world.commit("a", b"1", "First");
+    // `ls-remote` takes a name for the end of one, too.
+    let refs: String = (0..20_000)
+        .map(|n| format!("{commit} refs/a/{n:08}/refs/heads/main\n"))
+        .collect();
+    std::fs::write(world.work().join(".git/packed-refs"), refs).unwrap();
+    let names = [main()];
+    let found = world.source.fetch_heads(&world.repository, &world.access, &names).await;
+    assert!(matches!(found, Err(SourceError::Answer { .. })), "{found:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

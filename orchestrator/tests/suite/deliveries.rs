@@ -307,9 +307,11 @@ async fn lose(how: Lost) -> (World, String) {
     }
     match how {
         Lost::WrongToken => world.forge.revoke_token(&token(&world)),
-        Lost::Refused => world
-            .forge
-            .fail_next("GET /api/v1/repos/ada/engine", Fault::Status(403)),
+        Lost::Refused => {
+            for call in ["GET /api/v1/repos/ada/engine", "GET /api/v1/repositories/"] {
+                world.forge.fail_next(call, Fault::Status(403));
+            }
+        }
         Lost::Away => world
             .forge
             .fail_next("GET /api/v1/repos/ada/engine", Fault::Status(502)),

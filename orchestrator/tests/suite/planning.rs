@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use helios_fakeforge::{Fault, Kind};
 
+use super::deliveries::runs_of;
 use crate::support::{self, Machines, World};
 
 const SMALL: &str = "name: ci\non: push\njobs:\n  job:\n    steps:\n      - run: echo hello\n";
@@ -63,6 +64,73 @@ async fn a_fetch_that_hangs_delays_its_own_repository_alone() {
     // What was under way is planned by the next daemon, at once and in order.
     world.up();
     world.wait(&waiting, "success").await;
+    world.wait(&next, "success").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_of_a_repository_that_was_renamed_before_it_was_planned_runs() {
+    let world = World::start(Machines::Process).await;
+    let asked = "GET /api/v1/repos/ada/engine";
+    world.forge.fail_next(asked, Fault::Hang(HANG));
+    let sha = world.push(SMALL).await;
+    world.until("the look-up that hangs", || {
+        (world.forge.state().count("GET", "/api/v1/repos/ada/engine") > 0).then_some(())
+    });
+    let renamed = world.forge.rename_repository(world.repository, "ada/motor");
+    renamed.expect("another name");
+    world.forge.end_hangs();
+    world.wait(&sha, "success").await;
+    assert!(!world.words(&sha, "helios-ci").contains(&"error".to_owned()));
+    // What was lost is compared at its new place, too.
+    let caught = world.cli(&["catch-up", "--json"]);
+    let said: serde_json::Value = serde_json::from_slice(&caught.stdout).expect("JSON");
+    let mut connections = said["connections"].as_array().into_iter().flatten();
+    let local = connections
+        .find(|caught| caught["connection"] == "local")
+        .expect("the connection");
+    assert_eq!(
+        (&local["repositories"], &local["broken"]),
+        (&1.into(), &serde_json::Value::Null),
+        "{said}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_branch_that_is_too_large_fails_alone() {
+    let world = World::with(Machines::Process, "limits: {repository_bytes: 1MiB}\n").await;
+    let first = world.push(SMALL).await;
+    world.wait(&first, "success").await;
+    // While one of them is fetched, the others come, and are planned together.
+    let fetch = "GET /ada/engine.git/info/refs";
+    let asked = || world.forge.state().count("GET", "/ada/engine.git/info/refs");
+    let before = asked();
+    world.forge.fail_next(fetch, Fault::Hang(HANG));
+    let branch = async |name: &str| {
+        let set = world.forge.update_ref(world.repository, name, Some(&first));
+        set.await.expect("the ref is set");
+    };
+    branch("refs/heads/slow").await;
+    world.until("the fetch that hangs", || (asked() > before).then_some(()));
+    branch("refs/heads/before").await;
+    let noise: Vec<u8> = std::iter::repeat_with(rand::random).take(3 << 20).collect();
+    let large = [
+        (".forgejo/workflows/ci.yml", SMALL.as_bytes().to_vec(), 0o644),
+        ("noise", noise, 0o644),
+    ];
+    let large = world.forge.push(world.repository, "large", &large, "Add noise").await;
+    let large = large.expect("a push");
+    branch("refs/heads/after").await;
+    world.until("all deliveries are read", || {
+        let all = world.get("/api/v1/deliveries?limit=100");
+        let waits = |row: &&serde_json::Value| row["outcome"].as_str().is_some_and(|said| said.starts_with("waiting"));
+        (all["deliveries"].as_array()?.iter().filter(waits).count() >= 4).then_some(())
+    });
+    world.forge.end_hangs();
+    world.wait(&large, "error").await;
+    world.until("a run for each of the others", || {
+        (runs_of(&world, &first) == 4).then_some(())
+    });
+    let next = world.push(SMALL).await;
     world.wait(&next, "success").await;
 }
 

@@ -14,7 +14,7 @@ const FETCH: &str = "GET /ada/engine.git/info/refs";
 const WAITS: &str = "helios-ci may not read this repository";
 
 /// The repositories that the status names at the Forgejo of this world.
-fn faults(world: &World) -> Vec<Value> {
+fn missing(world: &World) -> Vec<Value> {
     let status = world.get("/api/v1/status");
     let all = status["details"]["connections"].as_array().expect("the connections");
     let local = all.iter().find(|c| c["name"] == "local").expect("the connection");
@@ -28,18 +28,18 @@ async fn a_repository_that_git_may_not_fetch_is_named_and_its_push_runs_when_it_
     // The second try lasts until everything was looked at.
     world.forge.fail_next(FETCH, Fault::Hang(Duration::from_secs(600)));
     let sha = world.push(SMALL).await;
-    let fault = world.until("the repository is named", || faults(&world).pop());
-    assert_eq!(fault["path"], "ada/engine");
-    let detail = fault["detail"].as_str().expect("words");
+    let right = world.until("the repository is named", || missing(&world).pop());
+    assert_eq!(right["path"], "ada/engine");
+    let detail = right["detail"].as_str().expect("words");
     assert!(
         detail.starts_with("the token or App may not read ada/engine: "),
         "{detail}"
     );
     assert!(
-        fault["fix"]
+        right["fix"]
             .as_str()
             .is_some_and(|fix| fix.contains("helios-ci doctor")),
-        "{fault}"
+        "{right}"
     );
     world.wait(&sha, "pending").await;
     let told = world.until("the commit says why", || {
@@ -51,7 +51,7 @@ async fn a_repository_that_git_may_not_fetch_is_named_and_its_push_runs_when_it_
     world.forge.end_hangs();
     world.wait(&sha, "success").await;
     assert_eq!(runs_of(&world, &sha), 1);
-    assert_eq!(faults(&world), Vec::<Value>::new());
+    assert_eq!(missing(&world), Vec::<Value>::new());
     assert!(world.daemon_log().contains("may not read a repository"));
 }
 
@@ -179,8 +179,8 @@ async fn whatever_right_is_missing_the_push_waits_and_the_cure_that_doctor_names
             "{what}: {found:?}"
         );
         if wrong != Wrong::Token {
-            let fault = world.until(&format!("{what}: it is named"), || faults(&world).pop());
-            assert_eq!(fault["path"], "ada/secret", "{what}");
+            let right = world.until(&format!("{what}: it is named"), || missing(&world).pop());
+            assert_eq!(right["path"], "ada/secret", "{what}");
         }
         assert_eq!(runs_of(&world, &sha), 0, "{what}");
         // The least that is asked for, and nobody delivers anything again.
@@ -188,8 +188,8 @@ async fn whatever_right_is_missing_the_push_waits_and_the_cure_that_doctor_names
         world.forge.add_collaborator(secret, "helios-ci", Access::Write);
         world.wait(&sha, "success").await;
         assert_eq!(runs_of(&world, &sha), 1, "{what}");
-        world.until(&format!("{what}: no fault any more"), || {
-            faults(&world).is_empty().then_some(())
+        world.until(&format!("{what}: nothing is missing any more"), || {
+            missing(&world).is_empty().then_some(())
         });
         assert_eq!(failure(&world, line), None, "{what}");
     }
@@ -203,11 +203,11 @@ async fn whatever_right_is_missing_the_push_waits_and_the_cure_that_doctor_names
     );
 }
 
-/// Makes every delivery and trigger a day and a half older.
+/// Makes every trigger wait a day and a half longer.
 async fn age(world: &World) {
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(world.data().join("helios-ci.db"));
     let mut database = sqlx::ConnectOptions::connect(&options).await.expect("the database");
-    let update = sqlx::query("UPDATE triggers SET created_ms = created_ms - 36 * 3600000, due_ms = 0")
+    let update = sqlx::query("UPDATE triggers SET refused_ms = refused_ms - 36 * 3600000, due_ms = 0")
         .execute(&mut database)
         .await;
     assert_eq!(update.expect("another time").rows_affected(), 1);

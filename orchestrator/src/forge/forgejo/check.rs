@@ -2,10 +2,12 @@
 //!
 //! Facts, seen on a Forgejo: an invalid token makes every call 401, `/version` too; `GET /user` takes the scope
 //! `read:user`, which a token for statuses needs not have; a repository is 403 where a scope is missing or where the token
-//! is limited to public ones, and 404 where its user may not see it; its `permissions` are those of the user.
+//! is limited to public ones, and 404 where its user may not see it; its `permissions` are those of the user, whatever the
+//! token may. A status that cannot be decoded is answered 403 where the token may not set any, else 422, and is not stored.
 
 use futures::{StreamExt as _, stream};
-use serde::Deserialize;
+use http::Method;
+use serde::{Deserialize, Serialize};
 
 use super::{
     Forgejo,
@@ -35,6 +37,15 @@ struct Permissions {
     #[serde(default)]
     pull: bool,
 }
+
+/// No status: its state must be a text.
+#[derive(Serialize)]
+struct NoStatus {
+    state: u8,
+}
+
+/// No commit, for a server that would take it all the same.
+const NO_COMMIT: &str = "0000000000000000000000000000000000000000";
 
 impl Forgejo {
     /// See [`crate::forge::Forge::check`].
@@ -82,7 +93,7 @@ impl Forgejo {
         let add = || format!("add {whose} as a collaborator with write access to {path}");
         let answer = match self.get(&format!("repos/{path}")).await {
             Ok(answer) => answer,
-            Err(ForgeError::Forbidden { reason, .. }) => return Ok(forbidden(path, &reason)),
+            Err(ForgeError::Forbidden { reason, .. }) => return Ok(forbidden(path, "read it", &reason)),
             Err(ForgeError::Refused { reason, .. }) => {
                 let fix = format!("correct {path} among the connection's `repositories`: has it moved?");
                 return Ok(CheckedRepository::missing(
@@ -114,12 +125,25 @@ impl Forgejo {
                 };
                 CheckedRepository::missing(path, format!("{whose} {may}, so statuses are refused"), add())
             }
-            _ => CheckedRepository {
-                path: path.clone(),
-                access: Access::Granted {
-                    actions: rights.has_actions == Some(true),
-                },
-            },
+            _ => {
+                let actions = rights.has_actions == Some(true);
+                self.may_set_statuses(path, actions).await?
+            }
+        })
+    }
+
+    /// Whether the token may set statuses where its user may: asked with one that is not stored.
+    async fn may_set_statuses(&self, path: &RepoPath, actions: bool) -> Result<CheckedRepository, ForgeError> {
+        let route = format!("repos/{path}/statuses/{NO_COMMIT}");
+        let access = match self.send(Method::POST, &route, Some(&NoStatus { state: 1 })).await {
+            Err(ForgeError::Forbidden { reason, .. }) => return Ok(forbidden(path, "set statuses there", &reason)),
+            Ok(_) | Err(ForgeError::Refused { .. }) => Access::Granted { actions },
+            Err(ForgeError::Later { reason, .. }) => Access::Unknown { reason },
+            Err(error) => return Err(error),
+        };
+        Ok(CheckedRepository {
+            path: path.clone(),
+            access,
         })
     }
 }
@@ -132,7 +156,7 @@ fn unknown(path: &RepoPath, reason: String) -> CheckedRepository {
 }
 
 /// A token that may not, whatever its user may.
-fn forbidden(path: &RepoPath, said: &str) -> CheckedRepository {
+fn forbidden(path: &RepoPath, what: &str, said: &str) -> CheckedRepository {
     let said = one_line(said, 200);
     if said.contains("public") {
         return CheckedRepository::missing(
@@ -143,12 +167,12 @@ fn forbidden(path: &RepoPath, said: &str) -> CheckedRepository {
     }
     let (reason, fix) = if said.contains("scope") {
         (
-            "the token has not the scope to read it",
+            format!("the token has not the scope to {what}"),
             "make a token with `write:repository`",
         )
     } else {
         (
-            "the forge refuses to tell of it",
+            format!("the forge does not let the token {what}"),
             "do what it asks for; the token needs `write:repository`, and its user write access to the repository",
         )
     };

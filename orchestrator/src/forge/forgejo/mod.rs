@@ -45,8 +45,6 @@ use crate::{
 
 /// How long a repository is believed to be where it was, while its refs are read.
 const PATH_KNOWN_FOR: Duration = Duration::from_secs(60);
-/// How long, while states that are not final are reported.
-const PATH_REPORTED_FOR: Duration = Duration::from_secs(5);
 /// Statuses that are looked through for one of ours; the most that a page holds.
 const PAGE: usize = 50;
 const NO_RIGHT: &str = "the repository is gone, or the token's user may not write to it (it needs `write:repository`)";
@@ -303,6 +301,14 @@ impl Forge for Forgejo {
         }))
     }
 
+    async fn locate(&self, repository: &Repository) -> Result<Repository, ForgeError> {
+        let path = self.known_path(repository, Duration::ZERO).await?.path;
+        Ok(Repository {
+            path,
+            ..repository.clone()
+        })
+    }
+
     async fn fetch_access(&self, repository: &Repository) -> Result<FetchAccess, ForgeError> {
         let path = self.known_path(repository, PATH_KNOWN_FOR).await?.path;
         // The token is the password; with one, the name before it does not matter.
@@ -316,15 +322,10 @@ impl Forge for Forgejo {
     /// Statuses append and the latest counts, so saying one twice after a lost answer does no harm.
     ///
     /// A status is set by path alone, and its answer does not say in which repository: so the path's id is compared before
-    /// each final state, which stays, and for others every few seconds. That costs one small request more per job and
-    /// leaves a repository that takes the path of another only the time of one request to hear what is not its own.
+    /// each, also before those that are not final, which would stand for ever in a repository that took the path. That costs
+    /// one small request more, and leaves that repository only the time of one request to get what is not its own.
     async fn report(&self, report: &Report, details: &str, _known: Option<&str>) -> Result<Option<String>, ForgeError> {
-        let believed_for = if report.state.is_final() {
-            Duration::ZERO
-        } else {
-            PATH_REPORTED_FOR
-        };
-        let known = self.known_path(&report.repository, believed_for).await?;
+        let known = self.known_path(&report.repository, Duration::ZERO).await?;
         let status = Status::new(report, details);
         match self.set_status(&known.path, &report.commit, &status).await {
             Err(error) if leads_nowhere(&error) => {

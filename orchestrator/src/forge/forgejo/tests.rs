@@ -1,4 +1,4 @@
-mod telling;
+mod reporting;
 
 use std::sync::Arc;
 
@@ -111,7 +111,10 @@ impl Rig {
 
     fn described(&self) {
         if let Some(description) = Description::read("forgejo.json", "") {
-            self.listener.seen().iter().for_each(|s| description.check(s));
+            let seen = self.listener.seen();
+            // One that is no status is no description's.
+            let described = seen.iter().filter(|seen| !seen.path.contains("/statuses/0000"));
+            described.for_each(|s| description.check(s));
         }
     }
 }
@@ -319,6 +322,26 @@ async fn faults_say_whether_and_when_to_come_again() {
 }
 
 #[tokio::test]
+async fn a_repository_is_located_by_its_number_where_its_path_leads_elsewhere() {
+    for (world, path) in [
+        (World::AsIs, Some("acme/tool")),
+        (World::Renamed, Some("acme/new")),
+        (World::Recreated, Some("acme/new")),
+        (World::Gone, None),
+    ] {
+        let rig = rig(world).await;
+        let now = rig.forgejo.locate(&repository()).await;
+        match path {
+            Some(path) => {
+                let now = now.unwrap();
+                assert_eq!((now.path.as_str(), &now.id), (path, &repository().id));
+            }
+            None => assert!(matches!(now, Err(ForgeError::Forbidden { .. })), "{now:?}"),
+        }
+    }
+}
+
+#[tokio::test]
 async fn tokens_that_no_header_can_carry_are_refused() {
     let http = Outgoing::new("https://forge.example", false);
     let Ok(http) = http else {
@@ -354,6 +377,15 @@ fn an_answer_is_read_whatever_its_other_fields_hold() {
 
 /// Answers about `acme/tool` with this, and knows no user.
 async fn rights(answer: impl Fn() -> Reply + Send + Sync + 'static) -> Access {
+    let undecodable = || Reply::Json(422, json!({"message": "[]: json: cannot unmarshal number"}));
+    rights_with(answer, undecodable).await
+}
+
+/// As [`rights`], and a status that cannot be decoded with that.
+async fn rights_with(
+    answer: impl Fn() -> Reply + Send + Sync + 'static,
+    writing: impl Fn() -> Reply + Send + Sync + 'static,
+) -> Access {
     let rig = rig_with(move |seen| match seen.line().as_str() {
         "GET /api/v1/version" => Reply::Json(200, json!({"version": "10.0.0"})),
         "GET /api/v1/user" => Reply::Json(
@@ -361,6 +393,10 @@ async fn rights(answer: impl Fn() -> Reply + Send + Sync + 'static) -> Access {
             json!({"message": "token does not have at least one of required scope(s): [read:user]"}),
         ),
         "GET /api/v1/repos/acme/tool" => answer(),
+        "POST /api/v1/repos/acme/tool/statuses/0000000000000000000000000000000000000000" => {
+            assert!(!seen.body["state"].is_string(), "nothing is stored: {}", seen.body);
+            writing()
+        }
         _ => Reply::Json(404, json!({"message": "The target couldn't be found."})),
     })
     .await;
@@ -449,7 +485,22 @@ async fn the_right_that_is_missing_is_named_with_its_cure() {
 }
 
 #[tokio::test]
-async fn a_token_that_nobody_knows_is_no_fault_of_a_repository() {
+async fn a_token_that_may_not_write_lacks_a_right_although_its_user_may() {
+    let own = || Reply::Json(200, json!({"id": 42, "permissions": {"push": true, "pull": true}}));
+    let scope = "token does not have at least one of required scope(s): [write:repository]";
+    let refused = move || Reply::Json(403, json!({"message": scope}));
+    let access = rights_with(own, refused).await;
+    let Access::Missing { reason, fix } = &access else {
+        panic!("{access:?}");
+    };
+    assert!(reason.contains("has not the scope to set statuses there"), "{reason}");
+    assert_eq!(fix, "make a token with `write:repository`");
+    let later = rights_with(own, || Reply::Json(500, json!({"message": "x"}))).await;
+    assert!(matches!(later, Access::Unknown { .. }), "{later:?}");
+}
+
+#[tokio::test]
+async fn a_token_that_nobody_knows_is_no_missing_right_to_a_repository() {
     let rig = rig_with(|_| Reply::Json(401, json!({"message": "invalid username, password or token"}))).await;
     let error = rig.forgejo.check(&[repository().path]).await.unwrap_err();
     assert!(matches!(error, ForgeError::Unauthorized { .. }), "{error}");

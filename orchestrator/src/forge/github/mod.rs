@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     model::{
-        names::{CommitSha, ConnectionId, ForgeContext, RefName, RepoPath},
+        names::{CommitSha, ConnectionId, ForgeContext, RefName, RepoPath, RepositoryId},
         report::Report,
         trigger::Repository,
     },
@@ -226,6 +226,23 @@ impl Forge for Github {
             path: repo.full_name,
             context: installation.into(),
         }))
+    }
+
+    async fn locate(&self, repository: &Repository) -> Result<Repository, ForgeError> {
+        let scope = self.scope(repository, Purpose::Metadata).await?;
+        // By its path a repository that was renamed is only a redirect.
+        let route = format!("/repositories/{}", repository.id);
+        let answer = self.api.as_installation(scope, Ask::get(&route)).await;
+        let answer = answer.inspect_err(|_| self.api.forget_installation(&repository.path))?;
+        let found = answer.needed::<Repo>(NOT_INSTALLED)?;
+        if RepositoryId::from(found.id) != repository.id {
+            return Err(answer.later("the answer is about another repository"));
+        }
+        Ok(Repository {
+            path: found.full_name,
+            context: scope.installation.into(),
+            ..repository.clone()
+        })
     }
 
     async fn fetch_access(&self, repository: &Repository) -> Result<FetchAccess, ForgeError> {

@@ -92,6 +92,8 @@ impl Hub {
             }
             "GET /repos/acme/tool/installation" => Reply::Json(200, json!({"id": 9})),
             "GET /repos/acme/tool" => Reply::Json(200, json!({"id": 42, "full_name": "Acme/Tool"})),
+            "GET /repositories/42" => Reply::Json(200, json!({"id": 42, "full_name": "Acme/Moved"})),
+            "GET /repositories/43" => Reply::Json(200, json!({"id": 44, "full_name": "acme/other"})),
             "GET /repos/acme/tool/git/ref/heads/main" | "GET /repos/acme/tool/git/ref/heads/a%23b/c" => {
                 let name = seen.path.split("/git/ref/").nth(1).unwrap().replace("%23", "#");
                 Reply::Json(
@@ -331,6 +333,29 @@ async fn refs_are_read_exactly_and_tags_peeled() {
     if let Some(description) = Description::read("github.json", "") {
         rig.listener.seen().iter().for_each(|s| description.check(s));
     }
+}
+
+#[tokio::test]
+async fn a_repository_is_located_by_its_number_wherever_it_is() {
+    let rig = rig().await;
+    let locate = async |id: u64| {
+        let known = Repository {
+            id: id.into(),
+            context: 9.into(),
+            ..repository()
+        };
+        rig.github.locate(&known).await
+    };
+    let now = locate(42).await.unwrap();
+    assert_eq!(
+        (now.id.as_str(), now.path.as_str(), now.context.as_str()),
+        ("42", "Acme/Moved", "9")
+    );
+    assert!(
+        matches!(locate(43).await, Err(ForgeError::Later { .. })),
+        "another repository"
+    );
+    assert!(matches!(locate(7).await, Err(ForgeError::Forbidden { .. })), "none");
 }
 
 #[tokio::test]

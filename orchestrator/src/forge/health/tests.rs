@@ -71,6 +71,10 @@ impl Forge for Scripted {
         unreachable!()
     }
 
+    async fn locate(&self, _: &Repository) -> Result<Repository, ForgeError> {
+        unreachable!()
+    }
+
     async fn fetch_access(&self, _: &Repository) -> Result<FetchAccess, ForgeError> {
         unreachable!()
     }
@@ -206,30 +210,30 @@ fn engine() -> RepoPath {
     "ada/engine".parse().unwrap()
 }
 
-fn faults(asked: &Asked) -> Vec<String> {
-    let faults = asked.health.repository_faults(&id());
-    faults
+fn missing(asked: &Asked) -> Vec<String> {
+    let missing = asked.health.missing_rights(&id());
+    missing
         .into_iter()
-        .map(|(path, fault)| format!("{path}: {}", fault.reason))
+        .map(|(path, right)| format!("{path}: {}", right.reason))
         .collect()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_right_that_is_missing_is_a_fault_of_its_repository_until_it_is_there() {
+async fn a_right_that_is_missing_is_named_until_it_is_there() {
     let asked = listing();
     asked.forge.1.lock().unwrap().missing.insert(engine());
     asked.until("working").await;
     tokio::time::sleep(BROKEN_INTERVAL.1).await;
-    assert_eq!(faults(&asked), ["ada/engine: it is out of sight"]);
+    assert_eq!(missing(&asked), ["ada/engine: it is out of sight"]);
     assert!(!asked.health.state(&id()).is_broken(), "the others work");
     let berg = id();
-    let waiting = asked.health.until_mended(&berg);
+    let waiting = asked.health.until_granted(&berg);
     tokio::pin!(waiting);
     assert!(waiting.as_mut().now_or_never().is_none());
     let begun = tokio::time::Instant::now();
     asked.forge.1.lock().unwrap().missing.clear();
-    waiting.await;
-    assert_eq!(faults(&asked), Vec::<String>::new());
+    assert_eq!(waiting.await, BTreeSet::from([engine()]));
+    assert_eq!(missing(&asked), Vec::<String>::new());
     assert!(
         begun.elapsed() <= SHORTEST_INTERVAL + BROKEN_INTERVAL.1,
         "{:?}",
@@ -254,16 +258,54 @@ async fn a_call_that_lacks_a_right_has_its_repository_asked_about_and_only_its_o
     assert!(begun.elapsed() <= SHORTEST_INTERVAL * 2, "{:?}", begun.elapsed());
     tokio::time::sleep(WORKING_INTERVAL).await;
     // The forge lets us ask about it, and yet calls fail: nothing is woken for ever.
-    assert_eq!(faults(&asked), ["ada/other: git was refused"]);
-    assert!(asked.health.until_mended(&id()).now_or_never().is_none());
+    assert_eq!(missing(&asked), ["ada/other: git was refused"]);
+    assert!(asked.health.until_granted(&id()).now_or_never().is_none());
     asked.health.repository_works(&id(), &other);
-    assert_eq!(faults(&asked), Vec::<String>::new());
+    assert_eq!(missing(&asked), Vec::<String>::new());
     let before = asked.forge.1.lock().unwrap().asked[&other];
     tokio::time::sleep(WORKING_INTERVAL * 3).await;
     assert!(
         asked.forge.1.lock().unwrap().asked[&other] <= before + 1,
         "it is asked about no more"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_missing_right_that_no_call_meets_any_more_is_forgotten_unless_its_repository_is_listed() {
+    let asked = listing();
+    asked.until("working").await;
+    let other: RepoPath = "ada/other".parse().unwrap();
+    asked.forge.1.lock().unwrap().missing.extend([engine(), other.clone()]);
+    for path in [engine(), other.clone()] {
+        asked
+            .health
+            .repository_refused(&id(), &path, "git was refused", "add the bot");
+    }
+    tokio::time::sleep(Duration::from_secs(1200)).await;
+    assert_eq!(missing(&asked).len(), 2);
+    tokio::time::sleep(Duration::from_secs(1200)).await;
+    assert_eq!(missing(&asked), ["ada/engine: it is out of sight"]);
+    let times = asked.forge.1.lock().unwrap().asked[&other];
+    tokio::time::sleep(WORKING_INTERVAL * 3).await;
+    assert_eq!(
+        asked.forge.1.lock().unwrap().asked[&other],
+        times,
+        "it is asked about no more"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn between_the_regular_times_only_repositories_with_a_missing_right_are_asked_about() {
+    let listed: Vec<RepoPath> = (0..50).map(|n| format!("ada/r{n}").parse().unwrap()).collect();
+    let asked = Asked::with(
+        &[Answer::Works],
+        ConnectionHealth::listing(BTreeMap::from([(id(), listed.clone())])),
+    );
+    asked.forge.1.lock().unwrap().missing.insert(listed[7].clone());
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    let times = asked.forge.1.lock().unwrap().asked.clone();
+    assert!(times[&listed[7]] > 40, "{times:?}");
+    assert!(times[&listed[8]] <= 13, "{times:?}");
 }
 
 fn answers() -> impl Strategy<Value = Vec<Answer>> {

@@ -89,6 +89,11 @@ const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("../../../migrations/sqlite/0008_report_lanes.sql"),
         postgres: include_str!("../../../migrations/postgres/0008_report_lanes.sql"),
     },
+    Migration {
+        version: 9,
+        sqlite: include_str!("../../../migrations/sqlite/0009_refused.sql"),
+        postgres: include_str!("../../../migrations/postgres/0009_refused.sql"),
+    },
 ];
 
 /// The version that this program brings a database to.

@@ -190,6 +190,16 @@ impl Store {
         )
     }
 
+    /// Makes everything due that waits for a right to this repository.
+    pub async fn repository_works(&self, repository: &Repository) -> Result<(), StoreError> {
+        in_tx!(
+            self,
+            "take up what waited for a right to a repository",
+            [repository = repository.clone()],
+            |tx| { right_given(tx, repository) }
+        )
+    }
+
     /// The refs whose tips no run was planned for, by repository.
     pub async fn missed(&self) -> Result<Vec<Missed>, StoreError> {
         let mut tx = self.read("list what was missed").await?;
@@ -376,6 +386,23 @@ async fn works(tx: &mut Tx, connection: &ConnectionId) -> Result<(), StoreError>
     tx.execute(
         "UPDATE reports SET due_ms = $2 WHERE connection = $1 AND delivered < version AND refused = 1 AND due_ms > $2",
         args![connection, tx.now],
+    )
+    .await
+    .map(drop)
+}
+
+async fn right_given(tx: &mut Tx, repository: &Repository) -> Result<(), StoreError> {
+    let (connection, id) = (&repository.connection, &repository.id);
+    tx.execute(
+        "UPDATE triggers SET due_ms = $3 WHERE connection = $1 AND repository_id = $2 AND state = 'received'
+             AND refused_ms IS NOT NULL AND due_ms > $3",
+        args![connection, id, tx.now],
+    )
+    .await?;
+    tx.execute(
+        "UPDATE reports SET due_ms = $3 WHERE connection = $1 AND repository_id = $2 AND delivered < version
+             AND refused = 1 AND due_ms > $3",
+        args![connection, id, tx.now],
     )
     .await
     .map(drop)

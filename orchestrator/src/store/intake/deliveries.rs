@@ -49,8 +49,8 @@ pub enum RecordOutcome {
     /// This one, with the same key or (within three days) the same body, led to runs, is on its way, or asks
     /// for nothing.
     Duplicate(DeliveryId),
-    /// As [`RecordOutcome::Duplicate`]: this one waited for another try, which is due now. Whoever delivers again has
-    /// mended what it waited for, or believes so.
+    /// As [`RecordOutcome::Duplicate`]: this one waited for a credential or a right, and is due now. Whoever delivers
+    /// again has mended that, or believes so.
     Woken(DeliveryId),
 }
 
@@ -182,15 +182,17 @@ async fn record(tx: &mut Tx, new: &NewDelivery) -> Result<RecordOutcome, StoreEr
         });
     }
     one_at_a_time(tx, &new.connection).await?;
+    // The key is not signed: another repository's body under it is another delivery.
     let by_key = tx
         .row(
             concat!(
                 "SELECT d.id, d.seq, CAST(CASE WHEN ",
                 open!("'on_request', 'automatic'"),
                 " THEN 1 ELSE 0 END AS BIGINT) AS open
-                 FROM deliveries d WHERE d.connection = $1 AND d.delivery_key = $2 ORDER BY d.seq DESC LIMIT 1"
+                 FROM deliveries d WHERE d.connection = $1 AND d.delivery_key = $2
+                     AND (d.digest = $3 OR d.repository_id = $4) ORDER BY d.seq DESC LIMIT 1"
             ),
-            args![&new.connection, &new.key],
+            args![&new.connection, &new.key, &new.digest, &new.subject.repository_id],
         )
         .await?;
     if let Some(same) = earlier(by_key)?.filter(|same| !same.open) {
@@ -218,11 +220,13 @@ async fn record(tx: &mut Tx, new: &NewDelivery) -> Result<RecordOutcome, StoreEr
     insert(tx, new, repeats).await.map(RecordOutcome::New)
 }
 
-/// A delivery that is here already; what of it waits for another try becomes due.
+/// A delivery that is here already; what of it waits for a credential or a right becomes due. What waits for another
+/// reason goes on waiting: each try of it counts, and the forge may have asked for the pause.
 async fn known(tx: &mut Tx, id: DeliveryId) -> Result<RecordOutcome, StoreError> {
     let due = tx
         .execute(
-            "UPDATE triggers SET due_ms = $2 WHERE delivery_id = $1 AND state = 'received' AND due_ms > $2",
+            "UPDATE triggers SET due_ms = $2 WHERE delivery_id = $1 AND state = 'received' AND due_ms > $2
+                 AND refused_ms IS NOT NULL",
             args![id, tx.now],
         )
         .await?;
@@ -310,7 +314,7 @@ async fn again(tx: &mut Tx, id: DeliveryId) -> Result<Option<DeliveryId>, StoreE
                  FROM deliveries d WHERE d.id = $1 AND d.body IS NOT NULL AND d.number < $5 AND ",
                 open!("'automatic'"),
                 " AND NOT EXISTS (SELECT 1 FROM deliveries n WHERE n.connection = d.connection AND n.seq > d.seq
-                     AND (n.delivery_key = d.delivery_key
+                     AND (n.delivery_key = d.delivery_key AND (n.digest = d.digest OR n.repository_id = d.repository_id)
                          OR n.repository_id = d.repository_id AND n.ref_name = d.ref_name))"
             ),
             args![id, next, IntakeState::Received, tx.now, AUTOMATIC_ROWS],

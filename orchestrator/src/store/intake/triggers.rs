@@ -38,8 +38,8 @@ pub struct ClaimedTrigger {
     pub refusals: u32,
     /// Its delivery repeats an older one that led to runs, so it is a new push only if the ref points at its commit now.
     pub tip_only: bool,
-    /// How long ago it was stored.
-    pub age: Duration,
+    /// How long it has waited for a credential or a right; none unless that is what it was put off for.
+    pub waited: Option<Duration>,
 }
 
 /// What became of a trigger.
@@ -107,9 +107,10 @@ impl Store {
     /// repository become runs in their order.
     /// One that cannot be read is passed over, and ends as failed.
     pub async fn claim_trigger(&self, node: &NodeName, lease: Duration) -> Result<Option<ClaimedTrigger>, StoreError> {
-        let found = in_tx!(self, "claim a trigger", [node = node.clone()], |tx| claim(
-            tx, node, lease
-        ))?;
+        let found = in_tx!(self, "claim a trigger", [node = node.clone()], |tx| async move {
+            tx.exclusive(PLAN_SECTION).await?;
+            claim(tx, node, lease).await
+        })?;
         self.note_unreadable(&found.unreadable);
         Ok(found.claimed)
     }
@@ -265,6 +266,9 @@ pub(in crate::store) async fn insert(
 const SET_ASIDE: &str = "UPDATE triggers SET state = $2, reason = $3, retry = $4, lease_until = 0, lease_owner = NULL
     WHERE seq = $1 AND state IN ({from})";
 
+/// The critical section of claiming: two nodes must not both find that nobody plans for a repository.
+const PLAN_SECTION: i64 = 0x6865_6c69_6f73_0003;
+
 /// Unsuccessful tries after which a trigger is claimed without others.
 const TRIES_TOGETHER: u32 = 3;
 
@@ -274,6 +278,7 @@ async fn claim_together(
     lease: Duration,
     limit: u32,
 ) -> Result<Claimed<Vec<ClaimedTrigger>>, StoreError> {
+    tx.exclusive(PLAN_SECTION).await?;
     let first = claim(tx, node, lease).await?;
     let mut found = Claimed {
         claimed: Vec::from_iter(first.claimed),
@@ -292,7 +297,7 @@ async fn claim_together(
                  ORDER BY seq LIMIT $7 /*pg FOR UPDATE SKIP LOCKED*/)
              UPDATE triggers SET epoch = epoch + 1, tries = tries + 1, lease_owner = $1, lease_until = $2
              WHERE state = 'received' AND seq IN (SELECT seq FROM picked)
-             RETURNING seq, id, epoch, tries, refusals, body, tip_only, created_ms",
+             RETURNING seq, id, epoch, tries, refusals, body, tip_only, refused_ms",
             args![
                 node,
                 tx.now + ms(lease),
@@ -336,7 +341,7 @@ async fn claim(tx: &mut Tx, node: &NodeName, lease: Duration) -> Result<Claimed<
                          AND NOT EXISTS (SELECT 1 FROM triggers o WHERE o.state = 'received' AND o.lease_until > $3
                              AND o.connection = t.connection AND o.repository_id = t.repository_id)
                      ORDER BY seq LIMIT 1 /*pg FOR UPDATE SKIP LOCKED*/)
-                 RETURNING seq, id, epoch, tries, refusals, body, tip_only, created_ms",
+                 RETURNING seq, id, epoch, tries, refusals, body, tip_only, refused_ms",
                 args![node, tx.now + ms(lease), tx.now],
             )
             .await?;
@@ -357,7 +362,8 @@ async fn claim(tx: &mut Tx, node: &NodeName, lease: Duration) -> Result<Claimed<
 }
 
 fn claimed_trigger(row: &Row, now_ms: i64) -> Result<ClaimedTrigger, StoreError> {
-    let age_ms = now_ms.saturating_sub(row.int("created_ms")?);
+    let refused_ms = row.opt_int("refused_ms")?;
+    let since = |refused_ms| Duration::from_millis(u64::try_from(now_ms.saturating_sub(refused_ms)).unwrap_or(0));
     Ok(ClaimedTrigger {
         id: row.parse("id")?,
         epoch: row.int("epoch")?,
@@ -365,7 +371,7 @@ fn claimed_trigger(row: &Row, now_ms: i64) -> Result<ClaimedTrigger, StoreError>
         trigger: row.json("body")?,
         refusals: row.num("refusals")?,
         tip_only: row.flag("tip_only")?,
-        age: Duration::from_millis(u64::try_from(age_ms).unwrap_or(0)),
+        waited: refused_ms.map(since),
     })
 }
 
@@ -400,10 +406,11 @@ async fn retry(
 ) -> Result<bool, StoreError> {
     let changed = tx
         .row(
-            "UPDATE triggers SET lease_until = 0, lease_owner = NULL, due_ms = $3, reason = $4,
-                 tries = tries - $5, refusals = refusals + $5
+            "UPDATE triggers SET lease_until = 0, lease_owner = NULL, epoch = epoch + 1, due_ms = $3, reason = $4,
+                 tries = tries - $5, refusals = refusals + $5,
+                 refused_ms = CASE WHEN $5 = 1 THEN COALESCE(refused_ms, $6) END
              WHERE id = $1 AND epoch = $2 AND state = 'received' RETURNING body",
-            args![id, epoch, tx.now + ms(after), reason, for_connection],
+            args![id, epoch, tx.now + ms(after), reason, for_connection, tx.now],
         )
         .await?;
     let Some(row) = changed else { return Ok(false) };

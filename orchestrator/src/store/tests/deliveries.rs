@@ -10,7 +10,10 @@ contract!(
     another_word_of_the_same_commit_moves_nothing,
     by_ourselves_only_what_the_connection_kept_from_running_comes_again,
     a_refusal_of_the_credentials_is_no_try,
-    what_waits_is_due_when_it_is_delivered_again,
+    what_waits_for_a_right_is_due_when_it_is_delivered_again,
+    what_waits_for_its_next_try_goes_on_waiting_when_it_is_delivered_again,
+    a_right_to_one_repository_wakes_what_waits_for_it_alone,
+    a_key_alone_makes_no_duplicate,
     a_commit_says_that_its_push_waits_until_it_does_not,
     a_tip_that_nobody_planned_was_missed,
     held_pushes_are_those_of_the_tip,
@@ -279,24 +282,16 @@ async fn put_off(lab: &Lab, for_connection: bool) {
     assert!(later.await.unwrap());
 }
 
-async fn what_waits_is_due_when_it_is_delivered_again(lab: Lab) {
-    for (case, for_connection, same_key) in [(1, true, true), (2, true, false), (3, false, true), (4, false, false)] {
-        let first = pushed(&format!("{case}-1"), &format!("b{case}"), case);
-        let again = NewDelivery {
-            key: if same_key {
-                first.key.clone()
-            } else {
-                format!("{case}-2")
-            },
-            ..first.clone()
-        };
+async fn what_waits_for_a_right_is_due_when_it_is_delivered_again(lab: Lab) {
+    for (case, same_key) in [(1, true), (2, false)] {
+        let (first, again) = twice(case, same_key);
         let id = read(&lab, &first, trigger_of(&first)).await;
         assert_eq!(
             record(&lab, &again).await,
             RecordOutcome::Duplicate(id),
             "it waits for its turn alone"
         );
-        put_off(&lab, for_connection).await;
+        put_off(&lab, true).await;
         assert!(
             lab.store.claim_trigger(&lab.node, MINUTE).await.unwrap().is_none(),
             "it waits"
@@ -309,8 +304,72 @@ async fn what_waits_is_due_when_it_is_delivered_again(lab: Lab) {
             "case {case}: it was planned"
         );
     }
-    assert_eq!(lab.number("SELECT COUNT(*) AS n FROM deliveries").await, 4);
-    assert_eq!(lab.number("SELECT COUNT(*) AS n FROM runs").await, 4);
+    assert_eq!(lab.number("SELECT COUNT(*) AS n FROM deliveries").await, 2);
+    assert_eq!(lab.number("SELECT COUNT(*) AS n FROM runs").await, 2);
+}
+
+/// A delivery and its repetition.
+fn twice(case: u8, same_key: bool) -> (NewDelivery, NewDelivery) {
+    let first = pushed(&format!("{case}-1"), &format!("b{case}"), case);
+    let key = if same_key {
+        first.key.clone()
+    } else {
+        format!("{case}-2")
+    };
+    let again = NewDelivery { key, ..first.clone() };
+    (first, again)
+}
+
+async fn what_waits_for_its_next_try_goes_on_waiting_when_it_is_delivered_again(lab: Lab) {
+    for (case, same_key) in [(1, true), (2, false)] {
+        let (first, again) = twice(case, same_key);
+        let id = read(&lab, &first, trigger_of(&first)).await;
+        // Also where it waited for a right before.
+        if case == 2 {
+            put_off(&lab, true).await;
+            assert_eq!(record(&lab, &again).await, RecordOutcome::Woken(id));
+        }
+        put_off(&lab, false).await;
+        for _ in 0..30 {
+            assert_eq!(record(&lab, &again).await, RecordOutcome::Duplicate(id));
+            assert!(lab.store.claim_trigger(&lab.node, MINUTE).await.unwrap().is_none());
+        }
+        lab.sql("UPDATE triggers SET state = 'failed'").await;
+    }
+    let most = lab.number("SELECT CAST(MAX(tries) AS BIGINT) AS n FROM triggers").await;
+    assert_eq!(most, 1);
+}
+
+async fn a_right_to_one_repository_wakes_what_waits_for_it_alone(lab: Lab) {
+    for (repository, for_connection) in [(1, true), (2, true), (3, false)] {
+        lab.store
+            .create_trigger(&push(repository, &sha(1)), "ann")
+            .await
+            .unwrap();
+        put_off(&lab, for_connection).await;
+    }
+    for repository in [1, 3] {
+        let works = push(repository, &sha(1)).repository;
+        lab.store.repository_works(&works).await.unwrap();
+    }
+    let claim = async || lab.store.claim_trigger(&lab.node, MINUTE).await.unwrap();
+    assert_eq!(claim().await.unwrap().trigger, push(1, &sha(1)));
+    assert!(claim().await.is_none(), "the others go on waiting");
+}
+
+async fn a_key_alone_makes_no_duplicate(lab: Lab) {
+    let first = pushed("1", "main", 1);
+    let id = read(&lab, &first, trigger_of(&first)).await;
+    assert!(!plan(&lab, runs).await);
+    // A forge may write the same event otherwise when it delivers it again.
+    assert_eq!(
+        record(&lab, &pushed("1", "main", 2)).await,
+        RecordOutcome::Duplicate(id)
+    );
+    // Nobody signs the key, so whoever holds one signed body may put any before it.
+    let mut other = pushed("1", "other", 3);
+    other.subject.repository_id = Some(2.into());
+    assert!(matches!(record(&lab, &other).await, RecordOutcome::New(_)));
 }
 
 async fn a_commit_says_that_its_push_waits_until_it_does_not(lab: Lab) {

@@ -11,6 +11,9 @@ contract!(
     deliveries_are_claimed_in_order_and_each_by_one,
     a_planned_delivery_leaves_its_triggers,
     a_trigger_that_is_put_off_waits,
+    a_trigger_that_is_put_off_is_not_held,
+    what_waits_for_a_right_has_waited_since_it_was_refused,
+    of_racing_nodes_one_plans_for_a_repository,
     one_repository_is_planned_for_one_trigger_at_a_time,
     what_is_due_of_one_repository_is_claimed_together,
     a_claim_is_renewed_and_given_back,
@@ -55,7 +58,7 @@ async fn a_delivery_is_stored_once(lab: Lab) {
     let RecordOutcome::New(id) = record(&lab, "1", "a").await else {
         panic!("the first is new");
     };
-    assert_eq!(record(&lab, "1", "another body").await, RecordOutcome::Duplicate(id));
+    assert_eq!(record(&lab, "1", "a").await, RecordOutcome::Duplicate(id));
     let mut other = delivery("1", "a");
     other.connection = "elsewhere".parse().unwrap();
     let recorded = lab.store.record_delivery(other).await.unwrap();
@@ -212,6 +215,70 @@ async fn a_trigger_that_is_put_off_waits(lab: Lab) {
         .retry_trigger(claimed.id, claimed.epoch, MINUTE, "", false)
         .await;
     assert!(!stale.unwrap(), "the first claim's epoch is over");
+}
+
+async fn a_trigger_that_is_put_off_is_not_held(lab: Lab) {
+    for commit in [1, 2] {
+        lab.store.create_trigger(&push(1, &sha(commit)), "ann").await.unwrap();
+    }
+    let claimed = lab.store.claim_triggers(&lab.node, MINUTE, 9).await.unwrap();
+    let claims: Vec<_> = claimed.iter().map(|one| (one.id, one.epoch)).collect();
+    let late = lab
+        .store
+        .retry_trigger(claims[0].0, claims[0].1, Duration::ZERO, "no right", true);
+    assert!(late.await.unwrap());
+    assert_eq!(lab.store.renew_triggers(&claims, MINUTE).await.unwrap(), 1);
+    assert_eq!(lab.store.release_triggers(&claims).await.unwrap(), 1);
+    let again = lab.store.claim_triggers(&lab.node, MINUTE, 9).await.unwrap();
+    let tries: Vec<_> = again.iter().map(|one| (one.id, one.tries)).collect();
+    assert_eq!(tries, [(claims[0].0, 1), (claims[1].0, 1)]);
+}
+
+async fn what_waits_for_a_right_has_waited_since_it_was_refused(lab: Lab) {
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+    lab.trigger(1, &sha(1)).await;
+    lab.sql("UPDATE triggers SET created_ms = created_ms - 2 * 86400000, lease_until = 0")
+        .await;
+    let claim = async || lab.store.claim_trigger(&lab.node, MINUTE).await.unwrap().unwrap();
+    let put_off = async |claimed: ClaimedTrigger, for_connection| {
+        let late = lab
+            .store
+            .retry_trigger(claimed.id, claimed.epoch, Duration::ZERO, "no", for_connection);
+        assert!(late.await.unwrap());
+    };
+    let claimed = claim().await;
+    assert_eq!(claimed.waited, None, "it was never refused");
+    put_off(claimed, true).await;
+    let claimed = claim().await;
+    assert!(claimed.waited.unwrap() < DAY);
+    put_off(claimed, true).await;
+    lab.sql("UPDATE triggers SET refused_ms = refused_ms - 2 * 86400000")
+        .await;
+    let claimed = claim().await;
+    assert!(claimed.waited.unwrap() > DAY);
+    put_off(claimed, true).await;
+    let claimed = claim().await;
+    assert!(claimed.waited.unwrap() > DAY, "since the first refusal");
+    put_off(claimed, false).await;
+    assert_eq!(claim().await.waited, None, "it waits for something else now");
+}
+
+async fn of_racing_nodes_one_plans_for_a_repository(lab: Lab) {
+    for repository in 1..=20 {
+        for commit in 1..=4 {
+            let new = push(repository, &sha(commit));
+            lab.store.create_trigger(&new, "ann").await.unwrap();
+        }
+        let claims = (0..8).map(|_| {
+            let lab = lab.clone();
+            tokio::spawn(async move { lab.store.claim_trigger(&lab.node, MINUTE).await.unwrap() })
+        });
+        let mut claimed = 0;
+        for claim in claims.collect::<Vec<_>>() {
+            claimed += usize::from(claim.await.unwrap().is_some());
+        }
+        assert_eq!(claimed, 1, "repository {repository}");
+    }
 }
 
 async fn one_repository_is_planned_for_one_trigger_at_a_time(lab: Lab) {

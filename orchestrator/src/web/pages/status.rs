@@ -63,14 +63,14 @@ impl Details {
                 }
                 ConnectionState::Unknown | ConnectionState::Working { .. } => None,
             };
-            let faults = state.connections().repository_faults(&name).into_iter();
+            let missing = state.connections().missing_rights(&name).into_iter();
             Some(Connection {
-                repositories: faults
-                    .map(|(path, fault)| RepositoryStatus {
+                repositories: missing
+                    .map(|(path, right)| RepositoryStatus {
                         path,
-                        detail: fault.reason,
-                        since: rfc3339(fault.since_ms),
-                        fix: fault.fix,
+                        detail: right.reason,
+                        since: rfc3339(right.since_ms),
+                        fix: right.fix,
                     })
                     .collect(),
                 url: config.connections.get(&name)?.url.clone(),

@@ -108,19 +108,19 @@ async fn a_repository_that_may_not_be_read_is_named_to_administrators_until_it_m
         "{page}"
     );
     assert!(!page.contains("<img src=x"), "a forge's words are text");
-    let faults = async || {
+    let missing = async || {
         let answer = site.as_admin(Method::GET, "/api/v1/status", "").await.body;
         let status: Value = serde_json::from_str(&answer).unwrap();
         status["details"]["connections"][0]["repositories"].clone()
     };
-    let found = faults().await;
+    let found = missing().await;
     assert_eq!(
         (&found[0]["path"], &found[1]),
         (&"ada/engine".into(), &Value::Null),
         "{found}"
     );
     connections.repository_works(&berg, &path);
-    assert_eq!(faults().await, serde_json::json!([]));
+    assert_eq!(missing().await, serde_json::json!([]));
 }
 
 #[tokio::test]

@@ -19,7 +19,7 @@ use crate::{
 };
 
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
-/// Further apart, signed tokens are refused, and guests, which are told the time by us, build files of the future.
+/// Further apart, signed tokens are refused, and guests, which get the time from us, build files of the future.
 const APART_S: i64 = 60;
 
 pub(super) async fn check(config: &Config, findings: &mut Findings) {

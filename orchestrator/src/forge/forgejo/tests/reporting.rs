@@ -5,8 +5,6 @@ use std::{
     sync::{Mutex, MutexGuard},
 };
 
-use tokio::time::Instant;
-
 use super::*;
 
 /// The repository's own id; its successor has another.
@@ -38,7 +36,7 @@ struct Server {
     /// Paths that answer so; 404 without.
     left: BTreeMap<String, Left>,
     /// Of each status, the id of the repository that heard it.
-    told: Vec<u64>,
+    reported: Vec<u64>,
     /// Statuses as they are listed.
     stored: Vec<Value>,
     /// Whether a status is answered with an error, and whether it is stored all the same.
@@ -75,11 +73,11 @@ fn server_answers(server: &Mutex<Server>, seen: &Seen) -> Reply {
             json!([{"ref": "refs/heads/main", "object": {"type": "commit", "sha": SHA}}]),
         ),
         ("POST", [_]) => {
-            server.told.push(id);
+            server.reported.push(id);
             if server.fails != Some(false) {
                 let mut stored = seen.body.clone();
                 stored["status"] = stored["state"].take();
-                stored["id"] = json!(1000 + server.told.len());
+                stored["id"] = json!(1000 + server.reported.len());
                 server.stored.push(stored);
             }
             match server.fails {
@@ -108,20 +106,13 @@ fn held(server: &Shared) -> MutexGuard<'_, Server> {
 }
 
 impl super::Rig {
-    async fn tell(&self, state: ReportState) -> Result<(), ForgeError> {
+    async fn report(&self, state: ReportState) -> Result<(), ForgeError> {
         self.forgejo.report(&report(state), DETAILS, None).await.map(drop)
     }
 
     async fn branch(&self, name: &str) -> Option<CommitSha> {
         let name = format!("refs/heads/{name}").parse().unwrap();
         self.forgejo.read_ref(&repository(), &name).await.unwrap()
-    }
-
-    /// What is remembered of paths is so much older now.
-    fn wait(&self, time: Duration) {
-        for (_, since) in self.forgejo.paths.0.lock().unwrap().values_mut() {
-            *since = since.checked_sub(time).unwrap_or_else(Instant::now);
-        }
     }
 }
 
@@ -133,15 +124,15 @@ fn moves(server: &Shared, left: Left) {
 }
 
 #[tokio::test]
-async fn a_repository_that_moves_hears_all_of_its_states_at_its_new_place() {
+async fn a_repository_that_moves_gets_all_of_its_states_at_its_new_place() {
     for left in [Left::Redirect, Left::Absent, Left::Forbidden] {
         for state in STATES {
             let (rig, server) = serving().await;
-            rig.tell(ReportState::Queued).await.unwrap();
+            rig.report(ReportState::Queued).await.unwrap();
             moves(&server, left);
-            let told = rig.tell(state).await;
+            let told = rig.report(state).await;
             told.unwrap_or_else(|error| panic!("{left:?}, {state:?}: {error}"));
-            assert_eq!(held(&server).told, [OURS, OURS], "{left:?}, {state:?}");
+            assert_eq!(held(&server).reported, [OURS, OURS], "{left:?}, {state:?}");
             rig.described();
         }
     }
@@ -159,21 +150,17 @@ async fn a_ref_is_read_where_the_repository_is() {
 }
 
 #[tokio::test]
-async fn a_repository_that_takes_anothers_path_hears_nothing_of_it() {
+async fn a_repository_that_takes_anothers_path_gets_nothing_of_it() {
     for state in STATES {
         let (rig, server) = serving().await;
-        rig.tell(ReportState::Queued).await.unwrap();
+        rig.report(ReportState::Queued).await.unwrap();
         held(&server).repositories = BTreeMap::from([("acme/tool".to_owned(), OTHER)]);
-        // Whoever makes a repository anew takes some seconds for it; a final state is safe before.
-        if !state.is_final() {
-            rig.wait(PATH_REPORTED_FOR);
-        }
-        let gone = rig.tell(state).await.unwrap_err();
+        let gone = rig.report(state).await.unwrap_err();
         assert!(matches!(gone, ForgeError::Forbidden { .. }), "{gone}");
-        // Where the old one only moved, it hears of it there.
+        // Where the old one only moved, it gets them there.
         held(&server).repositories.insert("acme/old".to_owned(), OURS);
-        rig.tell(state).await.unwrap();
-        assert_eq!(held(&server).told, [OURS, OURS], "{state:?}");
+        rig.report(state).await.unwrap();
+        assert_eq!(held(&server).reported, [OURS, OURS], "{state:?}");
         rig.described();
     }
 }
@@ -185,19 +172,19 @@ async fn a_repository_that_we_may_not_see_is_forbidden_until_we_may() {
         moves(&server, left);
         held(&server).repositories.clear();
         for state in STATES {
-            let error = rig.tell(state).await.unwrap_err();
+            let error = rig.report(state).await.unwrap_err();
             assert!(
                 matches!(error, ForgeError::Forbidden { .. }) && error.to_string().contains("write:repository"),
                 "{error}"
             );
         }
         held(&server).repositories.insert("acme/tool".to_owned(), OURS);
-        rig.tell(ReportState::Success).await.unwrap();
+        rig.report(ReportState::Success).await.unwrap();
     }
 }
 
 #[tokio::test]
-async fn a_status_that_is_stored_and_answered_500_is_told_once() {
+async fn a_status_that_is_stored_and_answered_500_is_reported_once() {
     for state in STATES {
         let (rig, server) = serving().await;
         {
@@ -211,7 +198,7 @@ async fn a_status_that_is_stored_and_answered_500_is_told_once() {
                 json!(null),
             ];
         }
-        let told = rig.tell(state).await;
+        let told = rig.report(state).await;
         told.unwrap_or_else(|error| panic!("{state:?}: {error}"));
         assert_eq!(rig.statuses().len(), 1);
         rig.described();
@@ -219,15 +206,15 @@ async fn a_status_that_is_stored_and_answered_500_is_told_once() {
 }
 
 #[tokio::test]
-async fn a_status_that_is_stored_and_not_answered_is_told_once() {
+async fn a_status_that_is_stored_and_not_answered_is_reported_once() {
     for fault in [|| Reply::Json(504, json!({})), || Reply::Cut] {
         let (rig, server) = serving().await;
         held(&server).fails = Some(true);
         held(&server).fault = Some(fault);
-        rig.tell(ReportState::Success).await.unwrap();
+        rig.report(ReportState::Success).await.unwrap();
         assert_eq!(rig.statuses().len(), 1);
         held(&server).fails = Some(false);
-        let lost = rig.tell(ReportState::Failure).await;
+        let lost = rig.report(ReportState::Failure).await;
         assert!(matches!(lost, Err(ForgeError::Away { .. })), "{lost:?}");
     }
 }
@@ -260,7 +247,7 @@ async fn an_error_is_one_unless_our_status_is_the_newest_of_its_context() {
         let (rig, server) = serving().await;
         held(&server).fails = Some(false);
         held(&server).stored.clone_from(&listed);
-        let said = rig.tell(ReportState::Success).await;
+        let said = rig.report(ReportState::Success).await;
         let good = match &said {
             Ok(()) => told,
             Err(error) => !told && matches!(error, ForgeError::Later { .. }),
