@@ -221,6 +221,8 @@ impl Source {
             Watched::Ended(_, said) => Err(fetch_error(repository, what, &said)),
             Watched::Stopped => {
                 sweep(&mirror, Duration::ZERO, Duration::ZERO);
+                // git may have been at its end.
+                take_back(&mirror, specs, &before).await?;
                 Err(too_large())
             }
             Watched::Late => {
