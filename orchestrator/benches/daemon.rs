@@ -484,7 +484,7 @@ async fn outage(rows: &mut Vec<Row>) {
                 world.forge.fail_next("/api/v1/", hang);
             }
         } else {
-            world.forge.set_away(true);
+            world.forge.stop().await;
         }
         fs::write(&gate, "").expect("the gate");
         for sha in &commits {
@@ -492,8 +492,11 @@ async fn outage(rows: &mut Vec<Row>) {
         }
         std::thread::sleep(away);
         let back = Instant::now();
-        world.forge.set_away(false);
-        world.forge.end_hangs();
+        if stopped {
+            world.forge.end_hangs();
+        } else {
+            world.forge.restart().await;
+        }
         for sha in &commits {
             world.wait(sha, "success").await;
         }
