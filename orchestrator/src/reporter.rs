@@ -270,7 +270,7 @@ impl Reporter {
         }
     }
 
-    /// Nobody can be told what a connection owes that is not configured. Once it is there again and works, all of it is due.
+    /// Nobody can be sent what a connection owes that is not configured. Once it is there again and works, all of it is due.
     async fn refuse_all(&self, lane: &Lane) {
         let reason = format!(
             "no connection `{}` is configured: add it again, or let its runs expire",

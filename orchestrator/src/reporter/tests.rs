@@ -1,7 +1,7 @@
 //! The reporter over an outbox in memory and forges that answer by a script, on a clock that jumps when everybody waits.
 
 mod delivering;
-mod trouble;
+mod failures;
 
 use std::{collections::VecDeque, sync::Mutex};
 

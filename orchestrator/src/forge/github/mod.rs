@@ -116,7 +116,7 @@ impl Github {
         })
     }
 
-    /// Whether the App is installed on a repository: asked anew, whatever is remembered.
+    /// Whether the App is installed on a repository: asked again, whatever is remembered.
     async fn covered(&self, path: &RepoPath, app: &str) -> Result<CheckedRepository, ForgeError> {
         let route = format!("/repos/{path}/installation");
         let access = match self.api.as_app(Ask::get(&route)).await {

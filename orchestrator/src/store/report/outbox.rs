@@ -121,7 +121,7 @@ pub(super) async fn put(tx: &mut Tx, target: &CheckTarget, name: &str, wanted: &
             row.generation + u32::from(row.completed_ms.is_some() && !text.state.is_final())
         }
     };
-    // What kept the old version from being told may not keep the new one, so that is tried at once and with all its
+    // What kept the old version from being sent may not keep the new one, so that is tried at once and with all its
     // tries; a pause that the forge asked for is kept.
     tx.execute(
         "INSERT INTO reports (id, connection, repository_id, repository_path, forge_context, commit_sha, name,

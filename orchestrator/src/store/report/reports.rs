@@ -88,7 +88,7 @@ enum PutOff {
 
 impl Store {
     /// The lanes with something to say, each with the time until its earliest report is due: none when it is due now. A
-    /// report that is being told is due when its lease ends.
+    /// report that is being sent is due when its lease ends.
     pub async fn report_lanes(&self) -> Result<Vec<(Lane, Duration)>, StoreError> {
         let mut tx = self.read_single("look for reports").await?;
         let rows = tx.rows(LANES, &[]).await?;
@@ -128,7 +128,7 @@ impl Store {
     }
 
     /// The forge accepted this version; `remote` is its id of the check run. Where a newer version was delivered meanwhile,
-    /// that one is due once more: the forge may have heard the two in the wrong order.
+    /// that one is due once more: the forge may have got the two in the wrong order.
     pub async fn report_delivered(&self, id: ReportId, version: i64, remote: Option<&str>) -> Result<(), StoreError> {
         in_tx!(
             self,
@@ -138,7 +138,7 @@ impl Store {
         )
     }
 
-    /// No report of its lane can be told now; it is due again after `after`, and so is a newer version of it.
+    /// No report of its lane can be sent now; it is due again after `after`, and so is a newer version of it.
     pub async fn report_held(
         &self,
         id: ReportId,
@@ -149,7 +149,7 @@ impl Store {
         self.put_off_report(id, version, after, reason, PutOff::Held).await
     }
 
-    /// This report could not be told; it is due again after `after`. A newer version of it is due at once.
+    /// This report could not be sent; it is due again after `after`. A newer version of it is due at once.
     pub async fn report_failed(
         &self,
         id: ReportId,
