@@ -90,7 +90,7 @@ fn run_text(answer: &RunDetail) -> String {
         }
     }
     for report in &answer.undelivered {
-        let _ = writeln!(text, "  not told to the forge: {}", printable(report));
+        let _ = writeln!(text, "  not sent to the forge: {}", printable(report));
     }
     text
 }
