@@ -522,7 +522,7 @@ fn the_environment_of_a_step() {
     assert_eq!(get(&env, "JCI_COMMIT"), None);
     // The README names what is set, and what whoever knows GitHub would miss.
     let readme = include_str!("../../../README.md");
-    let said = readme.split("**What steps tell each other**").nth(1).unwrap();
+    let said = readme.split("**Values from step to step**").nth(1).unwrap();
     let said = said.split("\n- ").next().unwrap();
     let (missing, set) = said.split_once("but for").unwrap();
     let names = |text: &str| -> std::collections::BTreeSet<String> {

@@ -207,7 +207,15 @@ async fn a_node_that_slept_beyond_its_grace_writes_no_more() {
         let (_, log) = http(peer.port, &format!("/api/v1/jobs/{job}/logs"), world.token());
         counted(&log).len() > 3
     });
-    peer.signal(Signal::SIGSTOP);
+    // Asleep in the middle of a write it would keep the database locked for everybody.
+    hold::until("it sleeps without the database's lock", || {
+        peer.signal(Signal::SIGSTOP);
+        let free = world.is_database_free();
+        if !free {
+            peer.signal(Signal::SIGCONT);
+        }
+        free
+    });
     release(&world, "block");
     world.wait_job(&sha, "count", "success");
     world.wait(&sha, "success").await;

@@ -191,6 +191,16 @@ impl Installation {
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
+    /// Whether SQLite would let somebody write within a second.
+    pub fn is_database_free(&self) -> bool {
+        let output = std::process::Command::new("sqlite3")
+            .args(["-cmd", ".timeout 1000"])
+            .arg(self.data().join("helios-ci.db"))
+            .arg("BEGIN IMMEDIATE; ROLLBACK;")
+            .output();
+        output.expect("sqlite3 runs").status.success()
+    }
+
     /// As [`Installation::text`], a whole number.
     pub fn number(&self, sql: &str) -> i64 {
         let text = self.text(sql);

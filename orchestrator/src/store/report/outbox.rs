@@ -122,7 +122,8 @@ pub(super) async fn put(tx: &mut Tx, target: &CheckTarget, name: &str, wanted: &
         }
     };
     // What kept the old version from being sent may not keep the new one, so that is tried at once and with all its
-    // tries; a pause that the forge asked for is kept.
+    // tries; a pause that the forge asked for is kept. Where nothing was in the way, the old version's time is of no use: the
+    // clock may have been set back since.
     tx.execute(
         "INSERT INTO reports (id, connection, repository_id, repository_path, forge_context, commit_sha, name,
              generation, state, title, summary, run_id, job_id, started_ms, completed_ms, version, since_version,
@@ -138,7 +139,7 @@ pub(super) async fn put(tx: &mut Tx, target: &CheckTarget, name: &str, wanted: &
                  THEN reports.version + 1 ELSE reports.since_version END,
              remote = CASE WHEN excluded.generation > reports.generation THEN NULL ELSE reports.remote END,
              generation = excluded.generation,
-             due_ms = CASE WHEN reports.tries > 0 OR reports.delivered = reports.version
+             due_ms = CASE WHEN reports.tries > 0 OR reports.delivered = reports.version OR reports.reason IS NULL
                  THEN excluded.due_ms ELSE reports.due_ms END,
              tries = 0, refused = 0",
         args![
