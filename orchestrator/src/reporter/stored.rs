@@ -7,12 +7,21 @@ use async_trait::async_trait;
 use super::{Outbox, OutboxError, Owed};
 use crate::{
     model::{names::NodeName, report::Lane},
-    store::{ReportStates, Store},
+    store::{PutOff, ReportStates, Store},
 };
 
 pub(super) struct StoredOutbox {
     pub(super) store: Store,
     pub(super) node: NodeName,
+}
+
+impl StoredOutbox {
+    async fn put_off(&self, owed: &Owed, after: Duration, reason: &str, why: PutOff) -> Result<(), OutboxError> {
+        Ok(self
+            .store
+            .put_off_report(owed.id, owed.version, after, reason, why)
+            .await?)
+    }
 }
 
 #[async_trait]
@@ -37,15 +46,15 @@ impl Outbox for StoredOutbox {
     }
 
     async fn held(&self, owed: &Owed, after: Duration, reason: &str) -> Result<(), OutboxError> {
-        Ok(self.store.report_held(owed.id, owed.version, after, reason).await?)
+        self.put_off(owed, after, reason, PutOff::Held).await
     }
 
     async fn failed(&self, owed: &Owed, after: Duration, reason: &str) -> Result<(), OutboxError> {
-        Ok(self.store.report_failed(owed.id, owed.version, after, reason).await?)
+        self.put_off(owed, after, reason, PutOff::Failed).await
     }
 
     async fn refused(&self, owed: &Owed, after: Duration, reason: &str) -> Result<(), OutboxError> {
-        Ok(self.store.report_refused(owed.id, owed.version, after, reason).await?)
+        self.put_off(owed, after, reason, PutOff::Refused).await
     }
 
     async fn hold(&self, lane: &Lane, after: Duration, reason: &str) -> Result<(), OutboxError> {

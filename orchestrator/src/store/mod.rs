@@ -74,7 +74,7 @@ pub use self::{
         pages::{JobDetail, RunAttemptRow, RunDetail, RunFilter, RunSummary},
         why::Why,
     },
-    report::reports::{ClaimedReport, ReportStates},
+    report::reports::{ClaimedReport, PutOff, ReportStates},
     retention::{FileClass, Removal},
     run::{
         cancel::CancelOutcome,

@@ -77,7 +77,7 @@ pub enum ReportStates {
 
 /// What became of a report that was not delivered.
 #[derive(Debug, Clone, Copy)]
-enum PutOff {
+pub enum PutOff {
     /// It was not its fault: its lane is closed or busy.
     Held,
     /// Its own failure, which counts as a try.
@@ -138,40 +138,9 @@ impl Store {
         )
     }
 
-    /// No report of its lane can be sent now; it is due again after `after`, and so is a newer version of it.
-    pub async fn report_held(
-        &self,
-        id: ReportId,
-        version: i64,
-        after: Duration,
-        reason: &str,
-    ) -> Result<(), StoreError> {
-        self.put_off_report(id, version, after, reason, PutOff::Held).await
-    }
-
-    /// This report could not be sent; it is due again after `after`. A newer version of it is due at once.
-    pub async fn report_failed(
-        &self,
-        id: ReportId,
-        version: i64,
-        after: Duration,
-        reason: &str,
-    ) -> Result<(), StoreError> {
-        self.put_off_report(id, version, after, reason, PutOff::Failed).await
-    }
-
-    /// As [`Store::report_failed`], where the forge said no: it is shown so.
-    pub async fn report_refused(
-        &self,
-        id: ReportId,
-        version: i64,
-        after: Duration,
-        reason: &str,
-    ) -> Result<(), StoreError> {
-        self.put_off_report(id, version, after, reason, PutOff::Refused).await
-    }
-
-    async fn put_off_report(
+    /// A report was not delivered, for this cause and reason; it is due again after `after`. So is a newer version of it
+    /// where it was [`PutOff::Held`]; otherwise that one is due at once.
+    pub async fn put_off_report(
         &self,
         id: ReportId,
         version: i64,

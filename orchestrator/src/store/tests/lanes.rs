@@ -54,18 +54,26 @@ async fn what_failed_is_due_at_once_but_not_for_ever(lab: Lab) {
     let retry = || lab.store.retry_failed_reports(&lane, 3);
     let never_tried = {
         let claimed = lab.claim_reports(1, Duration::ZERO).await.remove(0);
-        let held = lab
-            .store
-            .report_held(claimed.id, claimed.version, MINUTE, "the forge answered 429");
+        let held = lab.store.put_off_report(
+            claimed.id,
+            claimed.version,
+            MINUTE,
+            "the forge answered 429",
+            PutOff::Held,
+        );
         held.await.unwrap();
         claimed.id
     };
     for tries in 1..5 {
         let claimed = lab.claim_reports(9, MINUTE).await.remove(0);
         assert_ne!(claimed.id, never_tried, "a pause is no failure");
-        let failed = lab
-            .store
-            .report_failed(claimed.id, claimed.version, MINUTE, "the forge answered 500");
+        let failed = lab.store.put_off_report(
+            claimed.id,
+            claimed.version,
+            MINUTE,
+            "the forge answered 500",
+            PutOff::Failed,
+        );
         failed.await.unwrap();
         assert!(lab.claim_reports(9, MINUTE).await.is_empty());
         let expected = u64::from(tries < 3);

@@ -96,10 +96,14 @@ async fn a_pause_is_kept_and_a_refusal_is_shown(lab: Lab) {
     for claimed in claim_all(&lab).await {
         let (id, version) = (claimed.id, claimed.version);
         if claimed.report.job.is_some() {
-            let refused = lab.store.report_refused(id, version, MINUTE, "the forge answered 403");
+            let refused = lab
+                .store
+                .put_off_report(id, version, MINUTE, "the forge answered 403", PutOff::Refused);
             refused.await.unwrap();
         } else {
-            let held = lab.store.report_held(id, version, MINUTE, "the forge answered 429");
+            let held = lab
+                .store
+                .put_off_report(id, version, MINUTE, "the forge answered 429", PutOff::Held);
             held.await.unwrap();
         }
     }
@@ -135,9 +139,13 @@ async fn each_state_has_all_its_tries(lab: Lab) {
         lab.sql("UPDATE reports SET due_ms = 0").await;
         let claimed = of_job(claim_all(&lab).await);
         assert_eq!(claimed.tries, tries);
-        let failed = lab
-            .store
-            .report_failed(claimed.id, claimed.version, MINUTE, "the forge answered 500");
+        let failed = lab.store.put_off_report(
+            claimed.id,
+            claimed.version,
+            MINUTE,
+            "the forge answered 500",
+            PutOff::Failed,
+        );
         failed.await.unwrap();
         lab.sql("UPDATE reports SET lease_until = 0 WHERE job_id IS NULL").await;
     }
@@ -150,7 +158,7 @@ async fn each_state_has_all_its_tries(lab: Lab) {
     // What became of the old state counts for nothing.
     let failed = lab
         .store
-        .report_failed(old.id, old.version, MINUTE, "the forge answered 500");
+        .put_off_report(old.id, old.version, MINUTE, "the forge answered 500", PutOff::Failed);
     failed.await.unwrap();
     let new = of_job(claim_all(&lab).await);
     assert_eq!((new.tries, new.report.state), (0, ReportState::Success));
@@ -226,7 +234,10 @@ async fn an_old_answer_does_not_hide_a_new_state(lab: Lab) {
         lab.number("SELECT COUNT(*) AS n FROM reports WHERE delivered = version AND job_id IS NOT NULL")
             .await
     };
-    let late = lab.store.report_refused(slow.id, slow.version, MINUTE, "no").await;
+    let late = lab
+        .store
+        .put_off_report(slow.id, slow.version, MINUTE, "no", PutOff::Refused)
+        .await;
     late.unwrap();
     assert_eq!(done().await, 1, "what was refused changed nothing at the forge");
     // The forge may show the old state now, so it hears the new one once more.
@@ -234,7 +245,9 @@ async fn an_old_answer_does_not_hide_a_new_state(lab: Lab) {
         if late {
             deliver(&lab, &slow).await;
         } else {
-            let failed = lab.store.report_failed(slow.id, slow.version, MINUTE, "no answer");
+            let failed = lab
+                .store
+                .put_off_report(slow.id, slow.version, MINUTE, "no answer", PutOff::Failed);
             failed.await.unwrap();
         }
         assert_eq!(done().await, 0);
