@@ -27,15 +27,21 @@ async fn runs_once<F: Forgejo>(setup: &Setup<F>, sha: &str) {
     assert_eq!(setup.runs(sha), 1);
 }
 
-conversation!(revoked_token);
-/// A token that was taken back: with a new one the push runs by itself.
-async fn revoked_token(forge: impl Forgejo) {
+/// A push that waits because the token was taken back after the first one.
+async fn push_with_a_revoked_token<F: Forgejo>(forge: F) -> (Setup<F>, String) {
     let setup = Setup::new(forge).await;
     let first = setup.push(ENGINE, "main", SMALL);
     setup.wait(ENGINE, &first, "success").await;
     setup.forge.revoke_token(BOT, &setup.token()).await;
     let sha = setup.push(ENGINE, "main", SMALL);
     setup.wait_outcome(&sha, REFUSED);
+    (setup, sha)
+}
+
+conversation!(revoked_token);
+/// A token that was taken back: with a new one the push runs by itself.
+async fn revoked_token(forge: impl Forgejo) {
+    let (setup, sha) = push_with_a_revoked_token(forge).await;
     assert_eq!(setup.runs(&sha), 0);
     setup.renew_token(&SCOPES).await;
     runs_once(&setup, &sha).await;
@@ -44,12 +50,7 @@ async fn revoked_token(forge: impl Forgejo) {
 conversation!(revoked_token_and_redelivery);
 /// The same, with somebody who presses "redeliver" too early, and once more when it is mended.
 async fn revoked_token_and_redelivery(forge: impl Forgejo) {
-    let setup = Setup::new(forge).await;
-    let first = setup.push(ENGINE, "main", SMALL);
-    setup.wait(ENGINE, &first, "success").await;
-    setup.forge.revoke_token(BOT, &setup.token()).await;
-    let sha = setup.push(ENGINE, "main", SMALL);
-    setup.wait_outcome(&sha, REFUSED);
+    let (setup, sha) = push_with_a_revoked_token(forge).await;
     // The first push, this one, this one again.
     let early = setup.redeliver(2).await;
     assert!(early.body.contains(REFUSED), "{early:?}");
