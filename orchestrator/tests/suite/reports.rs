@@ -40,6 +40,20 @@ fn undelivered(world: &World, sha: &str) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_runs_is_reported_with_its_node() {
+    let world = World::start(Machines::Process).await;
+    let gate = world.dir.path().join("gate");
+    let sha = world.push(&until(&gate)).await;
+    let running = |forge: &ForgeState| {
+        let newest = forge.latest(&sha, "helios-ci / ci / job")?;
+        (newest.word() == "pending" && newest.description == "Running on test-node").then_some(())
+    };
+    world.until("it is reported to run", || running(&world.forge.state()));
+    fs::write(&gate, "").expect("the gate");
+    world.wait(&sha, "success").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_commit_whose_statuses_fail_delays_no_other_repository() {
     let world = World::start(Machines::Process).await;
     let other = world.forge.create_repository(Kind::Forgejo, "bo/tool", false).await;
