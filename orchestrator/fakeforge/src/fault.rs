@@ -1,4 +1,4 @@
-//! Faults on order: what a forge does on a bad day, once, for the next request that matches; and outages, which last.
+//! Faults on order: what a forge does on a bad day, for the next request that matches or for all; and outages.
 
 use std::time::Duration;
 
@@ -29,6 +29,32 @@ pub enum Fault {
     AcceptThenStatus(u16),
 }
 
+/// A fault that waits for its requests.
+#[derive(Debug)]
+pub(crate) struct Ordered {
+    pub(crate) pattern: String,
+    pub(crate) fault: Fault,
+    /// It meets all of them, not only the next.
+    lasts: bool,
+}
+
+impl Ordered {
+    pub(crate) fn once(pattern: &str, fault: Fault) -> Self {
+        Self {
+            pattern: pattern.to_owned(),
+            fault,
+            lasts: false,
+        }
+    }
+
+    pub(crate) fn lasting(pattern: &str, fault: Fault) -> Self {
+        Self {
+            lasts: true,
+            ..Self::once(pattern, fault)
+        }
+    }
+}
+
 /// A bad day that lasts until it is ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outage {
@@ -42,10 +68,16 @@ pub(crate) enum Outage {
 }
 
 impl ForgeState {
-    /// Takes the oldest fault whose pattern is part of `METHOD /path`.
+    /// The oldest fault whose pattern is part of `METHOD /path`, which is gone then unless it lasts.
     pub(crate) fn take_fault(&mut self, method: &str, path: &str) -> Option<Fault> {
         let request = format!("{method} {path}");
-        let position = self.faults.iter().position(|(pattern, _)| request.contains(pattern))?;
-        Some(self.faults.remove(position).1)
+        let position = self
+            .faults
+            .iter()
+            .position(|ordered| request.contains(&ordered.pattern))?;
+        match &self.faults[position] {
+            Ordered { lasts: true, fault, .. } => Some(fault.clone()),
+            _ => Some(self.faults.remove(position).fault),
+        }
     }
 }

@@ -66,7 +66,7 @@ pub use crate::{
 };
 use crate::{
     auth::{Grant, new_secret},
-    fault::Outage,
+    fault::{Ordered, Outage},
     state::Shared,
 };
 
@@ -188,22 +188,28 @@ impl FakeForge {
     /// The next request whose `METHOD /path` contains the pattern meets this fault. Several queue up.
     pub fn fail_next(&self, pattern: &str, fault: Fault) {
         self.shared
-            .change(|state| state.faults.push((pattern.to_owned(), fault)));
+            .change(|state| state.faults.push(Ordered::once(pattern, fault)));
+    }
+
+    /// Every such request meets this fault, until [`FakeForge::drop_faults`]: whoever else asks takes it from nobody.
+    pub fn fail_all(&self, pattern: &str, fault: Fault) {
+        self.shared
+            .change(|state| state.faults.push(Ordered::lasting(pattern, fault)));
     }
 
     /// Ends every hang that is under way or still ordered, before its time: what a test waits for meanwhile may take
     /// as long as it likes.
     pub fn end_hangs(&self) {
         self.shared.change(|state| {
-            state.faults.retain(|(_, fault)| !matches!(fault, Fault::Hang(_)));
+            state.faults.retain(|ordered| !matches!(ordered.fault, Fault::Hang(_)));
             state.hangs_ended += 1;
         });
     }
 
-    /// Forgets every fault that was ordered with this pattern and that no request has met yet.
+    /// Forgets every fault that was ordered with this pattern, and that no request has met yet or that lasts.
     pub fn drop_faults(&self, pattern: &str) {
         self.shared
-            .change(|state| state.faults.retain(|(ordered, _)| ordered != pattern));
+            .change(|state| state.faults.retain(|ordered| ordered.pattern != pattern));
     }
 
     /// Ends the forge's process, as it were: connections that are open are cut, and new ones refused, of the APIs and of

@@ -15,7 +15,7 @@ use crate::{
     access::Access,
     auth::{App, Token},
     delivery::{Delivery, Hook},
-    fault::{Fault, Outage},
+    fault::{Ordered, Outage},
     schema::Schemas,
 };
 
@@ -169,7 +169,7 @@ pub struct ForgeState {
     pub(crate) deliveries: Vec<Delivery>,
     pub(crate) requests: Vec<Request>,
     pub(crate) violations: Vec<Violation>,
-    pub(crate) faults: Vec<(String, Fault)>,
+    pub(crate) faults: Vec<Ordered>,
     /// How often all hangs were ended.
     pub(crate) hangs_ended: u64,
     /// Pull requests by their number, which is unique in the whole forge.

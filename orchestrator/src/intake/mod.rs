@@ -39,7 +39,7 @@ use tokio::{sync::Semaphore, time::timeout};
 use tower_http::set_header::SetResponseHeaderLayer;
 
 use self::{
-    limits::Limits,
+    limits::{BodyRoom, Limits},
     refusal::{Refusal, RequestOutcome},
     verify::verify,
 };
@@ -190,18 +190,35 @@ impl Intake {
         // A request without any signature is not worth reading.
         let signature = signature::presented(dialect.signature_headers, &parts.headers)
             .ok_or_else(|| Refusal::bad_signature(dialect))?;
-        let raw = self.read(&parts.headers, body, dialect.body_limit).await?;
+        let (raw, room) = self.read(&parts.headers, body, dialect.body_limit).await?;
+        // A forge that has waited long enough closes its connection, which ends this request, and sends nothing twice:
+        // what has arrived whole is kept all the same.
+        let intake = self.clone();
+        let kept = tokio::spawn(async move { intake.keep(endpoint, parts.headers, signature, raw, room).await });
+        kept.await.map_err(|error| Refusal::not_stored(&error))?
+    }
+
+    /// Stores a delivery once its signature is verified.
+    async fn keep(
+        &self,
+        endpoint: Endpoint,
+        headers: HeaderMap,
+        signature: [u8; 32],
+        raw: Bytes,
+        room: BodyRoom,
+    ) -> Result<Receipt, Refusal> {
         // Hashing and parsing 25 MiB takes long enough to disturb everything else on the thread.
         let permit = self.parsers.clone().acquire_owned().await;
         let verified = tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            verify(&endpoint, &parts.headers, &signature, &raw)
+            verify(&endpoint, &headers, &signature, &raw)
         });
         let delivery = verified.await.map_err(|error| Refusal::not_stored(&error))??;
+        drop(room);
         self.record(delivery).await.map_err(|error| Refusal::not_stored(&error))
     }
 
-    async fn read(&self, headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, Refusal> {
+    async fn read(&self, headers: &HeaderMap, body: Body, limit: usize) -> Result<(Bytes, BodyRoom), Refusal> {
         let announced = headers
             .get(header::CONTENT_LENGTH)
             .and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
@@ -225,9 +242,10 @@ impl Intake {
             }
             Ok(bytes.freeze())
         };
-        timeout(self.body_deadline, reading)
+        let bytes = timeout(self.body_deadline, reading)
             .await
-            .map_err(|_| Refusal::too_slow())?
+            .map_err(|_| Refusal::too_slow())??;
+        Ok((bytes, room))
     }
 
     /// Stores a delivery and wakes the planner.

@@ -491,6 +491,34 @@ async fn a_body_that_does_not_end_is_given_up() {
     assert_eq!(rig.ask(Request::from_parts(parts, endless)).await.0, 408);
 }
 
+/// On one thread: what a request does after its body's end, up to its next wait, is done when the body says that it ended.
+#[tokio::test]
+async fn what_has_arrived_whole_is_kept_when_its_sender_waits_no_longer() {
+    let rig = rig().await;
+    let busy = rig.intake.parsers.clone().acquire_many_owned(2).await.unwrap();
+    let mut stored = rig.intake.hints.subscribe();
+    let (parts, body) = github("hub-new", "1", b"{}").into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    let (end, mut ended) = tokio::sync::mpsc::unbounded_channel::<()>();
+    let data = futures::stream::once(async { Ok::<_, std::io::Error>(body) });
+    let data = futures::StreamExt::chain(
+        data,
+        futures::stream::poll_fn(move |_| {
+            end.send(()).unwrap();
+            std::task::Poll::Ready(None)
+        }),
+    );
+    let request = Request::from_parts(parts, Body::from_stream(data));
+    let sender = tokio::spawn(rig.intake.clone().router().oneshot(request));
+    ended.recv().await.unwrap();
+    sender.abort();
+    assert!(sender.await.unwrap_err().is_cancelled());
+    drop(busy);
+    let stored = stored.wait_for(|hint| hint == Hint::Delivery);
+    assert!(tokio::time::timeout(deadline::PROMPT, stored).await.unwrap());
+    assert_eq!(rig.ask(github("hub-new", "1", b"{}")).await.0, 200, "it is known");
+}
+
 #[tokio::test]
 async fn a_store_that_fails_is_said_so_and_asked_again() {
     let rig = rig().await;

@@ -9,24 +9,21 @@ use std::{
 
 use fantoccini::{Client, ClientBuilder, Locator};
 
-use crate::support::{self, Machines, World};
+use crate::support::{self, Machines, World, port::Port};
 
 /// chromedriver on a free port; it ends with the value.
 struct Driver {
     process: Child,
-    port: u16,
+    port: Port,
     profile: tempfile::TempDir,
 }
 
 impl Driver {
     #[allow(clippy::disallowed_methods, reason = "tests start the browser as a person would")]
     fn start() -> Option<Self> {
-        let port = std::net::TcpListener::bind("127.0.0.1:0")
-            .and_then(|l| l.local_addr())
-            .expect("a free port")
-            .port();
+        let port = Port::reserve();
         let process = Command::new("chromedriver")
-            .arg(format!("--port={port}"))
+            .arg(format!("--port={}", port.number()))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -72,7 +69,10 @@ impl Driver {
             let connector = hyper_util::client::legacy::connect::HttpConnector::new();
             let mut builder = ClientBuilder::new(connector);
             builder.capabilities(capabilities.as_object().expect("an object").clone());
-            match builder.connect(&format!("http://127.0.0.1:{}", self.port)).await {
+            match builder
+                .connect(&format!("http://127.0.0.1:{}", self.port.number()))
+                .await
+            {
                 Ok(client) => return client,
                 Err(error) => assert!(started.elapsed() < support::deadline::GUEST, "no browser: {error}"),
             }

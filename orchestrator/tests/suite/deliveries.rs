@@ -293,6 +293,9 @@ fn token(world: &World) -> String {
     std::fs::read_to_string(world.dir.path().join("forgejo-token")).expect("the token")
 }
 
+/// How a repository is asked for: by its path, and by its number.
+const LOOK_UPS: [&str; 2] = ["GET /api/v1/repos/ada/engine", "GET /api/v1/repositories/"];
+
 /// A world in which the push of the returned commit was lost, and what is said of it.
 async fn lose(how: Lost) -> (World, String) {
     let mut world = World::stopped(Machines::Process, "").await;
@@ -308,14 +311,12 @@ async fn lose(how: Lost) -> (World, String) {
     }
     match how {
         Lost::WrongToken => world.forge.revoke_token(&token(&world)),
-        Lost::Refused => {
-            for call in ["GET /api/v1/repos/ada/engine", "GET /api/v1/repositories/"] {
-                world.forge.fail_next(call, Fault::Status(403));
-            }
-        }
-        Lost::Away => world
-            .forge
-            .fail_next("GET /api/v1/repos/ada/engine", Fault::Status(502)),
+        Lost::Refused => LOOK_UPS
+            .iter()
+            .for_each(|call| world.forge.fail_all(call, Fault::Status(403))),
+        Lost::Away => LOOK_UPS
+            .iter()
+            .for_each(|call| world.forge.fail_all(call, Fault::Status(502))),
         Lost::NotListed | Lost::Killed(_) => {}
     }
     let sha = world.push(SMALL).await;
@@ -344,7 +345,7 @@ async fn mend(world: &mut World, how: Lost) {
             world.up();
         }
         Lost::Killed(_) => world.up(),
-        Lost::Refused | Lost::Away => {}
+        Lost::Refused | Lost::Away => LOOK_UPS.iter().for_each(|call| world.forge.drop_faults(call)),
     }
 }
 

@@ -326,11 +326,12 @@ async fn the_doctor_and_the_daemon_say_the_same_of_kvm() {
         let (_, lines) = doctor(world);
         of(&lines, "kvm")[0]["detail"].as_str().unwrap().to_owned()
     };
-    let before = verdict(&world);
+    verdict(&world);
     assert!(!world.data().join("accel.json").exists(), "the doctor leaves nothing");
     world.up();
-    assert!(world.daemon_log().contains(&before), "{before}\n{}", world.daemon_log());
-    assert_eq!(verdict(&world), before);
+    // What the daemon remembers; a trial of its own may end otherwise on a machine that is busy.
+    let said = verdict(&world);
+    assert!(world.daemon_log().contains(&said), "{said}\n{}", world.daemon_log());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -366,7 +367,9 @@ async fn a_token_that_the_forge_refuses_is_a_state_of_the_connection_and_ends() 
     // It ends by itself when the forge takes the token.
     world.forge.add_token("helios-ci", true, &token);
     is(&world, "working");
-    assert!(world.daemon_log().contains("the connection works again"));
+    world.until("its log says so", || {
+        world.daemon_log().contains("the connection works again").then_some(())
+    });
     assert_eq!(local(&world).0, "ready");
     // A call that is refused is enough to look at once, long before the timer.
     world.forge.revoke_token(&token);

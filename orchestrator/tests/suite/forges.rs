@@ -20,12 +20,8 @@ fn id(value: &Value) -> &str {
 async fn a_forge_that_hangs_delays_nobody_else_and_hears_the_end() {
     let world = World::start(Machines::Process).await;
     // Every status call of the one forge hangs until the other has been told, however often it is called.
-    for _ in 0..100 {
-        world.forge.fail_next(
-            "POST /api/v1/repos/ada/engine/statuses/",
-            Fault::Hang(support::deadline::GUEST),
-        );
-    }
+    let calls = "POST /api/v1/repos/ada/engine/statuses/";
+    world.forge.fail_all(calls, Fault::Hang(support::deadline::GUEST));
     let slow = world.push(SMALL).await;
     world.wait_job(&slow, "job", "success");
     let quick = world.push_to(world.github, ".github/workflows/ci.yml", SMALL).await;

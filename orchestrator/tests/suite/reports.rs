@@ -25,6 +25,16 @@ fn successes(world: &World, sha: &str, check: &str) -> usize {
         .count()
 }
 
+/// Waits until nothing of a job that is held at its gate is on its way to the forge any more.
+fn all_is_told_but_the_end(world: &World, sha: &str) {
+    let running = |forge: &ForgeState| {
+        let newest = forge.latest(sha, "helios-ci / ci / job")?;
+        (newest.word() == "pending" && newest.description == "Running on test-node").then_some(())
+    };
+    world.until("it is reported to run", || running(&world.forge.state()));
+    world.until("all is told", || undelivered(world, sha).is_empty().then_some(()));
+}
+
 /// What the run's page says of reports that the forge has not accepted.
 fn undelivered(world: &World, sha: &str) -> Vec<String> {
     let runs = world.get("/api/v1/runs?limit=100");
@@ -44,11 +54,7 @@ async fn a_job_that_runs_is_reported_with_its_node() {
     let world = World::start(Machines::Process).await;
     let gate = world.dir.path().join("gate");
     let sha = world.push(&until(&gate)).await;
-    let running = |forge: &ForgeState| {
-        let newest = forge.latest(&sha, "helios-ci / ci / job")?;
-        (newest.word() == "pending" && newest.description == "Running on test-node").then_some(())
-    };
-    world.until("it is reported to run", || running(&world.forge.state()));
+    all_is_told_but_the_end(&world, &sha);
     fs::write(&gate, "").expect("the gate");
     world.wait(&sha, "success").await;
 }
@@ -64,15 +70,13 @@ async fn a_commit_whose_statuses_fail_delays_no_other_repository() {
         .add_hook(other, &format!("{}/hooks/local", world.url()), &secret);
     world.forge.hold_deliveries(true);
     let bad = world.push(SMALL).await;
-    for _ in 0..1000 {
-        let calls = format!("POST /api/v1/repos/ada/engine/statuses/{bad}");
-        // Were it taken for the forge's own word, nobody's reports would go out while this test runs.
-        let fault = Fault::Postponed {
-            status: 500,
-            retry_after_s: 24 * 3600,
-        };
-        world.forge.fail_next(&calls, fault);
-    }
+    // Were it taken for the forge's own word, nobody's reports would go out while this test runs.
+    let fault = Fault::Postponed {
+        status: 500,
+        retry_after_s: 24 * 3600,
+    };
+    let calls = format!("POST /api/v1/repos/ada/engine/statuses/{bad}");
+    world.forge.fail_all(&calls, fault);
     world.forge.hold_deliveries(false);
     let ids: Vec<String> = world.forge.state().deliveries().iter().map(|d| d.id.clone()).collect();
     for id in &ids {
@@ -147,11 +151,7 @@ impl Outage {
         match self {
             Self::Down => world.forge.stop().await,
             Self::BadGateway => world.forge.answer_all_with(Some(502)),
-            Self::Stopped => {
-                for _ in 0..10_000 {
-                    world.forge.fail_next("/api/v1/", Fault::Hang(support::deadline::GUEST));
-                }
-            }
+            Self::Stopped => world.forge.fail_all("/api/v1/", Fault::Hang(support::deadline::GUEST)),
         }
     }
 
@@ -227,17 +227,17 @@ async fn a_repository_of_tags_alone_hears_each_state_once() {
     let tag = world.forge.update_ref(world.repository, "refs/tags/v1", Some(&sha));
     tag.await.expect("a tag");
     world.wait(&sha, "success").await;
-    world.until("all is told", || {
+    let answers = || {
+        let requests = world.forge.requests().into_iter();
+        let statuses = requests.filter(|r| r.method == "POST" && r.path.contains("/statuses/"));
+        statuses.map(|r| r.status).collect::<Vec<_>>()
+    };
+    world.until("all is told and answered", || {
         let told = successes(&world, &sha, "helios-ci / ci / job") > 0 && undelivered(&world, &sha).is_empty();
-        told.then_some(())
+        (told && answers().iter().all(Option::is_some)).then_some(())
     });
-    // Each of them was answered 500.
-    let requests = world.forge.requests();
-    let answers = requests
-        .iter()
-        .filter(|r| r.method == "POST" && r.path.contains("/statuses/"));
     assert!(
-        answers.clone().all(|r| r.status == Some(500)),
+        answers().iter().all(|status| *status == Some(500)),
         "the forge answered without an error"
     );
     let mut told: Vec<_> = world.forge.history(&sha);
@@ -282,7 +282,7 @@ async fn a_repository_created_again_hears_nothing_of_the_one_before() {
     let world = World::start(Machines::Process).await;
     let gate = world.dir.path().join("gate");
     let sha = world.push(&until(&gate)).await;
-    world.wait(&sha, "pending").await;
+    all_is_told_but_the_end(&world, &sha);
     world.forge.delete_repository(world.repository).await.expect("it goes");
     let anew = world.forge.create_repository(Kind::Forgejo, "ada/engine", false).await;
     let anew = anew.expect("another one in its place");

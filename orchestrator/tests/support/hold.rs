@@ -144,7 +144,7 @@ impl Installation {
 
     /// What is readable of a job's log now; empty while there is none.
     pub fn log_now(&self, job: &str) -> String {
-        match http(self.port, &format!("/api/v1/jobs/{job}/logs"), self.token()) {
+        match http(self.port(), &format!("/api/v1/jobs/{job}/logs"), self.token()) {
             (200, log) => log,
             _ => String::new(),
         }
@@ -169,7 +169,7 @@ impl Installation {
     pub fn shown(&self, job: &str) -> [String; 2] {
         let show = self.cli(&["show", job]);
         assert!(show.status.success(), "{}", String::from_utf8_lossy(&show.stderr));
-        let (status, page) = http(self.port, &format!("/jobs/{job}"), self.token());
+        let (status, page) = http(self.port(), &format!("/jobs/{job}"), self.token());
         assert_eq!(status, 200, "{page}");
         [String::from_utf8_lossy(&show.stdout).into_owned(), page]
     }

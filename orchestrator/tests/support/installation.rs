@@ -3,7 +3,6 @@
 
 use std::{
     fs,
-    net::TcpListener,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
@@ -12,14 +11,14 @@ use std::{
 
 use serde_json::Value;
 
-use super::{Machines, agent, deadline, guest, helios_ci, hold, pause, pause_after};
+use super::{Machines, agent, deadline, guest, helios_ci, hold, pause, pause_after, port::Port};
 
 /// A daemon's files, and the daemon. It dies with its test.
 pub struct Installation {
     /// Everything lies below it.
     pub dir: tempfile::TempDir,
     machines: Machines,
-    pub(super) port: u16,
+    port: Port,
     token: String,
     pub(super) daemon: Option<Child>,
 }
@@ -37,10 +36,6 @@ impl Installation {
             .prefix("hci")
             .tempdir()
             .expect("a temporary directory");
-        let port = TcpListener::bind("127.0.0.1:0")
-            .and_then(|l| l.local_addr())
-            .expect("a free port")
-            .port();
         for (name, content) in secrets {
             helios_fakeforge::write_private(&dir.path().join(name), content).expect("a secret's file");
         }
@@ -48,7 +43,7 @@ impl Installation {
         let mut made = Self {
             dir,
             machines,
-            port,
+            port: Port::reserve(),
             token: String::new(),
             daemon: None,
         };
@@ -76,12 +71,12 @@ impl Installation {
 
     /// Where the daemon listens.
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        format!("http://127.0.0.1:{}", self.port())
     }
 
     /// The port of that.
     pub fn port(&self) -> u16 {
-        self.port
+        self.port.number()
     }
 
     /// A token of a site admin.
@@ -121,7 +116,7 @@ aliases:
 default_label: tiny
 {extra}",
             data = self.data().display(),
-            port = self.port,
+            port = self.port(),
             agent = agent().display(),
             boot_timeout_s = deadline::GUEST.as_secs(),
         );
@@ -184,12 +179,12 @@ default_label: tiny
 
     fn answers(&self) -> bool {
         use std::io::{Read, Write};
-        let Ok(mut stream) = std::net::TcpStream::connect(("127.0.0.1", self.port)) else {
+        let Ok(mut stream) = std::net::TcpStream::connect(("127.0.0.1", self.port())) else {
             return false;
         };
         let request = format!(
             "GET /readyz HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nConnection: close\r\n\r\n",
-            self.port
+            self.port()
         );
         let mut answer = String::new();
         stream.write_all(request.as_bytes()).is_ok()
@@ -262,7 +257,7 @@ default_label: tiny
 
     /// JSON of the API.
     pub fn get(&self, path: &str) -> Value {
-        let (status, body) = hold::http(self.port, path, &self.token);
+        let (status, body) = hold::http(self.port(), path, &self.token);
         serde_json::from_str(&body).unwrap_or_else(|e| panic!("{path}: {e}: {status} {body}"))
     }
 

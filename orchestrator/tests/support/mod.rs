@@ -10,6 +10,7 @@ pub mod deadline;
 pub mod hold;
 pub mod installation;
 pub mod peer;
+pub mod port;
 pub mod prerequisites;
 pub mod spine;
 
@@ -146,6 +147,8 @@ impl World {
         })
         .await
         .expect("the forge starts");
+        // A real one waits 5 s and sends nothing twice; on a busy machine that is no time.
+        forge.set_delivery_timeout(deadline::PROMPT);
         let repository = forge
             .create_repository(Kind::Forgejo, "ada/engine", false)
             .await

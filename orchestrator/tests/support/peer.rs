@@ -2,20 +2,21 @@
 
 use std::{
     fs,
-    net::TcpListener,
     path::PathBuf,
     process::{Child, Command, Stdio},
 };
 
 use nix::sys::signal::Signal;
 
-use super::{helios_ci, hold, installation::Installation};
+use super::{helios_ci, hold, installation::Installation, port::Port};
 
 /// The second daemon. It dies with the test.
 pub struct Peer {
     dir: PathBuf,
     /// Where it listens.
     pub port: u16,
+    /// So that it may come back there.
+    _reserved: Port,
     child: Option<Child>,
 }
 
@@ -24,10 +25,8 @@ impl Installation {
     pub fn peer(&self, node: &str) -> Peer {
         let dir = self.dir.path().join("peer");
         fs::create_dir_all(&dir).expect("its directory");
-        let port = TcpListener::bind("127.0.0.1:0")
-            .and_then(|l| l.local_addr())
-            .expect("a free port")
-            .port();
+        let reserved = Port::reserve();
+        let port = reserved.number();
         let text = fs::read_to_string(self.config()).expect("the configuration");
         let own = text
             .lines()
@@ -43,7 +42,12 @@ impl Installation {
             self.data().join("helios-ci.db").display()
         ));
         fs::write(dir.join("config.yaml"), own.join("\n")).expect("its configuration");
-        Peer { dir, port, child: None }
+        Peer {
+            dir,
+            port,
+            _reserved: reserved,
+            child: None,
+        }
     }
 }
 
