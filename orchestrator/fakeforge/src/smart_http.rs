@@ -1,6 +1,6 @@
 //! git over HTTP: who may, then `git http-backend`, then webhooks for whatever moved.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{
     body::Body,
@@ -40,7 +40,8 @@ pub(crate) async fn serve(
         Err(response) => return response,
     };
     // Held until the refs were compared, so that each push is told with its own moves.
-    let _turn = if rest == "git-receive-pack" {
+    let may_move = rest == "git-receive-pack";
+    let _turn = if may_move {
         Some(shared.pushing.lock().await)
     } else {
         None
@@ -68,9 +69,13 @@ pub(crate) async fn serve(
     ];
     let dir = repository.dir.clone();
     let exchange = tokio::task::spawn_blocking(move || {
-        let before = git::refs(&dir)?;
+        let refs = || match may_move {
+            true => git::refs(&dir),
+            false => Ok(BTreeMap::new()),
+        };
+        let before = refs()?;
         let output = git::http_backend(&env, &body)?;
-        Ok::<_, crate::Error>((git::moved(&before, &git::refs(&dir)?), output))
+        Ok::<_, crate::Error>((git::moved(&before, &refs()?), output))
     });
     match exchange.await {
         Ok(Ok((moved, output))) => {

@@ -22,7 +22,7 @@ use crate::{
         trigger::{Event, RefCause, RefEvent, Repository, Retry},
     },
     queue::Hint,
-    source::SourceError,
+    source::{Objects, SourceError},
     store::{ClaimedTrigger, StoreError, TriggerOutcome},
     workflow,
 };
@@ -275,14 +275,15 @@ impl Planner {
             commit: Some(commit),
             retry,
         };
-        let message = self.source.commit_message(repository, &commit).await?;
+        let mut objects = self.source.objects(repository);
+        let message = objects.message(&commit).await?;
         // A person who asks knows what the message says.
         let Event::Ref(RefEvent { cause, .. }) = &trigger.event;
         if let (RefCause::Push { .. }, Some(word)) = (cause, decide::skip_word(&message)) {
             let reason = format!("the commit message says {word}");
             return Ok(ignored(reason, commit, Retry::Never));
         }
-        let files = self.files(forge.workflow_folders(), repository, &commit).await?;
+        let files = files(forge.workflow_folders(), &mut objects, &commit).await?;
         Ok(match decide::asked(files, &trigger.event, &commit, &self.config) {
             Ok(runs) => TriggerOutcome::Planned {
                 title: crate::foreign_text::title(&message),
@@ -292,44 +293,40 @@ impl Planner {
             Err(reason) => ignored(reason, commit, Retry::OnRequest),
         })
     }
+}
 
-    async fn files(
-        &self,
-        folders: &[&'static str],
-        repository: &Repository,
-        commit: &CommitSha,
-    ) -> Result<Vec<WorkflowFile>, PlanError> {
-        let paths = workflow::listed(folders);
-        let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
-        let entries = self.source.list_tree(repository, commit, &paths).await?;
-        let Some(pick) = workflow::pick(folders, entries.iter().map(|entry| entry.path.as_str())) else {
-            return Ok(Vec::new());
-        };
-        if pick.files.len() > FILES {
-            return Err(PlanError::Never {
-                reason: format!(
-                    "the commit has {} workflow files; {FILES} are the most",
-                    pick.files.len()
-                ),
-                retry: Retry::OnRequest,
-            });
-        }
-        let mut files = Vec::new();
-        for path in pick.files {
-            let text = match self
-                .source
-                .read_file(repository, commit, &path, workflow::MAX_FILE)
-                .await
-            {
-                Ok(bytes) => Ok(bytes),
-                Err(SourceError::FileTooLong { max, .. }) => Err(format!("the file is longer than {max} bytes")),
-                Err(SourceError::Unreadable { why, .. }) => Err(format!("the file cannot be read: {why}")),
-                Err(error) => return Err(error.into()),
-            };
-            files.push(WorkflowFile { path, text });
-        }
-        Ok(files)
+/// The workflow files of a commit.
+async fn files(
+    folders: &[&'static str],
+    objects: &mut Objects,
+    commit: &CommitSha,
+) -> Result<Vec<WorkflowFile>, PlanError> {
+    let paths = workflow::listed(folders);
+    let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
+    let files = objects.list(commit, &paths).await?;
+    let Some(pick) = workflow::pick(folders, files.iter().map(String::as_str)) else {
+        return Ok(Vec::new());
+    };
+    if pick.files.len() > FILES {
+        return Err(PlanError::Never {
+            reason: format!(
+                "the commit has {} workflow files; {FILES} are the most",
+                pick.files.len()
+            ),
+            retry: Retry::OnRequest,
+        });
     }
+    let mut files = Vec::new();
+    for path in pick.files {
+        let text = match objects.read(commit, &path, workflow::MAX_FILE).await {
+            Ok(bytes) => Ok(bytes),
+            Err(SourceError::FileTooLong { max, .. }) => Err(format!("the file is longer than {max} bytes")),
+            Err(SourceError::Unreadable { why, .. }) => Err(format!("the file cannot be read: {why}")),
+            Err(error) => return Err(error.into()),
+        };
+        files.push(WorkflowFile { path, text });
+    }
+    Ok(files)
 }
 
 /// 1 s, doubled each time, and up to a quarter more so that many do not meet again; 10 minutes at most.

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// A command on what is already here.
-const LOCAL_DEADLINE: Duration = Duration::from_secs(300);
+pub(super) const LOCAL_DEADLINE: Duration = Duration::from_secs(300);
 /// How often the size of a fetch is measured while it runs.
 const TICK: Duration = Duration::from_millis(200);
 
@@ -146,7 +146,8 @@ pub(super) async fn run_ok(path: &Path, cmd: Cmd) -> Result<Output, SourceError>
     run(path, cmd).await?.ok().map_err(|source| failed(path, source))
 }
 
-fn failed(path: &Path, source: ExecError) -> SourceError {
+/// A command in this repository that failed.
+pub(super) fn failed(path: &Path, source: ExecError) -> SourceError {
     SourceError::Git {
         path: PathBuf::from(path),
         source,

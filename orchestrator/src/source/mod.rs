@@ -13,12 +13,12 @@
 //! only `helios-ci run` reads, and its person's git with it.
 
 mod adopt;
-mod commit;
 mod error;
 mod git;
 mod grant;
 mod heads;
 mod mirror;
+mod objects;
 mod refs;
 mod serve;
 mod survey;
@@ -39,9 +39,9 @@ use std::{
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, Semaphore};
 
 pub use adopt::Snapshot;
-pub use commit::Entry;
 pub use error::SourceError;
 pub use grant::{COMMIT_REF, Grant};
+pub use objects::Objects;
 pub use survey::LeftOut;
 pub use tips::RemoteRef;
 pub use version::{GIT_FIX, GitError, git_version};

@@ -186,12 +186,8 @@ async fn a_mirror_follows_its_refs() {
     assert!(!reachable(&second).await && reachable(&first).await);
     assert!(!reachable(&"f".repeat(40).parse().unwrap()).await);
 
-    let message = world.source.commit_message(&world.repository, &first).await.unwrap();
+    let message = world.source.objects(&world.repository).message(&first).await.unwrap();
     assert_eq!(message.trim_end(), "First\n\nbody [skip ci]");
-    assert_eq!(
-        world.source.commit_title(&world.repository, &first).await.unwrap(),
-        "First"
-    );
     assert!(matches!(
         world.fetch("refs/heads/gone").await,
         Err(SourceError::NoRef { .. })
@@ -340,23 +336,33 @@ async fn what_a_commit_contains() {
     let commit = world.commit("pico.sh", &[0xff; 100], "Three");
     world.fetch("refs/heads/main").await.unwrap();
     let places = [".github/workflows/", ".helios/workflows/", "pico.sh", ".jci/run.sh"];
-    let entries = world
-        .source
-        .list_tree(&world.repository, &commit, &places)
-        .await
-        .unwrap();
-    let paths: Vec<_> = entries.iter().map(|e| e.path.as_str()).collect();
+    let mut objects = world.source.objects(&world.repository);
+    let paths = objects.list(&commit, &places).await.unwrap();
     assert_eq!(
         paths,
         [".github/workflows/ci.yml", ".github/workflows/link.yml", "pico.sh"]
     );
-    let read = async |path, max| world.source.read_file(&world.repository, &commit, path, max).await;
+    let mut read = async |path, max| objects.read(&commit, path, max).await;
     assert_eq!(read(".github/workflows/ci.yml", 8).await.unwrap(), b"on: push");
     assert_eq!(read("pico.sh", 100).await.unwrap(), [0xff; 100]);
     assert!(matches!(
         read("pico.sh", 99).await,
         Err(SourceError::FileTooLong { .. })
     ));
+    // What was not read is no part of the next answer.
+    assert_eq!(read(".github/workflows/ci.yml", 8).await.unwrap(), b"on: push");
+    assert!(matches!(
+        read("a b missing", 8).await,
+        Err(SourceError::Unreadable { .. })
+    ));
+    let unknown = "f".repeat(40).parse().unwrap();
+    assert!(matches!(
+        objects.message(&unknown).await,
+        Err(SourceError::NoCommit { .. })
+    ));
+    std::fs::remove_dir_all(world.source.mirror(&world.repository)).unwrap();
+    let mut objects = world.source.objects(&world.repository);
+    assert!(matches!(objects.message(&commit).await, Err(SourceError::Git { .. })));
 }
 
 #[tokio::test]
@@ -378,14 +384,10 @@ async fn symbolic_links_are_followed_inside_the_commit_and_refused_by_name_elsew
     let commit = world.commit("ci/scripts/run.sh", b"", "Two");
     world.fetch("refs/heads/main").await.unwrap();
     let places = [".helios/workflows/", ".github/workflows/", ".jci/run.sh", "pico.sh"];
-    let entries = world
-        .source
-        .list_tree(&world.repository, &commit, &places)
-        .await
-        .unwrap();
-    let mut paths: Vec<_> = entries.iter().map(|e| e.path.as_str()).collect();
+    let mut objects = world.source.objects(&world.repository);
+    let mut paths = objects.list(&commit, &places).await.unwrap();
     paths.sort_unstable();
-    assert_eq!(paths.pop(), Some(".jci/run.sh"));
+    assert_eq!(paths.pop().as_deref(), Some(".jci/run.sh"));
     let expected = [
         "a", "above", "dangling", "folder", "inside", "loop", "outside", "through",
     ];
@@ -403,7 +405,7 @@ async fn symbolic_links_are_followed_inside_the_commit_and_refused_by_name_elsew
         ("two\nlines", Err("line break")),
     ] {
         let path = format!(".github/workflows/{name}.yml");
-        let read = world.source.read_file(&world.repository, &commit, &path, 100).await;
+        let read = objects.read(&commit, &path, 100).await;
         match (read, expected) {
             (Ok(bytes), Ok(())) => assert_eq!(bytes, b"on: push", "{name}"),
             (Err(SourceError::Unreadable { why, .. }), Err(words)) => assert!(why.contains(words), "{name}: {why}"),

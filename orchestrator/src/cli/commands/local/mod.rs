@@ -28,6 +28,7 @@ use crate::{
         wiring::{backend, parts},
     },
     daemon::Deps,
+    foreign_text,
     forge::FORGEJO_WORKFLOWS,
     machine::Machines,
     model::{
@@ -41,6 +42,7 @@ use crate::{
     planner::{WorkflowFile, decide},
     queue::{Hint, InProcess},
     scheduler,
+    source::Objects,
     store::{CancelOutcome, NewRun, Store, TriggerOutcome},
     telemetry::Metrics,
     workflow::{self, Defaults},
@@ -196,7 +198,13 @@ async fn planned(deps: &Deps, tree: &Tree, asked: &Asked<'_>) -> miette::Result<
         tree.head.clone()
     };
     let file = pick(deps, &repository, &commit, tree, asked).await?;
-    let title = deps.source.commit_title(&repository, &commit).await.map_err(report)?;
+    let message = deps
+        .source
+        .objects(&repository)
+        .message(&commit)
+        .await
+        .map_err(report)?;
+    let title = foreign_text::title(&message);
     let (event, mut new) = plan(deps, file, tree, &commit)?;
     if let Some(commits) = deps.source.cut_history(&repository, &commit).await.map_err(report)?
         && within(&mut new, commits)
@@ -238,40 +246,29 @@ async fn pick(
     tree: &Tree,
     asked: &Asked<'_>,
 ) -> miette::Result<WorkflowFile> {
+    let mut objects = deps.source.objects(repository);
     let path = match asked.file {
         Some(file) => {
             let path = tree.relative(file)?;
-            let there = deps
-                .source
-                .list_tree(repository, commit, &[&path])
-                .await
-                .map_err(report)?;
-            if !there.iter().any(|entry| entry.path == path) {
+            let there = objects.list(commit, &[&path]).await.map_err(report)?;
+            if !there.contains(&path) {
                 return Err(tree.absent(file, &path, commit, asked.dirty));
             }
             path
         }
-        None => default_file(deps, repository, commit).await?,
+        None => default_file(&mut objects, commit).await?,
     };
-    let text = deps
-        .source
-        .read_file(repository, commit, &path, workflow::MAX_FILE)
-        .await
-        .map_err(report)?;
+    let text = objects.read(commit, &path, workflow::MAX_FILE).await.map_err(report)?;
     Ok(WorkflowFile { path, text: Ok(text) })
 }
 
 /// The one file that a push would run. Repositories of this machine have no forge; their workflows are found as on
 /// Forgejo.
-async fn default_file(deps: &Deps, repository: &Repository, commit: &CommitSha) -> miette::Result<String> {
+async fn default_file(objects: &mut Objects, commit: &CommitSha) -> miette::Result<String> {
     let places = workflow::listed(FORGEJO_WORKFLOWS);
     let places: Vec<&str> = places.iter().map(String::as_str).collect();
-    let entries = deps
-        .source
-        .list_tree(repository, commit, &places)
-        .await
-        .map_err(report)?;
-    let picked = workflow::pick(FORGEJO_WORKFLOWS, entries.iter().map(|entry| entry.path.as_str()));
+    let files = objects.list(commit, &places).await.map_err(report)?;
+    let picked = workflow::pick(FORGEJO_WORKFLOWS, files.iter().map(String::as_str));
     match picked.map(|pick| pick.files).unwrap_or_default().as_slice() {
         [only] => Ok(only.clone()),
         [] => Err(miette!(
