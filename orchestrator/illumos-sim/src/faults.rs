@@ -90,6 +90,8 @@ pub enum Action {
         /// Milliseconds.
         ms: u64,
     },
+    /// It waits, before it does anything, until [`Sim::release`](crate::Sim::release).
+    Held,
 }
 
 /// What is odd about one zone.

@@ -27,6 +27,9 @@ use crate::{
     trace::{self, Line},
 };
 
+/// Interval between two polls of a command that is held.
+const RELEASE_POLL: Duration = Duration::from_millis(2);
+
 /// How a run of a program goes on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ended {
@@ -204,8 +207,10 @@ impl Sim {
             Pass::First => self.mutate(|host| host.faults.next(program, args))?,
             Pass::Again => None,
         };
-        if let Some(Action::Slow { ms }) = &action {
-            std::thread::sleep(Duration::from_millis(*ms));
+        match &action {
+            Some(Action::Slow { ms }) => std::thread::sleep(Duration::from_millis(*ms)),
+            Some(Action::Held) => self.hold(program, args)?,
+            _ => {}
         }
         let mut said = Out::default();
         let ended = match &action {
@@ -243,9 +248,10 @@ impl Sim {
                 }
             }
         };
-        let fault = match &ended {
-            Ended::Killed => Some("killed".to_owned()),
-            Ended::Hung => Some("hung".to_owned()),
+        let fault = match (&ended, &action) {
+            (Ended::Killed, _) => Some("killed".to_owned()),
+            (Ended::Hung, _) => Some("hung".to_owned()),
+            (_, Some(Action::Slow { .. })) => Some("slow".to_owned()),
             _ => None,
         };
         if ended == Ended::Hung
@@ -261,7 +267,7 @@ impl Sim {
             argv: std::iter::once(program.to_owned())
                 .chain(args.iter().cloned())
                 .collect(),
-            exit: fault.is_none().then_some(said.code),
+            exit: matches!(ended, Ended::Exit(_)).then_some(said.code),
             fault,
             stdout: said.stdout,
             stderr: said.stderr,
@@ -273,6 +279,49 @@ impl Sim {
         };
         trace::append(&self.dir.join("trace.jsonl"), &line)?;
         Ok(ended)
+    }
+
+    /// Waits as long as this process's file is among those of the held ones.
+    fn hold(&self, program: &str, args: &[String]) -> io::Result<()> {
+        let held = self.dir.join("held");
+        fs::create_dir_all(&held)?;
+        let mine = held.join(std::process::id().to_string());
+        files::replace(&mine, format!("{program} {}", args.join(" ")).as_bytes())?;
+        while mine.exists() {
+            std::thread::sleep(RELEASE_POLL);
+        }
+        Ok(())
+    }
+
+    /// The commands that [`Action::Held`] keeps waiting now.
+    ///
+    /// # Errors
+    /// The state folder cannot be read.
+    pub fn held(&self) -> io::Result<Vec<String>> {
+        self.held_files()?.iter().map(fs::read_to_string).collect()
+    }
+
+    /// Lets all of them go on.
+    ///
+    /// # Errors
+    /// The state folder cannot be written.
+    pub fn release(&self) -> io::Result<()> {
+        self.held_files()?.iter().try_for_each(fs::remove_file)
+    }
+
+    fn held_files(&self) -> io::Result<Vec<PathBuf>> {
+        let entries = match fs::read_dir(self.dir.join("held")) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        let mut files = Vec::new();
+        for entry in entries {
+            let path = entry?.path();
+            // Not one that is still being written.
+            let whole = path.file_name().and_then(|name| name.to_str()?.parse::<u32>().ok());
+            files.extend(whole.map(|_| path));
+        }
+        Ok(files)
     }
 
     /// bhyve of a zone ends, as if by the guest's doing.

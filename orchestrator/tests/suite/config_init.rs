@@ -12,6 +12,7 @@ use std::{
 
 use serde_json::Value;
 
+use super::terminal;
 use crate::support::{self, Machines, World};
 
 const TOKEN: &str = "t0ken-of-a-bot";
@@ -329,7 +330,7 @@ fn answers_are_typed_and_wrong_ones_are_asked_for_again() {
 #[test]
 fn a_token_that_is_typed_on_a_terminal_is_not_shown() {
     let desk = Desk::new();
-    let pair = nix::pty::openpty(None, None).expect("a terminal");
+    let (mut terminal, line) = terminal::open();
     let without: Vec<&str> = FORGEJO[1..]
         .iter()
         .filter(|word| !word.contains("token"))
@@ -340,7 +341,7 @@ fn a_token_that_is_typed_on_a_terminal_is_not_shown() {
         .args(without)
         .args(["--forge", "forgejo", "--listen", "127.0.0.1:8080", "--image", "tiny"]);
     command.args(["--public-url", "https://ci.example.org", "--data-dir", "/srv/data"]);
-    let slave = || Stdio::from(pair.slave.try_clone().unwrap());
+    let slave = || Stdio::from(line.try_clone().unwrap());
     let mut child = command
         .stdin(slave())
         .stdout(Stdio::piped())
@@ -348,8 +349,7 @@ fn a_token_that_is_typed_on_a_terminal_is_not_shown() {
         .spawn()
         .unwrap();
     // It has the other end open as well.
-    drop((command, pair.slave));
-    let mut terminal = fs::File::from(pair.master);
+    drop((command, line));
     let mut shown = Vec::new();
     let mut typed = false;
     let mut some = [0; 256];

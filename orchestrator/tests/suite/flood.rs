@@ -1,11 +1,11 @@
 //! Much output, strange output, and reading it from the middle.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use futures::StreamExt as _;
 use serde_json::Value;
 
-use crate::support::{Machines, World, hold};
+use crate::support::{Machines, World, deadline, hold};
 
 fn id(value: &Value) -> &str {
     value["id"].as_str().expect("an id")
@@ -137,7 +137,7 @@ async fn a_line_of_a_hundred_megabytes_is_kept_whole_and_shown_in_pieces() {
 /// agent keeps comes on the other, and the daemon is killed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_byte_that_is_held_back_does_not_stop_the_other_channel() {
-    let mut world = World::with(Machines::Process, "limits: {idle_timeout_minutes: 1}\n").await;
+    let mut world = World::start(Machines::Process).await;
     let gate = world.dir.path().join("gate");
     let script = format!(
         "echo '::add-mask::hunter2!'\nprintf 'is h'\nhead -c 6000000 /dev/zero | tr '\\0' Z >&2\n\
@@ -191,12 +191,17 @@ async fn every_byte_comes_through_as_it_was() {
     assert!(!text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\t' | '\r')));
 }
 
-/// Records of an event stream: positions and texts, until `enough` or the end.
+/// Records of an event stream: positions and texts, until they have `enough` lines or the end.
 async fn stream(world: &World, job: &str, from: Option<&str>, enough: usize) -> (Vec<(String, String)>, bool) {
+    let read = tokio::time::timeout(deadline::GUEST, read_stream(world, job, from, enough));
+    read.await.expect("the stream goes on")
+}
+
+async fn read_stream(world: &World, job: &str, from: Option<&str>, enough: usize) -> (Vec<(String, String)>, bool) {
     let headers: Vec<(&str, &str)> = from.iter().map(|from| ("last-event-id", *from)).collect();
     let answer = get(world, &format!("/api/v1/jobs/{job}/logs/stream"), &headers).await;
     assert_eq!(answer.status(), 200);
-    let (mut body, mut buffer, mut found) = (answer.bytes_stream(), String::new(), Vec::new());
+    let (mut body, mut buffer, mut found, mut lines) = (answer.bytes_stream(), String::new(), Vec::new(), 0);
     while let Some(Ok(part)) = body.next().await {
         buffer += std::str::from_utf8(&part).unwrap();
         while let Some(end) = buffer.find("\n\n") {
@@ -211,8 +216,10 @@ async fn stream(world: &World, job: &str, from: Option<&str>, enough: usize) -> 
             match field("event:").as_deref() {
                 Some("log") => {
                     let data: Value = serde_json::from_str(&field("data:").unwrap()).unwrap();
-                    found.push((field("id:").unwrap(), data["text"].as_str().unwrap().to_owned()));
-                    if found.len() >= enough {
+                    let text = data["text"].as_str().unwrap().to_owned();
+                    lines += text.matches('\n').count();
+                    found.push((field("id:").unwrap(), text));
+                    if lines >= enough {
                         return (found, false);
                     }
                 }
@@ -227,12 +234,19 @@ async fn stream(world: &World, job: &str, from: Option<&str>, enough: usize) -> 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_goes_on_where_it_was_also_after_a_restart() {
     let mut world = World::start(Machines::Process).await;
-    let gate = world.dir.path().join("gate");
-    let script = format!(
-        "for i in $(seq 1 30); do echo \"line $i of 60\"; sleep 0.01; done\nuntil [ -e {} ]; do sleep 0.05; done\n\
-         for i in $(seq 31 60); do echo \"line $i of 60\"; sleep 0.01; done",
-        gate.display()
-    );
+    let gates = ["first", "second"].map(|name| world.dir.path().join(name));
+    // However few pieces the lines come in: each reader finds lines enough, and more of them are to come.
+    let part =
+        |from: usize, to: usize| format!("for i in $(seq {from} {to}); do echo \"line $i of 60\"; sleep 0.01; done\n");
+    let wait = |gate: &Path| format!("until [ -e {} ]; do sleep 0.05; done\n", gate.display());
+    let script = [
+        part(1, 20),
+        wait(&gates[0]),
+        part(21, 40),
+        wait(&gates[1]),
+        part(41, 60),
+    ]
+    .concat();
     let sha = world.push(&one_step("count", &script)).await;
     let job = world.wait_job(&sha, "job", "active");
     let job = id(&job);
@@ -240,12 +254,13 @@ async fn a_reader_goes_on_where_it_was_also_after_a_restart() {
     assert!(!ended);
     world.kill();
     world.up();
+    fs::write(&gates[0], "").unwrap();
     let (mut all, mut from) = (first.clone(), first.last().unwrap().0.clone());
     let (more, ended) = stream(&world, job, Some(&from), 3).await;
     assert!(!ended);
     all.extend(more);
     from.clone_from(&all.last().unwrap().0);
-    fs::write(gate, "").unwrap();
+    fs::write(&gates[1], "").unwrap();
     let (more, ended) = stream(&world, job, Some(&from), usize::MAX).await;
     assert!(ended);
     all.extend(more);

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::support::{
     self, Machines, World,
-    hold::{self, assert_counted, counted, counting, is_alive, main_pid, pick, signal},
+    hold::{assert_counted, counted, counting, grow, http, is_alive, machines_in, main_pid, pick, signal},
 };
 
 fn id(value: &Value) -> &str {
@@ -18,6 +18,27 @@ fn id(value: &Value) -> &str {
 fn causes(detail: &Value) -> Vec<&str> {
     let attempts = detail["attempts"].as_array().expect("attempts");
     attempts.iter().filter_map(|a| a["cause"].as_str()).collect()
+}
+
+/// A job of a guest that prints half of its lines, waits until its disk grows, and prints the others.
+fn counting_halfway(lines: usize) -> String {
+    format!(
+        "\
+name: ci
+on: push
+jobs:
+  count:
+    steps:
+      - run: |
+          size=$(cat /sys/block/vd*/size)
+          for i in $(seq 1 {lines}); do
+            echo \"line $i of {lines}\"
+            sleep 0.05
+            [ $i -ne {half} ] || while [ \"$(cat /sys/block/vd*/size)\" = \"$size\" ]; do sleep 0.05; done
+          done
+",
+        half = lines / 2
+    )
 }
 
 /// The attempts of a job that has ended, all of them shown to people in the same words.
@@ -38,11 +59,21 @@ async fn a_guest_killed_at_any_line_is_replaced_and_the_cause_is_shown() {
     for seed in [1_u64, 2, 3] {
         let mut random = seed;
         let at = usize::try_from(pick(&mut random, LINES as u64 / 2)).unwrap() + 1;
-        let sha = world.push(&counting(LINES, "0.05")).await;
+        let sha = world.push(&counting_halfway(LINES)).await;
         let job = world.wait_job(&sha, "count", "active");
         world.wait_counted(id(&job), at);
         let machine = world.machine();
         signal(main_pid(&machine).unwrap(), Signal::SIGKILL);
+        let second = world.until("a second machine that counts", || {
+            let (_, log) = http(
+                world.port(),
+                &format!("/api/v1/jobs/{}/logs?try=2", id(&job)),
+                world.token(),
+            );
+            let mut machines = machines_in(&world.data()).into_iter().filter(|dir| *dir != machine);
+            machines.next().filter(|_| !counted(&log).is_empty())
+        });
+        grow(&second);
         let job = world.wait_job(&sha, "count", "success");
         let detail = world.detail(id(&job));
         assert_eq!(detail["attempts"].as_array().unwrap().len(), 2, "{detail:#}");
@@ -66,7 +97,7 @@ async fn a_job_whose_guests_all_die_ends_in_error_with_the_cause() {
     let mut before = None;
     for _ in 0..2 {
         let machine = world.until("a fresh machine", || {
-            hold::machines_in(&world.data())
+            machines_in(&world.data())
                 .into_iter()
                 .find(|dir| Some(dir) != before.as_ref())
         });
@@ -95,7 +126,7 @@ async fn a_job_whose_guests_all_die_ends_in_error_with_the_cause() {
 
 /// A machine that stops answering without dying.
 async fn a_hang_is_noticed(machines: Machines) {
-    let world = World::with(machines, "limits: {infra_tries: 1, agent_silence_s: 3}\n").await;
+    let world = World::with(machines, "limits: {infra_tries: 1, agent_silence_s: 15}\n").await;
     let workflow = "\
 name: ci
 on: push
@@ -118,14 +149,14 @@ jobs:
     let detail = world.detail(id(&job));
     let cause = causes(&detail).concat();
     assert!(
-        cause.contains("the machine's agent was not heard for 3 s"),
+        cause.contains("the machine's agent was not heard for 15 s"),
         "{detail:#}"
     );
     assert!(
         !detail.to_string().contains("timeout-minutes") && !detail.to_string().contains("timed_out"),
         "the words of a time-out of the step: {detail:#}"
     );
-    assert_shown(&world, id(&job), "agent was not heard for 3 s");
+    assert_shown(&world, id(&job), "agent was not heard for 15 s");
     world.nothing_left();
     assert!(!is_alive(pid) && !machine.exists());
 }

@@ -642,18 +642,19 @@ async fn fetch_when_free(
 async fn a_server_that_hangs_is_given_up() {
     let content = noise(12, 200_000);
     let (site, dir) = (Site::start(&content).await, tempfile::tempdir().unwrap());
-    let limits = DownloadLimits {
-        idle: Duration::from_secs(3),
-        ..DownloadLimits::default()
-    };
     let address = site.url("/disk").parse().unwrap();
-    for (way, wanted) in [
-        (Way::Silent, 0),
-        (Way::Stops(50_000), 50_000),
-        (Way::Stops(20_000), 70_000),
-        (Way::Silent, 70_000),
+    // Where something comes, it is to come before the time is over.
+    for (way, idle_s, wanted) in [
+        (Way::Silent, 1, 0),
+        (Way::Stops(50_000), 10, 50_000),
+        (Way::Stops(20_000), 10, 70_000),
+        (Way::Silent, 1, 70_000),
     ] {
         site.way(way);
+        let limits = DownloadLimits {
+            idle: Duration::from_secs(idle_s),
+            ..DownloadLimits::default()
+        };
         let error = fetch_when_free(&address, dir.path(), &limits, &mut |_| ())
             .await
             .unwrap_err();

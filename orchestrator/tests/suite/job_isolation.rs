@@ -60,6 +60,8 @@ url=$(git config --get remote.origin.url || git config --get-regexp 'url$' | hea
         "test -n \"$url\" || url=$HELIOS_TEST_URL",
         &format!("until [ -s {0} ]; do sleep 0.05; done; url=$(cat {0})", gate.display()),
     );
+    // Those of the jobs before may still be on their way out.
+    world.wait_clean();
     let sha = world.push(&workflow).await;
     world.wait_job(&sha, "job", "active");
     let machine = world.machine();

@@ -11,10 +11,12 @@ use std::{
 use rustix::termios::{LocalModes, Termios, tcgetattr};
 use serde_json::Value;
 
-use crate::support::{self, Machines, World};
+use super::terminal;
+use crate::support::{self, Machines, World, hold::grow};
 
-/// A guest that was built without a shell on its console gets one from the job, outside of what ends with the step.
-const FAILS: &str = r"
+/// Fails when its disk grows. A guest that was built without a shell on its console gets one from the job, outside of
+/// what ends with the step.
+const FAILS: &str = r#"
 name: ci
 on: push
 jobs:
@@ -25,9 +27,11 @@ jobs:
           sh -c 'echo $$ >/sys/fs/cgroup/cgroup.procs && touch /run/out && exec sh </dev/ttyS0 >/dev/ttyS0 2>&1' &
           until [ -e /run/out ]; do sleep 0.1; done
       - run: |
+          size=$(cat /sys/block/vd*/size)
           echo begun
-          until [ -e /run/go ]; do sleep 0.1; [ $((n = n + 1)) -lt 20 ] || exit 3; done
-";
+          while [ "$(cat /sys/block/vd*/size)" = "$size" ]; do sleep 0.1; done
+          exit 3
+"#;
 
 const WAITS: &str = "\
 name: ci
@@ -60,6 +64,21 @@ fn machine(world: &World, job: &str) -> Value {
     world.get(&format!("/api/v1/machines/{job}"))
 }
 
+/// Lets the job of [`FAILS`] fail.
+fn fail(world: &World, job: &str) {
+    world.until("it has begun", || {
+        world.log_now(job).lines().any(|line| line == "begun").then_some(())
+    });
+    grow(&world.machine());
+}
+
+/// Waits until nobody has a console any more: its node lets go of it after the person has left.
+fn console_is_free(world: &World, name: &str) {
+    world.until("a console that is free", || {
+        (machine(world, name)["keep"]["console_free"] == true).then_some(())
+    });
+}
+
 /// Waits until the machine of a job is kept and cut off; its name.
 fn kept(world: &World, job: &str) -> String {
     world.until("a machine that is kept and cut off", || {
@@ -88,6 +107,7 @@ fn type_and_hear(world: &World, name: &str, line: &str, answer: &str) {
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).ok();
     let ended = console.wait_with_output().expect("it ends");
     assert!(heard, "never {answer:?}: {}", words(&ended));
+    console_is_free(world, name);
 }
 
 /// Who did what to a machine, oldest first.
@@ -122,6 +142,7 @@ async fn a_machine_that_went_wrong_is_kept_typed_on_and_goes_when_its_time_is_ov
     let early = world.cli(&["console", "--release", &job]);
     assert!(words(&early).contains("is not kept"), "{}", words(&early));
 
+    fail(&world, &job);
     // The result is reported as ever, and the machine stays without its agent.
     world.wait(&sha, "failure").await;
     world.wait_job(&sha, "build", "failure");
@@ -191,6 +212,7 @@ async fn a_kept_machine_counts_as_busy_and_goes_when_it_is_released() {
     let long = world.cli(&["machine", "keep", &job, "--for", "2h"]);
     assert!(words(&long).contains("1 s to 60 min"), "{}", words(&long));
     done(&world, &["machine", "keep", &job]);
+    fail(&world, &job);
     world.wait(&sha, "failure").await;
     let name = kept(&world, &job);
     let next = world.push(WAITS).await;
@@ -234,8 +256,7 @@ struct Terminal {
 
 impl Terminal {
     fn open() -> Self {
-        let pair = nix::pty::openpty(None, None).expect("a terminal");
-        let keys = File::from(pair.master);
+        let (keys, line) = terminal::open();
         let (mut screen, seen) = (keys.try_clone().expect("its screen"), Arc::default());
         let all: Arc<Mutex<Vec<u8>>> = Arc::clone(&seen);
         // Ends with the last program at the other end.
@@ -245,11 +266,7 @@ impl Terminal {
                 all.lock().expect("one writer").extend_from_slice(&bytes[..count]);
             }
         });
-        Self {
-            keys,
-            seen,
-            line: pair.slave,
-        }
+        Self { keys, seen, line }
     }
 
     /// A console's program at it, once it takes what is typed.
@@ -293,6 +310,7 @@ async fn a_terminal_becomes_the_guests_and_is_given_back_as_it_was() {
     let sha = world.push(FAILS).await;
     let job = id(&world.wait_job(&sha, "build", "active"));
     done(&world, &["machine", "keep", &job]);
+    fail(&world, &job);
     world.wait(&sha, "failure").await;
     let name = kept(&world, &job);
 
@@ -330,6 +348,7 @@ async fn a_terminal_becomes_the_guests_and_is_given_back_as_it_was() {
     let left = console.wait().expect("it ends");
     assert!(left.success(), "{left:?}: {}", terminal.seen());
     assert_eq!(format!("{:?}", terminal.modes()), before);
+    console_is_free(&world, &name);
 
     // Also when it is told to end.
     let mut console = terminal.console(&world, &name);

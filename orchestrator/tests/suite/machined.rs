@@ -32,15 +32,15 @@ impl Split {
             machined: None,
         };
         split.keeper_up();
-        // With guests it tries the host's virtualisation first, which on a busy machine takes longer than a daemon waits.
-        split.world.until("machined is ready", || {
-            split.keeper_log().contains("machined is ready").then_some(())
-        });
         split.world.up();
         split
     }
 
+    /// Starts machined and waits until it is ready. With guests it tries the host's virtualisation first, and it may wait
+    /// for commands of its predecessor: on a busy machine either takes longer than a daemon waits.
     fn keeper_up(&mut self) {
+        let ready = |split: &Self| split.keeper_log().matches("machined is ready").count();
+        let before = ready(self);
         let log = fs::OpenOptions::new()
             .create(true)
             .append(true)
@@ -49,6 +49,8 @@ impl Split {
         let mut command = self.world.command(&["machined", "--allow-unisolated"]);
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
         self.machined = Some(child.unwrap());
+        self.world
+            .until("machined is ready", || (ready(self) > before).then_some(()));
     }
 
     fn keeper_killed(&mut self) {

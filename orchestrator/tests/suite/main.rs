@@ -43,6 +43,7 @@ mod reload;
 mod reports;
 mod restart;
 mod rights;
+mod terminal;
 mod tidy;
 mod time;
 mod zones;

@@ -3,8 +3,6 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Write},
-    os::unix::net::UnixStream as StdStream,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -18,8 +16,8 @@ use tokio::{
 };
 
 use crate::support::{
-    self, Machines, World, agent, helios_ci,
-    hold::{assert_counted, counted, counting, pick, processes, signal},
+    self, Machines, World, agent, deadline, helios_ci,
+    hold::{assert_counted, counted, counting, grow, pick, processes, signal, tell},
 };
 
 /// How long a cut lasts: it is what is tested, not what a test waits for.
@@ -47,36 +45,12 @@ jobs:
           echo \"counted $i\"
 ";
 
-/// Larger than any golden disk.
-const GROWN: u64 = 1 << 40;
-
 /// Unplugs a guest's network card, or plugs it in again.
 fn set_link(machine: &Path, up: bool) {
     tell(
         machine,
         &format!("{{\"execute\": \"set_link\", \"arguments\": {{\"name\": \"net0\", \"up\": {up}}}}}"),
     );
-}
-
-/// Gives QEMU's monitor a command, which must succeed.
-fn tell(machine: &Path, command: &str) {
-    let mut monitor = BufReader::new(StdStream::connect(machine.join("qmp.sock")).expect("the monitor"));
-    let mut line = String::new();
-    monitor.read_line(&mut line).expect("a greeting");
-    for command in ["{\"execute\": \"qmp_capabilities\"}", command] {
-        monitor
-            .get_mut()
-            .write_all(format!("{command}\n").as_bytes())
-            .expect("a command");
-        loop {
-            line.clear();
-            assert!(monitor.read_line(&mut line).expect("an answer") > 0, "QEMU hung up");
-            assert!(!line.contains("\"error\""), "{line}");
-            if line.contains("\"return\"") {
-                break;
-            }
-        }
-    }
 }
 
 /// The relay that carries the agent's connection of a machine. QEMU's own command line names it too.
@@ -101,9 +75,19 @@ async fn a_guest_that_is_cut_off_in_mid_output_loses_nothing() {
     // The cable is pulled.
     set_link(&machine, false);
     let cut = Instant::now();
-    tokio::time::sleep(CUT / 2).await;
-    let early = counted(&world.log_now(job)).len();
-    tokio::time::sleep(CUT.saturating_sub(cut.elapsed())).await;
+    // What was on its way is through when two looks agree.
+    let mut early = counted(&world.log_now(job)).len();
+    let until = cut + deadline::GUEST;
+    loop {
+        tokio::time::sleep(CUT / 5).await;
+        let now = counted(&world.log_now(job)).len();
+        if now == early {
+            break;
+        }
+        assert!(Instant::now() < until, "{now} lines come through a pulled cable");
+        early = now;
+    }
+    tokio::time::sleep(CUT.saturating_sub(cut.elapsed()).max(CUT / 2)).await;
     let late = counted(&world.log_now(job)).len();
     assert_eq!(early, late, "nothing comes through a pulled cable");
     set_link(&machine, true);
@@ -123,10 +107,7 @@ async fn a_guest_that_is_cut_off_in_mid_output_loses_nothing() {
     signal(second, Signal::SIGCONT);
 
     // Enough.
-    tell(
-        &machine,
-        &format!("{{\"execute\": \"block_resize\", \"arguments\": {{\"device\": \"disk0\", \"size\": {GROWN}}}}}"),
-    );
+    grow(&machine);
     world.wait_job(&sha, "count", "success");
     let log = world.log(job);
     let last = log.lines().find_map(|line| line.strip_prefix("counted ")?.parse().ok());

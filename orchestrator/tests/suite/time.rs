@@ -49,7 +49,7 @@ async fn a_jump_of_the_clock_ends_no_job_and_hides_no_report() {
     let (world, shift) = world().await;
     let go = world.dir.path().join("go");
     let workflow = format!(
-        "name: ci\non: push\njobs:\n  job:\n    timeout-minutes: 5\n    steps:\n      - timeout-minutes: 4\n        run: |\n          echo begun\n          until test -e {}; do sleep 0.05; done\n",
+        "name: ci\non: push\njobs:\n  job:\n    timeout-minutes: 50\n    steps:\n      - timeout-minutes: 40\n        run: |\n          echo begun\n          until test -e {}; do sleep 0.05; done\n",
         go.display()
     );
     let sha = world.push(&workflow).await;

@@ -5,12 +5,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use illumos_sim::volume;
+use illumos_sim::{faults::Action, volume};
 
 use super::{
     push::{STEADY, nothing_left, ticks, world_with},
     real_guests::{boots, run},
-    simulated_host::host,
+    simulated_host::{self, host},
 };
 
 /// Guests at a time.
@@ -78,12 +78,19 @@ async fn a_guest_hears_that_the_pool_is_full_and_its_neighbours_and_the_node_go_
     world.until("the neighbour works", || (ticks(&world, steady) > 0).then_some(()));
     assert!(room(&machines) > TAKEN + ROOM);
 
+    // Its job may fail at once, and then its disk would go, which gives the room back.
+    let disk = ["destroy", "rpool/hci/machines/*"];
+    simulated_host::faults(vec![simulated_host::fault("zfs", &disk, 1, Action::Held)]);
     let fills = world.push(FILLS).await;
     world.until("its machine", || (boots() == 2).then_some(()));
     take(&machines);
-    world.until("a full pool", || (room(&machines) < 1 << 20).then_some(()));
+    world.until("its disk is to go", || {
+        (host().held().unwrap().len() == 1).then_some(())
+    });
+    assert!(room(&machines) < 1 << 20, "the pool is full");
     let available: u64 = run("zfs list -Hp -o available rpool").trim().parse().unwrap();
     assert!(available < 8 << 20, "the model sees it too: {available}");
+    host().release().unwrap();
     // The guest heard of it, and the job says so; nobody waits for room.
     let job = world.wait_job(&fills, "fills", "failure");
     let id = job["id"].as_str().unwrap();

@@ -2,11 +2,13 @@
 
 use std::{fs, os::unix::fs::PermissionsExt};
 
+use illumos_sim::faults::Action;
 use serde_json::Value;
 
 use super::{
     push::{nothing_left, world_with},
     real_guests::boots,
+    simulated_host::{self, host},
     support::{self, World},
 };
 
@@ -71,10 +73,12 @@ async fn a_guest_that_halts_around_its_hello_costs_a_try_and_no_job() {
         ),
     ] {
         give(&around(&script));
-        let before = boots();
+        simulated_host::faults(vec![simulated_host::fault("zoneadm", &["boot"], 1, Action::Held)]);
         let sha = world.push(WORKFLOW).await;
-        world.until("a boot", || (boots() > before).then_some(()));
+        // The first machine has its agent when it is to boot; the second one's is there before the first has begun.
+        world.until("a boot", || (host().held().unwrap().len() == 1).then_some(()));
         give(&real_agent());
+        host().release().unwrap();
         let tries = tries(&world, &sha, "success");
         assert_eq!(tries.len(), 2, "{when}: {tries:#?}");
         // The agent's own word may follow.

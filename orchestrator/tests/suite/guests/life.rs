@@ -100,8 +100,7 @@ async fn a_halt_presses_the_power_button_and_waits() {
         console_says(&machines, &spec.name, "here to stay").await;
     }
     run(&format!("zoneadm -z {} halt", halted.name));
-    let said = real_guests::console(&machines, &halted.name).await;
-    assert!(said.contains("Power down"), "{said}");
+    console_says(&machines, &halted.name, "Power down").await;
     assert_eq!(
         machines.wait_stopped(&halted.name).await.unwrap(),
         Observed::Stopped("its zone was halted".into())

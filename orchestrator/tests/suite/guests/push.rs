@@ -7,11 +7,14 @@ use std::{
 
 use super::{
     real_guests::{self, left},
-    support::{Machines, World, spine::a_push_is_tested},
+    support::{Machines, World, hold, spine::a_push_is_tested},
 };
 
 /// What zones need beside the images.
 const EXTRA: &str = "zone: {path: /mnt/hci}\nmachined: {socket: /run/machined.sock, user: root}\n";
+
+/// Where every machined of a test writes.
+const LOG: &str = "/run/machined.log";
 
 /// Says how far it has come, for ever, and writes nothing to its disk.
 pub const STEADY: &str = "name: steady\non: push\njobs:\n  steady:\n    steps:\n      - run: |\n          \
@@ -32,14 +35,26 @@ impl Keeper {
         self.0.wait().expect("it is gone");
     }
 
+    /// Starts it and waits until it is ready: before, it may wait for commands of the one before, and longer than a
+    /// daemon waits for it.
     pub fn start(mut command: Command) -> Self {
+        let ready = || {
+            let said = fs::read_to_string(LOG).unwrap_or_default();
+            said.matches("machined is ready").count()
+        };
+        let before = ready();
         let log = fs::OpenOptions::new()
             .create(true)
             .append(true)
-            .open("/run/machined.log")
+            .open(LOG)
             .expect("a log");
         command.env("RUST_LOG", "info,helios_ci=debug").stdin(Stdio::null());
-        Self(command.stdout(Stdio::null()).stderr(log).spawn().expect("machined"))
+        let mut started = Self(command.stdout(Stdio::null()).stderr(log).spawn().expect("machined"));
+        hold::until("machined is ready", || {
+            assert_eq!(started.0.try_wait().expect("its state"), None, "machined has ended");
+            ready() > before
+        });
+        started
     }
 }
 
@@ -48,10 +63,7 @@ impl Drop for Keeper {
         self.0.kill().ok();
         self.0.wait().ok();
         if std::thread::panicking() {
-            eprintln!(
-                "machined: {}",
-                fs::read_to_string("/run/machined.log").unwrap_or_default()
-            );
+            eprintln!("machined: {}", fs::read_to_string(LOG).unwrap_or_default());
         }
     }
 }

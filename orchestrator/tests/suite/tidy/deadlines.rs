@@ -26,7 +26,7 @@ const MEANT: &[(&str, &str, &str)] = &[
         "Duration::from_millis(50)",
         "its receiver never answers",
     ),
-    ("suite/hang.rs", "agent_silence_s: 3", "its machine is stopped"),
+    ("suite/hang.rs", "agent_silence_s: 15", "its machine is stopped"),
     ("src/exec/run.rs", "SHORT", "its command never ends"),
     ("forge/http.rs", "SHORT", "its server never answers"),
     ("forgejo/tests.rs", "deadline", "a minute, but where the forge hangs"),

@@ -1,8 +1,8 @@
 //! Every call that goes wrong, one after the other, until a life passes untouched.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
-use helios_ci::machine::{Observed, zone::TimeoutScale};
+use helios_ci::machine::{MachineSpec, Machines, Observed, zone::TimeoutScale};
 use illumos_sim::{
     faults::{Action, Fault, Quirks},
     state::ZoneState,
@@ -13,18 +13,19 @@ use super::{
     simulated_host::{self, host, left, machines, spec},
 };
 
-/// What of its own accord never ends is given up after 300 ms to 600 ms instead of 30 s to 60 s.
-const SCALED: TimeoutScale = TimeoutScale::one_in(100);
-pub const USUAL: TimeoutScale = TimeoutScale::one_in(10);
+/// What time limits are divided by: what of its own accord never ends is given up after 300 ms to 600 ms instead of
+/// 30 s to 60 s.
+const SCALED: u32 = 100;
+pub const USUAL: u32 = 10;
 
 /// One fault at a time, in a life of its own each: `action` at the nth call of these words, for all that a life
 /// without faults calls; with `only_acts`, where a look that goes wrong is the same as one that fails. Up to that call each life is such a life, so no call is left out.
-async fn every_call(only_acts: bool, timeout_scale: TimeoutScale, action: &Action) {
+async fn every_call(only_acts: bool, divisor: u32, action: &Action) {
     simulated_host::prepare();
     foreign_objects::settle();
     let before = simulated_host::picture();
     let from = host().trace().unwrap().len();
-    life(USUAL, "without faults").await;
+    life(1, "without faults").await;
     let mut calls: BTreeMap<(String, Option<String>), u32> = BTreeMap::new();
     for line in host()
         .trace()
@@ -44,7 +45,7 @@ async fn every_call(only_acts: bool, timeout_scale: TimeoutScale, action: &Actio
             let words: Vec<&str> = verb.iter().map(String::as_str).collect();
             met(
                 &before,
-                timeout_scale,
+                divisor,
                 &what,
                 simulated_host::fault(&program, &words, nth, action.clone()),
             )
@@ -54,11 +55,11 @@ async fn every_call(only_acts: bool, timeout_scale: TimeoutScale, action: &Actio
 }
 
 /// A life that meets this fault and leaves everything as it was before.
-pub async fn met(before: &BTreeMap<String, String>, timeout_scale: TimeoutScale, what: &str, fault: Fault) {
-    // On a busy computer a life in a hurry may end before it comes to that call.
-    for _ in 0..8 {
+pub async fn met(before: &BTreeMap<String, String>, divisor: u32, what: &str, fault: Fault) {
+    // On a busy computer a life in a hurry may end before it comes to that call: each has more time than the one before.
+    for tries in 0..8 {
         simulated_host::faults(vec![fault.clone()]);
-        life(timeout_scale, what).await;
+        life(divisor >> tries, what).await;
         // What zoneadmd does by itself is over, too.
         while !host().state().unwrap().pending.is_empty() {
             simulated_host::run("zoneadm", &["list"]);
@@ -73,8 +74,8 @@ pub async fn met(before: &BTreeMap<String, String>, timeout_scale: TimeoutScale,
 
 /// One machine's life, whatever happens in it; at its end the machine is gone. Each call says what is so: a success is
 /// a whole one, and a failure is one to be tried again that says where it comes from.
-pub async fn life(timeout_scale: TimeoutScale, what: &str) {
-    let (machines, spec) = (simulated_host::scaled_machines(timeout_scale), spec());
+pub async fn life(divisor: u32, what: &str) {
+    let (machines, spec) = (simulated_host::scaled_machines(TimeoutScale::one_in(divisor)), spec());
     match machines.prepare(&spec).await {
         Ok(endpoints) => {
             expected_state::prepared(&spec, &endpoints, what);
@@ -91,11 +92,19 @@ pub async fn life(timeout_scale: TimeoutScale, what: &str) {
         }
         Err(error) => expected_state::refused(&spec, &error, what),
     }
+    removed(machines, &spec, divisor, what).await;
+}
+
+/// Destroys a machine. What fails time and again is tried with more and more time, by a back end that knows nothing yet.
+async fn removed(mut machines: Arc<dyn Machines>, spec: &MachineSpec, divisor: u32, what: &str) {
     let mut tries = 0;
     while let Err(error) = machines.destroy(&spec.name).await {
-        expected_state::refused(&spec, &error, what);
+        expected_state::refused(spec, &error, what);
         tries += 1;
         assert!(tries < 20, "{what}: {error}");
+        if tries > 5 {
+            machines = simulated_host::scaled_machines(TimeoutScale::one_in(divisor >> (tries - 5)));
+        }
     }
 }
 
@@ -217,7 +226,7 @@ async fn zoneadmd_goes_on_without_its_client_and_leaves_nothing() {
 async fn a_guest_that_bhyvectl_cannot_end_is_killed() {
     simulated_host::prepare();
     let before = simulated_host::picture();
-    let (machines, spec) = (simulated_host::scaled_machines(USUAL), spec());
+    let (machines, spec) = (simulated_host::scaled_machines(TimeoutScale::one_in(USUAL)), spec());
     machines.prepare(&spec).await.unwrap();
     machines.start(&spec.name).await.unwrap();
     simulated_host::faults(vec![Fault {
@@ -346,7 +355,7 @@ async fn a_disk_that_stays_busy_is_quarantined() {
             }];
         })
         .unwrap();
-    let (machines, spec) = (simulated_host::scaled_machines(USUAL), spec());
+    let (machines, spec) = (simulated_host::scaled_machines(TimeoutScale::one_in(USUAL)), spec());
     machines.prepare(&spec).await.unwrap();
     machines.start(&spec.name).await.unwrap();
     machines.destroy(&spec.name).await.unwrap();
@@ -367,7 +376,7 @@ async fn a_zone_that_hangs_is_said_and_goes_when_it_can() {
     simulated_host::prepare();
     let before = simulated_host::picture();
     for stuck in [ZoneState::Down, ZoneState::ShuttingDown] {
-        let (machines, spec) = (simulated_host::scaled_machines(USUAL), spec());
+        let (machines, spec) = (simulated_host::scaled_machines(TimeoutScale::one_in(USUAL)), spec());
         machines.prepare(&spec).await.unwrap();
         machines.start(&spec.name).await.unwrap();
         quirk(Quirks {

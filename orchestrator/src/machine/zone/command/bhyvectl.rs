@@ -26,7 +26,7 @@ fn bhyvectl(name: &MachineName, act: &str) -> Cmd {
     Cmd::new("/usr/sbin/bhyvectl")
         .arg(format!("--vm={name}"))
         .arg(act)
-        .deadline(Duration::from_secs(10))
+        .deadline(Duration::from_secs(30))
 }
 
 /// Judges a command that prints nothing.
@@ -44,7 +44,7 @@ pub fn kill(zone: &Owned<MachineName>) -> Cmd {
         .args(["-9", "-z"])
         .arg(zone.as_str())
         .arg("bhyve")
-        .deadline(Duration::from_secs(10))
+        .deadline(Duration::from_secs(30))
 }
 
 #[cfg(test)]

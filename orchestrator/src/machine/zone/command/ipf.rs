@@ -14,7 +14,7 @@ use crate::{
 pub fn list() -> Cmd {
     Cmd::new("/usr/sbin/ipfstat")
         .arg("-ioR")
-        .deadline(Duration::from_secs(10))
+        .deadline(Duration::from_secs(30))
 }
 
 /// What is wrong with the rules in force, from what [`list`] printed; none when all is well. ipfilter takes the first
