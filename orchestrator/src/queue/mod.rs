@@ -60,13 +60,20 @@ impl Receiver {
         }
     }
 
-    /// Waits until there may be news of this kind: a hint that is `wanted`, or hints were lost. False: there will be no
-    /// more. Giving it up loses nothing but what was not wanted.
+    /// Waits until there may be news of this kind: a hint that is `wanted`, or hints were lost. Those that came meanwhile
+    /// are taken together, as one look at the database answers them all. False: there will be no more. Giving it up loses
+    /// nothing but what was not wanted.
     pub async fn wait_for(&mut self, wanted: impl Fn(Hint) -> bool) -> bool {
         loop {
             match self.next().await {
                 Some(Wake::Hint(hint)) if !wanted(hint) => {}
-                wake => return wake.is_some(),
+                wake => {
+                    // Only those that are here now: senders may be faster.
+                    for _ in 0..self.0.len() {
+                        let _ = self.0.try_recv();
+                    }
+                    return wake.is_some();
+                }
             }
         }
     }
@@ -138,6 +145,19 @@ mod tests {
         drop(hints);
         while quick.next().await.is_some() {}
         assert!(!quick.wait_for(|_| true).await, "nobody is there");
+    }
+
+    #[tokio::test]
+    async fn hints_that_came_together_are_answered_by_one_look() {
+        let hints = InProcess::new();
+        let mut receiver = hints.subscribe();
+        for _ in 0..9 {
+            hints.notify(Hint::Job);
+            hints.notify(Hint::Report);
+        }
+        assert!(receiver.wait_for(|hint| hint == Hint::Job).await);
+        hints.notify(Hint::Capacity);
+        assert_eq!(receiver.next().await, Some(Wake::Hint(Hint::Capacity)));
     }
 
     #[tokio::test]

@@ -181,6 +181,11 @@ impl Tx {
         Ok(self.rows(sql, args).await?.into_iter().next())
     }
 
+    /// Whether no other transaction changes anything meanwhile, so that locks are waited for by nobody.
+    pub(in crate::store) fn is_only_writer(&self) -> bool {
+        matches!(self.link, Link::Writer(_))
+    }
+
     /// Until the end of the transaction nobody else is in the same critical section. SQLite has one
     /// writer anyway.
     pub(in crate::store) async fn exclusive(&mut self, section: i64) -> Result<(), StoreError> {
