@@ -5,6 +5,7 @@
 mod batch;
 mod catch_up;
 mod claims;
+mod commits;
 mod decide;
 mod error;
 

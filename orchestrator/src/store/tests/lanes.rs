@@ -89,7 +89,6 @@ async fn what_failed_is_due_at_once_but_not_for_ever(lab: Lab) {
 async fn no_statement_about_a_lane_reads_what_is_delivered() {
     let lab = Lab::sqlite().await;
     for sql in [
-        reports::LANES,
         reports::CLAIM,
         reports::HOLD,
         reports::REFUSE,

@@ -12,6 +12,7 @@ mod lanes;
 mod moves;
 mod nodes;
 mod opening;
+mod plans;
 mod reading;
 mod reporting;
 mod rerunning;
