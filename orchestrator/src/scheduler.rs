@@ -223,7 +223,7 @@ pub async fn run(deps: Deps, instance: InstanceId, attempts: TaskTracker, stop: 
             Ok(()) => {}
             Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "cannot claim jobs now"),
         }
-        let news = hints.wait_for(|hint| matches!(hint, Hint::Job | Hint::Capacity));
+        let news = hints.wait_for_news(|hint| matches!(hint, Hint::Job | Hint::Capacity));
         if stop.run_until_cancelled(news).await != Some(true) {
             return;
         }
@@ -267,9 +267,7 @@ async fn claim(
         }
         let (capacity, classes) = (config.capacity.clone(), Arc::clone(&classes));
         let fitting = move |used: &[MachineUse]| fitting(&capacity, &classes, used);
-        let claimed = store
-            .claim_jobs(&config.node, instance, used.clone(), fitting)
-            .await?;
+        let claimed = store.claim_jobs(&config.node, instance, used.clone(), fitting).await?;
         if claimed.is_empty() {
             return Ok(());
         }

@@ -127,7 +127,9 @@ mod tests {
         for name in ["AUTHOR_NAME", "AUTHOR_EMAIL", "COMMITTER_NAME", "COMMITTER_EMAIL"] {
             cmd = cmd.env(format!("GIT_{name}"), "a@b");
         }
-        let cmd = cmd.env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_CONFIG_GLOBAL", "/dev/null");
+        let cmd = cmd
+            .env("GIT_CONFIG_NOSYSTEM", "1")
+            .env("GIT_CONFIG_GLOBAL", "/dev/null");
         cmd.run_blocking().unwrap().ok().unwrap().text().trim().to_owned()
     }
 

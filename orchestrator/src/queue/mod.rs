@@ -60,22 +60,26 @@ impl Receiver {
         }
     }
 
-    /// Waits until there may be news of this kind: a hint that is `wanted`, or hints were lost. Those that came meanwhile
-    /// are taken together, as one look at the database answers them all. False: there will be no more. Giving it up loses
-    /// nothing but what was not wanted.
+    /// Waits until there may be news of this kind: a hint that is `wanted`, or hints were lost. False: there will be no
+    /// more. Giving it up loses nothing but what was not wanted.
     pub async fn wait_for(&mut self, wanted: impl Fn(Hint) -> bool) -> bool {
         loop {
             match self.next().await {
                 Some(Wake::Hint(hint)) if !wanted(hint) => {}
-                wake => {
-                    // Only those that are here now: senders may be faster.
-                    for _ in 0..self.0.len() {
-                        let _ = self.0.try_recv();
-                    }
-                    return wake.is_some();
-                }
+                wake => return wake.is_some(),
             }
         }
+    }
+
+    /// As [`Receiver::wait_for`], for whoever then looks at all there is: the hints that are here with the first are taken
+    /// together with it, as one look answers them all.
+    pub async fn wait_for_news(&mut self, wanted: impl Fn(Hint) -> bool) -> bool {
+        let more = self.wait_for(wanted).await;
+        // Only those that are here now: senders may be faster.
+        for _ in 0..self.0.len() {
+            let _ = self.0.try_recv();
+        }
+        more
     }
 }
 
@@ -155,7 +159,7 @@ mod tests {
             hints.notify(Hint::Job);
             hints.notify(Hint::Report);
         }
-        assert!(receiver.wait_for(|hint| hint == Hint::Job).await);
+        assert!(receiver.wait_for_news(|hint| hint == Hint::Job).await);
         hints.notify(Hint::Capacity);
         assert_eq!(receiver.next().await, Some(Wake::Hint(Hint::Capacity)));
     }

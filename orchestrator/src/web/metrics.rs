@@ -83,7 +83,9 @@ async fn counted(store: &Store) -> Result<Registry, StoreError> {
     single(
         "queue_age_seconds",
         "Age of the oldest queued job",
-        counts.oldest_queued_ms.map_or(0, |ms| (now_ms() - ms).max(0).unsigned_abs() / 1000),
+        counts
+            .oldest_queued_ms
+            .map_or(0, |ms| (now_ms() - ms).max(0).unsigned_abs() / 1000),
     );
     Ok(registry)
 }

@@ -234,12 +234,7 @@ async fn take(
 ) -> Result<Option<AttemptRow>, StoreError> {
     let (class, connection) = (turn.text("class")?, turn.text("connection")?);
     let repository = turn.text("repository_id")?;
-    let row = tx
-        .row(
-            OLDEST_JOB,
-            args![&class, &connection, &repository],
-        )
-        .await?;
+    let row = tx.row(OLDEST_JOB, args![&class, &connection, &repository]).await?;
     let Some(row) = row else { return Ok(None) };
     let (job, run): (JobId, RunId) = (row.parse("id")?, row.parse("run_id")?);
     if runs::lock(tx, run).await?.is_none()

@@ -72,8 +72,10 @@ impl Store {
     /// The kept machines of a node.
     pub async fn kept_machines(&self, node: &NodeName) -> Result<Vec<MachineRow>, StoreError> {
         let mut tx = self.read_single("list kept machines").await?;
-        let sql = format!("SELECT {COLUMNS} FROM machines WHERE node = $1 AND state = 'kept' AND state <> 'gone'
-             ORDER BY name");
+        let sql = format!(
+            "SELECT {COLUMNS} FROM machines WHERE node = $1 AND state = 'kept' AND state <> 'gone'
+             ORDER BY name"
+        );
         let rows = tx.rows(sql, args![node]).await?;
         rows.iter().map(machines::machine_row).collect()
     }

@@ -1,4 +1,5 @@
-//! How SQLite goes about the statements of the store, for tests: each is explained when it is run first in this process.
+//! How SQLite goes about the statements of the store, for tests: each is explained when it is run first for its purpose in
+//! this process.
 
 use std::{
     collections::BTreeMap,
@@ -7,26 +8,22 @@ use std::{
 
 use sqlx::{AssertSqlSafe, Row as _, SqliteConnection};
 
-/// A statement's way.
-#[derive(Debug, Clone)]
-pub(in crate::store) struct QueryPlan {
-    /// What was being done.
-    pub(in crate::store) what: &'static str,
-    /// The steps, in SQLite's words.
-    pub(in crate::store) steps: Vec<String>,
-}
+/// By what is being done and the statement: the steps, in SQLite's words.
+type Plans = BTreeMap<(&'static str, String), Vec<String>>;
 
-static SEEN: Mutex<BTreeMap<String, QueryPlan>> = Mutex::new(BTreeMap::new());
+static SEEN: Mutex<Plans> = Mutex::new(BTreeMap::new());
 
 /// All statements so far, with their plans.
-pub(in crate::store) fn seen() -> BTreeMap<String, QueryPlan> {
+pub(in crate::store) fn seen() -> Plans {
     SEEN.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
 /// Notes the plan of a statement that is about to run.
 pub(super) async fn note(connection: &mut SqliteConnection, what: &'static str, sql: &str) {
     let verbs = ["SELECT", "WITH", "INSERT", "UPDATE", "DELETE"];
-    if !verbs.iter().any(|verb| sql.starts_with(verb)) || seen().contains_key(sql) {
+    let key = (what, sql.to_owned());
+    let known = || SEEN.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&key);
+    if !verbs.iter().any(|verb| sql.starts_with(verb)) || known() {
         return;
     }
     let explain = AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"));
@@ -36,5 +33,5 @@ pub(super) async fn note(connection: &mut SqliteConnection, what: &'static str, 
     };
     let steps = rows.iter().filter_map(|row| row.try_get("detail").ok()).collect();
     let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
-    seen.insert(sql.to_owned(), QueryPlan { what, steps });
+    seen.insert(key, steps);
 }

@@ -95,7 +95,11 @@ impl Store {
         let rows = tx.rows(LANES, args![now]).await?;
         let (mut lanes, mut unreadable) = (Vec::with_capacity(rows.len()), Vec::new());
         for row in &rows {
-            let due = [row.opt_int("final_due")?, row.opt_int("other_due")?, row.opt_int("leased")?];
+            let due = [
+                row.opt_int("final_due")?,
+                row.opt_int("other_due")?,
+                row.opt_int("leased")?,
+            ];
             let due = due.into_iter().flatten().min().unwrap_or(now);
             match lane(row) {
                 Ok(lane) => {
