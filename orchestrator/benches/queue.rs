@@ -161,7 +161,11 @@ impl Queue {
         store.close().await;
         let fill = FILL.replace("{count}", &count.to_string());
         let fill = fill.replace("{repositories}", &REPOSITORIES.to_string());
-        let mut connection = SqliteConnectOptions::new().filename(&path).connect().await.expect("a file");
+        let mut connection = SqliteConnectOptions::new()
+            .filename(&path)
+            .connect()
+            .await
+            .expect("a file");
         let filled = sqlx::raw_sql(sqlx::AssertSqlSafe(fill)).execute(&mut connection).await;
         filled.expect("its rows");
         connection.close().await.expect("its end");
@@ -201,8 +205,15 @@ impl Queue {
         let gone = store.machine_state(&MachineName::of(id), MachineState::Gone).await;
         assert!(gone.expect("no machine"));
         let (lane, _) = store.report_lanes().await.expect("lanes").pop().expect("a lane");
-        for owed in store.claim_reports(node, &lane, ReportStates::Final, 2, LEASE).await.expect("reports") {
-            store.report_delivered(owed.id, owed.version, None).await.expect("a note");
+        for owed in store
+            .claim_reports(node, &lane, ReportStates::Final, 2, LEASE)
+            .await
+            .expect("reports")
+        {
+            store
+                .report_delivered(owed.id, owed.version, None)
+                .await
+                .expect("a note");
         }
         store.waiting().await.expect("what waits");
         self.took.push(began.elapsed());
@@ -230,7 +241,10 @@ fn sync(folder: &Path) -> Duration {
 
 #[tokio::main]
 async fn main() {
-    let lives = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(200);
+    let lives = std::env::args()
+        .skip(1)
+        .find_map(|argument| argument.parse().ok())
+        .unwrap_or(200);
     let folder = tempfile::tempdir().expect("a folder");
     let mut queues = Vec::new();
     for count in QUEUED {
@@ -253,5 +267,8 @@ async fn main() {
         let (ms, ratio) = (middle.as_secs_f64() * 1000.0, few.as_secs_f64() / middle.as_secs_f64());
         println!("| a job's life in the store, {count} waiting, n = {lives} | {ms:.2} ms | {ratio:.2} of the rate |");
     }
-    println!("| one fdatasync there | {:.2} ms | |", sync(folder.path()).as_secs_f64() * 1000.0);
+    println!(
+        "| one fdatasync there | {:.2} ms | |",
+        sync(folder.path()).as_secs_f64() * 1000.0
+    );
 }

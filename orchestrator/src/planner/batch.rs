@@ -1,5 +1,6 @@
 //! The triggers of one repository, planned together: the repository is looked up once, all refs are fetched at once, and
-//! a commit that several of them name is read once; then each is decided and stored for itself, so that neither a failure nor a crash takes more than one along.
+//! a commit that several of them name is read once; then each is decided and stored for itself, so that neither a failure
+//! nor a crash takes more than one along.
 
 use std::{collections::HashMap, error::Error, time::Duration};
 

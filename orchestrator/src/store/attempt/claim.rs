@@ -126,9 +126,9 @@ impl Store {
     }
 
     /// Claims jobs for machines beside those that are `used`: each of the classes that `fitting` names for them and for
-    /// what was claimed before it, until it names none or nothing of them waits, or so many that the transaction would be long. Each is the oldest job
-    /// of the pair of class and repository whose turn is oldest. Attempts and their machines' rows are there before
-    /// anything is done. None is claimed when another instance runs under this node's name.
+    /// what was claimed before it, until it names none, nothing of them waits, or the transaction would be long. Each is
+    /// the oldest job of the pair of class and repository whose turn is oldest. Attempts and their machines' rows are
+    /// there before anything is done. None is claimed when another instance runs under this node's name.
     pub async fn claim_jobs<F>(
         &self,
         node: &NodeName,
