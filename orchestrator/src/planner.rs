@@ -5,6 +5,7 @@
 mod batch;
 mod catch_up;
 mod claims;
+mod commits;
 mod decide;
 mod error;
 
@@ -77,7 +78,7 @@ impl Planner {
                     }
                     true
                 }
-                more = hints.wait_for(|hint| matches!(hint, Hint::Delivery | Hint::Trigger)) => more,
+                more = hints.wait_for_news(|hint| matches!(hint, Hint::Delivery | Hint::Trigger)) => more,
             };
             if !more {
                 // Each task sees the stop by itself.

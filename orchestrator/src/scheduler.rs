@@ -1,7 +1,11 @@
 //! What runs next on this node. Woken by hints, which `node` repeats for what waits. The database is the
 //! queue: this loop only says which classes there is room for, and claims.
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -18,11 +22,13 @@ use crate::{
         state::MachineState,
     },
     queue::Hint,
-    store::{MachineUse, Store, StoreError},
+    store::{MachineUse, QueuedClass, Store, StoreError},
 };
 
 /// A machine whose removal takes longer drains the node; a zone that hangs in the kernel needs a reboot.
 const REMOVAL_LIMIT: Duration = Duration::from_secs(600);
+/// What has been queued for too long is looked for this often at most; `node` wakes the loop while anything waits.
+const EXPIRE: Duration = Duration::from_secs(5);
 
 /// Why a job of some class cannot start on this node now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -202,64 +208,84 @@ pub async fn refusal(store: &Store, config: &Config, label: &Label, size: Size) 
 /// Claims and starts jobs until `stop`.
 pub async fn run(deps: Deps, instance: InstanceId, attempts: TaskTracker, stop: CancellationToken) {
     let mut hints = deps.hints.subscribe();
+    let mut expire_at = Instant::now();
     loop {
+        if Instant::now() >= expire_at {
+            if let Err(error) = expire(&deps, &stop).await {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "cannot end jobs that wait for too long"
+                );
+            }
+            expire_at = Instant::now() + EXPIRE;
+        }
         match claim(&deps, instance, &attempts, &stop).await {
             Ok(()) => {}
             Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "cannot claim jobs now"),
         }
-        let news = hints.wait_for(|hint| matches!(hint, Hint::Job | Hint::Capacity));
+        let news = hints.wait_for_news(|hint| matches!(hint, Hint::Job | Hint::Capacity));
         if stop.run_until_cancelled(news).await != Some(true) {
             return;
         }
     }
 }
 
+/// Ends jobs that have waited in the queue for too long.
+async fn expire(deps: &Deps, stop: &CancellationToken) -> Result<(), StoreError> {
+    let limit = Duration::from_secs(u64::from(deps.config.limits.queue_timeout_minutes) * 60);
+    while !stop.is_cancelled() {
+        let expired = deps.store.expire_queued(limit).await?;
+        if expired.is_empty() {
+            break;
+        }
+        tracing::warn!(jobs = expired.len(), "jobs waited in the queue for too long");
+        deps.hints.notify(Hint::Report);
+    }
+    Ok(())
+}
+
+/// Claims and starts what there is room for. A look at a node whose machines are all in use is one short statement.
 async fn claim(
     deps: &Deps,
     instance: InstanceId,
     attempts: &TaskTracker,
     stop: &CancellationToken,
 ) -> Result<(), StoreError> {
-    let limit = Duration::from_secs(u64::from(deps.config.limits.queue_timeout_minutes) * 60);
-    let expired = deps.store.expire_queued(limit).await?;
-    if !expired.is_empty() {
-        tracing::warn!(jobs = expired.len(), "jobs waited in the queue for too long");
-        deps.hints.notify(Hint::Report);
+    let (store, config) = (&deps.store, &deps.config);
+    let mut used = store.node_usage(&config.node).await?;
+    if used.len() >= usize::try_from(config.capacity.machines).unwrap_or(usize::MAX) {
+        return Ok(());
     }
-    while !stop.is_cancelled() {
-        let queued = deps.store.queued_classes().await?;
-        if queued.is_empty() {
-            return Ok(());
-        }
-        let free = no_removal_is_overdue(&deps.store, &deps.config).await?;
-        if let Err(reason) = free.and_then(|()| disk_room(&deps.config)) {
+    let mut classes = store.queued_classes().await?;
+    classes.retain(|class| config.images.contains_key(&class.label));
+    let classes = Arc::new(classes);
+    while !stop.is_cancelled() && !fitting(&config.capacity, &classes, &used).is_empty() {
+        let free = no_removal_is_overdue(store, config).await?;
+        if let Err(reason) = free.and_then(|()| disk_room(config)) {
             tracing::error!(%reason, "no new jobs are started");
             return Ok(());
         }
-        let used = deps.store.node_usage(&deps.config.node).await?;
-        let fitting: Vec<String> = queued
-            .into_iter()
-            .filter(|class| {
-                deps.config.images.contains_key(&class.label)
-                    && room(&deps.config.capacity, &used, &class.label, class.size).is_ok()
-            })
-            .map(|class| class.class)
-            .collect();
-        if fitting.is_empty() {
+        let (capacity, classes) = (config.capacity.clone(), Arc::clone(&classes));
+        let fitting = move |used: &[MachineUse]| fitting(&capacity, &classes, used);
+        let claimed = store.claim_jobs(&config.node, instance, used.clone(), fitting).await?;
+        if claimed.is_empty() {
             return Ok(());
         }
-        let Some(claimed) = deps.store.claim_job(&deps.config.node, instance, &fitting).await? else {
-            return Ok(());
-        };
         failpoint::hit(Point::JobClaimed);
-        tracing::info!(job = %claimed.job, attempt = %claimed.attempt, number = claimed.number, "claimed a job");
-        deps.hints.notify(Hint::Run(claimed.run));
-        let Some(attempt) = deps.store.attempt(claimed.attempt).await? else {
-            continue;
-        };
-        attempts.spawn(driver::drive(deps.clone(), attempt, Start::Fresh, stop.clone()));
+        for attempt in claimed {
+            tracing::info!(job = %attempt.job, attempt = %attempt.id, number = attempt.number, "claimed a job");
+            deps.hints.notify(Hint::Run(attempt.run));
+            used.push(MachineUse::of(&attempt));
+            attempts.spawn(driver::drive(deps.clone(), attempt, Start::Fresh, stop.clone()));
+        }
     }
     Ok(())
+}
+
+/// The classes of which one more machine fits beside those in use.
+fn fitting(capacity: &Capacity, classes: &[QueuedClass], used: &[MachineUse]) -> Vec<String> {
+    let fits = |class: &&QueuedClass| room(capacity, used, &class.label, class.size).is_ok();
+    classes.iter().filter(fits).map(|class| class.class.clone()).collect()
 }
 
 #[cfg(test)]

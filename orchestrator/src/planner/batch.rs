@@ -1,5 +1,6 @@
-//! The triggers of one repository, planned together: the repository is looked up once and all refs are fetched at once;
-//! then each is decided and stored for itself, so that neither a failure nor a crash takes more than one along.
+//! The triggers of one repository, planned together: the repository is looked up once, all refs are fetched at once, and
+//! a commit that several of them name is read once; then each is decided and stored for itself, so that neither a failure
+//! nor a crash takes more than one along.
 
 use std::{collections::HashMap, error::Error, time::Duration};
 
@@ -7,8 +8,9 @@ use futures::{StreamExt as _, stream};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    LEASE, Planner, WorkflowFile,
+    LEASE, Planner,
     claims::while_held,
+    commits::Commits,
     decide,
     error::{PlanError, not_now},
 };
@@ -22,9 +24,7 @@ use crate::{
         trigger::{Event, RefCause, RefEvent, Repository, Retry},
     },
     queue::Hint,
-    source::{Objects, SourceError},
     store::{ClaimedTrigger, StoreError, TriggerOutcome},
-    workflow,
 };
 
 /// How often claims are renewed while their triggers are planned: a fetch may take half an hour.
@@ -38,8 +38,6 @@ const WAIT_FOR_A_RIGHT: Duration = Duration::from_secs(24 * 3600);
 const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 /// Triggers whose commits are read at one time.
 const READERS: usize = 4;
-/// Workflow files of one commit.
-const FILES: usize = 100;
 /// What an administrator does about a repository that we may not read.
 const GIVE_THE_RIGHT: &str =
     "give the token's user or the App the right to the repository; `helios-ci doctor` says which one is missing";
@@ -110,9 +108,10 @@ impl Planner {
         let fetched = self.fetch(forge.as_ref(), repository, names).await;
         self.note_rights(repository, fetched.as_ref().err());
         let heads = fetched?;
+        let commits = Commits::new(&self.source, repository, forge.workflow_folders());
         let plans: Vec<_> = batch
             .iter()
-            .map(|claimed| self.plan(forge.as_ref(), claimed, heads.get(claimed.trigger.event.ref_name())))
+            .map(|claimed| self.plan(&commits, claimed, heads.get(claimed.trigger.event.ref_name())))
             .collect();
         let mut plans = stream::iter(plans).buffered(READERS);
         for claimed in batch {
@@ -228,7 +227,7 @@ impl Planner {
     /// git said so just now.
     async fn plan(
         &self,
-        forge: &dyn Forge,
+        commits: &Commits<'_>,
         claimed: &ClaimedTrigger,
         head: Option<&CommitSha>,
     ) -> Result<TriggerOutcome, PlanError> {
@@ -275,16 +274,15 @@ impl Planner {
             commit: Some(commit),
             retry,
         };
-        let mut objects = self.source.objects(repository);
-        let message = objects.message(&commit).await?;
+        let message = commits.message(&commit).await?;
         // A person who asks knows what the message says.
         let Event::Ref(RefEvent { cause, .. }) = &trigger.event;
         if let (RefCause::Push { .. }, Some(word)) = (cause, decide::skip_word(&message)) {
             let reason = format!("the commit message says {word}");
             return Ok(ignored(reason, commit, Retry::Never));
         }
-        let files = files(forge.workflow_folders(), &mut objects, &commit).await?;
-        Ok(match decide::asked(files, &trigger.event, &commit, &self.config) {
+        let files = commits.files(&commit).await?;
+        Ok(match decide::asked(&files, &trigger.event, &commit, &self.config) {
             Ok(runs) => TriggerOutcome::Planned {
                 title: crate::foreign_text::title(&message),
                 commit,
@@ -293,40 +291,6 @@ impl Planner {
             Err(reason) => ignored(reason, commit, Retry::OnRequest),
         })
     }
-}
-
-/// The workflow files of a commit.
-async fn files(
-    folders: &[&'static str],
-    objects: &mut Objects,
-    commit: &CommitSha,
-) -> Result<Vec<WorkflowFile>, PlanError> {
-    let paths = workflow::listed(folders);
-    let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
-    let files = objects.list(commit, &paths).await?;
-    let Some(pick) = workflow::pick(folders, files.iter().map(String::as_str)) else {
-        return Ok(Vec::new());
-    };
-    if pick.files.len() > FILES {
-        return Err(PlanError::Never {
-            reason: format!(
-                "the commit has {} workflow files; {FILES} are the most",
-                pick.files.len()
-            ),
-            retry: Retry::OnRequest,
-        });
-    }
-    let mut files = Vec::new();
-    for path in pick.files {
-        let text = match objects.read(commit, &path, workflow::MAX_FILE).await {
-            Ok(bytes) => Ok(bytes),
-            Err(SourceError::FileTooLong { max, .. }) => Err(format!("the file is longer than {max} bytes")),
-            Err(SourceError::Unreadable { why, .. }) => Err(format!("the file cannot be read: {why}")),
-            Err(error) => return Err(error.into()),
-        };
-        files.push(WorkflowFile { path, text });
-    }
-    Ok(files)
 }
 
 /// 1 s, doubled each time, and up to a quarter more so that many do not meet again; 10 minutes at most.

@@ -105,7 +105,7 @@ fn read(path: &str, text: &[u8], event: Option<&Event>, defaults: &Defaults) -> 
 /// What `decide` says where a person may have named one of the files: that one runs whatever it listens to, because
 /// naming it is the choice that its filters would make for a push. `commit` is the one that was found.
 pub(super) fn asked(
-    files: Vec<WorkflowFile>,
+    files: &[WorkflowFile],
     event: &Event,
     commit: &CommitSha,
     config: &Config,
@@ -131,7 +131,7 @@ pub(super) fn asked(
         return choose(std::slice::from_ref(file), None, config);
     }
     let push = Event::push(ref_name.clone(), commit.clone(), None);
-    decide(&files, if as_push { &push } else { event }, config)
+    decide(files, if as_push { &push } else { event }, config)
 }
 
 /// What each job needs of a node.

@@ -70,6 +70,17 @@ impl Receiver {
             }
         }
     }
+
+    /// As [`Receiver::wait_for`], for whoever then looks at all there is: the hints that are here with the first are taken
+    /// together with it, as one look answers them all.
+    pub async fn wait_for_news(&mut self, wanted: impl Fn(Hint) -> bool) -> bool {
+        let more = self.wait_for(wanted).await;
+        // Only those that are here now: senders may be faster.
+        for _ in 0..self.0.len() {
+            let _ = self.0.try_recv();
+        }
+        more
+    }
 }
 
 /// Hints each subscriber may be behind with before it is told to look at everything.
@@ -138,6 +149,19 @@ mod tests {
         drop(hints);
         while quick.next().await.is_some() {}
         assert!(!quick.wait_for(|_| true).await, "nobody is there");
+    }
+
+    #[tokio::test]
+    async fn hints_that_came_together_are_answered_by_one_look() {
+        let hints = InProcess::new();
+        let mut receiver = hints.subscribe();
+        for _ in 0..9 {
+            hints.notify(Hint::Job);
+            hints.notify(Hint::Report);
+        }
+        assert!(receiver.wait_for_news(|hint| hint == Hint::Job).await);
+        hints.notify(Hint::Capacity);
+        assert_eq!(receiver.next().await, Some(Wake::Hint(Hint::Capacity)));
     }
 
     #[tokio::test]

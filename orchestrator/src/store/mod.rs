@@ -50,7 +50,7 @@ pub use self::engine::inspect::{Inspection, inspect};
 pub use self::{
     attempt::{
         attempts::{AttemptRow, Join},
-        claim::{ClaimedJob, MachineUse, QueuedClass},
+        claim::{MachineUse, QueuedClass},
         ending::{AttemptEnd, EndOutcome},
         keeping::{KeepOutcome, ReleaseOutcome},
         machines::{Keep, MachineRow},

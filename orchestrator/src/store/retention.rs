@@ -225,6 +225,25 @@ async fn expire(tx: &mut Tx, node: &NodeName, retention: &config::Retention) -> 
     Ok(more || marked == u64::from(BATCH))
 }
 
+/// The run before a forgotten one counts again: it was started again and ended later.
+async fn restore_superseded(tx: &mut Tx, forgotten: &Row) -> Result<(), StoreError> {
+    tx.execute(
+        "UPDATE runs SET superseded = 0 WHERE id = (SELECT MAX(n.id) FROM runs n
+             WHERE n.connection = $1 AND n.repository_id = $2 AND n.commit_sha = $3 AND n.path = $4 AND n.event = $5
+                 AND n.ref_name = $6)",
+        args![
+            forgotten.text("connection")?,
+            forgotten.text("repository_id")?,
+            forgotten.text("commit_sha")?,
+            forgotten.text("path")?,
+            forgotten.text("event")?,
+            forgotten.text("ref_name")?,
+        ],
+    )
+    .await
+    .map(drop)
+}
+
 async fn forget(tx: &mut Tx, id: RunId) -> Result<bool, StoreError> {
     // Against a re-run at the same moment, and another node that forgets the same run.
     let Some(locked) = runs::lock(tx, id).await? else {
@@ -248,9 +267,16 @@ async fn forget(tx: &mut Tx, id: RunId) -> Result<bool, StoreError> {
     .await?;
     tx.execute("DELETE FROM reports WHERE run_id = $1", args![id]).await?;
     let row = tx
-        .row("DELETE FROM runs WHERE id = $1 RETURNING trigger_id", args![id])
+        .row(
+            "DELETE FROM runs WHERE id = $1
+             RETURNING trigger_id, connection, repository_id, commit_sha, path, event, ref_name, superseded",
+            args![id],
+        )
         .await?;
     if let Some(row) = row {
+        if !row.flag("superseded")? {
+            restore_superseded(tx, &row).await?;
+        }
         tx.execute(
             "DELETE FROM triggers WHERE id = $1 AND NOT EXISTS (SELECT 1 FROM runs WHERE trigger_id = $1)",
             args![row.text("trigger_id")?],

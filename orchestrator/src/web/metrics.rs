@@ -35,7 +35,6 @@ fn whole(n: u64) -> i64 {
 /// Gauges of what the store holds, made for every scrape.
 async fn counted(store: &Store) -> Result<Registry, StoreError> {
     let counts = store.counts().await?;
-    let classes = store.queued_classes().await?;
     let mut registry = Registry::with_prefix("helios_ci");
     let mut by_state = |name: &str, help: &str, rows: Vec<(String, u64)>| {
         let family = Family::<StateLabel, Gauge>::default();
@@ -81,11 +80,12 @@ async fn counted(store: &Store) -> Result<Registry, StoreError> {
         "Triggers and reports that could not be read and were passed over since the start",
         counts.rows_unreadable,
     );
-    let oldest = classes.iter().map(|c| c.oldest_ms).min();
     single(
         "queue_age_seconds",
         "Age of the oldest queued job",
-        oldest.map_or(0, |ms| (now_ms() - ms).max(0).unsigned_abs() / 1000),
+        counts
+            .oldest_queued_ms
+            .map_or(0, |ms| (now_ms() - ms).max(0).unsigned_abs() / 1000),
     );
     Ok(registry)
 }

@@ -269,7 +269,7 @@ async fn a_database_of_a_later_version_or_a_damaged_one_is_named_and_left_alone(
         of(&lines, "database")[0]["detail"]
             .as_str()
             .unwrap()
-            .contains("schema 9"),
+            .contains("schema 10"),
         "{lines:#?}"
     );
     let whole = fs::read(&path).unwrap();

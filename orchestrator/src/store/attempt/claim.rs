@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::attempts::{self, AttemptRow};
 use crate::{
     model::{
         ids::{AttemptId, InstanceId, JobId, RunId},
@@ -13,7 +14,7 @@ use crate::{
         Store, StoreError,
         engine::{
             transitions::{live, states_sql},
-            tx::{Row, Tx, args, list},
+            tx::{Row, Tx, args},
         },
         ms,
         run::{jobs, runs},
@@ -29,10 +30,6 @@ pub struct QueuedClass {
     pub label: Label,
     /// What their machines get.
     pub size: Size,
-    /// How many are queued.
-    pub queued: u32,
-    /// Since when the oldest of them is queued, in milliseconds since 1970.
-    pub oldest_ms: i64,
 }
 
 /// A machine that takes up room on a node.
@@ -48,52 +45,67 @@ pub struct MachineUse {
     pub state: MachineState,
 }
 
-/// A job that is now this node's.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ClaimedJob {
-    /// The new attempt.
-    pub attempt: AttemptId,
-    /// Its fencing epoch, to be shown with everything that is written about it.
-    pub epoch: i64,
-    /// The job.
-    pub job: JobId,
-    /// Its run.
-    pub run: RunId,
-    /// The run attempt it belongs to.
-    pub run_attempt: u32,
-    /// The attempt's number within the job, from 1.
-    pub number: u32,
-    /// The image to clone.
-    pub label: Label,
-    /// What the machine gets.
-    pub size: Size,
+impl MachineUse {
+    /// The machine that an attempt takes up from its claim on.
+    #[must_use]
+    pub fn of(attempt: &AttemptRow) -> Self {
+        Self {
+            name: MachineName::of(attempt.id),
+            label: attempt.label.clone(),
+            size: attempt.size,
+            state: MachineState::Preparing,
+        }
+    }
 }
 
 /// The critical section (a Postgres advisory lock) in which turns are read and taken.
 const CLAIM_SECTION: i64 = 0x6865_6c69_6f73_0002;
 /// How often a claim is repeated when its job was cancelled meanwhile.
 const CLAIM_TRIES: u32 = 16;
+/// Jobs that are claimed in one transaction at most, so that none is long.
+const CLAIMS: usize = 16;
+/// As [`CLAIMS`], for jobs that end because they waited for too long.
+const EXPIRED: u32 = 100;
+
+/// The classes with queued jobs, each with one of these: a step from class to class in `jobs_queued`, however many wait.
+pub(in crate::store) const QUEUED_CLASSES: &str = "WITH RECURSIVE classes (class) AS (
+         SELECT MIN(class) FROM jobs WHERE state = 'queued'
+         UNION ALL
+         SELECT (SELECT MIN(j.class) FROM jobs j WHERE j.state = 'queued' AND j.class > classes.class)
+         FROM classes WHERE class IS NOT NULL)
+     SELECT j.class, j.label, j.cpus, j.memory_mib, j.disk_gib FROM classes JOIN jobs j ON j.seq = (
+         SELECT f.seq FROM jobs f WHERE f.state = 'queued' AND f.class = classes.class
+         ORDER BY f.connection, f.repository_id, f.seq LIMIT 1)";
+
+/// The turn that is served next: the oldest of the first of each class.
+pub(in crate::store) const OLDEST_TURN: &str = "WITH wanted (class) AS (VALUES {list})
+     SELECT t.class, t.connection, t.repository_id FROM wanted JOIN turn t
+         ON t.class = wanted.class AND (t.connection, t.repository_id) = (
+             SELECT f.connection, f.repository_id FROM turn f WHERE f.queued > 0 AND f.class = wanted.class
+             ORDER BY f.last_served, f.since_ms, f.connection, f.repository_id LIMIT 1)
+     ORDER BY t.last_served, t.since_ms, t.connection, t.repository_id LIMIT 1";
+
+/// The oldest job of a turn.
+pub(in crate::store) const OLDEST_JOB: &str = "SELECT id, run_id, label, cpus, memory_mib, disk_gib,
+         (SELECT COUNT(*) FROM attempts a WHERE a.job_id = jobs.id) AS attempts
+     FROM jobs WHERE state = 'queued' AND class = $1 AND connection = $2 AND repository_id = $3
+     ORDER BY seq LIMIT 1";
+
+/// What has been queued for longest, and for too long.
+pub(in crate::store) const OVERDUE: &str = "SELECT id, run_id, run_attempt, seq FROM jobs
+     WHERE state = 'queued' AND queued_ms < $1 ORDER BY queued_ms LIMIT $2";
 
 impl Store {
     /// The classes that have queued jobs.
     pub async fn queued_classes(&self) -> Result<Vec<QueuedClass>, StoreError> {
-        let mut tx = self.read_single("list queued jobs").await?;
-        let rows = tx
-            .rows(
-                "SELECT class, MIN(label) AS label, MIN(cpus) AS cpus, MIN(memory_mib) AS memory_mib,
-                     MIN(disk_gib) AS disk_gib, COUNT(*) AS queued, MIN(queued_ms) AS oldest_ms
-                 FROM jobs WHERE state = 'queued' GROUP BY class ORDER BY MIN(seq)",
-                &[],
-            )
-            .await?;
+        let mut tx = self.read_single("list queued classes").await?;
+        let rows = tx.rows(QUEUED_CLASSES, &[]).await?;
         rows.iter()
             .map(|row| {
                 Ok(QueuedClass {
                     class: row.text("class")?,
                     label: row.parse("label")?,
                     size: jobs::size(row)?,
-                    queued: row.num("queued")?,
-                    oldest_ms: row.int("oldest_ms")?,
                 })
             })
             .collect()
@@ -113,38 +125,41 @@ impl Store {
             .collect())
     }
 
-    /// Claims one job of these classes: of the pair of class and repository whose turn is oldest, its
-    /// oldest job. The attempt and its machine's row are there before anything is done. `None` when
-    /// nothing waits, or when another instance runs under this node's name.
-    pub async fn claim_job(
+    /// Claims jobs for machines beside those that are `used`: each of the classes that `fitting` names for them and for
+    /// what was claimed before it, until it names none, nothing of them waits, or the transaction would be long. Each is
+    /// the oldest job of the pair of class and repository whose turn is oldest. Attempts and their machines' rows are
+    /// there before anything is done. None is claimed when another instance runs under this node's name.
+    pub async fn claim_jobs<F>(
         &self,
         node: &NodeName,
         instance: InstanceId,
-        classes: &[String],
-    ) -> Result<Option<ClaimedJob>, StoreError> {
-        if classes.is_empty() {
-            return Ok(None);
-        }
+        used: Vec<MachineUse>,
+        fitting: F,
+    ) -> Result<Vec<AttemptRow>, StoreError>
+    where
+        F: Fn(&[MachineUse]) -> Vec<String> + Send + Sync + 'static,
+    {
         in_tx!(
             self,
-            "claim a job",
-            [node = node.clone(), classes = classes.to_vec()],
-            |tx| { claim(tx, node, instance, classes) }
+            "claim jobs",
+            [node = node.clone(), used = used, fitting = fitting],
+            |tx| { claim_all(tx, node, instance, used, fitting) }
         )
     }
 
-    /// Ends jobs that have been queued for longer than `older_than`, as `timed_out`.
+    /// Ends jobs that have been queued for longer than `older_than`, as `timed_out`: the oldest, at most 100 at once.
     pub async fn expire_queued(&self, older_than: Duration) -> Result<Vec<JobId>, StoreError> {
         in_tx!(self, "expire queued jobs", [], |tx| expire(tx, older_than))
     }
 }
 
-async fn claim(
+async fn claim_all(
     tx: &mut Tx,
     node: &NodeName,
     instance: InstanceId,
-    classes: &[String],
-) -> Result<Option<ClaimedJob>, StoreError> {
+    used: &[MachineUse],
+    fitting: &(impl Fn(&[MachineUse]) -> Vec<String> + Sync),
+) -> Result<Vec<AttemptRow>, StoreError> {
     tx.exclusive(CLAIM_SECTION).await?;
     let registered = tx
         .row(
@@ -152,9 +167,34 @@ async fn claim(
             args![node, instance],
         )
         .await?;
+    let mut claimed = Vec::new();
     if registered.is_none() {
-        return Ok(None);
+        return Ok(claimed);
     }
+    // On Postgres one that holds a turn and waits for another run could wait for whoever holds that run and waits for the
+    // turn, so there each claim is a transaction of its own.
+    let most = if tx.is_only_writer() { CLAIMS } else { 1 };
+    let mut used = used.to_vec();
+    while claimed.len() < most {
+        let classes = fitting(&used);
+        if classes.is_empty() {
+            break;
+        }
+        let Some(attempt) = claim(tx, node, instance, &classes).await? else {
+            break;
+        };
+        used.push(MachineUse::of(&attempt));
+        claimed.push(attempt);
+    }
+    Ok(claimed)
+}
+
+async fn claim(
+    tx: &mut Tx,
+    node: &NodeName,
+    instance: InstanceId,
+    classes: &[String],
+) -> Result<Option<AttemptRow>, StoreError> {
     for _ in 0..CLAIM_TRIES {
         let Some(turn) = oldest_turn(tx, classes).await? else {
             return Ok(None);
@@ -179,12 +219,8 @@ async fn claim(
 }
 
 async fn oldest_turn(tx: &mut Tx, classes: &[String]) -> Result<Option<Row>, StoreError> {
-    let sql = list(
-        "SELECT class, connection, repository_id FROM turn WHERE queued > 0 AND class IN ({list})
-         ORDER BY last_served, since_ms, connection, repository_id LIMIT 1",
-        1,
-        classes.len(),
-    );
+    let rows: Vec<String> = (1..=classes.len()).map(|n| format!("(${n})")).collect();
+    let sql = OLDEST_TURN.replace("{list}", &rows.join(", "));
     let classes: Vec<_> = classes.iter().map(Into::into).collect();
     tx.row(sql, &classes).await
 }
@@ -195,18 +231,10 @@ async fn take(
     node: &NodeName,
     instance: InstanceId,
     turn: &Row,
-) -> Result<Option<ClaimedJob>, StoreError> {
+) -> Result<Option<AttemptRow>, StoreError> {
     let (class, connection) = (turn.text("class")?, turn.text("connection")?);
     let repository = turn.text("repository_id")?;
-    let row = tx
-        .row(
-            "SELECT id, run_id, run_attempt, label, cpus, memory_mib, disk_gib,
-                 (SELECT COUNT(*) FROM attempts a WHERE a.job_id = jobs.id) AS attempts
-             FROM jobs WHERE state = 'queued' AND class = $1 AND connection = $2 AND repository_id = $3
-             ORDER BY seq LIMIT 1",
-            args![&class, &connection, &repository],
-        )
-        .await?;
+    let row = tx.row(OLDEST_JOB, args![&class, &connection, &repository]).await?;
     let Some(row) = row else { return Ok(None) };
     let (job, run): (JobId, RunId) = (row.parse("id")?, row.parse("run_id")?);
     if runs::lock(tx, run).await?.is_none()
@@ -220,71 +248,53 @@ async fn take(
         args![&class, &connection, &repository],
     )
     .await?;
-    let claimed = ClaimedJob {
-        attempt: AttemptId::new(),
-        epoch: 1,
-        job,
-        run,
-        run_attempt: row.num("run_attempt")?,
-        number: row.num("attempts")? + 1,
-        label: row.parse("label")?,
-        size: jobs::size(&row)?,
-    };
-    insert_attempt(tx, node, instance, &claimed).await?;
-    Ok(Some(claimed))
-}
-
-/// The attempt and the intent to have a machine.
-async fn insert_attempt(
-    tx: &mut Tx,
-    node: &NodeName,
-    instance: InstanceId,
-    claimed: &ClaimedJob,
-) -> Result<(), StoreError> {
+    let attempt = AttemptId::new();
     tx.execute(
         "INSERT INTO attempts (id, job_id, number, state, epoch, node, instance, created_ms)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+         VALUES ($1, $2, $3, $4, 1, $5, $6, $7)",
         args![
-            claimed.attempt,
-            claimed.job,
-            claimed.number,
+            attempt,
+            job,
+            row.num("attempts")? + 1,
             AttemptState::Preparing,
-            claimed.epoch,
             node,
             instance,
             tx.now
         ],
     )
     .await?;
+    let size = jobs::size(&row)?;
+    // The intent to have a machine.
     tx.execute(
         "INSERT INTO machines (name, attempt_id, node, label, cpus, memory_mib, disk_gib, state, created_ms)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
         args![
-            MachineName::of(claimed.attempt),
-            claimed.attempt,
+            MachineName::of(attempt),
+            attempt,
             node,
-            &claimed.label,
-            claimed.size.cpus,
-            jobs::stored(claimed.size.memory_mib),
-            claimed.size.disk_gib.map(jobs::stored),
+            row.text("label")?,
+            size.cpus,
+            jobs::stored(size.memory_mib),
+            size.disk_gib.map(jobs::stored),
             MachineState::Preparing,
             tx.now
         ],
     )
-    .await
-    .map(drop)
+    .await?;
+    attempts::load(tx, attempt).await
 }
 
 async fn expire(tx: &mut Tx, older_than: Duration) -> Result<Vec<JobId>, StoreError> {
-    let rows = tx
-        .rows(
-            "SELECT id, run_id, run_attempt FROM jobs WHERE state = 'queued' AND queued_ms < $1 ORDER BY run_id, seq",
-            args![tx.now - ms(older_than)],
-        )
-        .await?;
+    let rows = tx.rows(OVERDUE, args![tx.now - ms(older_than), EXPIRED]).await?;
+    let mut overdue: Vec<(RunId, i64, &Row)> = rows
+        .iter()
+        .map(|row| Ok((row.parse("run_id")?, row.int("seq")?, row)))
+        .collect::<Result<_, StoreError>>()?;
+    // Runs are locked in one order, whoever locks several.
+    overdue.sort_by_key(|(run, seq, _)| (*run, *seq));
     let mut expired = Vec::new();
-    for row in rows {
-        let (job, run): (JobId, RunId) = (row.parse("id")?, row.parse("run_id")?);
+    for (run, _, row) in overdue {
+        let job: JobId = row.parse("id")?;
         let Some(locked) = runs::lock(tx, run).await? else {
             continue;
         };
@@ -301,7 +311,7 @@ async fn expire(tx: &mut Tx, older_than: Duration) -> Result<Vec<JobId>, StoreEr
 /// The ids of a node's attempts that have not ended.
 pub(in crate::store) async fn live_attempts(tx: &mut Tx, node: &NodeName) -> Result<Vec<AttemptId>, StoreError> {
     let sql = states_sql(
-        "SELECT id FROM attempts WHERE node = $1 AND state IN ({from}) ORDER BY id",
+        "SELECT id FROM attempts WHERE node = $1 AND state IN ({from}) AND state <> 'ended' ORDER BY id",
         live::<AttemptState>(),
     );
     let rows = tx.rows(sql, args![node]).await?;

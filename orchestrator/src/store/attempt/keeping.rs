@@ -72,7 +72,10 @@ impl Store {
     /// The kept machines of a node.
     pub async fn kept_machines(&self, node: &NodeName) -> Result<Vec<MachineRow>, StoreError> {
         let mut tx = self.read_single("list kept machines").await?;
-        let sql = format!("SELECT {COLUMNS} FROM machines WHERE node = $1 AND state = 'kept' ORDER BY name");
+        let sql = format!(
+            "SELECT {COLUMNS} FROM machines WHERE node = $1 AND state = 'kept' AND state <> 'gone'
+             ORDER BY name"
+        );
         let rows = tx.rows(sql, args![node]).await?;
         rows.iter().map(machines::machine_row).collect()
     }
@@ -183,7 +186,8 @@ async fn release(tx: &mut Tx, name: &MachineName) -> Result<ReleaseOutcome, Stor
 async fn end(tx: &mut Tx, node: &NodeName) -> Result<Vec<MachineName>, StoreError> {
     let to = MachineState::Draining;
     let sql = transition_sql(
-        "UPDATE machines SET state = $2 WHERE node = $1 AND keep_until_ms <= $3 AND state IN ({from}) RETURNING name",
+        "UPDATE machines SET state = $2 WHERE node = $1 AND keep_until_ms <= $3 AND state IN ({from}) AND state <> 'gone'
+         RETURNING name",
         &[MachineState::Kept],
         to,
     );

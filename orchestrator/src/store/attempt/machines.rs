@@ -89,7 +89,9 @@ impl Store {
     /// The machines of a node that are not gone.
     pub async fn machines_of(&self, node: &NodeName) -> Result<Vec<MachineRow>, StoreError> {
         let mut tx = self.read_single("list machines").await?;
-        let sql = format!("SELECT {COLUMNS} FROM machines WHERE node = $1 AND state IN ({{from}}) ORDER BY name");
+        let sql = format!(
+            "SELECT {COLUMNS} FROM machines WHERE node = $1 AND state IN ({{from}}) AND state <> 'gone' ORDER BY name"
+        );
         let sql = states_sql(&sql, live::<MachineState>());
         let rows = tx.rows(sql, args![node]).await?;
         rows.iter().map(machine_row).collect()

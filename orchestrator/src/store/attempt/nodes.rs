@@ -78,7 +78,8 @@ impl Store {
         let mut tx = self.read_single("look for silent nodes").await?;
         let sql = states_sql(
             "SELECT name, heartbeat_ms FROM nodes WHERE name <> $1
-                 AND EXISTS (SELECT 1 FROM attempts a WHERE a.node = nodes.name AND a.state IN ({from})) ORDER BY name",
+                 AND EXISTS (SELECT 1 FROM attempts a WHERE a.node = nodes.name AND a.state IN ({from}) AND a.state <> 'ended')
+             ORDER BY name",
             live::<AttemptState>(),
         );
         let rows = tx.rows(sql, args![except]).await?;
@@ -168,7 +169,7 @@ async fn release(tx: &mut Tx, node: &NodeName) -> Result<(), StoreError> {
 async fn reclaim(tx: &mut Tx, node: &NodeName, instance: InstanceId) -> Result<Vec<AttemptRow>, StoreError> {
     let sql = states_sql(
         "UPDATE attempts SET epoch = epoch + 1, instance = $2
-         WHERE node = $1 AND state IN ({from})
+         WHERE node = $1 AND state IN ({from}) AND state <> 'ended'
              AND EXISTS (SELECT 1 FROM nodes WHERE name = $1 AND instance = $2) RETURNING id",
         live::<AttemptState>(),
     );

@@ -22,7 +22,8 @@ impl Store {
         let before = tx.now.saturating_sub(ms(after));
         let sql = states_sql(
             "SELECT m.name FROM machines m JOIN attempts a ON a.id = m.attempt_id
-             WHERE m.node = $1 AND m.state IN ({from}) AND COALESCE(m.keep_until_ms, a.ended_ms) <= $2 ORDER BY m.name LIMIT 1",
+             WHERE m.node = $1 AND m.state IN ({from}) AND m.state <> 'gone'
+                 AND COALESCE(m.keep_until_ms, a.ended_ms) <= $2 ORDER BY m.name LIMIT 1",
             [MachineState::Draining],
         );
         let row = tx.row(sql, args![node, before]).await?;

@@ -94,6 +94,11 @@ const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("../../../migrations/sqlite/0009_refused.sql"),
         postgres: include_str!("../../../migrations/postgres/0009_refused.sql"),
     },
+    Migration {
+        version: 10,
+        sqlite: include_str!("../../../migrations/sqlite/0010_queue_depth.sql"),
+        postgres: include_str!("../../../migrations/postgres/0010_queue_depth.sql"),
+    },
 ];
 
 /// The version that this program brings a database to.

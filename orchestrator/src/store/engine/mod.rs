@@ -4,6 +4,8 @@ pub(super) mod db;
 pub(super) mod error;
 mod hints;
 pub(super) mod inspect;
+#[cfg(test)]
+pub(super) mod plans;
 pub(super) mod server_clock;
 pub(super) mod transitions;
 pub(super) mod tx;

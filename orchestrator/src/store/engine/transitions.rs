@@ -43,7 +43,9 @@ pub(in crate::store) fn transition_sql<S: State>(sql: &str, from: &[S], to: S) -
     sql.replace("{from}", &quoted(legal.copied()))
 }
 
-/// Completes a statement that reads or changes rows in any of these states, but sets no state.
+/// Completes a statement that reads or changes rows in any of these states, but sets no state. Where an index holds living
+/// rows alone, the statement says so in the index's words as well (`state <> 'gone'`): SQLite does not conclude it from a
+/// list of states, and would read every row there ever was.
 pub(in crate::store) fn states_sql<S: State>(sql: &str, states: impl IntoIterator<Item = S>) -> String {
     sql.replace("{from}", &quoted(states))
 }

@@ -129,6 +129,16 @@ impl Tx {
         move |source| StoreError::from_sqlx(what, source)
     }
 
+    #[cfg(test)]
+    async fn note_plan(&mut self, sql: &str) {
+        match &mut self.link {
+            Link::Writer(c) => super::plans::note(c, self.what, sql).await,
+            Link::Reader(c) => super::plans::note(c, self.what, sql).await,
+            Link::Single(c) => super::plans::note(c, self.what, sql).await,
+            Link::Postgres(_) | Link::PostgresSingle(_) => {}
+        }
+    }
+
     /// Runs a statement; how many rows it changed.
     pub(in crate::store) async fn execute(
         &mut self,
@@ -136,6 +146,8 @@ impl Tx {
         args: &[Value],
     ) -> Result<u64, StoreError> {
         let (sql, failed) = (sql.into(), self.failed());
+        #[cfg(test)]
+        self.note_plan(&sql).await;
         match &mut self.link {
             Link::Writer(c) => bound!(sql, args).execute(c).await.map(|r| r.rows_affected()),
             Link::Reader(c) => bound!(sql, args).execute(&mut **c).await.map(|r| r.rows_affected()),
@@ -159,6 +171,8 @@ impl Tx {
         args: &[Value],
     ) -> Result<Vec<Row>, StoreError> {
         let (sql, failed, what) = (sql.into(), self.failed(), self.what);
+        #[cfg(test)]
+        self.note_plan(&sql).await;
         let sqlite = |rows: Vec<SqliteRow>| rows.into_iter().map(Cells::Sqlite).collect::<Vec<_>>();
         let postgres = |rows: Vec<PgRow>| rows.into_iter().map(Cells::Postgres).collect();
         let cells = match &mut self.link {
@@ -179,6 +193,11 @@ impl Tx {
         args: &[Value],
     ) -> Result<Option<Row>, StoreError> {
         Ok(self.rows(sql, args).await?.into_iter().next())
+    }
+
+    /// Whether no other transaction changes anything meanwhile, so that locks are waited for by nobody.
+    pub(in crate::store) fn is_only_writer(&self) -> bool {
+        matches!(self.link, Link::Writer(_))
     }
 
     /// Until the end of the transaction nobody else is in the same critical section. SQLite has one

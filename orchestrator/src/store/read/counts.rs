@@ -18,6 +18,8 @@ use crate::{
 pub struct Counts {
     /// Jobs that have not ended, by state; every such state is there.
     pub jobs: BTreeMap<JobState, u64>,
+    /// Since when the job is queued that is for longest, in milliseconds since 1970.
+    pub oldest_queued_ms: Option<i64>,
     /// Attempts that have not ended.
     pub attempts_live: u64,
     /// Deliveries not read yet.
@@ -41,10 +43,11 @@ impl Store {
         let tx = &mut tx;
         let mut counts = Counts {
             jobs: live().into_iter().map(|state| (state, 0)).collect(),
+            oldest_queued_ms: oldest_queued(tx).await?,
             attempts_live: count(
                 tx,
                 &states_sql(
-                    "SELECT COUNT(*) AS n FROM attempts WHERE state IN ({from})",
+                    "SELECT COUNT(*) AS n FROM attempts WHERE state IN ({from}) AND state <> 'ended'",
                     live::<AttemptState>(),
                 ),
             )
@@ -68,7 +71,7 @@ impl Store {
             counts.jobs.insert(row.parse("state")?, u64::from(row.num("n")?));
         }
         let machines = states_sql(
-            "SELECT state, COUNT(*) AS n FROM machines WHERE state IN ({from}) GROUP BY state",
+            "SELECT state, COUNT(*) AS n FROM machines WHERE state IN ({from}) AND state <> 'gone' GROUP BY state",
             live::<MachineState>(),
         );
         for row in tx.rows(machines, &[]).await? {
@@ -76,6 +79,13 @@ impl Store {
         }
         Ok(counts)
     }
+}
+
+async fn oldest_queued(tx: &mut Tx) -> Result<Option<i64>, StoreError> {
+    let row = tx
+        .row("SELECT MIN(queued_ms) AS oldest FROM jobs WHERE state = 'queued'", &[])
+        .await?;
+    row.map_or(Ok(None), |row| row.opt_int("oldest"))
 }
 
 async fn count(tx: &mut Tx, sql: &str) -> Result<u64, StoreError> {

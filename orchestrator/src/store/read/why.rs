@@ -30,7 +30,8 @@ impl Store {
         let row = tx
             .row(
                 "SELECT seq, run_id, run_attempt, class, connection, repository_id, state, reason, needs,
-                     (SELECT COUNT(*) FROM jobs o WHERE o.class = jobs.class AND o.state = 'active') AS running
+                     (SELECT COUNT(*) FROM jobs o WHERE o.class = jobs.class AND o.state = 'active'
+                         AND o.state IN ('waiting', 'queued', 'active')) AS running
                  FROM jobs WHERE id = $1",
                 args![job],
             )

@@ -25,12 +25,7 @@ use crate::{
 /// for one workflow file, event and ref only the newest does: it measured the same thing again.
 macro_rules! of_current_runs {
     ($sql:expr) => {
-        concat!(
-            $sql,
-            " AND NOT EXISTS (SELECT 1 FROM runs n WHERE n.connection = r.connection
-                 AND n.repository_id = r.repository_id AND n.commit_sha = r.commit_sha AND n.path = r.path
-                 AND n.event = r.event AND n.ref_name = r.ref_name AND n.id > r.id)"
-        )
+        concat!($sql, " AND r.superseded = 0")
     };
 }
 

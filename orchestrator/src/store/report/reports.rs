@@ -91,13 +91,19 @@ impl Store {
     /// report that is being sent is due when its lease ends.
     pub async fn report_lanes(&self) -> Result<Vec<(Lane, Duration)>, StoreError> {
         let mut tx = self.read_single("look for reports").await?;
-        let rows = tx.rows(LANES, &[]).await?;
+        let now = tx.now;
+        let rows = tx.rows(LANES, args![now]).await?;
         let (mut lanes, mut unreadable) = (Vec::with_capacity(rows.len()), Vec::new());
         for row in &rows {
-            let due = row.int("due")?;
+            let due = [
+                row.opt_int("final_due")?,
+                row.opt_int("other_due")?,
+                row.opt_int("leased")?,
+            ];
+            let due = due.into_iter().flatten().min().unwrap_or(now);
             match lane(row) {
                 Ok(lane) => {
-                    let wait = u64::try_from(due.saturating_sub(tx.now)).unwrap_or(0);
+                    let wait = u64::try_from(due.saturating_sub(now)).unwrap_or(0);
                     lanes.push((lane, Duration::from_millis(wait)));
                 }
                 Err(error) => unreadable.push(error),
@@ -199,9 +205,33 @@ fn lane(row: &Row) -> Result<Lane, StoreError> {
 
 // The conditions of what follows are those of the index `reports_lane`: delivered reports outnumber the others by far.
 
-pub(in crate::store) const LANES: &str =
-    "SELECT connection, forge_context, MIN(CASE WHEN lease_until > due_ms THEN lease_until ELSE due_ms END) AS due
-     FROM reports WHERE delivered < version GROUP BY connection, forge_context";
+/// The lanes, by steps from one to the next, and when their earliest reports are due: of those that nobody sends, final and
+/// not, and of those that are being sent, which are due when their lease ends.
+pub(in crate::store) const LANES: &str = "WITH RECURSIVE
+     connections (connection) AS (
+         SELECT MIN(connection) FROM reports WHERE delivered < version
+         UNION ALL
+         SELECT (SELECT MIN(r.connection) FROM reports r
+             WHERE r.delivered < r.version AND r.connection > connections.connection)
+         FROM connections WHERE connection IS NOT NULL),
+     lanes (connection, forge_context) AS (
+         SELECT connection, (SELECT MIN(r.forge_context) FROM reports r
+             WHERE r.delivered < r.version AND r.connection = connections.connection)
+         FROM connections WHERE connection IS NOT NULL
+         UNION ALL
+         SELECT connection, (SELECT MIN(r.forge_context) FROM reports r WHERE r.delivered < r.version
+             AND r.connection = lanes.connection AND r.forge_context > lanes.forge_context)
+         FROM lanes WHERE forge_context IS NOT NULL)
+     SELECT connection, forge_context,
+         (SELECT r.due_ms FROM reports r WHERE r.delivered < r.version AND r.connection = lanes.connection
+              AND r.forge_context = lanes.forge_context AND CASE WHEN r.completed_ms IS NULL THEN 1 ELSE 0 END = 0
+              AND r.lease_until <= $1 ORDER BY r.due_ms LIMIT 1) AS final_due,
+         (SELECT r.due_ms FROM reports r WHERE r.delivered < r.version AND r.connection = lanes.connection
+              AND r.forge_context = lanes.forge_context AND CASE WHEN r.completed_ms IS NULL THEN 1 ELSE 0 END = 1
+              AND r.lease_until <= $1 ORDER BY r.due_ms LIMIT 1) AS other_due,
+         (SELECT MIN(r.lease_until) FROM reports r WHERE r.delivered < r.version AND r.connection = lanes.connection
+              AND r.forge_context = lanes.forge_context AND r.lease_until > 0 AND r.lease_until > $1) AS leased
+     FROM lanes WHERE forge_context IS NOT NULL";
 
 pub(in crate::store) const CLAIM: &str = "UPDATE reports SET lease_owner = $1, lease_until = $2 WHERE id IN (
          SELECT id FROM reports WHERE delivered < version AND due_ms <= $3 AND lease_until <= $3

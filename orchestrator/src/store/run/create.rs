@@ -95,6 +95,7 @@ pub(in crate::store) async fn run(
         ],
     )
     .await?;
+    supersede(tx, &target, trigger, new).await?;
     match &new.plan {
         Ok(planned) => {
             insert_job_plans(tx, id, &planned.plan).await?;
@@ -112,6 +113,27 @@ pub(in crate::store) async fn run(
         }
     }
     Ok(id)
+}
+
+/// Of the runs that measure the same thing only the newest counts: this one, unless the clock was set back. The caller
+/// holds the commit's lock.
+async fn supersede(tx: &mut Tx, target: &CheckTarget, trigger: &Trigger, new: &NewRun) -> Result<(), StoreError> {
+    tx.execute(
+        "UPDATE runs SET superseded = 1 WHERE connection = $1 AND repository_id = $2 AND commit_sha = $3 AND path = $4
+             AND event = $5 AND ref_name = $6 AND superseded = 0 AND id < (SELECT MAX(n.id) FROM runs n
+                 WHERE n.connection = $1 AND n.repository_id = $2 AND n.commit_sha = $3 AND n.path = $4
+                     AND n.event = $5 AND n.ref_name = $6 AND n.superseded = 0)",
+        args![
+            &target.repository.connection,
+            &target.repository.id,
+            &target.commit,
+            clip(&new.path, 1000),
+            trigger.event.name(),
+            trigger.event.ref_name(),
+        ],
+    )
+    .await
+    .map(drop)
 }
 
 /// Stores each job's part of the plan: what reads one job must not parse them all. A part is itself a plan, of that job

@@ -30,7 +30,7 @@ impl Store {
                  UNION ALL SELECT 'job' WHERE EXISTS (SELECT 1 FROM jobs WHERE state = 'queued')
                  UNION ALL SELECT 'report' WHERE EXISTS
                      (SELECT 1 FROM reports WHERE delivered < version AND due_ms <= $1 AND lease_until <= $1)
-                 UNION ALL SELECT 'kept' WHERE EXISTS (SELECT 1 FROM machines WHERE state = 'kept')",
+                 UNION ALL SELECT 'kept' WHERE EXISTS (SELECT 1 FROM machines WHERE state = 'kept' AND state <> 'gone')",
                 args![tx.now],
             )
             .await?;

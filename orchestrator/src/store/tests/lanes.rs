@@ -88,13 +88,7 @@ async fn what_failed_is_due_at_once_but_not_for_ever(lab: Lab) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_statement_about_a_lane_reads_what_is_delivered() {
     let lab = Lab::sqlite().await;
-    for sql in [
-        reports::LANES,
-        reports::CLAIM,
-        reports::HOLD,
-        reports::REFUSE,
-        reports::RETRY_FAILED,
-    ] {
+    for sql in [reports::CLAIM, reports::HOLD, reports::REFUSE, reports::RETRY_FAILED] {
         let mut tx = lab.store.read("explain a statement").await.unwrap();
         let rows = tx.rows(format!("EXPLAIN QUERY PLAN {sql}"), &[]).await.unwrap();
         let steps: Vec<String> = rows.iter().map(|row| row.text("detail").unwrap()).collect();

@@ -12,6 +12,7 @@ mod lanes;
 mod moves;
 mod nodes;
 mod opening;
+mod plans;
 mod reading;
 mod reporting;
 mod rerunning;
@@ -73,6 +74,39 @@ pub(crate) struct Lab {
     pub(crate) store: Store,
     pub(crate) node: NodeName,
     instance: InstanceId,
+}
+
+/// A job that was claimed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ClaimedJob {
+    pub(crate) attempt: AttemptId,
+    pub(crate) epoch: i64,
+    pub(crate) job: JobId,
+    pub(crate) run: RunId,
+    pub(crate) run_attempt: u32,
+    pub(crate) number: u32,
+}
+
+impl Store {
+    /// Claims one job of these classes.
+    pub(crate) async fn claim_job(
+        &self,
+        node: &NodeName,
+        instance: InstanceId,
+        classes: &[String],
+    ) -> Result<Option<ClaimedJob>, StoreError> {
+        let classes = classes.to_vec();
+        let one = move |used: &[MachineUse]| if used.is_empty() { classes.clone() } else { Vec::new() };
+        let claimed = self.claim_jobs(node, instance, Vec::new(), one).await?.pop();
+        Ok(claimed.map(|attempt| ClaimedJob {
+            attempt: attempt.id,
+            epoch: attempt.epoch,
+            job: attempt.job,
+            run: attempt.run,
+            run_attempt: attempt.run_attempt,
+            number: attempt.number,
+        }))
+    }
 }
 
 /// A workflow to be made into a run.

@@ -5,6 +5,7 @@ use crate::config::Retention;
 
 contract!(
     old_logs_then_old_runs_go,
+    the_run_before_a_forgotten_one_counts_again,
     a_run_with_a_machine_stays,
     an_active_run_is_not_forgotten,
     marked_files_are_listed_by_node_until_they_are_gone,
@@ -67,6 +68,32 @@ async fn old_logs_then_old_runs_go(lab: Lab) {
     ] {
         assert_eq!(lab.number(table).await, 0, "{table}");
     }
+}
+
+async fn the_run_before_a_forgotten_one_counts_again(lab: Lab) {
+    let mut runs = Vec::new();
+    for result in [JobResult::Success, JobResult::Success, JobResult::Failure] {
+        runs.push(lab.run(&ci(ONE)).await);
+        let (claimed, _) = lab.play(result).await;
+        lab.gone(&claimed).await;
+        // Ids that were made in one millisecond have no order.
+        let now = crate::clock::now_ms();
+        while crate::clock::now_ms() == now {
+            tokio::task::yield_now().await;
+        }
+    }
+    let counted = "SELECT COUNT(*) AS n FROM runs WHERE superseded = 0";
+    assert_eq!(lab.number(counted).await, 1);
+    let says = async || lab.says(0xab, "helios-ci").await.unwrap();
+    assert!(says().await.starts_with("failure"), "{}", says().await);
+    assert!(lab.store.forget_run(runs[0]).await.unwrap());
+    assert_eq!(lab.number(counted).await, 1);
+    assert!(lab.store.forget_run(runs[2]).await.unwrap());
+    assert_eq!(lab.number(counted).await, 1);
+    lab.store.rerun(runs[1], Rerun::All, "ann").await.unwrap();
+    let (claimed, _) = lab.play(JobResult::Success).await;
+    assert_eq!(claimed.run, runs[1]);
+    assert!(says().await.starts_with("success"), "{}", says().await);
 }
 
 async fn a_run_with_a_machine_stays(lab: Lab) {

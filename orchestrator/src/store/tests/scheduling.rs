@@ -9,13 +9,16 @@ contract!(
     repositories_take_turns_and_jobs_keep_their_order,
     a_full_class_does_not_block_another,
     two_claimers_take_each_job_once,
+    a_look_claims_while_there_is_room,
+    the_oldest_turn_of_many_classes_is_served,
     a_claim_leaves_an_attempt_and_a_machine,
     a_machine_that_cannot_be_removed_is_found,
     only_the_registered_instance_claims,
     jobs_that_wait_too_long_time_out,
+    of_many_that_wait_too_long_the_oldest_end_first,
     why_tells_the_place_in_turn_order,
     a_turn_that_counted_wrong_mends_itself,
-    classes_are_listed_with_their_demand,
+    classes_are_listed_while_anything_of_them_waits,
 );
 
 async fn repositories_take_turns_and_jobs_keep_their_order(lab: Lab) {
@@ -103,6 +106,82 @@ async fn two_claimers_take_each_job_once(lab: Lab) {
     let all: Vec<JobId> = a.unwrap().into_iter().chain(b.unwrap()).collect();
     assert_eq!(all.len(), 100);
     assert_eq!(all.iter().collect::<HashSet<_>>().len(), 100);
+    assert_eq!(lab.number("SELECT CAST(SUM(queued) AS BIGINT) AS n FROM turn").await, 0);
+}
+
+async fn a_look_claims_while_there_is_room(lab: Lab) {
+    for _ in 0..4 {
+        lab.run(&ci(ONE)).await;
+    }
+    let mut used = Vec::new();
+    let room_for_three = |used: &[MachineUse]| match used.len() {
+        0..3 => vec!["small".to_owned()],
+        _ => Vec::new(),
+    };
+    loop {
+        let claimed = lab
+            .store
+            .claim_jobs(&lab.node, lab.instance, used.clone(), room_for_three)
+            .await
+            .unwrap();
+        if claimed.is_empty() {
+            break;
+        }
+        used.extend(claimed.iter().map(MachineUse::of));
+    }
+    assert_eq!(used.len(), 3);
+    let mut in_use = lab.store.node_usage(&lab.node).await.unwrap();
+    used.sort_by_key(|machine| machine.name.to_string());
+    in_use.sort_by_key(|machine| machine.name.to_string());
+    assert_eq!(used, in_use, "what was counted is what is there");
+}
+
+async fn the_oldest_turn_of_many_classes_is_served(lab: Lab) {
+    let classes = ["large", "medium", "small"];
+    let mut runs = Vec::new();
+    for repository in [1, 2] {
+        for class in classes {
+            let workflow = Workflow {
+                repository,
+                class,
+                ..ci(ONE)
+            };
+            runs.push(lab.run(&workflow).await);
+        }
+    }
+    // Whatever was served longest ago, of which class ever.
+    lab.sql("UPDATE turn SET since_ms = 5, last_served = 7").await;
+    lab.sql("UPDATE turn SET last_served = 3 WHERE class = 'medium' AND repository_id = '2'")
+        .await;
+    lab.sql("UPDATE turn SET last_served = 4 WHERE class = 'small' AND repository_id = '1'")
+        .await;
+    assert_eq!(lab.claim_of(&["small", "large"]).await.unwrap().run, runs[2]);
+    assert_eq!(lab.claim_of(&classes).await.unwrap().run, runs[4]);
+    assert_eq!(lab.claim_of(&["absent"]).await, None);
+    let mut rest = HashSet::new();
+    while let Some(claimed) = lab.claim_of(&classes).await {
+        rest.insert(claimed.run);
+    }
+    assert_eq!(rest, HashSet::from([runs[0], runs[1], runs[3], runs[5]]));
+}
+
+async fn of_many_that_wait_too_long_the_oldest_end_first(lab: Lab) {
+    let keys: Vec<String> = (0..120).map(|n| format!("j{n}")).collect();
+    let jobs: Vec<(&str, &[&str])> = keys.iter().map(|key| (key.as_str(), &[][..])).collect();
+    let newer = lab.run(&ci(&jobs)).await;
+    let oldest = lab.run(&Workflow { commit: 1, ..ci(ONE) }).await;
+    lab.sql("UPDATE jobs SET queued_ms = queued_ms - 120000").await;
+    lab.sql("UPDATE jobs SET queued_ms = queued_ms - 60000 WHERE seq = (SELECT MAX(seq) FROM jobs)")
+        .await;
+    let first = lab.store.expire_queued(MINUTE).await.unwrap();
+    assert!(first.len() < 121, "a transaction is not long");
+    assert_eq!(lab.run_state(oldest).await, RunState::Failure);
+    assert_eq!(lab.run_state(newer).await, RunState::Active);
+    let mut all = first.len();
+    while let ended @ 1.. = lab.store.expire_queued(MINUTE).await.unwrap().len() {
+        all += ended;
+    }
+    assert_eq!((all, lab.run_state(newer).await), (121, RunState::Failure));
     assert_eq!(lab.number("SELECT CAST(SUM(queued) AS BIGINT) AS n FROM turn").await, 0);
 }
 
@@ -200,7 +279,7 @@ async fn a_turn_that_counted_wrong_mends_itself(lab: Lab) {
     assert_eq!(lab.number("SELECT CAST(SUM(queued) AS BIGINT) AS n FROM turn").await, 0);
 }
 
-async fn classes_are_listed_with_their_demand(lab: Lab) {
+async fn classes_are_listed_while_anything_of_them_waits(lab: Lab) {
     assert_eq!(lab.store.queued_classes().await.unwrap(), []);
     lab.run(&Workflow {
         class: "big",
@@ -209,7 +288,10 @@ async fn classes_are_listed_with_their_demand(lab: Lab) {
     .await;
     lab.run(&ci(&[("a", &[]), ("b", &[]), ("c", &["a"])])).await;
     let classes = lab.store.queued_classes().await.unwrap();
-    let found: Vec<(&str, u32)> = classes.iter().map(|c| (c.class.as_str(), c.queued)).collect();
-    assert_eq!(found, [("big", 1), ("small", 2)]);
-    assert_eq!(classes[0].label.as_str(), "debian");
+    let found: Vec<&str> = classes.iter().map(|c| c.class.as_str()).collect();
+    assert_eq!(found, ["big", "small"]);
+    assert_eq!((classes[0].label.as_str(), classes[0].size.cpus), ("debian", 2));
+    lab.claim_of(&["big"]).await.unwrap();
+    let left = lab.store.queued_classes().await.unwrap();
+    assert_eq!(left, classes[1..]);
 }
