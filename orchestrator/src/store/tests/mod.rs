@@ -100,6 +100,27 @@ pub(crate) fn ci<'a>(jobs: &'a [(&'a str, &'a [&'a str])]) -> Workflow<'a> {
 /// One job of a repository.
 pub(crate) const ONE: &[(&str, &[&str])] = &[("build", &[])];
 
+impl Store {
+    /// One piece of news alone.
+    pub(crate) async fn attempt_running(&self, id: AttemptId, epoch: i64, facts: &str) -> Result<bool, StoreError> {
+        let running = Some(facts.to_owned());
+        let news = AttemptNews {
+            running,
+            ..AttemptNews::default()
+        };
+        self.attempt_news(id, epoch, news).await
+    }
+
+    /// As much.
+    pub(crate) async fn step(&self, id: AttemptId, epoch: i64, step: StepUpdate) -> Result<bool, StoreError> {
+        let news = AttemptNews {
+            steps: vec![step],
+            ..AttemptNews::default()
+        };
+        self.attempt_news(id, epoch, news).await
+    }
+}
+
 impl Lab {
     pub(crate) async fn sqlite() -> Self {
         Self::of(Store::open_temporary().await.unwrap()).await
