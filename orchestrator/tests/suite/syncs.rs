@@ -22,7 +22,7 @@ const SYNCS_BEFORE: usize = 8;
 /// And until nothing is left to do.
 const SYNCS: usize = 14;
 /// At most so many files are opened.
-const OPENS: usize = 120;
+const OPENS: usize = 80;
 
 fn id(value: &Value) -> &str {
     value["id"].as_str().expect("an id")
