@@ -34,10 +34,12 @@ pub enum Point {
     MaskFound,
     /// A step's end is known, not checkpointed.
     StepEnded,
-    /// All steps are over, the result is not durable.
+    /// All steps are over and the log has its end, the result is not durable.
     BeforeResult,
-    /// The result is durable, the machine still exists.
+    /// The result is durable, the machine still exists, and the log is not sealed.
     ResultStored,
+    /// The result is durable and the log is sealed, the machine may still exist.
+    LogSealed,
     /// The machine is destroyed, its row still says draining.
     MachineDestroyed,
     /// A forge has been told, and the outbox does not know it.
@@ -85,6 +87,7 @@ impl Point {
         Self::StepEnded,
         Self::BeforeResult,
         Self::ResultStored,
+        Self::LogSealed,
         Self::MachineDestroyed,
         Self::ReportSent,
     ];

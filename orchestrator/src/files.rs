@@ -10,6 +10,8 @@ use std::{
     path::Path,
 };
 
+use tempfile::NamedTempFile;
+
 /// Writes a file of mode 0600. After a crash it has its old content or all of the new one.
 ///
 /// # Errors
@@ -18,21 +20,36 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     write_whole(path, bytes, 0o600)
 }
 
+/// Writes a file of mode 0600 that whoever reads it finds whole, for as long as the host has power; after a power failure
+/// it may be empty. For what is of no use then.
+///
+/// # Errors
+/// As [`write_private`].
+pub(crate) fn write_volatile(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut part = part_of(path, 0o600)?;
+    part.write_all(bytes)?;
+    part.persist(path).map(drop).map_err(|error| error.error)
+}
+
 /// As [`write_private`], with another mode, of which the umask takes its part.
 ///
 /// # Errors
 /// As [`write_private`].
 pub(crate) fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    let dir = dir_of(path);
-    let mut part = tempfile::Builder::new()
-        .prefix(&part_prefix(path))
-        .suffix(PART)
-        .permissions(Permissions::from_mode(mode))
-        .tempfile_in(dir)?;
+    let mut part = part_of(path, mode)?;
     part.write_all(bytes)?;
     part.as_file().sync_all()?;
     part.persist(path).map_err(|error| error.error)?;
-    sync_dir(dir)
+    sync_dir(dir_of(path))
+}
+
+/// The unfinished file that is to become `path`.
+fn part_of(path: &Path, mode: u32) -> io::Result<NamedTempFile> {
+    tempfile::Builder::new()
+        .prefix(&part_prefix(path))
+        .suffix(PART)
+        .permissions(Permissions::from_mode(mode))
+        .tempfile_in(dir_of(path))
 }
 
 /// Removes what writers of this module that died have left in a directory. Nobody else may write there meanwhile.
@@ -244,6 +261,18 @@ mod tests {
         fs::write(&path, "old and longer").unwrap();
         write_private(&path, b"new").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file stays");
+    }
+
+    #[test]
+    fn a_volatile_file_is_replaced_whole_and_private_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run");
+        for text in ["old and longer", "new"] {
+            write_volatile(&path, text.as_bytes()).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        }
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file stays");
     }

@@ -72,22 +72,15 @@ pub(super) enum CheckpointError {
 }
 
 impl Checkpoint {
-    /// Stores it; `false` when another daemon owns the attempt by now.
-    pub async fn store(
-        &self,
-        store: &Store,
-        key: &SealKey,
-        attempt: AttemptId,
-        epoch: i64,
-    ) -> Result<bool, CheckpointError> {
+    /// What is stored of it.
+    pub fn seal(&self, key: &SealKey, attempt: AttemptId) -> Result<Vec<u8>, CheckpointError> {
         let stored = Stored {
             progress: self.progress.clone(),
             masks: self.masks.iter().map(|mask| mask.expose().to_owned()).collect(),
             log: self.log.clone(),
         };
         let text = serde_json::to_vec(&stored).map_err(|source| CheckpointError::Text { attempt, source })?;
-        let sealed = key.seal(attempt, text)?;
-        Ok(store.checkpoint(attempt, epoch, &sealed).await?)
+        Ok(key.seal(attempt, text)?)
     }
 
     /// Reads the newest; `None` when none was ever written.

@@ -1,5 +1,6 @@
-//! The end of an attempt: seal the log, commit the result, destroy the machine. Every part may be
-//! repeated by a daemon that takes over.
+//! The end of an attempt: end the log, commit the result, then destroy the machine and seal the log side by side. Every part
+//! may be repeated by a daemon that takes over; a log that has its end and no seal is sealed by the janitor, which looks
+//! when the daemon starts.
 
 use std::time::Duration;
 
@@ -27,7 +28,7 @@ const DESTROY_AGAIN: Duration = Duration::from_secs(2);
 /// How many lines of it are added to the log.
 const CONSOLE_LINES: usize = 20;
 
-/// Seals the log, stores the result, and destroys or keeps the machine.
+/// Ends the log, stores the result, destroys or keeps the machine, and beside that seals the log.
 pub(super) async fn finish(
     deps: &Deps,
     attempt: &AttemptRow,
@@ -47,22 +48,36 @@ pub(super) async fn finish(
         End::Infra { cause } => {
             let console = end_of_console(deps, &name).await;
             let lines = ending::lines(&console);
-            for line in &lines[lines.len().saturating_sub(CONSOLE_LINES)..] {
-                log.system(0, &format!("{CONSOLE}{}", ending::public(line, ending::LINE)))
-                    .ok();
+            if !log.has_ended() {
+                for line in &lines[lines.len().saturating_sub(CONSOLE_LINES)..] {
+                    log.system(0, &format!("{CONSOLE}{}", ending::public(line, ending::LINE)))
+                        .ok();
+                }
             }
             let cause = explained(attempt, &cause, &console);
             let last = format!("{FAILED}{cause}");
             (End::Infra { cause }, last)
         }
     };
-    log.system(0, &last).ok();
-    if let Err(error) = log.seal().await {
+    // A daemon before may have died behind the end of the log.
+    if !log.has_ended() {
+        log.system(0, &last).ok();
+    }
+    let ended = log.end().await;
+    failpoint::hit(Point::BeforeResult);
+    store_result(deps, attempt, end).await?;
+    let sealed = async {
+        match ended {
+            Ok(()) => log.seal().await.map(|_| failpoint::hit(Point::LogSealed)),
+            Err(error) => Err(error),
+        }
+    };
+    let (removed, sealed) = tokio::join!(release(deps, &name, stop), sealed);
+    if let Err(error) = sealed {
         // The plain file stays readable; this node's janitor seals it within a minute.
         tracing::warn!(attempt = %attempt.id, error = &error as &dyn std::error::Error, "a log was not sealed");
     }
-    failpoint::hit(Point::BeforeResult);
-    commit(deps, attempt, end, stop).await
+    removed
 }
 
 /// As [`finish`], for an attempt whose log or checkpoint cannot be used.
@@ -82,6 +97,12 @@ pub(super) async fn commit(
     end: End,
     stop: &CancellationToken,
 ) -> Result<(), Stopped> {
+    store_result(deps, attempt, end).await?;
+    release(deps, &MachineName::of(attempt.id), stop).await
+}
+
+/// The result and what follows from it; then everybody may know.
+async fn store_result(deps: &Deps, attempt: &AttemptRow, end: End) -> Result<(), Stopped> {
     tracing::info!(attempt = %attempt.id, job = %attempt.job, ?end, "attempt ended");
     let end = match end {
         End::Result { result, message } => AttemptEnd::Result { result, message },
@@ -106,14 +127,18 @@ pub(super) async fn commit(
     for hint in [Hint::Job, Hint::Report, Hint::Run(attempt.run)] {
         deps.hints.notify(hint);
     }
-    let name = MachineName::of(attempt.id);
-    if keep::is_kept(deps, &name).await? {
+    Ok(())
+}
+
+/// Destroys the machine of an attempt that has ended, unless it is to be kept.
+async fn release(deps: &Deps, name: &MachineName, stop: &CancellationToken) -> Result<(), Stopped> {
+    if keep::is_kept(deps, name).await? {
         // Whoever looks after kept machines goes on, also with what did not work now.
         deps.hints.notify(Hint::Kept);
         return Ok(());
     }
     // However often that takes. Who stops meanwhile leaves the row draining, and the next daemon goes on.
-    while !destroy_once(deps, &name).await {
+    while !destroy_once(deps, name).await {
         let again = tokio::time::sleep(DESTROY_AGAIN);
         stop.run_until_cancelled(again).await.ok_or(Stopped::Shutdown)?;
     }

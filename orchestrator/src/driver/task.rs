@@ -33,7 +33,7 @@ use crate::{
     machine::Observed,
     model::{
         names::MachineName,
-        state::{AttemptState, JobResult, MachineState},
+        state::{AttemptState, JobResult},
     },
     queue::{Hint, Receiver, Wake},
     store::AttemptRow,
@@ -155,16 +155,11 @@ async fn run(deps: &Deps, attempt: AttemptRow, start: Start, stop: CancellationT
         surveyed: None,
         anew: false,
     };
-    let started = async {
-        match start {
-            Start::Fresh => deps.store.machine_state(&name, MachineState::Running).await.map(drop),
-            Start::Adopted => Ok(()),
-        }
-    };
-    // From here on a restarted daemon adopts the machine instead of making another.
-    let (started, adoptable) = tokio::join!(started, task.checkpoint());
-    started?;
-    adoptable?;
+    match start {
+        // From here on a restarted daemon adopts the machine instead of making another.
+        Start::Fresh => task.machine_started().await?,
+        Start::Adopted => task.checkpoint().await?,
+    }
     let end = task.drive(&stop).await?;
     let Task {
         log, doors, to_agent, ..
@@ -448,21 +443,31 @@ impl Task<'_> {
         }
     }
 
+    /// Stores that the machine runs, together with what a daemon that takes over goes on from.
+    async fn machine_started(&self) -> Result<(), Stopped> {
+        let (id, epoch) = (self.attempt.id, self.attempt.epoch);
+        held(self.deps.store.machine_started(id, epoch, &self.sealed()?).await?)
+    }
+
     async fn checkpoint(&self) -> Result<(), Stopped> {
+        let (id, epoch) = (self.attempt.id, self.attempt.epoch);
+        held(self.deps.store.checkpoint(id, epoch, &self.sealed()?).await?)
+    }
+
+    /// The checkpoint of this moment.
+    fn sealed(&self) -> Result<Vec<u8>, CheckpointError> {
         let checkpoint = Checkpoint {
             progress: self.progress.clone(),
             masks: self.log.masks().to_vec(),
             log: self.log.state_for_checkpoint(),
         };
-        if checkpoint
-            .store(&self.deps.store, &self.deps.seal, self.attempt.id, self.attempt.epoch)
-            .await?
-        {
-            Ok(())
-        } else {
-            Err(Stopped::Fenced)
-        }
+        checkpoint.seal(&self.deps.seal, self.attempt.id)
     }
+}
+
+/// What the store says of a write: whether the attempt is still this daemon's.
+fn held(held: bool) -> Result<(), Stopped> {
+    if held { Ok(()) } else { Err(Stopped::Fenced) }
 }
 
 /// The next hint; without a sender there is none, ever.

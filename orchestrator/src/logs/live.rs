@@ -3,14 +3,18 @@
 use std::{
     collections::HashMap,
     fs::File,
+    io,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use tokio::sync::watch;
 
 use super::{error::LogError, index::Index, record::RecordHeader};
-use crate::model::ids::AttemptId;
+use crate::{files, model::ids::AttemptId};
 
 /// All logs of a node, and which of them are being written.
 pub(super) struct LiveLogs {
@@ -20,6 +24,8 @@ pub(super) struct LiveLogs {
     slots: Mutex<HashMap<AttemptId, Slot>>,
     /// Counts openings, ends and removals, so that readers of a log without a writer wake.
     changes: watch::Sender<u64>,
+    /// The name of `root` is durable.
+    root_is_durable: AtomicBool,
 }
 
 enum Slot {
@@ -37,6 +43,8 @@ pub(super) struct LiveLog {
     index: Mutex<Index>,
     /// The number of records; closed when the writer is gone.
     records: watch::Sender<u64>,
+    /// Nothing comes any more, and all of it is durable.
+    ended: AtomicBool,
 }
 
 impl LiveLog {
@@ -54,6 +62,16 @@ impl LiveLog {
         let count = index.records;
         drop(index);
         self.records.send_replace(count);
+    }
+
+    /// Lets readers see that this is all.
+    pub(super) fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+        self.records.send_modify(|_| {});
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
     }
 
     /// The number of records as it grows.
@@ -79,6 +97,7 @@ impl Claim {
             generation,
             index: Mutex::new(index),
             records,
+            ended: AtomicBool::new(false),
         });
         self.used = true;
         lock(&self.logs.slots).insert(self.attempt, Slot::Open(Arc::clone(&live)));
@@ -103,7 +122,21 @@ impl LiveLogs {
             boot,
             slots: Mutex::default(),
             changes: watch::channel(0).0,
+            root_is_durable: AtomicBool::new(false),
         }
+    }
+
+    /// Makes durable that a log's directory holds its files, and that the directory is there. Blocks.
+    pub(super) fn sync_names(&self, attempt: AttemptId) -> io::Result<()> {
+        files::sync_dir(&self.dir(attempt))?;
+        files::sync_dir(&self.root)?;
+        if let Some(above) = self.root.parent()
+            && !self.root_is_durable.load(Ordering::Relaxed)
+        {
+            files::sync_dir(above)?;
+            self.root_is_durable.store(true, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// The directory of a log.

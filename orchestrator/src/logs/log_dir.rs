@@ -10,6 +10,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{error::LogError, record};
+use crate::files;
 
 pub(super) const META: &str = "meta.json";
 pub(super) const RECORDS: &str = "records";
@@ -24,23 +25,10 @@ pub(super) struct Meta {
     pub(super) boot: Option<String>,
 }
 
-/// Makes the directory of one log, and makes its name durable.
+/// Makes the directory of one log; its name is not durable yet.
 pub(super) fn create_dir(dir: &Path) -> Result<(), LogError> {
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
-    made.map_err(|error| LogError::io("create", dir, error))?;
-    if let Some(parent) = dir.parent() {
-        sync_dir(parent)?;
-        if let Some(above) = parent.parent() {
-            sync_dir(above)?;
-        }
-    }
-    Ok(())
-}
-
-/// Makes the names in a directory durable.
-pub(super) fn sync_dir(dir: &Path) -> Result<(), LogError> {
-    let synced = File::open(dir).and_then(|dir| dir.sync_all());
-    synced.map_err(|error| LogError::io("sync the directory", dir, error))
+    made.map_err(|error| LogError::io("create", dir, error))
 }
 
 /// Opens the plain file for writing, new or old.
@@ -56,7 +44,7 @@ pub(super) fn open_records(dir: &Path) -> Result<(File, PathBuf), LogError> {
     Ok((file.map_err(|error| LogError::io("open", &path, error))?, path))
 }
 
-/// The directory's `meta.json`, if it has one.
+/// The directory's `meta.json`, if it has one. An empty one is what a power failure left of it, and none.
 pub(super) fn read_meta(dir: &Path) -> Result<Option<Meta>, LogError> {
     let path = dir.join(META);
     let text = match fs::read(&path) {
@@ -64,6 +52,9 @@ pub(super) fn read_meta(dir: &Path) -> Result<Option<Meta>, LogError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(LogError::io("read", &path, error)),
     };
+    if text.is_empty() {
+        return Ok(None);
+    }
     // The format first: of another one the rest means nothing here.
     #[derive(Deserialize)]
     struct Head {
@@ -84,21 +75,39 @@ pub(super) fn read_meta(dir: &Path) -> Result<Option<Meta>, LogError> {
     serde_json::from_slice(&text).map(Some).map_err(no_json)
 }
 
+/// Writes the first `meta.json` of a log, which is not durable yet: a log that has lost it counts as one of a later
+/// generation.
+pub(super) fn write_first_meta(dir: &Path, boot: Option<String>) -> Result<Meta, LogError> {
+    let (meta, text) = meta(dir, 1, boot)?;
+    write_beside(dir, META, |file| file.write_all(&text))?;
+    Ok(meta)
+}
+
 /// Writes `meta.json` durably.
 pub(super) fn write_meta(dir: &Path, generation: u32, boot: Option<String>) -> Result<Meta, LogError> {
+    let (meta, text) = meta(dir, generation, boot)?;
+    replace(dir, META, |file| file.write_all(&text))?;
+    Ok(meta)
+}
+
+fn meta(dir: &Path, generation: u32, boot: Option<String>) -> Result<(Meta, Vec<u8>), LogError> {
     let meta = Meta {
         format: u32::from(record::FORMAT),
         generation,
         boot,
     };
-    let path = dir.join(META);
-    let text = serde_json::to_vec(&meta).map_err(|error| LogError::io("write", &path, error.into()))?;
-    replace(dir, META, |file| file.write_all(&text))?;
-    Ok(meta)
+    let text = serde_json::to_vec(&meta).map_err(|error| LogError::io("write", &dir.join(META), error.into()))?;
+    Ok((meta, text))
 }
 
-/// Writes a whole file: temporary name, sync, rename, sync of the directory.
+/// Writes a whole file durably: temporary name, sync, rename, sync of the directory.
 pub(super) fn replace(dir: &Path, name: &str, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), LogError> {
+    write_beside(dir, name, |file| write(file).and_then(|()| file.sync_all()))?;
+    files::sync_dir(dir).map_err(|error| LogError::io("sync the directory", dir, error))
+}
+
+/// Writes a file that readers find whole or not at all. After a power failure it may be empty, unless `write` syncs it.
+fn write_beside(dir: &Path, name: &str, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), LogError> {
     let temp = dir.join(format!("{name}.new"));
     let fail = |action| move |error| LogError::io(action, &dir.join(name), error);
     let open = OpenOptions::new()
@@ -108,7 +117,6 @@ pub(super) fn replace(dir: &Path, name: &str, write: impl FnOnce(&mut File) -> i
         .mode(0o600)
         .open(&temp);
     let mut file = open.map_err(fail("create"))?;
-    write(&mut file).and_then(|()| file.sync_all()).map_err(fail("write"))?;
-    fs::rename(&temp, dir.join(name)).map_err(fail("rename"))?;
-    sync_dir(dir)
+    write(&mut file).map_err(fail("write"))?;
+    fs::rename(&temp, dir.join(name)).map_err(fail("rename"))
 }

@@ -61,6 +61,8 @@ pub(super) struct View {
     source: Source,
     generation: u32,
     index: IndexSource,
+    /// Whether this is all, decided before the index is queried: what comes before the end is in the index then.
+    ended: bool,
 }
 
 #[derive(Clone)]
@@ -114,6 +116,7 @@ impl View {
         Self {
             source: Source::Plain(Arc::clone(&live.file), live.path.clone()),
             generation: live.generation,
+            ended: live.has_ended(),
             index: IndexSource::Live(live),
         }
     }
@@ -124,6 +127,7 @@ impl View {
             source,
             generation,
             index: IndexSource::Fixed(index),
+            ended: false,
         }
     }
 
@@ -133,6 +137,7 @@ impl View {
             generation: sealed.summary.generation,
             index: IndexSource::Fixed(Arc::clone(&sealed.index)),
             source: Source::Sealed(sealed),
+            ended: true,
         }
     }
 
@@ -158,10 +163,6 @@ impl View {
         }
     }
 
-    fn ended(&self) -> bool {
-        matches!(self.source, Source::Sealed(_))
-    }
-
     fn records(&self, offset: u64, end: u64) -> RecordReader<'_> {
         RecordReader {
             source: &self.source,
@@ -174,8 +175,8 @@ impl View {
     /// Where a reader starts again whose position is none of this log, which has `total` records.
     fn restart(&self, position: Position, total: u64) -> Option<Position> {
         let other = position != Position::START && position.generation != self.generation;
-        // A sealed log does not grow: a position behind its end was in a log that was cut since.
-        let cut = self.ended() && position.record > total;
+        // A log that has ended does not grow: a position behind its end was in a log that was cut since.
+        let cut = self.ended && position.record > total;
         (other || cut).then_some(Position {
             generation: self.generation,
             record: 0,
@@ -189,7 +190,7 @@ impl View {
         if let Some(start) = self.restart(since, next.record) {
             return Some(change(start, false, true));
         }
-        (self.ended() || next.record > since.record).then(|| change(next, self.ended(), false))
+        (self.ended || next.record > since.record).then(|| change(next, self.ended, false))
     }
 
     /// See [`super::LogStore::read`].
@@ -236,7 +237,7 @@ impl View {
         Ok(Page {
             records,
             next,
-            ended: self.ended() && record >= total,
+            ended: self.ended && record >= total,
             resync: false,
         })
     }
@@ -259,10 +260,10 @@ impl View {
             _ => Vec::new(),
         };
         let next = from + lines.len() as u64;
-        let ended = self.ended() && next > total;
+        let ended = self.ended && next > total;
         Ok(LinePage {
             lines,
-            total: self.ended().then_some(total),
+            total: self.ended.then_some(total),
             ended,
         })
     }

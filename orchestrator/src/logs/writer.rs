@@ -93,7 +93,7 @@ pub struct LogWriter {
     left_out: u64,
     /// The tail ring was lost with an earlier daemon.
     tail_lost: bool,
-    /// The tail is appended already: only sealing remains.
+    /// It has its end, the tail included: only sealing remains.
     finished: bool,
     durability: Durability,
     broken: bool,
@@ -209,9 +209,15 @@ impl LogWriter {
         &self.masks
     }
 
-    /// Ends the log: the kept tail is appended after a notice of the gap, then everything is
-    /// compressed. Safe to be killed in: opened again, the log can be sealed again.
-    pub async fn seal(mut self) -> Result<LogSummary, LogError> {
+    /// Whether the log has its end: only sealing remains.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.finished
+    }
+
+    /// Ends the log: the kept tail is appended after a notice of the gap, and everything is made durable. Readers see the
+    /// end from then on. Ending it twice is harmless; nothing may be written behind it.
+    pub async fn end(&mut self) -> Result<(), LogError> {
         self.usable()?;
         if !self.finished {
             for channel in CHANNELS {
@@ -219,8 +225,16 @@ impl LogWriter {
             }
             self.append_tail()?;
             self.write_state(FINAL)?;
+            self.finished = true;
         }
         self.sync().await?;
+        self.live.end();
+        Ok(())
+    }
+
+    /// Ends the log, and compresses everything. Safe to be killed in: opened again, the log can be sealed again.
+    pub async fn seal(mut self) -> Result<LogSummary, LogError> {
+        self.end().await?;
         let (dir, left_out) = (self.logs.dir(self.attempt), self.left_out);
         let live = Arc::clone(&self.live);
         let sealed = tokio::task::spawn_blocking(move || {

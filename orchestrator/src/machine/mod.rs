@@ -2,6 +2,7 @@
 //! (it also travels over machined's socket). Every call is idempotent; names are generated from the
 //! attempt id and destroying needs proof that the thing is ours.
 
+pub mod cgroup;
 pub mod console;
 pub mod ending;
 pub mod listen;

@@ -19,7 +19,7 @@ pub struct Process {
 }
 
 #[cfg(target_os = "linux")]
-pub use linux::{kill_marked, leader};
+pub use linux::{kill_in_cgroup, kill_marked, leader};
 
 #[cfg(target_os = "linux")]
 mod linux {
@@ -34,7 +34,7 @@ mod linux {
     use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
     use tokio::io::{Interest, unix::AsyncFd};
 
-    use super::{MARKER, Process};
+    use super::{super::cgroup::Cgroup, MARKER, Process};
 
     /// What we need of `/proc/<pid>/stat`.
     struct Stat {
@@ -143,16 +143,19 @@ mod linux {
         Ok(pids)
     }
 
-    /// Everything that carries a machine's marker, and all that descends from it.
-    fn marked(dir: &Path) -> io::Result<Vec<(Process, Stat)>> {
+    /// Everything that carries a machine's marker, and all that descends from it. What was started before `since`, on the
+    /// clock of [`Process::start`], is not looked at.
+    fn marked(dir: &Path, since: u64) -> io::Result<Vec<(Process, Stat)>> {
         let mut marker = format!("{MARKER}=").into_bytes();
         marker.extend_from_slice(dir.as_os_str().as_encoded_bytes());
         let mut found: Vec<(Process, Stat)> = Vec::new();
         let mut others = Vec::new();
         for pid in everybody()? {
+            let Some(stat) = stat(pid).filter(|stat| stat.start >= since) else {
+                continue;
+            };
             // Another user's process cannot be read, cannot be ours, and may vanish meanwhile.
             let environ = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-            let Some(stat) = stat(pid) else { continue };
             let process = Process { pid, start: stat.start };
             if environ.split(|&byte| byte == 0).any(|entry| entry == marker) {
                 found.push((process, stat));
@@ -179,7 +182,7 @@ mod linux {
     /// # Errors
     /// When `/proc` cannot be read.
     pub fn leader(dir: &Path, word: &str) -> io::Result<Option<Process>> {
-        let mut leaders: Vec<Process> = marked(dir)?
+        let mut leaders: Vec<Process> = marked(dir, 0)?
             .into_iter()
             .filter(|(process, stat)| process.pid == stat.group)
             .map(|(process, _)| process)
@@ -192,15 +195,35 @@ mod linux {
         Ok(leaders.first().copied())
     }
 
-    /// Kills everything that carries a machine's marker, and `main`, and returns when all are gone.
+    /// Kills everything that carries a machine's marker, and `main`, the first of them where it is known, and returns when
+    /// all are gone. Reads about every process of the host, twice at least.
     ///
     /// # Errors
     /// When `/proc` cannot be read, a process may not be signalled, or one does not go within the
     /// deadline (it hangs in the kernel).
     pub async fn kill_marked(dir: &Path, main: Option<Process>, deadline: Duration) -> io::Result<()> {
+        let since = main.map_or(0, |main| main.start);
+        let find = || Ok(marked(dir, since)?.into_iter().map(|(process, _)| process).collect());
+        kill_all(find, main, deadline).await
+    }
+
+    /// Kills everything in a cgroup, and `main`, who may put more there, and returns when all are gone.
+    ///
+    /// # Errors
+    /// As [`kill_marked`].
+    pub async fn kill_in_cgroup(cgroup: &Cgroup, main: Option<Process>, deadline: Duration) -> io::Result<()> {
+        kill_all(|| cgroup.kill(), main, deadline).await
+    }
+
+    /// Kills what `find` finds, and `main`, until nothing is found.
+    async fn kill_all(
+        find: impl Fn() -> io::Result<BTreeSet<Process>>,
+        main: Option<Process>,
+        deadline: Duration,
+    ) -> io::Result<()> {
         let until = Instant::now() + deadline;
         loop {
-            let mut processes: BTreeSet<Process> = marked(dir)?.into_iter().map(|(process, _)| process).collect();
+            let mut processes = find()?;
             processes.extend(main.filter(|process| process.is_alive()));
             if processes.is_empty() {
                 return Ok(());
@@ -217,7 +240,7 @@ mod linux {
                     )));
                 }
             }
-            // Somebody may have been born meanwhile: read again until none is left.
+            // Somebody may have been born meanwhile: look again until none is left.
         }
     }
 
@@ -249,7 +272,7 @@ mod linux {
             assert_eq!(leader(dir.path(), "wor").unwrap(), None);
             kill_marked(dir.path(), Some(ours), deadline::PROMPT).await.unwrap();
             assert!(!ours.is_alive() && theirs.is_alive());
-            assert!(marked(dir.path()).unwrap().is_empty());
+            assert!(marked(dir.path(), 0).unwrap().is_empty());
             kill_marked(dir.path(), Some(ours), deadline::PROMPT).await.unwrap();
             kill_marked(other.path(), None, deadline::PROMPT).await.unwrap();
             theirs.gone().await.unwrap();
@@ -273,7 +296,7 @@ mod linux {
 mod elsewhere {
     use std::{path::Path, time::Duration};
 
-    use super::{Process, io, unsupported};
+    use super::{super::cgroup::Cgroup, Process, io, unsupported};
 
     impl Process {
         /// The process that has this id now: never known here.
@@ -309,13 +332,19 @@ mod elsewhere {
 
     /// # Errors
     /// Always: only Linux has what this needs.
+    pub async fn kill_in_cgroup(_cgroup: &Cgroup, _main: Option<Process>, _deadline: Duration) -> io::Result<()> {
+        Err(unsupported())
+    }
+
+    /// # Errors
+    /// Always: only Linux has what this needs.
     pub async fn kill_marked(_dir: &Path, _main: Option<Process>, _deadline: Duration) -> io::Result<()> {
         Err(unsupported())
     }
 }
 
 #[cfg(not(target_os = "linux"))]
-pub use elsewhere::{kill_marked, leader};
+pub use elsewhere::{kill_in_cgroup, kill_marked, leader};
 
 /// Why QEMU and process machines do not exist here.
 ///

@@ -11,6 +11,7 @@ use async_trait::async_trait;
 
 use super::{
     Endpoints, ListenAt, MachineSpec, Machines,
+    cgroup::{self, Cgroup},
     local::{self, CONSOLE, Kind, Local, MachineDirs, MachineRecord, OpenError},
     proc::{self, Process},
     seed::{self, Addresses},
@@ -60,16 +61,17 @@ fn seed_dir(dir: &Path) -> PathBuf {
 #[async_trait]
 impl Kind for Plain {
     const BACKEND: &'static str = "process";
-    type Plan = ();
+    /// Where its cgroup is to be, if it can have one.
+    type Plan = Option<PathBuf>;
 
     async fn plan(
         &self,
         dir: &Path,
-        _spec: &MachineSpec,
-        before: Option<&MachineRecord<()>>,
-    ) -> Result<(Endpoints, ()), StepError> {
+        spec: &MachineSpec,
+        before: Option<&MachineRecord<Self::Plan>>,
+    ) -> Result<(Endpoints, Self::Plan), StepError> {
         if let Some(record) = before {
-            return Ok((record.endpoints.clone(), ()));
+            return Ok((record.endpoints.clone(), record.plan.clone()));
         }
         // The kernel names a free port; the daemon listens on it a moment later.
         let free = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?.local_addr()?;
@@ -79,10 +81,15 @@ impl Kind for Plain {
             git_authority: free.to_string(),
             home: dir.join("home").display().to_string(),
         };
-        Ok((endpoints, ()))
+        Ok((endpoints, Cgroup::path_for(&spec.name)))
     }
 
-    async fn make(&self, dir: &Path, spec: &MachineSpec, record: &MachineRecord<()>) -> Result<(), StepError> {
+    async fn make(&self, dir: &Path, spec: &MachineSpec, record: &MachineRecord<Self::Plan>) -> Result<(), StepError> {
+        if let Some(cgroup) = self.cgroup(record)
+            && let Err(error) = cgroup.make()
+        {
+            tracing::debug!(machine = %spec.name, %error, "no cgroup for a machine; its processes are found by their marker");
+        }
         let state = dir.join("state");
         files::remove_tree(&state)?;
         files::private_dir(&state)?;
@@ -96,8 +103,16 @@ impl Kind for Plain {
         Ok(seed::write_directory(&seed_dir(dir), spec, &addresses)?)
     }
 
-    fn command(&self, dir: &Path, _record: &MachineRecord<()>) -> Result<Cmd, StepError> {
-        Ok(Cmd::new(&self.agent).arg("--seed").arg(seed_dir(dir)))
+    fn command(&self, dir: &Path, record: &MachineRecord<Self::Plan>) -> Result<Cmd, StepError> {
+        let cmd = Cmd::new(&self.agent).arg("--seed").arg(seed_dir(dir));
+        Ok(match &record.plan {
+            Some(cgroup) if cgroup.is_dir() => cmd.env(cgroup::VARIABLE, cgroup),
+            _ => cmd,
+        })
+    }
+
+    fn cgroup(&self, record: &MachineRecord<Self::Plan>) -> Option<Cgroup> {
+        record.plan.as_deref().map(Cgroup::at)
     }
 
     fn word(&self, dir: &Path, _name: &MachineName) -> String {

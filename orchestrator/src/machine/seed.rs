@@ -201,7 +201,7 @@ fn user_data() -> io::Result<String> {
 /// As the file system's.
 pub fn write_directory(dir: &Path, spec: &MachineSpec, addresses: &Addresses) -> io::Result<()> {
     files::private_dir(dir)?;
-    files::write_private(&dir.join("helios.json"), &document(spec, addresses)?)
+    files::write_volatile(&dir.join("helios.json"), &document(spec, addresses)?)
 }
 
 /// Writes the seed disk: a FAT image with the label `cidata`, readable by its owner only.
@@ -209,7 +209,7 @@ pub fn write_directory(dir: &Path, spec: &MachineSpec, addresses: &Addresses) ->
 /// # Errors
 /// When the agent cannot be read or is larger than 512 MiB, and as the file system's.
 pub fn write_image(path: &Path, spec: &MachineSpec, addresses: &Addresses, agent: &Path) -> io::Result<()> {
-    files::write_private(path, &image_bytes(spec, addresses, agent)?)
+    files::write_volatile(path, &image_bytes(spec, addresses, agent)?)
 }
 
 /// The bytes of the seed disk.

@@ -3,13 +3,13 @@
 
 macro_rules! in_tx {
     ($store:expr, $what:literal, [$($shared:tt)*], |$tx:ident| $body:expr) => {
-        in_tx!($store, $what, false, [$($shared)*], |$tx| $body)
+        in_tx!($store, $what, Synced, [$($shared)*], |$tx| $body)
     };
     // Owned arguments are shared by the repetitions that Postgres may need.
-    ($store:expr, $what:literal, $single:literal, [$($name:ident = $value:expr),* $(,)?], |$tx:ident| $body:expr) => {{
+    ($store:expr, $what:literal, $commit:ident, [$($name:ident = $value:expr),* $(,)?], |$tx:ident| $body:expr) => {{
         let shared = std::sync::Arc::new(($($value,)*));
         $store
-            .write($what, $single, move |$tx| {
+            .write($what, $crate::store::engine::writer::Commit::$commit, move |$tx| {
                 let shared = std::sync::Arc::clone(&shared);
                 Box::pin(async move {
                     let ($($name,)*) = &*shared;
@@ -43,7 +43,7 @@ use futures::future::BoxFuture;
 
 use crate::{
     config,
-    store::engine::{db::Pool, tx::Tx},
+    store::engine::{db::Pool, tx::Tx, writer::Commit},
 };
 
 pub use self::engine::inspect::{Inspection, inspect};
@@ -55,6 +55,7 @@ pub use self::{
         keeping::{KeepOutcome, ReleaseOutcome},
         machines::{Keep, MachineRow},
         nodes::Registered,
+        progress::AttemptNews,
         steps::{StepRow, StepUpdate},
     },
     engine::error::StoreError,
@@ -150,7 +151,7 @@ impl Store {
     /// Changes rows behind the store's back, for tests of what stands on it.
     #[cfg(test)]
     pub(crate) async fn sql(&self, sql: &'static str) {
-        let changed = self.write("change rows for a test", false, move |tx| {
+        let changed = self.write("change rows for a test", Commit::Synced, move |tx| {
             Box::pin(async move { tx.execute(sql, &[]).await.map(drop) })
         });
         changed.await.unwrap_or_else(|error| panic!("{sql}: {error}"));
@@ -174,12 +175,12 @@ impl Store {
         self.inner.pool.read_single(what).await
     }
 
-    async fn write<T, F>(&self, what: &'static str, single: bool, operation: F) -> Result<T, StoreError>
+    async fn write<T, F>(&self, what: &'static str, commit: Commit, operation: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: for<'t> Fn(&'t mut Tx) -> BoxFuture<'t, Result<T, StoreError>> + Send + Sync + 'static,
     {
-        self.inner.pool.write(what, single, operation).await
+        self.inner.pool.write(what, commit, operation).await
     }
 }
 

@@ -152,19 +152,24 @@ impl Caller {
     /// # Errors
     /// When it cannot be written: what it would have recorded must not happen unrecorded.
     pub async fn audit(&self, state: &AppState, action: &str, subject: &str) -> Result<(), Problem> {
+        state
+            .store()
+            .audit(self.act(action, subject))
+            .await
+            .map_err(|e| Problem::internal("writing the audit log", e))
+    }
+
+    /// That row, for what the store does in the transaction that writes it.
+    #[must_use]
+    pub fn act(&self, action: &str, subject: &str) -> AuditEntry {
         let proof = if self.session.is_some() { "session" } else { "token" };
-        let entry = AuditEntry {
+        AuditEntry {
             who: self.identity.who(),
             action: action.to_owned(),
             subject: subject.to_owned(),
             evidence: format!("{proof} from {}", self.address),
             request_id: self.request_id.clone(),
-        };
-        state
-            .store()
-            .audit(entry)
-            .await
-            .map_err(|e| Problem::internal("writing the audit log", e))
+        }
     }
 }
 

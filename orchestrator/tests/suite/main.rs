@@ -43,6 +43,8 @@ mod reload;
 mod reports;
 mod restart;
 mod rights;
+#[cfg(target_os = "linux")]
+mod syncs;
 mod terminal;
 mod tidy;
 mod time;

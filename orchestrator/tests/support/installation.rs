@@ -136,12 +136,16 @@ default_label: tiny
 
     /// Starts the daemon without waiting.
     pub fn launch(&mut self, env: &[(&str, &str)]) {
+        self.launch_as(Command::new(helios_ci()), env);
+    }
+
+    /// As [`Installation::launch`], by a program that becomes the daemon.
+    pub fn launch_as(&mut self, mut command: Command, env: &[(&str, &str)]) {
         let log = fs::OpenOptions::new()
             .create(true)
             .append(true)
             .open(self.dir.path().join("daemon.log"))
             .expect("the log");
-        let mut command = Command::new(helios_ci());
         command.arg("--config").arg(self.config()).arg("serve");
         if self.machines == Machines::Process {
             command.arg("--allow-unisolated");

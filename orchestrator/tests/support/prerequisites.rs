@@ -36,6 +36,16 @@ pub fn skip_unless_full(reason: &str) {
     skip(reason);
 }
 
+/// Whether a program can be started here; without it the caller's test is skipped.
+pub fn needs_program(name: &str) -> bool {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let is_there = env::split_paths(&path).any(|folder| folder.join(name).is_file());
+    if !is_there {
+        skip_unless_full(&format!("no {name}"));
+    }
+    is_there
+}
+
 /// The folder of this project.
 pub fn project() -> &'static Path {
     let mut folders = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();

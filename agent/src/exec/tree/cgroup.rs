@@ -17,6 +17,9 @@ use crate::child;
 /// Where it is mounted when nobody has.
 const MOUNT_POINT: &str = "/sys/fs/cgroup";
 
+/// The variable by which a node says in which cgroup those of an agent on its host go.
+const MACHINE_CGROUP: &str = "HELIOS_CI_CGROUP";
+
 /// The cgroup above all steps of this agent, below the agent's own.
 #[derive(Debug)]
 pub struct Parent {
@@ -40,7 +43,9 @@ impl Parent {
         let own = root.join(own.trim_start_matches('/'));
         // Moving a process needs this of the cgroup above both ends, besides those of the ends.
         access(&own.join("cgroup.procs"), AccessFlags::W_OK)?;
-        let path = own.join(format!("helios-{key}"));
+        // The node may have made one for this machine, below the same, where it finds all steps when the machine goes.
+        let above = std::env::var_os(MACHINE_CGROUP).map_or(own, PathBuf::from);
+        let path = above.join(format!("helios-{key}"));
         fs::create_dir(&path)?;
         let parent = Self { path };
         access(&parent.path.join("cgroup.kill"), AccessFlags::W_OK)?;

@@ -2,7 +2,7 @@
 
 use helios_proto::v1;
 
-use super::{Task, number};
+use super::{Task, held, number};
 use crate::{
     clock::now_ms,
     driver::{
@@ -13,7 +13,7 @@ use crate::{
     failpoint::{self, Point},
     queue::Hint,
     source::SourceError,
-    store::StepUpdate,
+    store::{AttemptNews, StepUpdate},
 };
 
 /// Effects that must be durable before the machine hears of anything that follows them.
@@ -22,6 +22,12 @@ struct Due {
     running: bool,
     steps: Vec<StepUpdate>,
     checkpoint: bool,
+}
+
+impl Due {
+    fn is_empty(&self) -> bool {
+        !self.running && self.steps.is_empty() && !self.checkpoint
+    }
 }
 
 impl Task<'_> {
@@ -44,29 +50,24 @@ impl Task<'_> {
         self.store(due).await
     }
 
-    /// Stores everything side by side, which the store makes one transaction: a step's begin costs one
-    /// wait for the disk and not three.
+    /// Stores everything in one transaction: a step's begin costs one wait for the disk, and so does the end of the last
+    /// one with that of all steps.
     async fn store(&self, due: Due) -> Result<(), Stopped> {
-        let (id, epoch, store) = (self.attempt.id, self.attempt.epoch, &self.deps.store);
-        let (told, changed) = (due.running, due.running || !due.steps.is_empty());
-        let running = async {
-            match due.running {
-                true => store.attempt_running(id, epoch, &self.facts).await,
-                false => Ok(true),
-            }
-        };
-        let steps = futures::future::try_join_all(due.steps.into_iter().map(|update| store.step(id, epoch, update)));
-        let checkpoint = async {
-            match due.checkpoint {
-                true => self.checkpoint().await,
-                false => Ok(()),
-            }
-        };
-        let (running, steps, checkpoint) = tokio::join!(running, steps, checkpoint);
-        if !running? || steps?.contains(&false) {
-            return Err(Stopped::Fenced);
+        if due.is_empty() {
+            return Ok(());
         }
-        checkpoint?;
+        let (told, changed) = (due.running, due.running || !due.steps.is_empty());
+        let news = AttemptNews {
+            running: due.running.then(|| self.facts.clone()),
+            steps: due.steps,
+            checkpoint: match due.checkpoint {
+                true => Some(self.sealed()?),
+                false => None,
+            },
+            finishing: matches!(self.progress.phase, Phase::Ended(_)),
+        };
+        let (id, epoch) = (self.attempt.id, self.attempt.epoch);
+        held(self.deps.store.attempt_news(id, epoch, news).await?)?;
         if told {
             self.deps.hints.notify(Hint::Report);
         }

@@ -484,3 +484,62 @@ async fn what_was_left_open_is_sealed_whatever_it_lacks() {
     assert_eq!(&text[..], b"all of it\n");
     assert!(store.summary(attempt).await.unwrap().is_some());
 }
+
+#[tokio::test]
+async fn readers_see_the_end_before_the_seal_and_a_killed_writer_adds_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, attempt) = (store(&dir), AttemptId::new());
+    let at = |record| Position { generation: 1, record };
+    let mut writer = open(&store, attempt).await;
+    writer.output(1, 0, Channel::Stdout, 0, b"all of it\n").unwrap();
+    let waits = {
+        let store = store.clone();
+        tokio::spawn(async move { store.changed(attempt, at(1)).await })
+    };
+    assert!(!writer.has_ended());
+    writer.end().await.unwrap();
+    writer.end().await.unwrap();
+    let change = waits.await.unwrap().unwrap();
+    assert_eq!((change.next, change.ended), (at(1), true));
+    assert!(store.lines(attempt, 1, 10).await.unwrap().ended);
+    assert!(store.summary(attempt).await.unwrap().is_none(), "it is not sealed");
+    drop(writer);
+    let writer = open(&store, attempt).await;
+    assert!(writer.has_ended());
+    writer.seal().await.unwrap();
+    let text = store.text_range(attempt, 0..u64::MAX).await.unwrap();
+    assert_eq!(&text[..], b"all of it\n");
+}
+
+/// What is written of a log before its first sync may be lost, each part by itself.
+#[tokio::test]
+async fn a_log_that_lost_its_first_meta_is_another_to_its_readers_unless_it_has_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(&dir);
+    let generation = async |attempt, resume| {
+        let writer = store.open_writer(attempt, vec![], DEFAULT_CAP, resume).await.unwrap();
+        drop(writer);
+        store.end(attempt).await.unwrap().generation
+    };
+    let written = async || {
+        let attempt = AttemptId::new();
+        let mut writer = open(&store, attempt).await;
+        writer.output(1, 0, Channel::Stdout, 0, b"seen\n").unwrap();
+        writer.sync().await.unwrap();
+        (attempt, store.dir(attempt).join("meta.json"))
+    };
+    let (attempt, meta) = written().await;
+    fs::write(meta, "").unwrap();
+    assert_eq!(generation(attempt, None).await, 2);
+    let (attempt, meta) = written().await;
+    fs::remove_file(meta).unwrap();
+    assert_eq!(generation(attempt, None).await, 2);
+    assert_eq!(generation(attempt, None).await, 2, "and stays it");
+    let (attempt, _) = written().await;
+    fs::remove_dir_all(store.dir(attempt)).unwrap();
+    assert_eq!(generation(attempt, Some(LogState::default())).await, 2, "it was seen");
+    let attempt = AttemptId::new();
+    drop(open(&store, attempt).await);
+    fs::remove_file(store.dir(attempt).join("meta.json")).unwrap();
+    assert_eq!(generation(attempt, None).await, 1, "nobody saw anything of it");
+}

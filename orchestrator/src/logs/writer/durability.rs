@@ -22,6 +22,9 @@ pub(super) struct Durability {
     /// Counts writes to the file, and those of them that are durable.
     writes: u64,
     durable: u64,
+    /// The names of the log's directory and of what is in it are durable: the first sync sees to that, as nothing is
+    /// acknowledged before it.
+    named: bool,
     /// The sync under way.
     syncing: Option<Syncing>,
     /// What the next checkpoint makes acknowledgeable.
@@ -57,6 +60,7 @@ impl Durability {
             limit: HALF_OF_AGENT,
             writes: 1,
             durable: 0,
+            named: false,
             syncing: None,
             to_store: None,
             stored,
@@ -128,11 +132,17 @@ impl LogWriter {
         }
         let file = Arc::clone(&self.file);
         let clean = self.durability.durable == self.durability.writes;
+        let (logs, attempt, named) = (Arc::clone(&self.logs), self.attempt, self.durability.named);
         self.durability.syncing = Some(Syncing {
             writes: self.durability.writes,
             shown: self.last_shown(),
             held: self.held_too_long(),
-            done: tokio::task::spawn_blocking(move || if clean { Ok(()) } else { file.sync_data() }),
+            done: tokio::task::spawn_blocking(move || {
+                if !clean {
+                    file.sync_data()?;
+                }
+                if named { Ok(()) } else { logs.sync_names(attempt) }
+            }),
         });
         Ok(())
     }
@@ -176,6 +186,7 @@ impl LogWriter {
         synced.map_err(|error| self.fail("sync", error))?;
         let durability = &mut self.durability;
         durability.durable = writes;
+        durability.named = true;
         durability.to_store = held;
         // What it holds is in the file by now.
         durability.stored.take_if(|stored| stored.cursor <= shown);

@@ -39,7 +39,7 @@ impl LogWriter {
         let masks = unique(masks);
         // What was written under more secrets than are known now comes again from the agent.
         let known = Some(masks.len());
-        let mut writer = Self::recover(logs, attempt, masks, known, cap)?;
+        let mut writer = Self::recover(logs, attempt, masks, known, cap, resume.is_some())?;
         if let Some(state) = resume {
             writer.restore(&state)?;
         }
@@ -50,7 +50,7 @@ impl LogWriter {
     /// Opens a log whose attempt has ended, only to seal it. Its secrets were forgotten with the attempt, and its
     /// agent says nothing again: everything in the file counts, masked as it was when it was written. Blocks.
     pub(in crate::logs) fn open_left(logs: Arc<LiveLogs>, attempt: AttemptId) -> Result<LogWriter, LogError> {
-        let mut writer = Self::recover(logs, attempt, Vec::new(), None, u64::MAX - OWN)?;
+        let mut writer = Self::recover(logs, attempt, Vec::new(), None, u64::MAX - OWN, true)?;
         if !writer.finished {
             let step = writer
                 .live
@@ -61,13 +61,14 @@ impl LogWriter {
     }
 
     /// Becomes the writer of what the directory holds. `known` is how many secrets the writer knows; see
-    /// [`recover::recover`].
+    /// [`recover::recover`]. `resumed` says that there was a writer before.
     fn recover(
         logs: Arc<LiveLogs>,
         attempt: AttemptId,
         masks: Vec<Secret>,
         known: Option<usize>,
         cap: u64,
+        resumed: bool,
     ) -> Result<LogWriter, LogError> {
         let patterns = Patterns::new(&masks)?;
         let claim = logs.claim(attempt)?;
@@ -84,7 +85,9 @@ impl LogWriter {
         cut(&file, &path, &recovered)?;
         let boot = logs.boot();
         let generation = match meta {
-            None => log_dir::write_meta(&dir, 1, boot)?.generation,
+            None if !resumed && recovered.index.records == 0 => log_dir::write_first_meta(&dir, boot)?.generation,
+            // The first one went with the host's power, and readers may have seen more than what is left.
+            None => log_dir::write_meta(&dir, 2, boot)?.generation,
             Some(meta) => {
                 // What an earlier boot wrote and did not sync may have been seen and be gone.
                 let same = meta.boot == boot && boot.is_some();

@@ -2,6 +2,10 @@
 //! `spec.json` is the proof that the machine is ours and of this node; it appears together with the
 //! directory, in one rename, and goes together with it.
 //!
+//! One file is synced before a machine is started, the proof, inside the directory that gets its name afterwards: so a power
+//! failure leaves no directory of a machine's name without it. All else describes a process of this host, which such a
+//! failure ends, and is not synced; a `run.json` that it left empty says nothing. That a machine is kept is, as that stays.
+//!
 //! Two more names exist for a moment: `.new-<name>` while a directory is made, `.gone-<name>` while
 //! one is removed. Both mean "parts of it exist", so whoever lists them destroys again.
 
@@ -162,8 +166,8 @@ impl MachineDirs {
         let new = self.aside(NEW, &record.name);
         files::private_dir(&new)?;
         files::write_private(&new.join(SPEC), &bytes)?;
-        std::fs::rename(&new, &dir)?;
-        files::sync_dir(&self.root)
+        // Under either name it is found again, and destroyed.
+        std::fs::rename(&new, &dir)
     }
 
     /// Removes a machine's directory; the caller has seen that it is ours and nothing runs in it.
@@ -204,15 +208,20 @@ impl MachineDirs {
         Ok(names)
     }
 
-    /// Whether and how the machine was started.
+    /// Whether and how the machine was started. An empty note is what a power failure left, and the process ended with it.
     pub(crate) fn run(&self, name: &MachineName) -> io::Result<Option<RunRecord>> {
         let bytes = files::read_bounded(&self.dir(name).join(RUN), LIMIT)?;
+        let bytes = bytes.filter(|bytes| !bytes.is_empty());
         Ok(bytes.map(|bytes| serde_json::from_slice(&bytes)).transpose()?)
     }
 
-    /// Notes that the machine was started.
+    /// Notes that the machine was started. Of a kept one that is durable.
     pub(crate) fn set_run(&self, name: &MachineName, run: RunRecord) -> io::Result<()> {
-        files::write_private(&self.dir(name).join(RUN), &serde_json::to_vec(&run)?)
+        let (path, bytes) = (self.dir(name).join(RUN), serde_json::to_vec(&run)?);
+        match run.kept {
+            true => files::write_private(&path, &bytes),
+            false => files::write_volatile(&path, &bytes),
+        }
     }
 
     /// Forgets that the machine was started.
@@ -221,5 +230,37 @@ impl MachineDirs {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{machine::ListenAt, model::ids::AttemptId};
+
+    #[test]
+    fn a_note_that_a_power_failure_emptied_says_nothing_and_is_written_again() {
+        let data = tempfile::tempdir().unwrap();
+        let dirs = MachineDirs::new(data.path(), "n1".parse().unwrap(), "process");
+        let name = MachineName::of(AttemptId::new());
+        let place = ListenAt::Unix("agent.sock".into());
+        let endpoints = Endpoints {
+            agent: place.clone(),
+            git: place,
+            git_authority: String::new(),
+            home: String::new(),
+        };
+        dirs.create(&dirs.record(&name, endpoints, ())).unwrap();
+        let run = RunRecord::of(Process { pid: 1, start: 2 });
+        for kept in [false, true] {
+            std::fs::write(dirs.dir(&name).join(RUN), "").unwrap();
+            assert_eq!(dirs.run(&name).unwrap(), None);
+            dirs.set_run(&name, RunRecord { kept, ..run }).unwrap();
+            assert_eq!(dirs.run(&name).unwrap(), Some(RunRecord { kept, ..run }));
+        }
+        assert!(matches!(dirs.inspect::<()>(&name).unwrap(), DirState::Ours(_)));
+        dirs.remove(&name).unwrap();
+        assert_eq!(dirs.inspect::<()>(&name).unwrap(), DirState::Absent);
+        assert_eq!(std::fs::read_dir(data.path().join("machines")).unwrap().count(), 0);
     }
 }

@@ -27,7 +27,9 @@ pub(crate) use machine_dir::{DirState, MachineDirs, MachineRecord, RunRecord};
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
-    Console, Endpoints, MachineError, MachineSpec, Machines, Observed, Operation, OwnedMachine, console,
+    Console, Endpoints, MachineError, MachineSpec, Machines, Observed, Operation, OwnedMachine,
+    cgroup::Cgroup,
+    console,
     ending::{self, Ending},
     locks::Locks,
     proc::{self, Process},
@@ -105,6 +107,9 @@ pub(crate) trait Kind: Send + Sync + fmt::Debug + 'static {
 
     /// The main process.
     fn command(&self, dir: &Path, record: &MachineRecord<Self::Plan>) -> Result<Cmd, StepError>;
+
+    /// Where all processes of a machine but the main one are, if that one puts them into a cgroup.
+    fn cgroup(&self, record: &MachineRecord<Self::Plan>) -> Option<Cgroup>;
 
     /// An argument of the main process that none of its children has.
     fn word(&self, dir: &Path, name: &MachineName) -> String;
@@ -325,16 +330,26 @@ impl<K: Kind> Local<K> {
         self.kind.write_console(&dir, bytes).await
     }
 
+    /// Ends all processes of a machine, and takes its cgroup away.
+    async fn kill_all(&self, name: &MachineName, record: &MachineRecord<K::Plan>) -> Result<(), StepError> {
+        let main = self.dirs.run(name)?.map(|run| run.main);
+        let cgroup = self.kind.cgroup(record);
+        match &cgroup {
+            // Without the main process nobody knows whether it had put everything there.
+            Some(cgroup) if main.is_some() && cgroup.is_used()? => {
+                proc::kill_in_cgroup(cgroup, main, KILL_DEADLINE).await?;
+            }
+            _ => proc::kill_marked(&self.dirs.dir(name), main, KILL_DEADLINE).await?,
+        }
+        cgroup.map_or(Ok(()), |cgroup| Ok(cgroup.remove()?))
+    }
+
     async fn do_destroy(&self, name: &MachineName) -> Result<(), StepError> {
         self.quiet().remove(name);
-        let dir = self.dirs.dir(name);
         match self.dirs.inspect::<K::Plan>(name)? {
             DirState::Absent => return Ok(()),
             DirState::Foreign(why) => return Err(self.foreign(name, &why)),
-            DirState::Ours(_) => {
-                let main = self.dirs.run(name)?.map(|run| run.main);
-                proc::kill_marked(&dir, main, KILL_DEADLINE).await?;
-            }
+            DirState::Ours(record) => self.kill_all(name, &record).await?,
             // It was renamed only after everything in it was dead.
             DirState::Leftover => {}
         }

@@ -23,6 +23,7 @@ use qmp::Qmp;
 
 use super::{
     Endpoints, ListenAt, MachineSpec, Machines,
+    cgroup::Cgroup,
     local::{self, CONSOLE, Kind, Local, MachineDirs, MachineRecord, OpenError},
     proc::{self, Process},
     seed::{self, Addresses, GUEST_HOME, GUEST_STATE},
@@ -169,6 +170,11 @@ impl Kind for Qemu {
             self.options.accel,
             &self.options.helios_ci,
         ))
+    }
+
+    /// QEMU's children are few, and none of them makes others.
+    fn cgroup(&self, _record: &MachineRecord<Plan>) -> Option<Cgroup> {
+        None
     }
 
     fn word(&self, _dir: &Path, name: &MachineName) -> String {

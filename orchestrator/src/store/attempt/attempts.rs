@@ -2,7 +2,6 @@
 //! took the attempt over, the old epoch changes nothing.
 
 use crate::{
-    foreign_text::clip,
     model::{
         ids::{AttemptId, JobId, RunId},
         names::{CommitSha, Label, MachineName, NodeName, RefName},
@@ -152,18 +151,20 @@ impl Store {
     }
 
     /// Stores the hash of the token with which the attempt's agent may join, once. `false`: fenced, or
-    /// an agent has joined already.
+    /// an agent has joined already. It lets in the agent of a machine on this host, which loses its power with the daemon.
     pub async fn set_join_token(&self, id: AttemptId, epoch: i64, token_hash: &[u8; 32]) -> Result<bool, StoreError> {
-        in_tx!(self, "store a join token", [hash = *token_hash], |tx| set_token(
-            tx, id, epoch, hash
-        ))
+        in_tx!(self, "store a join token", WithNext, [hash = *token_hash], |tx| {
+            set_token(tx, id, epoch, hash)
+        })
     }
 
-    /// Binds the join token to the agent's key: once, and again for the same key only.
+    /// Binds the join token to the agent's key: once, and again for the same key only. The key lives in the memory of a
+    /// machine on this host, and what the node does next is synced.
     pub async fn join(&self, id: AttemptId, token_hash: &[u8; 32], key_hash: &[u8; 32]) -> Result<Join, StoreError> {
         in_tx!(
             self,
             "let an agent join",
+            WithNext,
             [token = *token_hash, key = *key_hash],
             |tx| join(tx, id, token, key)
         )
@@ -177,17 +178,6 @@ impl Store {
             live::<AttemptState>(),
         );
         Ok(tx.row(sql, args![id, key_hash]).await?.is_some())
-    }
-
-    /// The agent has said hello: `preparing → running`. Repeating it is harmless. `facts` is what the
-    /// agent says of its machine, as JSON. `false`: fenced.
-    pub async fn attempt_running(&self, id: AttemptId, epoch: i64, facts: &str) -> Result<bool, StoreError> {
-        in_tx!(
-            self,
-            "start an attempt",
-            [facts = clip(facts, 64 << 10).to_owned()],
-            |tx| { running(tx, id, epoch, facts) }
-        )
     }
 
     /// The steps are over: `→ finishing`. Repeating it is harmless. `false`: fenced.
@@ -241,7 +231,8 @@ async fn already(tx: &mut Tx, id: AttemptId, epoch: i64, state: AttemptState) ->
     Ok(row.is_some())
 }
 
-async fn running(tx: &mut Tx, id: AttemptId, epoch: i64, facts: &str) -> Result<bool, StoreError> {
+/// The agent has said hello: `preparing → running`. Repeating it is harmless. `false`: fenced.
+pub(super) async fn running(tx: &mut Tx, id: AttemptId, epoch: i64, facts: &str) -> Result<bool, StoreError> {
     let Some((locked, job)) = lock_run_of(tx, id).await? else {
         return Ok(false);
     };
@@ -263,7 +254,8 @@ async fn running(tx: &mut Tx, id: AttemptId, epoch: i64, facts: &str) -> Result<
     Ok(true)
 }
 
-async fn finishing(tx: &mut Tx, id: AttemptId, epoch: i64) -> Result<bool, StoreError> {
+/// See [`Store::attempt_finishing`].
+pub(super) async fn finishing(tx: &mut Tx, id: AttemptId, epoch: i64) -> Result<bool, StoreError> {
     let to = AttemptState::Finishing;
     let sql = transition_sql(
         "UPDATE attempts SET state = $3 WHERE id = $1 AND epoch = $2 AND state IN ({from})",

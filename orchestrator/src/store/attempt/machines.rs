@@ -64,11 +64,12 @@ pub(in crate::store) const COLUMNS: &str =
 
 impl Store {
     /// Moves a machine on. `true` when it is now in that state, also when it was before; `false` when
-    /// the transition is not legal or there is no such machine.
+    /// the transition is not legal or there is no such machine. A state that a power failure takes back is found on the
+    /// host again, so it is not synced by itself.
     pub async fn machine_state(&self, name: &MachineName, to: MachineState) -> Result<bool, StoreError> {
-        in_tx!(self, "store a machine's state", [name = name.clone()], |tx| set_state(
-            tx, name, to
-        ))
+        in_tx!(self, "store a machine's state", WithNext, [name = name.clone()], |tx| {
+            set_state(tx, name, to)
+        })
     }
 
     /// Marks the machine of an attempt that has ended for removal, unless it is kept. `true` when it is to be

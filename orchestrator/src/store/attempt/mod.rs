@@ -7,4 +7,5 @@ pub(super) mod keeping;
 pub(super) mod machines;
 pub(super) mod nodes;
 pub(super) mod overdue_removals;
+pub(super) mod progress;
 pub(super) mod steps;

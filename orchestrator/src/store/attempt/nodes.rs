@@ -52,9 +52,9 @@ impl Store {
 
     /// Says that the instance lives. `false`: another has taken over, and this one must stop.
     pub async fn heartbeat(&self, node: &NodeName, instance: InstanceId) -> Result<bool, StoreError> {
-        in_tx!(self, "store a heartbeat", true, [node = node.clone()], |tx| heartbeat(
-            tx, node, instance
-        ))
+        in_tx!(self, "store a heartbeat", SyncedSingle, [node = node.clone()], |tx| {
+            heartbeat(tx, node, instance)
+        })
     }
 
     /// An orderly stop: the next start need not wait. Attempts stay with the node.

@@ -38,12 +38,6 @@ pub struct StepUpdate {
 pub type StepRow = StepUpdate;
 
 impl Store {
-    /// Stores where a step stands. A step that has ended is not changed again; telling the same twice
-    /// is harmless. `false`: fenced.
-    pub async fn step(&self, id: AttemptId, epoch: i64, step: StepUpdate) -> Result<bool, StoreError> {
-        in_tx!(self, "store a step", [step = step], |tx| update(tx, id, epoch, step))
-    }
-
     /// Stores what the driver resumes from, in place of what was there. `false`: fenced.
     pub async fn checkpoint(&self, id: AttemptId, epoch: i64, sealed: &[u8]) -> Result<bool, StoreError> {
         in_tx!(self, "store a checkpoint", [sealed = sealed.to_vec()], |tx| checkpoint(
@@ -93,7 +87,9 @@ fn step_row(row: &Row) -> Result<StepRow, StoreError> {
     })
 }
 
-async fn update(tx: &mut Tx, id: AttemptId, epoch: i64, step: &StepUpdate) -> Result<bool, StoreError> {
+/// Stores where a step stands. A step that has ended is not changed again; telling the same twice is harmless. `false`:
+/// fenced.
+pub(super) async fn update(tx: &mut Tx, id: AttemptId, epoch: i64, step: &StepUpdate) -> Result<bool, StoreError> {
     if !attempts::holds(tx, id, epoch).await? {
         return Ok(false);
     }
@@ -135,7 +131,8 @@ async fn update(tx: &mut Tx, id: AttemptId, epoch: i64, step: &StepUpdate) -> Re
     Ok(true)
 }
 
-async fn checkpoint(tx: &mut Tx, id: AttemptId, epoch: i64, sealed: &[u8]) -> Result<bool, StoreError> {
+/// See [`Store::checkpoint`].
+pub(super) async fn checkpoint(tx: &mut Tx, id: AttemptId, epoch: i64, sealed: &[u8]) -> Result<bool, StoreError> {
     if !attempts::holds(tx, id, epoch).await? {
         return Ok(false);
     }

@@ -25,7 +25,7 @@ use sqlx::{
 use super::{
     server_clock::ServerClock,
     tx::{Link, Row, Tx, args},
-    writer::Writer,
+    writer::{Commit, JOURNAL, Writer},
 };
 use crate::{clock, config, store::StoreError};
 
@@ -210,12 +210,11 @@ impl Pool {
     }
 
     /// Runs `operation` in a transaction of its own; `Ok` means that it is on the disk. It may run
-    /// more than once, each time from the beginning.
-    /// `single` says that it is one statement, which then needs nothing around it.
+    /// more than once, each time from the beginning. On Postgres every commit is on the server's disk, whatever `commit` says.
     pub(in crate::store) async fn write<T, F>(
         &self,
         what: &'static str,
-        single: bool,
+        commit: Commit,
         operation: F,
     ) -> Result<T, StoreError>
     where
@@ -223,7 +222,7 @@ impl Pool {
         F: for<'t> Fn(&'t mut Tx) -> BoxFuture<'t, Result<T, StoreError>> + Send + Sync + 'static,
     {
         match self {
-            Self::Sqlite { writer, .. } => writer.run(what, single, Arc::new(operation)).await,
+            Self::Sqlite { writer, .. } => writer.run(what, commit, Arc::new(operation)).await,
             Self::Postgres { pool, clock } => {
                 let mut repeats = 0;
                 loop {
@@ -301,6 +300,7 @@ async fn open_sqlite(path: &Path) -> Result<Pool, StoreError> {
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
+        .pragma("wal_autocheckpoint", JOURNAL)
         .busy_timeout(BUSY);
     let connection = options
         .connect()

@@ -17,6 +17,11 @@
 //! repeated (40001, 40P01), so an operation must give the same when it is run again.
 //!
 //! **A lone operation of one statement** is a transaction by itself and is run without BEGIN and COMMIT.
+//!
+//! **What need not be synced is not** ([`Commit::WithNext`]): a batch of such operations alone is committed to the journal,
+//! where a daemon that is killed leaves it, and is on the disk with the next batch that is synced, which syncs the whole
+//! journal; a heartbeat is such a one. A power failure in between takes them, all or the newest, and nothing that was
+//! committed before or is committed behind them: the order of commits is the order in the journal.
 
 use std::{
     sync::Arc,
@@ -33,6 +38,32 @@ use crate::{clock, store::StoreError};
 const BATCH: usize = 64;
 const BATCH_TIME: Duration = Duration::from_millis(2);
 const QUEUE: usize = 1024;
+/// After so many transactions the journal goes into the database's file, once nothing has waited for a while: two syncs and
+/// some hundred pages that are on nobody's way. In a rush SQLite does it itself, in the middle of a commit, when the
+/// journal has [`JOURNAL`] pages.
+const TIDY_AFTER: u32 = 100;
+const QUIET: Duration = Duration::from_millis(50);
+/// As `PRAGMA wal_autocheckpoint` takes it: 16 MiB.
+pub(super) const JOURNAL: &str = "4000";
+
+/// When what an operation changed is on the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::store) enum Commit {
+    /// Before its caller is answered.
+    Synced,
+    /// As much; it is one statement, which is a transaction by itself.
+    SyncedSingle,
+    /// With the next operation that is synced. For what a power failure makes untrue or undone anyway: a lease of this
+    /// process, or a fact about a machine that runs on this host and loses its power with it. A daemon that is killed
+    /// loses nothing.
+    WithNext,
+}
+
+impl Commit {
+    fn is_synced(self) -> bool {
+        self != Self::WithNext
+    }
+}
 
 type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
@@ -80,8 +111,7 @@ where
 struct Work {
     what: &'static str,
     operation: Box<dyn Queued>,
-    /// It is one statement, which is a transaction by itself.
-    single: bool,
+    commit: Commit,
 }
 
 enum Message {
@@ -102,15 +132,20 @@ impl Writer {
             what: "write",
             now: 0,
         };
-        tokio::spawn(serve(tx, receiver));
+        let session = Session {
+            tx,
+            synced: None,
+            since_tidy: 0,
+        };
+        tokio::spawn(serve(session, receiver));
         Self(sender)
     }
 
-    /// Runs one operation; `Ok` means that it is on the disk. `single` says that it is one statement.
+    /// Runs one operation; `Ok` means that it is committed, and on the disk as `commit` says.
     pub(in crate::store) async fn run<T, F>(
         &self,
         what: &'static str,
-        single: bool,
+        commit: Commit,
         operation: Arc<F>,
     ) -> Result<T, StoreError>
     where
@@ -122,7 +157,7 @@ impl Writer {
         let work = Work {
             what,
             operation,
-            single,
+            commit,
         };
         let closed = || StoreError::Closed { what };
         self.0.send(Message::Work(work)).await.map_err(|_| closed())?;
@@ -138,70 +173,143 @@ impl Writer {
     }
 }
 
-async fn serve(mut tx: Tx, mut queue: mpsc::Receiver<Message>) {
-    let mut closing = None;
-    while closing.is_none() {
-        match queue.recv().await {
-            Some(Message::Work(work)) if work.single && queue.is_empty() => {
-                (tx.what, tx.now) = (work.what, clock::now_ms());
-                let done = work.operation.run(&mut tx).await;
+/// The writer's connection.
+struct Session {
+    tx: Tx,
+    /// Whether its commits are synced; none when that is not known.
+    synced: Option<bool>,
+    /// Transactions since the journal was last moved into the database's file.
+    since_tidy: u32,
+}
+
+impl Session {
+    /// What is asked next; none when nobody can ask any more.
+    async fn next(&mut self, queue: &mut mpsc::Receiver<Message>) -> Option<Message> {
+        if self.since_tidy >= TIDY_AFTER {
+            if let Ok(next) = tokio::time::timeout(QUIET, queue.recv()).await {
+                return next;
+            }
+            self.since_tidy = 0;
+            self.tx.what = "move the journal into the database";
+            if let Err(error) = self.tx.execute("PRAGMA wal_checkpoint(PASSIVE)", &[]).await {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "the database's journal stays as long as it is"
+                );
+            }
+        }
+        queue.recv().await
+    }
+
+    /// Says whether the commits that follow are synced, which cannot be said inside a transaction.
+    async fn set_synced(&mut self, synced: bool) -> Result<(), StoreError> {
+        if self.synced == Some(synced) {
+            return Ok(());
+        }
+        self.synced = None;
+        let pragma = match synced {
+            true => "PRAGMA synchronous = FULL",
+            false => "PRAGMA synchronous = NORMAL",
+        };
+        self.tx.execute(pragma, &[]).await?;
+        self.synced = Some(synced);
+        Ok(())
+    }
+
+    /// Runs an operation that is a transaction by itself.
+    async fn single(&mut self, work: Work) {
+        (self.tx.what, self.tx.now) = (work.what, clock::now_ms());
+        self.since_tidy += 1;
+        match self.set_synced(true).await {
+            Ok(()) => {
+                let done = work.operation.run(&mut self.tx).await;
                 (done.answer)(Ok(()));
             }
-            Some(Message::Work(work)) => closing = batch(&mut tx, &mut queue, work).await,
-            Some(Message::Close(sender)) => closing = Some(sender),
+            Err(error) => work.operation.refuse(error),
+        }
+    }
+
+    async fn begin(&mut self, what: &'static str, synced: bool) -> Result<(), StoreError> {
+        self.tx.what = what;
+        self.set_synced(synced).await?;
+        self.tx.execute("BEGIN IMMEDIATE", &[]).await.map(drop)
+    }
+
+    /// Runs one batch, beginning with `work`.
+    async fn batch(&mut self, queue: &mut mpsc::Receiver<Message>, work: Work) -> After {
+        let began = Instant::now();
+        let synced = work.commit.is_synced();
+        self.since_tidy += 1;
+        let mut after = After::default();
+        let mut answers: Vec<Answer> = Vec::new();
+        let mut broken = self.begin(work.what, synced).await.err();
+        let mut next = Some(work);
+        while let Some(work) = next.take() {
+            match &broken {
+                Some(error) => work.operation.refuse(error.clone()),
+                None => match step(&mut self.tx, work, answers.is_empty()).await {
+                    Ok(answer) => answers.extend(answer),
+                    Err(error) => broken = Some(error),
+                },
+            }
+            if answers.len() < BATCH && began.elapsed() < BATCH_TIME && broken.is_none() {
+                match queue.try_recv() {
+                    Ok(Message::Work(work)) if work.commit.is_synced() && !synced => after.work = Some(work),
+                    Ok(Message::Work(work)) => next = Some(work),
+                    Ok(Message::Close(sender)) => after.closing = Some(sender),
+                    Err(_) => {}
+                }
+            }
+        }
+        let result = match broken {
+            Some(error) => Err(error),
+            None => self.tx.execute("COMMIT", &[]).await.map(drop),
+        };
+        if result.is_err() {
+            // SQLite may have rolled back by itself, and then has nothing left to roll back.
+            let _ = self.tx.execute("ROLLBACK", &[]).await;
+        }
+        for answer in answers {
+            answer(result.clone());
+        }
+        after
+    }
+}
+
+/// What a batch took from the queue and did not run: one or the other.
+#[derive(Default)]
+struct After {
+    /// An operation that is to be synced, as the batch was not.
+    work: Option<Work>,
+    /// The request to close.
+    closing: Option<oneshot::Sender<()>>,
+}
+
+async fn serve(mut session: Session, mut queue: mpsc::Receiver<Message>) {
+    let mut after = After::default();
+    while after.closing.is_none() {
+        let message = match after.work.take() {
+            Some(work) => Some(Message::Work(work)),
+            None => session.next(&mut queue).await,
+        };
+        match message {
+            Some(Message::Work(work)) if work.commit == Commit::SyncedSingle && queue.is_empty() => {
+                session.single(work).await;
+            }
+            Some(Message::Work(work)) => after = session.batch(&mut queue, work).await,
+            Some(Message::Close(sender)) => after.closing = Some(sender),
             None => break,
         }
     }
     queue.close();
-    if let Link::Writer(connection) = tx.link
+    if let Link::Writer(connection) = session.tx.link
         && let Err(error) = connection.close().await
     {
         tracing::warn!(%error, "the database was not closed cleanly; its journal is replayed at the next start");
     }
-    if let Some(sender) = closing {
+    if let Some(sender) = after.closing {
         let _ = sender.send(());
     }
-}
-
-/// Runs one batch, beginning with `work`. Returns the request to close, when one was met.
-async fn batch(tx: &mut Tx, queue: &mut mpsc::Receiver<Message>, work: Work) -> Option<oneshot::Sender<()>> {
-    let began = Instant::now();
-    let (mut next, mut closing) = (Some(work), None);
-    let mut answers: Vec<Answer> = Vec::new();
-    let mut broken = begin(tx, next.as_ref().map_or("write", |w| w.what)).await.err();
-    while let Some(work) = next.take() {
-        match &broken {
-            Some(error) => work.operation.refuse(error.clone()),
-            None => match step(tx, work, answers.is_empty()).await {
-                Ok(answer) => answers.extend(answer),
-                Err(error) => broken = Some(error),
-            },
-        }
-        if answers.len() < BATCH && began.elapsed() < BATCH_TIME && broken.is_none() {
-            match queue.try_recv() {
-                Ok(Message::Work(work)) => next = Some(work),
-                Ok(Message::Close(sender)) => closing = Some(sender),
-                Err(_) => {}
-            }
-        }
-    }
-    let result = match broken {
-        Some(error) => Err(error),
-        None => tx.execute("COMMIT", &[]).await.map(drop),
-    };
-    if result.is_err() {
-        // SQLite may have rolled back by itself, and then has nothing left to roll back.
-        let _ = tx.execute("ROLLBACK", &[]).await;
-    }
-    for answer in answers {
-        answer(result.clone());
-    }
-    closing
-}
-
-async fn begin(tx: &mut Tx, what: &'static str) -> Result<(), StoreError> {
-    tx.what = what;
-    tx.execute("BEGIN IMMEDIATE", &[]).await.map(drop)
 }
 
 /// Runs one operation so that its failure undoes it and nothing else. The `first` of a transaction needs

@@ -30,7 +30,8 @@ impl Store {
     }
 }
 
-async fn write(tx: &mut Tx, entry: &AuditEntry) -> Result<(), StoreError> {
+/// See [`Store::audit`].
+pub(in crate::store) async fn write(tx: &mut Tx, entry: &AuditEntry) -> Result<(), StoreError> {
     tx.execute(
         "INSERT INTO audit (at_ms, who, action, subject, evidence, request_id) VALUES ($1, $2, $3, $4, $5, $6)",
         args![

@@ -114,7 +114,8 @@ impl Store {
     }
 
     /// Claims reports of a lane that are due and of these states, final ones first, each check's newest state. One that
-    /// cannot be read is not among them: it counts as refused, and is tried again hourly.
+    /// cannot be read is not among them: it counts as refused, and is tried again hourly. A claim is this process's alone, so
+    /// it is not synced by itself: a power failure ends both.
     pub async fn claim_reports(
         &self,
         node: &NodeName,
@@ -126,6 +127,7 @@ impl Store {
         let (claimed, unreadable) = in_tx!(
             self,
             "claim reports",
+            WithNext,
             [node = node.clone(), lane = lane.clone()],
             |tx| claim(tx, node, lane, states, limit, lease)
         )?;

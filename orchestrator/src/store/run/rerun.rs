@@ -13,6 +13,7 @@ use crate::{
     store::{
         Store, StoreError,
         engine::tx::{Row, Tx, args},
+        people::audit::{self, AuditEntry},
         run::jobs::JobRequirement,
     },
 };
@@ -45,9 +46,12 @@ pub enum RerunOutcome {
 }
 
 impl Store {
-    /// Begins a new attempt of a run.
-    pub async fn rerun(&self, run: RunId, which: Rerun, by: &str) -> Result<RerunOutcome, StoreError> {
-        in_tx!(self, "run again", [by = by.to_owned()], |tx| rerun(tx, run, which, by))
+    /// Begins a new attempt of a run for somebody, and writes that down, whatever the outcome.
+    pub async fn run_again(&self, run: RunId, which: Rerun, act: AuditEntry) -> Result<RerunOutcome, StoreError> {
+        in_tx!(self, "run again", [act = act], |tx| async move {
+            audit::write(tx, act).await?;
+            rerun(tx, run, which, &act.who).await
+        })
     }
 }
 

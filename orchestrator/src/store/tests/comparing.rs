@@ -63,7 +63,7 @@ async fn a_comparison_writes_only_what_changed(lab: Lab) {
 
 /// Makes the last comparison older.
 async fn age(lab: &Lab, by: Duration) {
-    let aged = lab.store.write("age a comparison", false, move |tx| {
+    let aged = lab.store.write("age a comparison", Commit::Synced, move |tx| {
         Box::pin(async move {
             let sql = "UPDATE comparisons SET tried_ms = tried_ms - $1";
             tx.execute(sql, engine::tx::args![ms(by)]).await.map(drop)

@@ -134,6 +134,39 @@ pub(crate) fn ci<'a>(jobs: &'a [(&'a str, &'a [&'a str])]) -> Workflow<'a> {
 /// One job of a repository.
 pub(crate) const ONE: &[(&str, &[&str])] = &[("build", &[])];
 
+impl Store {
+    /// As somebody asks for it.
+    pub(crate) async fn rerun(&self, run: RunId, which: Rerun, by: &str) -> Result<RerunOutcome, StoreError> {
+        let act = AuditEntry {
+            who: by.to_owned(),
+            action: "re-run".to_owned(),
+            subject: run.to_string(),
+            evidence: "a test".to_owned(),
+            request_id: String::new(),
+        };
+        self.run_again(run, which, act).await
+    }
+
+    /// One piece of news alone.
+    pub(crate) async fn attempt_running(&self, id: AttemptId, epoch: i64, facts: &str) -> Result<bool, StoreError> {
+        let running = Some(facts.to_owned());
+        let news = AttemptNews {
+            running,
+            ..AttemptNews::default()
+        };
+        self.attempt_news(id, epoch, news).await
+    }
+
+    /// As much.
+    pub(crate) async fn step(&self, id: AttemptId, epoch: i64, step: StepUpdate) -> Result<bool, StoreError> {
+        let news = AttemptNews {
+            steps: vec![step],
+            ..AttemptNews::default()
+        };
+        self.attempt_news(id, epoch, news).await
+    }
+}
+
 impl Lab {
     pub(crate) async fn sqlite() -> Self {
         Self::of(Store::open_temporary().await.unwrap()).await

@@ -119,7 +119,7 @@ async fn a_run_in_which_everything_was_skipped_is_skipped(lab: Lab) {
     lab.sql("UPDATE jobs SET state = 'skipped', queued_ms = NULL, ended_ms = 1 WHERE job_key = 'a'")
         .await;
     lab.sql("UPDATE turn SET queued = 0").await;
-    let settled = lab.store.write("settle a run", false, move |tx| {
+    let settled = lab.store.write("settle a run", Commit::Synced, move |tx| {
         Box::pin(async move {
             let locked = run::runs::lock(tx, run).await?.unwrap();
             run::runs::settle_and_report(tx, &locked, run, 1, &[]).await

@@ -75,7 +75,7 @@ async fn everything_was_kept(store: Store) {
             'waiting', 1)";
     let refused = lab
         .store
-        .write("break a rule", false, move |tx| {
+        .write("break a rule", Commit::Synced, move |tx| {
             Box::pin(async move { tx.execute(double, &[]).await.map(drop) })
         })
         .await;

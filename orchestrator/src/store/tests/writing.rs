@@ -4,7 +4,7 @@ use super::*;
 
 async fn insert(store: &Store, subject: &'static str, fail: bool) -> Result<(), StoreError> {
     store
-        .write("write for a test", false, move |tx| {
+        .write("write for a test", Commit::Synced, move |tx| {
             Box::pin(async move {
                 tx.execute(
                     "INSERT INTO audit (at_ms, who, action, subject, evidence, request_id)
@@ -64,7 +64,7 @@ async fn a_full_disk_is_named_and_loses_nothing() {
     let pages = lab.number("SELECT page_count AS n FROM pragma_page_count()").await;
     let limit = async |pages: i64| {
         lab.store
-            .write("limit the database for a test", false, move |tx| {
+            .write("limit the database for a test", Commit::Synced, move |tx| {
                 Box::pin(async move {
                     tx.execute(format!("PRAGMA max_page_count = {pages}"), &[])
                         .await
@@ -107,4 +107,45 @@ async fn closing_finishes_what_is_queued() {
     );
     let late = insert(&lab.store, "late", false).await;
     assert!(matches!(late, Err(StoreError::Closed { .. })));
+}
+
+/// How SQLite syncs the commit of the operation that asks: 2 is FULL, 1 NORMAL.
+async fn synchronous(store: &Store, commit: Commit) -> i64 {
+    let level = store.write("write for a test", commit, move |tx| {
+        Box::pin(async move {
+            let row = tx.row("PRAGMA synchronous", &[]).await?;
+            row.map_or(Ok(-1), |row| row.int("synchronous"))
+        })
+    });
+    level.await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_what_may_wait_for_the_next_sync_is_not_synced() {
+    let lab = Lab::sqlite().await;
+    for (commit, level) in [
+        (Commit::WithNext, 1),
+        (Commit::Synced, 2),
+        (Commit::WithNext, 1),
+        (Commit::SyncedSingle, 2),
+        (Commit::Synced, 2),
+    ] {
+        assert_eq!(synchronous(&lab.store, commit).await, level, "{commit:?}");
+    }
+    // In batches, in whatever company.
+    let mut tasks = Vec::new();
+    for n in 0..300 {
+        let (store, commit) = (
+            lab.store.clone(),
+            [Commit::WithNext, Commit::Synced, Commit::SyncedSingle][n % 3],
+        );
+        tasks.push(tokio::spawn(async move {
+            insert(&store, "x", n % 7 == 0).await.ok();
+            (commit, synchronous(&store, commit).await)
+        }));
+    }
+    for task in tasks {
+        let (commit, level) = task.await.unwrap();
+        assert!(commit == Commit::WithNext || level == 2, "{commit:?} at level {level}");
+    }
 }

@@ -84,13 +84,8 @@ pub(in crate::web) async fn rerun_run(
         Which::All => ("re-run", Rerun::All),
         Which::Failed => ("re-run failed jobs", Rerun::Failed),
     };
-    caller.audit(state, word, &run.to_string()).await?;
-    match state
-        .store()
-        .rerun(run, which, &caller.identity.who())
-        .await
-        .map_err(store_failed)?
-    {
+    let act = caller.act(word, &run.to_string());
+    match state.store().run_again(run, which, act).await.map_err(store_failed)? {
         RerunOutcome::Started { run_attempt } => {
             state.notify([Hint::Job, Hint::Report, Hint::Run(run)]);
             Ok(run_attempt)
