@@ -39,9 +39,9 @@ pub enum LinkEvent {
     AgentRestarted,
 }
 
-/// How many events may wait for the driver: with 64 KiB each this bounds memory to 2 MiB an attempt,
+/// How many events may wait for the driver: with 128 KiB each this bounds memory to 1 MiB an attempt,
 /// and a slow driver slows the agent down through the connection's flow control.
-const WAITING_EVENTS: usize = 32;
+const WAITING_EVENTS: usize = 8;
 
 /// Serves agents.
 #[derive(Debug, Clone)]
@@ -111,9 +111,10 @@ impl AgentApi {
     }
 }
 
-/// HTTP/2's frames hold a whole output frame, whose pieces of 16 KiB would each cost a turn.
-const MAX_FRAME: u32 = 128 << 10;
+/// HTTP/2's frames hold a whole output message, whose pieces of 16 KiB would each cost a turn.
+const MAX_FRAME: u32 = 256 << 10;
+const _: () = assert!(MAX_FRAME as usize > helios_proto::MAX_OUTPUT);
 
-/// The largest message either side may send: an output frame with room for its envelope, and the
+/// The largest message either side may send: output with room for its envelope, and the
 /// list of files of a walk.
 const MAX_MESSAGE: usize = 4 << 20;

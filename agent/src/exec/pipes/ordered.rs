@@ -17,6 +17,7 @@ use std::{
     collections::VecDeque,
     fmt, io,
     mem::size_of,
+    ops::Range,
     os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
@@ -28,10 +29,12 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::CAPACITY;
+use super::{CAPACITY, ROOM};
+use crate::block::Block;
 
 /// What a packet holds at most.
 const PAGE: usize = 4096;
+const _: () = assert!(PAGE <= ROOM, "what does not fit of a packet is lost");
 
 /// So many packets a pipe holds, and so many are taken for one write before the other pipe has its turn.
 const PACKETS: usize = CAPACITY / PAGE;
@@ -75,6 +78,17 @@ pub struct Ordered {
     unannounced: Option<Instant>,
     sweeping: bool,
     batch: Box<[libc::signalfd_siginfo; BATCH]>,
+    excess: Excess,
+}
+
+/// What was read and did not fit into the block: writes that are not kept apart come all at once.
+struct Excess {
+    /// Has room for all that a pipe holds. Its pages are the system's until something is written to them.
+    bytes: Vec<u8>,
+    /// What of it is to be read next.
+    range: Range<usize>,
+    /// From which pipe it came.
+    index: usize,
 }
 
 impl fmt::Debug for Ordered {
@@ -104,6 +118,11 @@ impl Ordered {
             sweeping: false,
             // SAFETY: plain data for which zeroes are valid.
             batch: Box::new(unsafe { std::mem::zeroed() }),
+            excess: Excess {
+                bytes: vec![0; CAPACITY],
+                range: 0..0,
+                index: 0,
+            },
         };
         // Signals of whoever had the number before.
         ordered.gather()?;
@@ -112,7 +131,7 @@ impl Ordered {
     }
 
     pub(super) async fn ready(&mut self) {
-        if self.turn.is_some() || !self.writes.is_empty() {
+        if self.turn.is_some() || !self.writes.is_empty() || !self.excess.range.is_empty() {
             return;
         }
         if !self.is_open() {
@@ -131,7 +150,10 @@ impl Ordered {
         }
     }
 
-    pub(super) fn read(&mut self, buffer: &mut Vec<u8>) -> Option<usize> {
+    pub(super) fn read(&mut self, block: &mut Block) -> Option<usize> {
+        if let Some(index) = self.excess.read(block) {
+            return Some(index);
+        }
         loop {
             let Some((index, packets)) = self.next() else {
                 if self.look() {
@@ -139,7 +161,7 @@ impl Ordered {
                 }
                 return None;
             };
-            match self.ends[index].as_ref().map(|end| take(end, buffer)) {
+            match self.ends[index].as_ref().map(|end| self.excess.take(index, end, block)) {
                 None => {}
                 Some(Ok(0)) => self.ends[index] = None,
                 Some(Ok(read)) => {
@@ -166,7 +188,7 @@ impl Ordered {
     }
 
     pub(super) fn is_open(&self) -> bool {
-        self.ends.iter().any(Option::is_some)
+        self.ends.iter().any(Option::is_some) || !self.excess.range.is_empty()
     }
 
     pub(super) fn into_ends(mut self) -> Vec<OwnedFd> {
@@ -278,19 +300,44 @@ impl Ordered {
     }
 }
 
-/// Reads one packet. The buffer has room for all that a pipe holds: what does not fit of a packet is lost, and what
-/// is not kept apart comes with the packet behind it.
-fn take(end: &OwnedFd, buffer: &mut Vec<u8>) -> io::Result<usize> {
-    buffer.reserve(CAPACITY);
-    let room = buffer.spare_capacity_mut();
-    // SAFETY: the spare capacity may be written to, and the kernel writes no more than its length.
-    let read = unsafe { libc::read(end.as_raw_fd(), room.as_mut_ptr().cast(), room.len()) };
-    let Ok(read) = usize::try_from(read) else {
-        return Err(io::Error::last_os_error());
-    };
-    // SAFETY: the kernel has just written so many bytes behind the old end.
-    unsafe { buffer.set_len(buffer.len() + read) };
-    Ok(read)
+impl Excess {
+    /// Reads one packet into the block, and what does not fit to here. What is not kept apart comes with the packet behind
+    /// it, and of a packet what nobody has room for is lost.
+    fn take(&mut self, index: usize, end: &OwnedFd, block: &mut Block) -> io::Result<usize> {
+        let fits = block.room();
+        let bytes = block.bytes_mut();
+        let room = &mut bytes.spare_capacity_mut()[..fits];
+        let parts = [
+            libc::iovec {
+                iov_base: room.as_mut_ptr().cast(),
+                iov_len: fits,
+            },
+            libc::iovec {
+                iov_base: self.bytes.as_mut_ptr().cast(),
+                iov_len: self.bytes.len(),
+            },
+        ];
+        // SAFETY: the spare capacity and our own bytes may be written to, and the kernel writes no more than their lengths.
+        let read = unsafe { libc::readv(end.as_raw_fd(), parts.as_ptr(), 2) };
+        let Ok(read) = usize::try_from(read) else {
+            return Err(io::Error::last_os_error());
+        };
+        // SAFETY: the kernel has just written so many bytes behind the old end.
+        unsafe { bytes.set_len(bytes.len() + read.min(fits)) };
+        (self.range, self.index) = (0..read.saturating_sub(fits), index);
+        Ok(read)
+    }
+
+    /// Moves what was left over into the block, as far as it fits; from which pipe that was.
+    fn read(&mut self, block: &mut Block) -> Option<usize> {
+        if self.range.is_empty() {
+            return None;
+        }
+        let end = self.range.end.min(self.range.start + block.room());
+        block.bytes_mut().extend_from_slice(&self.bytes[self.range.start..end]);
+        self.range.start = end;
+        Some(self.index)
+    }
 }
 
 /// A real-time signal of this process that nobody else uses.
