@@ -196,6 +196,7 @@ fn output(stream: Stream, data: Bytes) -> event::Event {
 #[cfg(test)]
 mod tests {
     use std::{
+        collections::BTreeSet,
         fs::File,
         io::{self, Write as _},
         os::fd::{AsRawFd as _, OwnedFd},
@@ -275,6 +276,84 @@ mod tests {
         }
         pump.finish().await;
         all(&outbox).await
+    }
+
+    /// The runtime moves its clock on by itself as soon as somebody waits for it and for nothing else.
+    #[test]
+    fn the_first_output_of_a_burst_waits_for_no_clock() {
+        for open in KINDS {
+            let paused = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .start_paused(true)
+                .build()
+                .unwrap();
+            paused.block_on(async {
+                let dir = tempfile::tempdir().unwrap();
+                let outbox = Arc::new(Outbox::new(Spool::new(dir.path().to_owned(), Limits::default())));
+                let (pipes, [out, _err]) = open().unwrap();
+                let mut out = File::from(out);
+                let (_keep, quiet) = watch::channel(None);
+                let mut pump = Pump::new(7, outbox.clone(), quiet, pipes);
+                out.write_all(b"first\n").unwrap();
+                let begun = Instant::now();
+                while outbox.last() == 0 {
+                    pump.step().await;
+                }
+                assert_eq!(begun.elapsed(), Duration::ZERO);
+                // What comes right behind it is gathered for a while.
+                out.write_all(b"second\n").unwrap();
+                while outbox.last() == 1 {
+                    pump.step().await;
+                }
+                assert!(begun.elapsed() >= COALESCE);
+            });
+        }
+    }
+
+    #[test]
+    fn a_flood_uses_its_blocks_again() {
+        const BYTES: usize = 40 << 20;
+        for open in KINDS {
+            let (blocks, bytes) = runtime().block_on(async {
+                let dir = tempfile::tempdir().unwrap();
+                let limits = Limits {
+                    memory: 8 * block::SIZE,
+                    ..Limits::default()
+                };
+                let outbox = Arc::new(Outbox::new(Spool::new(dir.path().to_owned(), limits)));
+                outbox.set_connected(true);
+                let (pipes, [out, _err]) = open().unwrap();
+                let writer = thread::spawn(move || {
+                    let mut out = File::from(out);
+                    (0..BYTES >> 16).for_each(|_| out.write_all(&[b'x'; 1 << 16]).unwrap());
+                });
+                let (_keep, quiet) = watch::channel(None);
+                let mut pump = Pump::new(7, outbox.clone(), quiet, pipes);
+                let (mut blocks, mut bytes, mut read) = (BTreeSet::new(), 0, 0);
+                while bytes < BYTES {
+                    pump.step().await;
+                    while read < outbox.last() {
+                        let event = outbox.next(read).await.unwrap();
+                        read = event.sequence;
+                        let Some(event::Event::Output(output)) = event.event else {
+                            panic!()
+                        };
+                        bytes += output.data.len();
+                        if output.data.len() >= FULL_ENOUGH {
+                            blocks.insert(output.data.as_ptr() as usize);
+                        }
+                        // As a node does: some at a time.
+                        if read % 4 == 0 {
+                            outbox.acknowledge(read);
+                        }
+                    }
+                }
+                writer.join().unwrap();
+                (blocks.len(), bytes)
+            });
+            assert_eq!(bytes, BYTES);
+            assert!((1..=10).contains(&blocks), "{blocks} blocks");
+        }
     }
 
     type Open = fn() -> io::Result<(Pipes, [OwnedFd; 2])>;

@@ -25,7 +25,7 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 const HANDSHAKES: usize = 4;
 
 /// What is read of a connection at once: TLS itself asks for 4 KiB at a time.
-const READ: usize = 128 << 10;
+const READ: usize = 64 << 10;
 
 /// A connection after its handshake.
 pub(super) struct Connection(TlsStream<BufReader<Box<dyn Bytes>>>);

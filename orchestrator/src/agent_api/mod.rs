@@ -92,8 +92,8 @@ impl AgentApi {
             let served = tonic::transport::Server::builder()
                 .http2_keepalive_interval(Some(std::time::Duration::from_secs(10)))
                 .http2_keepalive_timeout(Some(std::time::Duration::from_secs(10)))
-                .initial_stream_window_size(1 << 20)
-                .initial_connection_window_size(2 << 20)
+                .initial_stream_window_size(STREAM_WINDOW)
+                .initial_connection_window_size(2 * STREAM_WINDOW)
                 .max_frame_size(MAX_FRAME)
                 .max_concurrent_streams(16)
                 .add_service(health_service)
@@ -110,6 +110,9 @@ impl AgentApi {
         })
     }
 }
+
+/// What an agent may send before it is read: a few of its messages.
+const STREAM_WINDOW: u32 = 512 << 10;
 
 /// HTTP/2's frames hold a whole output message, whose pieces of 16 KiB would each cost a turn.
 const MAX_FRAME: u32 = 256 << 10;
