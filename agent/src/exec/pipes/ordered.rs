@@ -13,11 +13,12 @@
 //!
 //! The signals are sent to the one thread that reads, and blocked there: no other ever sees them.
 
+mod packets;
+
 use std::{
     collections::VecDeque,
     fmt, io,
     mem::size_of,
-    ops::Range,
     os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
@@ -29,6 +30,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
+use self::packets::Packets;
 use super::{CAPACITY, ROOM};
 use crate::block::Block;
 
@@ -78,17 +80,7 @@ pub struct Ordered {
     unannounced: Option<Instant>,
     sweeping: bool,
     batch: Box<[libc::signalfd_siginfo; BATCH]>,
-    excess: Excess,
-}
-
-/// What was read and did not fit into the block: writes that are not kept apart come all at once.
-struct Excess {
-    /// Has room for all that a pipe holds. Its pages are the system's until something is written to them.
-    bytes: Vec<u8>,
-    /// What of it is to be read next.
-    range: Range<usize>,
-    /// From which pipe it came.
-    index: usize,
+    packets: Packets,
 }
 
 impl fmt::Debug for Ordered {
@@ -118,11 +110,7 @@ impl Ordered {
             sweeping: false,
             // SAFETY: plain data for which zeroes are valid.
             batch: Box::new(unsafe { std::mem::zeroed() }),
-            excess: Excess {
-                bytes: vec![0; CAPACITY],
-                range: 0..0,
-                index: 0,
-            },
+            packets: Packets::new()?,
         };
         // Signals of whoever had the number before.
         ordered.gather()?;
@@ -131,7 +119,7 @@ impl Ordered {
     }
 
     pub(super) async fn ready(&mut self) {
-        if self.turn.is_some() || !self.writes.is_empty() || !self.excess.range.is_empty() {
+        if self.turn.is_some() || !self.writes.is_empty() || self.packets.has_excess() {
             return;
         }
         if !self.is_open() {
@@ -151,7 +139,7 @@ impl Ordered {
     }
 
     pub(super) fn read(&mut self, block: &mut Block) -> Option<usize> {
-        if let Some(index) = self.excess.read(block) {
+        if let Some(index) = self.packets.take_excess(block) {
             return Some(index);
         }
         loop {
@@ -161,7 +149,9 @@ impl Ordered {
                 }
                 return None;
             };
-            match self.ends[index].as_ref().map(|end| self.excess.take(index, end, block)) {
+            let is_long = packets < PACKETS;
+            let packets_of = |end| self.packets.take(index, end, is_long, block);
+            match self.ends[index].as_ref().map(packets_of) {
                 None => {}
                 Some(Ok(0)) => self.ends[index] = None,
                 Some(Ok(read)) => {
@@ -188,7 +178,7 @@ impl Ordered {
     }
 
     pub(super) fn is_open(&self) -> bool {
-        self.ends.iter().any(Option::is_some) || !self.excess.range.is_empty()
+        self.ends.iter().any(Option::is_some) || self.packets.has_excess()
     }
 
     pub(super) fn into_ends(mut self) -> Vec<OwnedFd> {
@@ -216,8 +206,13 @@ impl Ordered {
     }
 
     fn add(&mut self, index: usize) {
-        // More writes than the pipe holds: the writer only says that it waits.
-        if self.waiting[index] < PACKETS {
+        // More writes than the pipe holds, and what was moved out of it: the writer only says that it waits.
+        let most = if self.packets.is_aside(index) {
+            2 * PACKETS
+        } else {
+            PACKETS
+        };
+        if self.waiting[index] < most {
             self.waiting[index] += 1;
             self.writes.push_back(index);
         }
@@ -252,6 +247,9 @@ impl Ordered {
 
     /// What poll(2) says of one pipe.
     fn state(&self, index: usize) -> libc::c_short {
+        if self.packets.is_aside(index) {
+            return libc::POLLIN;
+        }
         let Some(end) = &self.ends[index] else { return 0 };
         let mut state = libc::pollfd {
             fd: end.as_raw_fd(),
@@ -297,46 +295,6 @@ impl Ordered {
                 return Ok(());
             }
         }
-    }
-}
-
-impl Excess {
-    /// Reads one packet into the block, and what does not fit to here. What is not kept apart comes with the packet behind
-    /// it, and of a packet what nobody has room for is lost.
-    fn take(&mut self, index: usize, end: &OwnedFd, block: &mut Block) -> io::Result<usize> {
-        let fits = block.room();
-        let bytes = block.bytes_mut();
-        let room = &mut bytes.spare_capacity_mut()[..fits];
-        let parts = [
-            libc::iovec {
-                iov_base: room.as_mut_ptr().cast(),
-                iov_len: fits,
-            },
-            libc::iovec {
-                iov_base: self.bytes.as_mut_ptr().cast(),
-                iov_len: self.bytes.len(),
-            },
-        ];
-        // SAFETY: the spare capacity and our own bytes may be written to, and the kernel writes no more than their lengths.
-        let read = unsafe { libc::readv(end.as_raw_fd(), parts.as_ptr(), 2) };
-        let Ok(read) = usize::try_from(read) else {
-            return Err(io::Error::last_os_error());
-        };
-        // SAFETY: the kernel has just written so many bytes behind the old end.
-        unsafe { bytes.set_len(bytes.len() + read.min(fits)) };
-        (self.range, self.index) = (0..read.saturating_sub(fits), index);
-        Ok(read)
-    }
-
-    /// Moves what was left over into the block, as far as it fits; from which pipe that was.
-    fn read(&mut self, block: &mut Block) -> Option<usize> {
-        if self.range.is_empty() {
-            return None;
-        }
-        let end = self.range.end.min(self.range.start + block.room());
-        block.bytes_mut().extend_from_slice(&self.bytes[self.range.start..end]);
-        self.range.start = end;
-        Some(self.index)
     }
 }
 
