@@ -150,8 +150,8 @@ impl Ordered {
                 return None;
             };
             let is_long = packets < PACKETS;
-            let packets_of = |end| self.packets.take(index, end, is_long, block);
-            match self.ends[index].as_ref().map(packets_of) {
+            let take = |end| self.packets.take(index, end, is_long, block);
+            match self.ends[index].as_ref().map(take) {
                 None => {}
                 Some(Ok(0)) => self.ends[index] = None,
                 Some(Ok(read)) => {
