@@ -1,6 +1,8 @@
 //! The way to the node: TLS that accepts exactly one certificate, over TCP or a UNIX socket, and
 //! HTTP/2 on top of it.
 
+mod suites;
+
 use std::{io, sync::Arc, time::Duration};
 
 use hyper_util::rt::TokioIo;
@@ -12,6 +14,7 @@ use rustls::{
         CryptoProvider, WebPkiSupportedAlgorithms, ring as crypto, verify_tls12_signature, verify_tls13_signature,
     },
     pki_types::{CertificateDer, ServerName, UnixTime},
+    version::TLS13,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -65,7 +68,11 @@ pub struct Dialer {
 impl Dialer {
     /// A dialer that accepts the seed's certificate only.
     pub fn new(seed: &Seed) -> Result<Self, ConnectError> {
-        let provider = Arc::new(crypto::default_provider());
+        let provider = crypto::default_provider();
+        let provider = Arc::new(CryptoProvider {
+            cipher_suites: suites::quickest_first(provider.cipher_suites),
+            ..provider
+        });
         let pin = Pin {
             fingerprint: seed.fingerprint,
             algorithms: provider.signature_verification_algorithms,
@@ -121,7 +128,7 @@ impl Dialer {
 
 fn configuration(provider: Arc<CryptoProvider>, pin: Pin) -> Result<ClientConfig, rustls::Error> {
     Ok(ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
+        .with_protocol_versions(&[&TLS13])?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(pin))
         .with_no_client_auth())

@@ -6,7 +6,7 @@
 //! | [`connect`] | TLS that accepts one certificate |
 //! | [`session`] | hello, welcome, resume; one connection after another |
 //! | [`agent`] | commands, each carried out once; what runs |
-//! | [`outbox`], [`spool`] | events until they are acknowledged |
+//! | [`outbox`], [`spool`], [`block`] | events until they are acknowledged, and the memory they lie in |
 //! | [`exec`], [`child`] | a step, its output and its whole tree of processes |
 //! | [`files`] | walk, hash, write, read |
 //! | [`facts`], [`clock`], [`power`], [`random`] | the machine |
@@ -20,6 +20,7 @@
 )]
 
 pub mod agent;
+pub mod block;
 pub mod child;
 pub mod clock;
 pub mod connect;

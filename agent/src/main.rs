@@ -11,6 +11,10 @@ use helios_agent::{
 use helios_proto::VERSIONS;
 use tokio::signal::unix::{SignalKind, signal};
 
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+
 const USAGE: &str = "usage: helios-agent --seed DIR    serve the attempt of the seed disk mounted at DIR
        helios-agent --version   say which build this is";
 

@@ -1,5 +1,7 @@
 //! One connection after another: hello, welcome, then events one way and commands the other.
 
+mod outgoing;
+
 use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
 use futures::{Stream, StreamExt, stream};
@@ -11,13 +13,15 @@ use tokio::{
     sync::{mpsc, oneshot},
     time::{sleep, timeout},
 };
-use tonic::{Code, Status};
+use tonic::{Code, Status, body::Body, codegen::http};
+use tower::ServiceExt as _;
 
 use crate::{
     agent::{Agent, chain},
     connect::{ConnectError, Dialer},
     random,
 };
+use outgoing::Outgoing;
 
 /// The first pause after a lost connection, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -28,9 +32,6 @@ const WELCOME: Duration = Duration::from_secs(30);
 
 /// The largest message from the node: a command with its script and environment.
 const MAX_FROM_NODE: usize = 8 << 20;
-
-/// The largest message to the node: the answer to a walk, and some.
-const MAX_TO_NODE: usize = 4 << 20;
 
 /// Why the agent cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -90,9 +91,6 @@ fn jittered(pause: Duration) -> Duration {
 
 async fn connection(agent: &Arc<Agent>, dialer: &Dialer, joined: bool, welcomed: &mut bool) -> Result<Infallible, End> {
     let channel = dialer.dial().await.map_err(|error| End::Broken(chain(&error)))?;
-    let mut client = AgentClient::new(channel.clone())
-        .max_decoding_message_size(MAX_FROM_NODE)
-        .max_encoding_message_size(MAX_TO_NODE);
     let hello = agent
         .hello(joined)
         .map_err(|error| End::Broken(format!("cannot describe this machine: {error}")))?;
@@ -102,10 +100,17 @@ async fn connection(agent: &Arc<Agent>, dialer: &Dialer, joined: bool, welcomed:
     let hello = FromAgent {
         message: Some(from_agent::Message::Hello(hello)),
     };
-    let outgoing = stream::iter([hello]).chain(events(agent, begins, lost));
+    let outgoing = stream::iter([hello]).chain(events(agent, begins, lost)).boxed();
+    // The body that tonic makes of no messages gives way to ours.
+    let (opening, mut body) = (channel.clone(), Some(Body::new(Outgoing::new(outgoing))));
+    let opening = tower::service_fn(move |request: http::Request<Body>| {
+        let body = body.take().unwrap_or_default();
+        opening.clone().oneshot(request.map(|_| body))
+    });
+    let mut client = AgentClient::new(opening).max_decoding_message_size(MAX_FROM_NODE);
 
     let open = async {
-        let mut incoming = client.session(outgoing).await?.into_inner();
+        let mut incoming = client.session(stream::empty()).await?.into_inner();
         let first = incoming.message().await?;
         Ok::<_, Status>((incoming, first))
     };

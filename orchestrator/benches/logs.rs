@@ -17,7 +17,7 @@ use helios_ci::{
     secret::Secret,
 };
 
-const FRAME: usize = 64 << 10;
+const FRAME: usize = helios_proto::MAX_OUTPUT;
 const SYNC: Duration = Duration::from_millis(20);
 const CAP: u64 = 1 << 40;
 
@@ -133,7 +133,8 @@ async fn main() {
     let store = LogStore::new(dir.path());
     let text = flood(lines);
     println!(
-        "{lines} lines of 57 bytes in 64 KiB frames, fdatasync every {} ms, one thread",
+        "{lines} lines of 57 bytes in {} KiB frames, fdatasync every {} ms, one thread",
+        FRAME >> 10,
         SYNC.as_millis()
     );
 

@@ -18,7 +18,7 @@ pub mod machine {
 pub const VERSIONS: (u32, u32) = (1, 1);
 
 /// The most bytes one [`v1::Output`] may carry.
-pub const MAX_OUTPUT: usize = 64 * 1024;
+pub const MAX_OUTPUT: usize = 128 * 1024;
 
 /// The descriptor set of the protocol as this build knows it.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -3,17 +3,20 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use helios_proto::{
-    MAX_OUTPUT,
-    v1::{Output, OutputSkipped, event, output::Stream},
-};
+use helios_proto::v1::{Output, OutputSkipped, event, output::Stream};
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
 };
 
-use super::{pipes::Pipes, tail::Tail};
-use crate::outbox::Outbox;
+use super::{
+    pipes::{self, Pipes},
+    tail::Tail,
+};
+use crate::{
+    block::{self, Block},
+    outbox::Outbox,
+};
 
 /// Output goes out at once, but not in more than so many pieces: one per this time.
 const COALESCE: Duration = Duration::from_millis(5);
@@ -24,6 +27,10 @@ const MAX_REST: usize = 4 << 20;
 
 /// So many changes between the streams are gathered before they are sent: each becomes an event.
 const MAX_RUNS: usize = 512;
+
+/// From here on a block itself is passed on. Of one with less in it a copy is: a few bytes must not keep all of a block
+/// until they are acknowledged.
+const FULL_ENOUGH: usize = block::SIZE / 4 * 3;
 
 const STREAMS: [Stream; 2] = [Stream::Stdout, Stream::Stderr];
 
@@ -38,8 +45,8 @@ pub struct Pump {
     pipes: Pipes,
     /// What was read and not sent, in order. It needs no room yet, so that a step without output can
     /// end however full the spool is.
-    buffer: Vec<u8>,
-    /// Which stream the next so many bytes of the buffer belong to.
+    block: Block,
+    /// Which stream the next so many bytes of the block belong to.
     runs: Vec<(Stream, usize)>,
     /// When something was sent last.
     sent: Option<Instant>,
@@ -50,11 +57,11 @@ impl Pump {
     pub fn new(exec_id: u64, outbox: Arc<Outbox>, quiet: watch::Receiver<Option<u64>>, pipes: Pipes) -> Self {
         Self {
             exec_id,
+            block: outbox.block(),
             outbox,
             quiet,
             tail: Tail::default(),
             pipes,
-            buffer: Vec::new(),
             runs: Vec::new(),
             sent: None,
         }
@@ -105,18 +112,17 @@ impl Pump {
                 event::Event::OutputSkipped(OutputSkipped { bytes: skipped }),
             );
         }
-        for (stream, data) in pieces {
-            self.push(stream, data);
-        }
+        let pieces = pieces.into_iter().map(|(stream, data)| output(stream, data));
+        self.outbox.push_all(self.exec_id, pieces);
         self.pipes
     }
 
     fn holds(&self) -> bool {
-        !self.buffer.is_empty()
+        !self.runs.is_empty()
     }
 
     fn is_full(&self) -> bool {
-        self.buffer.len() >= MAX_OUTPUT || self.runs.len() >= MAX_RUNS
+        self.block.room() < pipes::ROOM || self.runs.len() >= MAX_RUNS
     }
 
     async fn room(&mut self) {
@@ -131,62 +137,73 @@ impl Pump {
         }
     }
 
-    /// Takes what is there, up to a full buffer; returns how much that was.
+    /// Takes what is there, up to a full block; returns how much that was.
     fn read(&mut self) -> usize {
-        let begun = self.buffer.len();
+        let begun = self.block.bytes().len();
         while !self.is_full() {
-            let before = self.buffer.len();
-            let Some(index) = self.pipes.read(&mut self.buffer) else {
+            let before = self.block.bytes().len();
+            let Some(index) = self.pipes.read(&mut self.block) else {
                 break;
             };
-            let read = self.buffer.len() - before;
+            let read = self.block.bytes().len() - before;
             match self.runs.last_mut() {
                 Some((last, len)) if *last == STREAMS[index] => *len += read,
                 _ => self.runs.push((STREAMS[index], read)),
             }
         }
-        self.buffer.len() - begun
+        self.block.bytes().len() - begun
     }
 
     fn flush(&mut self) {
         let quiet = *self.quiet.borrow();
-        let mut rest = self.buffer.as_slice();
-        for (stream, len) in &self.runs {
-            let (run, after) = rest.split_at(*len);
-            rest = after;
-            match quiet {
-                Some(limit) => self.tail.push(*stream, run, limit),
-                None => run
-                    .chunks(MAX_OUTPUT)
-                    .for_each(|data| self.push(*stream, Bytes::copy_from_slice(data))),
+        if let Some(limit) = quiet {
+            let mut rest = self.block.bytes();
+            for (stream, len) in self.runs.drain(..) {
+                let (run, after) = rest.split_at(len);
+                rest = after;
+                self.tail.push(stream, run, limit);
             }
+            self.block.bytes_mut().clear();
+        } else {
+            let mut rest = self.take();
+            let events = self
+                .runs
+                .drain(..)
+                .map(|(stream, len)| output(stream, rest.split_to(len)));
+            self.outbox.push_all(self.exec_id, events);
         }
-        self.buffer.clear();
-        self.runs.clear();
         self.sent = Some(Instant::now());
     }
 
-    fn push(&self, stream: Stream, data: Bytes) {
-        self.outbox.push(
-            self.exec_id,
-            event::Event::Output(Output {
-                stream: stream.into(),
-                data,
-            }),
-        );
+    /// Empties the block.
+    fn take(&mut self) -> Bytes {
+        if self.block.bytes().len() >= FULL_ENOUGH {
+            return std::mem::replace(&mut self.block, self.outbox.block()).freeze();
+        }
+        let copy = Bytes::copy_from_slice(self.block.bytes());
+        self.block.bytes_mut().clear();
+        copy
     }
+}
+
+fn output(stream: Stream, data: Bytes) -> event::Event {
+    event::Event::Output(Output {
+        stream: stream.into(),
+        data,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use std::{
+        collections::BTreeSet,
         fs::File,
         io::{self, Write as _},
         os::fd::{AsRawFd as _, OwnedFd},
         thread,
     };
 
-    use helios_proto::v1::Event;
+    use helios_proto::{MAX_OUTPUT, v1::Event};
     use proptest::prelude::*;
 
     use super::*;
@@ -259,6 +276,84 @@ mod tests {
         }
         pump.finish().await;
         all(&outbox).await
+    }
+
+    /// The runtime moves its clock on by itself as soon as somebody waits for it and for nothing else.
+    #[test]
+    fn the_first_output_of_a_burst_waits_for_no_clock() {
+        for open in KINDS {
+            let paused = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .start_paused(true)
+                .build()
+                .unwrap();
+            paused.block_on(async {
+                let dir = tempfile::tempdir().unwrap();
+                let outbox = Arc::new(Outbox::new(Spool::new(dir.path().to_owned(), Limits::default())));
+                let (pipes, [out, _err]) = open().unwrap();
+                let mut out = File::from(out);
+                let (_keep, quiet) = watch::channel(None);
+                let mut pump = Pump::new(7, outbox.clone(), quiet, pipes);
+                out.write_all(b"first\n").unwrap();
+                let begun = Instant::now();
+                while outbox.last() == 0 {
+                    pump.step().await;
+                }
+                assert_eq!(begun.elapsed(), Duration::ZERO);
+                // What comes right behind it is gathered for a while.
+                out.write_all(b"second\n").unwrap();
+                while outbox.last() == 1 {
+                    pump.step().await;
+                }
+                assert!(begun.elapsed() >= COALESCE);
+            });
+        }
+    }
+
+    #[test]
+    fn a_flood_uses_its_blocks_again() {
+        const BYTES: usize = 40 << 20;
+        for open in KINDS {
+            let (blocks, bytes) = runtime().block_on(async {
+                let dir = tempfile::tempdir().unwrap();
+                let limits = Limits {
+                    memory: 8 * block::SIZE,
+                    ..Limits::default()
+                };
+                let outbox = Arc::new(Outbox::new(Spool::new(dir.path().to_owned(), limits)));
+                outbox.set_connected(true);
+                let (pipes, [out, _err]) = open().unwrap();
+                let writer = thread::spawn(move || {
+                    let mut out = File::from(out);
+                    (0..BYTES >> 16).for_each(|_| out.write_all(&[b'x'; 1 << 16]).unwrap());
+                });
+                let (_keep, quiet) = watch::channel(None);
+                let mut pump = Pump::new(7, outbox.clone(), quiet, pipes);
+                let (mut blocks, mut bytes, mut read) = (BTreeSet::new(), 0, 0);
+                while bytes < BYTES {
+                    pump.step().await;
+                    while read < outbox.last() {
+                        let event = outbox.next(read).await.unwrap();
+                        read = event.sequence;
+                        let Some(event::Event::Output(output)) = event.event else {
+                            panic!()
+                        };
+                        bytes += output.data.len();
+                        if output.data.len() >= FULL_ENOUGH {
+                            blocks.insert(output.data.as_ptr() as usize);
+                        }
+                        // As a node does: some at a time.
+                        if read % 4 == 0 {
+                            outbox.acknowledge(read);
+                        }
+                    }
+                }
+                writer.join().unwrap();
+                (blocks.len(), bytes)
+            });
+            assert_eq!(bytes, BYTES);
+            assert!((1..=10).contains(&blocks), "{blocks} blocks");
+        }
     }
 
     type Open = fn() -> io::Result<(Pipes, [OwnedFd; 2])>;

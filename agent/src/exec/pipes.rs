@@ -12,8 +12,13 @@ use std::{io, os::fd::OwnedFd};
 
 use plain::Plain;
 
+use crate::block::Block;
+
 /// How much a pipe holds where the system lets us say it. A larger one lets a step write on while a frame is on its way.
 const CAPACITY: usize = 256 << 10;
+
+/// What a block has room for when it is read into.
+pub const ROOM: usize = 4096;
 
 /// Standard output and standard error of one exec, in this order.
 #[derive(Debug)]
@@ -53,13 +58,13 @@ impl Pipes {
         }
     }
 
-    /// Appends what was written next to `buffer` and says to which of the two it was; `None` when nothing is there
-    /// now. The buffer grows by `CAPACITY` at most.
-    pub fn read(&mut self, buffer: &mut Vec<u8>) -> Option<usize> {
+    /// Appends what was written next to `block`, which has [`ROOM`], and says to which of the two it was; `None` when
+    /// nothing is there now.
+    pub fn read(&mut self, block: &mut Block) -> Option<usize> {
         match self {
             #[cfg(target_os = "linux")]
-            Self::Ordered(ordered) => ordered.read(buffer),
-            Self::Plain(plain) => plain.read(buffer),
+            Self::Ordered(ordered) => ordered.read(block),
+            Self::Plain(plain) => plain.read(block),
         }
     }
 

@@ -112,13 +112,13 @@ mod tests {
     fn one_stream_fills_the_limit_exactly() {
         let mut tail = Tail::default();
         for round in 0..100_u8 {
-            tail.push(Stream::Stdout, &[round; 1000], 70_000);
+            tail.push(Stream::Stdout, &[round; 2000], 140_000);
         }
         let (skipped, pieces) = tail.take();
-        assert_eq!(skipped, 30_000);
+        assert_eq!(skipped, 60_000);
         assert_eq!(
             pieces.iter().map(|piece| piece.1.len()).collect::<Vec<_>>(),
-            [MAX_OUTPUT, 70_000 - MAX_OUTPUT]
+            [MAX_OUTPUT, 140_000 - MAX_OUTPUT]
         );
         assert_eq!(pieces[0].1[0], 30);
     }

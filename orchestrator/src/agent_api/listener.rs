@@ -10,7 +10,7 @@ use std::{
 
 use futures::{Stream, StreamExt};
 use rustls::ServerConfig;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tonic::transport::server::Connected;
 
@@ -24,8 +24,11 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Handshakes under way at once on one machine's listener.
 const HANDSHAKES: usize = 4;
 
+/// What is read of a connection at once: TLS itself asks for 4 KiB at a time.
+const READ: usize = 64 << 10;
+
 /// A connection after its handshake.
-pub(super) struct Connection(TlsStream<Box<dyn Bytes>>);
+pub(super) struct Connection(TlsStream<BufReader<Box<dyn Bytes>>>);
 
 /// Listens, and yields connections whose handshake succeeded; failed ones are dropped.
 pub(super) async fn bind(
@@ -38,7 +41,8 @@ pub(super) async fn bind(
         .map(move |stream| {
             let acceptor = acceptor.clone();
             async move {
-                let handshake = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream?)).await;
+                let stream = BufReader::with_capacity(READ, stream?);
+                let handshake = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await;
                 handshake
                     .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
                     .map(Connection)

@@ -39,9 +39,9 @@ pub enum LinkEvent {
     AgentRestarted,
 }
 
-/// How many events may wait for the driver: with 64 KiB each this bounds memory to 2 MiB an attempt,
+/// How many events may wait for the driver: with 128 KiB each this bounds memory to 1 MiB an attempt,
 /// and a slow driver slows the agent down through the connection's flow control.
-const WAITING_EVENTS: usize = 32;
+const WAITING_EVENTS: usize = 8;
 
 /// Serves agents.
 #[derive(Debug, Clone)]
@@ -92,8 +92,8 @@ impl AgentApi {
             let served = tonic::transport::Server::builder()
                 .http2_keepalive_interval(Some(std::time::Duration::from_secs(10)))
                 .http2_keepalive_timeout(Some(std::time::Duration::from_secs(10)))
-                .initial_stream_window_size(1 << 20)
-                .initial_connection_window_size(2 << 20)
+                .initial_stream_window_size(STREAM_WINDOW)
+                .initial_connection_window_size(2 * STREAM_WINDOW)
                 .max_frame_size(MAX_FRAME)
                 .max_concurrent_streams(16)
                 .add_service(health_service)
@@ -111,9 +111,13 @@ impl AgentApi {
     }
 }
 
-/// HTTP/2's frames hold a whole output frame, whose pieces of 16 KiB would each cost a turn.
-const MAX_FRAME: u32 = 128 << 10;
+/// What an agent may send before it is read: a few of its messages.
+const STREAM_WINDOW: u32 = 512 << 10;
 
-/// The largest message either side may send: an output frame with room for its envelope, and the
+/// HTTP/2's frames hold a whole output message, whose pieces of 16 KiB would each cost a turn.
+const MAX_FRAME: u32 = 256 << 10;
+const _: () = assert!(MAX_FRAME as usize > helios_proto::MAX_OUTPUT);
+
+/// The largest message either side may send: output with room for its envelope, and the
 /// list of files of a walk.
 const MAX_MESSAGE: usize = 4 << 20;

@@ -3,6 +3,7 @@
 use std::{
     ffi::{OsStr, OsString},
     fmt,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -97,6 +98,27 @@ impl Cmd {
         self.cap = bytes;
         self
     }
+
+    /// Where the program lies. A bare name that the standard library has to look for in a `PATH` other than its own makes
+    /// it copy this process (fork(2)), all of its page tables, and try to execute the program in each folder; with a path
+    /// it borrows this process's memory until the program runs (vfork(2)). What is not found here fails there, by its name.
+    pub(super) fn located(&self) -> PathBuf {
+        let is_bare = !self.program.as_os_str().as_encoded_bytes().contains(&b'/');
+        let path = self.env.iter().rev().find(|(name, _)| name == "PATH");
+        path.filter(|_| is_bare)
+            .and_then(|(_, folders)| {
+                std::env::split_paths(folders)
+                    .filter(|folder| folder.is_absolute())
+                    .map(|folder| folder.join(&self.program))
+                    .find(|file| is_executable(file))
+            })
+            .unwrap_or_else(|| self.program.clone())
+    }
+}
+
+fn is_executable(file: &Path) -> bool {
+    file.metadata()
+        .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
 }
 
 /// The command line alone: the standard input and the environment may hold secrets.
@@ -138,6 +160,27 @@ mod tests {
     fn the_command_is_shown_as_it_could_be_pasted() {
         let command = Cmd::new("/bin/sh").arg("-c").arg("echo 'a'");
         assert_eq!(command.to_string(), r#"/bin/sh -c 'echo '\''a'\'''"#);
+    }
+
+    #[test]
+    fn a_bare_name_is_the_first_executable_file_of_that_name() {
+        let folders = tempfile::tempdir().unwrap();
+        let file = |name: &str, mode| {
+            let file = folders.path().join(name).join("tool");
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(&file, "").unwrap();
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+            file
+        };
+        let files = [file("data", 0o644), file("first", 0o755), file("second", 0o755)];
+        std::fs::create_dir_all(folders.path().join("folder/tool")).unwrap();
+        let in_order = ["none", "folder", "data", "first", "second"].map(|name| folders.path().join(name));
+        let path = std::env::join_paths(in_order).unwrap();
+        let located = |program: &str| Cmd::new(program).env("PATH", &path).located();
+        assert_eq!(located("tool"), files[1]);
+        // What is a path already, and what there is not, stay what they are.
+        assert_eq!(located("./tool"), Path::new("./tool"));
+        assert_eq!(located("another"), Path::new("another"));
     }
 
     #[test]

@@ -103,7 +103,7 @@ impl Cmd {
         let (out_read, out_write) = io::pipe().map_err(io_error)?;
         let (err_read, err_write) = io::pipe().map_err(io_error)?;
         // As an `OsStr`: duct takes a `Path` without a slash for a file of the current folder.
-        let mut expression = duct::cmd(self.program.as_os_str(), &self.args)
+        let mut expression = duct::cmd(self.located().as_os_str(), &self.args)
             .full_env(self.env.iter().cloned())
             .stdout_file(out_write)
             .stderr_file(err_write)

@@ -48,7 +48,7 @@ impl Cmd {
             source,
         })?;
         #[allow(clippy::disallowed_methods, reason = "this is the one module that spawns")]
-        let mut process = std::process::Command::new(&self.program);
+        let mut process = std::process::Command::new(self.located());
         process
             .args(&self.args)
             .env_clear()
@@ -71,7 +71,7 @@ impl Cmd {
 
     fn tokio(&self, stdin: Stdio, stdout: Stdio, stderr: Stdio) -> tokio::process::Command {
         #[allow(clippy::disallowed_methods, reason = "this is the one module that spawns")]
-        let mut process = tokio::process::Command::new(&self.program);
+        let mut process = tokio::process::Command::new(self.located());
         process.args(&self.args).env_clear().envs(self.env.iter().cloned());
         process.stdin(stdin).stdout(stdout).stderr(stderr);
         if let Some(dir) = &self.cwd {

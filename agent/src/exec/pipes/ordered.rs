@@ -13,6 +13,8 @@
 //!
 //! The signals are sent to the one thread that reads, and blocked there: no other ever sees them.
 
+mod packets;
+
 use std::{
     collections::VecDeque,
     fmt, io,
@@ -28,10 +30,13 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::CAPACITY;
+use self::packets::Packets;
+use super::{CAPACITY, ROOM};
+use crate::block::Block;
 
 /// What a packet holds at most.
 const PAGE: usize = 4096;
+const _: () = assert!(PAGE <= ROOM, "what does not fit of a packet is lost");
 
 /// So many packets a pipe holds, and so many are taken for one write before the other pipe has its turn.
 const PACKETS: usize = CAPACITY / PAGE;
@@ -75,6 +80,7 @@ pub struct Ordered {
     unannounced: Option<Instant>,
     sweeping: bool,
     batch: Box<[libc::signalfd_siginfo; BATCH]>,
+    packets: Packets,
 }
 
 impl fmt::Debug for Ordered {
@@ -104,6 +110,7 @@ impl Ordered {
             sweeping: false,
             // SAFETY: plain data for which zeroes are valid.
             batch: Box::new(unsafe { std::mem::zeroed() }),
+            packets: Packets::new()?,
         };
         // Signals of whoever had the number before.
         ordered.gather()?;
@@ -112,7 +119,7 @@ impl Ordered {
     }
 
     pub(super) async fn ready(&mut self) {
-        if self.turn.is_some() || !self.writes.is_empty() {
+        if self.turn.is_some() || !self.writes.is_empty() || self.packets.has_excess() {
             return;
         }
         if !self.is_open() {
@@ -131,7 +138,10 @@ impl Ordered {
         }
     }
 
-    pub(super) fn read(&mut self, buffer: &mut Vec<u8>) -> Option<usize> {
+    pub(super) fn read(&mut self, block: &mut Block) -> Option<usize> {
+        if let Some(index) = self.packets.take_excess(block) {
+            return Some(index);
+        }
         loop {
             let Some((index, packets)) = self.next() else {
                 if self.look() {
@@ -139,7 +149,9 @@ impl Ordered {
                 }
                 return None;
             };
-            match self.ends[index].as_ref().map(|end| take(end, buffer)) {
+            let is_long = packets < PACKETS;
+            let take = |end| self.packets.take(index, end, is_long, block);
+            match self.ends[index].as_ref().map(take) {
                 None => {}
                 Some(Ok(0)) => self.ends[index] = None,
                 Some(Ok(read)) => {
@@ -166,7 +178,7 @@ impl Ordered {
     }
 
     pub(super) fn is_open(&self) -> bool {
-        self.ends.iter().any(Option::is_some)
+        self.ends.iter().any(Option::is_some) || self.packets.has_excess()
     }
 
     pub(super) fn into_ends(mut self) -> Vec<OwnedFd> {
@@ -194,8 +206,13 @@ impl Ordered {
     }
 
     fn add(&mut self, index: usize) {
-        // More writes than the pipe holds: the writer only says that it waits.
-        if self.waiting[index] < PACKETS {
+        // More writes than the pipe holds, and what was moved out of it: the writer only says that it waits.
+        let most = if self.packets.is_aside(index) {
+            2 * PACKETS
+        } else {
+            PACKETS
+        };
+        if self.waiting[index] < most {
             self.waiting[index] += 1;
             self.writes.push_back(index);
         }
@@ -230,6 +247,9 @@ impl Ordered {
 
     /// What poll(2) says of one pipe.
     fn state(&self, index: usize) -> libc::c_short {
+        if self.packets.is_aside(index) {
+            return libc::POLLIN;
+        }
         let Some(end) = &self.ends[index] else { return 0 };
         let mut state = libc::pollfd {
             fd: end.as_raw_fd(),
@@ -276,21 +296,6 @@ impl Ordered {
             }
         }
     }
-}
-
-/// Reads one packet. The buffer has room for all that a pipe holds: what does not fit of a packet is lost, and what
-/// is not kept apart comes with the packet behind it.
-fn take(end: &OwnedFd, buffer: &mut Vec<u8>) -> io::Result<usize> {
-    buffer.reserve(CAPACITY);
-    let room = buffer.spare_capacity_mut();
-    // SAFETY: the spare capacity may be written to, and the kernel writes no more than its length.
-    let read = unsafe { libc::read(end.as_raw_fd(), room.as_mut_ptr().cast(), room.len()) };
-    let Ok(read) = usize::try_from(read) else {
-        return Err(io::Error::last_os_error());
-    };
-    // SAFETY: the kernel has just written so many bytes behind the old end.
-    unsafe { buffer.set_len(buffer.len() + read) };
-    Ok(read)
 }
 
 /// A real-time signal of this process that nobody else uses.

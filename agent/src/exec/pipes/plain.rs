@@ -6,6 +6,7 @@ use bytes::BufMut;
 use tokio::net::unix::pipe;
 
 use super::CAPACITY;
+use crate::block::Block;
 
 /// Both pipes.
 #[derive(Debug)]
@@ -38,11 +39,11 @@ impl Plain {
         }
     }
 
-    pub(super) fn read(&mut self, buffer: &mut Vec<u8>) -> Option<usize> {
+    pub(super) fn read(&mut self, block: &mut Block) -> Option<usize> {
+        let room = block.room();
         for index in [self.next, 1 - self.next] {
             let Some(pipe) = &self.ends[index] else { continue };
-            buffer.reserve(CAPACITY);
-            match pipe.try_read_buf(&mut buffer.limit(CAPACITY)) {
+            match pipe.try_read_buf(&mut block.bytes_mut().limit(room)) {
                 Ok(0) => self.ends[index] = None,
                 Ok(_) => {
                     self.next = 1 - index;
