@@ -253,6 +253,7 @@ async fn claim(
         };
         failpoint::hit(Point::JobClaimed);
         tracing::info!(job = %claimed.job, attempt = %claimed.attempt, number = claimed.number, "claimed a job");
+        deps.hints.notify(Hint::Claimed(claimed.job));
         deps.hints.notify(Hint::Run(claimed.run));
         let Some(attempt) = deps.store.attempt(claimed.attempt).await? else {
             continue;
