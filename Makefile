@@ -49,7 +49,7 @@ help:
 	@echo "make test-full HELIOS_CI_FORGEJO=/path/of/forgejo  the same, and conversations with a real Forgejo"
 	@echo "make image-debian  a golden disk with all of Debian 12, for UEFI: $(DEBIAN)"
 	@echo "make openzfs     a guest with real OpenZFS, for tests of the zone back end: $(OPENZFS)"
-	@echo "make bench       measurements, as ratios within one run"
+	@echo "make bench       measurements, as ratios within one run; BENCH=flood for one part (docs/performance.md)"
 	@echo "make install     programs, services, rights below DESTDIR, as smf/helios-ci.p5m lists them"
 	@echo "make package     the same as an archive with an install script: $(PACKAGE_DIR)/helios-ci-VERSION.tar.gz"
 	@echo "make audit       licences and advisories of dependencies (needs cargo-deny and the network)"
@@ -140,8 +140,16 @@ docs: setup-build
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --locked --no-deps --document-private-items \
 		--lib --bin helios-demo --examples -q
 
-bench: setup-test build agent guest
-	HELIOS_CI_AGENT=$(abspath $(AGENT)) HELIOS_CI_GUEST=$(abspath $(GUEST)) $(CARGO) bench --locked -p helios-ci --bench logs --bench daemon
+# BENCH names parts (orchestrator/benches/daemon/main.rs lists them; `logs` is a program of its own), INTO a document
+# whose table gets what was measured.
+bench: setup-test agent guest
+ifneq ($(BENCH),logs)
+	HELIOS_CI_AGENT=$(abspath $(AGENT)) HELIOS_CI_GUEST=$(abspath $(GUEST)) $(CARGO) bench --workspace --locked --bench daemon -- \
+		$(BENCH) $(if $(INTO),--into $(abspath $(INTO)))
+endif
+ifneq ($(filter logs,$(or $(BENCH),logs)),)
+	$(CARGO) bench --workspace --locked --bench logs
+endif
 
 audit:
 	@command -v cargo-deny >/dev/null || { echo "audit: install it with 'cargo install --locked cargo-deny'" >&2; exit 1; }

@@ -274,6 +274,7 @@ async fn claim(
         failpoint::hit(Point::JobClaimed);
         for attempt in claimed {
             tracing::info!(job = %attempt.job, attempt = %attempt.id, number = attempt.number, "claimed a job");
+            deps.hints.notify(Hint::Claimed(attempt.job));
             deps.hints.notify(Hint::Run(attempt.run));
             used.push(MachineUse::of(&attempt));
             attempts.spawn(driver::drive(deps.clone(), attempt, Start::Fresh, stop.clone()));

@@ -421,7 +421,9 @@ type Connector = BoxCloneSyncService<Uri, MaybeHttpsStream<TokioIo<TcpStream>>, 
 
 /// Connects within a time, to this address if the daemon's own is known.
 fn connector(https: bool, at: Option<SocketAddr>) -> io::Result<Connector> {
-    let connector = connector::tls(HttpConnector::new_with_resolver(Resolver(at)), https)?;
+    let mut connector = HttpConnector::new_with_resolver(Resolver(at));
+    connector.set_nodelay(true);
+    let connector = connector::tls(connector, https)?;
     Ok(BoxCloneSyncService::new(service_fn(move |to: Uri| {
         let connecting = connector.clone().call(to);
         async move {
@@ -486,7 +488,7 @@ struct LocalToken {
 impl LocalToken {
     async fn make(config: &Config) -> Result<(Secret, Self), ClientError> {
         let failed = |e: StoreError| ClientError::NoToken { reason: e.to_string() };
-        let store = Store::open(&config.database).await.map_err(failed)?;
+        let store = Store::open_beside_daemon(&config.database).await.map_err(failed)?;
         let token = new_token();
         let hash = token_hash(token.expose()).ok_or_else(|| ClientError::NoToken {
             reason: "none could be made".into(),

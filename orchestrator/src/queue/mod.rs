@@ -5,7 +5,7 @@ use std::fmt;
 
 use tokio::sync::broadcast;
 
-use crate::model::ids::{AttemptId, RunId};
+use crate::model::ids::{AttemptId, JobId, RunId};
 
 /// What may have changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -16,6 +16,8 @@ pub enum Hint {
     Trigger,
     /// A job was queued.
     Job,
+    /// This node claimed this job: its newest attempt is another one.
+    Claimed(JobId),
     /// The outbox has something new.
     Report,
     /// Somebody asked for the end of this attempt.

@@ -43,7 +43,11 @@ use futures::future::BoxFuture;
 
 use crate::{
     config,
-    store::engine::{db::Pool, tx::Tx, writer::Commit},
+    store::engine::{
+        db::{Check, Pool},
+        tx::Tx,
+        writer::Commit,
+    },
 };
 
 pub use self::engine::inspect::{Inspection, inspect};
@@ -115,26 +119,30 @@ impl Store {
     /// Opens the database, checks it, and brings its schema up to date. Refuses a damaged one and one
     /// that a later version wrote.
     pub async fn open(db: &config::Database) -> Result<Self, StoreError> {
-        Ok(Self {
+        Ok(Self::of(Pool::open(db, Check::Whole).await?, None))
+    }
+
+    /// Opens the database of a daemon that runs, for a command beside it: what the daemon read of it at its start, all of
+    /// it, is not read again.
+    pub async fn open_beside_daemon(db: &config::Database) -> Result<Self, StoreError> {
+        Ok(Self::of(Pool::open(db, Check::Schema).await?, None))
+    }
+
+    fn of(pool: Pool, folder: Option<tempfile::TempDir>) -> Self {
+        Self {
             inner: Arc::new(Inner {
-                pool: Pool::open(db).await?,
+                pool,
                 unreadable: AtomicU64::new(0),
-                _folder: None,
+                _folder: folder,
             }),
-        })
+        }
     }
 
     /// An empty SQLite database that vanishes with the last clone.
     pub async fn open_temporary() -> Result<Self, StoreError> {
         let folder = tempfile::tempdir().map_err(|e| StoreError::location(&std::env::temp_dir(), e.to_string()))?;
         let db = config::Database::Sqlite(folder.path().join("helios-ci.db"));
-        Ok(Self {
-            inner: Arc::new(Inner {
-                pool: Pool::open(&db).await?,
-                unreadable: AtomicU64::new(0),
-                _folder: Some(folder),
-            }),
-        })
+        Ok(Self::of(Pool::open(&db, Check::Whole).await?, Some(folder)))
     }
 
     /// Finishes what is under way and closes the database; every later call says so.

@@ -74,6 +74,7 @@ struct Inner {
     repositories: Arc<dyn Repositories>,
     connections: ConnectionHealth,
     hints: Arc<dyn Hints>,
+    stream_poll: Option<Duration>,
     catch_up: SingleFlight<CatchUpResult>,
     metrics: Metrics,
     draining: CancellationToken,
@@ -99,6 +100,8 @@ pub struct Parts {
     pub connections: ConnectionHealth,
     /// What requests change wakes others through them, and what others change wakes live pages.
     pub hints: Arc<dyn Hints>,
+    /// How often live pages look for what nobody hinted at: [`live::poll`].
+    pub stream_poll: Option<Duration>,
     /// Metrics.
     pub metrics: Metrics,
     /// Cancelled when the daemon begins to stop: readiness fails and live streams end.
@@ -118,6 +121,7 @@ impl AppState {
             repositories: parts.repositories,
             connections: parts.connections,
             hints: parts.hints,
+            stream_poll: parts.stream_poll,
             catch_up: SingleFlight::default(),
             metrics: parts.metrics,
             draining: parts.draining,
@@ -182,6 +186,10 @@ impl AppState {
 
     pub(crate) fn hints(&self) -> &dyn Hints {
         &*self.0.hints
+    }
+
+    pub(crate) fn stream_poll(&self) -> Option<Duration> {
+        self.0.stream_poll
     }
 
     /// The comparison with the forges that a person asked for, while it goes on.

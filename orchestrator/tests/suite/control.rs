@@ -337,6 +337,14 @@ async fn a_daemon_with_a_certificate_is_asked_by_its_name_and_only_if_that_is_tr
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert_eq!(refused.status.code(), Some(5), "{said}");
     assert!(said.contains("certificate"), "{said}");
+    let missing = world.dir.path().join("missing.pem");
+    let without = |command: &mut std::process::Command| command.env("SSL_CERT_FILE", &missing).output().unwrap();
+    let refused = without(&mut world.command(&["runs"]));
+    assert_eq!(refused.status.code(), Some(5), "{refused:?}");
+    // They are read for nobody who does not ask for TLS: reading a system's takes longer than the answer.
+    let plain = World::start(Machines::Process).await;
+    let answered = without(&mut plain.command(&["runs"]));
+    assert!(answered.status.success(), "{answered:?}");
 
     // An address that is none.
     let nowhere = world

@@ -29,6 +29,7 @@ mod image_trial;
 mod job_isolation;
 mod keep;
 mod known_defects;
+mod live;
 mod local_run;
 mod machined;
 mod machines;

@@ -211,6 +211,7 @@ impl Running {
             }),
             connections: ready.connections.clone(),
             hints: Arc::clone(&deps.hints),
+            stream_poll: web::live::poll(),
             metrics: deps.metrics.clone(),
             draining: self.stop.clone(),
         });

@@ -41,6 +41,15 @@ const REPEATS: u32 = 20;
 /// The critical section (a Postgres advisory lock) of migrations.
 const MIGRATION_SECTION: i64 = 0x6865_6c69_6f73_0001;
 
+/// How much of a database is read when it is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::store) enum Check {
+    /// All of it: nobody else may have done so.
+    Whole,
+    /// Its schema's version: a daemon that has it open did the rest.
+    Schema,
+}
+
 /// A step of the schema: its version, and its statements for either database.
 struct Migration {
     version: i64,
@@ -126,9 +135,9 @@ pub(in crate::store) enum Pool {
 
 impl Pool {
     /// Opens, checks and migrates.
-    pub(in crate::store) async fn open(db: &config::Database) -> Result<Self, StoreError> {
+    pub(in crate::store) async fn open(db: &config::Database, check: Check) -> Result<Self, StoreError> {
         match db {
-            config::Database::Sqlite(path) => open_sqlite(path).await,
+            config::Database::Sqlite(path) => open_sqlite(path, check).await,
             config::Database::Postgres(url) => {
                 let options = PgConnectOptions::from_str(url.expose())
                     .map_err(|source| StoreError::from_sqlx(OPEN, source))?
@@ -293,7 +302,7 @@ async fn read_clock(tx: &mut Tx) -> Result<i64, StoreError> {
     row.map_or(Ok(clock::now_ms()), |row| row.int("now"))
 }
 
-async fn open_sqlite(path: &Path) -> Result<Pool, StoreError> {
+async fn open_sqlite(path: &Path, check: Check) -> Result<Pool, StoreError> {
     create_private(path)?;
     let options = SqliteConnectOptions::new()
         .filename(path)
@@ -311,14 +320,18 @@ async fn open_sqlite(path: &Path) -> Result<Pool, StoreError> {
         what: OPEN,
         now: clock::now_ms(),
     };
-    check_integrity(&mut tx).await?;
+    if check == Check::Whole {
+        check_integrity(&mut tx).await?;
+    }
     tx.what = MIGRATE;
     // A table that is rebuilt is dropped first, which would take along every row that refers to it. The switch does
     // nothing inside a transaction.
     tx.execute("PRAGMA foreign_keys = OFF", &[]).await?;
     tx.execute("BEGIN IMMEDIATE", &[]).await?;
-    migrate(&mut tx).await?;
-    if let Some(row) = tx.row("PRAGMA foreign_key_check", &[]).await? {
+    // It reads all rows, which only a migration can have broken.
+    if migrate(&mut tx).await?
+        && let Some(row) = tx.row("PRAGMA foreign_key_check", &[]).await?
+    {
         return Err(StoreError::Internal {
             what: MIGRATE,
             reason: format!(
@@ -390,8 +403,8 @@ async fn check_integrity(tx: &mut Tx) -> Result<(), StoreError> {
 }
 
 /// Brings the schema up to date inside the caller's transaction: all of it or nothing, and one
-/// process at a time.
-async fn migrate(tx: &mut Tx) -> Result<(), StoreError> {
+/// process at a time. Whether there was anything to do.
+async fn migrate(tx: &mut Tx) -> Result<bool, StoreError> {
     tx.exclusive(MIGRATION_SECTION).await?;
     tx.execute(
         "CREATE TABLE IF NOT EXISTS schema_versions (version BIGINT PRIMARY KEY, applied_ms BIGINT NOT NULL)",
@@ -424,7 +437,7 @@ async fn migrate(tx: &mut Tx) -> Result<(), StoreError> {
         )
         .await?;
     }
-    Ok(())
+    Ok(found < known)
 }
 
 #[cfg(test)]

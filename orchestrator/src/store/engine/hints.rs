@@ -12,7 +12,8 @@
 //!
 //! **Losing one costs latency.** The sender never knows whether anybody listens. Whoever begins to listen, or begins again
 //! after a break, takes it that everything has changed; and what waits is looked for on a slow timer in any case
-//! (`Store::waiting`). Of the hints, [`Hint::Run`] and [`Hint::Capacity`] concern their own node alone and are not sent.
+//! (`Store::waiting`). Of the hints, [`Hint::Claimed`], [`Hint::Run`] and [`Hint::Capacity`]
+//! concern their own node alone and are not sent.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,4 +1,4 @@
-//! Whether anything about a job changed: what viewers of one ask each second.
+//! Whether anything about a job changed: what viewers of one ask at each hint.
 
 use crate::{
     model::{

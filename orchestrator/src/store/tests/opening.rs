@@ -162,6 +162,32 @@ async fn a_damaged_file_is_refused_and_left_alone() {
     }
 }
 
+/// What a command costs must not grow with the history that it does not ask for.
+#[tokio::test]
+async fn a_command_beside_the_daemon_does_not_read_all_of_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("helios-ci.db");
+    let (lab, run, _) = filled(&path).await;
+    lab.store
+        .sql(
+            "INSERT INTO audit (at_ms, who, action, subject, evidence, request_id)
+             VALUES (1, '', '', '', zeroblob(1000000), '')",
+        )
+        .await;
+    lab.store.close().await;
+    let mut file = fs::read(&path).unwrap();
+    // The last pages are of that row: a chain of pages that begin with the number of the next.
+    let end = file.len();
+    for byte in &mut file[end - 100_000..] {
+        *byte = 0xff;
+    }
+    fs::write(&path, &file).unwrap();
+    let error = open(&path).await.unwrap_err();
+    assert!(matches!(error, StoreError::Corrupt { .. }), "{error:?}");
+    let store = Store::open_beside_daemon(&Database::Sqlite(path)).await.unwrap();
+    assert!(store.run(run).await.unwrap().is_some());
+}
+
 #[tokio::test]
 async fn a_place_that_cannot_hold_it_is_named() {
     let folder = tempfile::tempdir().unwrap();

@@ -9,3 +9,5 @@ pub mod page_stream;
 pub mod record_stream;
 mod stream;
 pub mod utf8;
+
+pub use job_watch::poll;

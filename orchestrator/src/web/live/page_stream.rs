@@ -83,6 +83,8 @@ struct EndEvent {}
 
 struct Lines {
     job: JobWatch,
+    /// The job when the stream was asked for.
+    found: JobDetail,
     shown: Option<AttemptId>,
     /// Where the reader said it was.
     from: Option<PageCursor>,
@@ -218,7 +220,7 @@ impl Shown {
 impl Producer for Lines {
     async fn run(mut self, state: &AppState, sink: &mut Sink) -> Result<(), Gone> {
         let mut sent = LastSent::default();
-        let mut job = self.job.read(state).await?;
+        let mut job = self.found;
         // While the job waits there is no log, only its state.
         let attempt = loop {
             sent.send_changes(state, sink, &job).await?;
@@ -291,6 +293,7 @@ pub async fn page(
     Query(query): Query<StreamQuery>,
     headers: HeaderMap,
 ) -> Result<Events, Problem> {
+    let hints = state.hints().subscribe();
     let job = lookup::job(&state, &caller, Action::See, &id).await?;
     let attempt = attempt_of(&job, None)?.map(|a| a.id);
     let from = last_event_id(&headers).or(query.from.as_deref());
@@ -299,7 +302,8 @@ pub async fn page(
         &state,
         &caller,
         Lines {
-            job: JobWatch::new(&state, &job),
+            job: JobWatch::new(&state, hints, &job),
+            found: job,
             shown: attempt,
             from,
         },

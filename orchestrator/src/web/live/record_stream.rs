@@ -1,6 +1,6 @@
 //! The API's stream: records of a job's log, as they are written.
 
-use std::{collections::HashMap, time::Duration};
+use std::collections::HashMap;
 
 use axum::{
     extract::{Path, Query, State},
@@ -30,12 +30,13 @@ use crate::{
     },
 };
 
-/// How often a log that does not begin is asked whether it still may.
-const NO_LOG: Duration = Duration::from_secs(1);
-
 struct Records {
     job: JobWatch,
     number: Option<u32>,
+    /// The try that is meant, if there was one when the stream was asked for.
+    attempt: Option<AttemptRow>,
+    /// Whether the job had ended then.
+    ended: bool,
     /// Where the reader said it was.
     from: Option<LogCursor>,
 }
@@ -112,21 +113,20 @@ async fn resync(sink: &mut Sink, attempt: AttemptId, position: Position) -> Resu
 impl Records {
     /// Waits until the job has an attempt whose log may be followed; none when it never will have one.
     async fn attempt_or_end(&mut self, state: &AppState) -> Result<Option<AttemptRow>, Gone> {
-        loop {
+        while self.attempt.is_none() && !self.ended {
+            self.job.changed().await;
             let version = self.job.version(state).await?;
             if version.attempt.is_some() {
                 let detail = self.job.read(state).await?;
-                return attempt_of(&detail, self.number).map(|a| a.cloned()).map_err(|_| Gone);
+                self.attempt = attempt_of(&detail, self.number).map_err(|_| Gone)?.cloned();
             }
-            if version.state.is_terminal() {
-                return Ok(None);
-            }
-            self.job.changed().await;
+            self.ended = version.state.is_terminal();
         }
+        Ok(self.attempt.take())
     }
 
     /// Sends records until the log's end.
-    async fn follow(&self, state: &AppState, sink: &mut Sink, attempt: AttemptId) -> Result<(), Gone> {
+    async fn follow(&mut self, state: &AppState, sink: &mut Sink, attempt: AttemptId) -> Result<(), Gone> {
         let from = match self.from {
             Some(from) if from.attempt == attempt => from.position,
             // The numbers of another try's log mean nothing in this one.
@@ -143,7 +143,8 @@ impl Records {
         loop {
             let page = tokio::select! {
                 page = pages.next() => page,
-                () = tokio::time::sleep(NO_LOG), if !begun => {
+                () = self.job.changed(), if !begun => {
+                    self.job.version(state).await?;
                     if never_comes(state, attempt).await {
                         return Ok(());
                     }
@@ -176,14 +177,12 @@ impl Producer for Records {
     async fn run(mut self, state: &AppState, sink: &mut Sink) -> Result<(), Gone> {
         let attempt = self.attempt_or_end(state).await?;
         if let Some(attempt) = &attempt {
-            // It began after the request was answered: the answer to the next one says where.
-            if matches!(
-                log_location(state, attempt).await,
-                LogLocation::Elsewhere | LogLocation::Removed
-            ) {
-                return sink.ask_again().await;
+            match log_location(state, attempt).await {
+                // It began after the request was answered: the answer to the next one says where.
+                LogLocation::Elsewhere | LogLocation::Removed => return sink.ask_again().await,
+                LogLocation::None if attempt.state.is_terminal() => {}
+                LogLocation::None | LogLocation::Here => self.follow(state, sink, attempt.id).await?,
             }
-            self.follow(state, sink, attempt.id).await?;
         }
         let end = LogEnd {
             attempt: attempt.map(|attempt| attempt.id),
@@ -201,6 +200,7 @@ pub async fn api(
     Query(query): Query<StreamQuery>,
     headers: HeaderMap,
 ) -> Result<Events, Problem> {
+    let hints = state.hints().subscribe();
     let job = lookup::job(&state, &caller, Action::See, &id).await?;
     let from = last_event_id(&headers).or(query.from.as_deref());
     let from: Option<LogCursor> = from.map(parse).transpose()?;
@@ -212,7 +212,9 @@ pub async fn api(
         &state,
         &caller,
         Records {
-            job: JobWatch::new(&state, &job),
+            attempt: attempt_of(&job, number)?.cloned(),
+            ended: job.job.state.is_terminal(),
+            job: JobWatch::new(&state, hints, &job),
             number,
             from,
         },

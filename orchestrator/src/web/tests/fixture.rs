@@ -35,7 +35,7 @@ use crate::{
     web::{
         AppState, Parts, Repositories,
         identity::{self, ADMIN_SCOPE, token_hash},
-        router,
+        live, router,
     },
 };
 
@@ -233,6 +233,11 @@ pub fn trigger(path: &str, id: u64, title: &str) -> Trigger {
 impl Site {
     /// Both repositories with one queued run of three jobs each, and a token.
     pub async fn new() -> Self {
+        Self::with_stream_poll(live::poll()).await
+    }
+
+    /// As [`Site::new`], with live pages that poll so often, or never.
+    pub async fn with_stream_poll(stream_poll: Option<Duration>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open_temporary().await.unwrap();
         let logs = LogStore::new(folder.path());
@@ -250,6 +255,7 @@ impl Site {
             repositories: Arc::new(KnownRepositories),
             connections: ConnectionHealth::new(&["berg".parse().unwrap()]),
             hints: Arc::new(InProcess::new()),
+            stream_poll,
             metrics: Metrics::new(),
             draining: tokio_util::sync::CancellationToken::new(),
         });

@@ -15,6 +15,7 @@ use crate::{
     deadline,
     logs::Channel,
     model::state::JobResult,
+    queue::Hint,
     store::{AttemptEnd, tests::AGE_ATTEMPTS},
 };
 
@@ -462,6 +463,46 @@ async fn a_stream_that_began_before_its_log_was_elsewhere_sends_its_reader_to_as
     assert_eq!(claimed, job);
     events.until("resync").await;
     assert!(events.next().await.is_none());
+}
+
+#[tokio::test]
+async fn streams_that_wait_for_their_job_wake_by_hints_alone() {
+    let site = Site::with_stream_poll(None).await;
+    let job = site.public.jobs[0];
+    let mut api = Events::open(&site, &format!("/api/v1/jobs/{job}/logs/stream"), None).await;
+    let mut page = Events::open(&site, &format!("/jobs/{job}/log/stream"), None).await;
+    assert!(page.until("state").await.data.contains("queued"));
+    let (attempt, epoch, claimed) = site.claim().await;
+    assert_eq!(claimed, job);
+    site.state.notify([Hint::Claimed(job)]);
+    let mut log = site.writer(attempt).await;
+    log.output(1, 0, Channel::Stdout, now_ms(), b"first\n").unwrap();
+    assert!(api.until("log").await.data.contains("first"));
+    let first = page.until("lines").await;
+    assert_eq!(shown(&first), [("s1-L1".to_owned(), "first".to_owned())]);
+    log.seal().await.unwrap();
+    let end = AttemptEnd::Result {
+        result: JobResult::Success,
+        message: "ok".into(),
+    };
+    site.store.end_attempt(attempt, epoch, end, 3).await.unwrap();
+    site.state.notify([Hint::Run(site.public.run)]);
+    api.until("end").await;
+    page.until("end").await;
+}
+
+#[tokio::test]
+async fn a_job_that_ends_before_any_attempt_ends_its_streams_by_a_hint_alone() {
+    let site = Site::with_stream_poll(None).await;
+    let job = site.public.jobs[0];
+    let mut api = Events::open(&site, &format!("/api/v1/jobs/{job}/logs/stream"), None).await;
+    let mut page = Events::open(&site, &format!("/jobs/{job}/log/stream"), None).await;
+    let cancelled = site
+        .as_admin(Method::POST, &format!("/api/v1/jobs/{job}/cancel"), "")
+        .await;
+    assert_eq!(cancelled.status, StatusCode::OK, "{}", cancelled.body);
+    assert!(api.until("end").await.data.contains("\"attempt\":null"));
+    page.until("end").await;
 }
 
 #[tokio::test]
