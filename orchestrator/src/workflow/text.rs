@@ -1,9 +1,9 @@
 //! A workflow file's text → its tree, with the limits of a file that anybody may write.
 
 use super::MAX_FILE;
-use crate::yaml::{self, Dialect, Fault, Node, Rules, Span};
+use crate::yaml::{self, Dialect, Document, Fault, FaultKind, Rules, Span};
 
-const RULES: Rules = Rules {
+pub(super) const RULES: Rules = Rules {
     what: "a workflow file",
     dialect: Dialect::Full,
     max_depth: 50,
@@ -12,15 +12,22 @@ const RULES: Rules = Rules {
 };
 
 /// Reads one document.
-pub(super) fn parse(source: &str) -> Result<Node, Vec<Fault>> {
-    let whole = |message: String| {
-        vec![Fault {
+pub(super) fn read(source: &str, rules: &Rules) -> Document {
+    let whole = |kind, message: String| Document {
+        root: None,
+        faults: vec![Fault {
+            kind,
             span: Span::START,
             message,
-        }]
+        }],
+        nodes: 0,
     };
     if source.len() > MAX_FILE {
-        return Err(whole(format!("the file is longer than {MAX_FILE} bytes")));
+        return whole(FaultKind::TooLarge, format!("the file is longer than {MAX_FILE} bytes"));
     }
-    yaml::parse(source, &RULES)?.ok_or_else(|| whole("the file is empty".into()))
+    let document = yaml::read(source, rules);
+    if document.root.is_none() && document.faults.is_empty() {
+        return whole(FaultKind::Syntax, "the file is empty".into());
+    }
+    document
 }

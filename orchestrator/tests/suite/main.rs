@@ -45,4 +45,5 @@ mod restart;
 mod rights;
 mod tidy;
 mod time;
+mod validate;
 mod zones;
