@@ -58,9 +58,8 @@ fn filter_patterns() {
 /// Cases in which we differ from GitHub's parser, each with the reason.
 const DIFFERENT: [(&str, &str); 2] = [
     (
-        "errors-job-concurrency.yml",
-        "which contexts an expression names is seen when it is parsed, and nothing parses expressions yet: the file is \
-         kept from running as what does not run here",
+        "errors-anchor-tag.yml",
+        "anchors were no part of the language when the case was written, and are since 2025",
     ),
     (
         "yaml-schema-sequence.yml",
@@ -68,6 +67,21 @@ const DIFFERENT: [(&str, &str); 2] = [
          of theirs took for one",
     ),
 ];
+
+/// Whether a case is about more than what is written in its one file.
+fn is_about_more(case: &Json) -> bool {
+    let invalid = case["valid"] == false;
+    // What another repository's workflow holds is judged when it is called.
+    let calls = case["files"].is_object();
+    // Counted in bytes of GitHub's own objects in memory.
+    let result_size = case["options"].as_str().unwrap().contains("max-result-size");
+    invalid && (calls || result_size)
+}
+
+/// What an expression names is seen when it is parsed, and nothing parses expressions yet.
+fn is_inside_of_expressions(message: &str) -> bool {
+    message.contains("within expression")
+}
 
 #[test]
 fn workflow_files() {
@@ -78,8 +92,7 @@ fn workflow_files() {
     let mut differ = Vec::new();
     for case in &cases {
         let id = case["id"].as_str().unwrap();
-        // What a called workflow holds, in another repository, is judged when it is called.
-        if case["files"].is_object() && case["valid"] == false {
+        if is_about_more(case) {
             continue;
         }
         let options = case["options"].as_str().unwrap();
@@ -103,6 +116,12 @@ fn workflow_files() {
         let line: Option<u32> = message
             .and_then(|message| message.split_once("(Line: "))
             .map(|(_, rest)| rest.split(',').next().unwrap().parse().unwrap());
+        if message.is_some_and(is_inside_of_expressions) {
+            // It does not run all the same.
+            let refused = findings.diagnostics.iter().any(|d| d.severity.refuses());
+            assert!(refused, "{id}: {message:?}");
+            continue;
+        }
         let agrees =
             errors.is_empty() == case["valid"] && (errors.is_empty() || line.is_none_or(|line| errors[0].line == line));
         if agrees {

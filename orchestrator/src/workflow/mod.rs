@@ -115,7 +115,11 @@ fn inspect(path: &str, bytes: &[u8], event: Option<&Event>, defaults: &Defaults,
     }
     let (text, not_text) = decode(bytes);
     let mut walk = Walk::new(path, text);
-    let wanted = if let Some(span) = not_text {
+    let wanted = if bytes.len() > MAX_FILE {
+        let message = format!("the file is longer than {MAX_FILE} bytes");
+        walk.report(Code::TooLarge, Span::START, message);
+        None
+    } else if let Some(span) = not_text {
         walk.report(Code::NotUtf8, span, "the file is not UTF-8 text from here on");
         None
     } else if std::path::Path::new(path).extension().is_some_and(|e| e == "kdl") {

@@ -1,6 +1,5 @@
 //! A workflow file's text → its tree, with the limits of a file that anybody may write.
 
-use super::MAX_FILE;
 use crate::yaml::{self, Dialect, Document, Fault, FaultKind, Rules, Span};
 
 pub(super) const RULES: Rules = Rules {
@@ -13,21 +12,13 @@ pub(super) const RULES: Rules = Rules {
 
 /// Reads one document.
 pub(super) fn read(source: &str, rules: &Rules) -> Document {
-    let whole = |kind, message: String| Document {
-        root: None,
-        faults: vec![Fault {
-            kind,
-            span: Span::START,
-            message,
-        }],
-        nodes: 0,
-    };
-    if source.len() > MAX_FILE {
-        return whole(FaultKind::TooLarge, format!("the file is longer than {MAX_FILE} bytes"));
-    }
-    let document = yaml::read(source, rules);
+    let mut document = yaml::read(source, rules);
     if document.root.is_none() && document.faults.is_empty() {
-        return whole(FaultKind::Syntax, "the file is empty".into());
+        document.faults.push(Fault {
+            kind: FaultKind::Syntax,
+            span: Span::START,
+            message: "the file is empty".into(),
+        });
     }
     document
 }

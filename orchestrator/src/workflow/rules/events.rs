@@ -207,7 +207,7 @@ fn choice(walk: &mut Walk<'_>, key: &Key, input: &Node, options: &Node) {
         && !words.iter().any(|word| *word == scalar.text())
     {
         let message = format!("the default `{}` is not one of the `options`", shown(&scalar.text()));
-        walk.report(Code::BadInput, default.span, message);
+        walk.report(Code::InputDefault, default.span, message);
     }
 }
 
@@ -228,7 +228,7 @@ fn default_fits(walk: &mut Walk<'_>, key: &Key, input: &Node, kind: &str) {
         "number" => matches!(scalar.kind, Kind::Number(_)) || scalar.text().trim().parse::<f64>().is_ok(),
         _ => true,
     };
-    if !fits && !scalar.text().contains("${{") {
+    if !fits && !scalar.text().is_empty() && !scalar.text().contains("${{") {
         let message = format!(
             "the default of the input `{}` must be a {kind}, not `{}`",
             shown(&key.text),

@@ -7,7 +7,7 @@ use super::{
         code::Code,
         walk::{Walk, shown},
     },
-    ids, steps,
+    ids, matrix, steps,
 };
 use crate::yaml::{Key, Node, Span, Value, nearest};
 
@@ -187,6 +187,7 @@ fn one(walk: &mut Walk<'_>, key: &Key, job: &Node) {
     let has = |name: &str| entries.iter().any(|(key, _)| key.text == name);
     let id = shown(&key.text);
     steps::defaults(walk, job);
+    matrix::check(walk, job);
     if let Some(node) = job.get("uses") {
         calls(walk, node);
     } else if !has("uses") {

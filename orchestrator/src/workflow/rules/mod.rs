@@ -5,6 +5,7 @@ mod cron;
 mod events;
 mod ids;
 mod jobs;
+mod matrix;
 mod steps;
 #[cfg(test)]
 mod tests;

@@ -96,7 +96,7 @@ fn is_action(text: &str) -> bool {
     };
     let mut parts = path.split(['/', '\\']);
     let two = parts.by_ref().take(2).filter(|part| !part.is_empty()).count() == 2;
-    two && !version.is_empty()
+    two && !version.is_empty() && !version.contains('@')
 }
 
 fn shell(walk: &mut Walk<'_>, node: &Node) {
@@ -141,7 +141,6 @@ mod tests {
             "$/actions/a",
             "docker://alpine:3.8",
             "https://code.forgejo.org/actions/checkout@v4",
-            "owner/name@release@2",
         ] {
             assert!(is_action(text), "{text}");
         }
@@ -150,6 +149,7 @@ mod tests {
             "actions/checkout",
             "actions/checkout@",
             "badrepo@invalid",
+            "owner/name@release@2",
             "/checkout@v1",
             "docker://",
             "$$docker://alpine:3.8",

@@ -171,15 +171,43 @@ fn events_have_their_own_words() {
     for wrong in [
         "a: {type: choice}",
         "a: {type: choice, options: []}",
-        "a: {type: choice, options: [x], default: y}",
         "a: {options: [x]}",
         "a: {type: number, default: x}",
     ] {
         assert!(inputs(wrong).contains("bad-input"), "{wrong}: {}", inputs(wrong));
     }
+    let odd = "{push: , workflow_dispatch: {inputs: {a: {type: choice, options: [x], default: y}}}}";
+    assert_eq!(advice(&on(odd)), ["1:84 input-default"]);
     assert!(!inputs("a: {type: choice, options: [1, x], default: 1}").contains("bad-input"));
     let many: String = (0..26).fold(String::new(), |all, i| format!("{all}i{i}: {{}}, "));
     assert!(inputs(&many).contains("bad-input"));
+}
+
+#[test]
+fn a_matrix_gives_jobs() {
+    let matrix = |matrix: &str| codes(&job(&format!("    strategy: {{matrix: {matrix}}}\n")));
+    for wrong in [
+        "{}",
+        "{include: []}",
+        "{a: []}",
+        "{a: [1], exclude: [{b: 1}]}",
+        "{a: [1, 2, 3, 4, 5, 6, 7, 8], b: [1, 2, 3, 4, 5, 6, 7, 8], c: [1, 2, 3, 4, 5, 6, 7, 8]}",
+    ] {
+        let found = matrix(wrong);
+        assert!(
+            found.contains("bad-matrix") && found.lines().count() == 2,
+            "{wrong}: {found}"
+        );
+    }
+    for right in [
+        "{a: [1], exclude: [{A: 1}]}",
+        "{include: [{a: 1}]}",
+        "'${{ fromJSON(x) }}'",
+        "{a: '${{ fromJSON(x) }}', b: []}",
+    ] {
+        let found = matrix(right);
+        assert_eq!(found, "5:5 unsupported-matrix\n", "{right}");
+    }
 }
 
 #[test]
