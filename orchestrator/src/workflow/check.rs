@@ -8,8 +8,10 @@ use super::{
     schema::{Allowed, Definition, Kind, Mapping},
     walk::{Walk, quoted_list, shown},
 };
-use crate::model::diagnostic::Severity;
-use crate::yaml::{Key, Kind as ScalarKind, Node, Scalar, Span, Value, nearest};
+use crate::{
+    model::diagnostic::Severity,
+    yaml::{Key, Kind as ScalarKind, Node, Scalar, Span, Value, nearest},
+};
 
 /// Checks a tree against what may stand there.
 pub(super) fn check(walk: &mut Walk<'_>, node: &Node, definition: &'static Definition) {

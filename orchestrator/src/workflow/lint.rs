@@ -110,7 +110,7 @@ fn script(walk: &mut Walk<'_>, node: &Node, scalar: &Scalar) {
             Code::ScriptInjection,
             span,
             format!("`{path}` is text that an outsider chooses, and becomes part of the script"),
-            format!("give it to the step as a variable, `env: {{TEXT: ${{{{ {path} }}}}}}`, and use `\"$TEXT\"` in the script"),
+            format!("below `env` of the step write `TEXT: ${{{{ {path} }}}}`, and in the script `\"$TEXT\"`"),
         );
     }
 }

@@ -50,8 +50,8 @@ fn each_form_names_the_place_the_code_and_the_word_that_was_meant() {
     let (_, short, _) = said(dir.path(), &["validate", "wrong.yml", "--format", "short"]);
     assert_eq!(
         short,
-        "wrong.yml:5:5: error: unknown key `step` in a job (did you mean `steps`?) [unknown-key]\n\
-         wrong.yml:8:9: error: unknown key `runn` in a step (did you mean `run`?) [unknown-key]\n"
+        "wrong.yml:5:5: unknown key `step` in a job (did you mean `steps`?) [unknown-key]\n\
+         wrong.yml:8:9: unknown key `runn` in a step (did you mean `run`?) [unknown-key]\n"
     );
     let (_, human, _) = said(dir.path(), &["validate", "wrong.yml"]);
     for part in [

@@ -1,6 +1,7 @@
 //! `helios-ci validate`
 
 use std::{
+    fmt::Write as _,
     fs, io,
     io::Read as _,
     path::{Path, PathBuf},
@@ -196,26 +197,23 @@ fn short(answer: &Answer) -> String {
     let mut text = String::new();
     for file in &answer.files {
         for one in &file.diagnostics {
-            let kind = match one.severity {
-                Severity::Error => "error",
-                Severity::Unsupported | Severity::Warning => "warning",
-            };
             let help = one
                 .help
                 .as_ref()
                 .map(|help| format!(" ({})", printable(help)))
                 .unwrap_or_default();
-            text.push_str(&format!(
-                "{}:{}:{}: {kind}: {}{help} [{}]\n",
+            let _ = writeln!(
+                text,
+                "{}:{}:{}: {}{help} [{}]",
                 printable(&one.file),
                 one.line,
                 one.column,
                 printable(&one.message),
                 one.code
-            ));
+            );
         }
         if file.omitted > 0 {
-            text.push_str(&format!("{}:1:1: {} more\n", printable(&file.file), file.omitted));
+            let _ = writeln!(text, "{}:1:1: {} more", printable(&file.file), file.omitted);
         }
     }
     text
@@ -264,8 +262,8 @@ mod tests {
         let answer =
             answer("on: push\npermissions: {}\njobs:\n  a:\n    runs-on: x\n    step: []\n    steps: [{run: x}]\n");
         insta::assert_snapshot!(short(&answer), @r"
-        ci.yml:2:1: warning: `permissions` in a workflow is not supported yet (no token of the forge reaches the machine, so there is nothing to limit; remove it) [unsupported-permissions]
-        ci.yml:6:5: error: unknown key `step` in a job (did you mean `steps`?) [unknown-key]
+        ci.yml:2:1: `permissions` in a workflow is not supported yet (no token of the forge reaches the machine, so there is nothing to limit; remove it) [unsupported-permissions]
+        ci.yml:6:5: unknown key `step` in a job (did you mean `steps`?) [unknown-key]
         ");
         assert!(summary(&answer).starts_with("1 file: not valid (1 error, 1 thing"));
     }
