@@ -573,6 +573,14 @@ fn nearly() -> impl Strategy<Value = String> {
         Just("&a".into()),
         Just("!!int 3".into()),
         Just("env".into()),
+        Just("uses".into()),
+        Just("strategy".into()),
+        Just("matrix".into()),
+        Just("if".into()),
+        Just("with".into()),
+        Just("runs-on".into()),
+        Just("permissions".into()),
+        Just("<<".into()),
         "\\PC{0,5}"
     ];
     let piece = (
@@ -611,6 +619,8 @@ proptest! {
             prop_assert!(!found.is_empty() && found.len() <= 200);
             let lines = u32::try_from(text.lines().count()).unwrap() + 1;
             prop_assert!(found.iter().all(|d| d.line >= 1 && d.line <= lines && d.column >= 1), "{:?}", found);
+            // Each by a code that is explained.
+            prop_assert!(found.iter().all(|d| Code::named(&d.code).is_some_and(|code| code.severity() == d.severity)));
         }
     }
 
