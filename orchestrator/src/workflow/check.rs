@@ -332,6 +332,9 @@ fn unsupported(walk: &mut Walk<'_>, key: &Key, form: &Mapping, code: Code) {
             "no token of the forge reaches the machine, so there is nothing to limit; remove it"
         }
         Code::UnsupportedCall => "copy the called workflow's jobs into this file",
+        Code::UnsupportedRunsOn => {
+            "write one label, and a size of the server after it if need be: `runs-on: [illumos, large]`"
+        }
         Code::UnsupportedConcurrency => "without it, runs and jobs go side by side",
         Code::UnsupportedDefaults => "write `shell` and `working-directory` at each step",
         Code::UnsupportedOutputs => "do what the outputs are for in one job: its steps share the workspace",

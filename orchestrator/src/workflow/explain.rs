@@ -353,6 +353,51 @@ jobs.<job-id>.strategy.matrix
         assert_eq!(explain(""), Explained::Unknown(None));
     }
 
+    /// A row that nobody reads would be a key that is ignored silently: who adds one sees it here.
+    #[test]
+    fn what_is_acted_on_is_what_the_plan_is_read_from() {
+        let acted_on = |place: &&Place| place.unsupported.is_none();
+        let all = places();
+        let all = all.iter().filter(acted_on).map(Place::path);
+        let all: Vec<String> = all
+            .filter(|path| !path.starts_with("on.") || path.starts_with("on.push") || path.starts_with("on.workflow_d"))
+            .collect();
+        insta::assert_snapshot!(all.join("\n"), @r#"
+name
+description
+on
+on.push
+on.push.branches
+on.push.branches-ignore
+on.push.tags
+on.push.tags-ignore
+on.workflow_dispatch
+env
+env.<name>
+jobs
+jobs.<job-id>
+jobs.<job-id>.name
+jobs.<job-id>.needs
+jobs.<job-id>.runs-on
+jobs.<job-id>.env
+jobs.<job-id>.env.<name>
+jobs.<job-id>.timeout-minutes
+jobs.<job-id>.steps
+jobs.<job-id>.steps[*].name
+jobs.<job-id>.steps[*].id
+jobs.<job-id>.steps[*].run
+jobs.<job-id>.steps[*].shell
+jobs.<job-id>.steps[*].working-directory
+jobs.<job-id>.steps[*].env
+jobs.<job-id>.steps[*].env.<name>
+jobs.<job-id>.steps[*].timeout-minutes
+jobs.<job-id>.steps[*].continue-on-error
+jobs.<job-id>.steps[*].uses
+jobs.<job-id>.steps[*].with
+jobs.<job-id>.steps[*].with.<input>
+"#);
+    }
+
     #[test]
     fn the_committed_reference_is_that_of_the_table() {
         const BEGIN: &str =

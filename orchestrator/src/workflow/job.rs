@@ -94,14 +94,13 @@ fn one(walk: &mut Walk<'_>, key: &Key, node: &Node, defaults: &Defaults) -> Plac
 
 /// A label, and perhaps a size after it.
 fn runs_on(walk: &mut Walk<'_>, node: &Node) -> Vec<Template<Label>> {
+    const NO_LABEL: &str = "`runs-on` names no label";
     const HELP: &str = "write one label, and a size of the server after it if need be: `runs-on: [illumos, large]`";
-    if let Value::Mapping(_) = &node.value {
-        walk.report_help(
-            Code::UnsupportedRunsOn,
-            node.span,
-            "`runs-on` with `group` or `labels` is not supported yet",
-            HELP,
-        );
+    if let Value::Mapping(entries) = &node.value {
+        // Its keys were named, where it has any.
+        if entries.is_empty() {
+            walk.report(Code::UnsupportedRunsOn, node.span, NO_LABEL);
+        }
         return Vec::new();
     }
     let labels = walk.texts(node, "`runs-on`").unwrap_or_default();
@@ -113,7 +112,7 @@ fn runs_on(walk: &mut Walk<'_>, node: &Node) -> Vec<Template<Label>> {
             HELP,
         );
     } else if labels.is_empty() && matches!(&node.value, Value::Sequence(_)) {
-        walk.report(Code::UnsupportedRunsOn, node.span, "`runs-on` names no label");
+        walk.report(Code::UnsupportedRunsOn, node.span, NO_LABEL);
     }
     let mut words = Vec::new();
     for (node, text) in labels.iter().take(2) {

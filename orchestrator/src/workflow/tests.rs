@@ -343,7 +343,7 @@ jobs:
     insta::assert_snapshot!(complaints("on: push\njobs:\n  a: {name: same, steps: [{run: x}]}\n  b: {name: same, runs-on: 'a b', steps: [{run: x}]}\n  c: {runs-on: {group: x}, uses: ./x.yml}"), @r#"
 4:13: the jobs `a` and `b` are both called `same` (give them different names: each is a check of its own on the forge)
 4:28: `a b` is not a label: 1 to 64 letters, digits, `-`, `_` and `.`, the first a letter or digit
-5:16: `runs-on` with `group` or `labels` is not supported yet (write one label, and a size of the server after it if need be: `runs-on: [illumos, large]`)
+5:17: `group` in `runs-on` is not supported yet (write one label, and a size of the server after it if need be: `runs-on: [illumos, large]`)
 5:28: `runs-on` and `uses` cannot both stand in a job (remove one of them)
 "#);
 }

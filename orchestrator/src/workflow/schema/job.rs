@@ -173,8 +173,8 @@ static RUNS_ON: Definition = Definition::one_of(&[&FILLED_OR_LIST, &RUNS_ON_MAPP
 static RUNS_ON_MAPPING: Definition = Definition::mapping(
     "`runs-on`",
     &[
-        Key::new("group", &FILLED, "A group of runners."),
-        Key::new("labels", &FILLED_OR_LIST, "Labels that a runner must have."),
+        Key::new("group", &FILLED, "A group of runners.").not_yet(Code::UnsupportedRunsOn),
+        Key::new("labels", &FILLED_OR_LIST, "Labels that a runner must have.").not_yet(Code::UnsupportedRunsOn),
     ],
 );
 
