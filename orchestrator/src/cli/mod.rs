@@ -12,8 +12,8 @@ use clap::{Args, Parser, Subcommand};
 use self::{
     client::{ClientError, Interrupted},
     commands::{
-        config, console, control, deliveries, doctor, image, local, login_link, logs, machine, relay, runs, setup,
-        show, token, trigger, why,
+        config, console, control, deliveries, doctor, explain, image, local, login_link, logs, machine, relay, runs,
+        setup, show, token, trigger, validate, why,
     },
     wiring::{
         machined,
@@ -95,7 +95,7 @@ const SMF_EXIT_ERR_CONFIG: u8 = 96;
 const AFTER_HELP: &str = "\
 Exit codes:
   0  success (for `run`, `logs -f` and `trigger --wait`: of the run, job or build)
-  1  it failed or ran into a time limit
+  1  it failed or ran into a time limit (for `validate`: a file is not a valid workflow)
   2  the command line or the configuration is wrong
   3  it was cancelled
   4  helios-ci failed, not the job
@@ -155,6 +155,10 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Run a workflow file of this working tree in fresh machines, without a server.
     Run(local::RunArgs),
+    /// Check workflow files, without a server or a configuration.
+    Validate(validate::ValidateArgs),
+    /// Say what a key of a workflow file, or the code of a complaint, means.
+    Explain(explain::ExplainArgs),
     /// Run the process that keeps the machines, in the foreground, with the privileges they need.
     Machined(machined::MachinedArgs),
     /// List runs, newest first.
@@ -287,6 +291,8 @@ fn run(cli: Cli) -> Outcome {
         match cli.command {
             Command::Serve(args) => serve::run(common, args).await,
             Command::Run(args) => local::run(common, args).await,
+            Command::Validate(args) => validate::run(&args),
+            Command::Explain(args) => explain::run(&args),
             Command::Machined(args) => machined::run(common, args).await,
             Command::Runs(args) => runs::run(common, args).await,
             Command::Show(args) => show::run(common, args).await,

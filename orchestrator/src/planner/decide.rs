@@ -182,6 +182,7 @@ fn complaint(file: &str, line: u32, column: u32, message: String, help: Option<S
         column,
         message,
         help,
+        ..Diagnostic::default()
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use super::walk::MAX_SHOWN;
+use super::{code::Code, walk::MAX_SHOWN};
 use crate::model::{diagnostic::Diagnostic, plan::Plan};
 
 /// Complaints about checks of equal names across the files of one commit: for each file that comes
@@ -19,6 +19,9 @@ pub fn equal_checks(files: &[&Plan]) -> Vec<Diagnostic> {
             if let Some(first) = seen.get(&name).filter(|_| complaints < MAX_SHOWN) {
                 complaints += 1;
                 found.push(Diagnostic {
+                    severity: Code::UnsupportedName.severity(),
+                    code: Code::UnsupportedName.name().to_owned(),
+                    length: 0,
                     file: plan.path.clone(),
                     line: job.span.line,
                     column: job.span.column,

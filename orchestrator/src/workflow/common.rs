@@ -1,40 +1,17 @@
-//! What jobs and steps have in common: ids, variables, the longest time.
+//! What jobs and steps have in common: variables, the longest time.
 
 use super::{
+    code::Code,
     literal::literal,
     walk::{Walk, shown},
 };
 use crate::{
-    model::plan::EnvTemplate,
-    yaml::{Node, Span},
+    model::plan::{EnvTemplate, Template},
+    yaml::{Node, Value},
 };
 
 /// Minutes: 35 days, the longest a run may last at GitHub.
-pub(super) const MAX_MINUTES: u32 = 35 * 24 * 60;
-
-/// The rule of job and step ids.
-pub(super) fn id(walk: &mut Walk<'_>, at: Span, text: &str, what: &str) -> bool {
-    let mut bytes = text.bytes();
-    let sound = bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
-        && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
-        && text.len() < 100;
-    if !sound {
-        walk.error(
-            at,
-            format!(
-                "`{}` is not a {what} id: it must begin with a letter or `_`, hold only letters, digits, `-` and `_`, \
-                 and be shorter than 100 characters",
-                shown(text)
-            ),
-        );
-    } else if text.starts_with("__") {
-        walk.error(
-            at,
-            format!("the {what} id `{text}` is reserved: ids do not begin with `__`"),
-        );
-    }
-    sound && !text.starts_with("__")
-}
+const MAX_MINUTES: u32 = 35 * 24 * 60;
 
 /// Reads an `env:` mapping.
 pub(super) fn env(walk: &mut Walk<'_>, node: &Node) -> EnvTemplate {
@@ -43,15 +20,18 @@ pub(super) fn env(walk: &mut Walk<'_>, node: &Node) -> EnvTemplate {
     if node.is_null() {
         return env;
     }
+    // One expression that gives all of them.
+    if let Value::Scalar(_) = &node.value {
+        walk.text(node, "`env`");
+        return env;
+    }
     for (key, value) in walk.mapping(node, "`env`").unwrap_or_default() {
         if !walk.plain_key(key) {
             continue;
         }
         if key.text.is_empty() || key.text.contains('=') || key.text.chars().any(char::is_control) {
-            walk.error(
-                key.span,
-                format!("`{}` cannot be the name of a variable", shown(&key.text)),
-            );
+            let message = format!("`{}` cannot be the name of a variable", shown(&key.text));
+            walk.report(Code::UnsupportedVariable, key.span, message);
             continue;
         }
         if let Some(text) = walk.text(value, &format!("the variable `{}`", shown(&key.text))) {
@@ -59,4 +39,16 @@ pub(super) fn env(walk: &mut Walk<'_>, node: &Node) -> EnvTemplate {
         }
     }
     env
+}
+
+/// Reads a time limit.
+pub(super) fn minutes(walk: &mut Walk<'_>, node: &Node) -> Option<Template<u32>> {
+    let minutes = walk.whole(
+        node,
+        "`timeout-minutes`",
+        (1, MAX_MINUTES),
+        false,
+        Code::UnsupportedTimeout,
+    )?;
+    Some(literal(node, minutes))
 }

@@ -3,8 +3,8 @@
 
 use serde_json::Value as Json;
 
-use super::{Defaults, Glob, Globs, Subject, validate};
-use crate::prerequisites::needs_conformance_lines;
+use super::{Defaults, Glob, Globs, Subject, inspect, text};
+use crate::{model::diagnostic::Severity, prerequisites::needs_conformance_lines, yaml::Rules};
 
 fn cases(file: &str) -> Option<Vec<Json>> {
     let lines = needs_conformance_lines(file)?;
@@ -55,54 +55,88 @@ fn filter_patterns() {
     }
 }
 
+/// Cases in which we differ from GitHub's parser, each with the reason.
+const DIFFERENT: [(&str, &str); 2] = [
+    (
+        "errors-anchor-tag.yml",
+        "anchors were no part of the language when the case was written, and are since 2025",
+    ),
+    (
+        "yaml-schema-sequence.yml",
+        "a comment right behind `]`, without a blank: YAML 1.2 has no comment there, and GitHub kept what an old library \
+         of theirs took for one",
+    ),
+];
+
+/// Whether a case is about more than what is written in its one file.
+fn is_about_more(case: &Json) -> bool {
+    let invalid = case["valid"] == false;
+    // What another repository's workflow holds is judged when it is called.
+    let calls = case["files"].is_object();
+    // Counted in bytes of GitHub's own objects in memory.
+    let result_size = case["options"].as_str().unwrap().contains("max-result-size");
+    invalid && (calls || result_size)
+}
+
+/// What an expression names is seen when it is parsed, and nothing parses expressions yet.
+fn is_inside_of_expressions(message: &str) -> bool {
+    message.contains("within expression")
+}
+
 #[test]
 fn workflow_files() {
     let Some(cases) = cases("workflow_reader.jsonl") else {
         return;
     };
-    let apart = [
-        // Broken in the configuration of an event that never happens here, which is not read.
-        "errors-on-workflow_call-output.yml",
-        // A comment right behind `]`: GitHub takes it, YAML 1.2 and our parser do not.
-        "yaml-schema-sequence.yml",
-    ];
-    let (mut agreed, mut unsupported) = (0, 0);
+    let mut wrong = Vec::new();
+    let mut differ = Vec::new();
     for case in &cases {
         let id = case["id"].as_str().unwrap();
-        let path = format!(".github/workflows/{id}");
-        let input = case["input"].as_str().unwrap();
-        let found = validate(
-            &path,
-            input.as_bytes(),
-            &Defaults {
-                job_timeout_minutes: 360,
-            },
-        )
-        .err();
-        let found = found.unwrap_or_default();
-        let text = found.iter().map(|d| format!("\n  {d}")).collect::<String>();
-        if found.iter().any(|d| d.message.contains("not supported yet")) {
-            unsupported += 1;
+        if is_about_more(case) {
             continue;
         }
         let options = case["options"].as_str().unwrap();
-        if options.lines().any(|line| line.starts_with("max-")) || apart.contains(&id) {
+        let depth = options.lines().find_map(|line| line.strip_prefix("max-depth: "));
+        let rules = Rules {
+            max_depth: depth.map_or(text::RULES.max_depth, |depth| depth.trim().parse().unwrap()),
+            ..text::RULES
+        };
+        let path = format!(".github/workflows/{id}");
+        let defaults = Defaults {
+            job_timeout_minutes: 360,
+        };
+        let input = case["input"].as_str().unwrap();
+        let (_, findings) = inspect(&path, input.as_bytes(), None, &defaults, &rules);
+        let errors: Vec<_> = findings
+            .diagnostics
+            .iter()
+            .filter(|d| d.severity == Severity::Error)
+            .collect();
+        let message = case["expected"]["errors"][0]["Message"].as_str();
+        let line: Option<u32> = message
+            .and_then(|message| message.split_once("(Line: "))
+            .map(|(_, rest)| rest.split(',').next().unwrap().parse().unwrap());
+        if message.is_some_and(is_inside_of_expressions) {
+            // It does not run all the same.
+            let refused = findings.diagnostics.iter().any(|d| d.severity.refuses());
+            assert!(refused, "{id}: {message:?}");
             continue;
         }
-        assert_eq!(
-            found.is_empty(),
-            case["valid"],
-            "{id}:{text}\n{input}\n{}",
-            case["expected"]["errors"]
-        );
-        if let Some(message) = case["expected"]["errors"][0]["Message"].as_str()
-            && let Some((_, rest)) = message.split_once("(Line: ")
-        {
-            let line: u32 = rest.split(',').next().unwrap().parse().unwrap();
-            assert_eq!(found[0].line, line, "{id}: {message}:{text}");
+        let agrees =
+            errors.is_empty() == case["valid"] && (errors.is_empty() || line.is_none_or(|line| errors[0].line == line));
+        if agrees {
+            continue;
         }
-        agreed += 1;
+        if DIFFERENT.iter().any(|(known, _)| *known == id) {
+            differ.push(id);
+            continue;
+        }
+        let said: String = errors.iter().map(|d| format!("\n  {d}")).collect();
+        wrong.push(format!("{id}: {message:?}{said}\n{input}"));
     }
-    println!("{agreed} files agree, {unsupported} are refused as not supported yet");
-    assert!(agreed >= 15, "only {agreed} of {} cases were compared", cases.len());
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    for (id, reason) in DIFFERENT {
+        let is_there = cases.iter().any(|case| case["id"] == *id);
+        assert!(!is_there || differ.contains(&id), "{id} no longer differs: {reason}");
+    }
 }

@@ -15,6 +15,9 @@ pub enum Subject {
 /// The longest pattern: far beyond any real one, and small as a regular expression.
 const MAX_PATTERN: usize = 1000;
 
+/// Patterns of one list: each is a regular expression of its own.
+pub(super) const MAX_PATTERNS: usize = 1000;
+
 /// One pattern.
 #[derive(Debug, Clone)]
 pub struct Glob {

@@ -1,88 +1,45 @@
-//! `jobs:`: each job's own keys, and the graph of `needs`.
+//! `jobs:`: the plan of each job.
 
 use std::collections::HashMap;
 
 use super::{
     Defaults,
+    code::Code,
+    common::{env, minutes},
     literal::literal,
     step,
-    walk::{Table, Walk, shown},
+    walk::Walk,
 };
 use crate::{
     model::{
         names::Label,
         plan::{Condition, EnvTemplate, PlanSpan, PlannedJob, Template},
     },
-    workflow::common::{MAX_MINUTES, env, id},
-    yaml::{Key, Node, Span, Value, nearest},
+    yaml::{Key, Node, Span, Value},
 };
 
 /// Jobs of one file.
 const MAX_JOBS: usize = 256;
 
-const JOB: Table = Table {
-    what: "a job",
-    supported: &["name", "runs-on", "needs", "env", "timeout-minutes", "steps"],
-    not_yet: &[
-        "cancel-timeout-minutes",
-        "concurrency",
-        "container",
-        "continue-on-error",
-        "defaults",
-        "environment",
-        "if",
-        "outputs",
-        "permissions",
-        "secrets",
-        "services",
-        "snapshot",
-        "strategy",
-        "uses",
-        "with",
-    ],
-};
-
-/// One job with the places its checks need.
+/// One job with the place of its name.
 struct Placed {
     job: PlannedJob,
-    key: Span,
     name: Span,
-    needs: Vec<Span>,
 }
 
-/// Reads the value of `jobs:`.
+/// Reads the value of `jobs:`, which was checked before.
 pub(super) fn read(walk: &mut Walk<'_>, node: &Node, defaults: &Defaults) -> Vec<PlannedJob> {
-    let Some(entries) = walk.mapping(node, "`jobs`") else {
-        return Vec::new();
-    };
-    if entries.is_empty() {
-        walk.error(node.span, "the workflow must have at least one job");
-    }
+    let entries = walk.mapping(node, "`jobs`").unwrap_or_default();
     if let Some((key, _)) = entries.get(MAX_JOBS) {
-        walk.error(key.span, format!("a workflow has at most {MAX_JOBS} jobs"));
+        let message = format!("a workflow has at most {MAX_JOBS} jobs");
+        walk.report(Code::UnsupportedSize, key.span, message);
         return Vec::new();
     }
-    let mut ids: HashMap<String, &str> = HashMap::new();
-    let mut jobs = Vec::new();
-    for (key, value) in entries {
-        if !walk.plain_key(key) || !id(walk, key.span, &key.text, "job") {
-            continue;
-        }
-        if let Some(first) = ids.insert(key.text.to_lowercase(), &key.text) {
-            walk.error(
-                key.span,
-                format!(
-                    "the job id `{}` is already taken by `{first}`: ids are unique ignoring case",
-                    key.text
-                ),
-            );
-            continue;
-        }
-        jobs.push(one(walk, key, value, defaults));
-    }
-    // Jobs that could not be read still count as names others may need.
-    let known: Vec<&str> = entries.iter().map(|(key, _)| key.text.as_str()).collect();
-    graph(walk, &mut jobs, &known);
+    let mut jobs: Vec<Placed> = entries
+        .iter()
+        .map(|(key, value)| one(walk, key, value, defaults))
+        .collect();
+    spell_needs(&mut jobs);
     names(walk, &jobs);
     jobs.into_iter().map(|placed| placed.job).collect()
 }
@@ -103,11 +60,9 @@ fn one(walk: &mut Walk<'_>, key: &Key, node: &Node, defaults: &Defaults) -> Plac
             call: None,
             steps: Vec::new(),
         },
-        key: key.span,
         name: key.span,
-        needs: Vec::new(),
     };
-    let Some(fields) = walk.fields(node, &JOB) else {
+    let Some(fields) = walk.fields(node, "a job") else {
         return placed;
     };
     if let Some(node) = fields.get("name") {
@@ -120,52 +75,44 @@ fn one(walk: &mut Walk<'_>, key: &Key, node: &Node, defaults: &Defaults) -> Plac
         placed.job.runs_on = runs_on(walk, node);
     }
     if let Some(node) = fields.get("needs") {
-        for (node, need) in walk.texts(node, "`needs`").unwrap_or_default() {
-            placed.job.needs.push(need);
-            placed.needs.push(node.span);
-        }
+        let needs = walk.texts(node, "`needs`").unwrap_or_default();
+        placed.job.needs = needs.into_iter().map(|(_, need)| need).collect();
     }
     if let Some(node) = fields.get("env") {
         placed.job.env = env(walk, node);
     }
     if let Some(node) = fields.get("timeout-minutes")
-        && let Some(minutes) = walk.whole(node, "`timeout-minutes`", (1, MAX_MINUTES), false)
+        && let Some(minutes) = minutes(walk, node)
     {
-        placed.job.timeout_minutes = literal(node, minutes);
+        placed.job.timeout_minutes = minutes;
     }
-    match fields.get("steps") {
-        Some(node) => placed.job.steps = step::read(walk, node),
-        // A job that calls another workflow has no steps; that `uses` is refused is said already.
-        None if has(node, "uses") => {}
-        None => walk.error(key.span, format!("the job `{}` has no `steps`", key.text)),
+    if let Some(node) = fields.get("steps") {
+        placed.job.steps = step::read(walk, node);
     }
     placed
 }
 
-fn has(node: &Node, name: &str) -> bool {
-    matches!(&node.value, Value::Mapping(entries) if entries.iter().any(|(key, _)| key.text == name))
-}
-
 /// A label, and perhaps a size after it.
 fn runs_on(walk: &mut Walk<'_>, node: &Node) -> Vec<Template<Label>> {
+    const NO_LABEL: &str = "`runs-on` names no label";
     const HELP: &str = "write one label, and a size of the server after it if need be: `runs-on: [illumos, large]`";
-    if let Value::Mapping(_) = &node.value {
-        walk.error_help(
-            node.span,
-            "`runs-on` with `group` or `labels` is not supported yet",
-            HELP,
-        );
+    if let Value::Mapping(entries) = &node.value {
+        // Its keys were named, where it has any.
+        if entries.is_empty() {
+            walk.report(Code::UnsupportedRunsOn, node.span, NO_LABEL);
+        }
         return Vec::new();
     }
     let labels = walk.texts(node, "`runs-on`").unwrap_or_default();
     if let [_, _, (node, _), ..] = labels.as_slice() {
-        walk.error_help(
+        walk.report_help(
+            Code::UnsupportedRunsOn,
             node.span,
             "`runs-on` with more than a label and a size is not supported yet",
             HELP,
         );
     } else if labels.is_empty() && matches!(&node.value, Value::Sequence(_)) {
-        walk.error(node.span, "`runs-on` names no label");
+        walk.report(Code::UnsupportedRunsOn, node.span, NO_LABEL);
     }
     let mut words = Vec::new();
     for (node, text) in labels.iter().take(2) {
@@ -173,81 +120,30 @@ fn runs_on(walk: &mut Walk<'_>, node: &Node) -> Vec<Template<Label>> {
             Ok(label) => words.push(literal(node, label)),
             Err(error) => {
                 let error: crate::model::names::BadName = error;
-                walk.error(node.span, error.to_string());
+                walk.report(Code::UnsupportedRunsOn, node.span, error.to_string());
             }
         }
     }
     words
 }
 
-/// Checks `needs`: every name exists, and no job waits for itself by any way. Names are put into
-/// the spelling of the job's own key.
-fn graph(walk: &mut Walk<'_>, jobs: &mut [Placed], known: &[&str]) {
-    let index: HashMap<String, usize> = jobs
+/// Puts the names of `needs` into the spelling of the job's own key, each once.
+fn spell_needs(jobs: &mut [Placed]) {
+    let ids: HashMap<String, String> = jobs
         .iter()
-        .enumerate()
-        .map(|(at, placed)| (placed.job.id.to_lowercase(), at))
+        .map(|placed| (placed.job.id.to_lowercase(), placed.job.id.clone()))
         .collect();
-    let ids: Vec<String> = jobs.iter().map(|placed| placed.job.id.clone()).collect();
-    let mut edges: Vec<Vec<(usize, Span)>> = Vec::with_capacity(jobs.len());
-    for placed in jobs.iter_mut() {
-        let mut own: Vec<(usize, Span)> = Vec::new();
-        for (need, mark) in placed.job.needs.iter().zip(&placed.needs) {
-            match index.get(&need.to_lowercase()) {
-                Some(&to) if own.iter().any(|(seen, _)| *seen == to) => {
-                    walk.error(*mark, format!("the job `{}` needs `{need}` twice", placed.job.id));
-                }
-                Some(&to) => own.push((to, *mark)),
-                None if known.iter().any(|id| id.eq_ignore_ascii_case(need)) => {}
-                None => {
-                    let message = format!(
-                        "the job `{}` needs `{}`, which does not exist",
-                        placed.job.id,
-                        shown(need)
-                    );
-                    match nearest(need, known.iter().copied()) {
-                        Some(near) => walk.error_help(*mark, message, format!("did you mean `{near}`?")),
-                        None => walk.error(*mark, message),
-                    }
-                }
+    for placed in jobs {
+        let mut needs: Vec<String> = Vec::new();
+        for need in &placed.job.needs {
+            if let Some(id) = ids.get(&need.to_lowercase())
+                && !needs.contains(id)
+            {
+                needs.push(id.clone());
             }
         }
-        placed.job.needs = own.iter().map(|(to, _)| ids[*to].clone()).collect();
-        edges.push(own);
+        placed.job.needs = needs;
     }
-    if !jobs.is_empty() && jobs.iter().all(|placed| !placed.needs.is_empty()) {
-        walk.error(jobs[0].key, "the workflow must have at least one job without `needs`");
-        return;
-    }
-    for (from, own) in edges.iter().enumerate() {
-        for (to, mark) in own {
-            if *to == from {
-                walk.error(*mark, format!("the job `{}` needs itself", ids[from]));
-            } else if reaches(&edges, *to, from) {
-                walk.error(
-                    *mark,
-                    format!(
-                        "the job `{}` needs `{}`, which in turn needs it: a cycle",
-                        ids[from], ids[*to]
-                    ),
-                );
-            }
-        }
-    }
-}
-
-fn reaches(edges: &[Vec<(usize, Span)>], from: usize, goal: usize) -> bool {
-    let mut seen = vec![false; edges.len()];
-    let mut open = vec![from];
-    while let Some(at) = open.pop() {
-        if at == goal {
-            return true;
-        }
-        if !std::mem::replace(&mut seen[at], true) {
-            open.extend(edges[at].iter().map(|(to, _)| *to));
-        }
-    }
-    false
 }
 
 /// Two jobs of one name would share a check on the forge, where the later hides the earlier.
@@ -256,7 +152,8 @@ fn names(walk: &mut Walk<'_>, jobs: &[Placed]) {
     for placed in jobs {
         let name = placed.job.name.shown();
         if let Some(first) = seen.insert(name, &placed.job.id) {
-            walk.error_help(
+            walk.report_help(
+                Code::UnsupportedName,
                 placed.name,
                 format!("the jobs `{first}` and `{}` are both called `{name}`", placed.job.id),
                 "give them different names: each is a check of its own on the forge",

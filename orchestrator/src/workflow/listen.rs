@@ -1,63 +1,12 @@
 //! `on:`: which events a file listens to, and whether this one is among them.
 
 use super::{
-    glob::{Glob, Globs, Subject},
-    walk::{Table, Walk, shown},
+    glob::{Glob, Globs, MAX_PATTERNS, Subject},
+    walk::Walk,
 };
 use crate::{
     model::trigger::{Event, RefCause, RefEvent},
-    yaml::{Kind, Node, Scalar, Span, Value, nearest},
-};
-
-/// Every event GitHub and Forgejo know. Those we never see yet are not an error: a file may list
-/// them for other servers, and they simply never happen here.
-const EVENTS: &[&str] = &[
-    "branch_protection_rule",
-    "check_run",
-    "check_suite",
-    "create",
-    "delete",
-    "deployment",
-    "deployment_status",
-    "discussion",
-    "discussion_comment",
-    "fork",
-    "gollum",
-    "image_version",
-    "issue_comment",
-    "issues",
-    "label",
-    "merge_group",
-    "milestone",
-    "page_build",
-    "public",
-    "pull_request",
-    "pull_request_comment",
-    "pull_request_review",
-    "pull_request_review_comment",
-    "pull_request_target",
-    "push",
-    "registry_package",
-    "release",
-    "repository_dispatch",
-    "schedule",
-    "status",
-    "watch",
-    "workflow_call",
-    "workflow_dispatch",
-    "workflow_run",
-];
-
-const PUSH: Table = Table {
-    what: "the `push` event",
-    supported: &["branches", "branches-ignore", "tags", "tags-ignore"],
-    not_yet: &["paths", "paths-ignore"],
-};
-
-const DISPATCH: Table = Table {
-    what: "the `workflow_dispatch` event",
-    supported: &[],
-    not_yet: &["inputs"],
+    yaml::{Node, Value},
 };
 
 /// What one file listens to.
@@ -89,80 +38,39 @@ impl Filter {
     }
 }
 
-/// Reads the value of `on:`.
+/// Reads the value of `on:`, which was checked before.
 pub(super) fn read(walk: &mut Walk<'_>, node: &Node) -> Listen {
     let mut listen = Listen::default();
-    match &node.value {
-        Value::Mapping(entries) => {
-            if entries.is_empty() {
-                walk.error(node.span, "`on` names no event");
+    if let Value::Mapping(entries) = &node.value {
+        for (key, value) in entries {
+            if key.text == "push" {
+                listen.push = Some(if value.is_null() {
+                    Push::default()
+                } else {
+                    push(walk, value)
+                });
             }
-            for (key, value) in entries {
-                if walk.plain_key(key) && known(walk, key.span, &key.text) {
-                    configure(walk, &mut listen, &key.text, value);
-                    listen.events.push(key.text.clone());
-                }
-            }
+            listen.events.push(key.text.clone());
         }
-        _ => {
-            let names = walk.texts(node, "an event of `on`").unwrap_or_default();
-            if matches!(&node.value, Value::Sequence(items) if items.is_empty()) {
-                walk.error(node.span, "`on` names no event");
+    } else {
+        for (_, name) in walk.texts(node, "an event of `on`").unwrap_or_default() {
+            if name == "push" {
+                listen.push = Some(Push::default());
             }
-            for (node, name) in names {
-                if known(walk, node.span, &name) {
-                    if name == "push" {
-                        listen.push = Some(Push::default());
-                    }
-                    listen.events.push(name);
-                }
-            }
+            listen.events.push(name);
         }
     }
     listen
 }
 
-fn known(walk: &mut Walk<'_>, at: Span, name: &str) -> bool {
-    if EVENTS.contains(&name) {
-        return true;
-    }
-    let help = match nearest(name, EVENTS.iter().copied()) {
-        Some(near) => format!("did you mean `{near}`?"),
-        None => "the events that start runs here are `push` and `workflow_dispatch`".into(),
-    };
-    walk.error_help(at, format!("unknown event `{}`", shown(name)), help);
-    false
-}
-
-fn configure(walk: &mut Walk<'_>, listen: &mut Listen, event: &str, value: &Node) {
-    let nothing = matches!(&value.value, Value::Scalar(Scalar { kind: Kind::Null, .. }));
-    match event {
-        "push" => listen.push = Some(if nothing { Push::default() } else { push(walk, value) }),
-        "workflow_dispatch" if !nothing => {
-            walk.fields(value, &DISPATCH);
-        }
-        _ => {}
-    }
-}
-
 fn push(walk: &mut Walk<'_>, node: &Node) -> Push {
-    let Some(fields) = walk.fields(node, &PUSH) else {
+    let Some(fields) = walk.fields(node, "the `push` event") else {
         return Push::default();
     };
-    let mut filter = |only: &str, except: &str| {
-        let (positive, negative) = (fields.entry(only), fields.entry(except));
-        if let (Some(_), Some((key, _))) = (positive, negative) {
-            walk.error_help(
-                key.span,
-                format!("`{only}` and `{except}` cannot both be given"),
-                format!("put `!` before the patterns to exclude, under `{only}`"),
-            );
-        }
-        match (positive, negative) {
-            (Some((_, node)), _) => Some(Filter::Only(globs(walk, node, only))),
-            (None, Some((_, node))) => Some(Filter::Except(globs(walk, node, except))),
-            (None, None) => None,
-        }
+    let mut filter = |only: &str, except: &str| match (fields.get(only), fields.get(except)) {
+        (Some(node), _) => Some(Filter::Only(globs(walk, node, only))),
+        (None, Some(node)) => Some(Filter::Except(globs(walk, node, except))),
+        (None, None) => None,
     };
     Push {
         branches: filter("branches", "branches-ignore"),
@@ -172,14 +80,12 @@ fn push(walk: &mut Walk<'_>, node: &Node) -> Push {
 
 fn globs(walk: &mut Walk<'_>, node: &Node, what: &str) -> Globs {
     let patterns = walk.texts(node, &format!("a pattern of `{what}`")).unwrap_or_default();
-    let mut globs = Vec::new();
-    for (node, pattern) in patterns {
-        match Glob::new(&pattern, Subject::Ref) {
-            Ok(glob) => globs.push(glob),
-            Err(reason) => walk.error(node.span, format!("`{}` is not a pattern: {reason}", shown(&pattern))),
-        }
-    }
-    Globs::new(globs)
+    // Too many, or one that is no pattern, was complained about.
+    let globs = patterns
+        .iter()
+        .take(MAX_PATTERNS)
+        .filter_map(|(_, pattern)| Glob::new(pattern, Subject::Ref).ok());
+    Globs::new(globs.collect())
 }
 
 impl Listen {

@@ -1,36 +1,49 @@
 //! Workflow files → plans. Pure: text in, plan or diagnostics out; no I/O, no clock.
 //!
-//! Text becomes a tree with places (`text`, [`crate::yaml`]), a walk along tables of keys reads its
-//! meaning and collects what is wrong (`walk`, `listen`, `job`, `step`), and the rest is finding
-//! files (`places`), bare scripts (`script`), names of checks (`checks`) and the environment of a
-//! job (`env`). Values carry their place into the plan (`literal`). What we do not support is named
-//! precisely, with line and column; nothing of a file is ever ignored silently.
+//! Text becomes a tree with places (`text`, [`crate::yaml`]). Two layers are told apart from there on. The first says
+//! whether it is a valid workflow: a strict walk (`check`) along the table of the language (`schema`), and the rules that
+//! no table holds (`rules`). The second reads the plan (`listen`, `job`, `step`) and names what is valid but does not run
+//! here. Both collect in one place (`walk`), each complaint with its stable code (`code`), line and column; nothing of a
+//! file is ever ignored silently.
+//!
+//! The rest is finding files (`places`), bare scripts (`script`), names of checks (`checks`) and the environment of a
+//! job (`env`). Values carry their place into the plan (`literal`).
 
+mod check;
 mod checks;
+mod code;
 mod common;
 #[cfg(test)]
 mod conformance;
 mod env;
+mod explain;
 mod glob;
 mod job;
+mod lint;
 mod listen;
 mod literal;
 mod places;
+mod rules;
+mod schema;
 mod script;
 mod step;
 #[cfg(test)]
 mod tests;
 mod text;
+mod untrusted;
 mod walk;
 
 pub use checks::equal_checks;
+pub use code::Code;
 pub use env::{JobContext, environment, job_env};
+pub use explain::{Explained, explain};
 pub use glob::{Glob, Globs, Subject};
 pub use places::{Pick, Place, listed, pick};
+pub use walk::Findings;
 
 use self::{
     listen::Listen,
-    walk::{Fields, Table, Walk},
+    walk::{Fields, Walk},
 };
 use crate::{
     model::{
@@ -38,7 +51,7 @@ use crate::{
         plan::{EnvTemplate, PLAN_VERSION, Plan},
         trigger::Event,
     },
-    yaml::{Node, Span, Value},
+    yaml::{Node, Rules, Span},
 };
 
 /// The longest workflow file, in bytes; longer ones are refused.
@@ -62,99 +75,110 @@ pub enum Wanted {
     Invalid(Vec<Diagnostic>),
 }
 
-const WORKFLOW: Table = Table {
-    what: "a workflow",
-    supported: &["name", "on", "env", "jobs"],
-    not_yet: &[
-        "concurrency",
-        "defaults",
-        "enable-email-notifications",
-        "enable-openid-connect",
-        "permissions",
-        "run-name",
-    ],
-};
-
 /// What the file at `path` means for `event`. A file that does not listen to the event is not
 /// read any further, whatever else it holds.
 #[must_use]
 pub fn read(path: &str, text: &[u8], event: &Event, defaults: &Defaults) -> Wanted {
-    let mut wanted = inspect(path, text, Some(event), defaults);
-    if let Wanted::Invalid(found) = &mut wanted {
-        found.truncate(walk::MAX_SHOWN);
+    let (wanted, _) = inspect(path, text, Some(event), defaults, &text::RULES);
+    match wanted {
+        Wanted::Invalid(mut found) => {
+            found.truncate(walk::MAX_SHOWN);
+            Wanted::Invalid(found)
+        }
+        wanted => wanted,
     }
-    wanted
 }
 
-/// The plan of the file at `path`, whatever it listens to: for `helios-ci validate`.
+/// The plan of the file at `path`, whatever it listens to.
 ///
 /// # Errors
-/// Everything that is wrong with it, at most 200 complaints in the order of the file.
+/// Everything that keeps it from running, at most 200 complaints in the order of the file.
 pub fn validate(path: &str, text: &[u8], defaults: &Defaults) -> Result<Plan, Vec<Diagnostic>> {
-    match inspect(path, text, None, defaults) {
+    match inspect(path, text, None, defaults, &text::RULES).0 {
         Wanted::Wanted(plan) => Ok(plan),
         Wanted::Invalid(found) => Err(found),
         Wanted::NotWanted(_) => unreachable!("without an event every file is wanted"),
     }
 }
 
-fn inspect(path: &str, bytes: &[u8], event: Option<&Event>, defaults: &Defaults) -> Wanted {
+/// Everything that can be said about the file at `path`, advice too: for `helios-ci validate`.
+#[must_use]
+pub fn findings(path: &str, text: &[u8]) -> Findings {
+    // No complaint depends on what the configuration says where the file is silent.
+    let defaults = Defaults { job_timeout_minutes: 1 };
+    inspect(path, text, None, &defaults, &text::RULES).1
+}
+
+fn inspect(path: &str, bytes: &[u8], event: Option<&Event>, defaults: &Defaults, rules: &Rules) -> (Wanted, Findings) {
     if let Some(plan) = script::plan(path, defaults) {
-        return Wanted::Wanted(plan);
+        return (Wanted::Wanted(plan), Findings::default());
     }
-    let text = match decode(path, bytes) {
-        Ok(text) => text,
-        Err(diagnostic) => return Wanted::Invalid(vec![diagnostic]),
-    };
+    let (text, not_text) = decode(bytes);
     let mut walk = Walk::new(path, text);
-    if std::path::Path::new(path).extension().is_some_and(|e| e == "kdl") {
-        walk.error_help(
+    let wanted = if bytes.len() > MAX_FILE {
+        let message = format!("the file is longer than {MAX_FILE} bytes");
+        walk.report(Code::TooLarge, Span::START, message);
+        None
+    } else if let Some(span) = not_text {
+        walk.report(Code::NotUtf8, span, "the file is not UTF-8 text from here on");
+        None
+    } else if std::path::Path::new(path).extension().is_some_and(|e| e == "kdl") {
+        walk.report_help(
+            Code::UnsupportedKdl,
             Span::START,
             "KDL workflows are not supported yet",
             "write it as YAML, in a `.yml` file",
         );
-        return Wanted::Invalid(walk.finish());
-    }
-    let root = match text::parse(text) {
-        Ok(root) => root,
-        Err(faults) => {
-            walk.faults(faults);
-            return Wanted::Invalid(walk.finish());
+        None
+    } else {
+        let document = text::read(text, rules);
+        walk.faults(document.faults);
+        document
+            .root
+            .map(|root| decide(&mut walk, &root, path, event, defaults))
+    };
+    let is_clean = walk.is_clean();
+    let findings = walk.finish();
+    let wanted = match wanted {
+        Some(wanted @ Wanted::NotWanted(_)) => wanted,
+        Some(wanted @ Wanted::Wanted(_)) if is_clean => wanted,
+        _ => {
+            let refusals = findings.diagnostics.iter().filter(|d| d.severity.refuses());
+            Wanted::Invalid(refusals.cloned().collect())
         }
     };
-    match decide(&mut walk, &root, path, event, defaults) {
-        Wanted::Wanted(plan) if walk.is_clean() => Wanted::Wanted(plan),
-        Wanted::NotWanted(reason) => Wanted::NotWanted(reason),
-        _ => Wanted::Invalid(walk.finish()),
-    }
+    (wanted, findings)
 }
 
 fn decide(walk: &mut Walk<'_>, root: &Node, path: &str, event: Option<&Event>, defaults: &Defaults) -> Wanted {
     // First the question whether the file is for this event, with complaints about `on` alone.
-    let listen = listening(walk, root);
-    if let (Some(listen), Some(event)) = (&listen, event)
+    if let Some(event) = event
         && walk.is_clean()
+        && let Some(listen) = listening(path, root)
         && let Some(reason) = listen.why_not(event)
     {
         return Wanted::NotWanted(reason);
     }
-    let Some(fields) = walk.fields(root, &WORKFLOW) else {
-        return Wanted::Invalid(Vec::new());
-    };
-    for name in ["on", "jobs"] {
-        if fields.get(name).is_none() {
-            walk.error(root.span, format!("the workflow has no `{name}`"));
-        }
+    check::check(walk, root, &schema::WORKFLOW);
+    if let Some(on) = root.get("on") {
+        rules::events(walk, on);
     }
-    Wanted::Wanted(plan(walk, &fields, path, defaults))
+    rules::jobs(walk, root);
+    lint::check(walk, root);
+    match walk.fields(root, "a workflow") {
+        Some(fields) => Wanted::Wanted(plan(walk, &fields, path, defaults)),
+        None => Wanted::Invalid(Vec::new()),
+    }
 }
 
-fn listening(walk: &mut Walk<'_>, root: &Node) -> Option<Listen> {
-    let Value::Mapping(entries) = &root.value else {
-        return None;
-    };
-    let (_, node) = entries.iter().find(|(key, _)| key.text == "on")?;
-    Some(listen::read(walk, node))
+/// What a file listens to, when nothing is wrong with that part of it.
+fn listening(path: &str, root: &Node) -> Option<Listen> {
+    let on = root.get("on")?;
+    let mut walk = Walk::new(path, "");
+    check::check_below(&mut walk, "on", on, schema::on());
+    rules::events(&mut walk, on);
+    let listen = listen::read(&mut walk, on);
+    walk.is_clean().then_some(listen)
 }
 
 fn plan(walk: &mut Walk<'_>, fields: &Fields<'_>, path: &str, defaults: &Defaults) -> Plan {
@@ -175,20 +199,21 @@ fn plan(walk: &mut Walk<'_>, fields: &Fields<'_>, path: &str, defaults: &Default
     }
 }
 
-/// The text of a file, without a byte order mark.
-fn decode<'t>(path: &str, bytes: &'t [u8]) -> Result<&'t str, Diagnostic> {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => Ok(text.strip_prefix('\u{feff}').unwrap_or(text)),
+/// The text of a file without a byte order mark, as far as it is one, and where it ends to be.
+fn decode(bytes: &[u8]) -> (&str, Option<Span>) {
+    let (text, end) = match std::str::from_utf8(bytes) {
+        Ok(text) => (text, None),
         Err(error) => {
-            let before = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
-            let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
-            Err(Diagnostic {
-                file: path.to_owned(),
-                line: u32::try_from(before.matches('\n').count() + 1).unwrap_or(u32::MAX),
+            let text = std::str::from_utf8(&bytes[..error.valid_up_to()]).unwrap_or_default();
+            let column = text.rsplit('\n').next().unwrap_or("").chars().count() + 1;
+            let span = Span {
+                line: u32::try_from(text.matches('\n').count() + 1).unwrap_or(u32::MAX),
                 column: u32::try_from(column).unwrap_or(u32::MAX),
-                message: "the file is not UTF-8 text from here on".into(),
-                help: None,
-            })
+                offset: text.len(),
+                length: 0,
+            };
+            (text, Some(span))
         }
-    }
+    };
+    (text.strip_prefix('\u{feff}').unwrap_or(text), end)
 }

@@ -250,16 +250,16 @@ fn scripts_and_kdl() {
 fn golden_diagnostics_of_the_workflow() {
     insta::assert_snapshot!(complaints("onn: push\njbos: {}\npermissions: read-all\n'<<': 1"), @r#"
 1:1: unknown key `onn` in a workflow (did you mean `on`?)
-1:1: the workflow has no `on`
-1:1: the workflow has no `jobs`
+1:1: a workflow has no `on`
+1:1: a workflow has no `jobs`
 2:1: unknown key `jbos` in a workflow (did you mean `jobs`?)
-3:1: `permissions` in a workflow is not supported yet (supported here: `name`, `on`, `env`, `jobs`)
-4:1: unknown key `<<` in a workflow (supported here: `name`, `on`, `env`, `jobs`)
+3:1: `permissions` in a workflow is not supported yet (no token of the forge reaches the machine, so there is nothing to limit; remove it)
+4:1: unknown key `<<` in a workflow (possible here: `name`, `description`, `run-name`, `on`, `permissions`, `env`, `defaults`, `concurrency`, `enable-email-notifications`, `enable-openid-connect`, `jobs`)
 "#);
     insta::assert_snapshot!(complaints("on: [push, pusj, wat]\nname: [a]\njobs: {}"), @r#"
 1:12: unknown event `pusj` (did you mean `push`?)
 1:18: unknown event `wat` (did you mean `watch`?)
-2:7: the workflow's `name` must be a text, not a list
+2:7: `name` must be a text, not a list
 3:7: the workflow must have at least one job
 "#);
     insta::assert_snapshot!(complaints("- a"), @r#"
@@ -274,13 +274,14 @@ fn golden_diagnostics_of_the_workflow() {
     insta::assert_snapshot!(complaints("on: push\non: push\njobs:\n  a: {<<: {}, steps: []}"), @r#"
 2:1: `on` is already defined
 4:7: the merge key `<<` is not supported; repeat the entries or alias the whole value
+4:22: the job `a` has no `steps`
 "#);
     insta::assert_snapshot!(complaints("on:\n  push:\n    branches: [a]\n    branches-ignore: [b]\n    paths: [c]\n    tags: ['v[', 'x y']\n  workflow_dispatch:\n    inputs: {}\njobs: {a: {steps: [{run: x}]}}"), @r#"
 4:5: `branches` and `branches-ignore` cannot both be given (put `!` before the patterns to exclude, under `branches`)
-5:5: `paths` in the `push` event is not supported yet (supported here: `branches`, `branches-ignore`, `tags`, `tags-ignore`)
+5:5: `paths` in the `push` event is not supported yet (without it, every push that the other filters let through runs)
 6:12: `v[` is not a pattern: missing `]` after `[`
 6:18: `x y` is not a pattern: a branch or tag name cannot contain ' '
-8:5: `inputs` in the `workflow_dispatch` event is not supported yet (nothing is supported here)
+8:5: `inputs` in the `workflow_dispatch` event is not supported yet (write the values into the file)
 "#);
     insta::assert_snapshot!(complaints("on: push\njobs: {a: {steps: [{run: x}]}}\n---\nb: 1"), @r#"
 3:1: a workflow file is one YAML document; this begins another
@@ -292,7 +293,7 @@ fn golden_diagnostics_of_the_workflow() {
 3:3: this is not valid YAML: tabs disallowed within this context (block indentation)
 "#);
     insta::assert_snapshot!(complaints("on: push\nenv: {A: {b: c}, 'x=y': 1, '${{ a }}': 2}\njobs: {a: {steps: [{run: x}]}}"), @r#"
-2:10: the variable `A` must be a text, not a mapping
+2:10: `A` must be a text, not a mapping
 2:18: `x=y` cannot be the name of a variable
 2:29: expressions (`${{ … }}`) are not supported yet (use a shell variable instead; `$GITHUB_SHA`, `$GITHUB_REF_NAME` and others are set in every step)
 "#);
@@ -321,9 +322,9 @@ jobs:
   1e: {steps: [{run: x}]}
 "), @r#"
 4:21: `runs-on` with more than a label and a size is not supported yet (write one label, and a size of the server after it if need be: `runs-on: [illumos, large]`)
-5:5: `if` in a job is not supported yet (supported here: `name`, `runs-on`, `needs`, `env`, `timeout-minutes`, `steps`)
+5:5: `if` in a job is not supported yet (every job and step runs as long as nothing before it failed; test inside the script instead)
 6:5: unknown key `step` in a job (did you mean `steps`?)
-7:12: `steps` must have at least one step
+7:12: the job `a` has no `steps`
 8:3: the job `b` has no `steps`
 9:14: expressions (`${{ … }}`) are not supported yet (use a shell variable instead; `$GITHUB_SHA`, `$GITHUB_REF_NAME` and others are set in every step)
 10:22: `timeout-minutes` must be a whole number from 1 to 50400
@@ -342,8 +343,8 @@ jobs:
     insta::assert_snapshot!(complaints("on: push\njobs:\n  a: {name: same, steps: [{run: x}]}\n  b: {name: same, runs-on: 'a b', steps: [{run: x}]}\n  c: {runs-on: {group: x}, uses: ./x.yml}"), @r#"
 4:13: the jobs `a` and `b` are both called `same` (give them different names: each is a check of its own on the forge)
 4:28: `a b` is not a label: 1 to 64 letters, digits, `-`, `_` and `.`, the first a letter or digit
-5:16: `runs-on` with `group` or `labels` is not supported yet (write one label, and a size of the server after it if need be: `runs-on: [illumos, large]`)
-5:28: `uses` in a job is not supported yet (supported here: `name`, `runs-on`, `needs`, `env`, `timeout-minutes`, `steps`)
+5:17: `group` in `runs-on` is not supported yet (write one label, and a size of the server after it if need be: `runs-on: [illumos, large]`)
+5:28: `runs-on` and `uses` cannot both stand in a job (remove one of them)
 "#);
 }
 
@@ -364,10 +365,10 @@ fn golden_diagnostics_of_steps() {
 ")), @r#"
 7:9: unknown key `runn` in a step (did you mean `run`?)
 8:9: a step needs `run` or `uses`
-10:9: a step has either `run` or `uses`, not both
+10:9: `run` and `uses` cannot both stand in a step (remove one of them)
 11:15: the action `actions/setup-node@v4` is not supported yet (the only action so far is `actions/checkout`, built in; use `run` for everything else)
 12:15: the action `./local` is not supported yet (the only action so far is `actions/checkout`, built in; use `run` for everything else)
-13:15: `checkout` is not an action (write `owner/name@version`, for example `actions/checkout@v4`)
+13:15: `checkout` is not an action (write `owner/name@version`, for example `actions/checkout@v4`, `./folder` or `docker://image`)
 15:16: the shell `pwsh` is not supported yet (supported: `bash`, `sh` and `python`)
 17:16: unknown shell `bsh` (did you mean `bash`?)
 "#);
@@ -388,15 +389,15 @@ fn golden_diagnostics_of_steps() {
       - run: ''
         continue-on-error: maybe
 ")), @r#"
-8:9: `shell` belongs to a step with `run`
+8:9: `uses` and `shell` cannot both stand in a step (remove one of them)
 9:29: `fetch-depth` must be a whole number from 0 to 2147483647
-9:33: `ref` in `with` of `actions/checkout` is not supported yet (supported here: `fetch-depth`, `path`, `persist-credentials`, `submodules`, `lfs`)
-9:44: unknown key `pth` in `with` of `actions/checkout` (did you mean `path`?)
+9:33: the input `ref` of `actions/checkout` is not supported yet (supported here: `fetch-depth`, `path`, `persist-credentials`, `submodules`, `lfs`)
+9:44: `actions/checkout` has no input `pth` (did you mean `path`?)
 11:22: `path` `../x` is not a path inside the workspace (write a relative path, such as `build`)
 13:28: `working-directory` `/tmp` is not a path inside the workspace (write a relative path, such as `build`)
-15:9: `if` in a step is not supported yet (supported here: `name`, `id`, `run`, `uses`, `with`, `env`, `shell`, `working-directory`, `timeout-minutes`, `continue-on-error`)
+15:9: `if` in a step is not supported yet (every job and step runs as long as nothing before it failed; test inside the script instead)
 18:18: expressions (`${{ … }}`) are not supported yet (use a shell variable instead; `$GITHUB_SHA`, `$GITHUB_REF_NAME` and others are set in every step)
-19:13: the step id `ONE` is already taken: ids are unique ignoring case
+19:13: the step id `ONE` is already taken by `one`: ids are unique ignoring case
 20:14: `run` cannot be empty
 "#);
 }
@@ -572,6 +573,14 @@ fn nearly() -> impl Strategy<Value = String> {
         Just("&a".into()),
         Just("!!int 3".into()),
         Just("env".into()),
+        Just("uses".into()),
+        Just("strategy".into()),
+        Just("matrix".into()),
+        Just("if".into()),
+        Just("with".into()),
+        Just("runs-on".into()),
+        Just("permissions".into()),
+        Just("<<".into()),
         "\\PC{0,5}"
     ];
     let piece = (
@@ -610,6 +619,8 @@ proptest! {
             prop_assert!(!found.is_empty() && found.len() <= 200);
             let lines = u32::try_from(text.lines().count()).unwrap() + 1;
             prop_assert!(found.iter().all(|d| d.line >= 1 && d.line <= lines && d.column >= 1), "{:?}", found);
+            // Each by a code that is explained.
+            prop_assert!(found.iter().all(|d| Code::named(&d.code).is_some_and(|code| code.severity() == d.severity)));
         }
     }
 

@@ -1,9 +1,8 @@
 //! A workflow file's text → its tree, with the limits of a file that anybody may write.
 
-use super::MAX_FILE;
-use crate::yaml::{self, Dialect, Fault, Node, Rules, Span};
+use crate::yaml::{self, Dialect, Document, Fault, FaultKind, Rules, Span};
 
-const RULES: Rules = Rules {
+pub(super) const RULES: Rules = Rules {
     what: "a workflow file",
     dialect: Dialect::Full,
     max_depth: 50,
@@ -12,15 +11,14 @@ const RULES: Rules = Rules {
 };
 
 /// Reads one document.
-pub(super) fn parse(source: &str) -> Result<Node, Vec<Fault>> {
-    let whole = |message: String| {
-        vec![Fault {
+pub(super) fn read(source: &str, rules: &Rules) -> Document {
+    let mut document = yaml::read(source, rules);
+    if document.root.is_none() && document.faults.is_empty() {
+        document.faults.push(Fault {
+            kind: FaultKind::Syntax,
             span: Span::START,
-            message,
-        }]
-    };
-    if source.len() > MAX_FILE {
-        return Err(whole(format!("the file is longer than {MAX_FILE} bytes")));
+            message: "the file is empty".into(),
+        });
     }
-    yaml::parse(source, &RULES)?.ok_or_else(|| whole("the file is empty".into()))
+    document
 }

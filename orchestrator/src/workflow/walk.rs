@@ -1,39 +1,36 @@
-//! The tools of the schema walk: it goes through the tree along tables of keys and collects what is
-//! wrong, each thing with its place. A key is supported, known but not supported yet, or unknown;
-//! growing the language moves a name from one table to another and adds the function that reads it.
+//! The tools of the walks through one file: they collect what is wrong, each thing with its place, and read values.
+//!
+//! Three walks share one collector: the strict one along the table of the language (`check`), the rules that a table
+//! cannot hold (`rules`), and the reading of the plan (`listen`, `job`, `step`). The last assumes what the first has
+//! said: a value of another form is a reason not to plan, and is said only where nothing else was.
 
+use std::ops::Range;
+
+use super::code::Code;
 use crate::{
     foreign_text::one_line,
-    model::diagnostic::Diagnostic,
-    yaml::{Fault, Key, Kind, Node, Scalar, Span, Value, nearest},
+    model::diagnostic::{Diagnostic, Severity},
+    yaml::{Fault, Key, Kind, Node, Scalar, Span, Value},
 };
 
-/// How many complaints about one file are shown.
+/// How many complaints about one file are stored and shown on the forge.
 pub(super) const MAX_SHOWN: usize = 10;
-/// Complaints are collected up to here, to show the first ones of the file.
-const MAX_COLLECTED: usize = 200;
+/// Complaints are collected up to here; the rest is counted.
+pub(super) const MAX_COLLECTED: usize = 200;
 
-/// The keys of one kind of mapping.
-pub(super) struct Table {
-    /// What the mapping is: `a job`.
-    pub what: &'static str,
-    /// What we read.
-    pub supported: &'static [&'static str],
-    /// What GitHub or Forgejo know and we refuse.
-    pub not_yet: &'static [&'static str],
+/// What is wrong with one file.
+#[derive(Debug, Default)]
+pub struct Findings {
+    /// In the order of the file.
+    pub diagnostics: Vec<Diagnostic>,
+    /// How many more there are.
+    pub omitted: usize,
+    /// How many values were looked at: what the strict walk cost.
+    pub visits: usize,
 }
 
-impl Table {
-    fn help(&self) -> String {
-        if self.supported.is_empty() {
-            return "nothing is supported here".into();
-        }
-        format!("supported here: `{}`", self.supported.join("`, `"))
-    }
-}
-
-/// The supported entries of one mapping.
-pub(super) struct Fields<'n>(Vec<(&'n Key, &'n Node)>);
+/// The entries of one mapping, for reading a plan.
+pub(super) struct Fields<'n>(&'n [(Key, Node)]);
 
 impl<'n> Fields<'n> {
     /// The entry of this key.
@@ -43,7 +40,10 @@ impl<'n> Fields<'n> {
 
     /// As [`Fields::get`], with the key's place.
     pub fn entry(&self, name: &str) -> Option<(&'n Key, &'n Node)> {
-        self.0.iter().find(|(key, _)| key.text == name).copied()
+        self.0
+            .iter()
+            .find(|(key, _)| key.text == name)
+            .map(|(key, node)| (key, node))
     }
 }
 
@@ -52,6 +52,13 @@ pub(super) struct Walk<'a> {
     file: &'a str,
     source: &'a str,
     found: Vec<Diagnostic>,
+    omitted: usize,
+    errors: usize,
+    unsupported: usize,
+    warnings: usize,
+    visits: usize,
+    /// Values that the plan cannot hold, in case that the strict walk let them pass.
+    misread: Vec<(Span, String)>,
 }
 
 impl<'a> Walk<'a> {
@@ -61,75 +68,113 @@ impl<'a> Walk<'a> {
             file,
             source,
             found: Vec::new(),
+            omitted: 0,
+            errors: 0,
+            unsupported: 0,
+            warnings: 0,
+            visits: 0,
+            misread: Vec::new(),
         }
     }
 
-    /// Whether nothing is wrong so far.
+    /// Whether nothing keeps it from running so far.
     pub fn is_clean(&self) -> bool {
-        self.found.is_empty()
+        self.errors == 0 && self.unsupported == 0 && self.misread.is_empty()
+    }
+
+    /// Whether no more complaints are collected; then only [`Walk::omit`] counts them, as making one costs.
+    pub fn is_full(&self) -> bool {
+        self.errors + self.unsupported >= MAX_COLLECTED
+    }
+
+    /// As [`Walk::is_full`], of advice.
+    pub fn is_full_of_advice(&self) -> bool {
+        self.warnings >= MAX_COLLECTED
+    }
+
+    /// Counts a complaint that is not made.
+    pub fn omit(&mut self) {
+        self.errors += 1;
+        self.omitted += 1;
+    }
+
+    /// Counts a value that is looked at: what a walk costs.
+    pub fn visit(&mut self) {
+        self.visits += 1;
     }
 
     /// All complaints, in the order of the file.
-    pub fn finish(mut self) -> Vec<Diagnostic> {
-        self.found.sort_by_key(|d| (d.line, d.column));
+    pub fn finish(mut self) -> Findings {
+        if self.errors == 0 && self.unsupported == 0 {
+            for (span, message) in std::mem::take(&mut self.misread) {
+                self.report(Code::WrongType, span, message);
+            }
+        }
+        // At one place, what is most wrong comes first.
+        self.found.sort_by_key(|d| (d.line, d.column, d.severity));
         self.found.dedup();
-        self.found
+        // What is wrong need not also be called unsupported.
+        let mut wrong = (0, 0);
+        self.found.retain(|d| {
+            if d.severity == Severity::Error {
+                wrong = (d.line, d.column);
+            }
+            d.severity != Severity::Unsupported || wrong != (d.line, d.column)
+        });
+        Findings {
+            diagnostics: self.found,
+            omitted: self.omitted,
+            visits: self.visits,
+        }
     }
 
     /// One complaint.
-    pub fn error(&mut self, at: Span, message: impl Into<String>) {
-        self.push(at, message.into(), None);
+    pub fn report(&mut self, code: Code, at: Span, message: impl Into<String>) {
+        self.push(code, at, message.into(), None);
     }
 
     /// One complaint, with what to do about it.
-    pub fn error_help(&mut self, at: Span, message: impl Into<String>, help: impl Into<String>) {
-        self.push(at, message.into(), Some(help.into()));
+    pub fn report_help(&mut self, code: Code, at: Span, message: impl Into<String>, help: impl Into<String>) {
+        self.push(code, at, message.into(), Some(help.into()));
     }
 
     /// What the reader of the text found.
     pub fn faults(&mut self, faults: Vec<Fault>) {
         for fault in faults {
-            self.push(fault.span, fault.message, None);
+            self.push(fault.kind.into(), fault.span, fault.message, None);
         }
     }
 
-    fn push(&mut self, at: Span, message: String, help: Option<String>) {
-        if self.found.len() < MAX_COLLECTED {
-            self.found.push(Diagnostic {
-                file: self.file.to_owned(),
-                line: at.line,
-                column: at.column,
-                message,
-                help,
-            });
-        }
-    }
-
-    /// Goes through a mapping along its table. `None` when it is no mapping, which is said.
-    pub fn fields<'n>(&mut self, node: &'n Node, table: &Table) -> Option<Fields<'n>> {
-        let entries = self.mapping(node, table.what)?;
-        let mut fields = Vec::new();
-        for (key, value) in entries {
-            if table.supported.contains(&key.text.as_str()) {
-                fields.push((key, value));
-            } else if table.not_yet.contains(&key.text.as_str()) {
-                let message = format!("`{}` in {} is not supported yet", key.text, table.what);
-                self.error_help(key.span, message, table.help());
-            } else {
-                self.unknown(key.span, &key.text, table);
-            }
-        }
-        Some(Fields(fields))
-    }
-
-    fn unknown(&mut self, at: Span, text: &str, table: &Table) {
-        let candidates = table.supported.iter().chain(table.not_yet).copied();
-        let help = match nearest(text, candidates) {
-            Some(near) => format!("did you mean `{near}`?"),
-            None => table.help(),
+    fn push(&mut self, code: Code, at: Span, message: String, help: Option<String>) {
+        // Advice never takes the place of what keeps the file from running.
+        let room = match code.severity() {
+            Severity::Warning => !self.is_full_of_advice(),
+            Severity::Error | Severity::Unsupported => !self.is_full(),
         };
-        let message = format!("unknown key `{}` in {}", shown(text), table.what);
-        self.error_help(at, message, help);
+        *match code.severity() {
+            Severity::Error => &mut self.errors,
+            Severity::Unsupported => &mut self.unsupported,
+            Severity::Warning => &mut self.warnings,
+        } += 1;
+        if !room {
+            self.omitted += 1;
+            return;
+        }
+        self.found.push(Diagnostic {
+            severity: code.severity(),
+            code: code.name().to_owned(),
+            file: self.file.to_owned(),
+            line: at.line,
+            column: at.column,
+            length: u32::try_from(at.length).unwrap_or(u32::MAX),
+            message,
+            help,
+        });
+    }
+
+    /// The entries of a mapping.
+    pub fn fields<'n>(&mut self, node: &'n Node, what: &str) -> Option<Fields<'n>> {
+        self.mapping(node, what).map(Fields)
     }
 
     /// The entries of a mapping.
@@ -160,41 +205,33 @@ impl<'a> Walk<'a> {
             Value::Sequence(items) => {
                 let all: Vec<_> = items
                     .iter()
-                    .map(|item| self.required(item, what).map(|text| (item, text)))
+                    .map(|item| self.text(item, what).map(|text| (item, text)))
                     .collect();
                 all.into_iter().collect()
             }
-            _ => self.required(node, what).map(|text| vec![(node, text)]),
+            _ => self.text(node, what).map(|text| vec![(node, text)]),
         }
     }
 
     /// A scalar as text, which may be empty.
     pub fn text(&mut self, node: &Node, what: &str) -> Option<String> {
+        if !self.is_not_expression(node) {
+            return None;
+        }
         let Value::Scalar(scalar) = &node.value else {
             self.wrong(node, "a text", what);
             return None;
         };
         let text = scalar.text();
-        if text.contains("${{") {
-            let at = self.place_in(node.span, &scalar.bytes);
-            self.expression(at);
-            return None;
-        }
         if text.contains('\0') {
-            self.error(node.span, format!("{what} cannot contain a NUL character"));
+            self.report(
+                Code::UnsupportedVariable,
+                node.span,
+                format!("{what} cannot contain a NUL character"),
+            );
             return None;
         }
         Some(text.into_owned())
-    }
-
-    /// A scalar as text that is not empty.
-    pub fn required(&mut self, node: &Node, what: &str) -> Option<String> {
-        let text = self.text(node, what)?;
-        if text.trim().is_empty() {
-            self.error(node.span, format!("{what} cannot be empty"));
-            return None;
-        }
-        Some(text)
     }
 
     /// A text of one line, trimmed, for people: at most 200 characters, no control characters.
@@ -203,11 +240,13 @@ impl<'a> Walk<'a> {
         let text = self.text(node, what)?;
         let text = text.trim();
         if text.chars().any(char::is_control) {
-            self.error(node.span, format!("{what} must be one line without control characters"));
+            let message = format!("{what} must be one line without control characters");
+            self.report(Code::UnsupportedName, node.span, message);
             return None;
         }
         if text.chars().count() > 200 {
-            self.error(node.span, format!("{what} is longer than 200 characters"));
+            let message = format!("{what} is longer than 200 characters");
+            self.report(Code::UnsupportedName, node.span, message);
             return None;
         }
         Some((!text.is_empty()).then(|| text.to_owned()))
@@ -229,8 +268,9 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// A whole number within bounds; `quoted` where a number written as text is one too.
-    pub fn whole(&mut self, node: &Node, what: &str, (min, max): (u32, u32), quoted: bool) -> Option<u32> {
+    /// A whole number within bounds, which `code` complains about otherwise; `quoted` where a number written as text is
+    /// one too.
+    pub fn whole(&mut self, node: &Node, what: &str, (min, max): (u32, u32), quoted: bool, code: Code) -> Option<u32> {
         let number = match &node.value {
             Value::Scalar(Scalar {
                 kind: Kind::Number(value),
@@ -253,9 +293,16 @@ impl<'a> Walk<'a> {
                 )]
                 Some(n as u32)
             }
+            None if !quoted => {
+                if self.is_not_expression(node) {
+                    self.wrong(node, "a number", what);
+                }
+                None
+            }
             _ => {
                 if self.is_not_expression(node) {
-                    self.error(node.span, format!("{what} must be a whole number from {min} to {max}"));
+                    let message = format!("{what} must be a whole number from {min} to {max}");
+                    self.report(code, node.span, message);
                 }
                 None
             }
@@ -265,7 +312,7 @@ impl<'a> Walk<'a> {
     /// Says so when a key holds an expression.
     pub fn plain_key(&mut self, key: &Key) -> bool {
         if key.text.contains("${{") {
-            let at = self.place_in(key.span, &key.bytes);
+            let at = self.span_inside(key.span, &key.bytes, "${{");
             self.expression(at);
             return false;
         }
@@ -275,7 +322,7 @@ impl<'a> Walk<'a> {
     fn is_not_expression(&mut self, node: &Node) -> bool {
         match &node.value {
             Value::Scalar(scalar) if scalar.text().contains("${{") => {
-                let at = self.place_in(node.span, &scalar.bytes);
+                let at = self.span_inside(node.span, &scalar.bytes, "${{");
                 self.expression(at);
                 false
             }
@@ -284,16 +331,21 @@ impl<'a> Walk<'a> {
     }
 
     fn expression(&mut self, at: Span) {
-        self.error_help(
+        self.report_help(
+            Code::UnsupportedExpression,
             at,
             "expressions (`${{ … }}`) are not supported yet",
             "use a shell variable instead; `$GITHUB_SHA`, `$GITHUB_REF_NAME` and others are set in every step",
         );
     }
 
-    /// The place of the first `${{` within a scalar; where the scalar begins if it was escaped.
-    fn place_in(&self, whole: Span, bytes: &std::ops::Range<usize>) -> Span {
-        let Some(found) = self.source.get(bytes.clone()).and_then(|slice| slice.find("${{")) else {
+    /// Where a word stands for the first time within a scalar; where the scalar begins if it was escaped.
+    pub fn span_inside(&self, whole: Span, bytes: &Range<usize>, word: &str) -> Span {
+        // Counting lines costs; nobody reads the place of a complaint that is not shown.
+        if self.is_full() {
+            return whole;
+        }
+        let Some(found) = self.source.get(bytes.clone()).and_then(|slice| slice.find(word)) else {
             return whole;
         };
         let offset = bytes.start + found;
@@ -304,16 +356,27 @@ impl<'a> Walk<'a> {
             line: u32::try_from(line).unwrap_or(u32::MAX),
             column: u32::try_from(column).unwrap_or(u32::MAX),
             offset,
-            length: "${{".len(),
+            length: word.len(),
         }
     }
 
     fn wrong(&mut self, node: &Node, expected: &str, what: &str) {
-        self.error(node.span, format!("{what} must be {expected}, not {}", node.noun()));
+        if self.misread.len() < MAX_COLLECTED {
+            let message = format!("{what} must be {expected}, not {}", node.noun());
+            self.misread.push((node.span, message));
+        }
     }
 }
 
 /// Foreign text for a message.
 pub(super) fn shown(text: &str) -> String {
     one_line(text, 80)
+}
+
+/// Words for a help, at most so many that a person reads them.
+pub(super) fn quoted_list(words: &[&str]) -> String {
+    if words.is_empty() {
+        return "nothing".to_owned();
+    }
+    format!("`{}`", words.join("`, `"))
 }

@@ -11,6 +11,6 @@ mod scalar;
 mod tree;
 
 pub use nearest::nearest;
-pub use parse::{Dialect, Fault, Rules, parse};
+pub use parse::{Dialect, Document, Fault, FaultKind, Rules, parse, read};
 pub use scalar::Kind;
 pub use tree::{Key, Node, Scalar, Span, Value};

@@ -1,5 +1,5 @@
 //! Text → tree: events of a span-keeping parser, with the limits that keep a hostile text cheap. Aliases are expanded
-//! within a budget; merge keys and foreign tags are errors.
+//! within a budget; merge keys, equal keys and foreign tags are errors that do not end the reading.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -8,13 +8,15 @@ use std::{
 
 use granit_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span as ParserSpan, Tag};
 
+use crate::foreign_text::one_line;
+
 use super::{
     scalar::{Kind, resolve},
     tree::{Key, Node, Scalar, Span, Value},
 };
 
-/// Equal keys are collected up to here.
-const MAX_ERRORS: usize = 10;
+/// What does not end the reading is collected up to here.
+const MAX_FAULTS: usize = 200;
 
 /// How much of YAML a text may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,20 +43,63 @@ pub struct Rules {
     pub max_text: usize,
 }
 
+/// What kind of thing is wrong with a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FaultKind {
+    /// It is no YAML.
+    Syntax,
+    /// A key stands twice in one mapping.
+    DuplicateKey,
+    /// The merge key `<<`.
+    MergeKey,
+    /// A tag that is not of the core schema, or that does not fit its value.
+    Tag,
+    /// A number that fits into nothing.
+    Number,
+    /// It holds more than the rules let it.
+    TooLarge,
+    /// It nests deeper than the rules let it.
+    TooDeep,
+}
+
 /// What is wrong with a text, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
+    /// Of which kind.
+    pub kind: FaultKind,
     /// Where.
     pub span: Span,
     /// What.
     pub message: String,
 }
 
+/// What a text holds, as far as it could be read.
+#[derive(Debug)]
+pub struct Document {
+    /// The tree; of equal keys the first. None when there is no document, or when it could not be read to its end.
+    pub root: Option<Node>,
+    /// What is wrong with it.
+    pub faults: Vec<Fault>,
+    /// How many values it holds, aliases expanded: what a walk through the tree costs.
+    pub nodes: usize,
+}
+
 /// Reads one document; `None` when there is none.
 ///
 /// # Errors
-/// With what is wrong: several equal keys, or the first of anything else.
+/// With what is wrong.
 pub fn parse(source: &str, rules: &Rules) -> Result<Option<Node>, Vec<Fault>> {
+    let document = read(source, rules);
+    match document.faults.is_empty() {
+        true => Ok(document.root),
+        false => Err(document.faults),
+    }
+}
+
+/// Reads one document and goes on behind what is wrong, where it can: a reader finds the rest of what is wrong in the
+/// tree.
+#[must_use]
+pub fn read(source: &str, rules: &Rules) -> Document {
     let mut builder = Builder {
         rules: *rules,
         stack: Vec::new(),
@@ -73,17 +118,20 @@ pub fn parse(source: &str, rules: &Rules) -> Result<Option<Node>, Vec<Fault>> {
         };
         if let Err(fault) = step {
             builder.faults.push(fault);
+            builder.root = None;
             break;
         }
     }
-    match builder.faults.is_empty() {
-        true => Ok(builder.root),
-        false => Err(builder.faults),
+    Document {
+        root: builder.root,
+        faults: builder.faults,
+        nodes: builder.nodes,
     }
 }
 
 fn unreadable(error: &ScanError) -> Fault {
     Fault {
+        kind: FaultKind::Syntax,
         span: span(*error.marker(), error.marker().byte_offset().unwrap_or(0)..0),
         message: format!("this is not valid YAML: {}", error.info()),
     }
@@ -122,6 +170,8 @@ enum Open {
         entries: Vec<(Key, Node)>,
         key: Option<Key>,
         seen: HashSet<String>,
+        /// The value of a key that does not count.
+        skip: bool,
     },
 }
 
@@ -137,12 +187,12 @@ impl Builder {
                 self.documents += 1;
                 if self.documents > 1 {
                     let message = format!("{} is one YAML document; this begins another", self.rules.what);
-                    return Err(fault(at, &message));
+                    return Err(fault(FaultKind::Syntax, at, &message));
                 }
             }
             Event::Scalar(text, style, anchor, tag) => {
                 let plain = style == ScalarStyle::Plain;
-                let kind = self.kind(&text, plain, tag.as_deref(), at)?;
+                let kind = self.kind(&text, plain, tag.as_deref(), at);
                 let is_merge = plain && text == "<<" && self.rules.dialect == Dialect::Full;
                 self.add(at, 1, text.len())?;
                 let scalar = Scalar {
@@ -154,11 +204,11 @@ impl Builder {
                 self.put(at, anchor, Value::Scalar(scalar), is_merge)?;
             }
             Event::SequenceStart(_, anchor, tag) => {
-                expect_tag(tag.as_deref(), "seq", at)?;
+                self.expect_tag(tag.as_deref(), "seq", at);
                 self.open(at, anchor, Open::Sequence(Vec::new()))?;
             }
             Event::MappingStart(_, anchor, tag) => {
-                expect_tag(tag.as_deref(), "map", at)?;
+                self.expect_tag(tag.as_deref(), "map", at);
                 self.open(
                     at,
                     anchor,
@@ -166,6 +216,7 @@ impl Builder {
                         entries: Vec::new(),
                         key: None,
                         seen: HashSet::new(),
+                        skip: false,
                     },
                 )?;
             }
@@ -180,7 +231,11 @@ impl Builder {
             }
             Event::Alias(id) => {
                 let Some(target) = self.anchors.get(&id) else {
-                    return Err(fault(at, "this alias stands inside the value it names"));
+                    return Err(fault(
+                        FaultKind::Syntax,
+                        at,
+                        "this alias stands inside the value it names",
+                    ));
                 };
                 let (nodes, text) = target.size();
                 if self.stack.len() + target.depth() > self.rules.max_depth {
@@ -193,7 +248,10 @@ impl Builder {
                 let value = target.value.clone();
                 self.put(at, 0, value, false)?;
             }
-            Event::UnresolvedAlias(name) => return Err(fault(at, &format!("there is no anchor `&{name}` above this"))),
+            Event::UnresolvedAlias(name) => {
+                let message = format!("there is no anchor `&{name}` above this");
+                return Err(fault(FaultKind::Syntax, at, &message));
+            }
             _ => {}
         }
         Ok(())
@@ -211,6 +269,7 @@ impl Builder {
         } = self.rules;
         if self.nodes > max_nodes || self.text > max_text {
             return Err(fault(
+                FaultKind::TooLarge,
                 at,
                 &format!("the file holds more than {max_nodes} values or {max_text} bytes of text, aliases expanded"),
             ));
@@ -229,17 +288,34 @@ impl Builder {
 
     fn too_deep(&self, at: Span) -> Fault {
         fault(
+            FaultKind::TooDeep,
             at,
             &format!("lists and mappings nest deeper than {}", self.rules.max_depth),
         )
     }
 
-    fn kind(&self, text: &str, plain: bool, tag: Option<&Tag>, at: Span) -> Result<Kind, Fault> {
+    fn kind(&mut self, text: &str, plain: bool, tag: Option<&Tag>, at: Span) -> Kind {
         match self.rules.dialect {
-            Dialect::Full => typed(text, plain, tag, at),
+            Dialect::Full => typed(text, plain, tag, at).unwrap_or_else(|fault| {
+                self.note(fault);
+                Kind::Text
+            }),
             // Numbers are read where one is wanted.
-            Dialect::Plain if plain => Ok(resolve(text).unwrap_or(Kind::Text)),
-            Dialect::Plain => Ok(Kind::Text),
+            Dialect::Plain if plain => resolve(text).unwrap_or(Kind::Text),
+            Dialect::Plain => Kind::Text,
+        }
+    }
+
+    fn expect_tag(&mut self, tag: Option<&Tag>, core: &str, at: Span) {
+        if let Some(tag) = tag.filter(|tag| core_tag(tag) != Some(core)) {
+            self.note(foreign_tag(tag, at));
+        }
+    }
+
+    /// Something wrong that does not keep the rest from being read.
+    fn note(&mut self, fault: Fault) {
+        if self.faults.len() < MAX_FAULTS {
+            self.faults.push(fault);
         }
     }
 
@@ -258,20 +334,36 @@ impl Builder {
         };
         match &mut frame.open {
             Open::Sequence(items) => items.push(node),
-            Open::Mapping { entries, key, seen } => match key.take() {
+            Open::Mapping {
+                entries,
+                key,
+                seen,
+                skip,
+            } => match key.take() {
+                Some(_) if std::mem::take(skip) => {}
                 Some(key) => entries.push((key, node)),
                 None => {
                     let (text, bytes) = key_text(&node, self.rules.dialect)?;
-                    if is_merge {
-                        return Err(fault(
+                    let wrong = if is_merge {
+                        Some(fault(
+                            FaultKind::MergeKey,
                             at,
                             "the merge key `<<` is not supported; repeat the entries or alias the whole value",
-                        ));
-                    }
-                    if unique && !seen.insert(text.clone()) && self.faults.len() < MAX_ERRORS {
-                        self.faults.push(fault(at, &format!("`{text}` is already defined")));
-                    }
+                        ))
+                    } else if unique && !seen.insert(text.clone()) {
+                        Some(fault(
+                            FaultKind::DuplicateKey,
+                            at,
+                            &format!("`{}` is already defined", one_line(&text, 80)),
+                        ))
+                    } else {
+                        None
+                    };
+                    *skip = wrong.is_some();
                     *key = Some(Key { span: at, text, bytes });
+                    if let Some(wrong) = wrong {
+                        self.note(wrong);
+                    }
                 }
             },
         }
@@ -283,12 +375,17 @@ fn key_text(node: &Node, dialect: Dialect) -> Result<(String, Range<usize>), Fau
     match &node.value {
         Value::Scalar(scalar) if dialect == Dialect::Plain => Ok((scalar.written.clone(), scalar.bytes.clone())),
         Value::Scalar(scalar) => Ok((scalar.text().into_owned(), scalar.bytes.clone())),
-        _ => Err(fault(node.span, &format!("a key must be a text, not {}", node.noun()))),
+        _ => Err(fault(
+            FaultKind::Syntax,
+            node.span,
+            &format!("a key must be a text, not {}", node.noun()),
+        )),
     }
 }
 
-fn fault(span: Span, message: &str) -> Fault {
+fn fault(kind: FaultKind, span: Span, message: &str) -> Fault {
     Fault {
+        kind,
         span,
         message: message.into(),
     }
@@ -298,19 +395,26 @@ fn fault(span: Span, message: &str) -> Fault {
 fn plain_only(event: &Event<'_>, at: Span) -> Result<(), Fault> {
     if event.anchor_id().is_some() || event.is_alias() {
         return Err(fault(
+            FaultKind::Syntax,
             at,
             "anchors and aliases are not allowed here: write the value out",
         ));
     }
     if event.tag().is_some() {
-        return Err(fault(at, "tags are not allowed here"));
+        return Err(fault(FaultKind::Tag, at, "tags are not allowed here"));
     }
     Ok(())
 }
 
 /// The type an explicit tag asks for, else what the core schema says of a plain scalar.
 fn typed(text: &str, plain: bool, tag: Option<&Tag>, at: Span) -> Result<Kind, Fault> {
-    let wide = |()| fault(at, &format!("the number `{text}` does not fit into 32 bits"));
+    let wide = |()| {
+        fault(
+            FaultKind::Number,
+            at,
+            &format!("the number `{text}` does not fit into 32 bits"),
+        )
+    };
     let Some(tag) = tag else {
         return if plain {
             resolve(text).map_err(wide)
@@ -331,6 +435,7 @@ fn typed(text: &str, plain: bool, tag: Option<&Tag>, at: Span) -> Result<Kind, F
         return Ok(kind);
     }
     Err(fault(
+        FaultKind::Tag,
         at,
         &format!("the value `{text}` is not valid for the tag `!!{}`", tag.suffix()),
     ))
@@ -342,15 +447,9 @@ fn core_tag(tag: &Tag) -> Option<&str> {
     if bare { Some("str") } else { tag.core_suffix() }
 }
 
-fn expect_tag(tag: Option<&Tag>, core: &str, at: Span) -> Result<(), Fault> {
-    match tag {
-        Some(tag) if core_tag(tag) != Some(core) => Err(foreign_tag(tag, at)),
-        _ => Ok(()),
-    }
-}
-
 fn foreign_tag(tag: &Tag, at: Span) -> Fault {
     fault(
+        FaultKind::Tag,
         at,
         &format!("the tag `{}{}` cannot be used here", tag.handle(), tag.suffix()),
     )

@@ -49,4 +49,5 @@ mod syncs;
 mod terminal;
 mod tidy;
 mod time;
+mod validate;
 mod zones;

@@ -159,6 +159,7 @@ mod tests {
             column: 14,
             message: "there is no label `windows-11`".into(),
             help: Some("possible: debian-13".into()),
+            ..Diagnostic::default()
         };
         assert_eq!(
             diagnostic_text(&diagnostic),

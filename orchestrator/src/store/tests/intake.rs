@@ -433,6 +433,7 @@ async fn an_unusable_workflow_is_a_run_in_error(lab: Lab) {
         column: 5,
         message: "unknown key `<b>`".into(),
         help: None,
+        ..Diagnostic::default()
     };
     let bad = NewRun {
         plan: Err(vec![complaint.clone()]),

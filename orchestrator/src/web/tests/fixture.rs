@@ -520,6 +520,7 @@ pub async fn broken(store: &Store, trigger: &Trigger) -> Made {
         column: 7,
         message: format!("`runs_on` is not known here {EVIL}"),
         help: Some("did you mean `runs-on`?".into()),
+        ..Diagnostic::default()
     };
     outcome(store, trigger, Err(vec![diagnostic])).await
 }

@@ -1,8 +1,11 @@
 //! What is wrong with a workflow file, with its lines.
 
-use miette::{Diagnostic, LabeledSpan, NamedSource};
+use miette::Diagnostic;
 
-use crate::model::diagnostic;
+use crate::{
+    cli::commands::complaint::{Complaint, ShownFile},
+    model::diagnostic,
+};
 
 /// How many are shown; whoever has mended ten looks again.
 const SHOWN: usize = 10;
@@ -12,69 +15,27 @@ const SHOWN: usize = 10;
 #[error("{file} cannot be used")]
 pub(super) struct Complaints {
     file: String,
-    #[source_code]
-    text: NamedSource<String>,
     #[related]
     found: Vec<Complaint>,
-}
-
-/// One of them, or how many are not shown.
-#[derive(Debug, thiserror::Error, Diagnostic)]
-#[error("{message}")]
-struct Complaint {
-    message: String,
-    #[help]
-    help: Option<String>,
-    #[label(collection)]
-    at: Vec<LabeledSpan>,
 }
 
 impl Complaints {
     /// Of a file with this text.
     pub fn new(file: &str, text: &str, found: &[diagnostic::Diagnostic]) -> Self {
-        // A terminal obeys what it is shown.
-        let text: String = text
-            .chars()
-            .flat_map(|c| {
-                let (shown, times) = match c {
-                    '\n' | '\t' => (c, 1),
-                    c if c.is_control() => ('?', c.len_utf8()),
-                    c => (c, 1),
-                };
-                std::iter::repeat_n(shown, times)
-            })
-            .collect();
+        let shown = ShownFile::new(file, text);
         let mut complaints: Vec<Complaint> = found
             .iter()
             .take(SHOWN)
-            .map(|one| Complaint {
-                message: format!("{}:{}:{}: {}", one.file, one.line, one.column, one.message),
-                help: one.help.clone(),
-                at: vec![LabeledSpan::new(None, offset(&text, one.line, one.column), 0)],
-            })
+            .map(|one| Complaint::new(one, &shown))
             .collect();
         if let more @ 1.. = found.len().saturating_sub(SHOWN) {
-            complaints.push(Complaint {
-                message: format!("{more} more"),
-                help: None,
-                at: Vec::new(),
-            });
+            complaints.push(Complaint::more(more));
         }
         Self {
             file: file.to_owned(),
-            text: NamedSource::new(file, text),
             found: complaints,
         }
     }
-}
-
-/// Where a character stands in a text, in bytes; behind the end at most.
-fn offset(text: &str, line: u32, column: u32) -> usize {
-    let (line, column) = (line.max(1) as usize, column.max(1) as usize);
-    let before: usize = text.split_inclusive('\n').take(line - 1).map(str::len).sum();
-    let rest = &text[before..];
-    let rest = rest.split('\n').next().unwrap_or(rest);
-    before + rest.char_indices().nth(column - 1).map_or(rest.len(), |(at, _)| at)
 }
 
 #[cfg(test)]
@@ -92,6 +53,7 @@ mod tests {
                 column: *column,
                 message: "odd".into(),
                 help: Some("even it".into()),
+                ..diagnostic::Diagnostic::default()
             })
             .collect();
         let mut out = String::new();
