@@ -197,11 +197,10 @@ async fn perform(lab: &Lab, other: &Lab, op: &Op) -> Result<(), StoreError> {
             };
             lab.run(&workflow).await;
         }
-        1..=3 => drop(if a.index(2) == 0 {
-            lab.claim().await
-        } else {
-            other.claim().await
-        }),
+        1..=3 => {
+            let lab = if a.index(2) == 0 { lab } else { other };
+            lab.claim().await;
+        }
         4..=5 => {
             if let Some(run) = pick(lab, RUNS, a).await {
                 store.cancel_run(run, "ann", "").await?;
