@@ -25,8 +25,8 @@ const PATH: &[&str] = &[
     "claim jobs",
     "store a join token",
     "let an agent join",
-    "start an attempt",
-    "store a step",
+    "store an attempt's progress",
+    "store that a machine was started",
     "store a checkpoint",
     "finish an attempt's steps",
     "end an attempt",
@@ -89,6 +89,7 @@ async fn life_of_a_job(lab: &Lab) {
         let (attempt, epoch) = (claimed.attempt, claimed.epoch);
         assert!(lab.store.set_join_token(attempt, epoch, &hash(1)).await.unwrap());
         assert_eq!(lab.store.join(attempt, &hash(1), &hash(2)).await.unwrap(), Join::Joined);
+        assert!(lab.store.machine_started(attempt, epoch, b"sealed").await.unwrap());
         lab.start(&claimed).await;
         let step = StepUpdate {
             index: 0,
