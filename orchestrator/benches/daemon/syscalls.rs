@@ -53,15 +53,11 @@ impl Trace {
             .stderr(Stdio::piped())
             .spawn()
             .ok()?;
-        let said = strace
-            .stderr
-            .take()
-            .map(BufReader::new)
-            .into_iter()
-            .flat_map(BufReader::lines);
+        let mut said = BufReader::new(strace.stderr.take()?).lines().map_while(Result::ok);
         // It says so once for all threads that there are.
-        let attached = said.map_while(Result::ok).any(|line| line.contains("attached"));
-        if attached {
+        if said.any(|line| line.contains("attached")) {
+            // What it says of each new process must go somewhere: a closed pipe ends it, and what it looks at stands still.
+            std::thread::spawn(move || said.for_each(drop));
             return Some(Self { strace, file });
         }
         strace.wait().ok();
