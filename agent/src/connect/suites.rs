@@ -64,7 +64,5 @@ mod tests {
         wanted.sort_unstable();
         offered.sort_unstable();
         assert_eq!((offered.len(), &offered), (3, &wanted));
-        let [aes, chacha] = [&AES_128_GCM, &CHACHA20_POLY1305].map(time);
-        assert!(aes < Duration::MAX && chacha < Duration::MAX);
     }
 }

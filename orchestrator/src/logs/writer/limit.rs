@@ -53,13 +53,16 @@ impl LogWriter {
             guest_ms,
             node_ms,
         } = origin;
-        self.left_out += self.tail.push(Kept {
-            step,
-            channel,
-            guest_ms,
-            node_ms,
-            data: text.to_vec(),
-        });
+        // In pieces, as the oldest go whole when there is no more room.
+        for piece in text.chunks(MAX_PIECE) {
+            self.left_out += self.tail.push(Kept {
+                step,
+                channel,
+                guest_ms,
+                node_ms,
+                data: piece.to_vec(),
+            });
+        }
     }
 
     /// Appends what was kept, behind a line that says what is missing.
