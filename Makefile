@@ -141,7 +141,7 @@ docs: setup-build
 		--lib --bin helios-demo --examples -q
 
 bench: setup-test build agent guest
-	HELIOS_CI_AGENT=$(abspath $(AGENT)) HELIOS_CI_GUEST=$(abspath $(GUEST)) $(CARGO) bench --locked -p helios-ci --bench logs --bench daemon
+	HELIOS_CI_AGENT=$(abspath $(AGENT)) HELIOS_CI_GUEST=$(abspath $(GUEST)) $(CARGO) bench --locked -p helios-ci --bench logs --bench daemon --bench workflow
 
 audit:
 	@command -v cargo-deny >/dev/null || { echo "audit: install it with 'cargo install --locked cargo-deny'" >&2; exit 1; }
