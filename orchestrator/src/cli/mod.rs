@@ -12,8 +12,8 @@ use clap::{Args, Parser, Subcommand};
 use self::{
     client::{ClientError, Interrupted},
     commands::{
-        config, console, control, deliveries, doctor, image, local, login_link, logs, machine, relay, runs, setup,
-        show, token, trigger, why,
+        config, console, control, deliveries, doctor, eval, image, local, login_link, logs, machine, relay, runs,
+        setup, show, token, trigger, why,
     },
     wiring::{
         machined,
@@ -34,7 +34,7 @@ use crate::{
 pub enum Exit {
     /// All well; for `logs -f`, `run` and `trigger --wait`: the job or run succeeded.
     Success = 0,
-    /// It failed or ran into a time limit.
+    /// It failed or ran into a time limit; for `eval`: the expression is wrong.
     Failure = 1,
     /// The command line, the configuration or a file is wrong.
     Usage = 2,
@@ -95,7 +95,7 @@ const SMF_EXIT_ERR_CONFIG: u8 = 96;
 const AFTER_HELP: &str = "\
 Exit codes:
   0  success (for `run`, `logs -f` and `trigger --wait`: of the run, job or build)
-  1  it failed or ran into a time limit
+  1  it failed or ran into a time limit; for `eval`: the expression is wrong
   2  the command line or the configuration is wrong
   3  it was cancelled
   4  helios-ci failed, not the job
@@ -155,6 +155,8 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Run a workflow file of this working tree in fresh machines, without a server.
     Run(local::RunArgs),
+    /// Evaluate an expression of the workflow language.
+    Eval(eval::EvalArgs),
     /// Run the process that keeps the machines, in the foreground, with the privileges they need.
     Machined(machined::MachinedArgs),
     /// List runs, newest first.
@@ -287,6 +289,7 @@ fn run(cli: Cli) -> Outcome {
         match cli.command {
             Command::Serve(args) => serve::run(common, args).await,
             Command::Run(args) => local::run(common, args).await,
+            Command::Eval(args) => eval::run(&args),
             Command::Machined(args) => machined::run(common, args).await,
             Command::Runs(args) => runs::run(common, args).await,
             Command::Show(args) => show::run(common, args).await,

@@ -5,6 +5,7 @@ pub(super) mod console;
 pub(super) mod control;
 pub(super) mod deliveries;
 pub(super) mod doctor;
+pub(super) mod eval;
 pub(super) mod image;
 pub(super) mod image_fetch;
 pub(super) mod local;
