@@ -14,6 +14,7 @@ pub mod digest;
 pub mod driver;
 pub mod error_chain;
 pub mod exec;
+pub mod expression;
 pub mod failpoint;
 pub mod files;
 pub mod foreign_text;

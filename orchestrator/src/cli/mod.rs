@@ -12,7 +12,7 @@ use clap::{Args, Parser, Subcommand};
 use self::{
     client::{ClientError, Interrupted},
     commands::{
-        config, console, control, deliveries, doctor, explain, image, local, login_link, logs, machine, relay, runs,
+        config, console, control, deliveries, doctor, eval, explain, image, local, login_link, logs, machine, relay, runs,
         setup, show, token, trigger, validate, why,
     },
     wiring::{
@@ -34,7 +34,7 @@ use crate::{
 pub enum Exit {
     /// All well; for `logs -f`, `run` and `trigger --wait`: the job or run succeeded.
     Success = 0,
-    /// It failed or ran into a time limit.
+    /// It failed or ran into a time limit; for `eval`: the expression is wrong.
     Failure = 1,
     /// The command line, the configuration or a file is wrong.
     Usage = 2,
@@ -95,7 +95,7 @@ const SMF_EXIT_ERR_CONFIG: u8 = 96;
 const AFTER_HELP: &str = "\
 Exit codes:
   0  success (for `run`, `logs -f` and `trigger --wait`: of the run, job or build)
-  1  it failed or ran into a time limit (for `validate`: a file is not a valid workflow)
+  1  it failed or ran into a time limit (for `validate` and `eval`: what they were given is wrong)
   2  the command line or the configuration is wrong
   3  it was cancelled
   4  helios-ci failed, not the job
@@ -159,6 +159,8 @@ enum Command {
     Validate(validate::ValidateArgs),
     /// Say what a key of a workflow file, or the code of a complaint, means.
     Explain(explain::ExplainArgs),
+    /// Evaluate an expression of the workflow language.
+    Eval(eval::EvalArgs),
     /// Run the process that keeps the machines, in the foreground, with the privileges they need.
     Machined(machined::MachinedArgs),
     /// List runs, newest first.
@@ -293,6 +295,7 @@ fn run(cli: Cli) -> Outcome {
             Command::Run(args) => local::run(common, args).await,
             Command::Validate(args) => validate::run(&args),
             Command::Explain(args) => explain::run(&args),
+            Command::Eval(args) => eval::run(&args),
             Command::Machined(args) => machined::run(common, args).await,
             Command::Runs(args) => runs::run(common, args).await,
             Command::Show(args) => show::run(common, args).await,

@@ -17,6 +17,7 @@ mod deliveries;
 #[cfg(target_os = "linux")]
 mod disk;
 mod doctor;
+mod eval;
 mod flood;
 mod forgejo;
 mod forges;

@@ -6,6 +6,7 @@ pub(super) mod console;
 pub(super) mod control;
 pub(super) mod deliveries;
 pub(super) mod doctor;
+pub(super) mod eval;
 pub(super) mod explain;
 pub(super) mod image;
 pub(super) mod image_fetch;

@@ -47,7 +47,16 @@ const RANKS: &[(u32, &[&str])] = &[
     (0, &["clock", "digest", "error_chain", "foreign_text"]),
     (
         1,
-        &["connector", "secret", "exec", "failpoint", "files", "model", "yaml"],
+        &[
+            "connector",
+            "secret",
+            "exec",
+            "expression",
+            "failpoint",
+            "files",
+            "model",
+            "yaml",
+        ],
     ),
     (2, &["workflow", "config", "queue", "seal"]),
     (3, &["images", "logs", "store", "telemetry", "forge"]),
