@@ -74,11 +74,6 @@ impl Spool {
         }
     }
 
-    /// How much it may keep.
-    pub fn limits(&self) -> Limits {
-        self.limits
-    }
-
     /// Sequence of the newest event; 0 before the first.
     pub fn last(&self) -> u64 {
         self.first + (self.head.len() + self.filed() + self.tail.len()) as u64 - 1
