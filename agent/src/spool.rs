@@ -32,7 +32,7 @@ impl Default for Limits {
     /// writes in the 20 ms after which the node has synced and acknowledges.
     fn default() -> Self {
         Self {
-            memory: 2 << 20,
+            memory: 3 << 19,
             file: 64 << 20,
         }
     }
