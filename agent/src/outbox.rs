@@ -10,10 +10,13 @@ use helios_proto::v1::{Event, event};
 use tokio::sync::Notify;
 
 use crate::{
-    block::{self, Block, Pool},
+    block::{Block, Pool},
     clock,
     spool::Spool,
 };
+
+/// So many blocks wait to be used again: about what the node acknowledges at a time. They lie beside what the spool keeps.
+const FREE_BLOCKS: usize = 4;
 
 /// Shared by everything that makes events and by the session that sends them.
 #[derive(Debug)]
@@ -24,7 +27,7 @@ pub struct Outbox {
     made: Notify,
     /// Woken when there may be more room.
     freed: Notify,
-    /// As many as the spool keeps in memory.
+    /// What output is read into.
     blocks: Arc<Pool>,
 }
 
@@ -38,7 +41,7 @@ impl Outbox {
     /// An outbox over an empty spool.
     pub fn new(spool: Spool) -> Self {
         Self {
-            blocks: Pool::new(spool.limits().memory / block::SIZE),
+            blocks: Pool::new(FREE_BLOCKS),
             state: Mutex::new(State {
                 spool,
                 connected: false,

@@ -32,7 +32,7 @@ impl Default for Limits {
     /// writes in the 20 ms after which the node has synced and acknowledges.
     fn default() -> Self {
         Self {
-            memory: 2 << 20,
+            memory: 3 << 19,
             file: 64 << 20,
         }
     }
@@ -72,11 +72,6 @@ impl Spool {
             memory_cost: 0,
             broken: false,
         }
-    }
-
-    /// How much it may keep.
-    pub fn limits(&self) -> Limits {
-        self.limits
     }
 
     /// Sequence of the newest event; 0 before the first.

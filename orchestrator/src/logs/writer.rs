@@ -25,8 +25,8 @@
 //! the disk, so the writer refuses everything from then on (`LogError::Broken`), and the log is opened anew.
 //!
 //! **What is held back must not hold up the agent** (`durability`). An event may be acknowledged once all of it is in the
-//! file; a held byte on one channel would so keep everything that the other channel wrote since, and the agent has two
-//! mebibytes for that. When half of them are used, the driver stores the held bytes in its encrypted checkpoint, and all
+//! file; a held byte on one channel would so keep everything that the other channel wrote since, and the agent has a
+//! mebibyte and a half for that. When two thirds of it are used, the driver stores the held bytes in its encrypted checkpoint, and all
 //! is acknowledged. They cannot go to the file, which never holds any part of a secret, nor be shown as a mask: whoever
 //! takes over would not know that the rest of the secret follows.
 //!

@@ -12,8 +12,8 @@ use crate::logs::{
 
 /// What one event costs the agent beside its output, in bytes, with a little to spare (`agent/src/spool.rs`).
 pub(super) const EVENT_COST: u64 = 320;
-/// Half of what an agent keeps in memory, in bytes, beyond which its steps wait.
-const HALF_OF_AGENT: u64 = 1 << 20;
+/// Two thirds of what an agent keeps in memory, in bytes: when that is full its steps wait.
+const PART_OF_AGENT: u64 = 1 << 20;
 
 /// Writes, syncs, and what is acknowledged.
 pub(super) struct Durability {
@@ -57,7 +57,7 @@ impl Durability {
     /// Of a file that may not be durable as it is. `stored` is what the last checkpoint has.
     pub(super) fn new(stored: Option<Handover>) -> Self {
         Self {
-            limit: HALF_OF_AGENT,
+            limit: PART_OF_AGENT,
             writes: 1,
             durable: 0,
             named: false,
@@ -70,7 +70,7 @@ impl Durability {
     /// As if the agent had no room at all, if it is `crowded`.
     #[cfg(test)]
     pub(super) fn crowd(&mut self, crowded: bool) {
-        self.limit = if crowded { 0 } else { HALF_OF_AGENT };
+        self.limit = if crowded { 0 } else { PART_OF_AGENT };
     }
 
     /// The event up to which a checkpoint has what the file has not.
