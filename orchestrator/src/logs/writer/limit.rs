@@ -1,5 +1,7 @@
 //! The limit of a log: what comes beyond it is kept in a ring, whose content is appended when the log ends.
 
+use bytes::Bytes;
+
 use super::{LogWriter, append::Origin};
 use crate::logs::{
     MAX_PIECE,
@@ -58,7 +60,7 @@ impl LogWriter {
             channel,
             guest_ms,
             node_ms,
-            data: text.to_vec(),
+            data: Bytes::copy_from_slice(text),
         });
     }
 
