@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use helios_proto::MAX_OUTPUT;
 
-/// What a block holds: the most that one message carries.
+/// What a block holds: the most that one message carries. It goes out in pieces when the node takes less.
 pub const SIZE: usize = MAX_OUTPUT;
 
 /// Blocks that nobody uses now.

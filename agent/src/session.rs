@@ -127,6 +127,7 @@ async fn connection(agent: &Arc<Agent>, dialer: &Dialer, joined: bool, welcomed:
     check(&welcome, made)?;
     *welcomed = true;
     let cursor = agent.outbox.acknowledge(welcome.last_sequence);
+    agent.outbox.set_max_output(welcome.max_output);
     agent.outbox.set_connected(true);
     agent.correct_clock(welcome.time_ms);
     agent.channel.send_replace(Some(channel));

@@ -18,10 +18,13 @@ use ring::RingFile;
 /// What an event costs beside its bytes. It also bounds how many small ones are kept.
 const OVERHEAD: usize = 256;
 
+/// What an event of output has beside its bytes at most: tags, numbers and lengths.
+const ENVELOPE: usize = 64;
+
 /// How much may be kept.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Bytes in memory; while the node is connected, producers wait from here on.
+    /// Bytes in memory; while the node is connected, producers wait for room in it.
     pub memory: usize,
     /// Bytes in the file; while the node is away, producers wait from here on.
     pub file: usize,
@@ -58,6 +61,11 @@ fn cost(event: &Event) -> usize {
     event.encoded_len() + OVERHEAD
 }
 
+/// What so many bytes of output cost at most, in so many events.
+pub fn output_cost(bytes: usize, events: usize) -> usize {
+    bytes + events * (ENVELOPE + OVERHEAD)
+}
+
 impl Spool {
     /// An empty spool whose file, once needed, lies in `dir`, unlinked.
     pub fn new(dir: PathBuf, limits: Limits) -> Self {
@@ -89,16 +97,17 @@ impl Spool {
         self.last() < self.first
     }
 
-    /// Whether more output may be made now.
-    pub fn room(&self, connected: bool) -> bool {
+    /// Whether output of that cost may be made now.
+    pub fn room(&self, connected: bool, cost: usize) -> bool {
+        if connected || self.broken {
+            // A node that is there but slow slows the step down; the disk is for absence. What it still holds goes out
+            // first: whatever came behind it would go through the disk too, for as long as there is always more.
+            return self.is_empty() || self.filed() == 0 && self.memory_cost + cost <= self.limits.memory;
+        }
         let filed = self
             .file
             .as_ref()
             .map_or(0, |file| file.len() * OVERHEAD + file.bytes());
-        if connected || self.broken {
-            // A node that is there but slow slows the step down; the disk is for absence.
-            return self.memory_cost + filed < self.limits.memory;
-        }
         filed < self.limits.file && self.tail.is_empty()
     }
 
@@ -179,6 +188,11 @@ impl Spool {
 
     fn filed(&self) -> usize {
         self.file.as_ref().map_or(0, RingFile::len)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn uses_file(&self) -> bool {
+        self.file.is_some()
     }
 }
 

@@ -17,8 +17,11 @@ pub mod machine {
 /// The protocol versions this build speaks, both ends included.
 pub const VERSIONS: (u32, u32) = (1, 1);
 
-/// The most bytes one [`v1::Output`] may carry.
+/// The most bytes one [`v1::Output`] may carry to a node of this build, which says so in its [`v1::Welcome`].
 pub const MAX_OUTPUT: usize = 128 * 1024;
+
+/// The most bytes one [`v1::Output`] may carry to a node that says nothing, and before the first welcome.
+pub const MAX_OUTPUT_UNSAID: usize = 64 * 1024;
 
 /// The descriptor set of the protocol as this build knows it.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

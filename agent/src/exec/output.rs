@@ -133,7 +133,7 @@ impl Pump {
         tokio::select! {
             biased;
             () = quiet => {}
-            () = self.outbox.room() => {}
+            () = self.outbox.room(self.block.bytes().len(), self.runs.len()) => {}
         }
     }
 
@@ -322,6 +322,7 @@ mod tests {
                 };
                 let outbox = Arc::new(Outbox::new(Spool::new(dir.path().to_owned(), limits)));
                 outbox.set_connected(true);
+                outbox.set_max_output(MAX_OUTPUT as u32);
                 let (pipes, [out, _err]) = open().unwrap();
                 let writer = thread::spawn(move || {
                     let mut out = File::from(out);

@@ -20,12 +20,15 @@ use std::{
 
 use bytes::Bytes;
 use futures::Stream;
-use helios_proto::v1::{
-    self, Acknowledge, Event, FromAgent, GetChunk, GetRequest, Hello, PutChunk, PutDone, ToAgent, Welcome,
-    agent_server::{Agent, AgentServer},
-    command, event, exited, from_agent,
-    output::Stream as OutputStream,
-    to_agent,
+use helios_proto::{
+    MAX_OUTPUT, MAX_OUTPUT_UNSAID,
+    v1::{
+        self, Acknowledge, Event, FromAgent, GetChunk, GetRequest, Hello, PutChunk, PutDone, ToAgent, Welcome,
+        agent_server::{Agent, AgentServer},
+        command, event, exited, from_agent,
+        output::Stream as OutputStream,
+        to_agent,
+    },
 };
 use tokio::{
     sync::{Notify, mpsc},
@@ -49,6 +52,8 @@ pub struct State {
     pub refusals: Vec<Status>,
     /// The version of the welcome; 0 is 1.
     pub version: u32,
+    /// The node is of an earlier build, which does not say how much output it takes in one event, and takes 64 KiB.
+    pub is_earlier: bool,
     /// The node's clock in milliseconds; 0 is the real one.
     pub time_ms: i64,
     /// Acknowledge nothing.
@@ -244,6 +249,7 @@ impl Agent for Service {
                 last_sequence: state.events.len() as u64,
                 time_ms: if state.time_ms == 0 { now as i64 } else { state.time_ms },
                 known_ended: vec![],
+                max_output: if state.is_earlier { 0 } else { MAX_OUTPUT as u32 },
             };
             let _ = sender.send(ToAgent {
                 message: Some(to_agent::Message::Welcome(welcome)),
@@ -271,6 +277,16 @@ impl Agent for Service {
                         .push(format!("event {} instead of {next}", event.sequence));
                 }
                 expected = Some(event.sequence + 1);
+                let most = if state.is_earlier {
+                    MAX_OUTPUT_UNSAID
+                } else {
+                    MAX_OUTPUT
+                };
+                if let Some(event::Event::Output(output)) = &event.event
+                    && output.data.len() > most
+                {
+                    state.violations.push(format!("{} bytes of output", output.data.len()));
+                }
                 let sequence = event.sequence;
                 if sequence == state.events.len() as u64 + 1 {
                     state.events.push(event);

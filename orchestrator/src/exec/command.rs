@@ -3,9 +3,13 @@
 use std::{
     ffi::{OsStr, OsString},
     fmt,
-    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     time::Duration,
+};
+
+use nix::{
+    fcntl::{AT_FDCWD, AtFlags},
+    unistd::{AccessFlags, faccessat},
 };
 
 /// A command: program, arguments, environment. Nothing goes through a shell.
@@ -117,8 +121,9 @@ impl Cmd {
 }
 
 fn is_executable(file: &Path) -> bool {
-    file.metadata()
-        .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+    // By the ids that count when it is executed, of which a mode alone says nothing.
+    let may_execute = || faccessat(AT_FDCWD, file, AccessFlags::X_OK, AtFlags::AT_EACCESS).is_ok();
+    file.is_file() && may_execute()
 }
 
 /// The command line alone: the standard input and the environment may hold secrets.
@@ -154,6 +159,8 @@ fn quote(word: &OsStr) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     #[test]
@@ -181,6 +188,15 @@ mod tests {
         // What is a path already, and what there is not, stay what they are.
         assert_eq!(located("./tool"), Path::new("./tool"));
         assert_eq!(located("another"), Path::new("another"));
+        // Others may execute it, and its owner may not: execvp(3) would go on to the next.
+        let others = file("others", 0o611);
+        let wanted = if nix::unistd::geteuid().is_root() {
+            &others
+        } else {
+            &files[1]
+        };
+        let path = std::env::join_paths(["others", "first"].map(|name| folders.path().join(name))).unwrap();
+        assert_eq!(Cmd::new("tool").env("PATH", path).located(), *wanted);
     }
 
     #[test]

@@ -25,10 +25,14 @@ pub(super) struct Meta {
     pub(super) boot: Option<String>,
 }
 
-/// Makes the directory of one log; its name is not durable yet.
-pub(super) fn create_dir(dir: &Path) -> Result<(), LogError> {
+/// Makes the directory of one log, whose name is not durable yet, and says whether there was none. Only the log's writer
+/// may ask.
+pub(super) fn create_dir(dir: &Path) -> Result<bool, LogError> {
+    let fail = |error| LogError::io("create", dir, error);
+    let is_new = !dir.try_exists().map_err(fail)?;
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
-    made.map_err(|error| LogError::io("create", dir, error))
+    made.map_err(fail)?;
+    Ok(is_new)
 }
 
 /// Opens the plain file for writing, new or old.

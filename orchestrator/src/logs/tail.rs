@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use bytes::{Buf as _, Bytes};
+
 use super::types::Channel;
 
 /// How much is kept, in bytes, each piece counted with a little for itself.
@@ -14,7 +16,7 @@ pub(super) struct Kept {
     pub(super) channel: Channel,
     pub(super) guest_ms: i64,
     pub(super) node_ms: i64,
-    pub(super) data: Vec<u8>,
+    pub(super) data: Bytes,
 }
 
 /// The last pieces of masked text, oldest first.
@@ -26,16 +28,25 @@ pub(super) struct Tail {
 }
 
 impl Tail {
-    /// Adds a piece; the oldest go when there is no room. Returns how many bytes went.
+    /// Adds a piece; the oldest bytes go when there is no room. Returns how many went.
     pub(super) fn push(&mut self, piece: Kept) -> u64 {
         self.size += piece.data.len() + OVERHEAD;
         self.pieces.push_back(piece);
         let mut gone = 0;
         while self.size > KEPT
-            && let Some(oldest) = self.pieces.pop_front()
+            && let Some(oldest) = self.pieces.front_mut()
         {
-            self.size -= oldest.data.len() + OVERHEAD;
-            gone += oldest.data.len() as u64;
+            let (excess, len) = (self.size - KEPT, oldest.data.len());
+            if excess < len {
+                // Not all of it: a piece may be an eighth of what is to be kept.
+                oldest.data.advance(excess);
+                self.size -= excess;
+                gone += excess as u64;
+            } else {
+                self.size -= len + OVERHEAD;
+                gone += len as u64;
+                self.pieces.pop_front();
+            }
         }
         self.dropped += gone;
         gone
@@ -47,7 +58,7 @@ impl Tail {
         if self.dropped > 0 {
             while let Some(first) = self.pieces.front_mut() {
                 if let Some(end) = memchr::memchr(b'\n', &first.data) {
-                    first.data.drain(..=end);
+                    first.data.advance(end + 1);
                     cut += end as u64 + 1;
                     break;
                 }
@@ -75,7 +86,7 @@ mod tests {
             channel: Channel::Stdout,
             guest_ms: 0,
             node_ms: 0,
-            data: data.into(),
+            data: Bytes::copy_from_slice(data.as_bytes()),
         }
     }
 
@@ -92,7 +103,23 @@ mod tests {
         let (pieces, cut) = tail.finish();
         let kept: Vec<u8> = pieces.into_iter().flat_map(|p| p.data).collect();
         assert_eq!(gone + cut + kept.len() as u64, put);
-        assert!(kept.starts_with(b"whole ") && kept.ends_with(b"whole 199999\n"));
+        assert!((kept.starts_with(b"half ") || kept.starts_with(b"whole ")) && kept.ends_with(b"whole 199999\n"));
+    }
+
+    #[test]
+    fn as_much_is_kept_of_large_pieces() {
+        let mut tail = Tail::default();
+        let text: String = (0..400_000).map(|i| format!("line {i}\n")).collect();
+        let pieces = text.as_bytes().chunks(helios_proto::MAX_OUTPUT);
+        let gone: u64 = pieces
+            .map(|data| tail.push(piece(std::str::from_utf8(data).unwrap())))
+            .sum();
+        assert_eq!(tail.size, KEPT);
+        let (pieces, cut) = tail.finish();
+        let kept: Vec<u8> = pieces.iter().flat_map(|p| p.data.iter().copied()).collect();
+        assert_eq!(gone + cut, (text.len() - kept.len()) as u64);
+        assert!(kept.len() + pieces.len() * OVERHEAD + "line 300000\n".len() >= KEPT);
+        assert!(kept.starts_with(b"line ") && text.as_bytes().ends_with(&kept));
     }
 
     #[test]
@@ -100,6 +127,6 @@ mod tests {
         let mut tail = Tail::default();
         assert_eq!(tail.push(piece("a\nb")), 0);
         let (pieces, cut) = tail.finish();
-        assert_eq!((pieces[0].data.as_slice(), cut), (&b"a\nb"[..], 0));
+        assert_eq!((&pieces[0].data[..], cut), (&b"a\nb"[..], 0));
     }
 }

@@ -54,6 +54,7 @@ impl Task<'_> {
             last_sequence: self.last_sequence.max(self.log.last_sequence()),
             time_ms: now_ms(),
             known_ended: Vec::new(),
+            max_output: helios_proto::MAX_OUTPUT as u32,
         }));
         if self.progress.phase == Phase::Booting {
             failpoint::hit(Point::AgentJoined);

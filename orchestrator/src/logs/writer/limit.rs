@@ -1,5 +1,7 @@
 //! The limit of a log: what comes beyond it is kept in a ring, whose content is appended when the log ends.
 
+use bytes::Bytes;
+
 use super::{LogWriter, append::Origin};
 use crate::logs::{
     MAX_PIECE,
@@ -53,16 +55,13 @@ impl LogWriter {
             guest_ms,
             node_ms,
         } = origin;
-        // In pieces, as the oldest go whole when there is no more room.
-        for piece in text.chunks(MAX_PIECE) {
-            self.left_out += self.tail.push(Kept {
-                step,
-                channel,
-                guest_ms,
-                node_ms,
-                data: piece.to_vec(),
-            });
-        }
+        self.left_out += self.tail.push(Kept {
+            step,
+            channel,
+            guest_ms,
+            node_ms,
+            data: Bytes::copy_from_slice(text),
+        });
     }
 
     /// Appends what was kept, behind a line that says what is missing.

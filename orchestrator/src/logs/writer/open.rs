@@ -77,7 +77,7 @@ impl LogWriter {
             seal::remove_plain(&dir)?;
             return Err(LogError::Sealed { attempt });
         }
-        log_dir::create_dir(&dir)?;
+        let is_new = log_dir::create_dir(&dir)?;
         // The format first: records of another one would be taken for damage, and cut off.
         let meta = log_dir::read_meta(&dir)?;
         let (file, path) = log_dir::open_records(&dir)?;
@@ -85,8 +85,8 @@ impl LogWriter {
         cut(&file, &path, &recovered)?;
         let boot = logs.boot();
         let generation = match meta {
-            None if !resumed && recovered.index.records == 0 => log_dir::write_first_meta(&dir, boot)?.generation,
-            // The first one went with the host's power, and readers may have seen more than what is left.
+            None if is_new && !resumed => log_dir::write_first_meta(&dir, boot)?.generation,
+            // The first one went with the host's power, and readers may have seen more than what is left, if anything is.
             None => log_dir::write_meta(&dir, 2, boot)?.generation,
             Some(meta) => {
                 // What an earlier boot wrote and did not sync may have been seen and be gone.
