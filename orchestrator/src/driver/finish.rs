@@ -67,16 +67,16 @@ pub(super) async fn finish(
     failpoint::hit(Point::BeforeResult);
     store_result(deps, attempt, end).await?;
     let sealed = async {
-        match ended {
+        let sealed = match ended {
             Ok(()) => log.seal().await.map(|_| failpoint::hit(Point::LogSealed)),
             Err(error) => Err(error),
+        };
+        if let Err(error) = sealed {
+            // The plain file stays readable; this node's janitor seals it within a minute.
+            tracing::warn!(attempt = %attempt.id, error = &error as &dyn std::error::Error, "a log was not sealed");
         }
     };
-    let (removed, sealed) = tokio::join!(release(deps, &name, stop), sealed);
-    if let Err(error) = sealed {
-        // The plain file stays readable; this node's janitor seals it within a minute.
-        tracing::warn!(attempt = %attempt.id, error = &error as &dyn std::error::Error, "a log was not sealed");
-    }
+    let (removed, ()) = tokio::join!(release(deps, &name, stop), sealed);
     removed
 }
 

@@ -26,10 +26,11 @@
 //! A mask is in the checkpoint before the frame that brought it is acknowledged, so no daemon ever shows a secret that its
 //! predecessor knew.
 //!
-//! **How it ends.** The result is committed in this order: the log gets its end and is synced, the machine's doors are
-//! closed, the result and what the forge must hear are one transaction, the machine is destroyed or kept. Beside that the
-//! log is sealed, which of a large one takes longer and is waited for by nobody. Dying between two of them leaves what the
-//! janitor or the next start finishes.
+//! **How it ends.** The result is committed in this order: the machine's doors are closed, the log gets its end and is
+//! synced, the result and what the forge must hear are one transaction, the machine is destroyed or kept. Beside that the
+//! log is sealed, which of a large one takes longer and is waited for by nobody. A log that cannot be ended keeps no result
+//! back. Dying between two of them leaves what the janitor or the next start finishes; behind the end of its log an attempt
+//! never goes on.
 
 pub mod actions;
 mod agent_end;

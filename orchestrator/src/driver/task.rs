@@ -110,6 +110,13 @@ async fn run(deps: &Deps, attempt: AttemptRow, start: Start, stop: CancellationT
     if let Some(Phase::Ended(end)) = checkpoint.as_ref().map(|c| &c.progress.phase) {
         return finish::finish(deps, &attempt, log, end.clone(), &stop).await;
     }
+    // An end that no checkpoint has, as the machine could not be taken up again: readers know it, so nothing follows it,
+    // though the machine may be there by now.
+    if log.has_ended() {
+        let cause = "the node was interrupted while the attempt ended".into();
+        let end = decided().unwrap_or(End::Infra { cause });
+        return finish::finish(deps, &attempt, log, end, &stop).await;
+    }
     let resolved = match resolve(&detail.workflow_env, &detail.plan) {
         Ok(resolved) => resolved,
         Err(error) => {

@@ -63,7 +63,13 @@ pub enum LogError {
         /// The attempt.
         attempt: AttemptId,
     },
-    /// The log has ended; [`super::LogStore::summary`] tells how.
+    /// Its last record says that nothing follows.
+    #[error("the log of attempt {attempt} has ended: nothing can be added")]
+    Ended {
+        /// The attempt.
+        attempt: AttemptId,
+    },
+    /// The log has ended and is sealed; [`super::LogStore::summary`] tells how.
     #[error("the log of attempt {attempt} is sealed: nothing can be added")]
     Sealed {
         /// The attempt.

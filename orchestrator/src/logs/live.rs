@@ -11,10 +11,13 @@ use std::{
     },
 };
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::{error::LogError, index::Index, record::RecordHeader};
 use crate::{files, model::ids::AttemptId};
+
+/// So many logs are compressed at once.
+pub(super) const SEALS: usize = 2;
 
 /// All logs of a node, and which of them are being written.
 pub(super) struct LiveLogs {
@@ -24,6 +27,8 @@ pub(super) struct LiveLogs {
     slots: Mutex<HashMap<AttemptId, Slot>>,
     /// Counts openings, ends and removals, so that readers of a log without a writer wake.
     changes: watch::Sender<u64>,
+    /// Whose turn it is to be compressed.
+    pub(super) seals: Arc<Semaphore>,
     /// The name of `root` is durable.
     root_is_durable: AtomicBool,
 }
@@ -122,6 +127,7 @@ impl LiveLogs {
             boot,
             slots: Mutex::default(),
             changes: watch::channel(0).0,
+            seals: Arc::new(Semaphore::new(SEALS)),
             root_is_durable: AtomicBool::new(false),
         }
     }

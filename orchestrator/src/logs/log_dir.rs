@@ -48,7 +48,7 @@ pub(super) fn open_records(dir: &Path) -> Result<(File, PathBuf), LogError> {
     Ok((file.map_err(|error| LogError::io("open", &path, error))?, path))
 }
 
-/// The directory's `meta.json`, if it has one. An empty one is what a power failure left of it, and none.
+/// The directory's `meta.json`, if it has one. One that is empty or all NULs is what a power failure left of it, and none.
 pub(super) fn read_meta(dir: &Path) -> Result<Option<Meta>, LogError> {
     let path = dir.join(META);
     let text = match fs::read(&path) {
@@ -56,7 +56,7 @@ pub(super) fn read_meta(dir: &Path) -> Result<Option<Meta>, LogError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(LogError::io("read", &path, error)),
     };
-    if text.is_empty() {
+    if text.iter().all(|byte| *byte == 0) {
         return Ok(None);
     }
     // The format first: of another one the rest means nothing here.

@@ -92,6 +92,7 @@ impl<'a> RecordScanner<'a> {
 
 /// Finds the last record that may end the file and indexes everything up to it. A writer says how many secrets it
 /// knows: what was written under more of them is left out, so that the agent's events that named the others come again.
+/// Not so of a log that has its end: its agent says nothing again, and readers have seen all of it.
 pub(super) fn recover(file: &File, path: &Path, known: Option<usize>) -> Result<Recovered, LogError> {
     let mut recovered = Recovered {
         has_head: has_head(file, path)?,
@@ -106,6 +107,9 @@ pub(super) fn recover(file: &File, path: &Path, known: Option<usize>) -> Result<
     let mut records = RecordScanner::new(file, path);
     while let Some((offset, end, header, data)) = records.next()? {
         if known.is_some_and(|known| usize::from(header.masks) > known) {
+            if header.flags & FINAL != 0 || has_end(&mut records)? {
+                return recover(file, path, None);
+            }
             break;
         }
         recovered.capped |= header.flags & CAPPED != 0;
@@ -133,6 +137,16 @@ pub(super) fn recover(file: &File, path: &Path, known: Option<usize>) -> Result<
         .iter()
         .any(|(_, _, header, _)| header.flags & TAIL != 0 || header.channel == Channel::System);
     Ok(recovered)
+}
+
+/// Whether the end of the log is among the records that follow.
+fn has_end(records: &mut RecordScanner<'_>) -> Result<bool, LogError> {
+    while let Some((_, _, header, _)) = records.next()? {
+        if header.flags & FINAL != 0 {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Whether the file begins as one of this format. What a power failure left of a head is none; another format is an error.

@@ -125,7 +125,7 @@ impl LogWriter {
         guest_ms: i64,
         data: &[u8],
     ) -> Result<Effect, LogError> {
-        self.usable()?;
+        self.writable()?;
         let known = self.masks.len();
         let capped = self.capped;
         if sequence > self.cursor + 1 {
@@ -168,7 +168,7 @@ impl LogWriter {
 
     /// One line of our own (`Process ended with exit code 1`), masked too; at most 64 KiB of it.
     pub fn system(&mut self, step: u32, line: &str) -> Result<(), LogError> {
-        self.usable()?;
+        self.writable()?;
         let mut text = Vec::new();
         let mut masker = Masker::default();
         masker.feed(self.patterns.as_ref(), line.as_bytes(), &mut text);
@@ -181,7 +181,7 @@ impl LogWriter {
     /// A step has ended: whatever masker and scanner hold back is released now, masked, and commands are obeyed again.
     /// Masks that an unfinished last line brought are in [`LogWriter::masks`].
     pub fn end_step(&mut self, step: u32) -> Result<(), LogError> {
-        self.usable()?;
+        self.writable()?;
         for channel in CHANNELS {
             let pipeline = &self.pipelines[index(channel)];
             if pipeline.step == step || pipeline.holds() {
@@ -198,7 +198,7 @@ impl LogWriter {
 
     /// More secrets to mask from here on. Too many of them end the log: nothing is shown unmasked.
     pub fn add_masks(&mut self, masks: Vec<Secret>) -> Result<(), LogError> {
-        self.usable()?;
+        self.writable()?;
         self.learn(masks)?;
         self.warn_of_short_masks()
     }
@@ -216,7 +216,7 @@ impl LogWriter {
     }
 
     /// Ends the log: the kept tail is appended after a notice of the gap, and everything is made durable. Readers see the
-    /// end from then on. Ending it twice is harmless; nothing may be written behind it.
+    /// end from then on. Ending it twice is harmless; what would be written behind it is refused ([`LogError::Ended`]).
     pub async fn end(&mut self) -> Result<(), LogError> {
         self.usable()?;
         if !self.finished {
@@ -232,17 +232,23 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Ends the log, and compresses everything. Safe to be killed in: opened again, the log can be sealed again.
+    /// Ends the log, and compresses everything, when it is its turn: two are compressed at a time, as jobs may end by the
+    /// dozen and those that run need the processors. Safe to be killed in: opened again, the log can be sealed again.
     pub async fn seal(mut self) -> Result<LogSummary, LogError> {
         self.end().await?;
         let (dir, left_out) = (self.logs.dir(self.attempt), self.left_out);
         let live = Arc::clone(&self.live);
+        let stopping = LogError::Stopping { attempt: self.attempt };
+        let Ok(turn) = Arc::clone(&self.logs.seals).acquire_owned().await else {
+            return Err(stopping);
+        };
         let sealed = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
             let summary = seal::write(&dir, &live.file, &live.path, live.generation, left_out)?;
             seal::remove_plain(&dir)?;
             Ok(summary)
         });
-        sealed.await.map_err(|_| LogError::Stopping { attempt: self.attempt })?
+        sealed.await.map_err(|_| stopping)?
     }
 
     fn usable(&self) -> Result<(), LogError> {
@@ -252,6 +258,15 @@ impl LogWriter {
             })
         } else {
             Ok(())
+        }
+    }
+
+    /// Behind the end, which readers have seen, nothing comes.
+    fn writable(&self) -> Result<(), LogError> {
+        self.usable()?;
+        match self.finished {
+            true => Err(LogError::Ended { attempt: self.attempt }),
+            false => Ok(()),
         }
     }
 

@@ -1,11 +1,13 @@
 //! The cgroup of a process machine, below the daemon's own: the agent makes one for each step in it, so that the steps'
-//! processes are found, and killed, without reading about every process of the host. The agent itself stays outside; who it
-//! is is known. Where the daemon may not make cgroups there is none, and steps are found by their marker (`proc`).
+//! processes are found, and killed, however many they make meanwhile. The agent itself stays outside; who it is is known.
+//! Where the daemon may not make cgroups there is none, and steps are found by their marker (`proc`), as are processes that
+//! have left theirs.
 
 use std::{
     collections::BTreeSet,
     fs, io,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use super::proc::Process;
@@ -53,7 +55,8 @@ impl Cgroup {
         Ok(below(&self.0)?.len() > 1)
     }
 
-    /// Kills all that is in it; who was left at that moment. Zombies are not among them.
+    /// Kills all that is in it; who was left at that moment. Zombies are not among them, also where threads of theirs have
+    /// not gone yet.
     ///
     /// # Errors
     /// As the system's.
@@ -70,11 +73,25 @@ impl Cgroup {
         Ok(left)
     }
 
-    /// Removes it with all below it. Nothing may run there; an absent one is a success.
+    /// Removes it with all below it, after everybody there was killed: the last threads of a process may go after it is a
+    /// zombie, and are waited for. An absent one is a success.
     ///
     /// # Errors
-    /// As the system's.
-    pub fn remove(&self) -> io::Result<()> {
+    /// As the system's; that it is in use, when it still is at the deadline.
+    pub async fn remove(&self, deadline: Duration) -> io::Result<()> {
+        let until = Instant::now() + deadline;
+        let mut pause = Duration::from_millis(1);
+        loop {
+            match self.try_remove() {
+                Err(error) if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < until => {}
+                done => return done,
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(50));
+        }
+    }
+
+    fn try_remove(&self) -> io::Result<()> {
         for group in below(&self.0)?.iter().rev() {
             match fs::remove_dir(group) {
                 Err(error) if !is_gone(&error) => return Err(error),
@@ -123,7 +140,7 @@ mod tests {
     use crate::{
         deadline,
         exec::Cmd,
-        machine::proc::kill_in_cgroup,
+        machine::proc::{MARKER, kill_in_cgroup},
         model::{ids::AttemptId, names::MachineName},
     };
 
@@ -135,39 +152,88 @@ mod tests {
         assert_eq!(mount_point("24 1 0:22 / /proc rw - proc proc rw\n"), None);
     }
 
-    #[test]
-    fn an_absent_one_is_unused_and_removed() {
+    #[tokio::test]
+    async fn an_absent_one_is_unused_and_removed() {
         let dir = tempfile::tempdir().unwrap();
         let absent = Cgroup::at(&dir.path().join("none"));
         assert!(!absent.is_used().unwrap());
-        absent.remove().unwrap();
+        absent.remove(deadline::PROMPT).await.unwrap();
+    }
+
+    /// A new one; none where cgroup v2 cannot be used.
+    fn make() -> Option<Cgroup> {
+        let path = Cgroup::path_for(&MachineName::of(AttemptId::new()))?;
+        let group = Cgroup::at(&path);
+        match group.make() {
+            Ok(()) => Some(group),
+            Err(error) => {
+                println!("skipped: cgroup v2 cannot be used here: {error}");
+                None
+            }
+        }
     }
 
     #[tokio::test]
-    async fn all_in_it_and_the_one_outside_are_killed() {
-        let path = Cgroup::path_for(&MachineName::of(AttemptId::new()));
-        let Some(group) = path.map(|path| Cgroup::at(&path)).filter(|group| group.make().is_ok()) else {
-            return println!("skipped: cgroup v2 cannot be used here");
-        };
+    async fn all_in_it_and_the_one_outside_and_who_left_are_killed() {
+        let Some(group) = make() else { return };
         assert!(!group.is_used().unwrap());
         let step = group.0.join("agent/7");
         fs::create_dir_all(&step).unwrap();
         assert!(group.is_used().unwrap());
         let dir = tempfile::tempdir().unwrap();
+        let left = dir.path().join("left");
         let start = |script: &str| {
-            let cmd = Cmd::new("/bin/sh").args(["-c", script, "sh"]).arg(&step);
+            let cmd = Cmd::new("/bin/sh").args(["-c", script, "sh"]).arg(&step).arg(&left);
+            let cmd = cmd.env(MARKER, dir.path());
             Process::of(cmd.detach(&dir.path().join("log")).unwrap()).unwrap()
         };
         let outside = start("sleep 600 & wait");
         let inside = start("echo $$ >\"$1\"/cgroup.procs && mkdir \"$1\"/own && setsid sleep 600 & wait");
-        while fs::read_to_string(step.join("cgroup.procs")).unwrap().is_empty() {
-            tokio::task::yield_now().await;
-        }
-        kill_in_cgroup(&group, Some(outside), deadline::PROMPT).await.unwrap();
-        assert!(!outside.is_alive());
+        // Without its marker it is only a child, and with its own child nobody knows it once its parent is dead.
+        let leaves = "echo $$ >\"$1\"/../../../cgroup.procs; sleep 600 & echo $! >\"$2\"; wait";
+        let parent = start(&format!(
+            "echo $$ >\"$1\"/cgroup.procs; leaves='{leaves}'; env -i /bin/sh -c \"$leaves\" sh \"$1\" \"$2\" & wait"
+        ));
+        let left = until(|| {
+            let pid = fs::read_to_string(&left).ok()?.strip_suffix('\n')?.parse().ok()?;
+            let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+            let is_outside = !groups.contains(group.0.file_name()?.to_str()?);
+            Process::of(pid).filter(|_| is_outside)
+        })
+        .await;
+        until(|| step.join("own").exists().then_some(())).await;
+        kill_in_cgroup(&group, dir.path(), outside, deadline::PROMPT)
+            .await
+            .unwrap();
+        assert!(!outside.is_alive() && !inside.is_alive() && !parent.is_alive() && !left.is_alive());
         assert!(group.kill().unwrap().is_empty());
-        group.remove().unwrap();
+        group.remove(deadline::PROMPT).await.unwrap();
         assert!(!group.0.exists());
-        inside.kill().unwrap();
+    }
+
+    async fn until<T>(mut look: impl FnMut() -> Option<T>) -> T {
+        loop {
+            match look() {
+                Some(found) => return found,
+                None => tokio::task::yield_now().await,
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn who_has_not_gone_yet_is_waited_for() {
+        let Some(group) = make() else { return };
+        let dir = tempfile::tempdir().unwrap();
+        let script = "echo $$ >\"$1\"/cgroup.procs && exec sleep 600";
+        let cmd = Cmd::new("/bin/sh").args(["-c", script, "sh"]).arg(&group.0);
+        cmd.detach(&dir.path().join("log")).unwrap();
+        let procs = group.0.join("cgroup.procs");
+        until(|| (!fs::read_to_string(&procs).unwrap().is_empty()).then_some(())).await;
+        let busy = group.remove(Duration::ZERO).await.unwrap_err();
+        assert_eq!(busy.kind(), io::ErrorKind::ResourceBusy);
+        // The first look of the one is before the other has killed.
+        let (removed, killed) = tokio::join!(group.remove(deadline::PROMPT), async { group.kill() });
+        assert!(removed.is_ok() && killed.is_ok(), "{removed:?} {killed:?}");
+        assert!(!group.0.exists());
     }
 }

@@ -143,9 +143,9 @@ mod linux {
         Ok(pids)
     }
 
-    /// Everything that carries a machine's marker, and all that descends from it. What was started before `since`, on the
-    /// clock of [`Process::start`], is not looked at.
-    fn marked(dir: &Path, since: u64) -> io::Result<Vec<(Process, Stat)>> {
+    /// Everything that carries a machine's marker, and who is known to be the machine's without, and all that descends from
+    /// those. What was started before `since`, on the clock of [`Process::start`], is not looked at.
+    fn marked(dir: &Path, since: u64, known: &BTreeSet<Process>) -> io::Result<Vec<(Process, Stat)>> {
         let mut marker = format!("{MARKER}=").into_bytes();
         marker.extend_from_slice(dir.as_os_str().as_encoded_bytes());
         let mut found: Vec<(Process, Stat)> = Vec::new();
@@ -157,7 +157,7 @@ mod linux {
             // Another user's process cannot be read, cannot be ours, and may vanish meanwhile.
             let environ = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
             let process = Process { pid, start: stat.start };
-            if environ.split(|&byte| byte == 0).any(|entry| entry == marker) {
+            if known.contains(&process) || environ.split(|&byte| byte == 0).any(|entry| entry == marker) {
                 found.push((process, stat));
             } else {
                 others.push((process, stat));
@@ -182,7 +182,7 @@ mod linux {
     /// # Errors
     /// When `/proc` cannot be read.
     pub fn leader(dir: &Path, word: &str) -> io::Result<Option<Process>> {
-        let mut leaders: Vec<Process> = marked(dir, 0)?
+        let mut leaders: Vec<Process> = marked(dir, 0, &BTreeSet::new())?
             .into_iter()
             .filter(|(process, stat)| process.pid == stat.group)
             .map(|(process, _)| process)
@@ -203,16 +203,33 @@ mod linux {
     /// deadline (it hangs in the kernel).
     pub async fn kill_marked(dir: &Path, main: Option<Process>, deadline: Duration) -> io::Result<()> {
         let since = main.map_or(0, |main| main.start);
-        let find = || Ok(marked(dir, since)?.into_iter().map(|(process, _)| process).collect());
-        kill_all(find, main, deadline).await
+        kill_all(|| machines(dir, since, &BTreeSet::new()), main, deadline).await
     }
 
-    /// Kills everything in a cgroup, and `main`, who may put more there, and returns when all are gone.
+    /// The processes that [`marked`] finds.
+    fn machines(dir: &Path, since: u64, known: &BTreeSet<Process>) -> io::Result<BTreeSet<Process>> {
+        let found = marked(dir, since, known)?;
+        Ok(found.into_iter().map(|(process, _)| process).collect())
+    }
+
+    /// Kills everything in a machine's cgroup, and `main`, who may put more there, and what has left it, and returns when
+    /// all are gone.
+    ///
+    /// Whoever may make a cgroup may leave it, and no file says that somebody has: `systemd-run --scope`, podman, and `su`
+    /// where PAM begins a session do. So about every process of the host is read once, as long as all live, since descent
+    /// is not known later; and again only where somebody of those is left when the cgroup is empty. Who is born outside
+    /// between that reading and the death of its parent, and carries no marker, is missed.
     ///
     /// # Errors
     /// As [`kill_marked`].
-    pub async fn kill_in_cgroup(cgroup: &Cgroup, main: Option<Process>, deadline: Duration) -> io::Result<()> {
-        kill_all(|| cgroup.kill(), main, deadline).await
+    pub async fn kill_in_cgroup(cgroup: &Cgroup, dir: &Path, main: Process, deadline: Duration) -> io::Result<()> {
+        let all = machines(dir, main.start, &BTreeSet::new())?;
+        kill_all(|| cgroup.kill(), Some(main), deadline).await?;
+        let outside: BTreeSet<Process> = all.into_iter().filter(|process| process.is_alive()).collect();
+        if outside.is_empty() {
+            return Ok(());
+        }
+        kill_all(|| machines(dir, main.start, &outside), None, deadline).await
     }
 
     /// Kills what `find` finds, and `main`, until nothing is found.
@@ -272,7 +289,7 @@ mod linux {
             assert_eq!(leader(dir.path(), "wor").unwrap(), None);
             kill_marked(dir.path(), Some(ours), deadline::PROMPT).await.unwrap();
             assert!(!ours.is_alive() && theirs.is_alive());
-            assert!(marked(dir.path(), 0).unwrap().is_empty());
+            assert!(machines(dir.path(), 0, &BTreeSet::new()).unwrap().is_empty());
             kill_marked(dir.path(), Some(ours), deadline::PROMPT).await.unwrap();
             kill_marked(other.path(), None, deadline::PROMPT).await.unwrap();
             theirs.gone().await.unwrap();
@@ -332,7 +349,7 @@ mod elsewhere {
 
     /// # Errors
     /// Always: only Linux has what this needs.
-    pub async fn kill_in_cgroup(_cgroup: &Cgroup, _main: Option<Process>, _deadline: Duration) -> io::Result<()> {
+    pub async fn kill_in_cgroup(_cgroup: &Cgroup, _dir: &Path, _main: Process, _deadline: Duration) -> io::Result<()> {
         Err(unsupported())
     }
 

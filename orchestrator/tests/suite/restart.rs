@@ -115,6 +115,31 @@ async fn an_orderly_restart_ends_no_job() {
     );
 }
 
+/// A daemon cannot take the machine up again, ends the log in words, and dies; to the next one the machine is there.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attempt_does_not_go_on_behind_the_end_of_its_log() {
+    let mut world = World::start(Machines::Process).await;
+    let sha = world.push(COUNTING).await;
+    let job = world.wait_job(&sha, "count", "active");
+    let job = job["id"].as_str().unwrap();
+    world.until("its first line", || {
+        world.log_now(job).contains("line 1 of 80").then_some(())
+    });
+    world.kill();
+    let spec = std::fs::read(world.machine().join("spec.json")).expect("the machine's record");
+    let spec: serde_json::Value = serde_json::from_slice(&spec).expect("JSON");
+    let port = spec["endpoints"]["git_authority"].as_str().expect("an address");
+    let taken = std::net::TcpListener::bind(port).expect("the port is free now");
+    world.launch(&[("HELIOS_CI_FAILPOINT", "BeforeResult")]);
+    world.died();
+    drop(taken);
+    world.up();
+    all_is_well(&world, &sha, "another end").await;
+    let detail = world.detail(job);
+    let attempts = detail["attempts"].as_array().unwrap();
+    assert_eq!(attempts.len(), 2, "the job has got a fresh machine: {detail}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_guest_survives_the_daemon() {
     if support::needs_guest().is_none() {

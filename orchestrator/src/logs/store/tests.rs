@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     deadline,
-    logs::{Channel, DEFAULT_CAP, MAX_PIECE},
+    logs::{Channel, DEFAULT_CAP, MAX_PIECE, live::SEALS},
 };
 
 fn store(dir: &tempfile::TempDir) -> LogStore {
@@ -532,6 +532,9 @@ async fn a_log_that_lost_its_first_meta_is_another_to_its_readers() {
     fs::write(meta, "").unwrap();
     assert_eq!(generation(attempt, None).await, 2);
     let (attempt, meta) = written().await;
+    fs::write(meta, [0; 60]).unwrap();
+    assert_eq!(generation(attempt, None).await, 2);
+    let (attempt, meta) = written().await;
     fs::remove_file(meta).unwrap();
     assert_eq!(generation(attempt, None).await, 2);
     assert_eq!(generation(attempt, None).await, 2, "and stays it");
@@ -545,4 +548,30 @@ async fn a_log_that_lost_its_first_meta_is_another_to_its_readers() {
     assert_eq!(generation(attempt, Some(LogState::default())).await, 2, "it was seen");
     let attempt = AttemptId::new();
     assert_eq!(generation(attempt, None).await, 1, "it is the first");
+}
+
+#[tokio::test]
+async fn a_log_waits_for_its_turn_to_be_sealed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, attempt) = (store(&dir), AttemptId::new());
+    let mut writer = open(&store, attempt).await;
+    writer.output(1, 0, Channel::Stdout, 0, b"all of it\n").unwrap();
+    writer.end().await.unwrap();
+    let turns = Arc::clone(&store.logs.seals);
+    let others = turns.try_acquire_many(u32::try_from(SEALS).unwrap()).unwrap();
+    let mut seal = std::pin::pin!(writer.seal());
+    let looks = async {
+        for _ in 0..500 {
+            assert!(store.summary(attempt).await.unwrap().is_none());
+        }
+    };
+    tokio::select! {
+        biased;
+        sealed = &mut seal => panic!("not its turn: {sealed:?}"),
+        () = looks => {}
+    }
+    drop(others);
+    seal.await.unwrap();
+    assert!(store.summary(attempt).await.unwrap().is_some());
+    assert_eq!(turns.available_permits(), SEALS);
 }

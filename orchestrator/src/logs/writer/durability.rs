@@ -127,7 +127,8 @@ impl LogWriter {
         if self.is_syncing() {
             return Ok(());
         }
-        if self.state() != self.written {
+        // Behind the end there is no state, and its record stays the last.
+        if !self.finished && self.state() != self.written {
             self.write_state(0)?;
         }
         let file = Arc::clone(&self.file);

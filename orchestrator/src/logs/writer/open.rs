@@ -40,7 +40,7 @@ impl LogWriter {
         // What was written under more secrets than are known now comes again from the agent.
         let known = Some(masks.len());
         let mut writer = Self::recover(logs, attempt, masks, known, cap, resume.is_some())?;
-        if let Some(state) = resume {
+        if let Some(state) = resume.filter(|_| !writer.finished) {
             writer.restore(&state)?;
         }
         writer.warn_of_short_masks()?;

@@ -379,6 +379,42 @@ async fn sealing_can_be_repeated_wherever_it_was_killed() {
 }
 
 #[tokio::test]
+async fn nothing_comes_behind_the_end_whoever_opens_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, attempt) = (store(&dir), AttemptId::new());
+    let mut writer = store.open_writer(attempt, vec![], DEFAULT_CAP, None).await.unwrap();
+    // The last line, unfinished, names a secret that no checkpoint will know.
+    let output = b"seen\n::add-mask::hunter2!";
+    writer.output(1, 1, Channel::Stdout, 0, output).unwrap();
+    writer.end().await.unwrap();
+    assert_eq!(writer.masks().len(), 1);
+    let ended = on_disk(&store, attempt);
+    let resume = Some(LogState {
+        acknowledged: 9,
+        left_out: 7,
+        ..LogState::default()
+    });
+    for resume in [None, resume] {
+        let is_refused = |result| matches!(result, Err(LogError::Ended { .. }));
+        assert!(writer.has_ended());
+        assert!(is_refused(writer.system(0, "more")));
+        assert!(is_refused(writer.output(2, 1, Channel::Stdout, 0, b"more").map(drop)));
+        assert!(is_refused(writer.end_step(1)));
+        assert!(is_refused(writer.add_masks(secret(&["x"]))));
+        writer.consumed(3);
+        writer.sync().await.unwrap();
+        writer.end().await.unwrap();
+        assert!(on_disk(&store, attempt) == ended);
+        drop(writer);
+        writer = store.open_writer(attempt, vec![], DEFAULT_CAP, resume).await.unwrap();
+    }
+    assert!(writer.has_ended());
+    assert_eq!(writer.seal().await.unwrap().left_out, 0);
+    let all = text(&store, attempt).await;
+    assert!(all.starts_with("seen\n") && !all.contains("hunter2!"), "{all}");
+}
+
+#[tokio::test]
 async fn lost_events_are_said_and_do_not_stop_the_log() {
     let dir = tempfile::tempdir().unwrap();
     let (store, attempt) = (store(&dir), AttemptId::new());

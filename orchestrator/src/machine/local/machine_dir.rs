@@ -4,7 +4,7 @@
 //!
 //! One file is synced before a machine is started, the proof, inside the directory that gets its name afterwards: so a power
 //! failure leaves no directory of a machine's name without it. All else describes a process of this host, which such a
-//! failure ends, and is not synced; a `run.json` that it left empty says nothing. That a machine is kept is, as that stays.
+//! failure ends, and is not synced; a `run.json` that it left empty or as other bytes says nothing. That a machine is kept is, as that stays.
 //!
 //! Two more names exist for a moment: `.new-<name>` while a directory is made, `.gone-<name>` while
 //! one is removed. Both mean "parts of it exist", so whoever lists them destroys again.
@@ -208,20 +208,21 @@ impl MachineDirs {
         Ok(names)
     }
 
-    /// Whether and how the machine was started. An empty note is what a power failure left, and the process ended with it.
+    /// Whether and how the machine was started. A note that cannot be read is what a power failure left of it, empty or
+    /// with other bytes, and the process ended with it; where that is not so, the process is found by its marker.
     pub(crate) fn run(&self, name: &MachineName) -> io::Result<Option<RunRecord>> {
         let bytes = files::read_bounded(&self.dir(name).join(RUN), LIMIT)?;
-        let bytes = bytes.filter(|bytes| !bytes.is_empty());
-        Ok(bytes.map(|bytes| serde_json::from_slice(&bytes)).transpose()?)
+        Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
     }
 
-    /// Notes that the machine was started. Of a kept one that is durable.
+    /// Notes that the machine was started. Of a kept one that is durable, with the name of its directory.
     pub(crate) fn set_run(&self, name: &MachineName, run: RunRecord) -> io::Result<()> {
         let (path, bytes) = (self.dir(name).join(RUN), serde_json::to_vec(&run)?);
-        match run.kept {
-            true => files::write_private(&path, &bytes),
-            false => files::write_volatile(&path, &bytes),
+        if !run.kept {
+            return files::write_volatile(&path, &bytes);
         }
+        files::write_private(&path, &bytes)?;
+        files::sync_dir(&self.root)
     }
 
     /// Forgets that the machine was started.
@@ -239,7 +240,7 @@ mod tests {
     use crate::{machine::ListenAt, model::ids::AttemptId};
 
     #[test]
-    fn a_note_that_a_power_failure_emptied_says_nothing_and_is_written_again() {
+    fn a_note_that_a_power_failure_spoilt_says_nothing_and_is_written_again() {
         let data = tempfile::tempdir().unwrap();
         let dirs = MachineDirs::new(data.path(), "n1".parse().unwrap(), "process");
         let name = MachineName::of(AttemptId::new());
@@ -252,8 +253,14 @@ mod tests {
         };
         dirs.create(&dirs.record(&name, endpoints, ())).unwrap();
         let run = RunRecord::of(Process { pid: 1, start: 2 });
-        for kept in [false, true] {
-            std::fs::write(dirs.dir(&name).join(RUN), "").unwrap();
+        for (kept, spoilt) in [
+            (false, &b""[..]),
+            (true, b""),
+            (false, &[0; 60]),
+            (true, &[0; 60]),
+            (true, b"{"),
+        ] {
+            std::fs::write(dirs.dir(&name).join(RUN), spoilt).unwrap();
             assert_eq!(dirs.run(&name).unwrap(), None);
             dirs.set_run(&name, RunRecord { kept, ..run }).unwrap();
             assert_eq!(dirs.run(&name).unwrap(), Some(RunRecord { kept, ..run }));

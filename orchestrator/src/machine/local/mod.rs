@@ -108,7 +108,7 @@ pub(crate) trait Kind: Send + Sync + fmt::Debug + 'static {
     /// The main process.
     fn command(&self, dir: &Path, record: &MachineRecord<Self::Plan>) -> Result<Cmd, StepError>;
 
-    /// Where all processes of a machine but the main one are, if that one puts them into a cgroup.
+    /// Where the main process puts all others, if it does: they are born in that cgroup, and may leave it.
     fn cgroup(&self, record: &MachineRecord<Self::Plan>) -> Option<Cgroup>;
 
     /// An argument of the main process that none of its children has.
@@ -333,15 +333,18 @@ impl<K: Kind> Local<K> {
     /// Ends all processes of a machine, and takes its cgroup away.
     async fn kill_all(&self, name: &MachineName, record: &MachineRecord<K::Plan>) -> Result<(), StepError> {
         let main = self.dirs.run(name)?.map(|run| run.main);
-        let cgroup = self.kind.cgroup(record);
-        match &cgroup {
+        let (dir, cgroup) = (self.dirs.dir(name), self.kind.cgroup(record));
+        match (&cgroup, main) {
             // Without the main process nobody knows whether it had put everything there.
-            Some(cgroup) if main.is_some() && cgroup.is_used()? => {
-                proc::kill_in_cgroup(cgroup, main, KILL_DEADLINE).await?;
+            (Some(cgroup), Some(main)) if cgroup.is_used()? => {
+                proc::kill_in_cgroup(cgroup, &dir, main, KILL_DEADLINE).await?;
             }
-            _ => proc::kill_marked(&self.dirs.dir(name), main, KILL_DEADLINE).await?,
+            _ => proc::kill_marked(&dir, main, KILL_DEADLINE).await?,
         }
-        cgroup.map_or(Ok(()), |cgroup| Ok(cgroup.remove()?))
+        if let Some(cgroup) = cgroup {
+            cgroup.remove(KILL_DEADLINE).await?;
+        }
+        Ok(())
     }
 
     async fn do_destroy(&self, name: &MachineName) -> Result<(), StepError> {

@@ -218,8 +218,9 @@ impl Pool {
         }
     }
 
-    /// Runs `operation` in a transaction of its own; `Ok` means that it is on the disk. It may run
-    /// more than once, each time from the beginning. On Postgres every commit is on the server's disk, whatever `commit` says.
+    /// Runs `operation` in a transaction of its own; `Ok` means that it is committed, and on the disk as `commit` says. It may
+    /// run more than once, each time from the beginning. On Postgres every commit is on the server's disk, whatever `commit`
+    /// says.
     pub(in crate::store) async fn write<T, F>(
         &self,
         what: &'static str,

@@ -19,9 +19,11 @@
 //! **A lone operation of one statement** is a transaction by itself and is run without BEGIN and COMMIT.
 //!
 //! **What need not be synced is not** ([`Commit::WithNext`]): a batch of such operations alone is committed to the journal,
-//! where a daemon that is killed leaves it, and is on the disk with the next batch that is synced, which syncs the whole
-//! journal; a heartbeat is such a one. A power failure in between takes them, all or the newest, and nothing that was
-//! committed before or is committed behind them: the order of commits is the order in the journal.
+//! where a daemon that is killed leaves it, and is on the disk with the next commit that is synced, which syncs the whole
+//! journal: the node's next heartbeat at the latest, within 20 s. A power failure in between takes them, all or the
+//! newest, and nothing that was committed before: the order of commits is the order in the journal. A synced operation that
+//! changes nothing commits nothing, so it syncs nothing either: that it was answered does not say that what it read is on
+//! the disk.
 
 use std::{
     sync::Arc,
@@ -53,9 +55,9 @@ pub(in crate::store) enum Commit {
     Synced,
     /// As much; it is one statement, which is a transaction by itself.
     SyncedSingle,
-    /// With the next operation that is synced. For what a power failure makes untrue or undone anyway: a lease of this
-    /// process, or a fact about a machine that runs on this host and loses its power with it. A daemon that is killed
-    /// loses nothing.
+    /// With the next synced operation that changes something. For what a power failure makes untrue or undone anyway: a
+    /// lease of this process, or a fact about a machine that runs on this host and loses its power with it. What follows
+    /// from it, as a report that is sent under a lease, must bear being done again. A daemon that is killed loses nothing.
     WithNext,
 }
 
