@@ -172,7 +172,7 @@ mod tests {
     use helios_proto::{MAX_OUTPUT, v1::output::Stream};
 
     use super::*;
-    use crate::spool::Limits;
+    use crate::{block, spool::Limits};
 
     fn outbox(dir: &tempfile::TempDir) -> Outbox {
         Outbox::new(Spool::new(dir.path().to_owned(), Limits::default()))

@@ -12,8 +12,8 @@ use clap::{Args, Parser, Subcommand};
 use self::{
     client::{ClientError, Interrupted},
     commands::{
-        config, console, control, deliveries, doctor, eval, explain, image, local, login_link, logs, machine, relay, runs,
-        setup, show, token, trigger, validate, why,
+        config, console, control, deliveries, doctor, eval, explain, image, local, login_link, logs, machine, relay,
+        runs, setup, show, token, trigger, validate, why,
     },
     wiring::{
         machined,
