@@ -106,7 +106,7 @@ fn workflow_files() {
             job_timeout_minutes: 360,
         };
         let input = case["input"].as_str().unwrap();
-        let (_, findings) = inspect(&path, input.as_bytes(), None, &defaults, &rules);
+        let (_, findings) = inspect(&path, input.as_bytes(), Purpose::Findings, &defaults, &rules);
         let errors: Vec<_> = findings
             .diagnostics
             .iter()
