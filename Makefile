@@ -140,15 +140,19 @@ docs: setup-build
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --locked --no-deps --document-private-items \
 		--lib --bin helios-demo --examples -q
 
-# BENCH names parts (orchestrator/benches/daemon/main.rs lists them; `logs` is a program of its own), INTO a document
-# whose table gets what was measured.
+# BENCH names parts (orchestrator/benches/daemon/main.rs lists them), or programs of their own: `logs`, and `queue`, which
+# is only run when it is named. INTO is a document whose table gets what was measured.
+PARTS := $(filter-out logs queue,$(BENCH))
 bench: setup-test agent guest
-ifneq ($(BENCH),logs)
+ifneq ($(PARTS)$(if $(BENCH),,all),)
 	HELIOS_CI_AGENT=$(abspath $(AGENT)) HELIOS_CI_GUEST=$(abspath $(GUEST)) $(CARGO) bench --workspace --locked --bench daemon -- \
-		$(BENCH) $(if $(INTO),--into $(abspath $(INTO)))
+		$(PARTS) $(if $(INTO),--into $(abspath $(INTO)))
 endif
 ifneq ($(filter logs,$(or $(BENCH),logs)),)
 	$(CARGO) bench --workspace --locked --bench logs
+endif
+ifneq ($(filter queue,$(BENCH)),)
+	$(CARGO) bench --workspace --locked --bench queue
 endif
 
 audit:

@@ -21,7 +21,9 @@ use helios_ci::{
         state::{JobResult, MachineState},
         trigger::{Event, Repository, Trigger},
     },
-    store::{AttemptEnd, JobRequirement, MachineUse, NewRun, PlannedRun, ReportStates, Store, TriggerOutcome},
+    store::{
+        AttemptEnd, AttemptNews, JobRequirement, MachineUse, NewRun, PlannedRun, ReportStates, Store, TriggerOutcome,
+    },
 };
 use sqlx::{ConnectOptions as _, Connection as _, sqlite::SqliteConnectOptions};
 
@@ -196,7 +198,11 @@ impl Queue {
         store.job(attempt.job).await.expect("its plan").expect("its plan");
         assert!(store.set_join_token(id, epoch, &[1; 32]).await.expect("a token"));
         store.join(id, &[1; 32], &[2; 32]).await.expect("an agent");
-        assert!(store.attempt_running(id, epoch, "{}").await.expect("a begin"));
+        let begin = AttemptNews {
+            running: Some("{}".to_owned()),
+            ..AttemptNews::default()
+        };
+        assert!(store.attempt_news(id, epoch, begin).await.expect("a begin"));
         assert!(store.checkpoint(id, epoch, &[3; 2048]).await.expect("a checkpoint"));
         assert!(store.attempt_finishing(id, epoch).await.expect("a result"));
         let (result, message) = (JobResult::Success, String::new());

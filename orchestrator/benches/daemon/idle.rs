@@ -27,10 +27,10 @@ pub async fn costs(table: &mut Table) {
     for window in 1..=u32::try_from(windows).expect("a few") {
         std::thread::sleep((WINDOW * window).saturating_sub(begun.elapsed()));
         let now = process::waits(world.pid());
-        // Threads that had nothing to do for a while end; they count for nothing then.
+        // Threads that had nothing to do for a while end, and count for nothing then; a new one may get an old one's number.
         let rose = now
             .iter()
-            .map(|(thread, count)| count - before.get(thread).unwrap_or(&0))
+            .map(|(thread, count)| count.saturating_sub(*before.get(thread).unwrap_or(&0)))
             .sum::<u64>();
         awake += u32::from(rose > 0);
         hand_overs += rose;

@@ -8,8 +8,9 @@
 //!
 //! - A figure stands beside its goal, and beside a floor or a comparison of the same run, measured in turn with it: ratios
 //!   travel between machines, numbers do not.
-//! - Before each part the machine is watched for a second. When others use more of it than [`load::BOUND`], this waits,
-//!   and refuses in the end; `--busy` measures all the same.
+//! - Before each part and behind the last the machine is watched for a second. When others use more of it than
+//!   [`load::BOUND`], this waits, and refuses in the end: what is left is not measured, and what the part before said does
+//!   not count, as it may have been disturbed. `--busy` measures all the same.
 //! - The table is Markdown. `--into` exchanges the rows of a document that were measured, and adds those it lacks.
 
 #![allow(
@@ -27,10 +28,10 @@ mod flood;
 mod forge;
 mod guest;
 mod idle;
+mod jobs;
 mod latency;
 mod load;
 mod process;
-mod queue;
 mod streams;
 mod syscalls;
 mod table;
@@ -41,8 +42,7 @@ use table::Table;
 
 /// What can be measured alone, in the order in which all of it is.
 const PARTS: [&str; 12] = [
-    "latency", "syncs", "streams", "cli", "flood", "queue", "idle", "webhooks", "branches", "reports", "outage",
-    "guest",
+    "latency", "syncs", "streams", "cli", "flood", "jobs", "idle", "webhooks", "branches", "reports", "outage", "guest",
 ];
 
 /// What the command line says.
@@ -84,7 +84,7 @@ async fn measure(part: &str, table: &mut Table) {
         "streams" => streams::opened_in_the_queue(table).await,
         "cli" => command_line::runs(table).await,
         "flood" => flood::process(table).await,
-        "queue" => queue::rates(table).await,
+        "jobs" => jobs::rates(table).await,
         "idle" => idle::costs(table).await,
         "webhooks" => forge::webhooks(table).await,
         "branches" => forge::branches(table).await,
@@ -92,6 +92,36 @@ async fn measure(part: &str, table: &mut Table) {
         "outage" => forge::outage(table).await,
         _ => guest::emulated(table).await,
     }
+}
+
+/// Measures part after part while nobody else works here. What is in the table then counts.
+///
+/// # Errors
+/// Which parts were refused, and why.
+async fn measure_all(options: &Options, table: &mut Table) -> Result<(), String> {
+    let refused = |parts: &[&str], others: f64| {
+        format!(
+            "refused: {}; others use {:.0} % of a processor and {:.0} are allowed; --busy measures all the same",
+            parts.join(", "),
+            others * 100.0,
+            load::BOUND * 100.0
+        )
+    };
+    let others = load::wait_for_quiet(options.busy).map_err(|others| refused(&options.parts, others))?;
+    table.others = others;
+    for (number, part) in options.parts.iter().enumerate() {
+        let (begun, rows) = (Instant::now(), table.len());
+        measure(part, table).await;
+        eprintln!("{part}: {:.0} s", begun.elapsed().as_secs_f64());
+        match load::wait_for_quiet(options.busy) {
+            Ok(others) => table.others = table.others.max(others),
+            Err(others) => {
+                table.truncate(rows);
+                return Err(refused(&options.parts[number..], others));
+            }
+        }
+    }
+    Ok(())
 }
 
 #[tokio::main]
@@ -105,29 +135,17 @@ async fn main() -> ExitCode {
     };
     let mut table = Table::default();
     let begun = Instant::now();
-    for part in options.parts {
-        match load::wait_for_quiet(options.busy) {
-            Ok(others) => table.others = table.others.max(others),
-            Err(others) => {
-                eprintln!(
-                    "others use {:.0} % of a processor and {:.0} are allowed; --busy measures all the same",
-                    others * 100.0,
-                    load::BOUND * 100.0
-                );
-                return ExitCode::FAILURE;
-            }
-        }
-        let begun = Instant::now();
-        measure(part, &mut table).await;
-        eprintln!("{part}: {:.0} s", begun.elapsed().as_secs_f64());
-    }
+    let all_measured = measure_all(&options, &mut table).await;
     print!("{table}");
     eprintln!("{:.0} s in all", begun.elapsed().as_secs_f64());
-    match options.into.map(|file| table.write_into(&file)) {
-        Some(Err(error)) => {
-            eprintln!("{error}");
-            ExitCode::FAILURE
-        }
-        Some(Ok(())) | None => ExitCode::SUCCESS,
+    let written = options.into.map_or(Ok(()), |file| {
+        let written = table.write_into(&file);
+        written.map_err(|error| format!("{}: {error}", file.display()))
+    });
+    let mut code = ExitCode::SUCCESS;
+    for wrong in [all_measured.err(), written.err()].into_iter().flatten() {
+        eprintln!("{wrong}");
+        code = ExitCode::FAILURE;
     }
+    code
 }

@@ -65,6 +65,8 @@ impl Trace {
     }
 
     fn calls(mut self) -> Vec<Call> {
+        let ended = self.strace.try_wait().expect("strace is a child");
+        assert!(ended.is_none(), "strace did not see everything: {ended:?}");
         let pid = i32::try_from(self.strace.id()).expect("a pid");
         hold::signal(pid, nix::sys::signal::Signal::SIGINT);
         self.strace.wait().expect("strace ends");

@@ -174,7 +174,7 @@ pub fn percentile(figures: &[f64], part: f64) -> f64 {
 #[derive(Default)]
 pub struct Table {
     rows: Vec<Row>,
-    /// The most that others used of a processor before a part.
+    /// The most that others used of a processor before or behind a part.
     pub others: f64,
 }
 
@@ -187,6 +187,15 @@ impl Table {
     pub fn push(&mut self, row: Row) {
         eprintln!("{}", row.line());
         self.rows.push(row);
+    }
+
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Takes back what was added since it had so many rows.
+    pub fn truncate(&mut self, rows: usize) {
+        self.rows.truncate(rows);
     }
 
     /// Exchanges the lines of a document that have a row's name, and adds the other rows below the table's last line.
@@ -221,7 +230,7 @@ impl fmt::Display for Table {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         writeln!(
             f,
-            "\n{processors} processors; before each part others used at most {:.0} % of one.",
+            "\n{processors} processors; before and behind each part others used at most {:.0} % of one.",
             self.others * 100.0
         )
     }

@@ -1,5 +1,7 @@
 //! What an operator's monitoring sees of a run: what was counted on the way, on a listener of its own.
 
+use std::time::Instant;
+
 use crate::support::{self, Machines, World};
 
 const SPEAKING: &str = "name: ci\non: push\njobs:\n  job:\n    steps:\n      - run: echo 0123456789\n";
@@ -24,6 +26,7 @@ async fn a_scrape_after_a_run_shows_the_delivery_the_log_and_the_reports() {
     // Not signed: counted as well.
     let refused = client.post(format!("{}/hooks/local", world.url())).send().await;
     assert_eq!(refused.expect("an answer").status().as_u16(), 401);
+    let asked = Instant::now();
     let text = loop {
         let answer = client.get(format!("http://127.0.0.1:{port}/metrics")).send().await;
         let answer = answer.expect("an answer");
@@ -33,6 +36,10 @@ async fn a_scrape_after_a_run_shows_the_delivery_the_log_and_the_reports() {
         if sum(&text, "helios_ci_reports_total", "") >= 2.0 {
             break text;
         }
+        assert!(
+            asked.elapsed() < support::deadline::GUEST,
+            "the reports are not counted: {text}"
+        );
         support::pause();
     };
     let requests = |labels| sum(&text, "helios_ci_webhook_requests_total", labels);

@@ -256,10 +256,15 @@ async fn a_node_that_slept_beyond_its_grace_writes_no_more() {
         (&Value::from("success"), vec!["second".into(), "test-node".into()])
     );
     assert_counted(&world.log(&job), LINES, "the second try");
-    // A request that slept with the node may arrive after the result; then the result is said again.
-    let words = world.until("a success that stays", || {
-        Some(world.words(&sha, "helios-ci")).filter(|words| words.last().is_some_and(|word| word == "success"))
+    // A request that slept with the node may arrive after the result; then the result is said again. What it had begun is
+    // over once it has ended.
+    peer.signal(Signal::SIGTERM);
+    assert_eq!(peer.ended(), Some(0), "{}", peer.log());
+    world.until("nothing is left to be told", || {
+        (world.rows("reports WHERE delivered < version") == 0).then_some(())
     });
+    let words = world.words(&sha, "helios-ci");
+    assert_eq!(words.last().map(String::as_str), Some("success"), "{words:?}");
     assert!(
         words.iter().all(|word| ["pending", "success"].contains(&word.as_str())),
         "{words:?}"

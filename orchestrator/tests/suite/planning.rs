@@ -44,11 +44,20 @@ async fn a_fetch_that_hangs_delays_its_own_repository_alone() {
     world.wait(&quick, "success").await;
     // A second push to the slow one waits for the first.
     let next = world.push_to(slow, ".forgejo/workflows/ci.yml", SMALL).await;
+    let of_the_slow = format!("triggers WHERE repository_id = {slow}");
+    world.until("the trigger of the second push", || {
+        (world.rows(&of_the_slow) == 2).then_some(())
+    });
     let quick = world.push(SMALL).await;
     world.wait(&quick, "success").await;
-    // What git gives up after a minute is tried again, and hangs again.
+    let fetches = world.forge.state().count("GET", "/ada/slow.git/");
     for waits in [&waiting, &next] {
         assert_eq!(runs_of(&world, waits), 0);
+        assert_eq!(world.words(waits, "helios-ci"), Vec::<String>::new());
+    }
+    // What git gives up after a minute is tried again, and hangs again: a try that failed left its reason.
+    if world.rows(&format!("{of_the_slow} AND reason IS NOT NULL")) == 0 {
+        assert_eq!(fetches, 1);
     }
     // A stop does not wait for the forge.
     let stopping = Instant::now();

@@ -136,6 +136,63 @@ async fn a_look_claims_while_there_is_room(lab: Lab) {
     assert_eq!(used, in_use, "what was counted is what is there");
 }
 
+/// On Postgres each claim is a transaction, and so a look, of its own.
+#[tokio::test]
+async fn one_look_at_sqlite_serves_turn_after_turn_until_its_batch_is_full() {
+    let lab = Lab::sqlite().await;
+    let keys: Vec<String> = (0..10).map(|n| format!("j{n}")).collect();
+    let jobs: Vec<(&str, &[&str])> = keys.iter().map(|key| (key.as_str(), &[][..])).collect();
+    let mut runs = Vec::new();
+    for repository in [1, 2] {
+        let workflow = Workflow {
+            repository,
+            ..ci(&jobs)
+        };
+        runs.push(lab.run(&workflow).await);
+    }
+    let look = async || {
+        let room = |_: &[MachineUse]| vec!["small".to_owned()];
+        let claimed = lab.store.claim_jobs(&lab.node, lab.instance, Vec::new(), room).await;
+        claimed.unwrap()
+    };
+    let first = look().await;
+    assert_eq!(first.len(), 16, "no transaction is long");
+    let all: Vec<_> = first.into_iter().chain(look().await).collect();
+    assert_eq!(all.len(), 20);
+    assert!(all.windows(2).all(|pair| pair[0].run != pair[1].run), "{all:?}");
+    for run in runs {
+        let claimed: Vec<JobId> = all.iter().filter(|a| a.run == run).map(|a| a.job).collect();
+        let waited: Vec<JobId> = lab.jobs(run).await.iter().map(|job| job.id).collect();
+        assert_eq!(claimed, waited, "first in, first out");
+    }
+}
+
+/// As above.
+#[tokio::test]
+async fn a_class_that_gets_full_in_a_look_at_sqlite_is_left_out_from_then_on() {
+    let lab = Lab::sqlite().await;
+    let mut runs = Vec::new();
+    for class in ["full", "free", "full", "free", "full", "free"] {
+        runs.push(lab.run(&Workflow { class, ..ci(ONE) }).await);
+    }
+    let full_after_two = |used: &[MachineUse]| match used.len() {
+        0..2 => vec!["free".to_owned(), "full".to_owned()],
+        _ => vec!["free".to_owned()],
+    };
+    let claimed = lab
+        .store
+        .claim_jobs(&lab.node, lab.instance, Vec::new(), full_after_two)
+        .await
+        .unwrap();
+    let claimed: Vec<RunId> = claimed.iter().map(|attempt| attempt.run).collect();
+    assert_eq!(claimed.len(), 4, "{claimed:?} of {runs:?}");
+    assert_eq!(claimed[2..], [runs[3], runs[5]]);
+    assert_eq!(
+        HashSet::from([claimed[0], claimed[1]]),
+        HashSet::from([runs[0], runs[1]])
+    );
+}
+
 async fn the_oldest_turn_of_many_classes_is_served(lab: Lab) {
     let classes = ["large", "medium", "small"];
     let mut runs = Vec::new();

@@ -132,20 +132,74 @@ async fn only_what_may_wait_for_the_next_sync_is_not_synced() {
     ] {
         assert_eq!(synchronous(&lab.store, commit).await, level, "{commit:?}");
     }
-    // In batches, in whatever company.
+}
+
+/// Appends a number to those of its submitter; how SQLite syncs the commit, as [`synchronous`].
+async fn append(store: Store, commit: Commit, submitter: i64, number: i64) -> Result<i64, StoreError> {
+    let append = store.write("append for a test", commit, move |tx| {
+        Box::pin(async move {
+            tx.execute(
+                "INSERT INTO appended (submitter, number) VALUES ($1, $2)",
+                engine::tx::args![submitter, number],
+            )
+            .await?;
+            if fails(commit, number) {
+                return Err(StoreError::Internal {
+                    what: "append for a test",
+                    reason: "it was to fail".into(),
+                });
+            }
+            let row = tx.row("PRAGMA synchronous", &[]).await?;
+            row.map_or(Ok(-1), |row| row.int("synchronous"))
+        })
+    });
+    append.await
+}
+
+/// What is a transaction by itself has nothing that would undo it.
+fn fails(commit: Commit, number: i64) -> bool {
+    commit != Commit::SyncedSingle && number % 7 == 0
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mixed_batch_keeps_each_submitters_order_and_syncs_what_cannot_wait() {
+    const EACH: i64 = 24;
+    let commit_of = |number: i64| match number / 2 % 3 {
+        0 => Commit::WithNext,
+        1 => Commit::Synced,
+        _ => Commit::SyncedSingle,
+    };
+    let lab = Lab::sqlite().await;
+    lab.sql("CREATE TABLE appended (place INTEGER PRIMARY KEY, submitter INTEGER, number INTEGER)")
+        .await;
     let mut tasks = Vec::new();
-    for n in 0..300 {
-        let (store, commit) = (
-            lab.store.clone(),
-            [Commit::WithNext, Commit::Synced, Commit::SyncedSingle][n % 3],
-        );
-        tasks.push(tokio::spawn(async move {
-            insert(&store, "x", n % 7 == 0).await.ok();
-            (commit, synchronous(&store, commit).await)
-        }));
+    for submitter in 0..12 {
+        let store = lab.store.clone();
+        // All of them are in the queue before the first is answered.
+        tasks.push(tokio::spawn(futures::future::join_all((0..EACH).map(move |number| {
+            append(store.clone(), commit_of(number), submitter, number)
+        }))));
     }
     for task in tasks {
-        let (commit, level) = task.await.unwrap();
-        assert!(commit == Commit::WithNext || level == 2, "{commit:?} at level {level}");
+        for (number, level) in (0..).zip(task.await.unwrap()) {
+            let commit = commit_of(number);
+            assert_eq!(level.is_err(), fails(commit, number), "{number}: {level:?}");
+            if let Ok(level) = level {
+                assert!(commit == Commit::WithNext || level == 2, "{commit:?} at level {level}");
+            }
+        }
+    }
+    let kept: Vec<i64> = (0..EACH).filter(|number| !fails(commit_of(*number), *number)).collect();
+    let mut tx = lab.store.read("look for a test").await.unwrap();
+    for submitter in 0..12 {
+        let rows = tx
+            .rows(
+                "SELECT number FROM appended WHERE submitter = $1 ORDER BY place",
+                engine::tx::args![submitter],
+            )
+            .await
+            .unwrap();
+        let numbers: Vec<i64> = rows.iter().map(|row| row.int("number").unwrap()).collect();
+        assert_eq!(numbers, kept, "of submitter {submitter}");
     }
 }

@@ -17,7 +17,7 @@ use crate::{
 
 const ROUNDS: usize = 3;
 const COUNT: usize = 100;
-/// So many wait at least when few do: as many as are taken beside those that are measured, and some.
+/// So many wait when few do: as many as are taken beside those that are measured, and some.
 const FEW: usize = 2 * COUNT;
 /// Between two looks at what has ended.
 const GLANCE: Duration = Duration::from_millis(100);
@@ -31,8 +31,8 @@ const RATE: Unit = Unit("jobs/s");
 struct Lab {
     world: World,
     backlog: Backlog,
-    /// So many are added before each measurement.
-    refill: usize,
+    /// So many wait when a measurement begins.
+    waiting: usize,
     /// The run of many jobs.
     large: String,
 }
@@ -46,7 +46,7 @@ struct Figures {
 }
 
 impl Lab {
-    async fn new(waiting: usize, refill: usize) -> Self {
+    async fn new(waiting: usize) -> Self {
         let mut world = api::start(Machines::Process, "capacity: {machines: 2}\n").await;
         let files = [
             (".forgejo/workflows/one.yml", of_jobs("one", 1).into_bytes(), 0o644),
@@ -62,12 +62,11 @@ impl Lab {
         world.wait(&sha, "success").await;
         world.wait_clean();
         world.down();
-        let mut backlog = Backlog::new(&world).await;
-        backlog.add(&world, waiting).await;
+        let backlog = Backlog::new(&world).await;
         Self {
             world,
             backlog,
-            refill,
+            waiting,
             large,
         }
     }
@@ -92,7 +91,9 @@ impl Lab {
 
     /// Counts the jobs that end from `ask` on, until those that it asks for have.
     async fn measure(&mut self, figures: &mut Figures, ask: impl AsyncFnOnce(&Api, &str)) {
-        self.backlog.add(&self.world, self.refill).await;
+        let left = self.world.rows("jobs WHERE state = 'queued'");
+        let left = usize::try_from(left).expect("a count");
+        self.backlog.add(&self.world, self.waiting.saturating_sub(left)).await;
         api::up(&mut self.world);
         let (api, pid) = (Api::of(&self.world), self.world.pid());
         let (begun, cpu) = (now_ms(), process::cpu_ms(pid));
@@ -146,8 +147,8 @@ impl Lab {
 
 pub async fn rates(table: &mut Table) {
     let mut labs = Vec::new();
-    for (waiting, refill) in [(0, 0), (0, FEW), (10_000, 0), (100_000, 0)] {
-        labs.push((Lab::new(waiting, refill).await, Figures::default(), Figures::default()));
+    for waiting in [0, FEW, 10_000, 100_000] {
+        labs.push((Lab::new(waiting).await, Figures::default(), Figures::default()));
     }
     for _ in 0..ROUNDS {
         for (lab, separate, together) in &mut labs {
