@@ -3,7 +3,7 @@
 
 use serde_json::Value as Json;
 
-use super::{Defaults, Glob, Globs, Subject, inspect, text};
+use super::{Defaults, Glob, Globs, Purpose, Subject, inspect, text};
 use crate::{model::diagnostic::Severity, prerequisites::needs_conformance_lines, yaml::Rules};
 
 fn cases(file: &str) -> Option<Vec<Json>> {

