@@ -120,15 +120,18 @@ fn one_scalar(walk: &mut Walk<'_>, at: Span, scalar: &Scalar, leaves: &Leaves, n
     if has_expression(walk, at, scalar, allowed) || leaves.iter().any(|(leaf, _)| fits(scalar, &leaf.kind)) {
         return;
     }
-    if walk.is_full() {
-        return walk.omit();
-    }
     let words = leaves.iter().find_map(|(leaf, _)| match &leaf.kind {
         Kind::Word(words) => Some(*words),
         _ => None,
     });
     let empty = matches!(scalar.kind, ScalarKind::Null) || scalar.text().is_empty();
     match words {
+        // A file of etcd's says so, and runs.
+        Some(words) if words.contains(&"number") && matches!(scalar.text().as_ref(), "int" | "integer") => {
+            let message = format!("{named} is `{}`, which only GitHub's service takes", scalar.text());
+            walk.report_help(Code::LooseType, at, message, "write `number`");
+        }
+        _ if walk.is_full() => walk.omit(),
         _ if empty => {
             let message = format!("{named} cannot be empty");
             walk.report_help(
@@ -137,11 +140,6 @@ fn one_scalar(walk: &mut Walk<'_>, at: Span, scalar: &Scalar, leaves: &Leaves, n
                 message,
                 format!("it must be {}", expected(leaves)),
             );
-        }
-        // A file of etcd's says so, and runs.
-        Some(words) if words.contains(&"number") && matches!(scalar.text().as_ref(), "int" | "integer") => {
-            let message = format!("{named} is `{}`, which only GitHub's service takes", scalar.text());
-            walk.report_help(Code::LooseType, at, message, "write `number`");
         }
         Some(words) => {
             let text = scalar.text();
@@ -232,9 +230,9 @@ fn expected(leaves: &Leaves) -> String {
 /// Whether a scalar holds an expression. Says so where it cannot, and what is wrong with it as a text.
 fn has_expression(walk: &mut Walk<'_>, at: Span, scalar: &Scalar, allowed: Allowed) -> bool {
     if matches!(scalar.kind, ScalarKind::Text) && scalar.written.contains("${{") {
-        let inside = |walk: &Walk<'_>| walk.span_inside(at, &scalar.bytes, "${{");
+        let inside = |walk: &Walk<'_>, code| walk.span_inside(code, at, &scalar.bytes, "${{");
         if allowed.is_none() {
-            let span = inside(walk);
+            let span = inside(walk, Code::ExpressionNotAllowed);
             let help = "this is read before any expression is; write the value itself";
             walk.report_help(
                 Code::ExpressionNotAllowed,
@@ -243,7 +241,7 @@ fn has_expression(walk: &mut Walk<'_>, at: Span, scalar: &Scalar, allowed: Allow
                 help,
             );
         } else if let Some(wrong) = expressions(&scalar.written).find_map(|text| wrong_text(text, true)) {
-            let span = inside(walk);
+            let span = inside(walk, Code::ExpressionSyntax);
             walk.report(Code::ExpressionSyntax, span, wrong);
         }
         return true;
@@ -291,6 +289,9 @@ fn mapping(walk: &mut Walk<'_>, node: &Node, entries: &[(Key, Node)], all: Vec<(
             forms = known;
             // Those that are left agree on it, but for a choice that a later key makes.
             if let Some(row) = form.key(&key.text) {
+                if form.noun == "`on`" && !walk.looks_below(row.name) {
+                    continue;
+                }
                 if let Some(code) = row.unsupported
                     && !(row.may_be_bare && node.is_null())
                 {
@@ -354,7 +355,12 @@ fn unsupported(walk: &mut Walk<'_>, key: &Key, form: &Mapping, code: Code) {
 /// A key that the file chooses.
 fn free_key(walk: &mut Walk<'_>, key: &Key, allowed: Allowed) {
     if key.text.contains("${{") {
-        let span = walk.span_inside(key.span, &key.bytes, "${{");
+        let code = if allowed.is_none() {
+            Code::ExpressionNotAllowed
+        } else {
+            Code::ExpressionSyntax
+        };
+        let span = walk.span_inside(code, key.span, &key.bytes, "${{");
         if allowed.is_none() {
             let help = "this key is read before any expression is; write the name itself";
             walk.report_help(
@@ -394,7 +400,7 @@ fn unexpected(
                     .all(|(form, _)| form.key(&before.text).is_none() || form.key(&key.text).is_none())
             });
         let message = match rival {
-            Some((rival, _)) => format!("`{}` and `{shown_key}` cannot both stand in {noun}", rival.text),
+            Some((rival, _)) => format!("`{}` and `{shown_key}` cannot both stand in {noun}", shown(&rival.text)),
             None => format!("`{shown_key}` cannot stand in {noun} beside the keys above it"),
         };
         return walk.report_help(Code::ConflictingKeys, key.span, message, "remove one of them");

@@ -3,7 +3,7 @@
 
 use serde_json::Value as Json;
 
-use super::{Defaults, Glob, Globs, Subject, inspect, text};
+use super::{Defaults, Glob, Globs, Purpose, Subject, inspect, text};
 use crate::{model::diagnostic::Severity, prerequisites::needs_conformance_lines, yaml::Rules};
 
 fn cases(file: &str) -> Option<Vec<Json>> {
@@ -106,7 +106,7 @@ fn workflow_files() {
             job_timeout_minutes: 360,
         };
         let input = case["input"].as_str().unwrap();
-        let (_, findings) = inspect(&path, input.as_bytes(), None, &defaults, &rules);
+        let (_, findings) = inspect(&path, input.as_bytes(), Purpose::Findings, &defaults, &rules);
         let errors: Vec<_> = findings
             .diagnostics
             .iter()

@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 use super::{
     check::expressions,
     code::Code,
+    step::MAX_SCRIPT,
     untrusted,
     walk::{Walk, shown},
 };
@@ -93,25 +94,23 @@ fn always_true(walk: &mut Walk<'_>, node: &Node) {
     );
 }
 
-/// Where a word of a script stands; nobody reads the place of advice that is not shown, and finding it costs.
-fn place(walk: &Walk<'_>, node: &Node, scalar: &Scalar, word: &str) -> Span {
-    match walk.is_full_of_advice() {
-        true => node.span,
-        false => walk.span_inside(node.span, &scalar.bytes, word),
-    }
-}
-
-/// A script into which outsiders can write.
+/// A script into which outsiders can write. A longer one than may run is not looked through.
 fn script(walk: &mut Walk<'_>, node: &Node, scalar: &Scalar) {
+    if scalar.written.chars().count() > MAX_SCRIPT {
+        return;
+    }
     for text in expressions(&scalar.written).flatten() {
         let Some(path) = untrusted::path(text) else { continue };
-        let span = place(walk, node, scalar, text.trim());
-        walk.report_help(
-            Code::ScriptInjection,
-            span,
-            format!("`{path}` is text that an outsider chooses, and becomes part of the script"),
-            format!("below `env` of the step write `TEXT: ${{{{ {path} }}}}`, and in the script `\"$TEXT\"`"),
-        );
+        let span = walk.span_inside(Code::ScriptInjection, node.span, &scalar.bytes, text.trim());
+        walk.report_with(Code::ScriptInjection, span, || {
+            let path = shown(&path);
+            (
+                format!("`{path}` is text that an outsider chooses, and becomes part of the script"),
+                Some(format!(
+                    "below `env` of the step write `TEXT: ${{{{ {path} }}}}`, and in the script `\"$TEXT\"`"
+                )),
+            )
+        });
     }
 }
 
@@ -119,7 +118,7 @@ fn deprecated(walk: &mut Walk<'_>, node: &Node, scalar: &Scalar) {
     for (command, instead) in DEPRECATED {
         if scalar.written.contains(command) {
             let name = command.trim_matches([':', ' ']);
-            let span = place(walk, node, scalar, command.trim_end());
+            let span = walk.span_inside(Code::DeprecatedCommand, node.span, &scalar.bytes, command.trim_end());
             walk.report_help(
                 Code::DeprecatedCommand,
                 span,
@@ -160,37 +159,52 @@ fn pinned(walk: &mut Walk<'_>, node: &Node) {
 /// A job that is switched off, and all that need it and do not ask how it ended.
 fn unreachable_jobs<'n>(walk: &mut Walk<'_>, jobs: impl Iterator<Item = (&'n str, Span, &'n Node)>) {
     let jobs: Vec<_> = jobs.collect();
-    let mut dependents: HashMap<String, Vec<usize>> = HashMap::new();
-    for (at, (_, _, job)) in jobs.iter().enumerate() {
-        for need in needs(job) {
-            dependents.entry(need.to_lowercase()).or_default().push(at);
-        }
-    }
+    let dependents = dependents(jobs.iter().map(|(_, _, job)| *job));
     let mut open: Vec<usize> = (0..jobs.len()).filter(|at| is_never(jobs[*at].2)).collect();
     let mut reason: HashMap<usize, String> = HashMap::new();
     let mut seen: HashSet<usize> = open.iter().copied().collect();
     while let Some(at) = open.pop() {
         let (id, span, job) = jobs[at];
-        let message = match reason.get(&at) {
-            Some(need) => format!(
-                "the job `{}` never runs: it needs `{need}`, which never runs",
-                shown(id)
-            ),
-            None => format!("the job `{}` never runs: its `if` is never true", shown(id)),
-        };
         let span = if reason.contains_key(&at) {
             span
         } else {
             job.get("if").map_or(span, |node| node.span)
         };
-        walk.report(Code::UnreachableJob, span, message);
+        walk.report_with(Code::UnreachableJob, span, || {
+            let message = match reason.get(&at) {
+                Some(need) => format!(
+                    "the job `{}` never runs: it needs `{need}`, which never runs",
+                    shown(id)
+                ),
+                None => format!("the job `{}` never runs: its `if` is never true", shown(id)),
+            };
+            (message, None)
+        });
         for next in dependents.get(&id.to_lowercase()).into_iter().flatten() {
-            if !asks_how_it_ended(jobs[*next].2) && seen.insert(*next) {
-                reason.insert(*next, shown(id));
-                open.push(*next);
+            // Each condition is looked through once: the answer is the same for all that the job needs.
+            if seen.insert(*next) {
+                walk.visit();
+                if !asks_how_it_ended(jobs[*next].2) {
+                    reason.insert(*next, shown(id));
+                    open.push(*next);
+                }
             }
         }
     }
+}
+
+/// Which jobs need a job, each of them once, by its id in lower case.
+fn dependents<'n>(jobs: impl Iterator<Item = &'n Node>) -> HashMap<String, Vec<usize>> {
+    let mut dependents: HashMap<String, Vec<usize>> = HashMap::new();
+    for (at, job) in jobs.enumerate() {
+        for need in needs(job) {
+            let all = dependents.entry(need.to_lowercase()).or_default();
+            if all.last() != Some(&at) {
+                all.push(at);
+            }
+        }
+    }
+    dependents
 }
 
 fn needs(job: &Node) -> Vec<String> {
@@ -233,7 +247,13 @@ fn asks_how_it_ended(job: &Node) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::findings;
+    use super::{
+        super::{
+            findings, text,
+            walk::{Below, Walk},
+        },
+        check, dependents,
+    };
 
     /// What is advised of a file with one job that holds this, as `line: message`.
     fn advice(jobs: &str) -> String {
@@ -294,6 +314,20 @@ mod tests {
         );
         assert!(step("run: echo '::add-path::/x'").contains("`add-path`"));
         assert_eq!(step("run: echo '::notice::set-output'"), "");
+    }
+
+    #[test]
+    fn a_condition_is_looked_through_once_however_often_its_job_needs_others() {
+        let never: String = (0..50).map(|at| format!("x{at}: {{if: false}}, ")).collect();
+        let needs: String = (0..50).map(|at| format!("x{at}, ").repeat(100)).collect();
+        let source = format!("jobs: {{{never} b: {{if: always(), needs: [{needs}]}}, c: {{needs: [{needs}]}}}}");
+        let root = text::read(&source, &text::RULES).root.unwrap();
+        let mut walk = Walk::new("ci.yml", &source, Below::All);
+        check(&mut walk, &root);
+        let found = walk.finish();
+        assert_eq!((found.visits, found.diagnostics.len()), (2, 51));
+        let jobs = ["b", "c"].map(|id| root.get("jobs").and_then(|jobs| jobs.get(id)).unwrap());
+        assert!(dependents(jobs.into_iter()).values().all(|all| *all == [0, 1]));
     }
 
     #[test]

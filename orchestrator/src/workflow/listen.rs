@@ -38,12 +38,12 @@ impl Filter {
     }
 }
 
-/// Reads the value of `on:`, which was checked before.
+/// Reads the value of `on:`, which was checked before; of one event alone where the walk looks at one.
 pub(super) fn read(walk: &mut Walk<'_>, node: &Node) -> Listen {
     let mut listen = Listen::default();
     if let Value::Mapping(entries) = &node.value {
         for (key, value) in entries {
-            if key.text == "push" {
+            if key.text == "push" && walk.looks_below("push") {
                 listen.push = Some(if value.is_null() {
                     Push::default()
                 } else {

@@ -43,7 +43,7 @@ pub use walk::Findings;
 
 use self::{
     listen::Listen,
-    walk::{Fields, Walk},
+    walk::{Below, Fields, Walk},
 };
 use crate::{
     model::{
@@ -75,11 +75,22 @@ pub enum Wanted {
     Invalid(Vec<Diagnostic>),
 }
 
-/// What the file at `path` means for `event`. A file that does not listen to the event is not
-/// read any further, whatever else it holds.
+/// What an answer about a file is for.
+#[derive(Debug, Clone, Copy)]
+enum Purpose<'e> {
+    /// A run for this event.
+    Event(&'e Event),
+    /// A run whatever the file listens to.
+    Run,
+    /// All that can be said, for who wrote it.
+    Findings,
+}
+
+/// What the file at `path` means for `event`. A file that does not listen to the event is not read any further, whatever
+/// else it holds; what stands below events that never start a run here is passed over.
 #[must_use]
 pub fn read(path: &str, text: &[u8], event: &Event, defaults: &Defaults) -> Wanted {
-    let (wanted, _) = inspect(path, text, Some(event), defaults, &text::RULES);
+    let (wanted, _) = inspect(path, text, Purpose::Event(event), defaults, &text::RULES);
     match wanted {
         Wanted::Invalid(mut found) => {
             found.truncate(walk::MAX_SHOWN);
@@ -89,12 +100,13 @@ pub fn read(path: &str, text: &[u8], event: &Event, defaults: &Defaults) -> Want
     }
 }
 
-/// The plan of the file at `path`, whatever it listens to.
+/// The plan of the file at `path`, whatever it listens to; what stands below events that never start a run here is passed
+/// over.
 ///
 /// # Errors
 /// Everything that keeps it from running, at most 200 complaints in the order of the file.
 pub fn validate(path: &str, text: &[u8], defaults: &Defaults) -> Result<Plan, Vec<Diagnostic>> {
-    match inspect(path, text, None, defaults, &text::RULES).0 {
+    match inspect(path, text, Purpose::Run, defaults, &text::RULES).0 {
         Wanted::Wanted(plan) => Ok(plan),
         Wanted::Invalid(found) => Err(found),
         Wanted::NotWanted(_) => unreachable!("without an event every file is wanted"),
@@ -106,15 +118,19 @@ pub fn validate(path: &str, text: &[u8], defaults: &Defaults) -> Result<Plan, Ve
 pub fn findings(path: &str, text: &[u8]) -> Findings {
     // No complaint depends on what the configuration says where the file is silent.
     let defaults = Defaults { job_timeout_minutes: 1 };
-    inspect(path, text, None, &defaults, &text::RULES).1
+    inspect(path, text, Purpose::Findings, &defaults, &text::RULES).1
 }
 
-fn inspect(path: &str, bytes: &[u8], event: Option<&Event>, defaults: &Defaults, rules: &Rules) -> (Wanted, Findings) {
+fn inspect(path: &str, bytes: &[u8], purpose: Purpose<'_>, defaults: &Defaults, rules: &Rules) -> (Wanted, Findings) {
     if let Some(plan) = script::plan(path, defaults) {
         return (Wanted::Wanted(plan), Findings::default());
     }
     let (text, not_text) = decode(bytes);
-    let mut walk = Walk::new(path, text);
+    let below = match purpose {
+        Purpose::Findings => Below::All,
+        Purpose::Event(_) | Purpose::Run => Below::Starting,
+    };
+    let mut walk = Walk::new(path, text, below);
     let wanted = if bytes.len() > MAX_FILE {
         let message = format!("the file is longer than {MAX_FILE} bytes");
         walk.report(Code::TooLarge, Span::START, message);
@@ -132,10 +148,10 @@ fn inspect(path: &str, bytes: &[u8], event: Option<&Event>, defaults: &Defaults,
         None
     } else {
         let document = text::read(text, rules);
-        walk.faults(document.faults);
+        walk.faults(document.faults, document.omitted);
         document
             .root
-            .map(|root| decide(&mut walk, &root, path, event, defaults))
+            .map(|root| decide(&mut walk, &root, path, purpose, defaults))
     };
     let is_clean = walk.is_clean();
     let findings = walk.finish();
@@ -150,11 +166,11 @@ fn inspect(path: &str, bytes: &[u8], event: Option<&Event>, defaults: &Defaults,
     (wanted, findings)
 }
 
-fn decide(walk: &mut Walk<'_>, root: &Node, path: &str, event: Option<&Event>, defaults: &Defaults) -> Wanted {
-    // First the question whether the file is for this event, with complaints about `on` alone.
-    if let Some(event) = event
+fn decide(walk: &mut Walk<'_>, root: &Node, path: &str, purpose: Purpose<'_>, defaults: &Defaults) -> Wanted {
+    // First the question whether the file is for this event.
+    if let Purpose::Event(event) = purpose
         && walk.is_clean()
-        && let Some(listen) = listening(path, root)
+        && let Some(listen) = listening(path, root, event)
         && let Some(reason) = listen.why_not(event)
     {
         return Wanted::NotWanted(reason);
@@ -164,17 +180,19 @@ fn decide(walk: &mut Walk<'_>, root: &Node, path: &str, event: Option<&Event>, d
         rules::events(walk, on);
     }
     rules::jobs(walk, root);
-    lint::check(walk, root);
+    if matches!(purpose, Purpose::Findings) && walk.is_valid() {
+        lint::check(walk, root);
+    }
     match walk.fields(root, "a workflow") {
         Some(fields) => Wanted::Wanted(plan(walk, &fields, path, defaults)),
         None => Wanted::Invalid(Vec::new()),
     }
 }
 
-/// What a file listens to, when nothing is wrong with that part of it.
-fn listening(path: &str, root: &Node) -> Option<Listen> {
+/// What a file listens to, when nothing is wrong with the names of its events and what stands below this one.
+fn listening(path: &str, root: &Node, event: &Event) -> Option<Listen> {
     let on = root.get("on")?;
-    let mut walk = Walk::new(path, "");
+    let mut walk = Walk::new(path, "", Below::One(event.name()));
     check::check_below(&mut walk, "on", on, schema::on());
     rules::events(&mut walk, on);
     let listen = listen::read(&mut walk, on);

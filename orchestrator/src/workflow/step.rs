@@ -14,7 +14,7 @@ use crate::{
 /// Steps of one job.
 const MAX_STEPS: usize = 1000;
 /// Characters of one script.
-const MAX_SCRIPT: usize = 21_000;
+pub(super) const MAX_SCRIPT: usize = 21_000;
 
 /// What the built-in checkout reads.
 const CHECKOUT_INPUTS: [&str; 5] = ["fetch-depth", "path", "persist-credentials", "submodules", "lfs"];

@@ -223,6 +223,52 @@ fn a_file_for_other_events_is_not_wanted_whatever_it_uses() {
 }
 
 #[test]
+fn what_is_wrong_below_events_that_start_no_run_here_keeps_no_push_from_its_run() {
+    let file = |on: &str| format!("on: {on}\njobs: {{a: {{runs-on: x, steps: [{{run: x}}]}}}}");
+    let branch = push("refs/heads/main");
+    for other in [
+        "schedule: [{cron: '@daily'}]",
+        "schedule: ",
+        "pull_request: {types: [opend]}",
+        "pull_request: {branches: ['v[']}",
+        "pull_request: {branches: [a], branches-ignore: [b]}",
+        "pull_request: main",
+        "workflow_call: {inputs: {a: {}}}",
+        "create: {types: [x]}",
+    ] {
+        let alone = file(&format!("{{{other}}}"));
+        let beside = file(&format!("{{push: , workflow_dispatch: , {other}}}"));
+        let answer = |text: &str, event| read(PATH, text.as_bytes(), event, &DEFAULTS);
+        for event in [&branch, &manual()] {
+            let not_wanted = answer(&alone, event);
+            assert!(matches!(not_wanted, Wanted::NotWanted(_)), "{other}: {not_wanted:?}");
+            let wanted = answer(&beside, event);
+            assert!(matches!(wanted, Wanted::Wanted(_)), "{other}: {wanted:?}");
+        }
+        assert!(validate(PATH, beside.as_bytes(), &DEFAULTS).is_ok(), "{other}");
+        // Who wrote it is told.
+        assert!(findings(PATH, beside.as_bytes()).errors > 0, "{other}");
+    }
+    // What stands below the other event that starts runs counts where the file is wanted.
+    let text = file("{push: {branches: ['v[']}, workflow_dispatch: }");
+    assert!(matches!(
+        read(PATH, text.as_bytes(), &manual(), &DEFAULTS),
+        Wanted::Invalid(_)
+    ));
+    let text = file("{workflow_dispatch: {inputs: {a: {type: choice}}}}");
+    assert!(matches!(
+        read(PATH, text.as_bytes(), &branch, &DEFAULTS),
+        Wanted::NotWanted(_)
+    ));
+    // A name that no event has may be a slip for this one.
+    let text = file("{psh: , schedule: [{cron: '@daily'}]}");
+    assert!(matches!(
+        read(PATH, text.as_bytes(), &branch, &DEFAULTS),
+        Wanted::Invalid(_)
+    ));
+}
+
+#[test]
 fn scripts_and_kdl() {
     let Wanted::Wanted(plan) = read(".jci/run.sh", b"\xff", &manual(), &DEFAULTS) else {
         panic!()

@@ -36,29 +36,31 @@ const HARMLESS: [&str; 4] = ["contains", "endswith", "hashfiles", "startswith"];
 pub(super) fn path(expression: &str) -> Option<String> {
     let chars: Vec<char> = expression.chars().collect();
     let mut at = 0;
-    // The functions around, by lower-case name; a bare parenthesis has none.
-    let mut around: Vec<String> = Vec::new();
+    // Of each parenthesis around, whether it is a harmless function's, and how many are.
+    let mut around: Vec<bool> = Vec::new();
+    let mut harmless: usize = 0;
     while let Some(&c) = chars.get(at) {
         match c {
             '\'' => at = behind_text(&chars, at),
             '(' => {
-                around.push(String::new());
+                around.push(false);
                 at += 1;
             }
             ')' => {
-                around.pop();
+                harmless -= usize::from(around.pop() == Some(true));
                 at += 1;
             }
             c if c.is_ascii_alphabetic() || c == '_' => {
                 let (name, end) = access(&chars, at);
                 if next_word(&chars, end) == Some('(') {
-                    around.push(name);
+                    let is_harmless = HARMLESS.contains(&name.as_str());
+                    around.push(is_harmless);
+                    harmless += usize::from(is_harmless);
                     at = end + chars[end..].iter().take_while(|c| **c != '(').count() + 1;
                     continue;
                 }
-                let is_compared = is_comparison(&chars, end) || follows_comparison(&chars, at);
-                let is_harmless = is_compared || around.iter().any(|name| HARMLESS.contains(&name.as_str()));
-                if !is_harmless && UNTRUSTED.iter().any(|known| covers(known, &name)) {
+                let is_compared = || is_comparison(&chars, end) || follows_comparison(&chars, at);
+                if harmless == 0 && UNTRUSTED.iter().any(|known| covers(known, &name)) && !is_compared() {
                     return Some(name);
                 }
                 at = end;
@@ -165,6 +167,10 @@ mod tests {
             ("'main' != github.head_ref", None),
             ("steps.github.outputs.head_ref", None),
             ("github.event.issue", None),
+            ("contains(('x' || github.head_ref), 'y')", None),
+            ("contains(a, b) || github.head_ref", Some("github.head_ref")),
+            ("x(contains(a, (b)), github.head_ref)", Some("github.head_ref")),
+            (")) || github.head_ref", Some("github.head_ref")),
             ("", None),
         ] {
             assert_eq!(path(expression).as_deref(), found, "{expression}");

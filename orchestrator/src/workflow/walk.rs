@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use super::code::Code;
+use super::{code::Code, schema::STARTING};
 use crate::{
     foreign_text::one_line,
     model::diagnostic::{Diagnostic, Severity},
@@ -25,6 +25,10 @@ pub struct Findings {
     pub diagnostics: Vec<Diagnostic>,
     /// How many more there are.
     pub omitted: usize,
+    /// How many errors were found, those too that are not among the diagnostics.
+    pub errors: usize,
+    /// As `errors`, of what is valid and does not run here.
+    pub unsupported: usize,
     /// How many values were looked at: what the strict walk cost.
     pub visits: usize,
 }
@@ -47,10 +51,20 @@ impl<'n> Fields<'n> {
     }
 }
 
+/// Below which events of `on` the walks look; the names of all are judged.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Below<'a> {
+    All,
+    /// Those that start runs here: what stands below another one changes nothing here.
+    Starting,
+    One(&'a str),
+}
+
 /// Collects what is wrong with one file.
 pub(super) struct Walk<'a> {
     file: &'a str,
     source: &'a str,
+    below: Below<'a>,
     found: Vec<Diagnostic>,
     omitted: usize,
     errors: usize,
@@ -63,10 +77,11 @@ pub(super) struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     /// A walk through `source`, which lies at `file` in its repository.
-    pub fn new(file: &'a str, source: &'a str) -> Self {
+    pub fn new(file: &'a str, source: &'a str, below: Below<'a>) -> Self {
         Self {
             file,
             source,
+            below,
             found: Vec::new(),
             omitted: 0,
             errors: 0,
@@ -82,17 +97,36 @@ impl<'a> Walk<'a> {
         self.errors == 0 && self.unsupported == 0 && self.misread.is_empty()
     }
 
-    /// Whether no more complaints are collected; then only [`Walk::omit`] counts them, as making one costs.
+    /// Whether it is a valid workflow so far.
+    pub fn is_valid(&self) -> bool {
+        self.errors == 0
+    }
+
+    /// Whether what stands below this event counts.
+    pub fn looks_below(&self, event: &str) -> bool {
+        match self.below {
+            Below::All => true,
+            Below::Starting => STARTING.contains(&event),
+            Below::One(only) => event == only,
+        }
+    }
+
+    /// Whether no more errors are collected; then only [`Walk::omit`] counts them, as making one costs.
     pub fn is_full(&self) -> bool {
-        self.errors + self.unsupported >= MAX_COLLECTED
+        !self.has_room(Severity::Error)
     }
 
-    /// As [`Walk::is_full`], of advice.
-    pub fn is_full_of_advice(&self) -> bool {
-        self.warnings >= MAX_COLLECTED
+    /// None takes the place of a worse one.
+    fn has_room(&self, severity: Severity) -> bool {
+        let so_far = match severity {
+            Severity::Error => self.errors,
+            Severity::Unsupported => self.unsupported,
+            Severity::Warning => self.warnings,
+        };
+        so_far < MAX_COLLECTED
     }
 
-    /// Counts a complaint that is not made.
+    /// Counts an error that is not made.
     pub fn omit(&mut self) {
         self.errors += 1;
         self.omitted += 1;
@@ -121,36 +155,47 @@ impl<'a> Walk<'a> {
             }
             d.severity != Severity::Unsupported || wrong != (d.line, d.column)
         });
+        // Both together are no more than either may be.
+        let errors = self.found.iter().filter(|d| d.severity == Severity::Error).count();
+        let mut room = MAX_COLLECTED.saturating_sub(errors);
+        let before = self.found.len();
+        self.found.retain(|d| {
+            let is_kept = d.severity != Severity::Unsupported || room > 0;
+            room -= usize::from(is_kept && d.severity == Severity::Unsupported);
+            is_kept
+        });
+        self.omitted += before - self.found.len();
         Findings {
             diagnostics: self.found,
             omitted: self.omitted,
+            errors: self.errors,
+            unsupported: self.unsupported,
             visits: self.visits,
         }
     }
 
     /// One complaint.
     pub fn report(&mut self, code: Code, at: Span, message: impl Into<String>) {
-        self.push(code, at, message.into(), None);
+        self.report_with(code, at, || (message.into(), None));
     }
 
     /// One complaint, with what to do about it.
     pub fn report_help(&mut self, code: Code, at: Span, message: impl Into<String>, help: impl Into<String>) {
-        self.push(code, at, message.into(), Some(help.into()));
+        self.report_with(code, at, || (message.into(), Some(help.into())));
     }
 
-    /// What the reader of the text found.
-    pub fn faults(&mut self, faults: Vec<Fault>) {
+    /// What the reader of the text found, and how many more it did.
+    pub fn faults(&mut self, faults: Vec<Fault>, omitted: usize) {
         for fault in faults {
-            self.push(fault.kind.into(), fault.span, fault.message, None);
+            self.report(fault.kind.into(), fault.span, fault.message);
         }
+        self.errors += omitted;
+        self.omitted += omitted;
     }
 
-    fn push(&mut self, code: Code, at: Span, message: String, help: Option<String>) {
-        // Advice never takes the place of what keeps the file from running.
-        let room = match code.severity() {
-            Severity::Warning => !self.is_full_of_advice(),
-            Severity::Error | Severity::Unsupported => !self.is_full(),
-        };
+    /// One complaint and perhaps a help, which are made only if they are kept.
+    pub fn report_with(&mut self, code: Code, at: Span, make: impl FnOnce() -> (String, Option<String>)) {
+        let room = self.has_room(code.severity());
         *match code.severity() {
             Severity::Error => &mut self.errors,
             Severity::Unsupported => &mut self.unsupported,
@@ -160,6 +205,7 @@ impl<'a> Walk<'a> {
             self.omitted += 1;
             return;
         }
+        let (message, help) = make();
         self.found.push(Diagnostic {
             severity: code.severity(),
             code: code.name().to_owned(),
@@ -312,7 +358,7 @@ impl<'a> Walk<'a> {
     /// Says so when a key holds an expression.
     pub fn plain_key(&mut self, key: &Key) -> bool {
         if key.text.contains("${{") {
-            let at = self.span_inside(key.span, &key.bytes, "${{");
+            let at = self.span_inside(Code::UnsupportedExpression, key.span, &key.bytes, "${{");
             self.expression(at);
             return false;
         }
@@ -322,7 +368,7 @@ impl<'a> Walk<'a> {
     fn is_not_expression(&mut self, node: &Node) -> bool {
         match &node.value {
             Value::Scalar(scalar) if scalar.text().contains("${{") => {
-                let at = self.span_inside(node.span, &scalar.bytes, "${{");
+                let at = self.span_inside(Code::UnsupportedExpression, node.span, &scalar.bytes, "${{");
                 self.expression(at);
                 false
             }
@@ -340,9 +386,9 @@ impl<'a> Walk<'a> {
     }
 
     /// Where a word stands for the first time within a scalar; where the scalar begins if it was escaped.
-    pub fn span_inside(&self, whole: Span, bytes: &Range<usize>, word: &str) -> Span {
+    pub fn span_inside(&self, code: Code, whole: Span, bytes: &Range<usize>, word: &str) -> Span {
         // Counting lines costs; nobody reads the place of a complaint that is not shown.
-        if self.is_full() {
+        if !self.has_room(code.severity()) {
             return whole;
         }
         let Some(found) = self.source.get(bytes.clone()).and_then(|slice| slice.find(word)) else {

@@ -7,8 +7,10 @@ pub fn nearest<'a>(text: &str, candidates: impl IntoIterator<Item = &'a str>) ->
         return None;
     }
     let lower = text.to_lowercase();
+    // One that is much longer is not like it, and comparing it costs.
     candidates
         .into_iter()
+        .filter(|candidate| candidate.len() <= 128)
         .map(|candidate| (strsim::damerau_levenshtein(&lower, candidate), candidate))
         .filter(|(distance, candidate)| *distance <= 1 + candidate.len() / 4)
         .min_by_key(|(distance, _)| *distance)

@@ -15,8 +15,11 @@ use super::{
     tree::{Key, Node, Scalar, Span, Value},
 };
 
-/// What does not end the reading is collected up to here.
+/// What does not end the reading is collected up to here; the rest is counted.
 const MAX_FAULTS: usize = 200;
+
+/// The longest tag that is read: the parser makes each from its prefix, which may be as long as the text.
+const MAX_TAG: usize = 1024;
 
 /// How much of YAML a text may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,6 +83,8 @@ pub struct Document {
     pub root: Option<Node>,
     /// What is wrong with it.
     pub faults: Vec<Fault>,
+    /// How many more faults there are.
+    pub omitted: usize,
     /// How many values it holds, aliases expanded: what a walk through the tree costs.
     pub nodes: usize,
 }
@@ -109,6 +114,7 @@ pub fn read(source: &str, rules: &Rules) -> Document {
         nodes: 0,
         text: 0,
         faults: Vec::new(),
+        omitted: 0,
     };
     let options = granit_parser::options! { emit_comments: false };
     for next in Parser::new_from_str_with_options(source, options) {
@@ -125,6 +131,7 @@ pub fn read(source: &str, rules: &Rules) -> Document {
     Document {
         root: builder.root,
         faults: builder.faults,
+        omitted: builder.omitted,
         nodes: builder.nodes,
     }
 }
@@ -133,7 +140,7 @@ fn unreadable(error: &ScanError) -> Fault {
     Fault {
         kind: FaultKind::Syntax,
         span: span(*error.marker(), error.marker().byte_offset().unwrap_or(0)..0),
-        message: format!("this is not valid YAML: {}", error.info()),
+        message: format!("this is not valid YAML: {}", one_line(&error.info(), 200)),
     }
 }
 
@@ -156,6 +163,7 @@ struct Builder {
     nodes: usize,
     text: usize,
     faults: Vec<Fault>,
+    omitted: usize,
 }
 
 struct Frame {
@@ -181,6 +189,11 @@ impl Builder {
         let at = span(found.tag_start().unwrap_or(found.start), bytes.clone());
         if self.rules.dialect == Dialect::Plain {
             plain_only(&event, at)?;
+        }
+        if let Some(tag) = event.tag()
+            && tag.handle().len() + tag.suffix().len() > MAX_TAG
+        {
+            return Err(foreign_tag(tag, at));
         }
         match event {
             Event::DocumentStart(..) => {
@@ -249,7 +262,7 @@ impl Builder {
                 self.put(at, 0, value, false)?;
             }
             Event::UnresolvedAlias(name) => {
-                let message = format!("there is no anchor `&{name}` above this");
+                let message = format!("there is no anchor `&{}` above this", one_line(&name, 80));
                 return Err(fault(FaultKind::Syntax, at, &message));
             }
             _ => {}
@@ -316,6 +329,8 @@ impl Builder {
     fn note(&mut self, fault: Fault) {
         if self.faults.len() < MAX_FAULTS {
             self.faults.push(fault);
+        } else {
+            self.omitted += 1;
         }
     }
 
@@ -412,7 +427,7 @@ fn typed(text: &str, plain: bool, tag: Option<&Tag>, at: Span) -> Result<Kind, F
         fault(
             FaultKind::Number,
             at,
-            &format!("the number `{text}` does not fit into 32 bits"),
+            &format!("the number `{}` does not fit into 32 bits", one_line(text, 80)),
         )
     };
     let Some(tag) = tag else {
@@ -437,7 +452,11 @@ fn typed(text: &str, plain: bool, tag: Option<&Tag>, at: Span) -> Result<Kind, F
     Err(fault(
         FaultKind::Tag,
         at,
-        &format!("the value `{text}` is not valid for the tag `!!{}`", tag.suffix()),
+        &format!(
+            "the value `{}` is not valid for the tag `!!{}`",
+            one_line(text, 80),
+            one_line(tag.suffix(), 80)
+        ),
     ))
 }
 
@@ -448,9 +467,11 @@ fn core_tag(tag: &Tag) -> Option<&str> {
 }
 
 fn foreign_tag(tag: &Tag, at: Span) -> Fault {
+    // The beginning is enough to be cut; the whole may be long.
+    let name: String = tag.handle().chars().chain(tag.suffix().chars()).take(81).collect();
     fault(
         FaultKind::Tag,
         at,
-        &format!("the tag `{}{}` cannot be used here", tag.handle(), tag.suffix()),
+        &format!("the tag `{}` cannot be used here", one_line(&name, 80)),
     )
 }

@@ -117,12 +117,11 @@ pub(in crate::cli) fn run(args: &ValidateArgs) -> Outcome {
 }
 
 fn judge(file: &str, findings: Findings) -> FileAnswer {
-    let has = |severity| findings.diagnostics.iter().any(|d| d.severity == severity);
-    let valid = !has(Severity::Error);
+    let valid = findings.errors == 0;
     FileAnswer {
         file: file.to_owned(),
         valid,
-        runnable: valid && !has(Severity::Unsupported),
+        runnable: valid && findings.unsupported == 0,
         diagnostics: findings.diagnostics,
         omitted: findings.omitted,
     }
@@ -280,5 +279,12 @@ mod tests {
         assert!(later.valid && !later.runnable);
         let wrong = answer("on: psh\njobs: {a: {runs-on: x, steps: [{run: x}]}}");
         assert!(!wrong.valid && !wrong.runnable);
+        let many: String = (0..250)
+            .map(|at| format!("  j{at}: {{permissions: {{}}, runs-on: x, steps: [{{run: x}}]}}\n"))
+            .collect();
+        let behind = answer(&format!(
+            "on: push\njobs:\n{many}  z: {{iff: x, runs-on: x, steps: [{{run: x}}]}}\n"
+        ));
+        assert!(!behind.valid && behind.files[0].omitted > 0);
     }
 }

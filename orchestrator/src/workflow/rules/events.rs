@@ -4,7 +4,7 @@ use super::{
     super::{
         code::Code,
         glob::{Glob, MAX_PATTERNS, Subject},
-        schema::EVENTS,
+        schema::{EVENTS, STARTING},
         walk::{Walk, quoted_list, shown},
     },
     cron,
@@ -13,9 +13,6 @@ use crate::yaml::{Key, Kind, Node, Scalar, Value};
 
 /// Inputs of a manually started workflow, at GitHub.
 const MAX_INPUTS: usize = 25;
-
-/// The events that start runs here.
-const STARTING: [&str; 2] = ["push", "workflow_dispatch"];
 
 /// Each filter with its opposite, and what its patterns are for.
 const FILTERS: [(&str, &str, Subject); 3] = [
@@ -33,6 +30,9 @@ pub(in super::super) fn check(walk: &mut Walk<'_>, node: &Node) {
             }
             for (key, value) in entries {
                 never_starts(walk, key.span, &key.text);
+                if !walk.looks_below(&key.text) {
+                    continue;
+                }
                 match (key.text.as_str(), &value.value) {
                     ("schedule", Value::Sequence(items)) => items.iter().for_each(|item| schedule(walk, item)),
                     ("workflow_dispatch", _) => dispatch(walk, value),

@@ -79,8 +79,10 @@ fn unknown(walk: &mut Walk<'_>, jobs: &[Job<'_>]) {
         for (name, span, to) in &job.needs {
             match to {
                 Some(to) if !seen.insert(*to) => {
-                    let message = format!("the job `{}` needs `{}` twice", job.key.text, shown(name));
-                    walk.report(Code::RepeatedNeed, *span, message);
+                    walk.report_with(Code::RepeatedNeed, *span, || {
+                        let message = format!("the job `{}` needs `{}` twice", shown(&job.key.text), shown(name));
+                        (message, None)
+                    });
                 }
                 None if !walk.is_full() && !names.contains(&name.to_lowercase()) => {
                     let message = format!(
@@ -116,15 +118,16 @@ fn graph(walk: &mut Walk<'_>, jobs: &[Job<'_>]) {
             let Some(to) = to.filter(|to| circle[*to] == circle[from]) else {
                 continue;
             };
-            let message = if to == from {
-                format!("the job `{}` needs itself", job.key.text)
-            } else {
-                format!(
-                    "the job `{}` needs `{}`, which in turn needs it: a cycle",
-                    job.key.text, jobs[to].key.text
-                )
-            };
-            walk.report(Code::NeedsCycle, *span, message);
+            walk.report_with(Code::NeedsCycle, *span, || {
+                let id = shown(&job.key.text);
+                let message = if to == from {
+                    format!("the job `{id}` needs itself")
+                } else {
+                    let need = shown(&jobs[to].key.text);
+                    format!("the job `{id}` needs `{need}`, which in turn needs it: a cycle")
+                };
+                (message, None)
+            });
         }
     }
 }

@@ -1,5 +1,7 @@
 //! A matrix that is written out: it gives at least one job and no more than GitHub takes.
 
+use std::collections::HashSet;
+
 use super::super::{
     code::Code,
     walk::{Walk, shown},
@@ -46,15 +48,14 @@ pub(super) fn check(walk: &mut Walk<'_>, job: &Node) {
     if vectors.iter().any(|(key, _)| key.text.contains("${{")) {
         return;
     }
+    let known: HashSet<String> = vectors.iter().map(|(key, _)| key.text.to_ascii_lowercase()).collect();
     for item in excluded {
         let Value::Mapping(keys) = &item.value else { continue };
         for (key, _) in keys.iter().filter(|(key, _)| !key.text.contains("${{")) {
-            if !vectors
-                .iter()
-                .any(|(known, _)| known.text.eq_ignore_ascii_case(&key.text))
-            {
-                let message = format!("the matrix has no `{}` to exclude", shown(&key.text));
-                walk.report(Code::BadMatrix, key.span, message);
+            if !known.contains(&key.text.to_ascii_lowercase()) {
+                walk.report_with(Code::BadMatrix, key.span, || {
+                    (format!("the matrix has no `{}` to exclude", shown(&key.text)), None)
+                });
             }
         }
     }

@@ -266,6 +266,48 @@ fn complaints_beyond_the_most_are_counted() {
     assert!(lines.is_sorted());
 }
 
+#[test]
+fn an_error_behind_many_things_that_do_not_run_here_is_told() {
+    let jobs = (0..300).fold(String::new(), |all, at| {
+        format!("{all}  j{at}: {{permissions: {{}}, runs-on: x, steps: [{{run: x}}]}}\n")
+    });
+    let text = |last: &str| format!("jobs:\n{jobs}{last}");
+    for (last, code) in [
+        (
+            "  z: {iff: x, runs-on: x, steps: [{run: x}]}\non: push\n",
+            "unknown-key",
+        ),
+        ("on: {push: {branches: 'v['}}\n", "bad-filter"),
+        ("on: push\non: push\n", "duplicate-key"),
+        (
+            "  z: {needs: y, runs-on: x, steps: [{run: x}]}\non: push\n",
+            "unknown-need",
+        ),
+    ] {
+        let found = of(&text(last));
+        assert_eq!((found.errors, found.diagnostics.len()), (1, MAX_COLLECTED), "{last}");
+        assert!(found.diagnostics.iter().any(|d| d.code == code), "{last}");
+        // The job too many of the plan is one of them.
+        assert_eq!(
+            (found.unsupported, found.omitted),
+            (301, 301 - (MAX_COLLECTED - 1)),
+            "{last}"
+        );
+    }
+    // What is taken is no error, wherever it stands.
+    let found = of(&text("on: {push: , workflow_call: {inputs: {a: {type: int}}}}\n"));
+    assert_eq!((found.errors, found.unsupported), (0, 301));
+}
+
+#[test]
+fn what_the_reader_of_the_text_leaves_out_is_counted() {
+    let found = of(&on("push").replace("runs-on: x,", &"runs-on: x,".repeat(500)));
+    assert_eq!(
+        (found.errors, found.diagnostics.len(), found.omitted),
+        (499, MAX_COLLECTED, 299)
+    );
+}
+
 /// A MiB of what costs most: the strict walk looks at no more values than the limits let a file hold, a few times.
 #[test]
 fn hostile_files_cost_what_the_limits_say() {
@@ -275,6 +317,7 @@ fn hostile_files_cost_what_the_limits_say() {
         writeln!(all, "k{i}: 1").unwrap();
         all
     });
+    let columns = |name: char| (0..6_000).map(|at| format!("{name}{at}: [1], ")).collect::<String>();
     let below = |steps: String| format!("on: push\njobs: {{a: {{runs-on: x, steps: [{steps}]}}}}");
     for text in [
         keys.clone(),
@@ -297,6 +340,47 @@ fn hostile_files_cost_what_the_limits_say() {
         fill("&a *a "),
         format!("a: &a [{}]\nb: [{}]", "x,".repeat(1000), "*a,".repeat(100_000)),
         fill("\u{1F600}"),
+        format!(
+            "on: push\njobs: {{x: {{if: false}}, b: {{if: '{}', needs: [{}]}}}}",
+            "y".repeat(900_000),
+            "x,".repeat(40_000)
+        ),
+        format!(
+            "on: push\njobs: {{x: {{}}, ? {} : {{needs: [{}]}}}}",
+            "y".repeat(900_000),
+            "x,".repeat(40_000)
+        ),
+        format!(
+            "on: push\njobs: {{? {} : {{}}, b: {{needs: [{}]}}}}",
+            "y".repeat(900_000),
+            "z,".repeat(40_000)
+        ),
+        format!(
+            "on: push\njobs: {{a: {{strategy: {{matrix: {{{}exclude: [{{{}}}]}}}}}}}}",
+            columns('v'),
+            columns('w')
+        ),
+        format!(
+            "on: push\nenv: {{a: &a 0x{}, b: [{}]}}",
+            "1".repeat(900_000),
+            "*a,".repeat(4)
+        ),
+        format!("on: push\nenv: {{a: !!int {}}}", "y".repeat(900_000)),
+        format!(
+            "%TAG !t! {}\n---\non: [{}]",
+            "y".repeat(900_000),
+            "!t!a x,".repeat(9_000)
+        ),
+        format!("on: [!{} x]", "y".repeat(900_000)),
+        format!("on: *{}", "y".repeat(900_000)),
+        below(format!(
+            "{{run: '${{{{ {}github.head_ref', x: 1}}",
+            "f(".repeat(400_000)
+        )),
+        below(format!(
+            "{{run: '${{{{ github.event.commits[''{}''].message }}}}'}}",
+            "y".repeat(20_000)
+        )),
     ] {
         let found = of(&text);
         assert!(
@@ -306,6 +390,15 @@ fn hostile_files_cost_what_the_limits_say() {
             found.visits
         );
         assert!(found.diagnostics.len() <= 2 * MAX_COLLECTED);
+        let longest = found
+            .diagnostics
+            .iter()
+            .map(|d| d.message.len() + d.help.as_ref().map_or(0, String::len));
+        assert!(
+            longest.max() < Some(2000),
+            "{}",
+            text.chars().take(40).collect::<String>()
+        );
         assert!(
             !found.diagnostics.is_empty(),
             "{}",

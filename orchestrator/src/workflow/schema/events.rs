@@ -48,6 +48,9 @@ pub(in super::super) const EVENTS: &[&str] = &[
     "workflow_run",
 ];
 
+/// The events that start runs here.
+pub(in super::super) const STARTING: [&str; 2] = ["push", "workflow_dispatch"];
+
 pub(super) static ON: Definition = Definition::one_of(&[&ON_WORD, &ON_LIST, &ON_MAPPING]);
 static ON_WORD: Definition = Definition::word(EVENTS);
 static ON_LIST: Definition = Definition::sequence(&ON_WORD);

@@ -16,7 +16,7 @@ mod workflow;
 
 pub use allowed::Allowed;
 pub use definition::{Definition, Kind, Mapping};
-pub(super) use events::EVENTS;
+pub(super) use events::{EVENTS, STARTING};
 pub use workflow::WORKFLOW;
 
 /// What stands below `on`.
