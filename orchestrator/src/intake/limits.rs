@@ -1,5 +1,5 @@
-//! How much may arrive: deliveries per connection and per address, and bytes of bodies that are not
-//! verified yet.
+//! How much may arrive: deliveries per connection and per address, bytes of bodies that are not stored yet, and how many
+//! of these.
 
 use std::{
     collections::HashMap,
@@ -22,8 +22,11 @@ const ADDRESSES: usize = 10_000;
 /// Every body may be this large without asking: real deliveries are smaller, so that a flood of
 /// large unverified ones cannot keep them out.
 const FREE: usize = 64 * 1024;
-/// All larger unverified bodies together, in KiB.
+/// All larger bodies that are not stored yet together, in KiB.
 const BUDGET_KIB: usize = 256 * 1024;
+/// Deliveries that have arrived whole and are not stored yet: nobody else counts those whose senders went away, and a
+/// database that answers late must not gather them.
+const KEPT: usize = 256;
 
 /// The limits of one listener.
 #[derive(Debug)]
@@ -31,6 +34,7 @@ pub struct Limits {
     connections: Mutex<HashMap<ConnectionId, Bucket>>,
     addresses: Mutex<HashMap<IpAddr, Bucket>>,
     budget: Arc<Semaphore>,
+    kept: Arc<Semaphore>,
 }
 
 impl Default for Limits {
@@ -39,6 +43,7 @@ impl Default for Limits {
             connections: Mutex::default(),
             addresses: Mutex::default(),
             budget: Arc::new(Semaphore::new(BUDGET_KIB)),
+            kept: Arc::new(Semaphore::new(KEPT)),
         }
     }
 }
@@ -58,6 +63,11 @@ impl Limits {
     /// How long to wait.
     pub fn for_connection(&self, connection: &ConnectionId) -> Result<(), Duration> {
         take(&self.connections, connection.clone())
+    }
+
+    /// A place for one delivery that is to be stored; none when too many are.
+    pub fn keep(&self) -> Option<OwnedSemaphorePermit> {
+        self.kept.clone().try_acquire_owned().ok()
     }
 
     /// Room for one body that grows.

@@ -36,6 +36,7 @@ use prometheus_client::{
 };
 use serde_json::json;
 use tokio::{sync::Semaphore, time::timeout};
+use tokio_util::task::TaskTracker;
 use tower_http::set_header::SetResponseHeaderLayer;
 
 use self::{
@@ -79,6 +80,7 @@ pub struct Intake {
     parsers: Arc<Semaphore>,
     outcomes: Family<OutcomeLabel, Counter>,
     body_deadline: Duration,
+    keeping: TaskTracker,
 }
 
 impl std::fmt::Debug for Intake {
@@ -123,6 +125,7 @@ impl Intake {
             parsers: Arc::new(Semaphore::new(PARSERS)),
             outcomes: Family::default(),
             body_deadline: BODY_DEADLINE,
+            keeping: TaskTracker::new(),
         }
     }
 
@@ -148,6 +151,12 @@ impl Intake {
                 HeaderValue::from_static("close"),
             ))
             .with_state(self)
+    }
+
+    /// The deliveries that have arrived whole and are not stored yet. Whoever stops waits for them after the last request.
+    #[must_use]
+    pub fn keeping(&self) -> TaskTracker {
+        self.keeping.clone()
     }
 
     fn endpoint(&self, name: &str) -> Result<Endpoint, Refusal> {
@@ -193,8 +202,12 @@ impl Intake {
         let (raw, room) = self.read(&parts.headers, body, dialect.body_limit).await?;
         // A forge that has waited long enough closes its connection, which ends this request, and sends nothing twice:
         // what has arrived whole is kept all the same.
+        let place = self.limits.keep().ok_or_else(|| Refusal::no_room("deliveries"))?;
         let intake = self.clone();
-        let kept = tokio::spawn(async move { intake.keep(endpoint, parts.headers, signature, raw, room).await });
+        let kept = self.keeping.spawn(async move {
+            let _until_stored = (room, place);
+            intake.keep(endpoint, parts.headers, signature, raw).await
+        });
         kept.await.map_err(|error| Refusal::not_stored(&error))?
     }
 
@@ -205,7 +218,6 @@ impl Intake {
         headers: HeaderMap,
         signature: [u8; 32],
         raw: Bytes,
-        room: BodyRoom,
     ) -> Result<Receipt, Refusal> {
         // Hashing and parsing 25 MiB takes long enough to disturb everything else on the thread.
         let permit = self.parsers.clone().acquire_owned().await;
@@ -214,7 +226,6 @@ impl Intake {
             verify(&endpoint, &headers, &signature, &raw)
         });
         let delivery = verified.await.map_err(|error| Refusal::not_stored(&error))??;
-        drop(room);
         self.record(delivery).await.map_err(|error| Refusal::not_stored(&error))
     }
 
@@ -236,7 +247,7 @@ impl Intake {
                     return Err(Refusal::too_large(limit));
                 }
                 if !room.grow(bytes.len() + data.len()) {
-                    return Err(Refusal::no_room());
+                    return Err(Refusal::no_room("large bodies"));
                 }
                 bytes.extend_from_slice(data);
             }

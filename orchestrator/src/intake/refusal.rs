@@ -126,12 +126,12 @@ impl Refusal {
         .again_after(wait)
     }
 
-    /// The budget for unverified bodies is used up.
-    pub(super) fn no_room() -> Self {
+    /// What may wait to be stored is used up: `what` of it.
+    pub(super) fn no_room(what: &str) -> Self {
         Self::new(
             RequestOutcome::TooMany,
             StatusCode::SERVICE_UNAVAILABLE,
-            "too many large bodies at once",
+            format!("too many {what} at once"),
         )
         .again_after(Duration::from_secs(10))
     }

@@ -496,7 +496,7 @@ async fn a_body_that_does_not_end_is_given_up() {
 async fn what_has_arrived_whole_is_kept_when_its_sender_waits_no_longer() {
     let rig = rig().await;
     let busy = rig.intake.parsers.clone().acquire_many_owned(2).await.unwrap();
-    let mut stored = rig.intake.hints.subscribe();
+    let keeping = rig.intake.keeping();
     let (parts, body) = github("hub-new", "1", b"{}").into_parts();
     let body = body.collect().await.unwrap().to_bytes();
     let (end, mut ended) = tokio::sync::mpsc::unbounded_channel::<()>();
@@ -513,10 +513,29 @@ async fn what_has_arrived_whole_is_kept_when_its_sender_waits_no_longer() {
     ended.recv().await.unwrap();
     sender.abort();
     assert!(sender.await.unwrap_err().is_cancelled());
+    assert_eq!((keeping.len(), rig.stored().await.len()), (1, 0));
     drop(busy);
-    let stored = stored.wait_for(|hint| hint == Hint::Delivery);
-    assert!(tokio::time::timeout(deadline::PROMPT, stored).await.unwrap());
-    assert_eq!(rig.ask(github("hub-new", "1", b"{}")).await.0, 200, "it is known");
+    // As at the daemon's stop.
+    keeping.close();
+    tokio::time::timeout(deadline::PROMPT, keeping.wait()).await.unwrap();
+    assert_eq!(rig.stored().await.len(), 1);
+}
+
+#[tokio::test]
+async fn only_so_many_deliveries_wait_to_be_stored() {
+    let rig = rig().await;
+    let mut places: Vec<_> = std::iter::from_fn(|| rig.intake.limits.keep()).collect();
+    let (status, body) = rig.ask(github("hub-new", "1", b"{}")).await;
+    assert_eq!(
+        (status.as_u16(), &body["error"]),
+        (503, &json!("too many deliveries at once"))
+    );
+    assert!(rig.stored().await.is_empty());
+    places.pop();
+    for (key, body) in [("1", r#"{"n":1}"#), ("2", r#"{"n":2}"#)] {
+        let (status, _) = rig.ask(github("hub-new", key, body.as_bytes())).await;
+        assert_eq!(status, 202, "a place is free again once a delivery is stored");
+    }
 }
 
 #[tokio::test]

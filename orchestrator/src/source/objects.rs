@@ -102,6 +102,9 @@ impl Objects {
     /// Symbolic links on the way to a folder are followed inside the commit; one on the way to a file or in its place is a
     /// file here, and whether it leads to one is what [`Objects::read`] says. Submodules are left out; names that are not UTF-8 too.
     ///
+    /// Whether a file is there costs its content, up to a MiB, and this git where it is longer: to ask for no more than that
+    /// takes `cat-file --batch-command`, of git 2.36. Such files are scripts, and few.
+    ///
     /// # Errors
     /// When git fails, or the listing of a folder is longer than a MiB.
     pub async fn list(&mut self, commit: &CommitSha, paths: &[&str]) -> Result<Vec<String>, SourceError> {

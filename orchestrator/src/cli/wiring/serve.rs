@@ -215,13 +215,19 @@ impl Running {
             metrics: deps.metrics.clone(),
             draining: self.stop.clone(),
         });
-        self.tasks.spawn(serve::serve(
+        let keeping = intake.keeping();
+        let served = serve::serve(
             listeners.web,
             ready.tls.clone(),
             web::router(state, intake.router()),
             web::http::proxies::Proxies::new(&ready.config.trusted_proxies),
             self.stop.clone(),
-        ));
+        );
+        self.tasks.spawn(async move {
+            served.await;
+            keeping.close();
+            keeping.wait().await;
+        });
         if let Some(listener) = listeners.metrics {
             self.tasks.spawn(web::metrics::serve_metrics(
                 listener,

@@ -85,27 +85,29 @@ pub enum Join {
     Refused,
 }
 
-const COLUMNS: &str = "SELECT a.id, a.job_id, j.run_id, j.run_attempt, a.number, a.state, a.epoch, a.node, j.label,
-    j.cpus, j.memory_mib, j.disk_gib, CASE WHEN a.key_hash IS NULL THEN CAST(0 AS BIGINT) ELSE CAST(1 AS BIGINT) END
-    AS joined, a.created_ms, a.running_ms, a.ended_ms, a.result, a.cause, a.log_removed, j.job_key, r.connection,
-    r.repository_id, r.repository_path, r.forge_context, r.commit_sha, r.ref_name, r.event, r.actor
-    FROM attempts a JOIN jobs j ON j.id = a.job_id JOIN runs r ON r.id = j.run_id";
+/// What an attempt takes over from its job and run.
+macro_rules! of_job {
+    () => {
+        "j.run_id, j.run_attempt, j.job_key, j.label, j.cpus, j.memory_mib, j.disk_gib, r.connection, r.repository_id,
+    r.repository_path, r.forge_context, r.commit_sha, r.ref_name, r.event, r.actor"
+    };
+}
+
+const COLUMNS: &str = concat!(
+    "SELECT ",
+    of_job!(),
+    ", a.id, a.job_id, a.number, a.state, a.epoch, a.node,
+    CASE WHEN a.key_hash IS NULL THEN CAST(0 AS BIGINT) ELSE CAST(1 AS BIGINT) END AS joined, a.created_ms,
+    a.running_ms, a.ended_ms, a.result, a.cause, a.log_removed
+    FROM attempts a JOIN jobs j ON j.id = a.job_id JOIN runs r ON r.id = j.run_id"
+);
 
 fn attempt_row(row: &Row) -> Result<AttemptRow, StoreError> {
-    let target = runs::check_target(row)?;
+    let begun = begun(row, row.parse("id")?, row.parse("node")?, row.int("created_ms")?)?;
     Ok(AttemptRow {
-        id: row.parse("id")?,
-        job: row.parse("job_id")?,
-        run: row.parse("run_id")?,
-        run_attempt: row.num("run_attempt")?,
-        number: row.num("number")?,
         state: row.parse("state")?,
         epoch: row.int("epoch")?,
-        node: row.parse("node")?,
-        label: row.parse("label")?,
-        size: jobs::size(row)?,
         joined: row.flag("joined")?,
-        created_ms: row.int("created_ms")?,
         running_ms: row.opt_int("running_ms")?,
         ended_ms: row.opt_int("ended_ms")?,
         result: match row.opt_text("result")? {
@@ -114,6 +116,31 @@ fn attempt_row(row: &Row) -> Result<AttemptRow, StoreError> {
         },
         cause: row.opt_text("cause")?,
         log_removed: row.flag("log_removed")?,
+        ..begun
+    })
+}
+
+/// An attempt as it begins, of a row with what it takes over and its number.
+fn begun(row: &Row, id: AttemptId, node: NodeName, created_ms: i64) -> Result<AttemptRow, StoreError> {
+    let target = runs::check_target(row)?;
+    Ok(AttemptRow {
+        id,
+        job: row.parse("job_id")?,
+        run: row.parse("run_id")?,
+        run_attempt: row.num("run_attempt")?,
+        number: row.num("number")?,
+        state: AttemptState::Preparing,
+        epoch: 1,
+        node,
+        label: row.parse("label")?,
+        size: jobs::size(row)?,
+        joined: false,
+        created_ms,
+        running_ms: None,
+        ended_ms: None,
+        result: None,
+        cause: None,
+        log_removed: false,
         job_key: row.text("job_key")?,
         repository: target.repository,
         commit: target.commit,
@@ -121,6 +148,23 @@ fn attempt_row(row: &Row) -> Result<AttemptRow, StoreError> {
         event: row.text("event")?,
         actor: row.text("actor")?,
     })
+}
+
+/// The next attempt of a job, which is not stored yet; none when there is no such job any more.
+pub(in crate::store) async fn next_of(
+    tx: &mut Tx,
+    job: JobId,
+    node: &NodeName,
+) -> Result<Option<AttemptRow>, StoreError> {
+    let sql = concat!(
+        "SELECT ",
+        of_job!(),
+        ", j.id AS job_id, (SELECT COUNT(*) + 1 FROM attempts a WHERE a.job_id = j.id) AS number
+         FROM jobs j JOIN runs r ON r.id = j.run_id WHERE j.id = $1"
+    );
+    let row = tx.row(sql, args![job]).await?;
+    row.map(|row| begun(&row, AttemptId::new(), node.clone(), tx.now))
+        .transpose()
 }
 
 /// One attempt.

@@ -1,6 +1,6 @@
 //! Scheduling: what waits, what this node already runs, and the atomic claim of a job.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use super::attempts::{self, AttemptRow};
 use crate::{
@@ -17,6 +17,7 @@ use crate::{
             tx::{Row, Tx, args},
         },
         ms,
+        report::{aggregate, outbox},
         run::{jobs, runs},
     },
 };
@@ -73,7 +74,8 @@ pub(in crate::store) const QUEUED_CLASSES: &str = "WITH RECURSIVE classes (class
          UNION ALL
          SELECT (SELECT MIN(j.class) FROM jobs j WHERE j.state = 'queued' AND j.class > classes.class)
          FROM classes WHERE class IS NOT NULL)
-     SELECT j.class, j.label, j.cpus, j.memory_mib, j.disk_gib FROM classes JOIN jobs j ON j.seq = (
+     SELECT j.class, j.label, j.cpus, j.memory_mib, j.disk_gib, j.id, j.run_id, j.run_attempt
+     FROM classes JOIN jobs j ON j.seq = (
          SELECT f.seq FROM jobs f WHERE f.state = 'queued' AND f.class = classes.class
          ORDER BY f.connection, f.repository_id, f.seq LIMIT 1)";
 
@@ -86,9 +88,8 @@ pub(in crate::store) const OLDEST_TURN: &str = "WITH wanted (class) AS (VALUES {
      ORDER BY t.last_served, t.since_ms, t.connection, t.repository_id LIMIT 1";
 
 /// The oldest job of a turn.
-pub(in crate::store) const OLDEST_JOB: &str = "SELECT id, run_id, label, cpus, memory_mib, disk_gib,
-         (SELECT COUNT(*) FROM attempts a WHERE a.job_id = jobs.id) AS attempts
-     FROM jobs WHERE state = 'queued' AND class = $1 AND connection = $2 AND repository_id = $3
+pub(in crate::store) const OLDEST_JOB: &str = "SELECT id, run_id, run_attempt FROM jobs
+     WHERE state = 'queued' AND class = $1 AND connection = $2 AND repository_id = $3
      ORDER BY seq LIMIT 1";
 
 /// What has been queued for longest, and for too long.
@@ -96,19 +97,34 @@ pub(in crate::store) const OVERDUE: &str = "SELECT id, run_id, run_attempt, seq 
      WHERE state = 'queued' AND queued_ms < $1 ORDER BY queued_ms LIMIT $2";
 
 impl Store {
-    /// The classes that have queued jobs.
+    /// The classes that have queued jobs. A job that should show its class and cannot be read ends in `error`.
     pub async fn queued_classes(&self) -> Result<Vec<QueuedClass>, StoreError> {
-        let mut tx = self.read_single("list queued classes").await?;
-        let rows = tx.rows(QUEUED_CLASSES, &[]).await?;
-        rows.iter()
-            .map(|row| {
-                Ok(QueuedClass {
-                    class: row.text("class")?,
-                    label: row.parse("label")?,
-                    size: jobs::size(row)?,
-                })
-            })
-            .collect()
+        loop {
+            let rows = {
+                let mut tx = self.read_single("list queued classes").await?;
+                tx.rows(QUEUED_CLASSES, &[]).await?
+            };
+            let (mut classes, mut unreadable) = (Vec::with_capacity(rows.len()), Vec::new());
+            for row in &rows {
+                match class(row) {
+                    Ok(class) => classes.push(class),
+                    Err(error @ StoreError::Unreadable { .. }) => unreadable.push((Job::of(row)?, error)),
+                    Err(error) => return Err(error),
+                }
+            }
+            if unreadable.is_empty() {
+                return Ok(classes);
+            }
+            // Another of its class may be behind it.
+            for (job, error) in unreadable {
+                let ended = in_tx!(self, "end an unreadable job", [reason = error.to_string()], |tx| {
+                    end_queued(tx, job, JobState::Error, reason)
+                })?;
+                if ended {
+                    self.note_unreadable(&[error]);
+                }
+            }
+        }
     }
 
     /// The machines of this node that are not gone.
@@ -128,7 +144,8 @@ impl Store {
     /// Claims jobs for machines beside those that are `used`: each of the classes that `fitting` names for them and for
     /// what was claimed before it, until it names none, nothing of them waits, or the transaction would be long. Each is
     /// the oldest job of the pair of class and repository whose turn is oldest. Attempts and their machines' rows are
-    /// there before anything is done. None is claimed when another instance runs under this node's name.
+    /// there before anything is done. None is claimed when another instance runs under this node's name. A job that cannot
+    /// be read ends in `error`, so that it keeps nobody from those behind it.
     pub async fn claim_jobs<F>(
         &self,
         node: &NodeName,
@@ -139,12 +156,20 @@ impl Store {
     where
         F: Fn(&[MachineUse]) -> Vec<String> + Send + Sync + 'static,
     {
-        in_tx!(
-            self,
-            "claim jobs",
-            [node = node.clone(), used = used, fitting = fitting],
-            |tx| { claim_all(tx, node, instance, used, fitting) }
-        )
+        let (used, fitting) = (Arc::new(used), Arc::new(fitting));
+        loop {
+            let (used, fitting) = (Arc::clone(&used), Arc::clone(&fitting));
+            let looked = in_tx!(
+                self,
+                "claim jobs",
+                [node = node.clone(), used = used, fitting = fitting],
+                |tx| { claim_all(tx, node, instance, used, &**fitting) }
+            )?;
+            self.note_unreadable(&looked.unreadable);
+            if !looked.claimed.is_empty() || looked.unreadable.is_empty() {
+                return Ok(looked.claimed);
+            }
+        }
     }
 
     /// Ends jobs that have been queued for longer than `older_than`, as `timed_out`: the oldest, at most 100 at once.
@@ -153,13 +178,54 @@ impl Store {
     }
 }
 
+/// A queued job, as whatever ends or claims it must know it.
+#[derive(Debug, Clone, Copy)]
+struct Job {
+    id: JobId,
+    run: RunId,
+    run_attempt: u32,
+}
+
+impl Job {
+    fn of(row: &Row) -> Result<Self, StoreError> {
+        Ok(Self {
+            id: row.parse("id")?,
+            run: row.parse("run_id")?,
+            run_attempt: row.num("run_attempt")?,
+        })
+    }
+}
+
+/// What a look at the queue came to.
+#[derive(Default)]
+struct Looked {
+    claimed: Vec<AttemptRow>,
+    /// What is wrong with the jobs that it ended.
+    unreadable: Vec<StoreError>,
+}
+
+/// What became of one turn.
+enum Taken {
+    Claimed(AttemptRow),
+    /// Its job has ended.
+    Unreadable(StoreError),
+}
+
+fn class(row: &Row) -> Result<QueuedClass, StoreError> {
+    Ok(QueuedClass {
+        class: row.text("class")?,
+        label: row.parse("label")?,
+        size: jobs::size(row)?,
+    })
+}
+
 async fn claim_all(
     tx: &mut Tx,
     node: &NodeName,
     instance: InstanceId,
     used: &[MachineUse],
     fitting: &(impl Fn(&[MachineUse]) -> Vec<String> + Sync),
-) -> Result<Vec<AttemptRow>, StoreError> {
+) -> Result<Looked, StoreError> {
     tx.exclusive(CLAIM_SECTION).await?;
     let registered = tx
         .row(
@@ -167,26 +233,29 @@ async fn claim_all(
             args![node, instance],
         )
         .await?;
-    let mut claimed = Vec::new();
+    let mut looked = Looked::default();
     if registered.is_none() {
-        return Ok(claimed);
+        return Ok(looked);
     }
     // On Postgres one that holds a turn and waits for another run could wait for whoever holds that run and waits for the
     // turn, so there each claim is a transaction of its own.
     let most = if tx.is_only_writer() { CLAIMS } else { 1 };
     let mut used = used.to_vec();
-    while claimed.len() < most {
+    while looked.claimed.len() + looked.unreadable.len() < most {
         let classes = fitting(&used);
         if classes.is_empty() {
             break;
         }
-        let Some(attempt) = claim(tx, node, instance, &classes).await? else {
-            break;
-        };
-        used.push(MachineUse::of(&attempt));
-        claimed.push(attempt);
+        match claim(tx, node, instance, &classes).await? {
+            Some(Taken::Claimed(attempt)) => {
+                used.push(MachineUse::of(&attempt));
+                looked.claimed.push(attempt);
+            }
+            Some(Taken::Unreadable(error)) => looked.unreadable.push(error),
+            None => break,
+        }
     }
-    Ok(claimed)
+    Ok(looked)
 }
 
 async fn claim(
@@ -194,13 +263,13 @@ async fn claim(
     node: &NodeName,
     instance: InstanceId,
     classes: &[String],
-) -> Result<Option<AttemptRow>, StoreError> {
+) -> Result<Option<Taken>, StoreError> {
     for _ in 0..CLAIM_TRIES {
         let Some(turn) = oldest_turn(tx, classes).await? else {
             return Ok(None);
         };
-        if let Some(claimed) = take(tx, node, instance, &turn).await? {
-            return Ok(Some(claimed));
+        if let Some(taken) = take(tx, node, instance, &turn).await? {
+            return Ok(Some(taken));
         }
         // The job went another way between two statements; the count is made afresh.
         tx.execute(
@@ -225,20 +294,25 @@ async fn oldest_turn(tx: &mut Tx, classes: &[String]) -> Result<Option<Row>, Sto
     tx.row(sql, &classes).await
 }
 
-/// Claims the oldest job of a turn.
-async fn take(
-    tx: &mut Tx,
-    node: &NodeName,
-    instance: InstanceId,
-    turn: &Row,
-) -> Result<Option<AttemptRow>, StoreError> {
+/// Claims the oldest job of a turn; none when it went another way.
+async fn take(tx: &mut Tx, node: &NodeName, instance: InstanceId, turn: &Row) -> Result<Option<Taken>, StoreError> {
     let (class, connection) = (turn.text("class")?, turn.text("connection")?);
     let repository = turn.text("repository_id")?;
     let row = tx.row(OLDEST_JOB, args![&class, &connection, &repository]).await?;
     let Some(row) = row else { return Ok(None) };
-    let (job, run): (JobId, RunId) = (row.parse("id")?, row.parse("run_id")?);
-    if runs::lock(tx, run).await?.is_none()
-        || !jobs::set_state(tx, job, JobState::Queued, JobState::Active, None).await?
+    let job = Job::of(&row)?;
+    // All that can be wrong with a row is seen before anything is changed.
+    let attempt = match attempts::next_of(tx, job.id, node).await {
+        Ok(Some(attempt)) => attempt,
+        Ok(None) => return Ok(None),
+        Err(error @ StoreError::Unreadable { .. }) => {
+            let ended = end_queued(tx, job, JobState::Error, &error.to_string()).await?;
+            return Ok(ended.then_some(Taken::Unreadable(error)));
+        }
+        Err(error) => return Err(error),
+    };
+    if runs::lock(tx, job.run).await?.is_none()
+        || !jobs::set_state(tx, job.id, JobState::Queued, JobState::Active, None).await?
     {
         return Ok(None);
     }
@@ -248,64 +322,87 @@ async fn take(
         args![&class, &connection, &repository],
     )
     .await?;
-    let attempt = AttemptId::new();
     tx.execute(
         "INSERT INTO attempts (id, job_id, number, state, epoch, node, instance, created_ms)
-         VALUES ($1, $2, $3, $4, 1, $5, $6, $7)",
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
         args![
-            attempt,
-            job,
-            row.num("attempts")? + 1,
-            AttemptState::Preparing,
+            attempt.id,
+            attempt.job,
+            attempt.number,
+            attempt.state,
+            attempt.epoch,
             node,
             instance,
-            tx.now
+            attempt.created_ms
         ],
     )
     .await?;
-    let size = jobs::size(&row)?;
     // The intent to have a machine.
     tx.execute(
         "INSERT INTO machines (name, attempt_id, node, label, cpus, memory_mib, disk_gib, state, created_ms)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
         args![
-            MachineName::of(attempt),
-            attempt,
+            MachineName::of(attempt.id),
+            attempt.id,
             node,
-            row.text("label")?,
-            size.cpus,
-            jobs::stored(size.memory_mib),
-            size.disk_gib.map(jobs::stored),
+            &attempt.label,
+            attempt.size.cpus,
+            jobs::stored(attempt.size.memory_mib),
+            attempt.size.disk_gib.map(jobs::stored),
             MachineState::Preparing,
-            tx.now
+            attempt.created_ms
         ],
     )
     .await?;
-    attempts::load(tx, attempt).await
+    Ok(Some(Taken::Claimed(attempt)))
 }
 
 async fn expire(tx: &mut Tx, older_than: Duration) -> Result<Vec<JobId>, StoreError> {
     let rows = tx.rows(OVERDUE, args![tx.now - ms(older_than), EXPIRED]).await?;
-    let mut overdue: Vec<(RunId, i64, &Row)> = rows
+    let mut overdue: Vec<(i64, Job)> = rows
         .iter()
-        .map(|row| Ok((row.parse("run_id")?, row.int("seq")?, row)))
+        .map(|row| Ok((row.int("seq")?, Job::of(row)?)))
         .collect::<Result<_, StoreError>>()?;
     // Runs are locked in one order, whoever locks several.
-    overdue.sort_by_key(|(run, seq, _)| (*run, *seq));
+    overdue.sort_by_key(|(seq, job)| (job.run, *seq));
+    let reason = format!("no machine for it within {} minutes", older_than.as_secs() / 60);
     let mut expired = Vec::new();
-    for (run, _, row) in overdue {
-        let job: JobId = row.parse("id")?;
-        let Some(locked) = runs::lock(tx, run).await? else {
-            continue;
-        };
-        let minutes = older_than.as_secs() / 60;
-        let reason = format!("no machine for it within {minutes} minutes");
-        if jobs::set_state(tx, job, JobState::Queued, JobState::TimedOut, Some(&reason)).await? {
-            runs::settle_and_report(tx, &locked, run, row.num("run_attempt")?, &[job]).await?;
-            expired.push(job);
+    for (_, job) in overdue {
+        if end_queued(tx, job, JobState::TimedOut, &reason).await? {
+            expired.push(job.id);
         }
     }
     Ok(expired)
+}
+
+/// Ends a queued job, and with it whatever of its run ends by that. Whether it was still queued. Of what cannot be read
+/// nobody is told, and it ends all the same.
+async fn end_queued(tx: &mut Tx, job: Job, to: JobState, reason: &str) -> Result<bool, StoreError> {
+    let locked = readable(runs::lock(tx, job.run).await)?;
+    if matches!(locked, Some(None)) || !jobs::set_state(tx, job.id, JobState::Queued, to, Some(reason)).await? {
+        return Ok(false);
+    }
+    let mut moved = vec![job.id];
+    if let Some(settled) = readable(runs::settle(tx, job.run, job.run_attempt).await)? {
+        moved.extend(settled.freed);
+        moved.extend(settled.ended);
+    }
+    if let Some(runs::Locked { target, .. }) = locked.flatten() {
+        for id in moved {
+            readable(outbox::job(tx, &target, id).await)?;
+        }
+        readable(aggregate::update(tx, &target).await)?;
+    }
+    Ok(true)
+}
+
+/// None instead of what cannot be read.
+fn readable<T>(result: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
+    match result {
+        Ok(found) => Ok(Some(found)),
+        Err(StoreError::Unreadable { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// The ids of a node's attempts that have not ended.

@@ -4,7 +4,7 @@ use crate::{
     foreign_text::clip,
     model::{
         ids::{AttemptId, JobId, RunId},
-        names::{ConnectionId, Label, RepositoryId},
+        names::Label,
         size::Size,
         state::JobState,
     },
@@ -187,8 +187,8 @@ pub(in crate::store) async fn set_state(
     let Some(row) = row else { return Ok(false) };
     let turn = Turn {
         class: row.text("class")?,
-        connection: row.parse("connection")?,
-        repository: row.parse("repository_id")?,
+        connection: row.text("connection")?,
+        repository: row.text("repository_id")?,
     };
     if queued {
         turn.joined(tx).await?;
@@ -199,11 +199,12 @@ pub(in crate::store) async fn set_state(
     Ok(true)
 }
 
-/// The pair of a class and a repository between which fairness decides.
+/// The pair of a class and a repository between which fairness decides, as its row has them: a job that cannot be read
+/// must be able to end.
 struct Turn {
     class: String,
-    connection: ConnectionId,
-    repository: RepositoryId,
+    connection: String,
+    repository: String,
 }
 
 impl Turn {

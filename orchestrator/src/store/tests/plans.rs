@@ -123,10 +123,13 @@ async fn life_of_a_job(lab: &Lab) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_statement_of_a_jobs_life_reads_a_whole_table() {
     let lab = Lab::sqlite().await;
+    let folder = lab.store.inner._folder.as_ref().unwrap();
+    let database = folder.path().join("helios-ci.db");
+    plans::watch(&database);
     life_of_a_job(&lab).await;
     let mut explained = BTreeSet::new();
     let mut unbounded = Vec::new();
-    for ((what, sql), steps) in plans::seen() {
+    for ((what, sql), steps) in plans::seen(&database) {
         if PATH.contains(&what) {
             let found = steps.into_iter().filter(|step| !is_bounded(step));
             unbounded.extend(found.map(|step| format!("{what}: {step}: {sql}")));

@@ -6,6 +6,7 @@ use crate::config::Retention;
 contract!(
     old_logs_then_old_runs_go,
     the_run_before_a_forgotten_one_counts_again,
+    runs_that_an_older_node_left_current_are_superseded_by_the_next,
     a_run_with_a_machine_stays,
     an_active_run_is_not_forgotten,
     marked_files_are_listed_by_node_until_they_are_gone,
@@ -94,6 +95,24 @@ async fn the_run_before_a_forgotten_one_counts_again(lab: Lab) {
     let (claimed, _) = lab.play(JobResult::Success).await;
     assert_eq!(claimed.run, runs[1]);
     assert!(says().await.starts_with("success"), "{}", says().await);
+}
+
+async fn runs_that_an_older_node_left_current_are_superseded_by_the_next(lab: Lab) {
+    for result in [JobResult::Failure, JobResult::Failure, JobResult::Success] {
+        lab.sql("UPDATE runs SET superseded = 0").await;
+        lab.run(&ci(ONE)).await;
+        lab.play(result).await;
+        let now = crate::clock::now_ms();
+        while crate::clock::now_ms() == now {
+            tokio::task::yield_now().await;
+        }
+    }
+    assert_eq!(
+        lab.number("SELECT COUNT(*) AS n FROM runs WHERE superseded = 0").await,
+        1
+    );
+    let says = lab.says(0xab, "helios-ci").await.unwrap();
+    assert!(says.starts_with("success"), "{says}");
 }
 
 async fn a_run_with_a_machine_stays(lab: Lab) {

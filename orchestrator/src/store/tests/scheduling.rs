@@ -18,6 +18,8 @@ contract!(
     of_many_that_wait_too_long_the_oldest_end_first,
     why_tells_the_place_in_turn_order,
     a_turn_that_counted_wrong_mends_itself,
+    an_unreadable_job_ends_and_holds_up_no_other,
+    an_unreadable_job_that_waits_too_long_holds_up_no_other,
     classes_are_listed_while_anything_of_them_waits,
 );
 
@@ -351,4 +353,81 @@ async fn classes_are_listed_while_anything_of_them_waits(lab: Lab) {
     lab.claim_of(&["big"]).await.unwrap();
     let left = lab.store.queued_classes().await.unwrap();
     assert_eq!(left, classes[1..]);
+}
+
+/// Changes by hand, each of a run named `odd`, with the column that they make unreadable.
+const ODD: [(&str, &str); 5] = [
+    (
+        "repository_path",
+        "UPDATE runs SET repository_path = '' WHERE name = 'odd'",
+    ),
+    ("ref_name", "UPDATE runs SET ref_name = '' WHERE name = 'odd'"),
+    ("commit_sha", "UPDATE runs SET commit_sha = '' WHERE name = 'odd'"),
+    (
+        "label",
+        "UPDATE jobs SET label = '' WHERE run_id IN (SELECT id FROM runs WHERE name = 'odd')",
+    ),
+    (
+        "memory_mib",
+        "UPDATE jobs SET memory_mib = -1 WHERE run_id IN (SELECT id FROM runs WHERE name = 'odd')",
+    ),
+];
+
+const ENDED: &str = "SELECT COUNT(*) AS n FROM jobs j JOIN run_attempts a ON a.run_id = j.run_id
+    WHERE j.state = 'error' AND a.state = 'error' AND j.reason LIKE '%cannot read%'";
+
+/// A look at the queue, as the scheduler has it: what is claimed.
+async fn look(lab: &Lab) -> Vec<RunId> {
+    let classes = lab.store.queued_classes().await.unwrap();
+    let fitting = move |used: &[MachineUse]| match used.len() {
+        0..3 => classes.iter().map(|class| class.class.clone()).collect(),
+        _ => Vec::new(),
+    };
+    let claimed = lab.store.claim_jobs(&lab.node, lab.instance, Vec::new(), fitting).await;
+    claimed.unwrap().into_iter().map(|attempt| attempt.run).collect()
+}
+
+async fn an_unreadable_job_ends_and_holds_up_no_other(lab: Lab) {
+    for (found, (column, sql)) in (1..).zip(ODD) {
+        // One that is claimed before it, and one of its turn behind it.
+        let first = Workflow {
+            repository: 2,
+            ..ci(ONE)
+        };
+        let odd = Workflow {
+            name: "odd",
+            commit: 0xcd,
+            ..ci(ONE)
+        };
+        let mut readable = vec![lab.run(&first).await];
+        lab.run(&odd).await;
+        readable.push(lab.run(&ci(ONE)).await);
+        lab.sql(sql).await;
+        let mut claimed = Vec::new();
+        while let runs @ [_, ..] = look(&lab).await.as_slice() {
+            claimed.extend_from_slice(runs);
+        }
+        claimed.sort_unstable();
+        readable.sort_unstable();
+        assert_eq!(claimed, readable, "{column}");
+        assert_eq!(lab.number(ENDED).await, 1, "{column}");
+        assert_eq!(lab.store.counts().await.unwrap().rows_unreadable, found, "{column}");
+        assert_eq!(lab.number("SELECT CAST(SUM(queued) AS BIGINT) AS n FROM turn").await, 0);
+        lab.sql("DELETE FROM runs WHERE name = 'odd'").await;
+    }
+}
+
+async fn an_unreadable_job_that_waits_too_long_holds_up_no_other(lab: Lab) {
+    let odd = Workflow { name: "odd", ..ci(ONE) };
+    lab.run(&odd).await;
+    let readable = lab.run(&ci(ONE)).await;
+    lab.sql("UPDATE runs SET repository_path = '' WHERE name = 'odd'").await;
+    lab.sql("UPDATE jobs SET queued_ms = queued_ms - 120000").await;
+    assert_eq!(lab.store.expire_queued(MINUTE).await.unwrap().len(), 2);
+    assert_eq!(lab.run_state(readable).await, RunState::Failure);
+    assert_eq!(
+        lab.number("SELECT COUNT(*) AS n FROM jobs WHERE state = 'timed_out'")
+            .await,
+        2
+    );
 }
