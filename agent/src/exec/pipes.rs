@@ -14,7 +14,8 @@ use plain::Plain;
 
 use crate::block::Block;
 
-/// How much a pipe holds where the system lets us say it. A larger one lets a step write on while a frame is on its way.
+/// How much a pipe holds; only Linux lets us say it. A larger one lets a step write on while a frame is on its way.
+#[cfg(target_os = "linux")]
 const CAPACITY: usize = 256 << 10;
 
 /// What a block has room for when it is read into.

@@ -5,6 +5,7 @@ use std::{io, os::fd::OwnedFd};
 use bytes::BufMut;
 use tokio::net::unix::pipe;
 
+#[cfg(target_os = "linux")]
 use super::CAPACITY;
 use crate::block::Block;
 

@@ -206,7 +206,7 @@ struct Looked {
 
 /// What became of one turn.
 enum Taken {
-    Claimed(AttemptRow),
+    Claimed(Box<AttemptRow>),
     /// Its job has ended.
     Unreadable(StoreError),
 }
@@ -249,7 +249,7 @@ async fn claim_all(
         match claim(tx, node, instance, &classes).await? {
             Some(Taken::Claimed(attempt)) => {
                 used.push(MachineUse::of(&attempt));
-                looked.claimed.push(attempt);
+                looked.claimed.push(*attempt);
             }
             Some(Taken::Unreadable(error)) => looked.unreadable.push(error),
             None => break,
@@ -354,7 +354,7 @@ async fn take(tx: &mut Tx, node: &NodeName, instance: InstanceId, turn: &Row) ->
         ],
     )
     .await?;
-    Ok(Some(Taken::Claimed(attempt)))
+    Ok(Some(Taken::Claimed(Box::new(attempt))))
 }
 
 async fn expire(tx: &mut Tx, older_than: Duration) -> Result<Vec<JobId>, StoreError> {
