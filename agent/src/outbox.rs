@@ -221,7 +221,7 @@ mod tests {
             [half, half, whole, 100_000, whole - 100_000, whole, half, half]
         );
         outbox.acknowledge(read);
-        assert_eq!(outbox.blocks.free(), 5);
+        assert_eq!(outbox.blocks.free(), FREE_BLOCKS);
     }
 
     /// A node that is there gets everything from memory, however late it acknowledges and whatever the output's shape.

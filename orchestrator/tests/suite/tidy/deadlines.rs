@@ -28,12 +28,6 @@ const MEANT: &[(&str, &str, &str)] = &[
     ),
     ("suite/hang.rs", "agent_silence_s: 15", "its machine is stopped"),
     ("src/exec/run.rs", "SHORT", "its command never ends"),
-    (
-        "exec/output.rs",
-        "COALESCE",
-        "so long a clock that stands still was put on",
-    ),
-    ("connect/suites.rs", "Duration::MAX", "what could not be measured"),
     ("forge/http.rs", "SHORT", "its server never answers"),
     ("forgejo/tests.rs", "deadline", "a minute, but where the forge hangs"),
     ("github/tests.rs", "deadline", "a minute, but where the forge hangs"),
