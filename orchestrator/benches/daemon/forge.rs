@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -117,6 +118,12 @@ pub async fn branches(table: &mut Table) {
     );
 }
 
+/// A job that ends once this file exists.
+fn until(gate: &Path) -> String {
+    let wait = format!("until [ -e {} ]; do sleep 0.02; done", gate.display());
+    format!("name: ci\non: push\njobs:\n  job:\n    steps:\n      - run: {wait}\n")
+}
+
 /// How soon a forge hears what the daemon knows.
 pub async fn reports(table: &mut Table) {
     let world = api::start(Machines::Process, "").await;
@@ -127,8 +134,7 @@ pub async fn reports(table: &mut Table) {
         world.wait_clean();
         // A job that ends at once would have its end overtake its begin.
         let gate = world.dir.path().join(format!("gate{round}"));
-        let wait = format!("until [ -e {} ]; do sleep 0.02; done", gate.display());
-        let workflow = format!("name: ci\non: push\njobs:\n  job:\n    steps:\n      - run: {wait}\n");
+        let workflow = until(&gate);
         let sha = world.push(&workflow).await;
         world.wait(&sha, "pending").await;
         fs::write(&gate, "").expect("the gate");
@@ -173,8 +179,7 @@ pub async fn outage(table: &mut Table) {
     for (away, stopped) in [(Duration::from_secs(5), false), (Duration::from_secs(40), true)] {
         let world = api::start(Machines::Process, "capacity: {machines: 20}\n").await;
         let gate = world.dir.path().join("gate");
-        let wait = format!("until [ -e {} ]; do sleep 0.02; done", gate.display());
-        let workflow = format!("name: ci\non: push\njobs:\n  job:\n    steps:\n      - run: {wait}\n");
+        let workflow = until(&gate);
         let mut commits = Vec::new();
         for _ in 0..COMMITS {
             let sha = world.push(&workflow).await;
